@@ -1,0 +1,2 @@
+//! The `podlog` program.
+fn main() {}

@@ -1,0 +1,1 @@
+//! A simulated cluster: an API server that fits in a process.
