@@ -1,0 +1,52 @@
+//! The clock by which a replica judges its own claims: monotonic, and running during suspend.
+//!
+//! It is never compared with the clock of another machine or of a database.
+
+use std::time::Duration;
+
+/// How late a sleeper may notice that the machine was suspended. Writes check the time themselves,
+/// so this bounds only how long a stopped stream stays open.
+const LONGEST_SLEEP: Duration = Duration::from_secs(5);
+
+/// A monotonic clock. A value, so that tests can hand in the paused clock of their runtime.
+#[derive(Clone, Copy, Debug)]
+pub struct Clock(fn() -> Duration);
+
+impl Clock {
+    /// Time since boot, suspend included. `Instant` will not do: on Linux it stops during suspend,
+    /// and a replica that wakes up would believe its claims are still good.
+    #[must_use]
+    pub fn boottime() -> Self {
+        Self(|| {
+            let now = rustix::time::clock_gettime(rustix::time::ClockId::Boottime);
+            Duration::new(now.tv_sec.unsigned_abs(), now.tv_nsec.unsigned_abs() as u32)
+        })
+    }
+
+    /// The clock of the current single-threaded Tokio runtime, which a test can pause. Begins at one
+    /// day, so that subtracting from it is safe.
+    #[must_use]
+    pub fn tokio() -> Self {
+        thread_local! {
+            static BASE: std::cell::OnceCell<tokio::time::Instant> = const { std::cell::OnceCell::new() };
+        }
+        Self(|| {
+            let base = BASE.with(|base| *base.get_or_init(tokio::time::Instant::now));
+            Duration::from_hours(24) + tokio::time::Instant::now().duration_since(base)
+        })
+    }
+
+    /// Now.
+    #[must_use]
+    pub fn now(self) -> Duration {
+        (self.0)()
+    }
+
+    /// Sleeps until `deadline`. Looks again after waking up, because the runtime's timer stops
+    /// during suspend and this clock does not.
+    pub async fn sleep_until(self, deadline: Duration) {
+        while let Some(left) = deadline.checked_sub(self.now()).filter(|left| !left.is_zero()) {
+            tokio::time::sleep(left.min(LONGEST_SLEEP)).await;
+        }
+    }
+}

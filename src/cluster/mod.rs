@@ -1,0 +1,1 @@
+//! The Kubernetes side: discovery of pods and the streams of their logs.

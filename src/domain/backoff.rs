@@ -1,0 +1,53 @@
+//! How long to wait before the next try: doubling up to a limit, jitter handed in.
+//!
+//! Nothing here sleeps; only the caller knows what counts as success, and for a log stream that
+//! is a new line, never a mere connection.
+
+use std::time::Duration;
+
+/// A schedule of waits: `first`, then twice as long each time, at most `limit`.
+#[derive(Clone, Debug)]
+pub struct Backoff {
+    first: Duration,
+    limit: Duration,
+    next: Duration,
+}
+
+impl Backoff {
+    /// A schedule that begins at `first` and never exceeds `limit`.
+    #[must_use]
+    pub fn new(first: Duration, limit: Duration) -> Self {
+        Self {
+            first,
+            limit,
+            next: first,
+        }
+    }
+
+    /// The next wait. `jitter` in 0..1 takes off up to half of it, so that many waiters spread out.
+    pub fn wait(&mut self, jitter: f64) -> Duration {
+        let wait = self.next;
+        self.next = (wait * 2).min(self.limit);
+        wait.mul_f64(1.0 - 0.5 * jitter.clamp(0.0, 1.0))
+    }
+
+    /// Begins again at the first wait.
+    pub fn reset(&mut self) {
+        self.next = self.first;
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn waits_double_to_the_limit_and_begin_again_after_a_reset() {
+        let mut backoff = Backoff::new(Duration::from_secs(1), Duration::from_secs(5));
+        let waits: Vec<u64> = (0..5).map(|_| backoff.wait(0.0).as_secs()).collect();
+        assert_eq!(waits, [1, 2, 4, 5, 5]);
+        backoff.reset();
+        assert_eq!(backoff.wait(0.0), Duration::from_secs(1));
+        assert_eq!(backoff.wait(1.0), Duration::from_secs(1));
+    }
+}

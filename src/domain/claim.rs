@@ -1,0 +1,217 @@
+//! The right to collect a pod: what is asked of a lock store and what it answers.
+//!
+//! A [`Claim`] cannot be cloned and releasing consumes it, so the compiler sees to it that nobody
+//! acts on a claim that was given back. All arithmetic on deadlines is here; no clock is.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::Duration;
+
+use super::id::{Fence, LockKey, ReplicaId};
+
+/// What people may want to know about a row when they look at the table.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct About {
+    /// The pod's namespace.
+    pub namespace: Arc<str>,
+    /// The pod's name.
+    pub pod: Arc<str>,
+    /// The node, when known.
+    pub node: Arc<str>,
+}
+
+/// A row to be claimed.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Want {
+    /// The row.
+    pub key: LockKey,
+    /// Readable columns.
+    pub about: About,
+}
+
+/// Proof of holding a row. Consumed by releasing it.
+#[derive(Debug, PartialEq, Eq)]
+pub struct Claim {
+    /// The row.
+    pub key: LockKey,
+    /// The number of this claim.
+    pub fence: Fence,
+    /// The number of the claim before it, 0 when there was none. Nobody held the row in between.
+    pub previous: Fence,
+    /// The stored checkpoint, empty when there is none.
+    pub checkpoint: Vec<u8>,
+}
+
+/// A claim to be extended, with the checkpoint to store beside it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Renewal {
+    /// The row.
+    pub key: LockKey,
+    /// The number of the claim.
+    pub fence: Fence,
+    /// The checkpoint, when it has moved since it was last stored.
+    pub checkpoint: Option<Vec<u8>>,
+}
+
+/// What became of a renewal.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Verdict {
+    /// The row is held and was extended.
+    Held,
+    /// The row has expired, is gone, or has another holder.
+    Lost,
+    /// The row is held but could not be extended this time, because somebody else's transaction locks it.
+    Busy,
+}
+
+/// A claim to be given back.
+#[derive(Debug, PartialEq, Eq)]
+pub struct Release {
+    /// The claim.
+    pub claim: Claim,
+    /// The final checkpoint, when it has moved since it was last stored.
+    pub checkpoint: Option<Vec<u8>>,
+    /// What becomes of the row.
+    pub next: Next,
+}
+
+/// What becomes of a row that is given back.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Next {
+    /// Anybody may claim it.
+    Free,
+    /// It was asked for by this replica, which alone may claim it until one ttl has passed.
+    Handed(ReplicaId),
+    /// The pod is done with. Nobody may claim it; the row stays until the pod object is gone.
+    Finished,
+    /// The row is deleted: the pod is done with and its object is gone.
+    Gone,
+}
+
+/// One row, as seen.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct LockRow {
+    /// Who holds it; `None` when free.
+    pub owner: Option<ReplicaId>,
+    /// The number of its latest claim.
+    pub fence: Fence,
+    /// Time left until it expires in the database's time; negative when it has.
+    pub expires_in: SignedMillis,
+    /// Whether the pod is done with.
+    pub finished: bool,
+    /// The replica that asked for the row.
+    pub wanted_by: Option<ReplicaId>,
+    /// Readable columns.
+    pub about: About,
+    /// The stored checkpoint's length in bytes; the checkpoint itself comes with a claim.
+    pub checkpoint_len: u32,
+}
+
+/// Milliseconds, negative for the past.
+pub type SignedMillis = i64;
+
+/// All rows of this cluster, as of one statement: the input of planning, of `locks list` and of the status page.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct LockTable {
+    /// The rows by key.
+    pub rows: BTreeMap<LockKey, LockRow>,
+    /// The database's clock when it answered, since the epoch.
+    pub now: Duration,
+    /// Which server answered; it changes at a failover.
+    pub server: Arc<str>,
+}
+
+impl LockTable {
+    /// The replicas that are alive: those whose own row is unexpired. A replica that shuts down
+    /// gives its own row back first, so that its peers stop counting on it.
+    pub fn replicas(&self) -> impl Iterator<Item = &ReplicaId> {
+        self.rows.iter().filter_map(|(key, row)| match key {
+            LockKey::Replica(id) if row.expires_in > 0 => Some(id),
+            _ => None,
+        })
+    }
+}
+
+/// Until when the holder of a claim may act on it, on the holder's own clock. Shared by everything
+/// that acts under the claim; only renewing moves it.
+#[derive(Clone, Debug)]
+pub struct GoodUntil(Arc<AtomicU64>);
+
+impl GoodUntil {
+    /// Good until `deadline` on the holder's clock.
+    #[must_use]
+    pub fn new(deadline: Duration) -> Self {
+        Self(Arc::new(AtomicU64::new(nanos(deadline))))
+    }
+
+    /// The present deadline.
+    #[must_use]
+    pub fn deadline(&self) -> Duration {
+        Duration::from_nanos(self.0.load(Ordering::Acquire))
+    }
+
+    /// Moves the deadline later, never earlier, and not at all after [`revoke`](Self::revoke).
+    pub fn extend(&self, deadline: Duration) {
+        let later = nanos(deadline);
+        // A revoked deadline is 0 and stays 0, whatever reply still comes in.
+        let step = |now| (now != 0 && later > now).then_some(later);
+        self.0.fetch_update(Ordering::AcqRel, Ordering::Acquire, step).ok();
+    }
+
+    /// Ends it at once: the claim is lost.
+    pub fn revoke(&self) {
+        self.0.store(0, Ordering::Release);
+    }
+
+    /// Whether something that takes at most `duration` may begin at `now`.
+    #[must_use]
+    pub fn allows(&self, now: Duration, duration: Duration) -> bool {
+        now + duration <= self.deadline()
+    }
+}
+
+fn nanos(duration: Duration) -> u64 {
+    // 584 years of uptime.
+    u64::try_from(duration.as_nanos()).unwrap_or(u64::MAX)
+}
+
+/// The times that make a claim safe. Checked together when the settings are read.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Lease {
+    /// How long a claim lasts in the database without renewal.
+    pub ttl: Duration,
+    /// How often claims are renewed.
+    pub renew: Duration,
+    /// How long before its expiry the holder stops acting on a claim.
+    pub margin: Duration,
+    /// How long after its expiry a claim may be taken by others.
+    pub grace: Duration,
+}
+
+impl Lease {
+    /// Until when a claim is good that was taken or renewed by a statement sent at `sent`. The time
+    /// is read before the statement leaves, so the database's expiry is never earlier.
+    #[must_use]
+    pub fn good_until(&self, sent: Duration) -> Duration {
+        sent + self.ttl.saturating_sub(self.margin)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_deadline_moves_later_only_and_not_after_the_claim_is_lost() {
+        let good = GoodUntil::new(Duration::from_secs(10));
+        good.extend(Duration::from_secs(5));
+        assert_eq!(good.deadline(), Duration::from_secs(10));
+        good.extend(Duration::from_secs(15));
+        assert!(good.allows(Duration::from_secs(13), Duration::from_secs(2)));
+        assert!(!good.allows(Duration::from_secs(13), Duration::from_secs(3)));
+        good.revoke();
+        good.extend(Duration::from_secs(30));
+        assert!(!good.allows(Duration::ZERO, Duration::from_nanos(1)));
+    }
+}

@@ -1,0 +1,20 @@
+//! What podlog knows and how it decides: values and functions, nothing else.
+//!
+//! Nothing here awaits, reads a clock, draws a random number or touches a socket, file or
+//! database. Time comes in as a value and decisions go out as values, so every rule can be tested
+//! with a table of cases.
+
+pub mod backoff;
+pub mod chunk;
+pub mod claim;
+pub mod id;
+pub mod pods;
+pub mod position;
+pub mod time;
+
+pub use chunk::{Chunk, Gap, GapReason, Line, Origin};
+pub use claim::{About, Claim, GoodUntil, LockRow, LockTable, Next, Release, Renewal, Verdict, Want};
+pub use id::{ContainerId, Fence, LockKey, PodUid, ReplicaId, StreamId};
+pub use pods::{Container, ContainerKind, Instance, Phase, Pod, PodSet, State};
+pub use position::{Checkpoint, Mark, Position};
+pub use time::Time;

@@ -1,0 +1,78 @@
+//! Where claims are stored: the trait that every lock store keeps, and its errors.
+//!
+//! A store answers who holds what. It never decides who should hold what (that is
+//! `domain::plan`), and it never starts anything. "Held by another" is an answer; "the store
+//! failed" is an error; nothing here turns one into the other.
+
+use std::fmt;
+use std::time::Duration;
+
+use async_trait::async_trait;
+
+use crate::domain::{Claim, Fence, LockKey, LockTable, Release, Renewal, ReplicaId, Verdict, Want};
+
+/// On whose behalf a store acts, and the times it writes.
+#[derive(Clone, Debug)]
+pub struct Holder {
+    /// This replica.
+    pub replica: ReplicaId,
+    /// The cluster whose rows are seen and written; rows of other clusters in the table are not touched.
+    pub cluster: String,
+    /// How long a claim lasts without renewal.
+    pub ttl: Duration,
+    /// How long after its expiry a claim of another replica may be taken.
+    pub grace: Duration,
+}
+
+/// A table of claims. Every method takes a batch of any size, sorts it and cuts it as the store
+/// needs; every method answers within [`STATEMENT_DEADLINE`] per batch or fails.
+#[async_trait]
+pub trait LockStore: Send + Sync + fmt::Debug {
+    /// Claims the rows that are absent, free, expired for longer than the grace, or handed to this
+    /// replica, and answers with those that were won; the others are held by somebody or finished.
+    /// The caller holds none of them. Each won claim has a larger fence than any before it.
+    async fn acquire(&self, wants: &[Want]) -> Result<Vec<Claim>, LockError>;
+
+    /// Extends claims by one ttl from now and stores their checkpoints, each only if it is still
+    /// held under its fence and unexpired. One verdict per renewal, in order.
+    async fn renew(&self, renewals: &[Renewal]) -> Result<Vec<Verdict>, LockError>;
+
+    /// Gives claims back with their final checkpoints. A claim that was lost meanwhile is passed over.
+    /// After an error the rows are as they were or released; they expire by themselves.
+    async fn release(&self, releases: Vec<Release>) -> Result<(), LockError>;
+
+    /// Asks the holders of these rows to hand them to this replica, unless somebody asked before or
+    /// the fence has changed.
+    async fn ask(&self, rows: &[(LockKey, Fence)]) -> Result<(), LockError>;
+
+    /// Takes back the requests of others for rows that this replica holds under these fences and
+    /// could not hand over.
+    async fn refuse(&self, rows: &[(LockKey, Fence)]) -> Result<(), LockError>;
+
+    /// Deletes rows that nobody holds and that are finished, or belong to a replica that has been
+    /// dead for a minute. Rows that are held, or unfinished, stay. Answers how many went.
+    async fn forget(&self, keys: &[LockKey]) -> Result<u64, LockError>;
+
+    /// Frees a row whoever holds it, with a new fence; the checkpoint stays. For people, not for
+    /// replicas. Answers whether there was such a row.
+    async fn evict(&self, key: &LockKey) -> Result<bool, LockError>;
+
+    /// All rows of the cluster.
+    async fn table(&self) -> Result<LockTable, LockError>;
+}
+
+/// How long one statement may take before it counts as failed: several fit between two renewals
+/// and the deadline of a claim (20 s ttl - 5 s margin - 5 s renewal interval = 10 s).
+pub const STATEMENT_DEADLINE: Duration = Duration::from_secs(3);
+
+/// Why a store could not answer. Variants are named by what the caller does about it.
+#[derive(Debug, thiserror::Error)]
+pub enum LockError {
+    /// Try again: the store is unreachable, slow, failing over or too busy.
+    #[error("{0}")]
+    Unavailable(String),
+    /// Trying again cannot help until a person changes something: a wrong password or database, a
+    /// missing right, a schema of another version.
+    #[error("{0}")]
+    Refused(String),
+}
