@@ -8,6 +8,7 @@ pub mod backoff;
 pub mod chunk;
 pub mod claim;
 pub mod id;
+pub mod intake;
 pub mod pods;
 pub mod position;
 pub mod time;
