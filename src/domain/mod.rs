@@ -11,6 +11,7 @@ pub mod id;
 pub mod intake;
 pub mod pods;
 pub mod position;
+pub mod steps;
 pub mod time;
 
 pub use chunk::{Chunk, Gap, GapReason, Line, Origin};
