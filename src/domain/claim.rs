@@ -9,6 +9,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use super::id::{Fence, LockKey, ReplicaId};
+use super::pods::Pod;
 
 /// What people may want to know about a row when they look at the table.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -19,6 +20,18 @@ pub struct About {
     pub pod: Arc<str>,
     /// The node, when known.
     pub node: Arc<str>,
+}
+
+impl About {
+    /// What to write about a pod's row.
+    #[must_use]
+    pub fn of(pod: &Pod) -> Self {
+        Self {
+            namespace: pod.namespace.clone(),
+            pod: pod.name.clone(),
+            node: pod.node.clone().unwrap_or_default(),
+        }
+    }
 }
 
 /// A row to be claimed.

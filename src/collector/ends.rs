@@ -1,0 +1,180 @@
+//! The beginning and the end of pod tasks, and of the collector itself.
+//!
+//! When a task has ended, its claim comes back from the keeper and is released with the task's
+//! final checkpoint. Until then nobody else collects the pod.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use tokio::sync::watch;
+use tokio::task::{Id, JoinError};
+use tokio_util::sync::CancellationToken;
+use tracing::Instrument;
+
+use crate::domain::position::BadCheckpoint;
+use crate::domain::{Checkpoint, Claim, LockKey, Next, Pod, PodUid, Release};
+use crate::follow::{Ended, Task, follow};
+use crate::metrics::Reason;
+
+use super::{Collector, Held};
+
+/// How long a pod is left alone after its task panicked or its checkpoint could not be read.
+const REST: Duration = Duration::from_mins(1);
+
+type End = Result<(Id, Ended), JoinError>;
+
+impl Collector {
+    /// How far the pod is stored: as the store says, or as this replica knows better, when it held
+    /// the pod last and could not tell the store.
+    pub(super) fn checkpoint_of(&mut self, claim: &Claim, pod: &Pod) -> Result<Known, BadCheckpoint> {
+        match self.untold.remove(&pod.uid) {
+            Some((fence, checkpoint)) if fence == claim.previous => Ok(Known { checkpoint, stored: false }),
+            _ => Ok(Known { checkpoint: Checkpoint::decode(&claim.checkpoint)?, stored: true }),
+        }
+    }
+
+    /// Starts the task of a pod whose claim was won by a statement sent at `sent`.
+    pub(super) fn start(&mut self, claim: Claim, pod: Arc<Pod>, known: Known, sent: Duration) {
+        let grant = self.grant(claim.fence, sent);
+        let (progress, mut seen) = watch::channel(known.checkpoint);
+        if !known.stored {
+            seen.mark_changed();
+        }
+        let stop = CancellationToken::new();
+        let span = tracing::info_span!("pod", namespace = %pod.namespace, pod = %pod.name, fence = %claim.fence);
+        let uid = pod.uid.clone();
+        let (sender, receiver) = watch::channel(pod);
+        let held = Held {
+            fence: claim.fence,
+            pod: sender,
+            progress: seen.clone(),
+            grant: grant.clone(),
+            stop: stop.clone(),
+            next: Next::Free,
+        };
+        self.parts.keeper.keep(claim, grant.clone(), Some(seen));
+        span.in_scope(|| tracing::info!("claimed"));
+        let task = Task { pod: receiver, grant, progress, stop };
+        let handle = self.tasks.spawn(follow(self.parts.site.clone(), task).instrument(span));
+        self.names.insert(handle.id(), uid.clone());
+        self.held.insert(uid, held);
+    }
+
+    /// Gives back a claim whose pod cannot be collected for now.
+    pub(super) async fn leave_alone(&mut self, claim: Claim, uid: &PodUid) {
+        self.resting.insert(uid.clone(), self.clock.now() + REST);
+        let release = Release { claim, checkpoint: None, next: Next::Free };
+        let answer = self.ask("release", self.parts.store.release(vec![release])).await;
+        self.note(answer);
+    }
+
+    /// Takes in the end of a task, and of all others that have ended by now, and releases their claims.
+    pub(super) async fn settle(&mut self, first: End) {
+        let mut ends = vec![first];
+        while let Some(end) = self.tasks.try_join_next_with_id() {
+            ends.push(end);
+        }
+        let mut releases = Vec::new();
+        for end in ends {
+            releases.extend(self.ended(end).await);
+        }
+        self.release(releases).await;
+    }
+
+    async fn ended(&mut self, end: End) -> Option<Release> {
+        let (id, ended) = match end {
+            Ok((id, ended)) => (id, Some(ended)),
+            Err(error) => (error.id(), None),
+        };
+        let uid = self.names.remove(&id)?;
+        let held = self.held.remove(&uid)?;
+        let pod = held.pod.borrow().clone();
+        let why = ended.map_or("panicked", as_str);
+        tracing::info!(namespace = %pod.namespace, pod = %pod.name, fence = %held.fence, why, "no longer collected here");
+        let next = match ended {
+            Some(Ended::Finished) => Next::Finished,
+            Some(Ended::Gone) => Next::Gone,
+            Some(Ended::Stopped) => held.next,
+            Some(Ended::Lost) => {
+                self.lost(&held, &uid);
+                Next::Free
+            }
+            None => {
+                tracing::error!(namespace = %pod.namespace, pod = %pod.name, "the pod's task panicked; trying again later");
+                self.resting.insert(uid.clone(), self.clock.now() + REST);
+                Next::Free
+            }
+        };
+        let returned = self.parts.keeper.take_back(&LockKey::Pod(uid.clone())).await;
+        let checkpoint = returned.unsaved.map(|checkpoint| checkpoint.encode());
+        if checkpoint.is_some() {
+            self.untold.insert(uid, (held.fence, held.progress.borrow().clone()));
+        }
+        Some(Release { claim: returned.claim?, checkpoint, next })
+    }
+
+    fn lost(&self, held: &Held, uid: &PodUid) {
+        if !held.grant.revoked.is_cancelled() {
+            self.metrics.claims_lost.get_or_create(&Reason { reason: "deadline" }).inc();
+            tracing::warn!(%uid, "the claim could not be renewed in time; the pod was stopped before others may take it");
+        }
+    }
+
+    async fn release(&mut self, releases: Vec<Release>) {
+        if releases.is_empty() {
+            return;
+        }
+        let told: Vec<PodUid> = releases.iter().filter_map(|r| r.claim.key.pod().cloned()).collect();
+        let answer = self.ask("release", self.parts.store.release(releases)).await;
+        if self.note(answer).is_some() {
+            for uid in told {
+                self.untold.remove(&uid);
+            }
+        }
+    }
+
+    /// Stops: first this replica ceases to count as alive, so that its peers take over what it
+    /// releases; then each pod is released as soon as its task has written what it had read.
+    pub(super) async fn drain(mut self) {
+        let deadline = self.clock.now() + self.parts.grace;
+        tracing::info!(pods = self.held.len(), "stopping");
+        let own = self.parts.keeper.take_back(&LockKey::Replica(self.parts.me.clone())).await;
+        let release = own.claim.map(|claim| Release { claim, checkpoint: None, next: Next::Gone });
+        self.release(release.into_iter().collect()).await;
+        for held in self.held.values() {
+            held.stop.cancel();
+        }
+        while !self.tasks.is_empty() {
+            let end = tokio::select! {
+                biased;
+                Some(end) = self.tasks.join_next_with_id() => end,
+                () = self.clock.sleep_until(deadline) => break,
+            };
+            self.settle(end).await;
+        }
+        if !self.tasks.is_empty() {
+            tracing::error!(pods = self.tasks.len(), "not all pods could be stopped within --grace; their latest lines may be delivered twice");
+            self.tasks.abort_all();
+            while let Some(end) = self.tasks.join_next_with_id().await {
+                self.settle(end).await;
+            }
+        }
+        tracing::info!("stopped");
+    }
+}
+
+/// How far a pod is stored, and whether the store knows.
+#[derive(Debug)]
+pub(super) struct Known {
+    checkpoint: Checkpoint,
+    stored: bool,
+}
+
+fn as_str(ended: Ended) -> &'static str {
+    match ended {
+        Ended::Finished => "finished",
+        Ended::Gone => "gone",
+        Ended::Stopped => "stopped",
+        Ended::Lost => "lost",
+    }
+}

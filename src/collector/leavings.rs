@@ -1,0 +1,131 @@
+//! Pods that are not there any more: tells their tasks, reports what nobody read, deletes rows.
+//!
+//! A pod that is missing from the set may be gone, or may only have ceased to match the
+//! selection. The API server is asked by name before anything is concluded.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::time::Duration;
+
+use futures::StreamExt;
+
+use crate::domain::{About, LockKey, LockRow, LockTable, Next, Phase, Pod, PodUid};
+
+use super::Collector;
+
+/// Pods looked into in one turn at most, and at the same time: 64 requests to the API server a second.
+const LOOKS: usize = 64;
+const AT_ONCE: usize = 16;
+
+/// How long the answer about a pod counts.
+const FRESH: Duration = Duration::from_mins(1);
+
+/// What has become of a pod that is missing.
+#[derive(Debug, PartialEq, Eq)]
+enum Fate {
+    Gone,
+    Deselected,
+    Unknown,
+}
+
+impl Collector {
+    /// Looks into pods that are held here or have a row, and are not in the set.
+    pub(super) async fn clear_leavings(&mut self, table: &LockTable) {
+        let set = self.parts.pods.borrow().clone();
+        if !set.complete {
+            return;
+        }
+        let now = self.clock.now();
+        self.looked.retain(|_, at| now < *at + FRESH);
+        let missing = |uid: &PodUid| !set.pods.contains_key(uid) && !self.looked.contains_key(uid);
+        let held = self.held.iter().filter(|(uid, held)| missing(uid) && !held.pod.borrow().gone);
+        let mut queries: BTreeMap<PodUid, About> =
+            held.map(|(uid, held)| (uid.clone(), About::of(&held.pod.borrow()))).collect();
+        for (key, row) in &table.rows {
+            if let Some(uid) = key.pod().filter(|uid| missing(uid) && self.is_mine_to_clear(uid, row)) {
+                queries.insert(uid.clone(), row.about.clone());
+            }
+        }
+        let queries: Vec<_> = queries.into_iter().take(LOOKS).collect();
+        let fates: Vec<_> = futures::stream::iter(queries)
+            .map(|(uid, about)| self.look(uid, about))
+            .buffer_unordered(AT_ONCE)
+            .collect()
+            .await;
+        self.conclude(fates, table).await;
+    }
+
+    /// Whether this replica is the one to see to a row that nobody holds: one does, chosen by the
+    /// pod, so that not all ask the API server.
+    fn is_mine_to_clear(&self, uid: &PodUid, row: &LockRow) -> bool {
+        let grace = self.parts.lease.grace.as_millis() as i64;
+        let unheld = row.finished || row.owner.is_none() || row.expires_in < -grace;
+        let members = &self.members.0;
+        let turn = xxhash_rust::xxh3::xxh3_64(uid.as_str().as_bytes()) as usize % members.len().max(1);
+        unheld && members.get(turn) == Some(&self.parts.me) && !self.held.contains_key(uid)
+    }
+
+    async fn look(&self, uid: PodUid, about: About) -> (PodUid, About, Fate) {
+        let fate = match self.parts.site.cluster.pod(&about.namespace, &about.pod).await {
+            Ok(Some(pod)) if pod.uid == uid => Fate::Deselected,
+            Ok(_) => Fate::Gone,
+            Err(error) => {
+                tracing::debug!(%uid, %error, "cannot find out whether the pod still exists");
+                Fate::Unknown
+            }
+        };
+        (uid, about, fate)
+    }
+
+    async fn conclude(&mut self, fates: Vec<(PodUid, About, Fate)>, table: &LockTable) {
+        let now = self.clock.now();
+        let (mut forget, mut unread) = (Vec::new(), Vec::new());
+        for (uid, about, fate) in fates {
+            if let Some(held) = self.held.get_mut(&uid) {
+                match fate {
+                    Fate::Gone => held.pod.send_modify(|pod| *pod = Arc::new(Pod { gone: true, ..Pod::clone(pod) })),
+                    Fate::Deselected => {
+                        held.next = Next::Free;
+                        held.stop.cancel();
+                    }
+                    Fate::Unknown => {}
+                }
+                continue;
+            }
+            if fate != Fate::Unknown {
+                self.looked.insert(uid.clone(), now);
+            }
+            let key = LockKey::Pod(uid.clone());
+            match (fate, table.rows.get(&key)) {
+                (Fate::Gone, Some(row)) if row.finished => forget.push(key),
+                // Claimed once more, so that what nobody read is reported under a fence.
+                (Fate::Gone, Some(_)) => unread.push(Arc::new(gone(uid, about))),
+                _ => {}
+            }
+        }
+        let dead = table.rows.iter().filter(|(key, row)| matches!(key, LockKey::Replica(_)) && row.expires_in < LONG_DEAD);
+        forget.extend(dead.map(|(key, _)| key.clone()));
+        if !forget.is_empty() {
+            let answer = self.ask("forget", self.parts.store.forget(&forget)).await;
+            self.note(answer);
+        }
+        self.take(unread).await;
+    }
+}
+
+/// A replica dead for this many milliseconds leaves no trace; the store checks the time itself.
+const LONG_DEAD: i64 = -60_000;
+
+/// A pod of which only its row is left.
+fn gone(uid: PodUid, about: About) -> Pod {
+    Pod {
+        uid,
+        namespace: about.namespace,
+        name: about.pod,
+        node: Some(about.node).filter(|node| !node.is_empty()),
+        labels: BTreeMap::new(),
+        phase: Phase::Ended,
+        gone: true,
+        containers: Vec::new(),
+    }
+}

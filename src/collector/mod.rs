@@ -1,0 +1,217 @@
+//! The loop that owns all claims: looks at the table, plans, claims, starts pod tasks, releases.
+//!
+//! One task per claimed pod runs in its `JoinSet`; a task gets leave to act, never the claim. The
+//! loop reads no log and writes no record, and it renews nothing: that is the keeper's.
+
+mod ends;
+mod holdoff;
+mod leavings;
+mod turn;
+
+use std::collections::BTreeMap;
+use std::future::Future;
+use std::sync::Arc;
+use std::time::Duration;
+
+use tokio::sync::watch;
+use tokio::task::JoinSet;
+use tokio_util::sync::CancellationToken;
+
+use crate::clock::Clock;
+use crate::domain::claim::Lease;
+use crate::domain::{Checkpoint, Fence, LockTable, Next, Pod, PodSet, PodUid, ReplicaId};
+use crate::follow::{Ended, Site};
+use crate::grant::Grant;
+use crate::keeper::Keeper;
+use crate::locks::{LockError, LockStore, STATEMENT_DEADLINE};
+use crate::metrics::{Metrics, Statement};
+use crate::status::{Heartbeat, Status};
+
+use holdoff::HoldOff;
+
+/// What a collector is made of.
+#[derive(Debug)]
+pub struct Parts {
+    /// This replica.
+    pub me: ReplicaId,
+    /// Where claims are stored.
+    pub store: Arc<dyn LockStore>,
+    /// Renews them.
+    pub keeper: Keeper,
+    /// What pod tasks share.
+    pub site: Arc<Site>,
+    /// The pods to collect.
+    pub pods: watch::Receiver<Arc<PodSet>>,
+    /// The times of claims.
+    pub lease: Lease,
+    /// The most pods this replica holds.
+    pub max_pods: usize,
+    /// How long stopping may take.
+    pub grace: Duration,
+    /// Where the snapshot for people goes.
+    pub status: watch::Sender<Arc<Status>>,
+    /// Tells that the loop turns.
+    pub beat: Heartbeat,
+}
+
+/// One pod whose claim is held.
+#[derive(Debug)]
+struct Held {
+    fence: Fence,
+    pod: watch::Sender<Arc<Pod>>,
+    progress: watch::Receiver<Checkpoint>,
+    grant: Grant,
+    stop: CancellationToken,
+    /// What becomes of the row when the task has been stopped.
+    next: Next,
+}
+
+/// The loop and what it knows.
+#[derive(Debug)]
+pub struct Collector {
+    parts: Parts,
+    clock: Clock,
+    metrics: Metrics,
+    held: BTreeMap<PodUid, Held>,
+    tasks: JoinSet<Ended>,
+    names: BTreeMap<tokio::task::Id, PodUid>,
+    /// Leave to count as alive: this replica's own row.
+    own: Option<Grant>,
+    /// Since when a pod has been known without a holder.
+    unheld: BTreeMap<PodUid, Duration>,
+    /// Until when a pod is left alone after its task failed.
+    resting: BTreeMap<PodUid, Duration>,
+    /// How far pods were stored whose claim ended before the store was told.
+    untold: BTreeMap<PodUid, (Fence, Checkpoint)>,
+    /// When a row without a pod was last looked into.
+    looked: BTreeMap<PodUid, Duration>,
+    members: (Vec<ReplicaId>, Duration),
+    holdoff: HoldOff,
+    failing: bool,
+}
+
+/// How often the table is looked at when nothing calls for it. A replica that stops releases its
+/// claims at once, so this bounds how long they stay unclaimed: half of the 2 s promised.
+const TICK: Duration = Duration::from_secs(1);
+
+/// How soon after a change of the pods, or after the last turn, the next turn may come.
+const SOON: Duration = Duration::from_millis(50);
+
+/// A turn may take this part of the time at most: with ten thousand pods it takes 50 ms, so once a second.
+const SHARE: u32 = 20;
+
+impl Collector {
+    /// A collector that holds nothing yet.
+    #[must_use]
+    pub fn new(parts: Parts) -> Self {
+        let (clock, metrics) = (parts.site.clock, parts.site.metrics.clone());
+        let holdoff = HoldOff::new(parts.lease.ttl);
+        let members = (Vec::new(), clock.now());
+        Self {
+            parts,
+            clock,
+            metrics,
+            held: BTreeMap::new(),
+            tasks: JoinSet::new(),
+            names: BTreeMap::new(),
+            own: None,
+            unheld: BTreeMap::new(),
+            resting: BTreeMap::new(),
+            untold: BTreeMap::new(),
+            looked: BTreeMap::new(),
+            members,
+            holdoff,
+            failing: false,
+        }
+    }
+
+    /// Collects until `stop`, then gives everything back.
+    pub async fn run(mut self, stop: CancellationToken) {
+        let mut pods = self.parts.pods.clone();
+        let mut due = self.clock.now();
+        let mut earliest = due;
+        loop {
+            tokio::select! {
+                biased;
+                () = stop.cancelled() => break,
+                Some(end) = self.tasks.join_next_with_id(), if !self.tasks.is_empty() => {
+                    self.settle(end).await;
+                    due = due.min(earliest);
+                }
+                changed = pods.changed() => {
+                    if changed.is_err() {
+                        break;
+                    }
+                    let set = pods.borrow_and_update().clone();
+                    self.heed(&set);
+                    due = due.min(earliest.max(self.clock.now() + SOON));
+                }
+                () = self.clock.sleep_until(due) => {
+                    let began = self.clock.now();
+                    let wake = self.turn().await;
+                    let now = self.clock.now();
+                    self.parts.beat.beat();
+                    earliest = now + SOON.max((now - began) * SHARE);
+                    let tick = TICK.mul_f64(0.8 + 0.4 * fastrand::f64());
+                    due = earliest.max(now + wake.unwrap_or(tick).min(tick));
+                }
+            }
+        }
+        self.drain().await;
+    }
+
+    /// Tells pod tasks what has become of their pods.
+    fn heed(&mut self, set: &PodSet) {
+        self.metrics.pods_known.set(set.pods.len() as i64);
+        for (uid, held) in &self.held {
+            if let Some(pod) = set.pods.get(uid) {
+                held.pod.send_if_modified(|known| {
+                    let news = known != pod;
+                    if news {
+                        *known = pod.clone();
+                    }
+                    news
+                });
+            }
+        }
+    }
+
+    /// Sends one statement to the store, under a deadline, and counts it.
+    async fn ask<T>(
+        &self,
+        operation: &'static str,
+        statement: impl Future<Output = Result<T, LockError>>,
+    ) -> Result<T, LockError> {
+        let late = || Err(LockError::Unavailable("the lock store did not answer in time".into()));
+        // Up to 500 rows are one statement and more are several; none of the batches here is larger.
+        let answer = tokio::time::timeout(STATEMENT_DEADLINE * 2, statement).await.unwrap_or_else(|_| late());
+        let result = if answer.is_ok() { "ok" } else { "error" };
+        self.metrics.statements.get_or_create(&Statement { operation, result }).inc();
+        answer
+    }
+
+    /// Notes whether the store answers; a failure is logged when it begins, not at every turn.
+    fn note<T>(&mut self, answer: Result<T, LockError>) -> Option<T> {
+        match answer {
+            Ok(value) => {
+                if std::mem::take(&mut self.failing) {
+                    tracing::info!("the lock store answers again");
+                }
+                Some(value)
+            }
+            Err(error) => {
+                if !std::mem::replace(&mut self.failing, true) {
+                    tracing::error!(%error, "the lock store does not answer; nothing new is claimed");
+                }
+                None
+            }
+        }
+    }
+
+    /// Publishes what is known, for people.
+    fn publish(&self, table: &LockTable) {
+        let set = self.parts.pods.borrow().clone();
+        let positions = self.held.iter().map(|(uid, held)| (uid.clone(), held.progress.borrow().clone()));
+        self.parts.status.send_replace(Arc::new(Status::of(&self.parts.me, table, &set, &positions.collect())));
+    }
+}

@@ -1,0 +1,188 @@
+//! One turn of the collector: look at the table, plan, act.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::time::Duration;
+
+use crate::domain::plan::{Plan, View, plan};
+use crate::domain::{About, Claim, Fence, LockKey, LockTable, Next, Pod, PodUid, Want};
+use crate::grant::Grant;
+
+use super::Collector;
+
+/// Pods claimed in one turn at most: one statement's worth. A longer queue is taken turn by turn, so
+/// that a replica alone with thousands of pods begins with the first ones at once.
+const CLAIMS: usize = 500;
+
+impl Collector {
+    /// Looks, plans and acts. Answers when there may be something to do next, if before the next tick.
+    pub(super) async fn turn(&mut self) -> Option<Duration> {
+        self.announce().await;
+        let asked = self.clock.now();
+        let answer = self.ask("table", self.parts.store.table()).await;
+        let table = self.note(answer)?;
+        let now = self.clock.now();
+        if let Some(why) = self.holdoff.observe(&table, asked, now) {
+            self.metrics.holdoffs.inc();
+            tracing::warn!(why, "claiming is held off for one ttl, because the database cannot be believed about expiry");
+        }
+        let plan = self.plan(&table, now);
+        self.hand(&plan);
+        self.refuse(&plan).await;
+        if !self.holdoff.is_on(now) {
+            self.claim(&plan).await;
+            self.request(&plan).await;
+            self.clear_leavings(&table).await;
+        }
+        self.metrics.pods_held.set(self.held.len() as i64);
+        self.publish(&table);
+        plan.wake
+    }
+
+    /// Sees to it that this replica's own row is held, so that its peers count on it.
+    async fn announce(&mut self) {
+        if self.own.as_ref().is_some_and(|own| !own.revoked.is_cancelled()) {
+            return;
+        }
+        let key = LockKey::Replica(self.parts.me.clone());
+        self.parts.keeper.take_back(&key).await;
+        let wants = [Want { key, about: About::default() }];
+        let sent = self.clock.now();
+        let answer = self.ask("acquire", self.parts.store.acquire(&wants)).await;
+        let Some(claim) = self.note(answer).and_then(|mut claims| claims.pop()) else { return };
+        let grant = self.grant(claim.fence, sent);
+        self.own = Some(grant.clone());
+        self.parts.keeper.keep(claim, grant, None);
+    }
+
+    /// Leave to act under a claim that was taken by a statement sent at `sent`.
+    pub(super) fn grant(&self, fence: Fence, sent: Duration) -> Grant {
+        let good_until = crate::domain::GoodUntil::new(self.parts.lease.good_until(sent));
+        Grant::new(fence, good_until, self.clock)
+    }
+
+    fn plan(&mut self, table: &LockTable, now: Duration) -> Plan {
+        let mut members: Vec<_> = table.replicas().cloned().collect();
+        if !members.contains(&self.parts.me) {
+            members.push(self.parts.me.clone());
+        }
+        self.metrics.replicas.set(members.len() as i64);
+        if members != self.members.0 {
+            tracing::info!(replicas = members.len(), "the set of live replicas has changed");
+            self.members = (members, now);
+        }
+        let pods = self.ages(table, now);
+        let held: BTreeMap<PodUid, Fence> = self.held.iter().map(|(uid, held)| (uid.clone(), held.fence)).collect();
+        plan(&View {
+            me: &self.parts.me,
+            table,
+            pods: &pods,
+            held: &held,
+            grace: self.parts.lease.grace,
+            // A replica that died keeps its pods for one ttl; moving pods before would move some twice.
+            settled: now >= self.members.1 + self.parts.lease.ttl,
+            max_pods: self.parts.max_pods,
+        })
+    }
+
+    /// The pods that may be claimed, with the time for which each has been known without a holder.
+    fn ages(&mut self, table: &LockTable, now: Duration) -> BTreeMap<PodUid, Duration> {
+        self.resting.retain(|_, until| now < *until);
+        let set = self.parts.pods.borrow().clone();
+        self.untold.retain(|uid, _| set.pods.contains_key(uid));
+        let free = |uid: &PodUid| {
+            let row = table.rows.get(&LockKey::Pod(uid.clone()));
+            row.is_none_or(|row| row.owner.is_none() && !row.finished)
+        };
+        let before = std::mem::take(&mut self.unheld);
+        let mut pods = BTreeMap::new();
+        for uid in set.pods.keys().filter(|uid| !self.resting.contains_key(*uid)) {
+            let mut age = Duration::ZERO;
+            if free(uid) && !self.held.contains_key(uid) {
+                let since = before.get(uid).copied().unwrap_or(now);
+                self.unheld.insert(uid.clone(), since);
+                age = now - since;
+            }
+            pods.insert(uid.clone(), age);
+        }
+        pods
+    }
+
+    /// Stops the tasks of pods that another replica has asked for; they are handed over when they end.
+    fn hand(&mut self, plan: &Plan) {
+        for (uid, to) in &plan.hand {
+            if let Some(held) = self.held.get_mut(uid)
+                && !held.stop.is_cancelled()
+            {
+                held.next = Next::Handed(to.clone());
+                held.stop.cancel();
+                self.metrics.claims_handed.inc();
+            }
+        }
+    }
+
+    async fn refuse(&mut self, plan: &Plan) {
+        let rows: Vec<_> = keyed(&plan.refuse).filter(|(key, _)| self.is_staying(key)).collect();
+        if !rows.is_empty() {
+            let answer = self.ask("refuse", self.parts.store.refuse(&rows)).await;
+            self.note(answer);
+        }
+    }
+
+    fn is_staying(&self, key: &LockKey) -> bool {
+        key.pod().and_then(|uid| self.held.get(uid)).is_some_and(|held| !held.stop.is_cancelled())
+    }
+
+    async fn request(&mut self, plan: &Plan) {
+        let rows: Vec<_> = keyed(&plan.ask).collect();
+        if !rows.is_empty() {
+            tracing::info!(pods = rows.len(), "asking other replicas for pods, to even out the load");
+            let answer = self.ask("ask", self.parts.store.ask(&rows)).await;
+            self.note(answer);
+        }
+    }
+
+    async fn claim(&mut self, plan: &Plan) {
+        let set = self.parts.pods.borrow().clone();
+        let pods = plan.acquire.iter().filter_map(|uid| set.pods.get(uid)).take(CLAIMS).cloned().collect();
+        self.take(pods).await;
+    }
+
+    /// Claims these pods and starts a task for each that is won.
+    pub(super) async fn take(&mut self, pods: Vec<Arc<Pod>>) {
+        if pods.is_empty() {
+            return;
+        }
+        let wants: Vec<Want> = pods.iter().map(|pod| want(pod)).collect();
+        let sent = self.clock.now();
+        let answer = self.ask("acquire", self.parts.store.acquire(&wants)).await;
+        let Some(claims) = self.note(answer) else { return };
+        let by_key: BTreeMap<LockKey, Arc<Pod>> =
+            pods.into_iter().map(|pod| (LockKey::Pod(pod.uid.clone()), pod)).collect();
+        self.metrics.claims_taken.inc_by(claims.len() as u64);
+        for claim in claims {
+            if let Some(pod) = by_key.get(&claim.key) {
+                self.begin(claim, pod.clone(), sent).await;
+            }
+        }
+    }
+
+    async fn begin(&mut self, claim: Claim, pod: Arc<Pod>, sent: Duration) {
+        match self.checkpoint_of(&claim, &pod) {
+            Ok(checkpoint) => self.start(claim, pod, checkpoint, sent),
+            Err(error) => {
+                tracing::error!(namespace = %pod.namespace, pod = %pod.name, uid = %pod.uid, %error,
+                    "the pod is not collected; delete its row from distributed_lock to begin anew");
+                self.leave_alone(claim, &pod.uid).await;
+            }
+        }
+    }
+}
+
+fn keyed(rows: &[(PodUid, Fence)]) -> impl Iterator<Item = (LockKey, Fence)> {
+    rows.iter().map(|(uid, fence)| (LockKey::Pod(uid.clone()), *fence))
+}
+
+fn want(pod: &Pod) -> Want {
+    Want { key: LockKey::Pod(pod.uid.clone()), about: About::of(pod) }
+}

@@ -1,0 +1,251 @@
+//! Fair shares: which live replica should take an unheld pod, and which pods should move.
+//!
+//! Every replica computes the same answer from the same table, so no replica leads and none has to
+//! be asked. Nothing here knows about expiry, fences or time; `plan` does.
+
+use std::collections::BTreeMap;
+
+use xxhash_rust::xxh3::{xxh3_64, xxh3_64_with_seed};
+
+use super::id::{PodUid, ReplicaId};
+
+/// The most pods one replica asks for in a round: as many as a holder drains and hands over in a
+/// few seconds, so that a newcomer does not have the whole cluster reopen its streams at once.
+pub const ASKS_PER_ROUND: usize = 50;
+
+/// A live replica and the pods it holds or is about to get.
+#[derive(Debug)]
+struct Member {
+    id: ReplicaId,
+    seed: u64,
+    load: usize,
+}
+
+impl Member {
+    fn score(&self, uid: &PodUid) -> u64 {
+        xxh3_64_with_seed(uid.as_str().as_bytes(), self.seed)
+    }
+}
+
+/// The loads of all live replicas, moved on with each decision.
+#[derive(Debug)]
+pub(super) struct Shares {
+    members: Vec<Member>,
+    /// All pods there are: held, on their way, and unheld.
+    total: usize,
+    /// The most pods a replica may hold. All replicas are taken to have the same limit.
+    limit: usize,
+    /// How many replicas may still go one above the rounded-down mean.
+    extras: usize,
+}
+
+impl Shares {
+    /// The state before any decision. `loads` names every live replica; `total` includes the pods nobody holds.
+    pub(super) fn new(loads: &BTreeMap<&ReplicaId, usize>, total: usize, limit: usize) -> Self {
+        let members: Vec<_> = loads
+            .iter()
+            .map(|(id, load)| Member {
+                id: (*id).clone(),
+                seed: xxh3_64(id.as_str().as_bytes()),
+                load: *load,
+            })
+            .collect();
+        let count = members.len().max(1);
+        let above: usize = members.iter().map(|m| m.load.saturating_sub(total / count)).sum();
+        Self {
+            members,
+            total,
+            limit,
+            extras: (total % count).saturating_sub(above),
+        }
+    }
+
+    fn floor(&self) -> usize {
+        self.total / self.members.len().max(1)
+    }
+
+    /// Gives an unheld pod to the replica that ranks it first and has room within the even share,
+    /// and answers at which place `me` stands: 0 for the one it was given to, 1 for the next in rank.
+    ///
+    /// `before` let its claim expire and is passed over while there is anybody else. Taking pods in
+    /// the same order, a replica that has already taken some of its own does not change who gets
+    /// the rest, so replicas that look at different moments agree.
+    pub(super) fn assign(&mut self, uid: &PodUid, me: &ReplicaId, before: Option<&ReplicaId>) -> usize {
+        let mut order: Vec<usize> = (0..self.members.len())
+            .filter(|i| self.members.len() == 1 || Some(&self.members[*i].id) != before)
+            .collect();
+        order.sort_by_cached_key(|i| std::cmp::Reverse((self.members[*i].score(uid), *i)));
+        let floor = self.floor();
+        let roomy = |i: usize| self.members[i].load < self.limit;
+        let even = |i: usize| self.members[i].load < floor || (self.members[i].load == floor && self.extras > 0);
+        let taker = order
+            .iter()
+            .position(|i| roomy(*i) && even(*i))
+            .or_else(|| order.iter().position(|i| roomy(*i)));
+        if let Some(place) = taker {
+            let i = order.remove(place);
+            order.insert(0, i);
+            let member = &mut self.members[i];
+            if member.load >= floor {
+                self.extras = self.extras.saturating_sub(1);
+            }
+            member.load += 1;
+        }
+        order
+            .iter()
+            .position(|i| self.members[*i].id == *me)
+            .unwrap_or(order.len())
+    }
+
+    /// Whether some replica is further from the mean than a tenth of it, and further than one pod.
+    /// Below that nothing moves: pods come and go by themselves.
+    pub(super) fn uneven(&self) -> bool {
+        let count = self.members.len();
+        let slack = (10 * count).max(self.total);
+        self.members
+            .iter()
+            .any(|m| (m.load * count).abs_diff(self.total) * 10 > slack)
+    }
+
+    /// Which pods `me` should ask for: the moves from the richest to the poorest that make loads
+    /// differ by one at most, all replicas simulated, of which those towards `me` are answered.
+    ///
+    /// `movable` are the pods of each holder that may be asked for. A holder parts first with the
+    /// pods that rank it lowest.
+    pub(super) fn moves(mut self, movable: BTreeMap<&ReplicaId, Vec<&PodUid>>, me: &ReplicaId) -> Vec<PodUid> {
+        let mut asks: Vec<usize> = vec![0; self.members.len()];
+        let mut stock: Vec<Vec<&PodUid>> = vec![Vec::new(); self.members.len()];
+        for (holder, mut uids) in movable {
+            if let Some(i) = self.members.iter().position(|m| m.id == *holder) {
+                let member = &self.members[i];
+                // Taken from the end.
+                uids.sort_by_cached_key(|uid| std::cmp::Reverse((member.score(uid), *uid)));
+                stock[i] = uids;
+            }
+        }
+        let mut mine = Vec::new();
+        loop {
+            let load = |i: &usize| (self.members[*i].load, *i);
+            let all = 0..self.members.len();
+            let poor = all.clone().filter(|i| asks[*i] < ASKS_PER_ROUND).min_by_key(load);
+            let rich = all.filter(|i| !stock[*i].is_empty()).max_by_key(load);
+            let (Some(poor), Some(rich)) = (poor, rich) else { break };
+            let poorest = self.members[poor].load;
+            if poorest >= self.limit || self.members[rich].load < poorest + 2 {
+                break;
+            }
+            let Some(uid) = stock[rich].pop() else { break };
+            self.members[rich].load -= 1;
+            self.members[poor].load += 1;
+            asks[poor] += 1;
+            if self.members[poor].id == *me {
+                mine.push(uid.clone());
+            }
+        }
+        mine
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn names(count: usize) -> Vec<ReplicaId> {
+        (0..count).map(|i| ReplicaId::from(format!("r{i}"))).collect()
+    }
+
+    fn loads<'a>(names: &'a [ReplicaId], loads: &[usize]) -> BTreeMap<&'a ReplicaId, usize> {
+        names.iter().zip(loads.iter().copied()).collect()
+    }
+
+    #[test]
+    fn unheld_pods_are_given_out_evenly_to_the_last_one() {
+        let names = names(3);
+        let mut shares = Shares::new(&loads(&names, &[0, 0, 0]), 100, 1000);
+        for i in 0..100 {
+            shares.assign(&format!("pod-{i}").into(), &names[0], None);
+        }
+        let mut loads: Vec<usize> = shares.members.iter().map(|m| m.load).collect();
+        loads.sort_unstable();
+        assert_eq!(loads, [33, 33, 34]);
+    }
+
+    #[test]
+    fn exactly_one_replica_stands_first_for_a_pod_and_the_others_follow_in_turn() {
+        let names = names(4);
+        for i in 0..200 {
+            let uid = PodUid::from(format!("pod-{i}"));
+            let mut places: Vec<usize> = names
+                .iter()
+                .map(|me| Shares::new(&loads(&names, &[5, 5, 5, 5]), 21, 100).assign(&uid, me, None))
+                .collect();
+            places.sort_unstable();
+            assert_eq!(places, [0, 1, 2, 3]);
+        }
+    }
+
+    #[test]
+    fn taking_a_part_of_the_pods_does_not_change_who_gets_the_rest() {
+        let names = names(3);
+        let uids: Vec<PodUid> = (0..90).map(|i| format!("pod-{i}").into()).collect();
+        let first = |loads: &[usize], uids: &[&PodUid]| -> BTreeMap<PodUid, usize> {
+            let mut taken = BTreeMap::new();
+            for (at, me) in names.iter().enumerate() {
+                let mut shares = Shares::new(&self::loads(&names, loads), 90, 100);
+                let mine = uids.iter().filter(|uid| shares.assign(uid, me, None) == 0);
+                taken.extend(mine.map(|uid| ((*uid).clone(), at)));
+            }
+            taken
+        };
+        let whole = first(&[0, 0, 0], &uids.iter().collect::<Vec<_>>());
+        let early: Vec<&PodUid> = whole
+            .iter()
+            .filter(|(_, at)| **at == 1)
+            .map(|(uid, _)| uid)
+            .step_by(2)
+            .collect();
+        let rest: Vec<&PodUid> = uids.iter().filter(|uid| !early.contains(uid)).collect();
+        for (uid, at) in first(&[0, early.len(), 0], &rest) {
+            assert_eq!(whole[&uid], at, "{uid}");
+        }
+    }
+
+    #[test]
+    fn a_full_replica_is_never_first() {
+        let names = names(2);
+        let mut shares = Shares::new(&loads(&names, &[3, 10]), 20, 10);
+        let places: Vec<usize> = (0..7)
+            .map(|i| shares.assign(&format!("pod-{i}").into(), &names[1], None))
+            .collect();
+        assert_eq!(places, [1; 7]);
+    }
+
+    #[test]
+    fn a_tenth_of_the_mean_or_one_pod_is_even_enough() {
+        let names = names(2);
+        let uneven = |a, b| Shares::new(&loads(&names, &[a, b]), a + b, 1000).uneven();
+        assert!(!uneven(110, 90));
+        assert!(uneven(111, 89));
+        assert!(!uneven(3, 1));
+        assert!(uneven(4, 1));
+    }
+
+    #[test]
+    fn moves_go_from_the_richest_to_the_poorest_and_no_further_than_needed() {
+        let names = names(3);
+        let uids: Vec<Vec<PodUid>> = [30, 12, 0]
+            .iter()
+            .enumerate()
+            .map(|(r, count)| (0..*count).map(|i| format!("{r}-{i}").into()).collect())
+            .collect();
+        let asked = |me: usize| {
+            let movable = names.iter().zip(&uids).map(|(n, u)| (n, u.iter().collect())).collect();
+            Shares::new(&loads(&names, &[30, 12, 0]), 42, 100).moves(movable, &names[me])
+        };
+        assert_eq!(asked(0).len(), 0);
+        assert_eq!(asked(1).len(), 2);
+        assert_eq!(asked(2).len(), 14);
+        assert!(asked(2).iter().all(|uid| uid.as_str().starts_with("0-")));
+        assert!(asked(1).iter().all(|uid| !asked(2).contains(uid)));
+    }
+}

@@ -1,0 +1,99 @@
+//! One container: takes the steps that `domain::steps` decides, one instance after another.
+//!
+//! It never reads a byte itself; an instance that is to be read is handed to `rounds`.
+
+use std::sync::Arc;
+
+use crate::domain::steps::{Source, Step, next_step};
+use crate::domain::{ContainerId, Gap, GapReason, Instance, Mark, Origin, Pod, Position, StreamId};
+use crate::sinks::SinkError;
+
+use super::reading::Reading;
+use super::rounds::Rounds;
+use super::writer::{Writer, Written};
+use super::{End, Site, Task};
+
+/// Looks after one container until nothing of it is left to read.
+pub(super) async fn container(site: &Site, task: &Task, name: Arc<str>) -> End {
+    let mut pod = task.pod.clone();
+    loop {
+        let present = pod.borrow_and_update().clone();
+        let mark = task.progress.borrow().containers.get(&name).cloned();
+        let end = match next_step(&present, &name, mark.as_ref()) {
+            Step::Done => return End::Done,
+            Step::Read(instance, source) => read(site, task, &present, &name, instance, source).await,
+            Step::GiveUp(mark, reason) => give_up(site, task, &present, &name, mark, reason).await,
+            Step::Wait => {
+                tokio::select! {
+                    biased;
+                    () = task.stop.cancelled() => Some(End::Stopped),
+                    changed = pod.changed() => changed.is_err().then_some(End::Stopped),
+                }
+            }
+        };
+        if let Some(end) = end {
+            return end;
+        }
+        if task.stop.is_cancelled() {
+            return End::Stopped;
+        }
+    }
+}
+
+/// Reads one instance until it is finished, given up, or no longer the one to read.
+async fn read(site: &Site, task: &Task, pod: &Pod, name: &Arc<str>, instance: Instance, source: Source) -> Option<End> {
+    let origin = origin(pod, name, &instance.id, instance.restart);
+    let position = match open(site, task, &origin).await {
+        Ok(position) => position,
+        Err(end) => return Some(end),
+    };
+    let writer = Writer::new(site, task, origin, position);
+    Rounds::new(Reading::new(site, task, instance, source, writer)).run().await
+}
+
+/// Tells the sink who writes the stream from now on, and learns from it or the checkpoint where the stream stands.
+async fn open(site: &Site, task: &Task, origin: &Arc<Origin>) -> Result<Option<Position>, End> {
+    let mark = task.progress.borrow().containers.get(&origin.stream.container).cloned();
+    let stored = mark.filter(|m| m.container_id == origin.stream.container_id).and_then(|m| m.position);
+    let opened = tokio::select! {
+        biased;
+        () = task.stop.cancelled() => return Err(End::Stopped),
+        opened = site.sink.open(origin, task.grant.fence) => opened,
+    };
+    match opened {
+        Ok(known) => Ok(known.or(stored)),
+        Err(SinkError::Rejected(why)) => {
+            tracing::error!(container = %origin.stream.container, %why, "the sink refuses the stream; using the checkpoint");
+            Ok(stored)
+        }
+        Err(SinkError::Fenced | SinkError::Again { .. }) => Err(End::Lost),
+    }
+}
+
+/// Reports that the rest of a stream cannot be read, and closes it.
+async fn give_up(site: &Site, task: &Task, pod: &Pod, name: &Arc<str>, mark: Mark, reason: GapReason) -> Option<End> {
+    let origin = origin(pod, name, &mark.container_id, mark.restart);
+    let position = match open(site, task, &origin).await {
+        Ok(position) => position,
+        Err(end) => return Some(end),
+    };
+    let mut writer = Writer::new(site, task, origin, position);
+    writer.gap = Some(Gap { from: position.map(|p| p.time), to: None, reason });
+    if writer.flush(|| {}).await == Written::Fenced {
+        return Some(End::Lost);
+    }
+    writer.finish();
+    None
+}
+
+fn origin(pod: &Pod, name: &Arc<str>, id: &ContainerId, restart: u32) -> Arc<Origin> {
+    Arc::new(Origin {
+        stream: StreamId { uid: pod.uid.clone(), container: name.clone(), container_id: id.clone() },
+        namespace: pod.namespace.clone(),
+        pod: pod.name.clone(),
+        node: pod.node.clone(),
+        restart,
+        labels: pod.labels.clone(),
+    })
+}
+

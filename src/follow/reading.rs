@@ -1,0 +1,333 @@
+//! One instance being read: where it stands, and plain reads of what is there.
+//!
+//! A plain read begins a little before the stored line and seeks it. A line that is not there has
+//! been rotated away, which is reported as a gap, but only after the file has shown that it does
+//! not reach back that far. Text without a timestamp is never delivered.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use bytes::Bytes;
+
+use crate::cluster::{LogError, LogStream};
+use crate::domain::intake::{Intake, Stance};
+use crate::domain::steps::{Source, has_ended, source_of};
+use crate::domain::{Gap, GapReason, Instance, Pod, Time};
+
+use super::writer::{Writer, Written};
+use super::{End, Site, Task};
+
+/// How far before the stored line a read begins. The API cuts to whole seconds, and a container's
+/// two streams are stamped by two writers, so a line may carry an earlier stamp than the one before it.
+const MARGIN: i64 = 2_000_000_000;
+
+/// A plain read that brings nothing for this long is broken.
+const STALLED: Duration = Duration::from_secs(30);
+
+/// How long after a caught-up stream ended its place need not be found again: too short for the
+/// file to be filled and rotated by lines that nobody saw.
+const SAME_BREATH: Duration = Duration::from_secs(10);
+
+/// How often the search for the stored line may be cut short before later timestamps decide.
+const SEARCHES: u32 = 5;
+
+/// Why a read ended.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Close {
+    /// In order, with the stored line found, or none to be found.
+    End,
+    /// In order, without a single line, although lines are stored.
+    Empty,
+    /// The stored line was not where it was sought; the next read seeks differently.
+    Misplaced,
+    /// The connection failed, or the answer could not be checked.
+    Broken,
+    /// The server asks to be left alone for so long.
+    Wait(Duration),
+    /// The kubelet answers that it has not got the log.
+    Refused,
+    /// The instance has moved from the present to the previous log, or back.
+    Moved,
+    /// The kubelet names the instance no more, so what was opened was not its log.
+    Elsewhere,
+    /// The pod object is gone.
+    Gone,
+    /// Closed because writing took too long.
+    Late,
+    /// Closed on schedule, or because it had gone mute.
+    Reopen,
+    /// No stream may be kept open now; read again after so long.
+    Poll(Duration),
+    /// The task was asked to stop.
+    Stopped,
+    /// The claim is lost.
+    Lost,
+}
+
+impl Close {
+    /// The word used in metrics.
+    pub(super) fn as_str(self) -> &'static str {
+        match self {
+            Self::End | Self::Empty => "end",
+            Self::Misplaced => "misplaced",
+            Self::Broken | Self::Refused | Self::Wait(_) => "broken",
+            Self::Moved | Self::Elsewhere | Self::Gone => "gone",
+            Self::Late => "slow_sink",
+            Self::Reopen => "reopen",
+            Self::Poll(_) => "poll",
+            Self::Stopped => "stopped",
+            Self::Lost => "lost",
+        }
+    }
+}
+
+/// How the next plain read seeks the stored line.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Search {
+    Usual,
+    Twin(u32),
+    NewFile,
+    LaterStamps,
+}
+
+/// One instance being read.
+pub(super) struct Reading<'a> {
+    pub(super) site: &'a Site,
+    pub(super) task: &'a Task,
+    instance: Instance,
+    pub(super) source: Source,
+    ended: bool,
+    pub(super) writer: Writer<'a>,
+    pub(super) intake: Intake,
+    search: Search,
+    searches: u32,
+    taken: u64,
+    /// When a stream that had shown everything ended.
+    pub(super) caught_up: Option<Duration>,
+    /// The log was empty although lines of it are stored, and nobody watched meanwhile.
+    unsure: bool,
+}
+
+impl<'a> Reading<'a> {
+    pub(super) fn new(
+        site: &'a Site,
+        task: &'a Task,
+        instance: Instance,
+        source: Source,
+        writer: Writer<'a>,
+    ) -> Self {
+        let intake = Intake::new(site.settings.max_line);
+        Self {
+            site,
+            task,
+            instance,
+            source,
+            ended: false,
+            writer,
+            intake,
+            search: Search::Usual,
+            searches: 0,
+            taken: 0,
+            caught_up: None,
+            unsure: false,
+        }
+    }
+
+    /// Lines taken so far.
+    pub(super) fn taken(&self) -> u64 {
+        self.taken
+    }
+
+    /// Whether the instance is known to have ended.
+    pub(super) fn has_ended(&mut self) -> bool {
+        let pod = self.task.pod.borrow().clone();
+        self.learn(&pod);
+        self.ended
+    }
+
+    /// Whether a stream had shown everything a moment ago.
+    pub(super) fn was_caught_up(&self) -> bool {
+        !self.unsure && self.caught_up.is_some_and(|at| self.site.clock.now() < at + SAME_BREATH)
+    }
+
+    /// Waits, unless the task is to stop or there is news of the pod.
+    pub(super) async fn rest(&mut self, wait: Duration) -> Option<End> {
+        let mut pod = self.task.pod.clone();
+        let news = async {
+            while pod.changed().await.is_ok() {
+                let pod = pod.borrow_and_update();
+                let container = pod.container(&self.name());
+                if pod.gone || container.is_some_and(|c| has_ended(c, &self.instance)) && !self.ended {
+                    return;
+                }
+            }
+            std::future::pending::<()>().await;
+        };
+        tokio::select! {
+            biased;
+            () = self.task.stop.cancelled() => Some(End::Stopped),
+            () = news => None,
+            () = tokio::time::sleep(wait) => None,
+        }
+    }
+
+    /// Marks the instance as read to its end, after reporting what could not be read.
+    pub(super) async fn finish(&mut self, unread: Option<GapReason>) -> Option<End> {
+        if let Some(reason) = unread {
+            let from = self.writer.position().map(|p| p.time);
+            self.writer.gap = Some(Gap { from, to: None, reason });
+        }
+        if self.writer.flush(|| {}).await == Written::Fenced {
+            return Some(End::Lost);
+        }
+        self.writer.finish();
+        None
+    }
+
+    pub(super) fn name(&self) -> Arc<str> {
+        self.writer.container()
+    }
+
+    /// Takes in what a pod's status says of the instance.
+    pub(super) fn learn(&mut self, pod: &Pod) -> Option<Source> {
+        let container = pod.container(&self.name())?;
+        let source = source_of(container, &self.instance)?;
+        self.ended |= has_ended(container, &self.instance);
+        self.source = source;
+        Some(source)
+    }
+
+    /// Reads what is there, from the stored position to the present end.
+    pub(super) async fn catch_up(&mut self) -> Close {
+        let ended = self.ended;
+        let (stance, since) = self.stance();
+        self.intake.begin(stance);
+        let mut stream = match self.open(false, since).await {
+            Ok(stream) => Some(stream),
+            Err(close) => return close,
+        };
+        let close = self.drain(&mut stream).await;
+        if close == Close::End && ended {
+            self.intake.finish(&mut self.writer.batch);
+        }
+        self.count();
+        match self.flush(&mut stream).await {
+            Some(close) => close,
+            None if close == Close::End => self.judge(stance),
+            None => close,
+        }
+    }
+
+    /// What the plain read that has come to its end says about the place of the stored line.
+    fn judge(&mut self, stance: Stance) -> Close {
+        let seen = self.intake.seen();
+        if seen.control > 0 && seen.lines == 0 {
+            return Close::Refused;
+        }
+        let (found, again) = match stance {
+            Stance::All | Stance::Later(_) => (true, Search::Usual),
+            Stance::After(_) if seen.taking => (true, Search::Usual),
+            Stance::After(_) if seen.lines == 0 => return self.empty(),
+            Stance::After(_) if seen.twins > 0 => (false, Search::Twin(seen.twins)),
+            Stance::After(_) => (false, Search::NewFile),
+            Stance::AfterTwin { .. } => (seen.taking, Search::Usual),
+            Stance::AllSince(_) if seen.lines == 0 => return self.empty(),
+            Stance::AllSince(_) => (seen.taking, Search::Usual),
+        };
+        if found {
+            self.searches = 0;
+            self.unsure = false;
+            return self.sought(Search::Usual, Close::End);
+        }
+        if again != Search::Usual {
+            return self.sought(again, Close::Misplaced);
+        }
+        self.searches += 1;
+        let next = if self.searches < SEARCHES { Search::Usual } else { Search::LaterStamps };
+        self.sought(next, Close::Broken)
+    }
+
+    fn empty(&mut self) -> Close {
+        self.unsure |= !self.was_caught_up();
+        self.sought(Search::Usual, Close::Empty)
+    }
+
+    fn sought(&mut self, next: Search, close: Close) -> Close {
+        self.search = next;
+        close
+    }
+
+    /// How the next plain read treats lines, and from when it asks for them.
+    pub(super) fn stance(&self) -> (Stance, Option<Time>) {
+        let Some(position) = self.writer.position() else {
+            return (Stance::All, None);
+        };
+        let since = Some(position.time.plus_nanos(-MARGIN));
+        match self.search {
+            Search::Usual => (Stance::After(position), since),
+            Search::Twin(nth) => (Stance::AfterTwin { position, nth }, since),
+            Search::NewFile => (Stance::AllSince(position), None),
+            Search::LaterStamps => (Stance::Later(position), since),
+        }
+    }
+
+    /// Takes in everything a plain read brings.
+    async fn drain(&mut self, stream: &mut Option<LogStream>) -> Close {
+        while let Some(open) = stream {
+            let frame = tokio::select! {
+                biased;
+                () = self.task.stop.cancelled() => return Close::Stopped,
+                frame = tokio::time::timeout(STALLED, open.next()) => frame,
+            };
+            match frame {
+                Ok(Ok(Some(bytes))) => self.feed(&bytes),
+                Ok(Ok(None)) => return Close::End,
+                Ok(Err(error)) => return self.broken(&error),
+                Err(_) => return self.broken(&LogError::Unavailable("nothing came for 30 s".into())),
+            }
+            if self.writer.is_full()
+                && let Some(close) = self.flush(stream).await
+            {
+                return close;
+            }
+        }
+        Close::Late
+    }
+
+    pub(super) fn feed(&mut self, bytes: &Bytes) {
+        self.intake.feed(bytes, &mut self.writer.batch);
+        self.note_gap();
+    }
+
+    /// Puts a gap before the first line that is taken from a file that no longer has the stored line.
+    fn note_gap(&mut self) {
+        let sought = match self.search {
+            Search::NewFile | Search::LaterStamps => self.writer.position(),
+            Search::Usual | Search::Twin(_) => None,
+        };
+        let seen = self.intake.seen();
+        let (Some(position), Some(first)) = (sought, seen.first_taken) else { return };
+        // Once, with the first lines of this read: afterwards the position is in this file.
+        let new = seen.taken == self.writer.batch.lines.len() as u64;
+        if new && !(self.was_caught_up() && self.search == Search::NewFile) {
+            self.writer.gap = Some(Gap { from: Some(position.time), to: Some(first), reason: GapReason::Rotated });
+        }
+    }
+
+    /// Writes what has been taken; `Some` when reading cannot go on.
+    pub(super) async fn flush(&mut self, stream: &mut Option<LogStream>) -> Option<Close> {
+        match self.writer.flush(|| *stream = None).await {
+            Written::InTime => None,
+            Written::Late if stream.is_none() => Some(Close::Late),
+            Written::Late => None,
+            Written::Fenced => Some(Close::Lost),
+        }
+    }
+
+    pub(super) fn count(&mut self) {
+        let seen = self.intake.seen();
+        self.taken += seen.taken;
+        self.site.metrics.control_lines.inc_by(seen.control);
+        self.site.metrics.lines_cut.inc_by(seen.cut);
+    }
+}

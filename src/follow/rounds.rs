@@ -1,0 +1,135 @@
+//! One instance, in rounds: first what is there already, without `follow`; then, while the
+//! container runs, a follow stream. Every round begins at the stored position.
+//!
+//! A clean end of a read proves nothing. An instance is finished only when its end is known from
+//! the pod's status and one more plain read, begun after that, brings nothing new. Only a new line
+//! makes the waits between rounds short again.
+
+use std::time::Duration;
+
+use crate::domain::GapReason;
+use crate::domain::backoff::Backoff;
+
+use super::End;
+use super::reading::{Close, Reading};
+
+/// The first wait after a round that brought no new line, and the longest.
+const FIRST_WAIT: Duration = Duration::from_millis(250);
+const LONGEST_WAIT: Duration = Duration::from_secs(30);
+
+/// How often the kubelet may say that it has not got the log of an ended instance before its rest
+/// is given up: with waits of 250 ms doubling to 30 s, about a minute and a half.
+const ATTEMPTS: u32 = 10;
+
+/// How often the log of an ended instance must be found empty although lines of it are stored,
+/// before it is believed: one answer may have been cut short.
+const EMPTY_ANSWERS: u32 = 2;
+
+/// The rounds of reading one instance.
+pub(super) struct Rounds<'a> {
+    reading: Box<Reading<'a>>,
+    backoff: Backoff,
+    refusals: u32,
+    empty: u32,
+}
+
+/// What to do after a read.
+enum Next {
+    Again,
+    AgainAfter(Duration),
+    /// The instance is finished, or somebody else must decide.
+    Leave(Option<End>),
+}
+
+impl<'a> Rounds<'a> {
+    pub(super) fn new(reading: Reading<'a>) -> Self {
+        Self { reading: Box::new(reading), backoff: Backoff::new(FIRST_WAIT, LONGEST_WAIT), refusals: 0, empty: 0 }
+    }
+
+    /// Reads the instance until it is finished (`None`), cannot be found any more (`None`, and the
+    /// pod's status says more), or the task must end.
+    pub(super) async fn run(&mut self) -> Option<End> {
+        loop {
+            let next = self.round().await;
+            match next {
+                Next::Leave(end) => return end,
+                Next::Again => {}
+                Next::AgainAfter(wait) => {
+                    if let Some(end) = self.reading.rest(wait).await {
+                        return Some(end);
+                    }
+                }
+            }
+        }
+    }
+
+    async fn round(&mut self) -> Next {
+        let before = self.reading.taken();
+        let ended = self.reading.has_ended();
+        let mut close = self.reading.catch_up().await;
+        if matches!(close, Close::End | Close::Empty) && !ended {
+            close = self.reading.follow().await;
+        }
+        let brought = self.reading.taken() > before;
+        if brought {
+            self.backoff.reset();
+            self.refusals = 0;
+        }
+        if brought || !matches!(close, Close::Empty) {
+            self.empty = 0;
+        }
+        self.after(close, ended, brought).await
+    }
+
+    async fn after(&mut self, close: Close, ended: bool, brought: bool) -> Next {
+        match close {
+            Close::Stopped => Next::Leave(Some(End::Stopped)),
+            Close::Lost => Next::Leave(Some(End::Lost)),
+            Close::Gone if self.reading.was_caught_up() => self.finish(None).await,
+            Close::Gone => self.finish(Some(GapReason::Deleted)).await,
+            Close::Elsewhere => {
+                // The status is about to change; let the next step be decided on it.
+                let end = self.reading.rest(FIRST_WAIT).await;
+                Next::Leave(end)
+            }
+            Close::End if ended && !brought => self.finish(None).await,
+            Close::Empty if ended => self.nothing_left().await,
+            Close::Refused => self.refused(ended).await,
+            Close::Late | Close::Reopen | Close::Misplaced | Close::Moved => Next::Again,
+            Close::Poll(wait) => Next::AgainAfter(wait),
+            Close::End if brought => Next::Again,
+            Close::Wait(least) => Next::AgainAfter(least.max(self.pause())),
+            Close::End | Close::Empty | Close::Broken => Next::AgainAfter(self.pause()),
+        }
+    }
+
+    /// Lines of an ended instance are stored, yet its log is empty: it was rotated at the end.
+    async fn nothing_left(&mut self) -> Next {
+        self.empty += 1;
+        if self.reading.was_caught_up() {
+            return self.finish(None).await;
+        }
+        if self.empty < EMPTY_ANSWERS {
+            return Next::AgainAfter(self.pause());
+        }
+        self.finish(Some(GapReason::Rotated)).await
+    }
+
+    /// The kubelet answers, but has not got the log.
+    async fn refused(&mut self, ended: bool) -> Next {
+        self.refusals += 1;
+        if ended && self.refusals >= ATTEMPTS {
+            return self.finish(Some(GapReason::Unavailable)).await;
+        }
+        Next::AgainAfter(self.pause())
+    }
+
+    /// The instance is done with; what could not be read is reported.
+    async fn finish(&mut self, unread: Option<GapReason>) -> Next {
+        Next::Leave(self.reading.finish(unread).await)
+    }
+
+    fn pause(&mut self) -> Duration {
+        self.backoff.wait(fastrand::f64())
+    }
+}

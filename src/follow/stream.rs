@@ -1,0 +1,269 @@
+//! Opening a log and following it.
+//!
+//! Each stream is opened by name and checked by identity afterwards, because the log API takes only
+//! names. A stream is never left open and unread, nor trusted for ever: it is opened anew on a
+//! schedule, and one that is silent for long is compared with the last line of the log.
+
+use std::time::Duration;
+
+use crate::cluster::{LogError, LogQuery, LogStream};
+use crate::domain::intake::{Batch, Intake, Stance};
+use crate::domain::steps::Source;
+use crate::domain::{Position, Time};
+use crate::metrics::Reason;
+
+use super::reading::{Close, Reading};
+
+/// A follow stream must show the stored line within this time of its first byte.
+const ALIGN: Duration = Duration::from_secs(1);
+
+/// A stream that has been silent for this long has shown all there was.
+const IDLE: Duration = Duration::from_secs(2);
+
+/// A stream of an ended instance or a deleted pod that stays open is given this long to end by itself.
+const LINGER: Duration = Duration::from_secs(10);
+
+/// A line that a probe saw is given this long to arrive in the stream.
+const IN_FLIGHT: Duration = Duration::from_secs(2);
+
+/// How long to wait before asking again for a log that may not be read.
+const FORBIDDEN: Duration = Duration::from_secs(30);
+
+/// How long the last line of a log may take to be read.
+const PROBE: Duration = Duration::from_secs(10);
+
+/// When a follow stream has to be looked at next.
+struct Due {
+    /// It is closed and opened anew.
+    reopen: Duration,
+    /// It is checked against the last line of the log, if nothing comes before.
+    probe: Duration,
+    /// The batch is written.
+    flush: Option<Duration>,
+    /// It must have shown the stored line.
+    align: Option<Duration>,
+    /// A line that the probe saw must have come.
+    mute: Option<Duration>,
+}
+
+impl Due {
+    fn next(&self) -> Duration {
+        let soon = [self.flush, self.align, self.mute].into_iter().flatten();
+        soon.fold(self.reopen.min(self.probe), Duration::min)
+    }
+}
+
+impl Reading<'_> {
+    /// Follows the log from the stored position until the stream ends or must be closed.
+    pub(super) async fn follow(&mut self) -> Close {
+        let node = self.task.pod.borrow().node.clone();
+        let Some(_turn) = self.site.gate.try_enter(node.as_deref().unwrap_or_default()) else {
+            return Close::Poll(self.site.settings.poll);
+        };
+        let (stance, since) = self.stance();
+        self.intake.begin(stance);
+        let mut stream = match self.open(true, since).await {
+            Ok(stream) => Some(stream),
+            Err(close) => return close,
+        };
+        let mut heard = self.site.clock.now();
+        let close = self.attend(&mut stream, &mut heard).await;
+        if self.site.clock.now() >= heard + IDLE {
+            self.caught_up = Some(self.site.clock.now());
+        }
+        self.count();
+        let close = self.flush(&mut stream).await.unwrap_or(close);
+        self.site.metrics.stream_ends.get_or_create(&Reason { reason: close.as_str() }).inc();
+        close
+    }
+
+    async fn attend(&mut self, stream: &mut Option<LogStream>, heard: &mut Duration) -> Close {
+        let settings = &self.site.settings;
+        let clock = self.site.clock;
+        let reopen = settings.reopen.mul_f64(0.75 + 0.25 * fastrand::f64());
+        let mut due = Due {
+            reopen: clock.now() + reopen,
+            probe: clock.now() + settings.probe,
+            flush: None,
+            align: None,
+            mute: None,
+        };
+        let mut pod = self.task.pod.clone();
+        loop {
+            if clock.now() >= due.next()
+                && let Some(close) = self.tend(stream, &mut due).await
+            {
+                return close;
+            }
+            let Some(open) = stream else { return Close::Late };
+            let frame = tokio::select! {
+                biased;
+                () = self.task.stop.cancelled() => return Close::Stopped,
+                frame = open.next() => frame,
+                changed = pod.changed() => {
+                    if changed.is_err() {
+                        return Close::Stopped;
+                    }
+                    if self.has_ended() || pod.borrow_and_update().gone {
+                        due.reopen = due.reopen.min(clock.now() + LINGER);
+                    }
+                    continue;
+                }
+                () = clock.sleep_until(due.next()) => continue,
+            };
+            match frame {
+                Ok(Some(bytes)) => self.feed(&bytes),
+                Ok(None) => return Close::End,
+                Err(error) => return self.broken(&error),
+            }
+            *heard = clock.now();
+            self.heard(&mut due, *heard);
+            if self.writer.is_full() {
+                due.flush = None;
+                if let Some(close) = self.flush(stream).await {
+                    return close;
+                }
+            }
+        }
+    }
+
+    /// Something has come.
+    fn heard(&self, due: &mut Due, now: Duration) {
+        due.probe = now + self.site.settings.probe;
+        due.mute = None;
+        if self.intake.seen().taking {
+            due.align = None;
+        } else {
+            due.align.get_or_insert(now + ALIGN);
+        }
+        if !self.writer.is_empty() {
+            due.flush.get_or_insert(now + self.site.settings.chunk_age);
+        }
+    }
+
+    /// Does what is due; `Some` when the stream must end.
+    async fn tend(&mut self, stream: &mut Option<LogStream>, due: &mut Due) -> Option<Close> {
+        let now = self.site.clock.now();
+        let past = |at: Option<Duration>| at.is_some_and(|at| now >= at);
+        if past(due.flush) {
+            due.flush = None;
+            if let Some(close) = self.flush(stream).await {
+                return Some(close);
+            }
+        }
+        if past(due.align) {
+            return Some(Close::Misplaced);
+        }
+        if past(due.mute) {
+            tracing::debug!(container = %self.name(), "the stream had gone mute and is opened anew");
+            return Some(Close::Reopen);
+        }
+        if now >= due.reopen {
+            return Some(Close::Reopen);
+        }
+        if now >= due.probe {
+            due.probe = now + self.site.settings.probe;
+            if self.has_more().await {
+                due.mute = Some(self.site.clock.now() + IN_FLIGHT);
+            }
+        }
+        None
+    }
+
+    /// Whether the last line of the log is another than the last one stored.
+    async fn has_more(&mut self) -> bool {
+        match tokio::time::timeout(PROBE, self.last_line()).await {
+            Ok(Some(last)) => self.writer.position().is_none_or(|p| (p.time, p.hash) != (last.time, last.hash)),
+            // An empty log, or no answer: nothing to be learned.
+            Ok(None) | Err(_) => false,
+        }
+    }
+
+    async fn last_line(&mut self) -> Option<Position> {
+        self.site.gate.open_turn().await;
+        let query = LogQuery { tail_lines: Some(1), ..self.query(false, None) };
+        let mut stream = self.site.cluster.open_log(&query).await.ok()?;
+        let mut intake = Intake::new(self.site.settings.max_line);
+        let mut batch = Batch::default();
+        while let Some(bytes) = stream.next().await.ok()? {
+            intake.feed(&bytes, &mut batch);
+        }
+        batch.end()
+    }
+
+    /// Opens the log and makes sure that it is this instance's.
+    pub(super) async fn open(&mut self, follow: bool, since: Option<Time>) -> Result<LogStream, Close> {
+        let (stop, site) = (self.task.stop.clone(), self.site);
+        let query = self.query(follow, since);
+        let opened = tokio::select! {
+            biased;
+            () = stop.cancelled() => return Err(Close::Stopped),
+            opened = async {
+                site.gate.open_turn().await;
+                Box::pin(site.cluster.open_log(&query)).await
+            } => opened,
+        };
+        let checked = tokio::select! {
+            biased;
+            () = stop.cancelled() => Err(Close::Stopped),
+            checked = Box::pin(self.check()) => checked,
+        };
+        match (opened, checked) {
+            (Ok(stream), Ok(())) => Ok(stream),
+            (Err(error), Ok(())) => Err(self.broken(&error)),
+            (_, Err(close)) => Err(close),
+        }
+    }
+
+    fn query(&self, follow: bool, since: Option<Time>) -> LogQuery {
+        let pod = self.task.pod.borrow();
+        LogQuery {
+            namespace: pod.namespace.to_string(),
+            pod: pod.name.to_string(),
+            container: self.name().to_string(),
+            follow,
+            previous: self.source == Source::Previous,
+            since,
+            tail_lines: None,
+        }
+    }
+
+    /// Asks where the instance is now: what was opened by name is its log only if it has not moved.
+    async fn check(&mut self) -> Result<(), Close> {
+        let pod = self.task.pod.borrow().clone();
+        let now = match self.site.cluster.pod(&pod.namespace, &pod.name).await {
+            Ok(Some(now)) if now.uid == pod.uid => now,
+            Ok(_) => return Err(Close::Gone),
+            Err(error) => return Err(self.broken(&error.into())),
+        };
+        let before = self.source;
+        match self.learn(&now) {
+            Some(source) if source == before => Ok(()),
+            // Ended and restarted meanwhile: the next round reads it where it is.
+            Some(_) => Err(Close::Moved),
+            None => Err(Close::Elsewhere),
+        }
+    }
+
+    /// What to do about a failure. Logged here, at the level of who must act.
+    pub(super) fn broken(&self, error: &LogError) -> Close {
+        let container = self.name();
+        match error {
+            LogError::Forbidden(_) => {
+                tracing::error!(%container, %error, "may not read the log; trying again");
+                Close::Wait(FORBIDDEN)
+            }
+            LogError::Rejected(_) => {
+                tracing::warn!(%container, %error, "the API server refuses to serve the log; trying again");
+                Close::Refused
+            }
+            LogError::NotFound | LogError::NoPrevious => Close::Refused,
+            LogError::Throttled { after } => Close::Wait(*after),
+            LogError::Waiting | LogError::NotScheduled => Close::Wait(Duration::ZERO),
+            LogError::Unavailable(_) => {
+                tracing::debug!(%container, %error, "the log stream broke; trying again");
+                Close::Broken
+            }
+        }
+    }
+}

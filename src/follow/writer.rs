@@ -1,0 +1,186 @@
+//! From a batch to the sink: makes the chunk, writes it, and moves the position on.
+//!
+//! This is the only place where a position moves. It never opens a stream, but it says when one
+//! must be closed because writing takes too long.
+
+use std::sync::Arc;
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
+
+use crate::domain::intake::Batch;
+use crate::domain::{Chunk, Gap, Mark, Origin, Position};
+use crate::sinks::SinkError;
+
+use super::{Site, Task};
+
+/// A write that takes longer than this closes the stream: the kubelet skips whole files for a
+/// follower that does not read.
+const SLOW_WRITE: Duration = Duration::from_secs(2);
+
+/// Lines per chunk at most; with the shortest lines this stays below 16 MiB of line descriptions
+/// for 1 000 streams (512 x 32 B x 1 000).
+const CHUNK_LINES: usize = 512;
+
+/// What came of a write.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Written {
+    /// Stored, or refused for good and counted.
+    InTime,
+    /// The same, but it took so long that the stream must be closed.
+    Late,
+    /// Not stored: the claim is no longer good.
+    Fenced,
+}
+
+/// Collects the lines of one stream and writes them.
+#[derive(Debug)]
+pub(super) struct Writer<'a> {
+    site: &'a Site,
+    task: &'a Task,
+    origin: Arc<Origin>,
+    /// Lines not written yet.
+    pub(super) batch: Batch,
+    /// A gap to be written before them.
+    pub(super) gap: Option<Gap>,
+    /// Where the stream stands: after the last line written.
+    position: Option<Position>,
+}
+
+impl<'a> Writer<'a> {
+    pub(super) fn new(site: &'a Site, task: &'a Task, origin: Arc<Origin>, position: Option<Position>) -> Self {
+        let writer = Self { site, task, origin, batch: Batch::default(), gap: None, position };
+        writer.mark(false);
+        writer
+    }
+
+    /// Where the stream stands: after the last line written.
+    pub(super) fn position(&self) -> Option<Position> {
+        self.position
+    }
+
+    /// The container's name.
+    pub(super) fn container(&self) -> Arc<str> {
+        self.origin.stream.container.clone()
+    }
+
+    /// Whether the batch should be written before more is read.
+    pub(super) fn is_full(&self) -> bool {
+        self.batch.text.len() >= self.site.settings.chunk_bytes || self.batch.lines.len() >= CHUNK_LINES
+    }
+
+    /// Whether nothing waits to be written.
+    pub(super) fn is_empty(&self) -> bool {
+        self.batch.lines.is_empty() && self.gap.is_none()
+    }
+
+    /// Writes what waits. Calls `close` when the write has taken too long, and waits on.
+    pub(super) async fn flush(&mut self, close: impl FnOnce()) -> Written {
+        if self.is_empty() {
+            return Written::InTime;
+        }
+        let chunks = [self.chunk()];
+        let started = self.site.clock.now();
+        let sink = self.site.sink.clone();
+        let mut write = sink.write(&chunks);
+        let mut written = Written::InTime;
+        let answers = match tokio::time::timeout(SLOW_WRITE, &mut write).await {
+            Ok(answers) => answers,
+            Err(_) => {
+                close();
+                written = Written::Late;
+                write.await
+            }
+        };
+        drop(write);
+        self.site.metrics.write_seconds.observe((self.site.clock.now() - started).as_secs_f64());
+        let [chunk] = chunks;
+        match answers.into_iter().next() {
+            Some(Ok(())) => self.delivered(&chunk),
+            Some(Err(SinkError::Rejected(why))) => self.rejected(&chunk, &why),
+            // `Retrying` answers Again only when it gives up, which it does when the claim ends.
+            Some(Err(SinkError::Fenced | SinkError::Again { .. })) | None => return Written::Fenced,
+        }
+        self.position = chunk.end;
+        self.mark(false);
+        self.reuse(chunk);
+        written
+    }
+
+    /// Notes in the checkpoint that the stream has been read to its end.
+    pub(super) fn finish(&self) {
+        self.mark(true);
+    }
+
+    fn chunk(&mut self) -> Chunk {
+        let batch = std::mem::take(&mut self.batch);
+        Chunk {
+            origin: self.origin.clone(),
+            fence: self.task.grant.fence,
+            good_until: self.task.grant.good_until.clone(),
+            gap: self.gap.take(),
+            begin: self.position,
+            end: batch.end().or(self.position),
+            text: batch.text,
+            lines: batch.lines,
+        }
+    }
+
+    fn delivered(&self, chunk: &Chunk) {
+        let metrics = &self.site.metrics;
+        metrics.lines_delivered.inc_by(chunk.lines.len() as u64);
+        metrics.bytes_delivered.inc_by(chunk.text.len() as u64);
+        if let Some(line) = chunk.lines.last() {
+            let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+            let then = Duration::from_nanos(line.time.0.max(0).unsigned_abs());
+            metrics.lag_seconds.observe(now.saturating_sub(then).as_secs_f64());
+        }
+        if let Some(gap) = chunk.gap {
+            self.report(gap);
+        }
+    }
+
+    fn report(&self, gap: Gap) {
+        let reason = gap.reason.as_str();
+        self.site.metrics.gaps.get_or_create(&crate::metrics::Reason { reason }).inc();
+        tracing::warn!(
+            container = %self.origin.stream.container,
+            container_id = self.origin.stream.container_id.short(),
+            from = gap.from.map(tracing::field::display),
+            to = gap.to.map(tracing::field::display),
+            reason,
+            "lines of this range can no longer be had from the API; a gap record was delivered"
+        );
+    }
+
+    fn rejected(&self, chunk: &Chunk, why: &str) {
+        self.site.metrics.lines_rejected.inc_by(chunk.lines.len() as u64);
+        tracing::error!(
+            container = %self.origin.stream.container,
+            lines = chunk.lines.len(),
+            why,
+            "the sink refuses these lines for good; they are passed over"
+        );
+    }
+
+    /// Gives the buffers of a large chunk to the next one. A quiet stream keeps none.
+    fn reuse(&mut self, chunk: Chunk) {
+        let (mut text, mut lines) = (chunk.text, chunk.lines);
+        if text.len() >= self.site.settings.chunk_bytes / 2 && text.capacity() <= 4 * self.site.settings.chunk_bytes {
+            text.clear();
+            lines.clear();
+            self.batch = Batch { text, lines };
+        }
+    }
+
+    fn mark(&self, finished: bool) {
+        let mark = Mark {
+            container_id: self.origin.stream.container_id.clone(),
+            restart: self.origin.restart,
+            position: self.position,
+            finished,
+        };
+        let name = self.origin.stream.container.clone();
+        self.task.progress.send_modify(|checkpoint| {
+            checkpoint.containers.insert(name, mark);
+        });
+    }
+}

@@ -1,0 +1,78 @@
+//! What a pod task is given of its claim: the fence, the deadline, and the news of its loss.
+//!
+//! The claim itself stays with its owner; nothing here can renew or release it.
+
+use tokio_util::sync::CancellationToken;
+
+use crate::clock::Clock;
+use crate::domain::{Fence, GoodUntil};
+
+/// Leave to act under a claim, while it lasts.
+#[derive(Clone, Debug)]
+pub struct Grant {
+    /// The number of the claim.
+    pub fence: Fence,
+    /// Until when it may be acted on.
+    pub good_until: GoodUntil,
+    /// Cancelled as soon as the store says that the claim is lost.
+    pub revoked: CancellationToken,
+    /// The clock of the deadline.
+    pub clock: Clock,
+}
+
+impl Grant {
+    /// Leave under `fence` until `good_until`, for as long as nobody revokes it.
+    #[must_use]
+    pub fn new(fence: Fence, good_until: GoodUntil, clock: Clock) -> Self {
+        Self { fence, good_until, revoked: CancellationToken::new(), clock }
+    }
+
+    /// Withdraws the leave at once.
+    pub fn revoke(&self) {
+        self.good_until.revoke();
+        self.revoked.cancel();
+    }
+
+    /// Waits until the claim may no longer be acted on: it is lost, or could not be renewed in time.
+    pub async fn lost(&self) {
+        let passed = async {
+            while self.clock.now() < self.good_until.deadline() {
+                self.clock.sleep_until(self.good_until.deadline()).await;
+            }
+        };
+        tokio::select! {
+            biased;
+            () = self.revoked.cancelled() => {}
+            () = passed => {}
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use super::*;
+
+    #[tokio::test(start_paused = true)]
+    async fn a_grant_ends_at_its_deadline_unless_it_was_extended() {
+        let clock = Clock::tokio();
+        let started = clock.now();
+        let grant = Grant::new(Fence(1), GoodUntil::new(started + Duration::from_secs(15)), clock);
+        let extend = async {
+            clock.sleep_until(started + Duration::from_secs(14)).await;
+            grant.good_until.extend(started + Duration::from_secs(40));
+        };
+        tokio::join!(extend, grant.lost());
+        assert_eq!(clock.now() - started, Duration::from_secs(40));
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_revoked_grant_ends_at_once() {
+        let clock = Clock::tokio();
+        let grant = Grant::new(Fence(1), GoodUntil::new(clock.now() + Duration::from_hours(1)), clock);
+        let started = clock.now();
+        tokio::join!(grant.lost(), async { grant.revoke() });
+        assert_eq!(clock.now(), started);
+    }
+}

@@ -1,0 +1,208 @@
+//! Renews claims, with the checkpoints beside them, so that they stay good while pods are followed.
+//!
+//! It runs on a thread and a store connection of its own, so that neither parsing nor a slow sink
+//! nor a burst of claiming can make a renewal late. It never claims or releases anything: claims
+//! are handed to it and handed back.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::time::Duration;
+
+use tokio::sync::{mpsc, oneshot, watch};
+
+use crate::clock::Clock;
+use crate::domain::claim::Lease;
+use crate::domain::{Checkpoint, Claim, LockKey, Renewal, Verdict};
+use crate::grant::Grant;
+use crate::locks::{LockError, LockStore, STATEMENT_DEADLINE};
+use crate::metrics::{Metrics, Reason, Statement};
+use crate::status::Heartbeat;
+
+/// How soon a failed renewal is tried again: three more tries fit between a failure and the
+/// deadline of claims at the default times (15 s - 5 s interval - 3 s statement deadline).
+const RETRY: Duration = Duration::from_secs(1);
+
+/// Gives claims to the keeper and takes them back.
+#[derive(Clone, Debug)]
+pub struct Keeper(mpsc::UnboundedSender<Command>);
+
+#[derive(Debug)]
+enum Command {
+    Keep(Box<Kept>),
+    Return(LockKey, oneshot::Sender<Returned>),
+}
+
+/// A claim that is being kept.
+#[derive(Debug)]
+struct Kept {
+    claim: Claim,
+    grant: Grant,
+    progress: Option<watch::Receiver<Checkpoint>>,
+    lost: bool,
+}
+
+/// A claim that is handed back.
+#[derive(Debug)]
+pub struct Returned {
+    /// The claim; `None` when the store has said that it is lost.
+    pub claim: Option<Claim>,
+    /// The latest checkpoint, when the store has not got it.
+    pub unsaved: Option<Checkpoint>,
+}
+
+impl Keeper {
+    /// Has a claim renewed from now on, with the checkpoint that `progress` shows each time.
+    pub fn keep(&self, claim: Claim, grant: Grant, progress: Option<watch::Receiver<Checkpoint>>) {
+        // The driver outlives every handle; if it is gone the process is ending.
+        self.0.send(Command::Keep(Box::new(Kept { claim, grant, progress, lost: false }))).ok();
+    }
+
+    /// Takes a claim back. No renewal of it is under way or will be sent once this answers.
+    pub async fn take_back(&self, key: &LockKey) -> Returned {
+        let (reply, answer) = oneshot::channel();
+        self.0.send(Command::Return(key.clone(), reply)).ok();
+        answer.await.unwrap_or(Returned { claim: None, unsaved: None })
+    }
+}
+
+/// Does the renewing; see [`Driver::run`].
+#[derive(Debug)]
+pub struct Driver {
+    commands: mpsc::UnboundedReceiver<Command>,
+    lease: Lease,
+    clock: Clock,
+    metrics: Metrics,
+    beat: Heartbeat,
+    kept: BTreeMap<LockKey, Kept>,
+    failing: bool,
+}
+
+/// A keeper, and the driver that does its work once it is run.
+#[must_use]
+pub fn keeper(lease: Lease, clock: Clock, metrics: Metrics, beat: Heartbeat) -> (Keeper, Driver) {
+    let (sender, commands) = mpsc::unbounded_channel();
+    (Keeper(sender), Driver { commands, lease, clock, metrics, beat, kept: BTreeMap::new(), failing: false })
+}
+
+impl Driver {
+    /// Renews until every [`Keeper`] handle has been dropped.
+    pub async fn run(mut self, store: Arc<dyn LockStore>) {
+        let mut due = self.clock.now() + self.lease.renew;
+        loop {
+            tokio::select! {
+                biased;
+                command = self.commands.recv() => match command {
+                    Some(Command::Keep(kept)) => {
+                        self.kept.insert(kept.claim.key.clone(), *kept);
+                    }
+                    Some(Command::Return(key, reply)) => {
+                        reply.send(self.give_back(&key)).ok();
+                    }
+                    None => return,
+                },
+                () = self.clock.sleep_until(due) => {
+                    let sent = self.clock.now();
+                    let wait = match self.renew(&*store).await {
+                        Ok(()) => self.lease.renew,
+                        Err(error) => {
+                            self.note_failure(&error);
+                            RETRY.min(self.lease.renew)
+                        }
+                    };
+                    self.beat.beat();
+                    due = sent + wait;
+                }
+            }
+        }
+    }
+
+    fn give_back(&mut self, key: &LockKey) -> Returned {
+        let Some(mut kept) = self.kept.remove(key) else {
+            return Returned { claim: None, unsaved: None };
+        };
+        let unsaved = kept.progress.as_mut().filter(|p| p.has_changed().unwrap_or(true)).map(|p| p.borrow().clone());
+        Returned { claim: (!kept.lost).then_some(kept.claim), unsaved }
+    }
+
+    async fn renew(&mut self, store: &dyn LockStore) -> Result<(), LockError> {
+        let renewals: Vec<Renewal> = self.kept.values_mut().filter(|kept| !kept.lost).map(Kept::renewal).collect();
+        if renewals.is_empty() {
+            return Ok(());
+        }
+        let sent = self.clock.now();
+        // The store keeps its own deadline per batch; this one is for a store that does not.
+        let limit = STATEMENT_DEADLINE * (1 + renewals.len() as u32 / 500);
+        let answer = tokio::time::timeout(limit, store.renew(&renewals)).await;
+        let answer = answer.unwrap_or_else(|_| Err(LockError::Unavailable("the lock store did not answer in time".into())));
+        let result = if answer.is_ok() { "ok" } else { "error" };
+        self.metrics.statements.get_or_create(&Statement { operation: "renew", result }).inc();
+        self.metrics.renewal_seconds.observe((self.clock.now() - sent).as_secs_f64());
+        let verdicts = answer.inspect_err(|_| self.unsave(&renewals))?;
+        let good_until = self.lease.good_until(sent);
+        for (renewal, verdict) in renewals.iter().zip(verdicts) {
+            self.heed(renewal, verdict, good_until);
+        }
+        self.note_success();
+        Ok(())
+    }
+
+    /// The checkpoints of a failed renewal are still to be stored.
+    fn unsave(&mut self, renewals: &[Renewal]) {
+        for renewal in renewals.iter().filter(|r| r.checkpoint.is_some()) {
+            if let Some(progress) = self.kept.get_mut(&renewal.key).and_then(|kept| kept.progress.as_mut()) {
+                progress.mark_changed();
+            }
+        }
+    }
+
+    fn heed(&mut self, renewal: &Renewal, verdict: Verdict, good_until: Duration) {
+        let Some(kept) = self.kept.get_mut(&renewal.key) else { return };
+        match verdict {
+            Verdict::Held => kept.grant.good_until.extend(good_until),
+            Verdict::Busy => {
+                tracing::warn!(key = %renewal.key, "somebody's open transaction locks this row, so its claim was not renewed");
+                if let Some(progress) = kept.progress.as_mut().filter(|_| renewal.checkpoint.is_some()) {
+                    progress.mark_changed();
+                }
+            }
+            Verdict::Lost => {
+                kept.lost = true;
+                kept.grant.revoke();
+                self.metrics.claims_lost.get_or_create(&Reason { reason: "not_ours" }).inc();
+                tracing::warn!(key = %renewal.key, fence = %renewal.fence, "the claim is lost: it expired or has another holder");
+            }
+        }
+    }
+
+    fn note_success(&mut self) {
+        if std::mem::take(&mut self.failing) {
+            tracing::info!("claims are renewed again");
+        }
+        self.note_deadline();
+    }
+
+    fn note_failure(&mut self, error: &LockError) {
+        if !std::mem::replace(&mut self.failing, true) {
+            tracing::error!(%error, claims = self.kept.len(), "claims cannot be renewed; pods stop at their deadlines");
+        }
+        self.note_deadline();
+    }
+
+    fn note_deadline(&self) {
+        let now = self.clock.now();
+        let held = self.kept.values().filter(|kept| !kept.lost);
+        let left = held.map(|kept| kept.grant.good_until.deadline().saturating_sub(now)).min();
+        self.metrics.deadline_seconds.set(left.unwrap_or_default().as_secs_f64());
+    }
+}
+
+impl Kept {
+    fn renewal(&mut self) -> Renewal {
+        let moved = self.progress.as_mut().filter(|p| p.has_changed().unwrap_or(false));
+        Renewal {
+            key: self.claim.key.clone(),
+            fence: self.claim.fence,
+            checkpoint: moved.map(|p| p.borrow_and_update().encode()),
+        }
+    }
+}
