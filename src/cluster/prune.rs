@@ -1,0 +1,163 @@
+//! From a pod as the API describes it to the little of it that collection needs.
+//!
+//! Pure. The API's object is some 20 KB in memory and is dropped here; what stays shares its
+//! strings with the other pods, most of which have the same labels, containers and nodes.
+
+use std::collections::{BTreeMap, HashSet};
+use std::sync::Arc;
+
+use k8s_openapi::api::core::v1::{ContainerState, ContainerStatus, Pod as ApiPod, PodSpec, PodStatus};
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time as ApiTime;
+
+use super::select::wants_container;
+use crate::domain::{Container, ContainerId, ContainerKind, Instance, Phase, Pod, PodUid, State, Time};
+
+/// Text that occurs in many pods, kept once.
+#[derive(Debug, Default)]
+pub(super) struct Names(HashSet<Arc<str>>);
+
+impl Names {
+    fn share(&mut self, text: &str) -> Arc<str> {
+        if let Some(known) = self.0.get(text) {
+            return Arc::clone(known);
+        }
+        let new: Arc<str> = text.into();
+        self.0.insert(Arc::clone(&new));
+        new
+    }
+
+    /// Forgets what no pod uses any more.
+    pub(super) fn sweep(&mut self) {
+        self.0.retain(|name| Arc::strong_count(name) > 1);
+        self.0.shrink_to_fit();
+    }
+}
+
+/// What is kept of a pod; `None` for one without identity, which the API server never sends.
+pub(super) fn prune(pod: ApiPod, names: &mut Names) -> Option<Pod> {
+    let meta = pod.metadata;
+    let uid = PodUid::from(meta.uid?);
+    let spec = pod.spec.unwrap_or_default();
+    let status = pod.status.unwrap_or_default();
+    let labels = meta.labels.unwrap_or_default();
+    let labels: BTreeMap<_, _> = labels.iter().map(|(k, v)| (names.share(k), names.share(v))).collect();
+    let mut containers = Vec::new();
+    for (name, kind) in named(&spec) {
+        if wants_container(meta.annotations.as_ref(), name) {
+            containers.push(container(name, kind, &status, names));
+        }
+    }
+    containers.shrink_to_fit();
+    Some(Pod {
+        uid,
+        namespace: names.share(&meta.namespace?),
+        name: meta.name?.into(),
+        node: spec
+            .node_name
+            .as_deref()
+            .filter(|node| !node.is_empty())
+            .map(|node| names.share(node)),
+        labels,
+        phase: phase(&status),
+        gone: false,
+        containers,
+    })
+}
+
+/// The containers in the order in which they start.
+fn named(spec: &PodSpec) -> impl Iterator<Item = (&str, ContainerKind)> {
+    let init = spec.init_containers.iter().flatten().map(|c| {
+        let sidecar = c.restart_policy.as_deref() == Some("Always");
+        let kind = if sidecar {
+            ContainerKind::Sidecar
+        } else {
+            ContainerKind::Init
+        };
+        (c.name.as_str(), kind)
+    });
+    let app = spec.containers.iter().map(|c| (c.name.as_str(), ContainerKind::App));
+    let ephemeral = spec.ephemeral_containers.iter().flatten();
+    init.chain(app)
+        .chain(ephemeral.map(|c| (c.name.as_str(), ContainerKind::Ephemeral)))
+}
+
+fn statuses(status: &PodStatus) -> impl Iterator<Item = &ContainerStatus> {
+    let all = [
+        &status.init_container_statuses,
+        &status.container_statuses,
+        &status.ephemeral_container_statuses,
+    ];
+    all.into_iter().flatten().flatten()
+}
+
+/// `Failed` may be reported while containers still end (a node that is gone, older kubelets), so
+/// the end is when none runs either.
+fn phase(status: &PodStatus) -> Phase {
+    let runs = |c: &ContainerStatus| c.state.as_ref().is_some_and(|state| state.running.is_some());
+    match status.phase.as_deref() {
+        Some("Succeeded" | "Failed") if !statuses(status).any(runs) => Phase::Ended,
+        None | Some("Pending") => Phase::Pending,
+        _ => Phase::Running,
+    }
+}
+
+fn container(name: &str, kind: ContainerKind, status: &PodStatus, names: &mut Names) -> Container {
+    let found = statuses(status).find(|c| c.name == name);
+    let (state, last) = found.map_or((State::Waiting, None), |c| (state(c), last(c)));
+    Container {
+        name: names.share(name),
+        kind,
+        state,
+        last,
+    }
+}
+
+fn state(c: &ContainerStatus) -> State {
+    let Some(now) = &c.state else { return State::Waiting };
+    let restart = c.restart_count.max(0) as u32;
+    if let Some(running) = &now.running {
+        let instance = instance(c.container_id.as_deref(), restart, running.started_at.as_ref());
+        return instance.map_or(State::Waiting, State::Running);
+    }
+    // One that was ended before it ever started has no ID, and no log either.
+    terminated(now, restart).map_or(State::Waiting, State::Terminated)
+}
+
+/// The instance before the present one. The kubelet's `restartCount` is the number of the latest
+/// instance that was created: 0 for the first. While that one runs or has ended, the one before it
+/// has one less. Between two instances (`CrashLoopBackOff`) the kubelet moves the ended instance to
+/// the last state and leaves the count and the container ID as they are until the next one is
+/// created, so then the last has the count itself, which is also the number of its log file.
+/// Seen on a 1.36 kubelet: terminated 1 (last 0), waiting 1 (last 1), running 2 (last 1).
+fn last(c: &ContainerStatus) -> Option<Instance> {
+    let before = c.last_state.as_ref()?;
+    let count = c.restart_count.max(0) as u32;
+    let id = before.terminated.as_ref()?.container_id.as_ref();
+    let waits = c
+        .state
+        .as_ref()
+        .is_none_or(|now| now.running.is_none() && now.terminated.is_none());
+    let latest = waits && id.is_some() && id == c.container_id.as_ref();
+    terminated(before, if latest { count } else { count.saturating_sub(1) })
+}
+
+fn terminated(state: &ContainerState, restart: u32) -> Option<Instance> {
+    let ended = state.terminated.as_ref()?;
+    instance(ended.container_id.as_deref(), restart, ended.started_at.as_ref())
+}
+
+fn instance(id: Option<&str>, restart: u32, started: Option<&ApiTime>) -> Option<Instance> {
+    let id = id?;
+    let bare = id.split_once("://").map_or(id, |(_, bare)| bare);
+    (!bare.is_empty()).then(|| Instance {
+        id: ContainerId::from(bare),
+        restart,
+        started: started
+            .and_then(|time| i64::try_from(time.0.as_nanosecond()).ok())
+            .map(Time),
+    })
+}
+
+#[cfg(test)]
+#[path = "prune_tests.rs"]
+mod tests;
