@@ -42,6 +42,12 @@ impl Clock {
         (self.0)()
     }
 
+    /// Time passed since `then`.
+    #[must_use]
+    pub fn since(self, then: Duration) -> Duration {
+        self.now().saturating_sub(then)
+    }
+
     /// Sleeps until `deadline`. Looks again after waking up, because the runtime's timer stops
     /// during suspend and this clock does not.
     pub async fn sleep_until(self, deadline: Duration) {

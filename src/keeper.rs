@@ -136,7 +136,7 @@ impl Driver {
         let answer = answer.unwrap_or_else(|_| Err(LockError::Unavailable("the lock store did not answer in time".into())));
         let result = if answer.is_ok() { "ok" } else { "error" };
         self.metrics.statements.get_or_create(&Statement { operation: "renew", result }).inc();
-        self.metrics.renewal_seconds.observe((self.clock.now() - sent).as_secs_f64());
+        self.metrics.renewal_seconds.observe(self.clock.since(sent).as_secs_f64());
         let verdicts = answer.inspect_err(|_| self.unsave(&renewals))?;
         let good_until = self.lease.good_until(sent);
         for (renewal, verdict) in renewals.iter().zip(verdicts) {

@@ -5,6 +5,8 @@
 pub mod clock;
 pub mod cluster;
 pub mod domain;
+pub mod follow;
+pub mod grant;
 pub mod locks;
 pub mod metrics;
 pub mod sim;

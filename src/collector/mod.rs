@@ -151,7 +151,7 @@ impl Collector {
                     let wake = self.turn().await;
                     let now = self.clock.now();
                     self.parts.beat.beat();
-                    earliest = now + SOON.max((now - began) * SHARE);
+                    earliest = now + SOON.max(self.clock.since(began) * SHARE);
                     let tick = TICK.mul_f64(0.8 + 0.4 * fastrand::f64());
                     due = earliest.max(now + wake.unwrap_or(tick).min(tick));
                 }

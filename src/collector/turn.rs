@@ -101,7 +101,7 @@ impl Collector {
             if free(uid) && !self.held.contains_key(uid) {
                 let since = before.get(uid).copied().unwrap_or(now);
                 self.unheld.insert(uid.clone(), since);
-                age = now - since;
+                age = now.saturating_sub(since);
             }
             pods.insert(uid.clone(), age);
         }

@@ -11,7 +11,6 @@ mod rounds;
 mod stream;
 mod writer;
 
-use std::collections::BTreeMap;
 use std::collections::BTreeSet;
 use std::sync::Arc;
 use std::time::Duration;

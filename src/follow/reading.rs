@@ -209,6 +209,7 @@ impl<'a> Reading<'a> {
         let close = self.drain(&mut stream).await;
         if close == Close::End && ended {
             self.intake.finish(&mut self.writer.batch);
+            self.note_gap();
         }
         self.count();
         match self.flush(&mut stream).await {
@@ -224,22 +225,18 @@ impl<'a> Reading<'a> {
         if seen.control > 0 && seen.lines == 0 {
             return Close::Refused;
         }
-        let (found, again) = match stance {
-            Stance::All | Stance::Later(_) => (true, Search::Usual),
-            Stance::After(_) if seen.taking => (true, Search::Usual),
-            Stance::After(_) if seen.lines == 0 => return self.empty(),
-            Stance::After(_) if seen.twins > 0 => (false, Search::Twin(seen.twins)),
-            Stance::After(_) => (false, Search::NewFile),
-            Stance::AfterTwin { .. } => (seen.taking, Search::Usual),
-            Stance::AllSince(_) if seen.lines == 0 => return self.empty(),
-            Stance::AllSince(_) => (seen.taking, Search::Usual),
-        };
+        let sought = matches!(stance, Stance::After(_) | Stance::AllSince(_));
+        if sought && seen.lines == 0 {
+            return self.empty();
+        }
+        let found = seen.taking || matches!(stance, Stance::Later(_));
         if found {
-            self.searches = 0;
             self.unsure = false;
+            self.searches = 0;
             return self.sought(Search::Usual, Close::End);
         }
-        if again != Search::Usual {
+        if let Stance::After(_) = stance {
+            let again = if seen.twins > 0 { Search::Twin(seen.twins) } else { Search::NewFile };
             return self.sought(again, Close::Misplaced);
         }
         self.searches += 1;
@@ -318,8 +315,7 @@ impl<'a> Reading<'a> {
     pub(super) async fn flush(&mut self, stream: &mut Option<LogStream>) -> Option<Close> {
         match self.writer.flush(|| *stream = None).await {
             Written::InTime => None,
-            Written::Late if stream.is_none() => Some(Close::Late),
-            Written::Late => None,
+            Written::Late => Some(Close::Late),
             Written::Fenced => Some(Close::Lost),
         }
     }
@@ -327,6 +323,12 @@ impl<'a> Reading<'a> {
     pub(super) fn count(&mut self) {
         let seen = self.intake.seen();
         self.taken += seen.taken;
+        if seen.taken > 0 {
+            // Whatever had to be sought is behind the lines taken.
+            self.search = Search::Usual;
+            self.searches = 0;
+            self.unsure = false;
+        }
         self.site.metrics.control_lines.inc_by(seen.control);
         self.site.metrics.lines_cut.inc_by(seen.cut);
     }

@@ -7,7 +7,7 @@
 use std::time::Duration;
 
 use crate::cluster::{LogError, LogQuery, LogStream};
-use crate::domain::intake::{Batch, Intake, Stance};
+use crate::domain::intake::{Batch, Intake};
 use crate::domain::steps::Source;
 use crate::domain::{Position, Time};
 use crate::metrics::Reason;

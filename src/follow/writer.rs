@@ -79,19 +79,8 @@ impl<'a> Writer<'a> {
         }
         let chunks = [self.chunk()];
         let started = self.site.clock.now();
-        let sink = self.site.sink.clone();
-        let mut write = sink.write(&chunks);
-        let mut written = Written::InTime;
-        let answers = match tokio::time::timeout(SLOW_WRITE, &mut write).await {
-            Ok(answers) => answers,
-            Err(_) => {
-                close();
-                written = Written::Late;
-                write.await
-            }
-        };
-        drop(write);
-        self.site.metrics.write_seconds.observe((self.site.clock.now() - started).as_secs_f64());
+        let (answers, written) = self.write(&chunks, close).await;
+        self.site.metrics.write_seconds.observe(self.site.clock.since(started).as_secs_f64());
         let [chunk] = chunks;
         match answers.into_iter().next() {
             Some(Ok(())) => self.delivered(&chunk),
@@ -103,6 +92,15 @@ impl<'a> Writer<'a> {
         self.mark(false);
         self.reuse(chunk);
         written
+    }
+
+    async fn write(&self, chunks: &[Chunk], close: impl FnOnce()) -> (Vec<Result<(), SinkError>>, Written) {
+        let mut write = self.site.sink.write(chunks);
+        if let Ok(answers) = tokio::time::timeout(SLOW_WRITE, &mut write).await {
+            return (answers, Written::InTime);
+        }
+        close();
+        (write.await, Written::Late)
     }
 
     /// Notes in the checkpoint that the stream has been read to its end.
