@@ -9,5 +9,6 @@ pub mod follow;
 pub mod grant;
 pub mod locks;
 pub mod metrics;
+pub mod reckoning;
 pub mod sim;
 pub mod sinks;
