@@ -1,0 +1,371 @@
+//! The kubelet's log reader as a cursor over an instance's files: what it skips, where it puts stamps, when it ends,
+//! and what it misses. It decides nothing about which instance is read, and never waits by itself.
+//!
+//! Three habits of the real reader matter to a collector and are kept. It watches for new files only after its first
+//! end of file, so a rotation before that leaves it on the old file for ever, mute. It opens the newest file once for
+//! every rotation it hears of, so two rotations while it is held up lose the middle file and repeat the last. And
+//! it asks whether the container still runs before it looks at rotations, so an exit while it is behind ends it
+//! cleanly with lines unread.
+
+use std::collections::{BTreeMap, VecDeque};
+
+use bytes::{Bytes, BytesMut};
+
+use super::clock::nine_digits;
+use super::files::{Next, Record};
+
+/// Without follow the answer is copied in pieces of this size.
+const COPY_BYTES: usize = 32 * 1024;
+
+/// What was asked of the reader.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) struct Options {
+    /// Stay open until the container stops.
+    pub(super) follow: bool,
+    /// Put a stamp before each line.
+    pub(super) timestamps: bool,
+    /// Leave out records stamped before this.
+    pub(super) since: Option<i64>,
+    /// Begin this many records before the end.
+    pub(super) tail: Option<u64>,
+    /// End after this many bytes.
+    pub(super) limit: Option<u64>,
+    /// Bytes that fit between reader and client.
+    pub(super) buffer: usize,
+}
+
+/// Where a reader stands.
+#[derive(Debug)]
+pub(super) struct Cursor {
+    id: u64,
+    options: Options,
+    file: u64,
+    at: usize,
+    /// It has seen an end of file and therefore hears of new files.
+    watching: bool,
+    /// New files it has heard of and not yet opened.
+    created: u32,
+    /// The next record begins a line, as far as the reader knows: one flag for both outputs.
+    line_start: bool,
+    /// Records still to look at when only the tail is wanted.
+    records_left: Option<u64>,
+    bytes_left: u64,
+    queue: VecDeque<BytesMut>,
+    queued: usize,
+    ended: bool,
+}
+
+impl Cursor {
+    /// A reader that has just opened `file`, which holds `records`.
+    pub(super) fn new(id: u64, file: u64, records: usize, options: Options) -> Self {
+        let tail = options.tail.unwrap_or(u64::MAX);
+        Self {
+            id,
+            file,
+            at: records.saturating_sub(usize::try_from(tail).unwrap_or(usize::MAX)),
+            watching: false,
+            created: 0,
+            line_start: true,
+            records_left: options.tail.filter(|_| !options.follow),
+            bytes_left: options.limit.unwrap_or(u64::MAX),
+            queue: VecDeque::new(),
+            queued: 0,
+            ended: false,
+            options,
+        }
+    }
+
+    pub(super) fn id(&self) -> u64 {
+        self.id
+    }
+
+    /// The file it has open.
+    pub(super) fn file(&self) -> u64 {
+        self.file
+    }
+
+    /// A new file has taken the name of the old one.
+    pub(super) fn file_created(&mut self) {
+        if self.watching {
+            self.created += 1;
+        }
+    }
+
+    /// Goes on as far as files and queue allow. True if the client should look.
+    pub(super) fn advance(&mut self, files: &BTreeMap<u64, Vec<Record>>, newest: u64, running: bool) -> bool {
+        let before = (self.queued, self.ended);
+        while !self.ended && self.queued < self.options.buffer && self.step(files, newest, running) {}
+        before != (self.queued, self.ended)
+    }
+
+    /// One read. False if there is nothing to do until something happens.
+    fn step(&mut self, files: &BTreeMap<u64, Vec<Record>>, newest: u64, running: bool) -> bool {
+        if self.records_left == Some(0) {
+            self.ended = true;
+            return true;
+        }
+        if let Some(record) = files.get(&self.file).and_then(|records| records.get(self.at)) {
+            self.at += 1;
+            self.read(record);
+            return true;
+        }
+        if !self.options.follow {
+            self.ended = true;
+        } else if !self.watching {
+            self.watching = true;
+        } else if !running {
+            self.ended = true;
+        } else if self.created > 0 {
+            self.created -= 1;
+            self.file = newest;
+            self.at = 0;
+        } else {
+            return false;
+        }
+        true
+    }
+
+    fn read(&mut self, record: &Record) {
+        if self.options.since.is_none_or(|since| record.time >= since) {
+            self.send(record);
+        }
+        if let Some(left) = &mut self.records_left {
+            *left -= 1;
+        }
+        self.line_start = !record.partial || record.bytes.is_empty();
+    }
+
+    fn send(&mut self, record: &Record) {
+        let mut line = BytesMut::with_capacity(record.bytes.len() + 32);
+        if self.options.timestamps && self.line_start {
+            line.extend_from_slice(nine_digits(record.time).as_bytes());
+            line.extend_from_slice(b" ");
+        }
+        line.extend_from_slice(&record.bytes);
+        if !record.partial {
+            line.extend_from_slice(b"\n");
+        }
+        line.truncate(usize::try_from(self.bytes_left).unwrap_or(usize::MAX));
+        self.bytes_left -= line.len() as u64;
+        self.ended = self.bytes_left == 0;
+        if line.is_empty() {
+            return;
+        }
+        self.queued += line.len();
+        match self.queue.back_mut() {
+            Some(last) if !self.options.follow && last.len() + line.len() <= COPY_BYTES => last.unsplit(line),
+            _ => self.queue.push_back(line),
+        }
+    }
+
+    /// Takes the oldest frame.
+    pub(super) fn take(&mut self) -> Next {
+        match self.queue.pop_front() {
+            Some(mut frame) => {
+                let rest = frame.split_off(frame.len().min(COPY_BYTES));
+                if !rest.is_empty() {
+                    self.queue.push_front(rest);
+                }
+                self.queued -= frame.len();
+                Next::Frame(Bytes::from(frame))
+            }
+            None if self.ended => Next::End,
+            None => Next::Wait,
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Arc;
+
+    use super::super::files::{Instance, Log, Reader, Text};
+    use super::*;
+
+    const FOLLOW: Options = Options {
+        follow: true,
+        timestamps: false,
+        since: None,
+        tail: None,
+        limit: None,
+        buffer: usize::MAX,
+    };
+    const PLAIN: Options = Options {
+        follow: false,
+        ..FOLLOW
+    };
+    /// So little room that the reader is blocked after its first line.
+    const BLOCKED: Options = Options { buffer: 1, ..FOLLOW };
+
+    fn log() -> Arc<Log> {
+        let instance = Instance {
+            uid: "u".into(),
+            namespace: "n".into(),
+            pod: "p".into(),
+            container: "c".into(),
+            container_id: "containerd://1".into(),
+            restart: 0,
+        };
+        Arc::new(Log::new(instance, u64::MAX))
+    }
+
+    fn write(log: &Log, lines: std::ops::Range<i64>) {
+        for line in lines {
+            log.write(&Text::out(line.to_string()), line);
+        }
+    }
+
+    fn drain(reader: &Reader) -> (String, bool) {
+        let mut seen = Vec::new();
+        loop {
+            match reader.next() {
+                Next::Frame(bytes) => seen.extend_from_slice(&bytes),
+                Next::Wait => return (String::from_utf8(seen).unwrap(), false),
+                Next::End => return (String::from_utf8(seen).unwrap(), true),
+            }
+        }
+    }
+
+    fn numbers(text: &str) -> Vec<i64> {
+        text.lines().map(|line| line.parse().unwrap()).collect()
+    }
+
+    fn check(options: Options, expected: &str) {
+        let log = log();
+        for (line, time) in [("a", 10), ("b", 30), ("", 20), ("c", 30)] {
+            log.write(&Text::out(line).at(time), 0);
+        }
+        log.close();
+        let (text, ended) = drain(&log.open(options));
+        assert_eq!(text, expected);
+        assert!(ended);
+    }
+
+    #[test]
+    fn options_choose_records_one_by_one() {
+        check(PLAIN, "a\nb\n\nc\n");
+        check(FOLLOW, "a\nb\n\nc\n");
+        check(Options { since: Some(21), ..PLAIN }, "b\nc\n");
+        check(Options { tail: Some(2), ..PLAIN }, "\nc\n");
+        check(Options { tail: Some(0), ..PLAIN }, "");
+        check(Options { tail: Some(9), ..PLAIN }, "a\nb\n\nc\n");
+        check(Options { limit: Some(3), ..PLAIN }, "a\nb");
+        let stamped = Options { timestamps: true, tail: Some(1), ..PLAIN };
+        check(stamped, "1970-01-01T00:00:00.000000030Z c\n");
+    }
+
+    #[test]
+    fn a_reader_blocked_before_its_first_end_of_file_goes_mute_and_skips_a_whole_file() {
+        let log = log();
+        write(&log, 0..100);
+        let reader = log.open(BLOCKED);
+        log.rotate();
+        write(&log, 100..200);
+        let (text, ended) = drain(&reader);
+        assert_eq!(numbers(&text), (0..100).collect::<Vec<_>>());
+        write(&log, 200..300);
+        assert_eq!(drain(&reader), (String::new(), false));
+        assert!(!ended);
+        log.rotate();
+        write(&log, 300..400);
+        let (text, _) = drain(&reader);
+        assert_eq!(numbers(&text), (300..400).collect::<Vec<_>>());
+    }
+
+    #[test]
+    fn a_watching_reader_survives_one_rotation() {
+        let log = log();
+        let reader = log.open(BLOCKED);
+        write(&log, 0..100);
+        log.rotate();
+        write(&log, 100..200);
+        assert_eq!(numbers(&drain(&reader).0), (0..200).collect::<Vec<_>>());
+    }
+
+    #[test]
+    fn a_watching_reader_that_misses_two_rotations_loses_the_middle_and_repeats_the_end() {
+        let log = log();
+        let reader = log.open(BLOCKED);
+        write(&log, 0..100);
+        log.rotate();
+        write(&log, 100..200);
+        log.rotate();
+        write(&log, 200..300);
+        let expected: Vec<_> = (0..100).chain(200..300).chain(200..300).collect();
+        assert_eq!(numbers(&drain(&reader).0), expected);
+    }
+
+    #[test]
+    fn rotation_and_exit_while_behind_end_the_stream_cleanly_with_lines_missing() {
+        let log = log();
+        let reader = log.open(BLOCKED);
+        write(&log, 0..100);
+        log.rotate();
+        write(&log, 100..200);
+        log.close();
+        let (text, ended) = drain(&reader);
+        assert_eq!(numbers(&text), (0..100).collect::<Vec<_>>());
+        assert!(ended);
+        assert_eq!(numbers(&drain(&log.open(PLAIN)).0), (100..200).collect::<Vec<_>>());
+    }
+
+    #[test]
+    fn a_reader_that_keeps_up_misses_nothing() {
+        let log = log();
+        let reader = log.open(FOLLOW);
+        for round in 0..5 {
+            write(&log, round * 100..round * 100 + 100);
+            log.rotate();
+        }
+        log.close();
+        let (text, ended) = drain(&reader);
+        assert_eq!(numbers(&text), (0..500).collect::<Vec<_>>());
+        assert!(ended);
+    }
+
+    #[test]
+    fn only_the_first_piece_of_a_line_gets_a_stamp_and_a_cut_between_pieces_leaves_none() {
+        let log = log();
+        log.write(&Text::out("AAAA").partial().at(1), 0);
+        log.write(&Text::out("BBBB").at(2), 0);
+        let stamped = Options { timestamps: true, ..PLAIN };
+        let (text, _) = drain(&log.open(stamped.clone()));
+        assert_eq!(text, "1970-01-01T00:00:00.000000001Z AAAABBBB\n");
+        let (text, _) = drain(&log.open(Options { since: Some(2), ..stamped }));
+        assert_eq!(text, "BBBB\n");
+        assert_eq!(log.truth().lines[0].message, "AAAABBBB");
+    }
+
+    #[test]
+    fn two_outputs_that_interleave_in_mid_line_are_glued() {
+        let log = log();
+        log.write(&Text::out("OUT1-").partial().at(1), 0);
+        log.write(&Text::err("ERR").at(2), 0);
+        log.write(&Text::out("OUT2").at(3), 0);
+        let (text, _) = drain(&log.open(PLAIN));
+        assert_eq!(text, "OUT1-ERR\nOUT2\n");
+        let truth: Vec<_> = log.truth().lines.into_iter().map(|l| l.message).collect();
+        assert_eq!(truth, ["OUT1-OUT2", "ERR"]);
+    }
+
+    #[test]
+    fn a_line_without_newline_at_exit_ends_the_stream_without_one() {
+        let log = log();
+        log.write(&Text::out("half").partial(), 5);
+        log.close();
+        assert_eq!(drain(&log.open(FOLLOW)), ("half".to_owned(), true));
+        assert_eq!(log.truth().lines[0].message, "half");
+    }
+
+    #[test]
+    fn long_lines_are_cut_into_records_and_joined_again() {
+        let log = log();
+        let long = "x".repeat(40_000);
+        log.write(&Text::out(long.clone()), 5);
+        let (text, _) = drain(&log.open(PLAIN));
+        assert_eq!(text, format!("{long}\n"));
+        let (tail, _) = drain(&log.open(Options { tail: Some(1), ..PLAIN }));
+        assert_eq!(tail.len(), 40_000 - 2 * 16 * 1024 + 1);
+        assert_eq!(log.count(), 1);
+    }
+}
