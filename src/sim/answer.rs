@@ -9,11 +9,19 @@ use serde_json::{Value, json};
 use super::stream::SimBody;
 
 /// A whole answer of this content type.
-pub(super) fn whole(status: StatusCode, kind: &'static str, body: impl Into<Bytes>) -> Response<SimBody> {
-    let body = Full::new(body.into()).map_err(|never| match never {}).boxed_unsync();
+pub(super) fn whole(
+    status: StatusCode,
+    kind: &'static str,
+    body: impl Into<Bytes>,
+) -> Response<SimBody> {
+    let body = Full::new(body.into())
+        .map_err(|never| match never {})
+        .boxed_unsync();
     let mut response = Response::new(body);
     *response.status_mut() = status;
-    response.headers_mut().insert(CONTENT_TYPE, HeaderValue::from_static(kind));
+    response
+        .headers_mut()
+        .insert(CONTENT_TYPE, HeaderValue::from_static(kind));
     response
 }
 
@@ -54,7 +62,10 @@ impl Refusal {
 
     /// The version asked for is compacted.
     pub(super) fn gone(wanted: u64, oldest: u64) -> Self {
-        Self::new(StatusCode::GONE, format!("too old resource version: {wanted} ({oldest})"))
+        Self::new(
+            StatusCode::GONE,
+            format!("too old resource version: {wanted} ({oldest})"),
+        )
     }
 
     /// The plain words for a status without a story.
@@ -103,7 +114,9 @@ impl Refusal {
         let mut response = object(&self.object());
         *response.status_mut() = self.status;
         if let Some(seconds) = self.retry_after {
-            response.headers_mut().insert(RETRY_AFTER, HeaderValue::from(seconds));
+            response
+                .headers_mut()
+                .insert(RETRY_AFTER, HeaderValue::from(seconds));
         }
         response
     }

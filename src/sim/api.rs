@@ -58,7 +58,10 @@ where
                 match effect {
                     Effect::Delay(time) => tokio::time::sleep(*time).await,
                     Effect::Drop => return Err(reset()),
-                    Effect::Refuse { status, retry_after } => {
+                    Effect::Refuse {
+                        status,
+                        retry_after,
+                    } => {
                         return Ok(Refusal::with_status(*status, *retry_after).response());
                     }
                     Effect::Cut { .. } | Effect::Freeze { .. } | Effect::Say { .. } => {}
@@ -105,11 +108,22 @@ impl Call {
     }
 
     fn fits(&self) -> bool {
-        self.route.as_ref().is_some_and(|route| route.method() == self.parts.method)
+        self.route
+            .as_ref()
+            .is_some_and(|route| route.method() == self.parts.method)
     }
 
-    fn answer(&self, shared: &Arc<Shared>, effects: &[Effect]) -> Result<Response<SimBody>, Refusal> {
-        let not_there = || Refusal::new(StatusCode::NOT_FOUND, "the server could not find the requested resource");
+    fn answer(
+        &self,
+        shared: &Arc<Shared>,
+        effects: &[Effect],
+    ) -> Result<Response<SimBody>, Refusal> {
+        let not_there = || {
+            Refusal::new(
+                StatusCode::NOT_FOUND,
+                "the server could not find the requested resource",
+            )
+        };
         let route = self.route.as_ref().ok_or_else(not_there)?;
         if !self.fits() {
             let message = "the server does not allow this method on the requested resource";
@@ -127,7 +141,11 @@ impl Call {
             Route::Log(..) => return logs::open(shared, self.place.clone(), &self.query, effects),
             Route::Namespaces => {
                 let world = shared.world();
-                object(&list::names("Namespace", world.version(), world.namespaces.iter()))
+                object(&list::names(
+                    "Namespace",
+                    world.version(),
+                    world.namespaces.iter(),
+                ))
             }
             Route::Nodes => {
                 let world = shared.world();
@@ -137,7 +155,9 @@ impl Call {
                 object(&list::named("Namespace", name))
             }
             Route::Namespace(name) => return Err(Refusal::not_found("namespaces", name)),
-            Route::Node(name) if shared.world().nodes.contains(name) => object(&list::named("Node", name)),
+            Route::Node(name) if shared.world().nodes.contains(name) => {
+                object(&list::named("Node", name))
+            }
             Route::Node(name) => return Err(Refusal::not_found("nodes", name)),
         })
     }
@@ -149,23 +169,43 @@ impl Call {
         effects: &[Effect],
     ) -> Result<Response<SimBody>, Refusal> {
         let selector = |name| self.query.text(name).unwrap_or_default();
-        let selector = Selector::parse(namespace, selector("labelSelector"), selector("fieldSelector"));
+        let selector = Selector::parse(
+            namespace,
+            selector("labelSelector"),
+            selector("fieldSelector"),
+        );
         let selector = selector.map_err(Refusal::bad_request)?;
         let table = wants_table(&self.parts);
         if self.place.verb == Verb::Watch {
-            watch::open(shared, selector, &self.query, table, self.place.clone(), effects)
+            watch::open(
+                shared,
+                selector,
+                &self.query,
+                table,
+                self.place.clone(),
+                effects,
+            )
         } else {
             list::pods(shared, &selector, &self.query, table)
         }
     }
 
-    fn pod(&self, shared: &Shared, namespace: &str, name: &str) -> Result<Response<SimBody>, Refusal> {
+    fn pod(
+        &self,
+        shared: &Shared,
+        namespace: &str,
+        name: &str,
+    ) -> Result<Response<SimBody>, Refusal> {
         let key = (namespace.to_owned(), name.to_owned());
         let pod = shared.world().shown(&key).cloned();
         let pod = pod.ok_or_else(|| Refusal::not_found("pods", name))?;
         if wants_table(&self.parts) {
             let metadata = json!({"resourceVersion": pod.version.to_string()});
-            return Ok(object(&table_of(&metadata, true, vec![pod.row(shared.clock.now())])));
+            return Ok(object(&table_of(
+                &metadata,
+                true,
+                vec![pod.row(shared.clock.now())],
+            )));
         }
         Ok(json_bytes(pod.json.clone()))
     }
@@ -176,8 +216,12 @@ async fn review<B>(body: B) -> Result<Response<SimBody>, Refusal>
 where
     B: Body,
 {
-    let unreadable = |what: &str| Refusal::bad_request(format!("the review cannot be read: {what}"));
-    let body = body.collect().await.map_err(|_| unreadable("the body broke off"))?;
+    let unreadable =
+        |what: &str| Refusal::bad_request(format!("the review cannot be read: {what}"));
+    let body = body
+        .collect()
+        .await
+        .map_err(|_| unreadable("the body broke off"))?;
     let review: Result<Value, _> = serde_json::from_reader(body.aggregate().reader());
     let mut review = review.map_err(|error| unreadable(&error.to_string()))?;
     let Some(fields) = review.as_object_mut() else {
@@ -210,7 +254,8 @@ fn core_resources() -> Value {
 
 fn groups() -> Value {
     let version = json!({"groupVersion": "authorization.k8s.io/v1", "version": "v1"});
-    let group = json!({"name": "authorization.k8s.io", "versions": [version], "preferredVersion": version});
+    let group =
+        json!({"name": "authorization.k8s.io", "versions": [version], "preferredVersion": version});
     json!({"kind": "APIGroupList", "apiVersion": "v1", "groups": [group]})
 }
 

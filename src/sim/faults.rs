@@ -220,12 +220,15 @@ impl Faults {
     /// The streams that are open now.
     pub(super) fn streams(&self) -> Vec<OpenStream> {
         let valves = lock(&self.valves);
-        let open = valves.iter().filter_map(Weak::upgrade).map(|valve| OpenStream {
-            verb: valve.place.verb,
-            namespace: valve.place.namespace.clone(),
-            pod: valve.place.pod.clone(),
-            container: valve.place.container.clone(),
-        });
+        let open = valves
+            .iter()
+            .filter_map(Weak::upgrade)
+            .map(|valve| OpenStream {
+                verb: valve.place.verb,
+                namespace: valve.place.namespace.clone(),
+                pod: valve.place.pod.clone(),
+                container: valve.place.container.clone(),
+            });
         open.collect()
     }
 }

@@ -1,5 +1,5 @@
 //! The log of a container over HTTP: which parameters are accepted, which instance answers, and how the stream ends.
-//! The reading itself is [`reader`](super::reader)'s.
+//! The reading itself is [`files`](super::files)'s.
 
 use std::sync::Arc;
 
@@ -14,9 +14,8 @@ use super::answer::Refusal;
 use super::clock::SECOND;
 use super::cluster::Shared;
 use super::faults::{Effect, Place};
-use super::files::{Log, Next, Reader};
+use super::files::{Log, Next, Options, Reader};
 use super::pod::{Container, Kind, Pod, State};
-use super::reader::Options;
 use super::route::Query;
 use super::stream::{SimBody, Source, body};
 
@@ -36,12 +35,18 @@ pub(super) fn open(
 ) -> Result<Response<SimBody>, Refusal> {
     let settings = &shared.settings;
     let options = options(query, shared.clock.now(), settings.buffer_bytes, &place)?;
-    let key = (place.namespace.clone().unwrap_or_default(), place.pod.clone().unwrap_or_default());
+    let key = (
+        place.namespace.clone().unwrap_or_default(),
+        place.pod.clone().unwrap_or_default(),
+    );
     let world = shared.world();
-    let pod = world.pod(&key).ok_or_else(|| Refusal::not_found("pods", &key.1))?;
+    let pod = world
+        .pod(&key)
+        .ok_or_else(|| Refusal::not_found("pods", &key.1))?;
     let container = choose(pod, query.text("container"))?;
     if pod.spec.node.is_none() {
-        let mut response = Response::new(Empty::new().map_err(|never| match never {}).boxed_unsync());
+        let mut response =
+            Response::new(Empty::new().map_err(|never| match never {}).boxed_unsync());
         *response.status_mut() = StatusCode::NO_CONTENT;
         return Ok(response);
     }
@@ -55,7 +60,9 @@ pub(super) fn open(
     };
     drop(world);
     let mut response = Response::new(body(stream, shared.faults.open(place), effects));
-    response.headers_mut().insert(CONTENT_TYPE, HeaderValue::from_static("text/plain"));
+    response
+        .headers_mut()
+        .insert(CONTENT_TYPE, HeaderValue::from_static("text/plain"));
     Ok(response)
 }
 
@@ -76,7 +83,9 @@ fn options(query: &Query, now: i64, buffer: usize, place: &Place) -> Result<Opti
     };
     let at_least = |parameter: &str, least: i64| match query.number(parameter)? {
         Some(number) if number < least => {
-            let text = format!("{parameter}: Invalid value: {number}: must be greater than or equal to {least}");
+            let text = format!(
+                "{parameter}: Invalid value: {number}: must be greater than or equal to {least}"
+            );
             Err(invalid(text))
         }
         number => Ok(number.and_then(|number| u64::try_from(number).ok())),
@@ -84,13 +93,20 @@ fn options(query: &Query, now: i64, buffer: usize, place: &Place) -> Result<Opti
     let tail = at_least("tailLines", 0)?;
     let limit = at_least("limitBytes", 1)?;
     let ago = at_least("sinceSeconds", 1)?;
-    let time = query.text("sinceTime").map(str::parse::<Timestamp>).transpose();
+    let time = query
+        .text("sinceTime")
+        .map(str::parse::<Timestamp>)
+        .transpose();
     let time = time.map_err(|error| Refusal::bad_request(format!("sinceTime: {error}")))?;
     if ago.is_some() && time.is_some() {
-        return Err(invalid("at most one of `sinceTime` or `sinceSeconds` may be specified".to_owned()));
+        return Err(invalid(
+            "at most one of `sinceTime` or `sinceSeconds` may be specified".to_owned(),
+        ));
     }
     if query.text("stream").is_some() {
-        return Err(invalid("stream: Forbidden: may not be specified".to_owned()));
+        return Err(invalid(
+            "stream: Forbidden: may not be specified".to_owned(),
+        ));
     }
     let since = match (time, ago) {
         // The API server hands the time on in whole seconds, rounded down.
@@ -112,7 +128,11 @@ fn options(query: &Query, now: i64, buffer: usize, place: &Place) -> Result<Opti
 fn choose<'a>(pod: &'a Pod, wanted: Option<&str>) -> Result<&'a Container, Refusal> {
     let pod_name = &pod.spec.name;
     if let Some(wanted) = wanted {
-        let unknown = || Refusal::bad_request(format!("container {wanted} is not valid for pod {pod_name}"));
+        let unknown = || {
+            Refusal::bad_request(format!(
+                "container {wanted} is not valid for pod {pod_name}"
+            ))
+        };
         return pod.container(wanted).ok_or_else(unknown);
     }
     let apps: Vec<&Container> = pod.of(&[Kind::App]).collect();
@@ -120,7 +140,9 @@ fn choose<'a>(pod: &'a Pod, wanted: Option<&str>) -> Result<&'a Container, Refus
         return Ok(only);
     }
     let names = |containers: &mut dyn Iterator<Item = &'a Container>| {
-        let names: Vec<&str> = containers.map(|container| container.name.as_str()).collect();
+        let names: Vec<&str> = containers
+            .map(|container| container.name.as_str())
+            .collect();
         names.join(" ")
     };
     let mut message = format!(
@@ -135,11 +157,17 @@ fn choose<'a>(pod: &'a Pod, wanted: Option<&str>) -> Result<&'a Container, Refus
 }
 
 /// The instance that answers, in the kubelet's order: of a container that waits after a crash, the dead one again.
-fn instance<'a>(pod: &Pod, container: &'a Container, previous: bool) -> Result<&'a Arc<Log>, String> {
+fn instance<'a>(
+    pod: &Pod,
+    container: &'a Container,
+    previous: bool,
+) -> Result<&'a Arc<Log>, String> {
     let (name, pod) = (&container.name, &pod.spec.name);
     let last = container.last.as_ref().map(|death| &death.log);
     if previous {
-        return last.ok_or_else(|| format!("previous terminated container {name:?} in pod {pod:?} not found"));
+        return last.ok_or_else(|| {
+            format!("previous terminated container {name:?} in pod {pod:?} not found")
+        });
     }
     match &container.state {
         State::Running { log, .. } => Ok(log),

@@ -147,11 +147,17 @@ pub(super) struct Container {
 
 impl Container {
     pub(super) fn new(name: String, kind: Kind) -> Self {
-        let reason = if kind == Kind::App { "ContainerCreating" } else { "PodInitializing" };
+        let reason = if kind == Kind::App {
+            "ContainerCreating"
+        } else {
+            "PodInitializing"
+        };
         Self {
             name,
             kind,
-            state: State::Waiting { reason: reason.to_owned() },
+            state: State::Waiting {
+                reason: reason.to_owned(),
+            },
             last: None,
             restarts: 0,
         }
@@ -180,7 +186,9 @@ impl Container {
 
     /// Waits, for example for the end of a back-off.
     pub(super) fn wait(&mut self, reason: &str) {
-        self.retire(State::Waiting { reason: reason.to_owned() });
+        self.retire(State::Waiting {
+            reason: reason.to_owned(),
+        });
     }
 
     fn retire(&mut self, next: State) {
@@ -211,7 +219,8 @@ impl Container {
             State::Waiting { .. } => None,
             State::Running { log, .. } | State::Terminated(Death { log, .. }) => Some(log),
         };
-        now.into_iter().chain(self.last.as_ref().map(|death| &death.log))
+        now.into_iter()
+            .chain(self.last.as_ref().map(|death| &death.log))
     }
 }
 
@@ -231,7 +240,9 @@ impl Pod {
     pub(super) fn new(spec: PodSpec, uid: String, created: i64) -> Self {
         let containers = spec.containers.iter().cloned();
         Self {
-            containers: containers.map(|(name, kind)| Container::new(name, kind)).collect(),
+            containers: containers
+                .map(|(name, kind)| Container::new(name, kind))
+                .collect(),
             spec,
             uid,
             created,
@@ -249,16 +260,19 @@ impl Pod {
     }
 
     pub(super) fn of(&self, kinds: &[Kind]) -> impl Iterator<Item = &Container> {
-        self.containers.iter().filter(move |c| kinds.contains(&c.kind))
+        self.containers
+            .iter()
+            .filter(move |c| kinds.contains(&c.kind))
     }
 
     /// All init containers have ended well, or are sidecars that have started.
     pub(super) fn initialized(&self) -> bool {
-        self.of(&[Kind::Init, Kind::Sidecar]).all(|c| match &c.state {
-            State::Waiting { .. } => false,
-            State::Running { .. } => c.kind == Kind::Sidecar,
-            State::Terminated(death) => death.code == 0 || c.kind == Kind::Sidecar,
-        })
+        self.of(&[Kind::Init, Kind::Sidecar])
+            .all(|c| match &c.state {
+                State::Waiting { .. } => false,
+                State::Running { .. } => c.kind == Kind::Sidecar,
+                State::Terminated(death) => death.code == 0 || c.kind == Kind::Sidecar,
+            })
     }
 
     /// The phase its containers add up to.
@@ -277,7 +291,9 @@ impl Pod {
             }
             all_ended &= matches!(app.state, State::Terminated(_));
         }
-        let failed_init = self.of(&[Kind::Init]).any(|c| matches!(&c.state, State::Terminated(d) if d.code != 0));
+        let failed_init = self
+            .of(&[Kind::Init])
+            .any(|c| matches!(&c.state, State::Terminated(d) if d.code != 0));
         let failed = failed_init || codes.iter().any(|code| *code != 0);
         let stays = match self.spec.restart_policy {
             RestartPolicy::Always => self.deleted.is_none(),

@@ -98,18 +98,27 @@ impl SimCluster {
     }
 }
 
-async fn connection(cluster: SimCluster, stream: TcpStream, spawner: Spawner, stop: CancellationToken) {
+async fn connection(
+    cluster: SimCluster,
+    stream: TcpStream,
+    spawner: Spawner,
+    stop: CancellationToken,
+) {
     if let Err(error) = stream.set_nodelay(true) {
         tracing::debug!(%error, "a connection keeps its delay");
     }
     let ends = stop.clone();
-    let service = ServiceExt::<Request<Incoming>>::map_response(cluster.service(), move |response| {
-        ending(response, ends.clone())
-    });
+    let service =
+        ServiceExt::<Request<Incoming>>::map_response(cluster.service(), move |response| {
+            ending(response, ends.clone())
+        });
     let service = TowerToHyperService::new(service);
     let mut builder = auto::Builder::new(spawner);
     builder.http1().timer(TokioTimer::new());
-    builder.http2().timer(TokioTimer::new()).max_concurrent_streams(STREAMS_PER_CONNECTION);
+    builder
+        .http2()
+        .timer(TokioTimer::new())
+        .max_concurrent_streams(STREAMS_PER_CONNECTION);
     let mut connection = pin!(builder.serve_connection(TokioIo::new(stream), service));
     let mut stopping = false;
     let result = loop {

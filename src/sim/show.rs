@@ -99,7 +99,11 @@ fn age(seconds: i64) -> String {
 }
 
 fn ip(node: &str) -> &'static str {
-    if node.is_empty() { "<none>" } else { "127.0.0.1" }
+    if node.is_empty() {
+        "<none>"
+    } else {
+        "127.0.0.1"
+    }
 }
 
 fn metadata(pod: &Pod, version: u64) -> Value {
@@ -163,7 +167,8 @@ fn spec(pod: &Pod) -> Value {
 }
 
 fn status(pod: &Pod) -> Value {
-    let mut status = json!({"phase": pod.phase(), "conditions": conditions(pod), "qosClass": "BestEffort"});
+    let mut status =
+        json!({"phase": pod.phase(), "conditions": conditions(pod), "qosClass": "BestEffort"});
     if let Some((_, reason)) = &pod.phase {
         status["reason"] = json!(reason);
     }
@@ -204,7 +209,10 @@ fn conditions(pod: &Pod) -> Value {
 
 fn container_status(container: &Container) -> Value {
     let running = container.running().is_some();
-    let id = container.logs().next().map(|log| log.instance().container_id.as_str());
+    let id = container
+        .logs()
+        .next()
+        .map(|log| log.instance().container_id.as_str());
     json!({
         "name": container.name, "image": image(container), "imageID": format!("sim/{}@sha256:{}", container.name, "0".repeat(64)),
         "containerID": id.unwrap_or_default(), "restartCount": container.restarts,
@@ -248,7 +256,10 @@ fn summary(pod: &Pod) -> String {
     }
     if !pod.initialized() && pod.spec.node.is_some() {
         let total = pod.of(&[Kind::Init, Kind::Sidecar]).count();
-        let done = pod.of(&[Kind::Init, Kind::Sidecar]).filter(|c| !matches!(c.state, State::Waiting { .. })).count();
+        let done = pod
+            .of(&[Kind::Init, Kind::Sidecar])
+            .filter(|c| !matches!(c.state, State::Waiting { .. }))
+            .count();
         return format!("Init:{done}/{total}");
     }
     let mut word = pod.phase().to_owned();

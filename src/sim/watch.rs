@@ -20,7 +20,7 @@ use super::list::table_of;
 use super::route::Query;
 use super::select::Selector;
 use super::show::Shown;
-use super::stream::{Source, SimBody, body};
+use super::stream::{SimBody, Source, body};
 use super::world::{Event, World};
 
 struct Watch {
@@ -55,7 +55,9 @@ pub(super) fn open(
                        sendInitialEvents is forbidden for watch unless the WatchList feature gate is enabled";
         return Err(Refusal::new(StatusCode::UNPROCESSABLE_ENTITY, message));
     }
-    let life = query.number("timeoutSeconds")?.and_then(|seconds| u64::try_from(seconds).ok());
+    let life = query
+        .number("timeoutSeconds")?
+        .and_then(|seconds| u64::try_from(seconds).ok());
     let now = Instant::now();
     let mut watch = Watch {
         selector,
@@ -64,7 +66,9 @@ pub(super) fn open(
         ended: false,
         version: shared.version.subscribe(),
         ends: now + life.map_or(settings.watch_life, Duration::from_secs),
-        bookmark: query.flag("allowWatchBookmarks").then(|| now + settings.bookmark_every),
+        bookmark: query
+            .flag("allowWatchBookmarks")
+            .then(|| now + settings.bookmark_every),
         table,
         headed: false,
         shared: Arc::clone(shared),
@@ -72,7 +76,9 @@ pub(super) fn open(
     watch.begin(initial);
     let handle = shared.faults.open(place);
     let mut response = Response::new(body(watch, handle, effects));
-    response.headers_mut().insert(CONTENT_TYPE, HeaderValue::from_static("application/json"));
+    response
+        .headers_mut()
+        .insert(CONTENT_TYPE, HeaderValue::from_static("application/json"));
     Ok(response)
 }
 
@@ -115,9 +121,12 @@ impl Watch {
 
     /// The event as this watch sees it: a pod that comes to match is added, one that no longer does is deleted.
     fn seen<'a>(&self, event: &'a Event) -> Option<(&'static str, &'a Shown)> {
-        let matched = event.before.as_ref().is_some_and(|pod| self.selector.selects(pod));
-        let matches = !event.deletion && self.selector.selects(&event.after);
-        let kind = match (matched, matches) {
+        let before = event
+            .before
+            .as_ref()
+            .is_some_and(|pod| self.selector.selects(pod));
+        let after = !event.deletion && self.selector.selects(&event.after);
+        let kind = match (before, after) {
             (false, false) => return None,
             (false, true) => "ADDED",
             (true, true) => "MODIFIED",
@@ -129,7 +138,11 @@ impl Watch {
     fn tell(&mut self, kind: &str, pod: &Shown) {
         let line = if self.table {
             let metadata = json!({"resourceVersion": pod.version.to_string()});
-            let table = table_of(&metadata, !self.headed, vec![pod.row(self.shared.clock.now())]);
+            let table = table_of(
+                &metadata,
+                !self.headed,
+                vec![pod.row(self.shared.clock.now())],
+            );
             self.headed = true;
             format!("{}\n", json!({"type": kind, "object": table})).into_bytes()
         } else {
@@ -142,7 +155,8 @@ impl Watch {
     }
 
     fn mark(&mut self, initial_end: bool) {
-        let mut metadata = json!({"resourceVersion": self.told.to_string(), "creationTimestamp": null});
+        let mut metadata =
+            json!({"resourceVersion": self.told.to_string(), "creationTimestamp": null});
         if initial_end {
             metadata["annotations"] = json!({"k8s.io/initial-events-end": "true"});
         }
