@@ -41,6 +41,8 @@ pub(super) struct Refusal {
     status: StatusCode,
     message: String,
     retry_after: Option<u64>,
+    /// Kind and name of what is not there.
+    missing: Option<(String, String)>,
 }
 
 impl Refusal {
@@ -49,6 +51,7 @@ impl Refusal {
             status,
             message: message.into(),
             retry_after: None,
+            missing: None,
         }
     }
 
@@ -57,7 +60,11 @@ impl Refusal {
     }
 
     pub(super) fn not_found(kind: &str, name: &str) -> Self {
-        Self::new(StatusCode::NOT_FOUND, format!("{kind} {name:?} not found"))
+        let message = format!("{kind} {name:?} not found");
+        Self {
+            missing: Some((kind.to_owned(), name.to_owned())),
+            ..Self::new(StatusCode::NOT_FOUND, message)
+        }
     }
 
     /// The version asked for is compacted.
@@ -71,11 +78,9 @@ impl Refusal {
     /// The plain words for a status without a story.
     pub(super) fn with_status(status: u16, retry_after: Option<u64>) -> Self {
         let status = StatusCode::from_u16(status).unwrap_or(StatusCode::INTERNAL_SERVER_ERROR);
-        let message = status.canonical_reason().unwrap_or("refused").to_owned();
         Self {
-            status,
-            message,
             retry_after,
+            ..Self::new(status, status.canonical_reason().unwrap_or("refused"))
         }
     }
 
@@ -105,6 +110,9 @@ impl Refusal {
         });
         if let Some(seconds) = self.retry_after {
             status["details"] = json!({"retryAfterSeconds": seconds});
+        }
+        if let Some((kind, name)) = &self.missing {
+            status["details"] = json!({"kind": kind, "name": name});
         }
         status
     }

@@ -6,6 +6,7 @@ use std::sync::Arc;
 use std::task::{Context, Poll};
 
 use bytes::Buf;
+use http::header::CONTENT_TYPE;
 use http::{Request, Response, StatusCode, request};
 use http_body::Body;
 use http_body_util::BodyExt;
@@ -68,7 +69,7 @@ where
                 }
             }
             let answer = match call.route {
-                Some(Route::Review) if call.fits() => review(body).await,
+                Some(Route::Review) if call.fits() => review(body, call.is_json()).await,
                 _ => call.answer(&shared, &effects),
             };
             tracing::trace!(method = %call.parts.method, uri = %call.parts.uri, refused = answer.is_err(), "request");
@@ -113,6 +114,11 @@ impl Call {
             .is_some_and(|route| route.method() == self.parts.method)
     }
 
+    fn is_json(&self) -> bool {
+        let kind = self.parts.headers.get(CONTENT_TYPE);
+        kind.is_none_or(|kind| kind.as_bytes().starts_with(b"application/json"))
+    }
+
     fn answer(
         &self,
         shared: &Arc<Shared>,
@@ -144,19 +150,25 @@ impl Call {
                 object(&list::names(
                     "Namespace",
                     world.version(),
+                    shared.clock.base(),
                     world.namespaces.iter(),
                 ))
             }
             Route::Nodes => {
                 let world = shared.world();
-                object(&list::names("Node", world.version(), world.nodes.iter()))
+                object(&list::names(
+                    "Node",
+                    world.version(),
+                    shared.clock.base(),
+                    world.nodes.iter(),
+                ))
             }
             Route::Namespace(name) if shared.world().namespaces.contains(name) => {
-                object(&list::named("Namespace", name))
+                object(&list::named("Namespace", name, shared.clock.base()))
             }
             Route::Namespace(name) => return Err(Refusal::not_found("namespaces", name)),
             Route::Node(name) if shared.world().nodes.contains(name) => {
-                object(&list::named("Node", name))
+                object(&list::named("Node", name, shared.clock.base()))
             }
             Route::Node(name) => return Err(Refusal::not_found("nodes", name)),
         })
@@ -204,7 +216,7 @@ impl Call {
             return Ok(object(&table_of(
                 &metadata,
                 true,
-                vec![pod.row(shared.clock.now())],
+                &[pod.row(shared.clock.now())],
             )));
         }
         Ok(json_bytes(pod.json.clone()))
@@ -212,7 +224,7 @@ impl Call {
 }
 
 /// Everything is allowed here.
-async fn review<B>(body: B) -> Result<Response<SimBody>, Refusal>
+async fn review<B>(body: B, is_json: bool) -> Result<Response<SimBody>, Refusal>
 where
     B: Body,
 {
@@ -222,12 +234,23 @@ where
         .collect()
         .await
         .map_err(|_| unreadable("the body broke off"))?;
-    let review: Result<Value, _> = serde_json::from_reader(body.aggregate().reader());
-    let mut review = review.map_err(|error| unreadable(&error.to_string()))?;
+    let review = if is_json {
+        serde_json::from_reader(body.aggregate().reader())
+    } else {
+        // kubectl asks in protobuf and accepts JSON; what it asks makes no difference.
+        Ok(json!({}))
+    };
+    let mut review: Value = review.map_err(|error| unreadable(&error.to_string()))?;
     let Some(fields) = review.as_object_mut() else {
         return Err(unreadable("not an object"));
     };
-    fields.insert("status".to_owned(), json!({"allowed": true}));
+    for (field, value) in [
+        ("apiVersion", json!("authorization.k8s.io/v1")),
+        ("kind", json!("SelfSubjectAccessReview")),
+        ("status", json!({"allowed": true})),
+    ] {
+        fields.insert(field.to_owned(), value);
+    }
     let mut response = object(&review);
     *response.status_mut() = StatusCode::CREATED;
     Ok(response)

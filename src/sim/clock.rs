@@ -23,6 +23,11 @@ impl Clock {
         }
     }
 
+    /// What it showed at first.
+    pub(super) fn base(&self) -> i64 {
+        self.base
+    }
+
     /// What it shows now.
     pub(super) fn now(&self) -> i64 {
         self.base + self.started.elapsed().as_nanos() as i64

@@ -46,7 +46,7 @@ impl Default for Settings {
             now: Timestamp::now(),
             rotate_bytes: 10 * 1024 * 1024,
             buffer_bytes: 256 * 1024,
-            stream_life: Duration::from_secs(4 * 60 * 60),
+            stream_life: Duration::from_hours(4),
             bookmark_every: Duration::from_mins(1),
             watch_life: Duration::from_mins(30),
             history: 2_000,
@@ -137,6 +137,7 @@ impl Default for SimCluster {
 
 impl SimCluster {
     /// An empty cluster.
+    #[must_use]
     pub fn new(settings: Settings) -> Self {
         let world = World::new(settings.seed, settings.history);
         let shared = Shared {
@@ -153,11 +154,13 @@ impl SimCluster {
     }
 
     /// The API server as a service to put under `kube::Client::new`.
+    #[must_use]
     pub fn service(&self) -> SimService {
         SimService::new(Arc::clone(&self.shared))
     }
 
     /// What the cluster's clock shows, nanoseconds since 1970.
+    #[must_use]
     pub fn now(&self) -> i64 {
         self.shared.clock.now()
     }
@@ -172,6 +175,7 @@ impl SimCluster {
     }
 
     /// The pod that has this name now.
+    #[must_use]
     pub fn pod(&self, namespace: &str, name: &str) -> Option<SimPod> {
         let key = (namespace.to_owned(), name.to_owned());
         let uid = self.shared.world().pod(&key)?.uid.clone();
@@ -179,6 +183,7 @@ impl SimCluster {
     }
 
     /// All pods there are now.
+    #[must_use]
     pub fn pods(&self) -> Vec<SimPod> {
         let world = self.shared.world();
         let pods = world.pods().map(|pod| {
@@ -189,12 +194,14 @@ impl SimCluster {
     }
 
     /// Every line every container instance ever wrote, instances in the order of their starts.
+    #[must_use]
     pub fn truth(&self) -> Vec<Truth> {
         let logs = self.shared.world().logs().to_vec();
         logs.iter().map(|log| log.truth()).collect()
     }
 
     /// Number of lines ever written.
+    #[must_use]
     pub fn lines(&self) -> usize {
         let logs = self.shared.world().logs().to_vec();
         logs.iter().map(|log| log.count()).sum()
@@ -211,16 +218,19 @@ impl SimCluster {
     }
 
     /// Cuts the open streams that `target` means; returns how many.
+    #[expect(clippy::must_use_candidate, reason = "the number is extra")]
     pub fn cut(&self, target: &Target, how: Cut) -> usize {
         self.shared.faults.turn(target, Flow::Cut(how))
     }
 
     /// Makes the open streams that `target` means mute without ending them; returns how many.
+    #[expect(clippy::must_use_candidate, reason = "the number is extra")]
     pub fn freeze(&self, target: &Target) -> usize {
         self.shared.faults.turn(target, Flow::Frozen)
     }
 
     /// Lets frozen streams flow again; returns how many it reached.
+    #[expect(clippy::must_use_candidate, reason = "the number is extra")]
     pub fn thaw(&self, target: &Target) -> usize {
         self.shared.faults.turn(target, Flow::Open)
     }
@@ -231,6 +241,7 @@ impl SimCluster {
     }
 
     /// The watches and log streams that are open now.
+    #[must_use]
     pub fn streams(&self) -> Vec<OpenStream> {
         self.shared.faults.streams()
     }

@@ -32,6 +32,7 @@ pub struct Target {
 
 impl Target {
     /// Every request of this kind.
+    #[must_use]
     pub fn verb(verb: Verb) -> Self {
         Self {
             verb: Some(verb),
@@ -40,6 +41,7 @@ impl Target {
     }
 
     /// Every watch.
+    #[must_use]
     pub fn watches() -> Self {
         Self::verb(Verb::Watch)
     }

@@ -19,16 +19,19 @@ pub struct SimPod {
 
 impl SimPod {
     /// Namespace of the pod.
+    #[must_use]
     pub fn namespace(&self) -> &str {
         &self.key.0
     }
 
     /// Name of the pod.
+    #[must_use]
     pub fn name(&self) -> &str {
         &self.key.1
     }
 
     /// UID of this incarnation.
+    #[must_use]
     pub fn uid(&self) -> &str {
         &self.uid
     }

@@ -5,6 +5,7 @@ use http::{Response, StatusCode};
 use serde_json::{Value, json};
 
 use super::answer::{Refusal, json_bytes, object};
+use super::clock::seconds;
 use super::cluster::Shared;
 use super::route::Query;
 use super::select::Selector;
@@ -98,18 +99,18 @@ pub(super) fn pods(
         }
     }
     Ok(if table {
-        let rows = found
+        let rows: Vec<Value> = found
             .iter()
             .map(|pod| pod.row(shared.clock.now()))
             .collect();
-        object(&table_of(&metadata, true, rows))
+        object(&table_of(&metadata, true, &rows))
     } else {
         json_bytes(concatenated(&metadata, &found))
     })
 }
 
 /// A table with these rows.
-pub(super) fn table_of(metadata: &Value, headed: bool, rows: Vec<Value>) -> Value {
+pub(super) fn table_of(metadata: &Value, headed: bool, rows: &[Value]) -> Value {
     let columns = if headed { columns() } else { json!([]) };
     json!({
         "kind": "Table", "apiVersion": "meta.k8s.io/v1", "metadata": metadata, "columnDefinitions": columns, "rows": rows,
@@ -134,21 +135,21 @@ fn concatenated(metadata: &Value, pods: &[&Shown]) -> Vec<u8> {
 pub(super) fn names<'a>(
     kind: &str,
     version: u64,
+    created: i64,
     names: impl Iterator<Item = &'a String>,
 ) -> Value {
-    let items: Vec<Value> = names.map(|name| named(kind, name)).collect();
+    let items: Vec<Value> = names.map(|name| named(kind, name, created)).collect();
     let metadata = json!({"resourceVersion": version.to_string()});
     json!({"kind": format!("{kind}List"), "apiVersion": "v1", "metadata": metadata, "items": items})
 }
 
 /// One namespace or node.
-pub(super) fn named(kind: &str, name: &str) -> Value {
+pub(super) fn named(kind: &str, name: &str, created: i64) -> Value {
     let status = match kind {
         "Namespace" => json!({"phase": "Active"}),
         _ => json!({"conditions": [{"type": "Ready", "status": "True"}]}),
     };
-    json!({
-        "kind": kind, "apiVersion": "v1", "spec": {}, "status": status,
-        "metadata": {"name": name, "uid": format!("{kind}-{name}").to_lowercase(), "labels": {"kubernetes.io/metadata.name": name}},
-    })
+    let uid = format!("{kind}-{name}").to_lowercase();
+    let metadata = json!({"name": name, "uid": uid, "creationTimestamp": seconds(created)});
+    json!({"kind": kind, "apiVersion": "v1", "metadata": metadata, "spec": {}, "status": status})
 }

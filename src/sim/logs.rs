@@ -151,7 +151,7 @@ fn choose<'a>(pod: &'a Pod, wanted: Option<&str>) -> Result<&'a Container, Refus
     );
     let init = names(&mut pod.of(&[Kind::Init, Kind::Sidecar]));
     if !init.is_empty() {
-        message += &format!(" or one of the init containers: [{init}]");
+        message = format!("{message} or one of the init containers: [{init}]");
     }
     Err(Refusal::bad_request(message))
 }

@@ -138,11 +138,7 @@ impl Watch {
     fn tell(&mut self, kind: &str, pod: &Shown) {
         let line = if self.table {
             let metadata = json!({"resourceVersion": pod.version.to_string()});
-            let table = table_of(
-                &metadata,
-                !self.headed,
-                vec![pod.row(self.shared.clock.now())],
-            );
+            let table = table_of(&metadata, !self.headed, &[pod.row(self.shared.clock.now())]);
             self.headed = true;
             format!("{}\n", json!({"type": kind, "object": table})).into_bytes()
         } else {
@@ -161,7 +157,7 @@ impl Watch {
             metadata["annotations"] = json!({"k8s.io/initial-events-end": "true"});
         }
         let object = if self.table {
-            table_of(&metadata, false, Vec::new())
+            table_of(&metadata, false, &[])
         } else {
             json!({"kind": "Pod", "apiVersion": "v1", "metadata": metadata, "spec": {"containers": null}, "status": {}})
         };

@@ -165,16 +165,14 @@ impl World {
             .filter(|pod| pod.uid == uid)?
             .container(container)?
             .next_restart();
-        let digits: String = (0..4)
-            .map(|_| format!("{:016x}", self.rng.u64(..)))
-            .collect();
+        let (high, low) = (self.rng.u128(..), self.rng.u128(..));
         let log = Arc::new(Log::new(
             Instance {
                 uid: uid.to_owned(),
                 namespace: pod.0.clone(),
                 pod: pod.1.clone(),
                 container: container.to_owned(),
-                container_id: format!("containerd://{digits}"),
+                container_id: format!("containerd://{high:032x}{low:032x}"),
                 restart,
             },
             rotate_bytes,

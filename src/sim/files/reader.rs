@@ -164,7 +164,7 @@ impl Cursor {
         self.queued += line.len();
         match self.queue.back_mut() {
             Some(last) if !self.options.follow && last.len() + line.len() <= COPY_BYTES => {
-                last.unsplit(line)
+                last.unsplit(line);
             }
             _ => self.queue.push_back(line),
         }

@@ -228,10 +228,10 @@ fn a_line_without_newline_at_exit_ends_the_stream_without_one() {
 #[test]
 fn long_lines_are_cut_into_records_and_joined_again() {
     let log = log();
-    let long = "x".repeat(40_000);
-    log.write(&Text::out(long.clone()), 5);
+    let line = "x".repeat(40_000);
+    log.write(&Text::out(line.clone()), 5);
     let (text, _) = drain(&log.open(PLAIN));
-    assert_eq!(text, format!("{long}\n"));
+    assert_eq!(text, format!("{line}\n"));
     let (tail, _) = drain(&log.open(Options {
         tail: Some(1),
         ..PLAIN

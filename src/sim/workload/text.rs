@@ -60,9 +60,9 @@ fn json(rng: &mut Rng, number: u64) -> String {
 fn trace(rng: &mut Rng, number: u64) -> String {
     let mut trace = format!("ERROR request {number} failed: timeout");
     for _ in 0..rng.u32(2..8) {
-        trace += &format!(
-            "\n\tat com.example.{}.run(Main.java:{})",
-            rng.choice(THINGS).unwrap_or_default(),
+        let thing = rng.choice(THINGS).unwrap_or_default();
+        trace = format!(
+            "{trace}\n\tat com.example.{thing}.run(Main.java:{})",
             rng.u32(..400)
         );
     }
@@ -74,7 +74,7 @@ fn long(rng: &mut Rng, number: u64) -> Text {
     let mut line = format!("dump {number} ");
     let size = rng.usize(17_000..40_000);
     while line.len() < size {
-        line += &format!("{:016x}", rng.u64(..));
+        line.push(rng.alphanumeric());
     }
     Text::out(line)
 }
