@@ -1,0 +1,229 @@
+//! The parts pods play, one step at a time. An actor owns its randomness, so what it does never depends on the others.
+
+use std::time::Duration;
+
+use fastrand::Rng;
+
+use super::super::{Kind, PodSpec, RestartPolicy, SimCluster, SimError, SimPod};
+use super::text;
+
+/// Namespaces and the services in them.
+const NAMES: [(&str, &str); 6] = [
+    ("shop", "cart"),
+    ("shop", "checkout"),
+    ("shop", "search"),
+    ("bank", "ledger"),
+    ("bank", "fraud"),
+    ("media", "encoder"),
+];
+
+/// What a pod does with its life.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Role {
+    /// Writes in bursts, many lines a second.
+    Chatty,
+    /// Writes a line every few seconds.
+    Quiet,
+    /// An init container, an app and a native sidecar.
+    Several,
+    /// One short job after another, each a pod of its own.
+    Jobs,
+    /// Fails after a few lines, again and again.
+    Crashing,
+}
+
+impl Role {
+    /// Share of the total rate. Roles without one have a pace of their own.
+    pub(super) fn weight(self) -> f64 {
+        match self {
+            Self::Chatty => 1.0,
+            Self::Several => 0.8,
+            Self::Quiet | Self::Jobs | Self::Crashing => 0.0,
+        }
+    }
+}
+
+#[derive(Debug)]
+pub(super) struct Actor {
+    pub(super) role: Role,
+    pub(super) index: usize,
+    pub(super) node: String,
+    /// Lines per second.
+    pub(super) rate: f64,
+    pub(super) job_every: Duration,
+    pub(super) back_off: Duration,
+    pub(super) rng: Rng,
+    pub(super) steps: u32,
+    pub(super) lines: u64,
+    pub(super) stamp: i64,
+    pub(super) pod: Option<SimPod>,
+}
+
+impl Actor {
+    /// Does the next thing and says how long to pause before the one after.
+    pub(super) fn step(&mut self, cluster: &SimCluster) -> Result<Duration, SimError> {
+        let step = self.steps;
+        self.steps += 1;
+        match self.role {
+            Role::Chatty | Role::Quiet | Role::Several => self.serve(step, cluster),
+            Role::Jobs => self.job(step, cluster),
+            Role::Crashing => self.crash(step, cluster),
+        }
+    }
+
+    /// Starts within the first second and then writes for ever.
+    fn serve(&mut self, step: u32, cluster: &SimCluster) -> Result<Duration, SimError> {
+        let Some(pod) = self.pod.clone() else {
+            let (_, service) = self.names();
+            let spec = self
+                .spec(format!("{service}-{}", self.index))
+                .owner("ReplicaSet", service);
+            let spec = match self.role {
+                Role::Several => spec
+                    .container(Kind::Init, "init")
+                    .container(Kind::Sidecar, "proxy")
+                    .app("app"),
+                _ => spec.app("app"),
+            };
+            self.pod = Some(cluster.create(spec)?);
+            return Ok(self.millis(10, 800));
+        };
+        if step == 1 {
+            if self.role == Role::Several {
+                pod.start("init")?;
+                self.write(&pod, "init", 3, cluster)?;
+                pod.exit("init", 0)?;
+                pod.start("proxy")?;
+            }
+            pod.start("app")?;
+            return Ok(self.millis(1, 300));
+        }
+        if self.role == Role::Quiet {
+            self.write(&pod, "app", 1, cluster)?;
+            return Ok(self.millis(1_000, 6_000));
+        }
+        let pause = self.millis(50, 450);
+        let lines = self.rate * pause.as_secs_f64() * (0.3 + 1.4 * self.rng.f64());
+        let container = if self.role == Role::Several && self.rng.bool() {
+            "proxy"
+        } else {
+            "app"
+        };
+        // A fraction of a line is a chance of a line.
+        let lines = lines.trunc() + f64::from(u8::from(self.rng.f64() < lines.fract()));
+        self.write(&pod, container, lines as u64, cluster)?;
+        Ok(pause)
+    }
+
+    /// Created, started, a few bursts, done within a second; then the next one. Finished pods stay.
+    fn job(&mut self, step: u32, cluster: &SimCluster) -> Result<Duration, SimError> {
+        let (_, service) = self.names();
+        let (number, act) = (step / 5, step % 5);
+        match (act, self.pod.clone()) {
+            (1, Some(pod)) => {
+                pod.start("job")?;
+                Ok(self.millis(0, 100))
+            }
+            (2 | 3, Some(pod)) => {
+                let lines = self.rng.u64(2..=25);
+                self.write(&pod, "job", lines, cluster)?;
+                Ok(self.millis(5, 400))
+            }
+            (4, Some(pod)) => {
+                self.last_words(&pod, "job", 6)?;
+                pod.exit("job", 0)?;
+                self.pod = None;
+                Ok(self.job_every + self.millis(0, 1_000))
+            }
+            _ => {
+                let job = format!("{service}-report-{}-{number}", self.index);
+                let spec = self
+                    .spec(job.clone())
+                    .owner("Job", job)
+                    .restart_policy(RestartPolicy::Never)
+                    .app("job");
+                self.pod = Some(cluster.create(spec)?);
+                Ok(self.millis(20, 300))
+            }
+        }
+    }
+
+    /// Starts, writes, fails, waits; the waits double.
+    fn crash(&mut self, step: u32, cluster: &SimCluster) -> Result<Duration, SimError> {
+        let Some(pod) = self.pod.clone() else {
+            let (_, service) = self.names();
+            let spec = self
+                .spec(format!("{service}-broken-{}", self.index))
+                .owner("ReplicaSet", service)
+                .app("app");
+            self.pod = Some(cluster.create(spec)?);
+            return Ok(self.millis(20, 300));
+        };
+        let (round, act) = ((step - 1) / 3, (step - 1) % 3);
+        match act {
+            0 => {
+                pod.start("app")?;
+                let lines = self.rng.u64(3..=30);
+                self.write(&pod, "app", lines, cluster)?;
+                Ok(self.millis(10, 900))
+            }
+            1 => {
+                self.write(&pod, "app", 1, cluster)?;
+                self.last_words(&pod, "app", 2)?;
+                pod.exit("app", 1)?;
+                Ok(self.millis(20, 200))
+            }
+            _ => {
+                pod.wait("app", "CrashLoopBackOff")?;
+                Ok(self.back_off * 2_u32.saturating_pow(round.min(5)))
+            }
+        }
+    }
+
+    /// Now and then, one time in `odds`, the last line lacks its newline.
+    fn last_words(&mut self, pod: &SimPod, container: &str, odds: u32) -> Result<(), SimError> {
+        if self.rng.u32(..odds) == 0 {
+            self.lines += 1;
+            pod.write(container, &text::plain(&mut self.rng, self.lines).partial())?;
+        }
+        Ok(())
+    }
+
+    fn write(
+        &mut self,
+        pod: &SimPod,
+        container: &str,
+        lines: u64,
+        cluster: &SimCluster,
+    ) -> Result<(), SimError> {
+        for _ in 0..lines {
+            self.lines += 1;
+            let text = text::any(&mut self.rng, self.lines);
+            let text = match self.rng.u32(..100) {
+                // A runtime that stamps a whole read buffer at once.
+                0..3 if self.stamp > 0 => text.at(self.stamp),
+                // Two outputs, stamped by two threads.
+                3 => text.at(cluster.now() - self.rng.i64(1..200_000_000)),
+                _ => text,
+            };
+            self.stamp = text.time.unwrap_or_else(|| cluster.now());
+            pod.write(container, &text)?;
+        }
+        Ok(())
+    }
+
+    fn names(&self) -> (&'static str, &'static str) {
+        NAMES[self.index % NAMES.len()]
+    }
+
+    fn spec(&self, name: String) -> PodSpec {
+        let (namespace, service) = self.names();
+        PodSpec::new(namespace, name)
+            .node(self.node.clone())
+            .label("app", service)
+    }
+
+    fn millis(&mut self, from: u64, to: u64) -> Duration {
+        Duration::from_millis(self.rng.u64(from..=to))
+    }
+}

@@ -1,0 +1,181 @@
+//! A busy cluster from a seed: services that chatter and services that hardly speak, short jobs, crash loops and pods
+//! of several containers, writing everything that has ever confused a collector. It only drives a [`SimCluster`]; it
+//! measures and judges nothing.
+
+mod actor;
+mod text;
+
+use std::cmp::Reverse;
+use std::collections::BinaryHeap;
+use std::time::Duration;
+
+use fastrand::Rng;
+use tokio::time::Instant;
+use tokio_util::sync::CancellationToken;
+
+use self::actor::{Actor, Role};
+use super::{SimCluster, SimError};
+
+/// What a busy cluster consists of.
+#[derive(Debug, Clone)]
+pub struct Workload {
+    /// Two workloads of one seed do the same.
+    pub seed: u64,
+    /// Pods at the beginning. Jobs add theirs as time goes on.
+    pub pods: usize,
+    /// Nodes they are spread over.
+    pub nodes: usize,
+    /// How long lines are written.
+    pub duration: Duration,
+    /// Lines per second, all pods together, on average.
+    pub rate: u32,
+    /// Pause between two jobs of one series.
+    pub job_every: Duration,
+    /// First pause of a crash loop; each is twice as long as the one before.
+    pub back_off: Duration,
+}
+
+impl Default for Workload {
+    fn default() -> Self {
+        Self {
+            seed: 1,
+            pods: 60,
+            nodes: 4,
+            duration: Duration::from_mins(1),
+            rate: 3_000,
+            job_every: Duration::from_secs(5),
+            back_off: Duration::from_secs(10),
+        }
+    }
+}
+
+/// Of twenty pods, so many play each role.
+const CAST: [(Role, usize); 5] = [
+    (Role::Chatty, 10),
+    (Role::Quiet, 4),
+    (Role::Several, 2),
+    (Role::Jobs, 2),
+    (Role::Crashing, 2),
+];
+
+impl Workload {
+    /// Drives the cluster until `duration` has passed or `stop` is cancelled. Running pods then stay, silent.
+    pub async fn run(
+        &self,
+        cluster: &SimCluster,
+        stop: &CancellationToken,
+    ) -> Result<(), SimError> {
+        let mut actors = self.actors();
+        let mut due: BinaryHeap<_> = (0..actors.len())
+            .map(|index| Reverse((Duration::ZERO, index)))
+            .collect();
+        let started = Instant::now();
+        while let Some(Reverse((at, index))) = due.pop() {
+            if at >= self.duration {
+                break;
+            }
+            tokio::select! {
+                biased;
+                () = stop.cancelled() => break,
+                () = tokio::time::sleep_until(started + at) => {}
+            }
+            match actors[index].step(cluster) {
+                Ok(pause) => due.push(Reverse((at + pause, index))),
+                Err(error @ SimError::Exists(..)) => return Err(error),
+                // Somebody else has removed the pod or ended its container: its part is over.
+                Err(error) => tracing::debug!(%error, "a pod of the workload was taken away"),
+            }
+        }
+        Ok(())
+    }
+
+    fn actors(&self) -> Vec<Actor> {
+        let mut rng = Rng::with_seed(self.seed);
+        let mut roles = CAST
+            .iter()
+            .flat_map(|(role, count)| std::iter::repeat_n(*role, *count))
+            .cycle();
+        let cast: Vec<Role> = roles.by_ref().take(self.pods).collect();
+        let weight: f64 = cast.iter().map(|role| role.weight()).sum();
+        let unit = f64::from(self.rate) / weight.max(1.0);
+        let actors = cast.iter().enumerate().map(|(index, role)| Actor {
+            role: *role,
+            index,
+            node: format!("node-{}", index % self.nodes.max(1) + 1),
+            // No two pods alike: each has between half and one and a half times its share.
+            rate: unit * role.weight() * (0.5 + rng.f64()),
+            job_every: self.job_every,
+            back_off: self.back_off,
+            rng: rng.fork(),
+            steps: 0,
+            lines: 0,
+            stamp: 0,
+            pod: None,
+        });
+        actors.collect()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::{BTreeMap, HashSet};
+
+    use super::super::{Settings, Truth};
+    use super::*;
+
+    async fn run(seed: u64) -> Vec<Truth> {
+        let cluster = SimCluster::new(Settings {
+            now: jiff::Timestamp::UNIX_EPOCH,
+            ..Settings::default()
+        });
+        let workload = Workload {
+            seed,
+            ..Workload::default()
+        };
+        workload
+            .run(&cluster, &CancellationToken::new())
+            .await
+            .unwrap();
+        cluster.truth()
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn one_seed_is_one_history() {
+        let lines = |truth: &[Truth]| -> Vec<_> {
+            truth
+                .iter()
+                .map(|t| (t.instance.clone(), t.lines.clone()))
+                .collect()
+        };
+        let (first, again, other) = (run(7).await, run(7).await, run(8).await);
+        assert!(lines(&first) == lines(&again));
+        assert!(lines(&first) != lines(&other));
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_minute_holds_everything_that_confuses_collectors() {
+        let truth = run(1).await;
+        let pods: HashSet<_> = truth.iter().map(|t| &t.instance.uid).collect();
+        assert!(pods.len() > 100, "jobs add pods: {}", pods.len());
+        let lines: Vec<_> = truth.iter().flat_map(|t| &t.lines).collect();
+        assert!(
+            (120_000..240_000).contains(&lines.len()),
+            "{} lines in a minute",
+            lines.len()
+        );
+        assert!(truth.iter().any(|t| t.instance.restart >= 2));
+        assert!(lines.iter().any(|line| line.message.is_empty()));
+        assert!(lines.iter().any(|line| line.message.len() > 16 * 1024));
+        assert!(
+            lines
+                .iter()
+                .any(|line| std::str::from_utf8(&line.message).is_err())
+        );
+        let pairs = truth.iter().flat_map(|t| t.lines.windows(2));
+        let mut kinds = BTreeMap::<_, usize>::new();
+        for pair in pairs {
+            *kinds.entry(pair[0].time.cmp(&pair[1].time)).or_default() += 1;
+        }
+        assert_eq!(kinds.len(), 3, "stamps grow, repeat and go back: {kinds:?}");
+    }
+}
