@@ -7,6 +7,8 @@
 )]
 
 mod cluster;
+mod follow;
+mod recorder;
 mod sim_pods;
 mod sim_streams;
 mod stage;

@@ -1,0 +1,388 @@
+//! One pod followed over the simulated cluster on a paused clock: what the log API does to a
+//! reader, and that every line is delivered once all the same.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use podlog::clock::Clock;
+use podlog::cluster::{Cluster, Gate, Limits};
+use podlog::domain::{Checkpoint, Fence, GapReason, GoodUntil, Pod};
+use podlog::follow::{Ended, Settings, Site, Task, follow};
+use podlog::grant::Grant;
+use podlog::metrics::Metrics;
+use podlog::sim::{self, Cut, Effect, PodSpec, RestartPolicy, SimCluster, SimPod, Target, Text};
+use tokio::sync::watch;
+use tokio::task::JoinSet;
+use tokio_util::sync::CancellationToken;
+
+use crate::recorder::{Mishap, Recorder};
+
+const MINUTE: Duration = Duration::from_mins(1);
+
+/// A pod `shop/cart` with one container `app`, and what is needed to follow it.
+struct Scene {
+    sim: SimCluster,
+    cluster: Cluster,
+    pod: SimPod,
+    sink: Recorder,
+    metrics: Metrics,
+    known: watch::Sender<Arc<Pod>>,
+    progress: watch::Receiver<Checkpoint>,
+    grant: Grant,
+    stop: CancellationToken,
+    tasks: JoinSet<Ended>,
+}
+
+impl Scene {
+    /// The pod exists and `app` runs; nobody follows it yet.
+    async fn new(settings: sim::Settings, policy: RestartPolicy) -> Self {
+        let sim = SimCluster::new(settings);
+        let spec = PodSpec::new("shop", "cart").node("n1").app("app").restart_policy(policy);
+        let pod = sim.create(spec).unwrap();
+        pod.start("app").unwrap();
+        let metrics = Metrics::default();
+        let cluster = Cluster::over(sim.service(), metrics.clone());
+        let now = cluster.pod("shop", "cart").await.unwrap().unwrap();
+        Self {
+            sim,
+            cluster,
+            pod,
+            sink: Recorder::default(),
+            metrics,
+            known: watch::channel(Arc::new(now)).0,
+            progress: watch::channel(Checkpoint::default()).1,
+            grant: Grant::new(Fence(0), GoodUntil::new(Duration::ZERO), Clock::tokio()),
+            stop: CancellationToken::new(),
+            tasks: JoinSet::new(),
+        }
+    }
+
+    async fn running() -> Self {
+        Self::new(sim::Settings::default(), RestartPolicy::Always).await
+    }
+
+    /// Follows the pod from the checkpoint that was reached last.
+    fn follow(&mut self) {
+        let clock = Clock::tokio();
+        let site = Site {
+            cluster: self.cluster.clone(),
+            gate: Gate::new(Limits::default(), &self.metrics),
+            sink: Arc::new(self.sink.clone()),
+            metrics: self.metrics.clone(),
+            clock,
+            settings: Settings {
+                max_line: 256 * 1024,
+                chunk_bytes: 64 * 1024,
+                chunk_age: Duration::from_millis(200),
+                reopen: 30 * MINUTE,
+                probe: MINUTE,
+                poll: Duration::from_secs(5),
+            },
+        };
+        let (progress, seen) = watch::channel(self.progress.borrow().clone());
+        self.progress = seen;
+        self.grant = Grant::new(Fence(1), GoodUntil::new(clock.now() + Duration::from_hours(24)), clock);
+        self.stop = CancellationToken::new();
+        let task =
+            Task { pod: self.known.subscribe(), grant: self.grant.clone(), progress, stop: self.stop.clone() };
+        self.tasks.spawn(follow(Arc::new(site), task));
+    }
+
+    /// Lets the follower learn what the API server says of the pod now.
+    async fn refresh(&self) {
+        match self.cluster.pod("shop", "cart").await.unwrap() {
+            Some(pod) => self.known.send_replace(Arc::new(pod)),
+            None => self.known.send_replace(Arc::new(Pod { gone: true, ..Pod::clone(&self.known.borrow()) })),
+        };
+    }
+
+    fn lines(&self, texts: impl IntoIterator<Item = impl Into<String>>) {
+        for text in texts {
+            self.pod.line("app", text.into()).unwrap();
+        }
+    }
+
+    /// Waits until `app` is stored exactly as given, over all its instances.
+    async fn stored(&self, expected: &[&str]) {
+        let reached = async {
+            while self.sink.messages("app") != expected {
+                tokio::time::sleep(Duration::from_millis(20)).await;
+            }
+        };
+        let limit = tokio::time::timeout(10 * MINUTE, reached).await;
+        assert!(limit.is_ok(), "stored {:?}\nexpected {expected:?}", self.sink.messages("app"));
+    }
+
+    async fn ended(&mut self) -> Ended {
+        tokio::time::timeout(10 * MINUTE, self.tasks.join_next()).await.unwrap().unwrap().unwrap()
+    }
+
+    async fn stop(&mut self) {
+        self.stop.cancel();
+        assert_eq!(self.ended().await, Ended::Stopped);
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_running_container_is_read_from_its_beginning_and_then_followed() {
+    let mut scene = Scene::running().await;
+    scene.lines(["a", "", "b"]);
+    scene.follow();
+    scene.stored(&["a", "", "b"]).await;
+    scene.lines(["c", "c"]);
+    scene.stored(&["a", "", "b", "c", "c"]).await;
+    scene.stop().await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_finished_job_is_read_once_with_its_last_half_line() {
+    let mut scene = Scene::new(sim::Settings::default(), RestartPolicy::Never).await;
+    scene.lines(["a"]);
+    scene.pod.write("app", &Text::out("no line end").partial()).unwrap();
+    scene.pod.exit("app", 0).unwrap();
+    scene.refresh().await;
+    scene.follow();
+    assert_eq!(scene.ended().await, Ended::Finished);
+    scene.stored(&["a", "no line end"]).await;
+    scene.follow();
+    assert_eq!(scene.ended().await, Ended::Finished);
+    scene.stored(&["a", "no line end"]).await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_stream_cut_at_any_byte_continues_where_it_was() {
+    let base = jiff::Timestamp::now().as_nanosecond() as i64;
+    // Equal stamps, stamps that go backwards, identical lines.
+    let log = [(5, "x"), (5, "x"), (7, ""), (6, "y"), (6, "x"), (9, "long line, long enough to be cut inside"), (9, "z")];
+    let expected: Vec<&str> = log.iter().map(|(_, text)| *text).collect();
+    for after in 0..300 {
+        let mut scene = Scene::running().await;
+        scene.sim.inject(Target::logs_of("shop", "cart"), Effect::Cut { after, how: Cut::Clean }, 2);
+        scene.follow();
+        for (offset, text) in log {
+            scene.pod.write("app", &Text::out(text).at(base + offset)).unwrap();
+        }
+        scene.stored(&expected).await;
+        tokio::time::sleep(MINUTE).await;
+        scene.stored(&expected).await;
+        assert!(scene.sink.gaps().is_empty(), "cut after {after} bytes");
+        scene.stop().await;
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_task_that_takes_over_continues_after_the_checkpoint() {
+    let mut scene = Scene::running().await;
+    scene.follow();
+    scene.lines(["a", "b"]);
+    scene.stored(&["a", "b"]).await;
+    scene.stop().await;
+    scene.lines(["b", "c"]);
+    tokio::time::sleep(MINUTE).await;
+    scene.follow();
+    scene.stored(&["a", "b", "b", "c"]).await;
+    assert!(scene.sink.gaps().is_empty());
+    scene.stop().await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn the_previous_instance_is_read_to_its_end_before_the_new_one() {
+    let mut scene = Scene::running().await;
+    scene.follow();
+    scene.lines(["a"]);
+    scene.stored(&["a"]).await;
+    scene.stop().await;
+    scene.lines(["b"]);
+    scene.pod.restart("app", 1).unwrap();
+    scene.lines(["c"]);
+    scene.refresh().await;
+    scene.follow();
+    scene.stored(&["a", "b", "c"]).await;
+    assert!(scene.sink.gaps().is_empty());
+}
+
+#[tokio::test(start_paused = true)]
+async fn an_instance_that_was_restarted_away_is_reported_as_a_gap() {
+    let mut scene = Scene::running().await;
+    scene.follow();
+    scene.lines(["a"]);
+    scene.stored(&["a"]).await;
+    scene.stop().await;
+    scene.lines(["never seen"]);
+    scene.pod.restart("app", 1).unwrap();
+    scene.lines(["b"]);
+    scene.pod.restart("app", 1).unwrap();
+    scene.lines(["c"]);
+    scene.refresh().await;
+    scene.follow();
+    scene.stored(&["a", "b", "c"]).await;
+    assert_eq!(scene.sink.gaps().iter().map(|g| g.reason).collect::<Vec<_>>(), [GapReason::Restarted]);
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_was_rotated_away_while_nobody_read_is_a_gap_and_the_rest_is_delivered() {
+    let mut scene = Scene::running().await;
+    scene.follow();
+    scene.lines(["a", "b"]);
+    scene.stored(&["a", "b"]).await;
+    scene.stop().await;
+    scene.lines(["rotated away"]);
+    tokio::time::sleep(MINUTE).await;
+    scene.pod.rotate("app").unwrap();
+    scene.lines(["c", "d"]);
+    scene.follow();
+    scene.stored(&["a", "b", "c", "d"]).await;
+    let gaps = scene.sink.gaps();
+    assert_eq!(gaps.len(), 1);
+    let lost = scene.sim.truth()[0].lines[2].time;
+    assert!(gaps[0].from.unwrap().0 <= lost && lost <= gaps[0].to.unwrap().0);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_rotation_that_was_watched_is_no_gap_even_after_the_stream_is_reopened() {
+    let mut scene = Scene::running().await;
+    scene.follow();
+    scene.lines(["a"]);
+    scene.stored(&["a"]).await;
+    scene.pod.rotate("app").unwrap();
+    tokio::time::sleep(70 * MINUTE).await;
+    scene.lines(["b"]);
+    scene.stored(&["a", "b"]).await;
+    assert!(scene.sink.gaps().is_empty(), "{:?}", scene.sink.gaps());
+}
+
+#[tokio::test(start_paused = true)]
+async fn words_of_the_kubelet_are_not_delivered() {
+    let mut scene = Scene::running().await;
+    let text = "unable to retrieve container logs for containerd://1".to_owned();
+    scene.sim.inject(Target::logs_of("shop", "cart"), Effect::Say { text, instead: true }, 3);
+    scene.follow();
+    scene.lines(["a"]);
+    scene.stored(&["a"]).await;
+    assert!(scene.metrics.control_lines.get() >= 1);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_slow_sink_closes_the_stream_and_loses_nothing() {
+    let mut scene = Scene::running().await;
+    scene.follow();
+    scene.lines(["a"]);
+    scene.stored(&["a"]).await;
+    scene.sink.next(Mishap::Slow(MINUTE));
+    scene.lines(["b"]);
+    tokio::time::sleep(Duration::from_secs(10)).await;
+    assert!(scene.sim.streams().is_empty(), "a stream is left open and unread");
+    scene.lines(["c"]);
+    scene.stored(&["a", "b", "c"]).await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn lines_the_sink_refuses_for_good_do_not_stop_the_others() {
+    let mut scene = Scene::running().await;
+    scene.sink.next(Mishap::Reject);
+    scene.follow();
+    scene.lines(["refused"]);
+    tokio::time::sleep(MINUTE).await;
+    scene.lines(["a"]);
+    scene.stored(&["a"]).await;
+    assert_eq!(scene.metrics.lines_rejected.get(), 1);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_stream_that_has_gone_mute_is_noticed_and_reopened() {
+    let mut scene = Scene::running().await;
+    scene.follow();
+    scene.lines(["a"]);
+    scene.stored(&["a"]).await;
+    assert_eq!(scene.sim.freeze(&Target::logs_of("shop", "cart")), 1);
+    scene.lines(["b"]);
+    scene.stored(&["a", "b"]).await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn nothing_is_written_once_the_claim_is_lost() {
+    let mut scene = Scene::running().await;
+    scene.follow();
+    scene.lines(["a"]);
+    scene.stored(&["a"]).await;
+    scene.grant.revoke();
+    scene.lines(["b"]);
+    assert_eq!(scene.ended().await, Ended::Lost);
+    tokio::time::sleep(MINUTE).await;
+    scene.stored(&["a"]).await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_pod_being_deleted_is_drained_to_its_last_line() {
+    let mut scene = Scene::running().await;
+    scene.follow();
+    scene.lines(["a"]);
+    scene.stored(&["a"]).await;
+    scene.pod.terminate().unwrap();
+    scene.refresh().await;
+    scene.lines(["last words"]);
+    scene.pod.exit_all(143).unwrap();
+    tokio::time::sleep(Duration::from_secs(1)).await;
+    scene.pod.remove().unwrap();
+    scene.refresh().await;
+    assert_eq!(scene.ended().await, Ended::Gone);
+    scene.stored(&["a", "last words"]).await;
+    assert!(scene.sink.gaps().is_empty(), "{:?}", scene.sink.gaps());
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_pod_deleted_while_nobody_read_leaves_a_gap_record() {
+    let mut scene = Scene::running().await;
+    scene.follow();
+    scene.lines(["a"]);
+    scene.stored(&["a"]).await;
+    scene.stop().await;
+    scene.lines(["never seen"]);
+    tokio::time::sleep(MINUTE).await;
+    scene.pod.remove().unwrap();
+    scene.refresh().await;
+    scene.follow();
+    assert_eq!(scene.ended().await, Ended::Gone);
+    assert_eq!(scene.sink.gaps().iter().map(|g| g.reason).collect::<Vec<_>>(), [GapReason::Deleted]);
+}
+
+#[tokio::test(start_paused = true)]
+async fn another_pod_of_the_same_name_is_not_mistaken_for_this_one() {
+    let mut scene = Scene::running().await;
+    scene.follow();
+    scene.lines(["a"]);
+    scene.stored(&["a"]).await;
+    scene.stop().await;
+    scene.pod.remove().unwrap();
+    let other = scene.sim.create(PodSpec::new("shop", "cart").node("n1").app("app")).unwrap();
+    other.start("app").unwrap();
+    other.line("app", "of the other pod").unwrap();
+    scene.follow();
+    tokio::time::sleep(MINUTE).await;
+    scene.stored(&["a"]).await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_long_line_written_in_parts_arrives_whole() {
+    let mut scene = Scene::running().await;
+    scene.follow();
+    let part = "x".repeat(16 * 1024);
+    scene.pod.write("app", &Text::out(part.clone()).partial()).unwrap();
+    scene.pod.write("app", &Text::out(part.clone()).partial()).unwrap();
+    tokio::time::sleep(MINUTE).await;
+    scene.pod.write("app", &Text::out("end")).unwrap();
+    scene.stored(&[&format!("{part}{part}end")]).await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn days_of_a_stream_pass_the_kubelets_time_limit_unharmed() {
+    let mut scene = Scene::running().await;
+    scene.follow();
+    let texts: Vec<String> = (0..100).map(|i| format!("line {i}")).collect();
+    for text in &texts {
+        scene.lines([text]);
+        tokio::time::sleep(30 * MINUTE).await;
+    }
+    scene.stored(&texts.iter().map(String::as_str).collect::<Vec<_>>()).await;
+    assert!(scene.sink.gaps().is_empty());
+}
