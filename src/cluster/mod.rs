@@ -137,17 +137,14 @@ impl Cluster {
         deadline: Duration,
         request: impl Future<Output = Result<T, kube::Error>>,
     ) -> Result<T, ApiError> {
-        let answer = match tokio::time::timeout(deadline, request).await {
-            Ok(answer) => answer,
-            Err(_) => {
-                self.count(asked.verb, 0);
-                return Err(ApiError::Unavailable(format!(
-                    "the API server did not answer to {} {} within {} s",
-                    asked.verb,
-                    asked.resource,
-                    deadline.as_secs()
-                )));
-            }
+        let Ok(answer) = tokio::time::timeout(deadline, request).await else {
+            self.count(asked.verb, 0);
+            return Err(ApiError::Unavailable(format!(
+                "the API server did not answer to {} {} within {} s",
+                asked.verb,
+                asked.resource,
+                deadline.as_secs()
+            )));
         };
         let code = match &answer {
             Ok(_) => 200,
