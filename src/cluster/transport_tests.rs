@@ -15,7 +15,7 @@ use tokio::net::TcpListener;
 use tokio::sync::watch;
 use tokio::task::JoinSet;
 
-use super::super::dial::Windows;
+use super::super::dial::{PING, Ping, Windows};
 use super::*;
 
 const WINDOWS: Windows = Windows {
@@ -124,6 +124,7 @@ impl Server {
             tls: Some((Arc::clone(&self.trust), ServerName::try_from("localhost").unwrap())),
             prior_knowledge: false,
             windows: WINDOWS,
+            ping: PING,
         })
     }
 
@@ -258,4 +259,46 @@ async fn failures_say_what_is_wrong() {
     assert!(matches!(open(&pool, "/").await, Err(Failure::Refused(..))));
     Arc::get_mut(&mut pool.0).unwrap().dialer.host = "nowhere.invalid".into();
     assert!(matches!(open(&pool, "/").await, Err(Failure::Name(..))));
+}
+
+/// Passes bytes on until it is told to freeze; then it holds both sockets and says nothing.
+async fn freezer(target: SocketAddr, mut frozen: watch::Receiver<bool>) -> (SocketAddr, JoinSet<()>) {
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let address = listener.local_addr().unwrap();
+    let mut tasks = JoinSet::new();
+    tasks.spawn(async move {
+        let (mut near, _) = listener.accept().await.unwrap();
+        let mut far = tokio::net::TcpStream::connect(target).await.unwrap();
+        tokio::select! {
+            _ = tokio::io::copy_bidirectional(&mut near, &mut far) => {}
+            _ = frozen.changed() => {}
+        }
+        std::future::pending::<()>().await;
+    });
+    (address, tasks)
+}
+
+#[tokio::test]
+async fn a_frozen_server_ends_its_streams() {
+    let server = server(&["h2"], 100).await;
+    let (freeze, frozen) = watch::channel(false);
+    let (address, _tasks) = freezer(server.address, frozen).await;
+    let mut pool = server.pool();
+    let dialer = &mut Arc::get_mut(&mut pool.0).unwrap().dialer;
+    dialer.port = address.port();
+    let interval = Duration::from_millis(200);
+    dialer.ping = Ping {
+        interval,
+        timeout: interval,
+    };
+    let mut stream = many(&pool, 1).await.remove(0);
+    // Alive for many intervals, because the server answers.
+    let quiet = tokio::time::timeout(interval * 8, stream.body_mut().frame()).await;
+    assert!(quiet.is_err(), "a quiet stream stays open");
+    freeze.send_replace(true);
+    let end = tokio::time::timeout(Duration::from_secs(10), stream.body_mut().frame()).await;
+    assert!(
+        matches!(end, Ok(Some(Err(_)))),
+        "the stream ends although nobody closed it"
+    );
 }

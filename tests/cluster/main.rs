@@ -2,184 +2,27 @@
 //!
 //! Needs `KUBECONFIG` and, on a node, the image `docker.io/library/busybox:lab`. Each test has a
 //! namespace of its own and deletes it, also when it fails.
+#![allow(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    reason = "tests fail by panicking, and a skip is said past the capture of output"
+)]
 
-use std::future::Future;
-use std::path::PathBuf;
+mod lab;
+
 use std::sync::Arc;
 use std::time::Duration;
 
-use k8s_openapi::api::authentication::v1::TokenRequest;
-use k8s_openapi::api::core::v1::{Namespace, Pod as ApiPod, ServiceAccount};
-use kube::api::{DeleteParams, PostParams};
-use kube::{Api, Client};
-use podlog::cluster::{Access, ApiError, Cluster, LogError, LogQuery, LogStream, Scope};
-use podlog::domain::{Container, ContainerKind, Phase, Pod, PodSet, State, Time};
-use podlog::metrics::Metrics;
-use serde_json::{Value, json};
+use k8s_openapi::api::core::v1::Pod as ApiPod;
+use kube::Api;
+use kube::api::DeleteParams;
+use podlog::cluster::{ApiError, Cluster, LogError, LogQuery, Scope};
+use podlog::domain::{ContainerKind, Phase, Pod, PodSet, State};
+use serde_json::json;
 use tokio::task::JoinSet;
 use tokio::time::{sleep, timeout};
-use tokio_util::sync::CancellationToken;
 
-/// Container starts are slow on a busy machine.
-const PATIENCE: Duration = Duration::from_secs(120);
-
-/// A namespace on the cluster, and podlog's view of it.
-#[derive(Clone)]
-struct Lab {
-    kube: Client,
-    namespace: String,
-    cluster: Cluster,
-    metrics: Metrics,
-}
-
-/// Runs a test in a namespace of its own.
-async fn in_namespace<F: Future<Output = ()> + Send + 'static>(test: impl FnOnce(Lab) -> F) {
-    if std::env::var_os("KUBECONFIG").is_none() {
-        assert!(
-            std::env::var("PODLOG_TEST_REQUIRE_ALL").as_deref() != Ok("1"),
-            "KUBECONFIG is not set and every test is required"
-        );
-        println!("SKIPPED: KUBECONFIG is not set; this test needs a real cluster");
-        return;
-    }
-    let kube = Client::try_default().await.unwrap();
-    let namespace = format!("podlog-test-{:08x}", fastrand::u32(..));
-    let namespaces: Api<Namespace> = Api::all(kube.clone());
-    let made = serde_json::from_value(json!({"metadata": {"name": namespace}})).unwrap();
-    namespaces.create(&PostParams::default(), &made).await.unwrap();
-    let metrics = Metrics::default();
-    let cluster = Cluster::connect(&Access::default(), metrics.clone()).await.unwrap();
-    let lab = Lab {
-        kube,
-        namespace: namespace.clone(),
-        cluster,
-        metrics,
-    };
-    let mut body = JoinSet::new();
-    body.spawn(test(lab));
-    let end = body.join_next().await.unwrap();
-    namespaces.delete(&namespace, &DeleteParams::default()).await.unwrap();
-    if let Err(failed) = end {
-        std::panic::resume_unwind(failed.into_panic());
-    }
-}
-
-fn container(name: &str, script: &str) -> Value {
-    json!({"name": name, "image": "docker.io/library/busybox:lab", "imagePullPolicy": "Never", "command": ["sh", "-c", script]})
-}
-
-impl Lab {
-    async fn create(&self, name: &str, spec: &Value) {
-        let mut spec = spec.clone();
-        spec["terminationGracePeriodSeconds"] = json!(0);
-        let pod = json!({"metadata": {"name": name, "labels": {"test": name}}, "spec": spec});
-        let pod: ApiPod = serde_json::from_value(pod).unwrap();
-        let pods: Api<ApiPod> = Api::namespaced(self.kube.clone(), &self.namespace);
-        // The namespace's service account takes a moment to appear.
-        let creating = async {
-            while pods.create(&PostParams::default(), &pod).await.is_err() {
-                sleep(Duration::from_millis(200)).await;
-            }
-        };
-        timeout(PATIENCE, creating).await.expect("the pod can be created");
-    }
-
-    async fn pod_when(&self, name: &str, what: impl Fn(&Pod) -> bool) -> Pod {
-        let waiting = async {
-            loop {
-                if let Some(pod) = self.cluster.pod(&self.namespace, name).await.unwrap()
-                    && what(&pod)
-                {
-                    return pod;
-                }
-                sleep(Duration::from_millis(100)).await;
-            }
-        };
-        timeout(PATIENCE, waiting).await.expect("the pod gets there")
-    }
-
-    fn query(&self, pod: &str, container: &str) -> LogQuery {
-        LogQuery {
-            namespace: self.namespace.clone(),
-            pod: pod.into(),
-            container: container.into(),
-            follow: false,
-            previous: false,
-            since: None,
-            tail_lines: None,
-        }
-    }
-
-    async fn read(&self, query: &LogQuery) -> Vec<(Time, String)> {
-        let mut log = self.cluster.open_log(query).await.unwrap();
-        let mut bytes = Vec::new();
-        while let Some(more) = log.next().await.unwrap() {
-            bytes.extend_from_slice(&more);
-        }
-        lines(&bytes)
-    }
-
-    /// Discovers in the background until the test ends.
-    fn discover(&self, scope: Scope, tasks: &mut JoinSet<()>) -> tokio::sync::watch::Receiver<Arc<PodSet>> {
-        let (out, seen) = tokio::sync::watch::channel(Arc::default());
-        let cluster = self.cluster.clone();
-        tasks.spawn(async move { cluster.discover(&scope, out, CancellationToken::new()).await.unwrap() });
-        seen
-    }
-
-    /// podlog's access as a service account of this namespace that has no rights.
-    async fn stranger(&self, folder: &tempfile::TempDir) -> Cluster {
-        let accounts: Api<ServiceAccount> = Api::namespaced(self.kube.clone(), &self.namespace);
-        let account = serde_json::from_value(json!({"metadata": {"name": "stranger"}})).unwrap();
-        accounts.create(&PostParams::default(), &account).await.unwrap();
-        let asked = TokenRequest::default();
-        let made = accounts
-            .create_token_request("stranger", &PostParams::default(), &asked)
-            .await
-            .unwrap();
-        let access = with_token(folder, &made.status.unwrap().token);
-        Cluster::connect(&access, self.metrics.clone()).await.unwrap()
-    }
-}
-
-/// The kubeconfig of the environment with another user.
-fn with_token(folder: &tempfile::TempDir, token: &str) -> Access {
-    let known = kube::config::Kubeconfig::read().unwrap();
-    let mut config = serde_json::to_value(known).unwrap();
-    let users = config["users"].as_array_mut().unwrap();
-    for user in users {
-        user["user"] = json!({"token": token});
-    }
-    let path: PathBuf = folder.path().join("kubeconfig");
-    std::fs::write(&path, config.to_string()).unwrap();
-    Access {
-        kubeconfig: Some(path),
-        ..Access::default()
-    }
-}
-
-fn lines(bytes: &[u8]) -> Vec<(Time, String)> {
-    let text = bytes.split(|byte| *byte == b'\n').filter(|line| !line.is_empty());
-    let parsed = text.map(|line| Time::split_line(line).expect("every line has its time"));
-    parsed
-        .map(|(time, rest)| (time, String::from_utf8(rest.to_vec()).unwrap()))
-        .collect()
-}
-
-async fn next_lines(log: &mut LogStream, count: usize) -> Vec<String> {
-    let mut bytes = Vec::new();
-    let reading = async {
-        while bytes.iter().filter(|byte| **byte == b'\n').count() < count {
-            bytes.extend_from_slice(&log.next().await.unwrap().expect("the log goes on"));
-        }
-    };
-    timeout(PATIENCE, reading).await.expect("the lines come");
-    lines(&bytes).into_iter().map(|(_, line)| line).collect()
-}
-
-fn running(c: &Container) -> bool {
-    matches!(c.state, State::Running(_))
-}
+use lab::{PATIENCE, container, in_namespace, next_lines, running, with_token};
 
 #[tokio::test]
 async fn containers_of_all_sorts_are_discovered_with_their_instances() {
@@ -205,7 +48,7 @@ async fn containers_of_all_sorts_are_discovered_with_their_instances() {
         let set = timeout(PATIENCE, seen.wait_for(up)).await.unwrap().unwrap().clone();
         let pod = set.pods.values().next().unwrap();
         assert_eq!((set.pods.len(), &*pod.name, pod.phase), (1, "all", Phase::Running));
-        assert!(pod.node.is_some() && pod.labels.get("test").is_some());
+        assert!(pod.node.is_some() && pod.labels.contains_key("test"));
         let kinds: Vec<_> = pod.containers.iter().map(|c| c.kind).collect();
         assert_eq!(kinds, [ContainerKind::Init, ContainerKind::Sidecar, ContainerKind::App]);
         let State::Terminated(setup) = &pod.containers[0].state else {
@@ -376,6 +219,9 @@ async fn a_missing_right_is_named_with_the_rule_that_grants_it() {
             panic!("reading a pod is refused for want of a right")
         };
         assert!(text.starts_with(&format!("{who} get pods in namespace")), "{text}");
+        assert!(!stranger.may("get", "pods/log", Some(&lab.namespace)).await.unwrap());
+        assert!(lab.cluster.may("get", "pods/log", Some(&lab.namespace)).await.unwrap());
+        assert!(lab.cluster.may("watch", "pods", None).await.unwrap());
         let access = with_token(&folder, "not-a-token");
         let nobody = Cluster::connect(&access, lab.metrics.clone()).await.unwrap();
         assert!(matches!(nobody.version().await, Err(ApiError::Unauthorized(_))));
