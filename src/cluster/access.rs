@@ -16,7 +16,7 @@ use kube::config::{Config, KubeConfigOptions, Kubeconfig, KubeconfigError};
 use rustls::pki_types::ServerName;
 use tower::{BoxError, Service, ServiceBuilder};
 
-use super::dial::{Dialer, Windows, chain};
+use super::dial::{Dialer, PING, Windows, chain};
 use super::failure::{ClusterError, one_line};
 use super::transport::Pool;
 
@@ -112,6 +112,7 @@ fn build(config: &Config, plain_http2: bool) -> Result<Clients, ClusterError> {
         tls: tls.clone(),
         prior_knowledge: plain_http2,
         windows,
+        ping: PING,
     };
     let client = |pool: Pool| -> Result<Client, kube::Error> {
         let service = ServiceBuilder::new()

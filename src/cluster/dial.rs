@@ -24,10 +24,22 @@ use super::tasks::Tasks;
 /// From the name to the agreed protocol.
 pub(super) const CONNECT_DEADLINE: Duration = Duration::from_secs(5);
 
-/// A connection that carries streams is asked for a sign of life this often ...
-const PING_INTERVAL: Duration = Duration::from_secs(20);
-/// ... and is dead without an answer for this long: a frozen API server is noticed within 30 s.
-const PING_TIMEOUT: Duration = Duration::from_secs(10);
+/// A connection is asked for a sign of life after 20 s of silence and is dead without an answer for
+/// another 10 s: a frozen API server is noticed within 30 s.
+pub(super) const PING: Ping = Ping {
+    interval: Duration::from_secs(20),
+    timeout: Duration::from_secs(10),
+};
+
+/// The signs of life asked of an HTTP/2 connection.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Ping {
+    /// How often.
+    pub(super) interval: Duration,
+    /// How long the answer may take.
+    pub(super) timeout: Duration,
+}
+
 /// The kernel's own probes, for HTTP/1.1 and for a peer that vanished: 20 s + 3 x 5 s.
 const TCP_IDLE: Duration = Duration::from_secs(20);
 const TCP_PROBE: Duration = Duration::from_secs(5);
@@ -65,6 +77,8 @@ pub(super) struct Dialer {
     pub(super) prior_knowledge: bool,
     /// Flow control.
     pub(super) windows: Windows,
+    /// Signs of life.
+    pub(super) ping: Ping,
 }
 
 /// A new connection.
@@ -163,8 +177,8 @@ impl Dialer {
             .max_frame_size(16_384)
             // Nothing is sent before the server has said how many streams it allows.
             .initial_max_send_streams(0)
-            .keep_alive_interval(PING_INTERVAL)
-            .keep_alive_timeout(PING_TIMEOUT)
+            .keep_alive_interval(self.ping.interval)
+            .keep_alive_timeout(self.ping.timeout)
             .keep_alive_while_idle(true)
             .handshake(io)
             .await

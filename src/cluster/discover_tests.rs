@@ -1,1 +1,377 @@
-//! Tests.
+//! Discovery against a scripted API server on a paused clock.
+
+use std::collections::VecDeque;
+use std::convert::Infallible;
+
+use bytes::Bytes;
+use futures::StreamExt;
+use http::{Request, Response};
+use http_body::Frame;
+use http_body_util::StreamBody;
+use http_body_util::combinators::BoxBody;
+use kube::client::Body;
+use serde_json::{Value, json};
+use tokio::task::JoinSet;
+use tokio::time::{Instant, timeout};
+
+use super::*;
+use crate::metrics::Metrics;
+
+/// What the server does with one watch.
+enum Watch {
+    /// Sends these events, then ends.
+    Events(Vec<Value>),
+    /// Sends these events, then stays silent.
+    Silent(Vec<Value>),
+    /// Sends a bookmark a minute.
+    Bookmarks,
+    /// Refuses with this status.
+    Refuse(u16),
+}
+
+/// What the server has, and what it was asked.
+#[derive(Default)]
+struct Script {
+    pods: Vec<Value>,
+    /// Pods on one page.
+    page: usize,
+    list_code: u16,
+    watches: VecDeque<Watch>,
+    /// After the scripted watches.
+    refuse_watches: bool,
+    asked: Vec<(Duration, String)>,
+}
+
+struct Lab {
+    script: Arc<Mutex<Script>>,
+    seen: watch::Receiver<Arc<PodSet>>,
+    metrics: Metrics,
+    stop: CancellationToken,
+    tasks: JoinSet<()>,
+}
+
+type Answer = BoxBody<Bytes, Infallible>;
+
+fn text(value: &Value) -> Answer {
+    use http_body_util::BodyExt;
+    let bytes = Bytes::from(value.to_string());
+    http_body_util::Full::new(bytes).boxed()
+}
+
+fn events(list: Vec<Value>, after: &Watch) -> Answer {
+    use http_body_util::BodyExt;
+    let line = |event: Value| Ok(Frame::data(Bytes::from(format!("{event}\n"))));
+    let now = futures::stream::iter(list).map(line);
+    match after {
+        Watch::Silent(_) => BodyExt::boxed(StreamBody::new(now.chain(futures::stream::pending()))),
+        Watch::Bookmarks => {
+            let beat = futures::stream::unfold(2, |n| async move {
+                tokio::time::sleep(Duration::from_mins(1)).await;
+                Some((n, n + 1))
+            });
+            let mark = move |n: u32| {
+                line(
+                    json!({"type": "BOOKMARK", "object": {"apiVersion": "v1", "kind": "Pod", "metadata": {"resourceVersion": n.to_string()}}}),
+                )
+            };
+            BodyExt::boxed(StreamBody::new(beat.map(mark)))
+        }
+        _ => BodyExt::boxed(StreamBody::new(now)),
+    }
+}
+
+fn answer(script: &Mutex<Script>, start: Instant, request: &Request<Body>) -> Response<Answer> {
+    let mut script = script.lock().unwrap();
+    let uri = request.uri().to_string();
+    script.asked.push((start.elapsed(), uri.clone()));
+    let refuse = |code: u16| {
+        let status = json!({"kind": "Status", "status": "Failure", "message": "no", "reason": "", "code": code});
+        Response::builder().status(code).body(text(&status)).unwrap()
+    };
+    if uri.contains("watch=true") {
+        return match script.watches.pop_front() {
+            Some(Watch::Refuse(code)) => refuse(code),
+            Some(Watch::Events(list)) => Response::new(events(list, &Watch::Events(vec![]))),
+            Some(Watch::Silent(list)) => Response::new(events(list, &Watch::Silent(vec![]))),
+            Some(Watch::Bookmarks) => Response::new(events(vec![], &Watch::Bookmarks)),
+            None if script.refuse_watches => refuse(403),
+            None => Response::new(events(vec![], &Watch::Silent(vec![]))),
+        };
+    }
+    if script.list_code != 0 {
+        return refuse(script.list_code);
+    }
+    let namespace = uri.split("/namespaces/").nth(1).and_then(|rest| rest.split('/').next());
+    let here = |pod: &&Value| namespace.is_none_or(|name| pod["metadata"]["namespace"] == name);
+    let from: usize = uri
+        .split("continue=")
+        .nth(1)
+        .map_or(0, |rest| rest.split('&').next().unwrap().parse().unwrap());
+    let all: Vec<&Value> = script.pods.iter().filter(here).collect();
+    let page = if script.page == 0 { all.len() } else { script.page };
+    let items: Vec<&&Value> = all.iter().skip(from).take(page).collect();
+    let next = (from + page < all.len()).then(|| (from + page).to_string());
+    Response::new(text(
+        &json!({"apiVersion": "v1", "kind": "PodList", "metadata": {"resourceVersion": "1", "continue": next}, "items": items}),
+    ))
+}
+
+fn lab(script: Script, scope: Scope) -> Lab {
+    let script = Arc::new(Mutex::new(script));
+    let (metrics, stop, start) = (Metrics::default(), CancellationToken::new(), Instant::now());
+    let served = Arc::clone(&script);
+    let service = tower::service_fn(move |request: Request<Body>| {
+        let response = answer(&served, start, &request);
+        async move { Ok::<_, Infallible>(response) }
+    });
+    let cluster = Cluster::over(service, metrics.clone());
+    let (out, seen) = watch::channel(Arc::default());
+    let (mut tasks, ended) = (JoinSet::new(), stop.clone());
+    tasks.spawn(async move { cluster.discover(&scope, out, ended).await.unwrap() });
+    Lab {
+        script,
+        seen,
+        metrics,
+        stop,
+        tasks,
+    }
+}
+
+impl Lab {
+    async fn until(&mut self, what: impl Fn(&PodSet) -> bool) -> Arc<PodSet> {
+        let set = timeout(Duration::from_hours(1), self.seen.wait_for(|set| what(set))).await;
+        Arc::clone(&set.expect("the set changes within an hour").unwrap())
+    }
+
+    /// When it was asked for lists or watches.
+    fn times(&self, watches: bool) -> Vec<f64> {
+        let script = self.script.lock().unwrap();
+        let asked = script
+            .asked
+            .iter()
+            .filter(|(_, uri)| uri.contains("watch=true") == watches);
+        asked.map(|(at, _)| at.as_secs_f64()).collect()
+    }
+}
+
+fn pod(name: &str, phase: &str) -> Value {
+    json!({
+        "apiVersion": "v1", "kind": "Pod",
+        "metadata": {"name": name, "namespace": "shop", "uid": name, "resourceVersion": "2"},
+        "spec": {"containers": [{"name": "app"}]}, "status": {"phase": phase}
+    })
+}
+
+fn event(kind: &str, pod: impl Into<Value>) -> Value {
+    json!({"type": kind, "object": pod.into()})
+}
+
+fn gone() -> Value {
+    event(
+        "ERROR",
+        json!({"kind": "Status", "status": "Failure", "message": "too old", "reason": "Expired", "code": 410}),
+    )
+}
+
+#[tokio::test(start_paused = true)]
+async fn pods_are_listed_by_pages_and_then_watched() {
+    let watches = VecDeque::from([Watch::Silent(vec![
+        event("ADDED", pod("c", "Pending")),
+        event("MODIFIED", pod("a", "Running")),
+        event("DELETED", pod("b", "Running")),
+    ])]);
+    let pods = ["a", "b", "d", "e", "f"].map(|name| pod(name, "Pending")).to_vec();
+    let mut lab = lab(
+        Script {
+            pods,
+            page: 2,
+            watches,
+            ..Script::default()
+        },
+        Scope::default(),
+    );
+    let set = lab.until(|set| set.pods.contains_key(&"c".into())).await;
+    assert!(set.complete);
+    let names: Vec<_> = set.pods.keys().map(PodUid::as_str).collect();
+    assert_eq!(names, ["a", "c", "d", "e", "f"]);
+    assert_eq!(set.pods[&"a".into()].phase, crate::domain::Phase::Running);
+    assert_eq!(lab.times(false).len(), 3);
+    assert_eq!(lab.metrics.pods_known.get(), 5);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_version_that_is_too_old_leads_to_a_list_at_once_but_not_to_a_storm() {
+    let mut watches = VecDeque::from([Watch::Events(vec![event("ADDED", pod("a", "Running")), gone()])]);
+    watches.extend((0..20).map(|n| {
+        if n % 2 == 0 {
+            Watch::Events(vec![gone()])
+        } else {
+            Watch::Refuse(410)
+        }
+    }));
+    let lab = lab(
+        Script {
+            watches,
+            ..Script::default()
+        },
+        Scope::default(),
+    );
+    tokio::time::sleep(Duration::from_mins(1)).await;
+    let lists = lab.times(false);
+    assert!(lists[1] < 0.1, "{lists:?}");
+    assert!((6..20).contains(&lists.len()), "{lists:?}");
+}
+
+#[tokio::test(start_paused = true)]
+async fn where_only_listing_works_pods_are_polled() {
+    let script = Script {
+        refuse_watches: true,
+        ..Script::default()
+    };
+    let mut lab = lab(script, Scope::default());
+    lab.until(|set| set.complete).await;
+    tokio::time::sleep(Duration::from_mins(2)).await;
+    let lists = lab.times(false);
+    assert!(lists[1] - lists[0] <= 1.1, "the first wait is short: {lists:?}");
+    let longest = lists.windows(2).map(|pair| pair[1] - pair[0]).fold(0.0, f64::max);
+    assert!((4.0..=10.1).contains(&longest), "{lists:?}");
+    let asked = Instant::now();
+    lab.script.lock().unwrap().pods.push(pod("new", "Running"));
+    lab.until(|set| set.pods.len() == 1).await;
+    assert!(asked.elapsed() <= Duration::from_millis(10_100));
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_watch_that_ends_or_breaks_goes_on_from_where_it_was() {
+    let end = vec![event("ADDED", pod("a", "Running"))];
+    let broken = vec![event("ADDED", pod("b", "Running")), json!("not an event")];
+    let last = vec![event("ADDED", pod("c", "Running"))];
+    let watches = VecDeque::from([Watch::Events(end), Watch::Events(broken), Watch::Silent(last)]);
+    let mut lab = lab(
+        Script {
+            watches,
+            ..Script::default()
+        },
+        Scope::default(),
+    );
+    lab.until(|set| set.pods.len() == 3).await;
+    assert_eq!(lab.times(false).len(), 1, "no second list");
+    let script = lab.script.lock().unwrap();
+    let versions: Vec<&str> = script
+        .asked
+        .iter()
+        .filter_map(|(_, uri)| uri.split("resourceVersion=").nth(1))
+        .collect();
+    assert_eq!(versions, ["1", "2", "2"]);
+}
+
+#[tokio::test(start_paused = true)]
+async fn bookmarks_keep_a_watch_alive_and_silence_ends_it() {
+    let watches = VecDeque::from([Watch::Bookmarks]);
+    let mut alive = lab(
+        Script {
+            watches,
+            ..Script::default()
+        },
+        Scope::default(),
+    );
+    alive.until(|set| set.complete).await;
+    tokio::time::sleep(Duration::from_mins(20)).await;
+    assert_eq!(alive.times(true).len(), 1);
+    let mut silent = lab(Script::default(), Scope::default());
+    silent.until(|set| set.complete).await;
+    tokio::time::sleep(Duration::from_secs(149)).await;
+    assert_eq!((silent.times(true).len(), silent.times(false).len()), (1, 1));
+    tokio::time::sleep(Duration::from_secs(3)).await;
+    assert_eq!((silent.times(true).len(), silent.times(false).len()), (2, 1));
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_burst_is_published_together_and_no_change_not_at_all() {
+    let burst = (0..1000)
+        .map(|n| event("ADDED", pod(&format!("p{n}"), "Running")))
+        .collect();
+    let mut lab = lab(
+        Script {
+            watches: VecDeque::from([Watch::Silent(burst)]),
+            ..Script::default()
+        },
+        Scope::default(),
+    );
+    let mut published = 0;
+    while lab.seen.borrow().pods.len() < 1000 {
+        lab.seen.changed().await.unwrap();
+        published += 1;
+    }
+    assert!(published <= 2, "published {published} times");
+    let (again, _) = (lab.seen.clone(), lab.seen.borrow_and_update());
+    tokio::time::sleep(Duration::from_mins(10)).await;
+    assert!(!again.has_changed().unwrap());
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_set_is_complete_only_when_every_namespace_has_been_listed() {
+    let namespaces = vec!["shop".to_owned(), "other".to_owned(), "shop".to_owned()];
+    let scope = Scope {
+        namespaces,
+        ..Scope::default()
+    };
+    let mut lab = lab(
+        Script {
+            list_code: 403,
+            ..Script::default()
+        },
+        scope,
+    );
+    tokio::time::sleep(Duration::from_mins(1)).await;
+    assert!(!lab.seen.borrow().complete);
+    {
+        let mut script = lab.script.lock().unwrap();
+        script.list_code = 0;
+        script.pods.push(pod("a", "Running"));
+    }
+    let set = lab.until(|set| set.complete).await;
+    assert_eq!(set.pods.len(), 1);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_failing_list_keeps_what_is_known() {
+    let script = Script {
+        refuse_watches: true,
+        pods: vec![pod("a", "Running")],
+        ..Script::default()
+    };
+    let mut lab = lab(script, Scope::default());
+    lab.until(|set| set.complete).await;
+    lab.script.lock().unwrap().list_code = 500;
+    tokio::time::sleep(Duration::from_mins(5)).await;
+    assert_eq!(lab.seen.borrow().pods.len(), 1);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_pod_that_opts_out_leaves_the_set() {
+    let mut out = pod("a", "Running");
+    out["metadata"]["annotations"] = json!({"podlog.io/collect": "false"});
+    let watches = VecDeque::from([Watch::Silent(vec![event("MODIFIED", out)])]);
+    let mut lab = lab(
+        Script {
+            pods: vec![pod("a", "Running")],
+            watches,
+            ..Script::default()
+        },
+        Scope::default(),
+    );
+    lab.until(|set| set.complete && set.pods.is_empty()).await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn discovery_ends_when_it_is_stopped() {
+    let mut lab = lab(Script::default(), Scope::default());
+    lab.until(|set| set.complete).await;
+    lab.stop.cancel();
+    timeout(Duration::from_secs(1), lab.tasks.join_next())
+        .await
+        .unwrap()
+        .unwrap()
+        .unwrap();
+}

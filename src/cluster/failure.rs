@@ -75,6 +75,9 @@ pub enum ApiError {
     /// The credentials were refused (401).
     #[error("{0}")]
     Unauthorized(String),
+    /// There is no such thing (404).
+    #[error("{0}")]
+    NotFound(String),
     /// The resource version asked for is too old (410): list again.
     #[error("the API server no longer has the changes since the last list")]
     Gone,
@@ -137,6 +140,7 @@ impl Asked<'_> {
                 "the API server refused the credentials (401 {said}); renew the token or certificate in the kubeconfig, or check the service account"
             )),
             403 => ApiError::Forbidden(self.forbidden(&said)),
+            404 => ApiError::NotFound(format!("the API server knows no such {}: {said}", self.resource)),
             410 => ApiError::Gone,
             429 => ApiError::Throttled {
                 after: after.unwrap_or(Duration::from_secs(1)),

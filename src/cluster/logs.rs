@@ -113,6 +113,7 @@ impl From<ApiError> for LogError {
             // Credentials are read anew, so the next try may be let in.
             ApiError::Unauthorized(text) | ApiError::Unavailable(text) => Self::Unavailable(text),
             ApiError::Rejected(text) => Self::Rejected(text),
+            ApiError::NotFound(_) => Self::NotFound,
             ApiError::Gone => Self::Rejected(error.to_string()),
         }
     }
@@ -210,7 +211,6 @@ impl Cluster {
 
 fn refused(asked: Asked<'_>, status: StatusCode, said: &str, after: Option<Duration>) -> LogError {
     match status {
-        StatusCode::NOT_FOUND => LogError::NotFound,
         // The same status for all three, so only the kubelet's words tell them apart.
         StatusCode::BAD_REQUEST if said.contains("is waiting to start") => LogError::Waiting,
         StatusCode::BAD_REQUEST if said.contains("previous terminated container") => LogError::NoPrevious,

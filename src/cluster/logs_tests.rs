@@ -1,1 +1,109 @@
-//! Tests.
+//! What is asked for on the wire, and what the answers mean.
+
+use std::convert::Infallible;
+
+use http::Response;
+use http_body_util::Full;
+
+use super::*;
+
+fn query() -> LogQuery {
+    LogQuery {
+        namespace: "shop".into(),
+        pod: "cart-0".into(),
+        container: "app".into(),
+        follow: false,
+        previous: false,
+        since: None,
+        tail_lines: None,
+    }
+}
+
+#[test]
+fn a_time_is_rounded_down_to_the_second() {
+    let at = |text: &str| {
+        let nanos = text.parse::<jiff::Timestamp>().unwrap().as_nanosecond();
+        let since = Some(Time(i64::try_from(nanos).unwrap()));
+        LogQuery { since, ..query() }.uri()
+    };
+    assert!(at("2026-11-20T10:00:00.7Z").ends_with("&sinceTime=2026-11-20T10%3A00%3A00Z"));
+    assert!(at("2026-11-20T10:00:00.999999999Z").ends_with("10%3A00%3A00Z"));
+    assert!(at("2026-11-20T10:00:01Z").ends_with("10%3A00%3A01Z"));
+}
+
+#[test]
+fn every_log_is_asked_for_with_timestamps() {
+    let plain = "/api/v1/namespaces/shop/pods/cart-0/log?timestamps=true&container=app";
+    assert_eq!(query().uri(), plain);
+    let all = LogQuery {
+        follow: true,
+        previous: true,
+        tail_lines: Some(7),
+        ..query()
+    };
+    assert_eq!(all.uri(), format!("{plain}&follow=true&previous=true&tailLines=7"));
+}
+
+async fn answer(code: u16, body: &'static str) -> (LogError, Metrics) {
+    let metrics = Metrics::default();
+    let service = tower::service_fn(move |_| async move {
+        let response = Response::builder().status(code).header("retry-after", "7");
+        Ok::<_, Infallible>(response.body(Full::new(Bytes::from(body))).unwrap())
+    });
+    let error = Cluster::over(service, metrics.clone())
+        .open_log(&query())
+        .await
+        .unwrap_err();
+    let counted = crate::metrics::Request { verb: "log", code };
+    assert_eq!(metrics.api_requests.get_or_create(&counted).get(), 1);
+    assert_eq!(metrics.streams_open.get(), 0);
+    (error, metrics)
+}
+
+#[tokio::test]
+async fn answers_are_told_apart_by_what_to_do_about_them() {
+    let waiting =
+        r#"{"kind":"Status","message":"container \"app\" in pod \"cart-0\" is waiting to start: ContainerCreating"}"#;
+    assert_eq!(answer(400, waiting).await.0, LogError::Waiting);
+    let none = r#"{"message":"previous terminated container \"app\" in pod \"cart-0\" not found"}"#;
+    assert_eq!(answer(400, none).await.0, LogError::NoPrevious);
+    assert_eq!(answer(204, "").await.0, LogError::NotScheduled);
+    assert_eq!(answer(404, "").await.0, LogError::NotFound);
+    let after = Duration::from_secs(7);
+    assert_eq!(answer(429, "").await.0, LogError::Throttled { after });
+    assert!(matches!(answer(401, "").await.0, LogError::Unavailable(_)));
+    assert!(matches!(answer(503, "no\nbody").await.0, LogError::Unavailable(text) if text.ends_with("503 no body")));
+    let unknown = r#"{"message":"container x is not valid for pod cart-0"}"#;
+    assert!(
+        matches!(answer(400, unknown).await.0, LogError::Rejected(text) if text.ends_with("not valid for pod cart-0"))
+    );
+    let (error, _) = answer(403, r#"{"message":"pods is forbidden: User \"u\" cannot get"}"#).await;
+    assert!(matches!(error, LogError::Forbidden(text) if text.starts_with("u may not get pods/log in namespace shop")));
+}
+
+#[tokio::test]
+async fn bytes_come_as_they_are_and_are_counted() {
+    let metrics = Metrics::default();
+    let service =
+        tower::service_fn(|_| async { Ok::<_, Infallible>(Response::new(Full::new(Bytes::from_static(b"\xffabc")))) });
+    let cluster = Cluster::over(service, metrics.clone());
+    let mut log = cluster.open_log(&query()).await.unwrap();
+    assert_eq!(metrics.streams_open.get(), 1);
+    assert_eq!(log.next().await.unwrap().as_deref(), Some(&b"\xffabc"[..]));
+    assert_eq!(log.next().await.unwrap(), None);
+    assert_eq!((metrics.bytes_read.get(), metrics.streams_open.get()), (4, 1));
+    drop(log);
+    assert_eq!(metrics.streams_open.get(), 0);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_server_that_does_not_answer_is_given_up() {
+    let service = tower::service_fn(|_| std::future::pending::<Result<Response<Full<Bytes>>, Infallible>>());
+    let cluster = Cluster::over(service, Metrics::default());
+    let start = tokio::time::Instant::now();
+    assert!(matches!(
+        cluster.open_log(&query()).await,
+        Err(LogError::Unavailable(_))
+    ));
+    assert_eq!(start.elapsed().as_secs(), 15);
+}

@@ -22,9 +22,14 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use http::{Request, Response};
+use k8s_openapi::api::authorization::v1::SelfSubjectAccessReview;
 use k8s_openapi::api::core::v1::Pod as ApiPod;
-use kube::Api;
+use k8s_openapi::apimachinery::pkg::version::Info as VersionInfo;
+use kube::Resource;
+use kube::api::GetParams;
 use kube::client::Body;
+use kube::core::Status;
+use serde::de::DeserializeOwned;
 use tokio::time::Instant;
 use tower::{BoxError, Service};
 
@@ -98,14 +103,6 @@ impl Cluster {
         self.0.clients.lock().unwrap_or_else(PoisonError::into_inner).clone()
     }
 
-    /// The pods of a namespace, or of all.
-    fn pods(&self, namespace: Option<&str>) -> Api<ApiPod> {
-        match namespace {
-            Some(namespace) => Api::namespaced(self.clients().api, namespace),
-            None => Api::all(self.clients().api),
-        }
-    }
-
     /// The version of the API server: tells whether it is there and lets us in.
     pub async fn version(&self) -> Result<String, ApiError> {
         let asked = Asked {
@@ -113,8 +110,9 @@ impl Cluster {
             resource: "version",
             namespace: None,
         };
-        let client = self.clients().api;
-        let info = self.ask(asked, GET_DEADLINE, client.apiserver_version()).await?;
+        let request = Request::get("/version").body(Vec::new());
+        let request = request.map_err(|error| ApiError::Rejected(error.to_string()))?;
+        let info: VersionInfo = self.ask(asked, GET_DEADLINE, self.fetch(request)).await?;
         Ok(info.git_version)
     }
 
@@ -125,9 +123,64 @@ impl Cluster {
             resource: "pods",
             namespace: Some(namespace),
         };
-        let pods = self.pods(Some(namespace));
-        let pod = self.ask(asked, GET_DEADLINE, pods.get_opt(name)).await?;
+        let request = kube::core::Request::new(ApiPod::url_path(&(), Some(namespace)));
+        let pod = self.get::<ApiPod>(asked, &request, name).await?;
         Ok(pod.and_then(|pod| prune::prune(pod, &mut Names::default())))
+    }
+
+    /// Whether these credentials may do this in a namespace, or in all: a verb and a resource as RBAC
+    /// names them, such as `get` and `pods/log`. Asking needs no right.
+    pub async fn may(&self, verb: &str, resource: &str, namespace: Option<&str>) -> Result<bool, ApiError> {
+        let asked = Asked {
+            verb: "create",
+            resource: "selfsubjectaccessreviews",
+            namespace: None,
+        };
+        let (resource, subresource) = resource.split_once('/').unwrap_or((resource, ""));
+        let attributes = serde_json::json!({
+            "verb": verb, "resource": resource, "subresource": subresource, "namespace": namespace.unwrap_or_default()
+        });
+        let review = serde_json::json!({
+            "apiVersion": "authorization.k8s.io/v1", "kind": "SelfSubjectAccessReview",
+            "spec": {"resourceAttributes": attributes}
+        });
+        let request = Request::post(SelfSubjectAccessReview::url_path(&(), None))
+            .header(http::header::CONTENT_TYPE, "application/json")
+            .body(review.to_string().into_bytes())
+            .map_err(|error| ApiError::Rejected(error.to_string()))?;
+        let answer: SelfSubjectAccessReview = self.ask(asked, GET_DEADLINE, self.fetch(request)).await?;
+        Ok(answer.status.is_some_and(|status| status.allowed))
+    }
+
+    /// One object; `None` when there is none.
+    async fn get<T: DeserializeOwned>(
+        &self,
+        asked: Asked<'_>,
+        request: &kube::core::Request,
+        name: &str,
+    ) -> Result<Option<T>, ApiError> {
+        let request = request.get(name, &GetParams::default());
+        let request = request.map_err(|error| ApiError::Rejected(error.to_string()))?;
+        match self.ask(asked, GET_DEADLINE, self.fetch(request)).await {
+            Ok(object) => Ok(Some(object)),
+            Err(ApiError::NotFound(_)) => Ok(None),
+            Err(error) => Err(error),
+        }
+    }
+
+    /// Sends a request and reads the object in the answer. By hand, because kube logs the whole
+    /// answer when it cannot read it, and a pod's environment may hold secrets; it also copies it.
+    async fn fetch<T: DeserializeOwned>(&self, request: Request<Vec<u8>>) -> Result<T, kube::Error> {
+        let client = self.clients().api;
+        let response = client.send(request.map(Body::from)).await?;
+        let code = response.status();
+        let bytes = response.into_body().collect_bytes().await?;
+        if code.is_success() {
+            return serde_json::from_slice(&bytes).map_err(kube::Error::SerdeError);
+        }
+        let status = serde_json::from_slice::<Status>(&bytes);
+        let status = status.unwrap_or_else(|_| Status::failure(&String::from_utf8_lossy(&bytes), ""));
+        Err(kube::Error::Api(Box::new(status.with_code(code.as_u16()))))
     }
 
     /// Sends one request under a deadline, counts it, and says what its failure means.
@@ -137,17 +190,14 @@ impl Cluster {
         deadline: Duration,
         request: impl Future<Output = Result<T, kube::Error>>,
     ) -> Result<T, ApiError> {
-        let answer = match tokio::time::timeout(deadline, request).await {
-            Ok(answer) => answer,
-            Err(_) => {
-                self.count(asked.verb, 0);
-                return Err(ApiError::Unavailable(format!(
-                    "the API server did not answer to {} {} within {} s",
-                    asked.verb,
-                    asked.resource,
-                    deadline.as_secs()
-                )));
-            }
+        let Ok(answer) = tokio::time::timeout(deadline, request).await else {
+            self.count(asked.verb, 0);
+            return Err(ApiError::Unavailable(format!(
+                "the API server did not answer to {} {} within {} s",
+                asked.verb,
+                asked.resource,
+                deadline.as_secs()
+            )));
         };
         let code = match &answer {
             Ok(_) => 200,

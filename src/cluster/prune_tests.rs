@@ -1,1 +1,160 @@
-//! Tests.
+//! Small pods in JSON and what is kept of them.
+
+use serde_json::{Value, json};
+
+use super::*;
+
+fn pod(mut value: Value) -> Pod {
+    let meta = json!({"uid": "u1", "namespace": "shop", "name": "cart-0", "labels": {"app": "cart"}});
+    for (key, default) in meta.as_object().unwrap() {
+        if value["metadata"].get(key).is_none() {
+            value["metadata"][key] = default.clone();
+        }
+    }
+    prune(serde_json::from_value(value).unwrap(), &mut Names::default()).unwrap()
+}
+
+fn one(status: Value) -> Container {
+    let mut status = status;
+    status["name"] = json!("app");
+    status["image"] = json!("i");
+    status["imageID"] = json!("i");
+    status["ready"] = json!(false);
+    let pod = pod(json!({
+        "metadata": {},
+        "spec": {"containers": [{"name": "app"}]},
+        "status": {"phase": "Running", "containerStatuses": [status]}
+    }));
+    pod.containers.into_iter().next().unwrap()
+}
+
+fn ended(id: &str) -> Value {
+    json!({"terminated": {"exitCode": 1, "containerID": format!("containerd://{id}"), "startedAt": "2026-11-20T10:00:00Z"}})
+}
+
+fn seen(id: &str, restart: u32, started: bool) -> Instance {
+    Instance {
+        id: id.into(),
+        restart,
+        started: started.then_some(Time(1_795_168_800_000_000_000)),
+    }
+}
+
+#[test]
+fn all_sorts_of_containers_are_kept_in_starting_order() {
+    let pod = pod(json!({
+        "metadata": {},
+        "spec": {
+            "nodeName": "n1",
+            "initContainers": [{"name": "setup"}, {"name": "proxy", "restartPolicy": "Always"}],
+            "containers": [{"name": "app"}],
+            "ephemeralContainers": [{"name": "debug"}]
+        },
+        "status": {"phase": "Pending"}
+    }));
+    let kinds: Vec<_> = pod.containers.iter().map(|c| (&*c.name, c.kind)).collect();
+    assert_eq!(
+        kinds,
+        [
+            ("setup", ContainerKind::Init),
+            ("proxy", ContainerKind::Sidecar),
+            ("app", ContainerKind::App),
+            ("debug", ContainerKind::Ephemeral)
+        ]
+    );
+    assert_eq!(
+        (pod.node.as_deref(), pod.phase, pod.gone),
+        (Some("n1"), Phase::Pending, false)
+    );
+    assert!(!pod.has_log());
+}
+
+#[test]
+fn a_running_container_has_its_count_and_the_one_before_has_one_less() {
+    let c = one(json!({
+        "restartCount": 2, "containerID": "containerd://c",
+        "state": {"running": {"startedAt": "2026-11-20T10:00:00Z"}}, "lastState": ended("b")
+    }));
+    assert_eq!(c.state, State::Running(seen("c", 2, true)));
+    assert_eq!(c.last, Some(seen("b", 1, true)));
+}
+
+#[test]
+fn an_ended_container_has_its_count_and_the_one_before_has_one_less() {
+    let c =
+        one(json!({"restartCount": 1, "containerID": "containerd://b", "state": ended("b"), "lastState": ended("a")}));
+    assert_eq!(
+        (c.state, c.last),
+        (State::Terminated(seen("b", 1, true)), Some(seen("a", 0, true)))
+    );
+}
+
+#[test]
+fn in_a_crash_loop_the_last_instance_has_the_count_itself() {
+    let waiting = json!({"waiting": {"reason": "CrashLoopBackOff"}});
+    let c = one(json!({"restartCount": 1, "containerID": "containerd://b", "state": waiting, "lastState": ended("b")}));
+    assert_eq!((c.state, c.last), (State::Waiting, Some(seen("b", 1, true))));
+}
+
+#[test]
+fn an_instance_lost_by_the_runtime_was_counted_already() {
+    let waiting = json!({"waiting": {"reason": "ContainerCreating"}});
+    let c = one(json!({"restartCount": 3, "state": waiting, "lastState": ended("c")}));
+    assert_eq!(c.last, Some(seen("c", 2, true)));
+}
+
+#[test]
+fn a_container_that_never_ran_has_no_instance() {
+    let c = one(json!({"restartCount": 0, "state": {"waiting": {"reason": "ContainerCreating"}}, "lastState": {}}));
+    assert_eq!((c.state, c.last), (State::Waiting, None));
+    let c = one(json!({"restartCount": 0, "state": {"terminated": {"exitCode": 137, "containerID": ""}}}));
+    assert_eq!((c.state, c.last), (State::Waiting, None));
+}
+
+#[test]
+fn a_failed_pod_has_ended_only_when_nothing_runs() {
+    let with = |phase: &str, state: Value| {
+        pod(json!({
+            "metadata": {}, "spec": {"containers": [{"name": "app"}]},
+            "status": {"phase": phase, "containerStatuses": [{
+                "name": "app", "image": "i", "imageID": "i", "ready": false, "restartCount": 0,
+                "containerID": "cri-o://a", "state": state
+            }]}
+        }))
+        .phase
+    };
+    assert_eq!(with("Failed", json!({"running": {}})), Phase::Running);
+    assert_eq!(with("Failed", ended("a")), Phase::Ended);
+    assert_eq!(with("Succeeded", ended("a")), Phase::Ended);
+    assert_eq!(with("Failed", json!({"waiting": {}})), Phase::Ended);
+    assert_eq!(with("Running", ended("a")), Phase::Running);
+    assert_eq!(with("Unknown", json!({"running": {}})), Phase::Running);
+}
+
+#[test]
+fn an_annotation_leaves_containers_out() {
+    let pod = pod(json!({
+        "metadata": {"annotations": {"podlog.io/containers": "app"}},
+        "spec": {"initContainers": [{"name": "setup"}], "containers": [{"name": "app"}, {"name": "proxy"}]}
+    }));
+    let names: Vec<_> = pod.containers.iter().map(|c| &*c.name).collect();
+    assert_eq!(names, ["app"]);
+}
+
+#[test]
+fn a_pod_without_identity_is_none() {
+    let nameless = json!({"metadata": {"name": "a", "namespace": "b"}});
+    assert!(prune(serde_json::from_value(nameless).unwrap(), &mut Names::default()).is_none());
+}
+
+#[test]
+fn names_are_shared_while_used_and_forgotten_after() {
+    let mut names = Names::default();
+    let (a, b) = (names.share("app"), names.share("app"));
+    assert!(Arc::ptr_eq(&a, &b));
+    names.sweep();
+    assert_eq!(names.0.len(), 1);
+    drop((a, b));
+    names.sweep();
+    assert!(names.0.is_empty());
+}

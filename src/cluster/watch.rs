@@ -8,15 +8,15 @@ use std::time::Duration;
 
 use futures::{Stream, StreamExt};
 use k8s_openapi::api::core::v1::{Namespace, Pod as ApiPod};
-use kube::Api;
-use kube::api::{ListParams, WatchEvent, WatchParams};
+use kube::Resource;
+use kube::api::{ListParams, ObjectList, WatchEvent, WatchParams};
 use tokio::time::Instant;
 
 use super::discover::Board;
 use super::failure::{ApiError, Asked};
 use super::prune::{Names, prune};
 use super::select::Scope;
-use super::{Cluster, GET_DEADLINE, HEADERS_DEADLINE, LIST_DEADLINE};
+use super::{Cluster, HEADERS_DEADLINE, LIST_DEADLINE};
 use crate::domain::Pod;
 use crate::domain::backoff::Backoff;
 
@@ -111,6 +111,10 @@ impl<'a> Watcher<'a> {
         }
     }
 
+    fn request(&self) -> kube::core::Request {
+        kube::core::Request::new(ApiPod::url_path(&(), self.namespace))
+    }
+
     fn asked(&self, verb: &'static str) -> Asked<'a> {
         Asked {
             verb,
@@ -129,11 +133,10 @@ impl<'a> Watcher<'a> {
         };
         let mut pods = Vec::new();
         let version = loop {
-            let api = self.cluster.pods(self.namespace);
-            let page = self
-                .cluster
-                .ask(self.asked("list"), LIST_DEADLINE, api.list(&params))
-                .await?;
+            let request = self.request().list(&params);
+            let request = request.map_err(|error| ApiError::Rejected(error.to_string()))?;
+            let fetching = self.cluster.fetch::<ObjectList<ApiPod>>(request);
+            let page = self.cluster.ask(self.asked("list"), LIST_DEADLINE, fetching).await?;
             pods.extend(page.items.into_iter().filter_map(|pod| self.wanted(pod)));
             match page.metadata.continue_.filter(|token| !token.is_empty()) {
                 Some(token) => params.continue_token = Some(token),
@@ -159,9 +162,9 @@ impl<'a> Watcher<'a> {
             resource: "namespaces",
             namespace: None,
         };
-        let api: Api<Namespace> = Api::all(self.cluster.clients().api);
+        let request = kube::core::Request::new(Namespace::url_path(&(), None));
         // Without the right to look there is nothing to say.
-        if let Ok(None) = self.cluster.ask(asked, GET_DEADLINE, api.get_opt(name)).await {
+        if let Ok(None) = self.cluster.get::<Namespace>(asked, &request, name).await {
             tracing::warn!(
                 namespace = name,
                 "there is no such namespace; its pods are collected once it is created"
@@ -182,9 +185,13 @@ impl<'a> Watcher<'a> {
     async fn watch(&mut self, mut version: String) -> (ApiError, bool) {
         let mut worked = false;
         loop {
-            let api = self.cluster.pods(self.namespace);
-            let params = self.params();
-            let opening = api.watch(&params, &version);
+            let request = self.request().watch(&self.params(), &version);
+            let request = match request {
+                Ok(request) => request,
+                Err(error) => return (ApiError::Rejected(error.to_string()), worked),
+            };
+            let client = self.cluster.clients().api;
+            let opening = client.request_events::<ApiPod>(request);
             let stream = match self.cluster.ask(self.asked("watch"), HEADERS_DEADLINE, opening).await {
                 Ok(stream) => stream,
                 Err(error) => return (error, worked),
