@@ -284,12 +284,13 @@ pub(super) async fn migrate(url: &Url, name: String) -> Result<(), LockError> {
     let options = session::options(url, &name)?;
     let (mut conn, _) = session::connect(&options, &name).await?;
     let work = async {
-        // One name per database; the lock goes with the connection.
-        let locked: Option<i64> = sqlx::query_scalar("SELECT GET_LOCK(CONCAT('podlog locks ', MD5(DATABASE())), ?)")
-            .bind(MIGRATION_WAIT)
-            .fetch_one(&mut conn)
-            .await
-            .map_err(|error| fault::explain(&name, &error))?;
+        // One name per database, within the 64 characters allowed; the lock goes with the connection. (MySQL 9 has no MD5.)
+        let locked: Option<i64> =
+            sqlx::query_scalar("SELECT GET_LOCK(CONCAT('podlog locks ', LEFT(SHA2(DATABASE(), 256), 40)), ?)")
+                .bind(MIGRATION_WAIT)
+                .fetch_one(&mut conn)
+                .await
+                .map_err(|error| fault::explain(&name, &error))?;
         if locked != Some(1) {
             return Err(LockError::Unavailable(format!(
                 "another process has been migrating {name} for {MIGRATION_WAIT} s: wait for it, or end it, and try again"
