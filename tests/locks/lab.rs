@@ -1,6 +1,5 @@
 //! A table of its own for each test, on each kind of store, and a way to let time pass for it.
 
-use std::future::Future;
 use std::panic::AssertUnwindSafe;
 use std::path::PathBuf;
 use std::str::FromStr;
@@ -39,6 +38,7 @@ enum Place {
     Sqlite(tempfile::TempDir),
     Server {
         admin: MySqlConnectOptions,
+        server: url::Url,
         database: String,
     },
 }
@@ -68,6 +68,14 @@ pub(crate) fn server(kind: Kind) -> Option<String> {
 
 /// Runs a test on a table of its own, and removes the table whatever the outcome.
 pub(crate) fn run(kind: Kind, name: &str, test: impl AsyncFnOnce(&Lab)) {
+    run_empty(kind, name, async |lab| {
+        locks::migrate(&lab.url).await.unwrap();
+        test(lab).await;
+    });
+}
+
+/// Runs a test on a database of its own without tables, and removes it whatever the outcome.
+pub(crate) fn run_empty(kind: Kind, name: &str, test: impl AsyncFnOnce(&Lab)) {
     let runtime = tokio::runtime::Builder::new_current_thread()
         .enable_all()
         .start_paused(kind == Kind::Memory)
@@ -75,11 +83,7 @@ pub(crate) fn run(kind: Kind, name: &str, test: impl AsyncFnOnce(&Lab)) {
         .unwrap();
     runtime.block_on(async {
         let Some(lab) = Lab::new(kind, name).await else { return };
-        let work = async {
-            locks::migrate(&lab.url).await.unwrap();
-            test(&lab).await;
-        };
-        let outcome = AssertUnwindSafe(work).catch_unwind().await;
+        let outcome = AssertUnwindSafe(test(&lab)).catch_unwind().await;
         lab.remove().await;
         if let Err(panic) = outcome {
             std::panic::resume_unwind(panic);
@@ -109,7 +113,15 @@ impl Lab {
                     .await
                     .unwrap();
                 url.set_path(&database);
-                (Place::Server { admin, database }, url.to_string())
+                let text = url.to_string();
+                (
+                    Place::Server {
+                        admin,
+                        server: url,
+                        database,
+                    },
+                    text,
+                )
             }
         };
         Some(Self {
@@ -119,7 +131,7 @@ impl Lab {
     }
 
     pub(crate) async fn remove(self) {
-        if let Place::Server { admin, database } = self.place {
+        if let Place::Server { admin, database, .. } = self.place {
             let mut conn = admin.connect().await.unwrap();
             conn.execute(AssertSqlSafe(format!("DROP DATABASE {database}")))
                 .await
@@ -134,12 +146,7 @@ impl Lab {
     }
 
     pub(crate) async fn holder_in(&self, cluster: &str, replica: &str) -> Arc<dyn LockStore> {
-        let holder = Holder {
-            replica: replica.into(),
-            cluster: cluster.into(),
-            ttl: TTL,
-            grace: GRACE,
-        };
+        let holder = holder(cluster, replica);
         match &self.place {
             Place::Memory(table) => Arc::new(table.holder(holder)),
             _ => locks::open(&self.url, holder).await.unwrap(),
@@ -179,7 +186,15 @@ impl Lab {
     /// A connection of somebody else to the database of a server.
     pub(crate) async fn sql(&self) -> MySqlConnection {
         match &self.place {
-            Place::Server { admin, database } => admin.clone().database(database).connect().await.unwrap(),
+            Place::Server { admin, database, .. } => admin.clone().database(database).connect().await.unwrap(),
+            _ => panic!("not a server"),
+        }
+    }
+
+    /// The URL as it is in the environment, with its password, but for the database.
+    pub(crate) fn server(&self) -> url::Url {
+        match &self.place {
+            Place::Server { server, .. } => server.clone(),
             _ => panic!("not a server"),
         }
     }
@@ -193,15 +208,13 @@ impl Lab {
     }
 }
 
-/// Waits until `condition` answers something, for ten seconds.
-pub(crate) async fn eventually<T, F: Future<Output = Option<T>>>(what: &str, mut condition: impl FnMut() -> F) -> T {
-    for _ in 0..500 {
-        if let Some(found) = condition().await {
-            return found;
-        }
-        tokio::time::sleep(Duration::from_millis(20)).await;
+pub(crate) fn holder(cluster: &str, replica: &str) -> Holder {
+    Holder {
+        replica: replica.into(),
+        cluster: cluster.into(),
+        ttl: TTL,
+        grace: GRACE,
     }
-    panic!("not within ten seconds: {what}");
 }
 
 pub(crate) fn pod(uid: impl ToString) -> LockKey {

@@ -62,3 +62,44 @@ clauses! {
     on_mysql = crate::lab::Kind::MySql;
     on_mariadb = crate::lab::Kind::MariaDb;
 }
+
+macro_rules! servers {
+    ($($run:ident $clause:ident),* $(,)?) => {
+        mod mysql_besides {
+            $(#[test] fn $clause() { crate::lab::$run(crate::lab::Kind::MySql, stringify!($clause), crate::mysql::$clause); })*
+        }
+        mod mariadb_besides {
+            $(#[test] fn $clause() { crate::lab::$run(crate::lab::Kind::MariaDb, stringify!($clause), crate::mysql::$clause); })*
+        }
+    };
+}
+
+servers! {
+    run a_row_locked_by_an_open_transaction_costs_that_row_only,
+    run a_deadlock_with_an_unsorted_client_is_survived,
+    run a_connection_killed_in_mid_call_is_replaced,
+    run a_statement_that_is_not_answered_fails_in_time_and_the_next_one_works,
+    run a_call_given_up_half_way_does_not_hold_up_the_next,
+    run a_statement_locks_no_row_it_does_not_name,
+    run what_is_wrong_with_the_settings_is_named,
+    run tables_of_another_version_are_refused,
+    run_empty any_number_of_replicas_migrate_at_once,
+}
+
+mod sqlite_besides {
+    use crate::lab::{Kind, run_empty};
+
+    macro_rules! files {
+        ($($clause:ident),* $(,)?) => {
+            $(#[test] fn $clause() { run_empty(Kind::Sqlite, stringify!($clause), crate::sqlite::$clause); })*
+        };
+    }
+
+    files! {
+        a_file_that_cannot_be_used_is_explained,
+        a_file_that_may_not_be_written_is_explained,
+        any_number_of_replicas_migrate_at_once,
+        a_writer_that_hangs_costs_time_and_not_the_claim,
+        tables_of_another_version_are_refused,
+    }
+}

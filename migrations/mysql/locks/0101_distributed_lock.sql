@@ -30,5 +30,5 @@ CREATE TABLE distributed_lock (
   -- For people: when the present claim began, and when the row was last written, UTC.
   acquired_at DATETIME(6)      NULL,
   updated_at  DATETIME(6)      NULL,
-  PRIMARY KEY (cluster, id)
+  PRIMARY KEY (id, cluster)
 ) ENGINE = InnoDB DEFAULT CHARACTER SET binary

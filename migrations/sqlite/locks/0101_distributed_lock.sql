@@ -24,7 +24,7 @@ CREATE TABLE distributed_lock (
   -- For people: when the present claim began, and when the row was last written.
   acquired_at INTEGER NULL,
   updated_at  INTEGER NULL,
-  PRIMARY KEY (cluster, id)
+  PRIMARY KEY (id, cluster)
 ) STRICT, WITHOUT ROWID;
 
 -- The largest fence ever given out, in one row, so that a fence does not repeat after its row was deleted.

@@ -24,16 +24,26 @@ pub(super) struct Me {
     pub(super) ttl: i64,
     /// Microseconds.
     pub(super) grace: i64,
+    /// The two statements that differ: which rows are unlocked, and all rows.
+    pub(super) unlocked: &'static str,
+    pub(super) table: &'static str,
 }
 
 impl Me {
-    pub(super) fn new(holder: &Holder) -> Self {
+    pub(super) fn new(holder: &Holder, is_mariadb: bool) -> Self {
+        let (unlocked, table) = if is_mariadb {
+            (sql::UNLOCKED_MARIADB, sql::TABLE_MARIADB)
+        } else {
+            (sql::UNLOCKED_MYSQL, sql::TABLE_MYSQL)
+        };
         let micros = |time: std::time::Duration| i64::try_from(time.as_micros()).unwrap_or(i64::MAX);
         Self {
             replica: holder.replica.as_str().into(),
             cluster: holder.cluster.as_bytes().into(),
             ttl: micros(holder.ttl),
             grace: micros(holder.grace),
+            unlocked,
+            table,
         }
     }
 }
@@ -54,7 +64,7 @@ fn keys<'a>(keys: impl IntoIterator<Item = &'a str>) -> String {
 
 /// The keys among these whose rows nobody else's transaction locks, now locked by this one.
 async fn lock_free(conn: &mut MySqlConnection, me: &Me, rows: &str) -> Result<HashSet<String>, sqlx::Error> {
-    let found = sqlx::query(sql::UNLOCKED)
+    let found = sqlx::query(me.unlocked)
         .bind(rows)
         .bind(&me.cluster)
         .fetch_all(conn)

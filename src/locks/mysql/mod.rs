@@ -37,7 +37,6 @@ const MIGRATION: Duration = Duration::from_mins(2);
 pub(super) struct MySqlLocks {
     session: Session,
     me: Me,
-    table: &'static str,
     /// Orders the renewals of this process, whichever store sends them.
     clock: Clock,
 }
@@ -52,12 +51,7 @@ impl MySqlLocks {
         session.run(&Rights).await?;
         Ok(Self {
             session,
-            me: Me::new(&holder),
-            table: if settings.is_mariadb() {
-                sql::TABLE_MARIADB
-            } else {
-                sql::TABLE_MYSQL
-            },
+            me: Me::new(&holder, settings.is_mariadb()),
             clock: Clock::boottime(),
         })
     }
@@ -210,7 +204,7 @@ impl LockStore for MySqlLocks {
 
     async fn table(&self) -> Result<LockTable, LockError> {
         let read = Read {
-            text: self.table,
+            text: self.me.table,
             cluster: &self.me.cluster,
         };
         let rows = self.session.run(&read).await?;

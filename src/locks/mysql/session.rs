@@ -179,7 +179,14 @@ pub(super) async fn connect(
 
 /// Tells an unknown host, which somebody must correct, from a server that is down.
 async fn unreachable(options: &MySqlConnectOptions, name: &str, error: &sqlx::Error) -> LockError {
+    let tls = |cause: &dyn std::fmt::Display| {
+        LockError::Refused(format!(
+            "the lock store {name} did not agree on TLS: {cause}: check ssl-mode and ssl-ca in the URL"
+        ))
+    };
     match error {
+        // The handshake's own error comes wrapped.
+        sqlx::Error::Io(cause) if cause.get_ref().is_some_and(|inner| inner.is::<rustls::Error>()) => tls(cause),
         sqlx::Error::Io(cause) if options.get_socket().is_none() => {
             let host = options.get_host();
             match tokio::net::lookup_host((host, options.get_port())).await {
@@ -192,9 +199,7 @@ async fn unreachable(options: &MySqlConnectOptions, name: &str, error: &sqlx::Er
                 )),
             }
         }
-        sqlx::Error::Tls(cause) => LockError::Refused(format!(
-            "the lock store {name} did not agree on TLS: {cause}: check ssl-mode and ssl-ca in the URL"
-        )),
+        sqlx::Error::Tls(cause) => tls(cause),
         other => fault::explain(name, other),
     }
 }

@@ -1,8 +1,9 @@
 //! The SQL of MySQL and `MariaDB`: one text per purpose, whatever the size of the batch.
 //!
 //! A batch comes as one JSON array that is joined to the table by primary key. `STRAIGHT_JOIN` fixes
-//! the order: the array first, then one row lookup per element, so a statement touches and locks
-//! exactly the rows it names, in their order. (`IN` lists make the server scan the whole table when
+//! the order and `FORCE INDEX` the way: the array first, then one row lookup per element, so a
+//! statement touches and locks exactly the rows it names, in their order. (Left alone, the server
+//! scans a table of few rows, and waits for rows that somebody else has locked.) (`IN` lists make the server scan the whole table when
 //! they name a third of it, and each length would be another text to prepare.) Keys are cast to
 //! bytes before they are compared, so no collation has a say.
 //!
@@ -36,7 +37,7 @@ macro_rules! join {
     ($($column:literal),*) => {
         concat!(
             named!($($column),*),
-            " STRAIGHT_JOIN distributed_lock l ON l.cluster = ? AND l.id = CAST(j.id AS BINARY)"
+            " STRAIGHT_JOIN distributed_lock l FORCE INDEX (PRIMARY) ON l.cluster = ? AND l.id = CAST(j.id AS BINARY)"
         )
     };
 }
@@ -66,9 +67,11 @@ pub(super) const TAKE: &str = concat!(
      OR l.expires_at <= UTC_TIMESTAMP(6) - INTERVAL ? MICROSECOND)"
 );
 
-/// Of the rows that could be taken, those that nobody's transaction locks; locks them.
-/// Parameters: array, cluster.
-pub(super) const UNLOCKED: &str = concat!("SELECT l.id FROM ", join!(), " FOR UPDATE SKIP LOCKED");
+/// Of these rows, those that nobody's transaction locks; locks them. Parameters: array, cluster.
+/// `MariaDB` does not know `OF`; MySQL, in a prepared statement, cannot do without.
+pub(super) const UNLOCKED_MYSQL: &str = concat!("SELECT l.id FROM ", join!(), " FOR UPDATE OF l SKIP LOCKED");
+/// The same for `MariaDB`.
+pub(super) const UNLOCKED_MARIADB: &str = concat!("SELECT l.id FROM ", join!(), " FOR UPDATE SKIP LOCKED");
 
 /// Inserts rows, each unless it is there by now. Not `IGNORE`, which would turn values that do not
 /// fit into warnings. Parameters: cluster, replica, ttl, array.

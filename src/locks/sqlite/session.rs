@@ -35,7 +35,11 @@ pub(super) struct Session {
 impl Session {
     /// Opens the file; makes it when `create`.
     pub(super) async fn open(path: &Path, create: bool) -> Result<Self, LockError> {
-        let conn = connect(path, create).await?;
+        let mut conn = connect(path, create).await?;
+        // Shows at once whether the file can be written.
+        conn.execute("BEGIN IMMEDIATE; ROLLBACK")
+            .await
+            .map_err(|error| explain(path, &error))?;
         Ok(Self {
             path: path.into(),
             slot: Mutex::new(Some(conn)),
@@ -61,7 +65,13 @@ impl Session {
                     *slot = Some(conn);
                     Ok(answer)
                 }
-                Err(error) => Err(explain(&self.path, &error)),
+                Err(error) => {
+                    // Busy is no fault of the connection; after anything else a new one is surer.
+                    if kind(&error) == Some(BUSY_KIND) {
+                        *slot = Some(conn);
+                    }
+                    Err(explain(&self.path, &error))
+                }
             }
         };
         timeout(limit, work).await.unwrap_or_else(|_| {
@@ -89,12 +99,7 @@ async fn connect(path: &Path, create: bool) -> Result<SqliteConnection, LockErro
         .journal_mode(SqliteJournalMode::Wal)
         .synchronous(SqliteSynchronous::Full)
         .disable_statement_logging();
-    let mut conn = options.connect().await.map_err(|error| explain(path, &error))?;
-    // Shows at once whether the file can be written.
-    conn.execute("BEGIN IMMEDIATE; ROLLBACK")
-        .await
-        .map_err(|error| explain(path, &error))?;
-    Ok(conn)
+    options.connect().await.map_err(|error| explain(path, &error))
 }
 
 /// Refuses what `SQLite` would only call "unable to open database file".
@@ -119,17 +124,23 @@ fn check_place(path: &Path, create: bool) -> Result<(), LockError> {
     Ok(())
 }
 
+/// `SQLITE_BUSY`.
+const BUSY_KIND: u32 = 5;
+
+/// The kind of a database error: the low byte of its code; the rest says which of its kind.
+fn kind(error: &sqlx::Error) -> Option<u32> {
+    Some(error.as_database_error()?.code()?.parse::<u32>().ok()? & 0xff)
+}
+
 /// Explains an error in one line.
 pub(super) fn explain(path: &Path, error: &sqlx::Error) -> LockError {
     let name = format!("the lock file {}", path.display());
     let Some(database) = error.as_database_error() else {
         return LockError::Unavailable(format!("{name} failed: {error}: see the cause"));
     };
-    let code = database.code().and_then(|code| code.parse::<u32>().ok()).unwrap_or(1);
     let message = database.message();
-    // The low byte is the kind of error; the rest says which of its kind.
-    match code & 0xff {
-        5 | 6 => LockError::Unavailable(format!(
+    match kind(error).unwrap_or(1) {
+        BUSY_KIND | 6 => LockError::Unavailable(format!(
             "{name} is busy: another process has been writing for {} s: end it if it hangs",
             BUSY.as_secs()
         )),

@@ -33,7 +33,7 @@ pub(super) const TAKE: &str = "\
     INSERT INTO distributed_lock (cluster, id, owner, fence, expires_at, namespace, pod, node, acquired_at, updated_at) \
     SELECT ?2, j.value ->> 'k', ?3, ?4, ?5 + ?6, j.value ->> 'ns', j.value ->> 'p', j.value ->> 'n', ?5, ?5 \
     FROM json_each(?1) j WHERE true \
-    ON CONFLICT (cluster, id) DO UPDATE SET owner = excluded.owner, fence = excluded.fence, \
+    ON CONFLICT (id, cluster) DO UPDATE SET owner = excluded.owner, fence = excluded.fence, \
     expires_at = excluded.expires_at, wanted_by = NULL, namespace = excluded.namespace, pod = excluded.pod, \
     node = excluded.node, acquired_at = ?5, updated_at = ?5 \
     RETURNING id, checkpoint";
