@@ -9,6 +9,18 @@ use std::time::Duration;
 
 use async_trait::async_trait;
 
+mod batch;
+pub mod memory;
+mod mysql;
+mod open;
+mod schema;
+mod sqlite;
+mod url;
+
+pub use memory::{MemoryLocks, MemoryTable};
+pub use open::{migrate, open};
+pub use url::{BadLockUrl, LockUrl};
+
 use crate::domain::{Claim, Fence, LockKey, LockTable, Release, Renewal, ReplicaId, Verdict, Want};
 
 /// On whose behalf a store acts, and the times it writes.
@@ -64,6 +76,10 @@ pub trait LockStore: Send + Sync + fmt::Debug {
 /// How long one statement may take before it counts as failed: several fit between two renewals
 /// and the deadline of a claim (20 s ttl - 5 s margin - 5 s renewal interval = 10 s).
 pub const STATEMENT_DEADLINE: Duration = Duration::from_secs(3);
+
+/// How long a replica's row must have been expired before it may be forgotten: long enough that no
+/// peer still needs to see who died.
+const DEAD: Duration = Duration::from_mins(1);
 
 /// Why a store could not answer. Variants are named by what the caller does about it.
 #[derive(Debug, thiserror::Error)]

@@ -1,0 +1,212 @@
+//! Batches: what one statement is given, sorted, cut and packed.
+//!
+//! Rows are sorted by the bytes of their keys, because statements that lock rows in one order cannot
+//! deadlock each other. Nothing here talks to a store.
+
+use serde::Serialize;
+
+use super::LockError;
+use crate::domain::LockKey;
+
+/// Rows per statement: enough to make the round trip cheap, few enough that a statement stays far
+/// below its deadline and holds its row locks briefly.
+pub(super) const ROWS: usize = 500;
+
+/// The largest checkpoint, in bytes. A container's mark takes about 150 bytes, so thirty containers
+/// need 5 KiB; this leaves room for a hundred times as many.
+pub(super) const CHECKPOINT: usize = 1 << 20;
+
+/// Bytes of checkpoints per statement: a quarter of the smallest default packet limit (16 MiB, `MariaDB`).
+const BYTES: usize = 4 << 20;
+
+/// The longest key, owner or cluster name, in bytes: the width of the columns.
+pub(super) const NAME: usize = 255;
+
+/// An item with its key as the store has it.
+pub(super) type Keyed<'a, T> = (String, &'a T);
+
+/// The items with their keys, sorted by the bytes of the keys.
+pub(super) fn sorted<T>(items: &[T], key: impl Fn(&T) -> &LockKey) -> Result<Vec<Keyed<'_, T>>, LockError> {
+    let mut sorted = Vec::with_capacity(items.len());
+    for item in items {
+        let text = key(item).to_string();
+        check_name("lock key", &text)?;
+        sorted.push((text, item));
+    }
+    sorted.sort_by(|a, b| a.0.cmp(&b.0));
+    Ok(sorted)
+}
+
+/// Cuts sorted items into batches of at most [`ROWS`] rows and about [`BYTES`] bytes.
+pub(super) fn cut<'a, 'b, T>(items: &'b [Keyed<'a, T>], bytes: impl Fn(&T) -> usize) -> Vec<&'b [Keyed<'a, T>]> {
+    let (mut batches, mut from, mut sum) = (Vec::new(), 0, 0);
+    for (index, (_, item)) in items.iter().enumerate() {
+        let size = bytes(item);
+        if index - from == ROWS || (index > from && sum + size > BYTES) {
+            batches.push(&items[from..index]);
+            (from, sum) = (index, 0);
+        }
+        sum += size;
+    }
+    if from < items.len() {
+        batches.push(&items[from..]);
+    }
+    batches
+}
+
+/// Refuses names that do not fit their column.
+pub(super) fn check_name(what: &str, text: &str) -> Result<(), LockError> {
+    if text.is_empty() || text.len() > NAME {
+        return Err(LockError::Refused(format!(
+            "the {what} {text:?} has {} bytes, which is not between 1 and {NAME}: choose another name",
+            text.len()
+        )));
+    }
+    Ok(())
+}
+
+/// Refuses checkpoints that are too large to store.
+pub(super) fn check_checkpoint(key: &LockKey, checkpoint: Option<&[u8]>) -> Result<(), LockError> {
+    match checkpoint {
+        Some(bytes) if bytes.len() > CHECKPOINT => Err(LockError::Refused(format!(
+            "the checkpoint of {key} has {} bytes, more than the {CHECKPOINT} that fit: the pod has too many containers to be collected",
+            bytes.len()
+        ))),
+        _ => Ok(()),
+    }
+}
+
+/// One row of a packed batch. Short names: they travel with every row.
+#[derive(Serialize, Default)]
+pub(super) struct Row<'a> {
+    /// The key.
+    pub(super) k: &'a str,
+    /// The fence that the row must have.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(super) f: Option<u64>,
+    /// Where its checkpoint begins in [`Packed::blob`], counted from 1 as SQL does.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(super) a: Option<usize>,
+    /// The length of its checkpoint; absent when it stays as it is.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(super) l: Option<usize>,
+    /// Namespace, pod and node.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(super) ns: Option<&'a str>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(super) p: Option<&'a str>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(super) n: Option<&'a str>,
+    /// The replica that the row is handed to.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(super) o: Option<&'a str>,
+    /// Its new state.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(super) s: Option<u8>,
+}
+
+impl<'a> Row<'a> {
+    /// A row named by its key alone.
+    pub(super) fn key(key: &'a str) -> Self {
+        Self {
+            k: key,
+            ..Self::default()
+        }
+    }
+}
+
+/// A batch as two parameters, whatever its size, so that each statement has one text: a JSON array
+/// of rows, and all checkpoints end to end, because bytes in JSON would have to be encoded.
+#[derive(Default)]
+pub(super) struct Packed {
+    /// The rows as a JSON array.
+    pub(super) rows: String,
+    /// The checkpoints, end to end.
+    pub(super) blob: Vec<u8>,
+}
+
+/// Packs rows and their checkpoints.
+pub(super) fn pack<'a>(rows: impl IntoIterator<Item = (Row<'a>, Option<&'a [u8]>)>) -> Packed {
+    let (mut packed, mut all) = (Packed::default(), Vec::new());
+    for (mut row, checkpoint) in rows {
+        if let Some(bytes) = checkpoint {
+            row.a = Some(packed.blob.len() + 1);
+            row.l = Some(bytes.len());
+            packed.blob.extend_from_slice(bytes);
+        }
+        all.push(row);
+    }
+    // Plain structs of strings and numbers always serialise.
+    packed.rows = serde_json::to_string(&all).unwrap_or_default();
+    packed
+}
+
+/// Readable text cut to what its column takes: 255 characters.
+pub(super) fn readable(text: &str) -> &str {
+    text.char_indices().nth(NAME).map_or(text, |(end, _)| &text[..end])
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn keys(n: usize) -> Vec<LockKey> {
+        (0..n).map(|i| LockKey::Pod(format!("{i:05}").into())).collect()
+    }
+
+    #[test]
+    fn keys_are_sorted_by_their_bytes_and_not_by_their_kind() {
+        let keys = [
+            LockKey::Replica("a".into()),
+            LockKey::Pod("b".into()),
+            LockKey::Duty("c".into()),
+        ];
+        let order: Vec<_> = sorted(&keys, |key| key)
+            .unwrap()
+            .into_iter()
+            .map(|(text, _)| text)
+            .collect();
+        assert_eq!(order, ["duty/c", "pod/b", "replica/a"]);
+    }
+
+    #[test]
+    fn batches_are_cut_by_rows_and_by_bytes_and_lose_nothing() {
+        let keys = keys(1201);
+        let items = sorted(&keys, |key| key).unwrap();
+        let sizes = |bytes: usize| {
+            cut(&items, |_| bytes)
+                .iter()
+                .map(|batch| batch.len())
+                .collect::<Vec<_>>()
+        };
+        assert_eq!(sizes(0), [500, 500, 201]);
+        assert_eq!(sizes(BYTES / 400).iter().sum::<usize>(), 1201);
+        assert_eq!(sizes(BYTES / 400)[0], 400);
+        assert_eq!(sizes(BYTES + 1).len(), 1201);
+        assert!(cut::<LockKey>(&[], |_| 0).is_empty());
+    }
+
+    #[test]
+    fn a_checkpoint_is_found_at_the_place_its_row_names() {
+        let packed = pack([
+            (Row::key("a"), Some(&b"one"[..])),
+            (Row::key("b"), None),
+            (Row::key("c"), Some(&b""[..])),
+            (Row::key("d"), Some(&b"two"[..])),
+        ]);
+        assert_eq!(packed.blob, b"onetwo");
+        assert_eq!(
+            packed.rows,
+            r#"[{"k":"a","a":1,"l":3},{"k":"b"},{"k":"c","a":4,"l":0},{"k":"d","a":4,"l":3}]"#
+        );
+    }
+
+    #[test]
+    fn what_does_not_fit_is_refused_by_name() {
+        let long = [LockKey::Pod("x".repeat(252).into())];
+        assert!(sorted(&long, |key| key).unwrap_err().to_string().contains("256 bytes"));
+        let error = check_checkpoint(&long[0], Some(&vec![0; CHECKPOINT + 1])).unwrap_err();
+        assert!(error.to_string().contains("1048577"), "{error}");
+        assert_eq!(readable(&"ä".repeat(300)).chars().count(), 255);
+    }
+}

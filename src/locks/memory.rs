@@ -1,0 +1,277 @@
+//! Claims in memory, for tests and simulated histories: the contract at its plainest.
+//!
+//! Several holders share one table. It is never used across processes and keeps nothing when the
+//! process ends. Its clock is handed in and never read from elsewhere.
+
+use std::collections::BTreeMap;
+use std::fmt;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+
+use async_trait::async_trait;
+
+use super::batch::{check_checkpoint, check_name};
+use super::{Holder, LockError, LockStore};
+use crate::clock::Clock;
+use crate::domain::{
+    About, Claim, Fence, LockKey, LockRow, LockTable, Next, Release, Renewal, ReplicaId, Verdict, Want,
+};
+
+/// How long a replica must be dead before its row may go.
+const DEAD: Duration = super::DEAD;
+
+/// A table that any number of holders share.
+#[derive(Clone)]
+pub struct MemoryTable {
+    clock: Clock,
+    inner: Arc<Mutex<Inner>>,
+}
+
+#[derive(Default)]
+struct Inner {
+    rows: BTreeMap<(String, LockKey), Row>,
+    /// The largest fence given out, so that none repeats even if the clock stands still.
+    top: u64,
+}
+
+struct Row {
+    owner: Option<ReplicaId>,
+    fence: Fence,
+    expires_at: Duration,
+    finished: bool,
+    wanted_by: Option<ReplicaId>,
+    about: About,
+    checkpoint: Vec<u8>,
+}
+
+impl Inner {
+    /// A fence larger than any before it, and at least the time in microseconds.
+    fn next_fence(&mut self, now: Duration) -> Fence {
+        self.top = (self.top + 1).max(u64::try_from(now.as_micros()).unwrap_or(u64::MAX));
+        Fence(self.top)
+    }
+}
+
+impl MemoryTable {
+    /// An empty table with this clock.
+    #[must_use]
+    pub fn new(clock: Clock) -> Self {
+        Self {
+            clock,
+            inner: Arc::default(),
+        }
+    }
+
+    /// A store that acts on this table on behalf of `holder`.
+    #[must_use]
+    pub fn holder(&self, holder: Holder) -> MemoryLocks {
+        MemoryLocks {
+            table: self.clone(),
+            holder,
+        }
+    }
+
+    fn lock(&self) -> MutexGuard<'_, Inner> {
+        // A panic of another test's thread leaves whole rows behind: each is changed in one go.
+        self.inner.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl fmt::Debug for MemoryTable {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("MemoryTable").finish_non_exhaustive()
+    }
+}
+
+/// The lock store of one holder on a [`MemoryTable`].
+#[derive(Clone, Debug)]
+pub struct MemoryLocks {
+    table: MemoryTable,
+    holder: Holder,
+}
+
+impl MemoryLocks {
+    fn id(&self, key: &LockKey) -> (String, LockKey) {
+        (self.holder.cluster.clone(), key.clone())
+    }
+
+    fn owns(&self, row: &Row, fence: Fence) -> bool {
+        row.fence == fence && row.owner.as_ref() == Some(&self.holder.replica)
+    }
+
+    fn acquire_one(&self, inner: &mut Inner, want: &Want, now: Duration) -> Option<Claim> {
+        let id = self.id(&want.key);
+        let old = inner.rows.get(&id);
+        let takeable = old.is_none_or(|row| {
+            let mine = row.owner.as_ref().is_none_or(|owner| *owner == self.holder.replica);
+            !row.finished && (mine || row.expires_at + self.holder.grace <= now)
+        });
+        if !takeable {
+            return None;
+        }
+        let previous = old.map_or(Fence(0), |row| row.fence);
+        let checkpoint = old.map_or_else(Vec::new, |row| row.checkpoint.clone());
+        let fence = inner.next_fence(now);
+        let row = Row {
+            owner: Some(self.holder.replica.clone()),
+            fence,
+            expires_at: now + self.holder.ttl,
+            finished: false,
+            wanted_by: None,
+            about: want.about.clone(),
+            checkpoint: checkpoint.clone(),
+        };
+        inner.rows.insert(id, row);
+        Some(Claim {
+            key: want.key.clone(),
+            fence,
+            previous,
+            checkpoint,
+        })
+    }
+
+    fn release_one(&self, inner: &mut Inner, release: Release, now: Duration) {
+        let id = self.id(&release.claim.key);
+        let fence = inner.next_fence(now);
+        let Some(row) = inner
+            .rows
+            .get_mut(&id)
+            .filter(|row| self.owns(row, release.claim.fence))
+        else {
+            return;
+        };
+        if let Some(checkpoint) = release.checkpoint {
+            row.checkpoint = checkpoint;
+        }
+        (row.owner, row.wanted_by, row.expires_at) = (None, None, now);
+        match release.next {
+            Next::Free => {}
+            Next::Handed(heir) => {
+                (row.owner, row.fence, row.expires_at) = (Some(heir), fence, now + self.holder.ttl);
+            }
+            Next::Finished => row.finished = true,
+            Next::Gone => {
+                inner.rows.remove(&id);
+            }
+        }
+    }
+}
+
+#[async_trait]
+impl LockStore for MemoryLocks {
+    async fn acquire(&self, wants: &[Want]) -> Result<Vec<Claim>, LockError> {
+        for want in wants {
+            check_name("lock key", &want.key.to_string())?;
+        }
+        let (now, mut inner) = (self.table.clock.now(), self.table.lock());
+        let unique: BTreeMap<_, _> = wants.iter().map(|want| (&want.key, want)).collect();
+        Ok(unique
+            .values()
+            .filter_map(|want| self.acquire_one(&mut inner, want, now))
+            .collect())
+    }
+
+    async fn renew(&self, renewals: &[Renewal]) -> Result<Vec<Verdict>, LockError> {
+        for renewal in renewals {
+            check_checkpoint(&renewal.key, renewal.checkpoint.as_deref())?;
+        }
+        let (now, mut inner) = (self.table.clock.now(), self.table.lock());
+        let renew = |renewal: &Renewal| {
+            let row = inner.rows.get_mut(&self.id(&renewal.key));
+            let Some(row) = row.filter(|row| self.owns(row, renewal.fence) && row.expires_at > now) else {
+                return Verdict::Lost;
+            };
+            row.expires_at = row.expires_at.max(now + self.holder.ttl);
+            if let Some(checkpoint) = &renewal.checkpoint {
+                row.checkpoint.clone_from(checkpoint);
+            }
+            Verdict::Held
+        };
+        Ok(renewals.iter().map(renew).collect())
+    }
+
+    async fn release(&self, releases: Vec<Release>) -> Result<(), LockError> {
+        for release in &releases {
+            check_checkpoint(&release.claim.key, release.checkpoint.as_deref())?;
+        }
+        let (now, mut inner) = (self.table.clock.now(), self.table.lock());
+        for release in releases {
+            self.release_one(&mut inner, release, now);
+        }
+        Ok(())
+    }
+
+    async fn ask(&self, rows: &[(LockKey, Fence)]) -> Result<(), LockError> {
+        let mut inner = self.table.lock();
+        for (key, fence) in rows {
+            let me = &self.holder.replica;
+            if let Some(row) = inner.rows.get_mut(&self.id(key))
+                && row.fence == *fence
+                && !row.finished
+                && row.wanted_by.is_none()
+                && row.owner.as_ref().is_some_and(|owner| owner != me)
+            {
+                row.wanted_by = Some(me.clone());
+            }
+        }
+        Ok(())
+    }
+
+    async fn refuse(&self, rows: &[(LockKey, Fence)]) -> Result<(), LockError> {
+        let mut inner = self.table.lock();
+        for (key, fence) in rows {
+            if let Some(row) = inner.rows.get_mut(&self.id(key)).filter(|row| self.owns(row, *fence)) {
+                row.wanted_by = None;
+            }
+        }
+        Ok(())
+    }
+
+    async fn forget(&self, keys: &[LockKey]) -> Result<u64, LockError> {
+        let (now, mut inner) = (self.table.clock.now(), self.table.lock());
+        let before = inner.rows.len();
+        for key in keys {
+            let id = self.id(key);
+            let dead = |row: &Row| matches!(key, LockKey::Replica(_)) && row.expires_at + DEAD <= now;
+            if inner.rows.get(&id).is_some_and(|row| row.finished || dead(row)) {
+                inner.rows.remove(&id);
+            }
+        }
+        Ok((before - inner.rows.len()) as u64)
+    }
+
+    async fn evict(&self, key: &LockKey) -> Result<bool, LockError> {
+        let (now, mut inner) = (self.table.clock.now(), self.table.lock());
+        let fence = inner.next_fence(now);
+        let Some(row) = inner.rows.get_mut(&self.id(key)) else {
+            return Ok(false);
+        };
+        (row.owner, row.fence, row.wanted_by, row.expires_at) = (None, fence, None, now);
+        Ok(true)
+    }
+
+    async fn table(&self) -> Result<LockTable, LockError> {
+        let (now, inner) = (self.table.clock.now(), self.table.lock());
+        let mine = inner
+            .rows
+            .iter()
+            .filter(|((cluster, _), _)| *cluster == self.holder.cluster);
+        let rows = mine.map(|((_, key), row)| {
+            let seen = LockRow {
+                owner: row.owner.clone(),
+                fence: row.fence,
+                expires_in: row.expires_at.as_millis() as i64 - now.as_millis() as i64,
+                finished: row.finished,
+                wanted_by: row.wanted_by.clone(),
+                about: row.about.clone(),
+                checkpoint_len: row.checkpoint.len() as u32,
+            };
+            (key.clone(), seen)
+        });
+        Ok(LockTable {
+            rows: rows.collect(),
+            now,
+            server: "memory".into(),
+        })
+    }
+}

@@ -1,0 +1,359 @@
+//! The statements as jobs: what is bound to them, in which order they run, and what their answers mean.
+//!
+//! Each job may be run again from its beginning after any failure. None trusts the number of
+//! affected rows; what was won or is held is read back.
+
+use std::collections::{HashMap, HashSet};
+
+use sqlx::mysql::{MySqlConnection, MySqlRow};
+use sqlx::{Connection, Executor, Row as _};
+
+use super::super::Holder;
+use super::super::batch::{Keyed, Packed, Row, pack, readable};
+use super::fault;
+use super::session::Job;
+use super::statements as sql;
+use crate::domain::{Claim, Fence, Renewal, Verdict, Want};
+
+/// Whose statements they are, as they are bound.
+#[derive(Clone, Debug)]
+pub(super) struct Me {
+    pub(super) replica: Vec<u8>,
+    pub(super) cluster: Vec<u8>,
+    /// Microseconds.
+    pub(super) ttl: i64,
+    /// Microseconds.
+    pub(super) grace: i64,
+    /// The two statements that differ: which rows are unlocked, and all rows.
+    pub(super) unlocked: &'static str,
+    pub(super) table: &'static str,
+}
+
+impl Me {
+    pub(super) fn new(holder: &Holder, is_mariadb: bool) -> Self {
+        let (unlocked, table) = if is_mariadb {
+            (sql::UNLOCKED_MARIADB, sql::TABLE_MARIADB)
+        } else {
+            (sql::UNLOCKED_MYSQL, sql::TABLE_MYSQL)
+        };
+        let micros = |time: std::time::Duration| i64::try_from(time.as_micros()).unwrap_or(i64::MAX);
+        Self {
+            replica: holder.replica.as_str().into(),
+            cluster: holder.cluster.as_bytes().into(),
+            ttl: micros(holder.ttl),
+            grace: micros(holder.grace),
+            unlocked,
+            table,
+        }
+    }
+}
+
+/// Whether somebody's transaction holds one of the rows.
+fn is_locked<T>(result: &Result<T, sqlx::Error>) -> bool {
+    matches!(result, Err(error) if fault::number(error) == Some(fault::LOCK_WAIT))
+}
+
+fn text(row: &MySqlRow, column: &str) -> Result<String, sqlx::Error> {
+    let bytes: Vec<u8> = row.try_get(column)?;
+    String::from_utf8(bytes).map_err(|error| sqlx::Error::Decode(error.into()))
+}
+
+fn keys<'a>(keys: impl IntoIterator<Item = &'a str>) -> String {
+    pack(keys.into_iter().map(|key| (Row::key(key), None))).rows
+}
+
+/// The keys among these whose rows nobody else's transaction locks, now locked by this one.
+async fn lock_free(conn: &mut MySqlConnection, me: &Me, rows: &str) -> Result<HashSet<String>, sqlx::Error> {
+    let found = sqlx::query(me.unlocked)
+        .bind(rows)
+        .bind(&me.cluster)
+        .fetch_all(conn)
+        .await?;
+    found.iter().map(|row| text(row, "id")).collect()
+}
+
+/// Claims a batch.
+pub(super) struct Acquire<'a> {
+    pub(super) me: &'a Me,
+    pub(super) wants: &'a [Keyed<'a, Want>],
+}
+
+impl Job for Acquire<'_> {
+    type Answer = Vec<Claim>;
+
+    async fn run(&self, conn: &mut MySqlConnection) -> Result<Vec<Claim>, sqlx::Error> {
+        let seen = self.look(conn).await?;
+        let fence = |key: &str| seen.get(key).copied();
+        let takes: Vec<_> = self
+            .wants
+            .iter()
+            .filter(|(key, _)| matches!(fence(key), Some((_, true))))
+            .collect();
+        let fresh: Vec<_> = self.wants.iter().filter(|(key, _)| fence(key).is_none()).collect();
+        if !takes.is_empty() {
+            self.take(conn, &takes, &seen).await?;
+        }
+        if !fresh.is_empty() {
+            let inserted = self.insert(conn, &fresh).await;
+            // Somebody locks the place of one of them; the others of this batch come next time.
+            if !is_locked(&inserted) {
+                inserted?;
+            }
+        }
+        let tried = takes.into_iter().chain(fresh).map(|(key, want)| (key.as_str(), *want));
+        self.read_back(conn, &tried.collect(), &seen).await
+    }
+}
+
+/// Fence and whether it can be taken, by key.
+type Seen = HashMap<String, (u64, bool)>;
+
+impl Acquire<'_> {
+    async fn look(&self, conn: &mut MySqlConnection) -> Result<Seen, sqlx::Error> {
+        let rows = sqlx::query(sql::LOOK)
+            .bind(&self.me.replica)
+            .bind(self.me.grace)
+            .bind(keys(self.wants.iter().map(|(key, _)| key.as_str())))
+            .bind(&self.me.cluster)
+            .fetch_all(conn)
+            .await?;
+        rows.iter()
+            .map(|row| {
+                Ok((
+                    text(row, "id")?,
+                    (row.try_get("fence")?, row.try_get::<i64, _>("takeable")? == 1),
+                ))
+            })
+            .collect()
+    }
+
+    async fn take(
+        &self,
+        conn: &mut MySqlConnection,
+        takes: &[&Keyed<'_, Want>],
+        seen: &Seen,
+    ) -> Result<(), sqlx::Error> {
+        let all = Self::pack(takes, seen);
+        let taken = self.update(conn, &all).await;
+        if !is_locked(&taken) {
+            return taken;
+        }
+        let mut transaction = conn.begin().await?;
+        let free = lock_free(&mut transaction, self.me, &all).await?;
+        let takes: Vec<_> = takes.iter().filter(|(key, _)| free.contains(key)).copied().collect();
+        self.update(&mut transaction, &Self::pack(&takes, seen)).await?;
+        transaction.commit().await
+    }
+
+    fn pack<'a>(wants: &[&'a Keyed<'a, Want>], seen: &Seen) -> String {
+        let row = |(key, want): &'a Keyed<'a, Want>| {
+            let row = Row {
+                f: seen.get(key.as_str()).map(|(fence, _)| *fence),
+                ns: Some(readable(&want.about.namespace)),
+                p: Some(readable(&want.about.pod)),
+                n: Some(readable(&want.about.node)),
+                ..Row::key(key)
+            };
+            (row, None)
+        };
+        pack(wants.iter().copied().map(row)).rows
+    }
+
+    async fn update(&self, conn: &mut MySqlConnection, rows: &str) -> Result<(), sqlx::Error> {
+        sqlx::query(sql::TAKE)
+            .bind(rows)
+            .bind(&self.me.cluster)
+            .bind(&self.me.replica)
+            .bind(self.me.ttl)
+            .bind(&self.me.replica)
+            .bind(self.me.grace)
+            .execute(conn)
+            .await
+            .map(drop)
+    }
+
+    async fn insert(&self, conn: &mut MySqlConnection, fresh: &[&Keyed<'_, Want>]) -> Result<(), sqlx::Error> {
+        sqlx::query(sql::INSERT)
+            .bind(&self.me.cluster)
+            .bind(&self.me.replica)
+            .bind(self.me.ttl)
+            .bind(Self::pack(fresh, &Seen::new()))
+            .execute(conn)
+            .await
+            .map(drop)
+    }
+
+    /// What of the tried rows is mine now. A fence that is not larger than the one looked at is not
+    /// of this claim.
+    async fn read_back(
+        &self,
+        conn: &mut MySqlConnection,
+        tried: &HashMap<&str, &Want>,
+        seen: &Seen,
+    ) -> Result<Vec<Claim>, sqlx::Error> {
+        if tried.is_empty() {
+            return Ok(Vec::new());
+        }
+        let rows = sqlx::query(sql::WON)
+            .bind(keys(tried.keys().copied()))
+            .bind(&self.me.cluster)
+            .bind(&self.me.replica)
+            .fetch_all(conn)
+            .await?;
+        let mut claims = Vec::with_capacity(rows.len());
+        for row in &rows {
+            let (key, fence): (_, u64) = (text(row, "id")?, row.try_get("fence")?);
+            let previous = seen.get(&key).map_or(0, |(fence, _)| *fence);
+            if let Some(want) = tried.get(key.as_str()).filter(|_| fence > previous) {
+                claims.push(Claim {
+                    key: want.key.clone(),
+                    fence: Fence(fence),
+                    previous: Fence(previous),
+                    checkpoint: row.try_get::<Option<Vec<u8>>, _>("checkpoint")?.unwrap_or_default(),
+                });
+            }
+        }
+        Ok(claims)
+    }
+}
+
+/// Renews a batch, of which either all rows or none carry checkpoints.
+pub(super) struct Renew<'a> {
+    pub(super) me: &'a Me,
+    pub(super) renewals: &'a [Keyed<'a, Renewal>],
+    /// When this was sent, by the holder's clock, in microseconds.
+    pub(super) sent: u64,
+}
+
+impl Job for Renew<'_> {
+    type Answer = Vec<Verdict>;
+
+    async fn run(&self, conn: &mut MySqlConnection) -> Result<Vec<Verdict>, sqlx::Error> {
+        let all = packed(self.renewals);
+        let updated = self.update(conn, &all).await;
+        let mut extended = None;
+        if is_locked(&updated) {
+            extended = Some(self.update_unlocked(conn, &all.rows).await?);
+        } else {
+            updated?;
+        }
+        let found = sqlx::query(sql::HELD)
+            .bind(&all.rows)
+            .bind(&self.me.cluster)
+            .bind(&self.me.replica)
+            .fetch_all(conn)
+            .await?;
+        let held = found.iter().map(|row| Ok((text(row, "id")?, row.try_get("fence")?)));
+        let held: HashSet<(String, u64)> = held.collect::<Result<_, sqlx::Error>>()?;
+        let judge = |(key, renewal): &Keyed<'_, Renewal>| {
+            if !held.contains(&(key.clone(), renewal.fence.0)) {
+                Verdict::Lost
+            } else if extended.as_ref().is_some_and(|extended| !extended.contains(key)) {
+                Verdict::Busy
+            } else {
+                Verdict::Held
+            }
+        };
+        Ok(self.renewals.iter().map(judge).collect())
+    }
+}
+
+fn packed<'a>(renewals: impl IntoIterator<Item = &'a Keyed<'a, Renewal>>) -> Packed {
+    pack(renewals.into_iter().map(|(key, renewal)| {
+        let row = Row {
+            f: Some(renewal.fence.0),
+            ..Row::key(key)
+        };
+        (row, renewal.checkpoint.as_deref())
+    }))
+}
+
+impl Renew<'_> {
+    async fn update(&self, conn: &mut MySqlConnection, batch: &Packed) -> Result<(), sqlx::Error> {
+        let stores = self.renewals.iter().any(|(_, renewal)| renewal.checkpoint.is_some());
+        let mut query = sqlx::query(if stores { sql::RENEW_AND_STORE } else { sql::RENEW })
+            .bind(&batch.rows)
+            .bind(&self.me.cluster)
+            .bind(self.me.ttl)
+            .bind(self.sent);
+        if stores {
+            query = query.bind(&batch.blob);
+        }
+        query
+            .bind(&self.me.replica)
+            .bind(self.sent)
+            .execute(conn)
+            .await
+            .map(drop)
+    }
+
+    /// Renews all but the rows that somebody else's transaction locks, and answers which.
+    async fn update_unlocked(&self, conn: &mut MySqlConnection, rows: &str) -> Result<HashSet<String>, sqlx::Error> {
+        let mut transaction = conn.begin().await?;
+        let free = lock_free(&mut transaction, self.me, rows).await?;
+        let some = packed(self.renewals.iter().filter(|(key, _)| free.contains(key)));
+        self.update(&mut transaction, &some).await?;
+        transaction.commit().await?;
+        Ok(free)
+    }
+}
+
+/// One statement whose parameters are byte strings and numbers and whose answer is a count.
+pub(super) struct Write<'a> {
+    pub(super) text: &'static str,
+    pub(super) bind: Vec<Bind<'a>>,
+}
+
+/// A parameter.
+pub(super) enum Bind<'a> {
+    /// A JSON array.
+    Rows(&'a str),
+    /// Bytes.
+    Bytes(&'a [u8]),
+    /// A number.
+    Number(i64),
+}
+
+impl Job for Write<'_> {
+    type Answer = u64;
+
+    async fn run(&self, conn: &mut MySqlConnection) -> Result<u64, sqlx::Error> {
+        let mut query = sqlx::query(self.text);
+        for bind in &self.bind {
+            query = match bind {
+                Bind::Rows(rows) => query.bind(*rows),
+                Bind::Bytes(bytes) => query.bind(*bytes),
+                Bind::Number(number) => query.bind(*number),
+            };
+        }
+        Ok(query.execute(conn).await?.rows_affected())
+    }
+}
+
+/// Reads the rows of a query.
+pub(super) struct Read<'a> {
+    pub(super) text: &'static str,
+    pub(super) cluster: &'a [u8],
+}
+
+impl Job for Read<'_> {
+    type Answer = Vec<MySqlRow>;
+
+    async fn run(&self, conn: &mut MySqlConnection) -> Result<Vec<MySqlRow>, sqlx::Error> {
+        sqlx::query(self.text).bind(self.cluster).fetch_all(conn).await
+    }
+}
+
+/// Runs the statements of [`sql::RIGHTS`].
+pub(super) struct Rights;
+
+impl Job for Rights {
+    type Answer = ();
+
+    async fn run(&self, conn: &mut MySqlConnection) -> Result<(), sqlx::Error> {
+        for text in sql::RIGHTS {
+            conn.execute(text).await?;
+        }
+        Ok(())
+    }
+}

@@ -1,0 +1,208 @@
+//! The SQL of MySQL and `MariaDB`: one text per purpose, whatever the size of the batch.
+//!
+//! A batch comes as one JSON array that is joined to the table by primary key. `STRAIGHT_JOIN` fixes
+//! the order and `FORCE INDEX` the way: the array first, then one row lookup per element, so a
+//! statement touches and locks exactly the rows it names, in their order. (Left alone, the server
+//! scans a table of few rows, and waits for rows that somebody else has locked.) (`IN` lists make the server scan the whole table when
+//! they name a third of it, and each length would be another text to prepare.) Keys are cast to
+//! bytes before they are compared, so no collation has a say.
+//!
+//! No assignment reads a column that the same statement assigns, except its own, because an
+//! `UPDATE` with a join has no defined order of assignments.
+
+/// The next fence of a row: larger than any before it, and at least the server's time in
+/// microseconds, so that it does not repeat after the row was deleted or a failover lost a write.
+macro_rules! now_micros {
+    () => {
+        "CAST(TIMESTAMPDIFF(MICROSECOND, '1970-01-01 00:00:00.000000', UTC_TIMESTAMP(6)) AS UNSIGNED)"
+    };
+}
+macro_rules! next_fence {
+    () => {
+        concat!("GREATEST(l.fence + 1, ", now_micros!(), ")")
+    };
+}
+
+/// The JSON array as rows `j` with `id` and these further columns.
+macro_rules! named {
+    ($($column:literal),*) => {
+        concat!(
+            "JSON_TABLE(?, '$[*]' COLUMNS (id VARCHAR(255) CHARACTER SET utf8mb4 PATH '$.k' ERROR ON ERROR",
+            $(", ", $column,)* ")) j"
+        )
+    };
+}
+/// The rows of the table that it names. Parameters: the array, the cluster.
+macro_rules! join {
+    ($($column:literal),*) => {
+        concat!(
+            named!($($column),*),
+            " STRAIGHT_JOIN distributed_lock l FORCE INDEX (PRIMARY) ON l.cluster = ? AND l.id = CAST(j.id AS BINARY)"
+        )
+    };
+}
+
+/// What can be claimed. Parameters: replica, grace in microseconds, array, cluster.
+pub(super) const LOOK: &str = concat!(
+    "SELECT l.id, l.fence, l.state <> 2 AND (l.owner IS NULL OR l.owner = ? \
+     OR l.expires_at <= UTC_TIMESTAMP(6) - INTERVAL ? MICROSECOND) AS takeable FROM ",
+    join!()
+);
+
+/// Takes rows, each only if it is as it was looked at. Parameters: array, cluster, replica, ttl,
+/// replica, grace.
+pub(super) const TAKE: &str = concat!(
+    "UPDATE ",
+    join!(
+        "fence BIGINT UNSIGNED PATH '$.f' ERROR ON ERROR",
+        "ns VARCHAR(255) CHARACTER SET utf8mb4 PATH '$.ns'",
+        "pod VARCHAR(255) CHARACTER SET utf8mb4 PATH '$.p'",
+        "node VARCHAR(255) CHARACTER SET utf8mb4 PATH '$.n'"
+    ),
+    " SET l.owner = ?, l.fence = ",
+    next_fence!(),
+    ", l.expires_at = UTC_TIMESTAMP(6) + INTERVAL ? MICROSECOND, l.wanted_by = NULL, l.sent = 0, \
+     l.namespace = j.ns, l.pod = j.pod, l.node = j.node, l.acquired_at = UTC_TIMESTAMP(6), l.updated_at = UTC_TIMESTAMP(6) \
+     WHERE l.fence = j.fence AND l.state <> 2 AND (l.owner IS NULL OR l.owner = ? \
+     OR l.expires_at <= UTC_TIMESTAMP(6) - INTERVAL ? MICROSECOND)"
+);
+
+/// Of these rows, those that nobody's transaction locks; locks them. Parameters: array, cluster.
+/// `MariaDB` does not know `OF`; MySQL, in a prepared statement, cannot do without.
+pub(super) const UNLOCKED_MYSQL: &str = concat!("SELECT l.id FROM ", join!(), " FOR UPDATE OF l SKIP LOCKED");
+/// The same for `MariaDB`.
+pub(super) const UNLOCKED_MARIADB: &str = concat!("SELECT l.id FROM ", join!(), " FOR UPDATE SKIP LOCKED");
+
+/// Inserts rows, each unless it is there by now. Not `IGNORE`, which would turn values that do not
+/// fit into warnings. Parameters: cluster, replica, ttl, array.
+pub(super) const INSERT: &str = concat!(
+    "INSERT INTO distributed_lock (cluster, id, owner, fence, expires_at, namespace, pod, node, acquired_at, updated_at) \
+     SELECT ?, CAST(j.id AS BINARY), ?, ",
+    now_micros!(),
+    ", UTC_TIMESTAMP(6) + INTERVAL ? MICROSECOND, j.ns, j.pod, j.node, UTC_TIMESTAMP(6), UTC_TIMESTAMP(6) FROM ",
+    named!(
+        "ns VARCHAR(255) CHARACTER SET utf8mb4 PATH '$.ns'",
+        "pod VARCHAR(255) CHARACTER SET utf8mb4 PATH '$.p'",
+        "node VARCHAR(255) CHARACTER SET utf8mb4 PATH '$.n'"
+    ),
+    " ON DUPLICATE KEY UPDATE id = distributed_lock.id"
+);
+
+/// What of these is mine. Parameters: array, cluster, replica.
+pub(super) const WON: &str = concat!(
+    "SELECT l.id, l.fence, l.checkpoint FROM ",
+    join!(),
+    " WHERE l.owner = ? AND l.expires_at > UTC_TIMESTAMP(6)"
+);
+
+/// Extends claims. Parameters: array, cluster, ttl, sent, replica, sent.
+pub(super) const RENEW: &str = concat!(
+    "UPDATE ",
+    join!("fence BIGINT UNSIGNED PATH '$.f' ERROR ON ERROR"),
+    " SET l.expires_at = GREATEST(l.expires_at, UTC_TIMESTAMP(6) + INTERVAL ? MICROSECOND), l.sent = ?, \
+     l.updated_at = UTC_TIMESTAMP(6) \
+     WHERE l.fence = j.fence AND l.owner = ? AND l.sent <= ? AND l.expires_at > UTC_TIMESTAMP(6)"
+);
+
+/// Extends claims and stores their checkpoints. Parameters: array, cluster, ttl, sent, checkpoints,
+/// replica, sent.
+pub(super) const RENEW_AND_STORE: &str = concat!(
+    "UPDATE ",
+    join!(
+        "fence BIGINT UNSIGNED PATH '$.f' ERROR ON ERROR",
+        "at INT UNSIGNED PATH '$.a'",
+        "len INT UNSIGNED PATH '$.l'"
+    ),
+    " SET l.expires_at = GREATEST(l.expires_at, UTC_TIMESTAMP(6) + INTERVAL ? MICROSECOND), l.sent = ?, \
+     l.updated_at = UTC_TIMESTAMP(6), l.checkpoint = SUBSTRING(?, j.at, j.len) \
+     WHERE l.fence = j.fence AND l.owner = ? AND l.sent <= ? AND l.expires_at > UTC_TIMESTAMP(6)"
+);
+
+/// Which of these claims are held. Parameters: array, cluster, replica.
+pub(super) const HELD: &str = concat!(
+    "SELECT l.id, l.fence FROM ",
+    join!("fence BIGINT UNSIGNED PATH '$.f' ERROR ON ERROR"),
+    " WHERE l.fence = j.fence AND l.owner = ? AND l.expires_at > UTC_TIMESTAMP(6)"
+);
+
+/// Gives claims back: free, handed to a replica or finished. Parameters: array, cluster, ttl,
+/// checkpoints, replica.
+pub(super) const RELEASE: &str = concat!(
+    "UPDATE ",
+    join!(
+        "fence BIGINT UNSIGNED PATH '$.f' ERROR ON ERROR",
+        "at INT UNSIGNED PATH '$.a'",
+        "len INT UNSIGNED PATH '$.l'",
+        "heir VARCHAR(255) CHARACTER SET utf8mb4 PATH '$.o' ERROR ON ERROR",
+        "state TINYINT UNSIGNED PATH '$.s'"
+    ),
+    " SET l.owner = CAST(j.heir AS BINARY), l.fence = IF(j.heir IS NULL, l.fence, ",
+    next_fence!(),
+    "), l.expires_at = IF(j.heir IS NULL, UTC_TIMESTAMP(6), UTC_TIMESTAMP(6) + INTERVAL ? MICROSECOND), \
+     l.state = COALESCE(j.state, l.state), l.wanted_by = NULL, l.sent = 0, l.updated_at = UTC_TIMESTAMP(6), \
+     l.checkpoint = IF(j.len IS NULL, l.checkpoint, SUBSTRING(?, j.at, j.len)) \
+     WHERE l.fence = j.fence AND l.owner = ?"
+);
+
+/// Deletes rows that are given back for good. Parameters: array, cluster, replica.
+pub(super) const REMOVE: &str = concat!(
+    "DELETE l FROM ",
+    join!("fence BIGINT UNSIGNED PATH '$.f' ERROR ON ERROR"),
+    " WHERE l.fence = j.fence AND l.owner = ?"
+);
+
+/// Asks for rows. Parameters: array, cluster, replica, replica.
+pub(super) const ASK: &str = concat!(
+    "UPDATE ",
+    join!("fence BIGINT UNSIGNED PATH '$.f' ERROR ON ERROR"),
+    " SET l.wanted_by = ? WHERE l.fence = j.fence AND l.owner <> ? AND l.wanted_by IS NULL AND l.state <> 2"
+);
+
+/// Takes requests back. Parameters: array, cluster, replica.
+pub(super) const REFUSE: &str = concat!(
+    "UPDATE ",
+    join!("fence BIGINT UNSIGNED PATH '$.f' ERROR ON ERROR"),
+    " SET l.wanted_by = NULL WHERE l.fence = j.fence AND l.owner = ?"
+);
+
+/// Deletes finished rows and those of dead replicas. Parameters: array, cluster, seconds.
+pub(super) const FORGET: &str = concat!(
+    "DELETE l FROM ",
+    join!(),
+    " WHERE l.state = 2 OR (l.id LIKE CAST('replica/%' AS BINARY) AND l.expires_at <= UTC_TIMESTAMP(6) - INTERVAL ? SECOND)"
+);
+
+/// Frees a row. Parameters: cluster, key.
+pub(super) const EVICT: &str = concat!(
+    "UPDATE distributed_lock l SET l.owner = NULL, l.wanted_by = NULL, l.sent = 0, l.fence = ",
+    next_fence!(),
+    ", l.expires_at = UTC_TIMESTAMP(6), l.updated_at = UTC_TIMESTAMP(6) WHERE l.cluster = ? AND l.id = ?"
+);
+
+/// All rows of a cluster, at least one line even without rows. `{}` is the server. Parameter: cluster.
+macro_rules! table {
+    ($server:literal) => {
+        concat!(
+            "SELECT t.now, CAST(",
+            $server,
+            " AS CHAR) AS server, l.id, l.owner, l.fence, \
+             TIMESTAMPDIFF(MICROSECOND, t.at, l.expires_at) AS expires_in, l.state, l.wanted_by, \
+             l.namespace, l.pod, l.node, OCTET_LENGTH(l.checkpoint) AS checkpoint_len \
+             FROM (SELECT UTC_TIMESTAMP(6) AS at, ",
+            now_micros!(),
+            " AS now) t LEFT JOIN distributed_lock l ON l.cluster = ?"
+        )
+    };
+}
+/// The table, from MySQL.
+pub(super) const TABLE_MYSQL: &str = table!("@@server_uuid");
+/// The table, from `MariaDB`, which has no UUID.
+pub(super) const TABLE_MARIADB: &str = table!("CONCAT(@@server_id, '@', @@hostname)");
+
+/// Statements without effect that need the rights of those above: whether they are allowed.
+pub(super) const RIGHTS: [&str; 3] = [
+    "INSERT INTO distributed_lock (cluster, id, fence, expires_at) \
+     SELECT cluster, id, fence, expires_at FROM distributed_lock WHERE cluster = '' AND id = ''",
+    "UPDATE distributed_lock SET owner = NULL WHERE cluster = '' AND id = ''",
+    "DELETE FROM distributed_lock WHERE cluster = '' AND id = ''",
+];

@@ -1,0 +1,360 @@
+//! The statements as jobs: what is bound to them, in which transaction they run, and what their answers mean.
+//!
+//! Every job that writes takes the file's write lock with its first statement, so none can fail
+//! half-way because another process wrote in between.
+
+use std::collections::HashMap;
+
+use sqlx::migrate::MigrateError;
+use sqlx::sqlite::{SqliteConnection, SqliteRow};
+use sqlx::{Connection, Row as _};
+
+use super::super::batch::{Keyed, Packed, Row, pack, readable};
+use super::super::{DEAD, Holder, schema};
+use super::session::Job;
+use super::statements as sql;
+use crate::domain::{Claim, Fence, LockKey, Next, Renewal, Want};
+
+/// Whose statements they are, as they are bound.
+#[derive(Clone, Debug)]
+pub(super) struct Me {
+    pub(super) replica: String,
+    pub(super) cluster: String,
+    /// Microseconds.
+    ttl: i64,
+    /// Microseconds.
+    grace: i64,
+}
+
+impl Me {
+    pub(super) fn new(holder: &Holder) -> Self {
+        let micros = |time: std::time::Duration| i64::try_from(time.as_micros()).unwrap_or(i64::MAX);
+        Self {
+            replica: holder.replica.to_string(),
+            cluster: holder.cluster.clone(),
+            ttl: micros(holder.ttl),
+            grace: micros(holder.grace),
+        }
+    }
+}
+
+fn fence_of(row: &SqliteRow, column: &str) -> Result<Fence, sqlx::Error> {
+    Ok(Fence(row.try_get::<i64, _>(column)?.unsigned_abs()))
+}
+
+fn fenced(key: &str, fence: Fence) -> Row<'_> {
+    Row {
+        f: Some(fence.0),
+        ..Row::key(key)
+    }
+}
+
+/// Draws a fence: it and the time, in microseconds.
+async fn draw(conn: &mut SqliteConnection) -> Result<(i64, i64), sqlx::Error> {
+    let row = sqlx::query(sql::DRAW).fetch_one(conn).await?;
+    Ok((row.try_get("fence")?, row.try_get("now")?))
+}
+
+/// Claims a batch.
+pub(super) struct Acquire<'a> {
+    pub(super) me: &'a Me,
+    pub(super) wants: &'a [Keyed<'a, Want>],
+}
+
+impl Job for Acquire<'_> {
+    type Answer = Vec<Claim>;
+
+    async fn run(&self, conn: &mut SqliteConnection) -> Result<Vec<Claim>, sqlx::Error> {
+        // Looks first, so that polling replicas do not queue for the write lock.
+        let free = self.takeable(conn).await?;
+        if free.is_empty() {
+            return Ok(Vec::new());
+        }
+        let mut transaction = conn.begin_with("BEGIN IMMEDIATE").await?;
+        let (fence, now) = draw(&mut transaction).await?;
+        let free = self.takeable(&mut transaction).await?;
+        let chosen = self.wants.iter().filter(|(key, _)| free.contains_key(key.as_str()));
+        let rows = sqlx::query(sql::TAKE)
+            .bind(wanted(chosen))
+            .bind(&self.me.cluster)
+            .bind(&self.me.replica)
+            .bind(fence)
+            .bind(now)
+            .bind(self.me.ttl)
+            .fetch_all(&mut *transaction)
+            .await?;
+        transaction.commit().await?;
+        let mut claims = Vec::with_capacity(rows.len());
+        for row in &rows {
+            let id: String = row.try_get("id")?;
+            if let Some((key, previous)) = free.get(id.as_str()) {
+                claims.push(Claim {
+                    key: (*key).clone(),
+                    fence: Fence(fence.unsigned_abs()),
+                    previous: *previous,
+                    checkpoint: row.try_get::<Option<Vec<u8>>, _>("checkpoint")?.unwrap_or_default(),
+                });
+            }
+        }
+        Ok(claims)
+    }
+}
+
+impl Acquire<'_> {
+    /// The rows that can be claimed, with their present fences.
+    async fn takeable(&self, conn: &mut SqliteConnection) -> Result<HashMap<&str, (&LockKey, Fence)>, sqlx::Error> {
+        let keys = pack(self.wants.iter().map(|(key, _)| (Row::key(key), None)));
+        let rows = sqlx::query(sql::LOOK)
+            .bind(keys.rows)
+            .bind(&self.me.cluster)
+            .bind(&self.me.replica)
+            .bind(self.me.grace)
+            .fetch_all(conn)
+            .await?;
+        let mut free: HashMap<_, _> = self
+            .wants
+            .iter()
+            .map(|(key, want)| (key.as_str(), (&want.key, Fence(0))))
+            .collect();
+        for row in &rows {
+            let id: String = row.try_get("id")?;
+            if row.try_get::<i64, _>("takeable")? == 1 {
+                if let Some((_, fence)) = free.get_mut(id.as_str()) {
+                    *fence = fence_of(row, "fence")?;
+                }
+            } else {
+                free.remove(id.as_str());
+            }
+        }
+        Ok(free)
+    }
+}
+
+fn wanted<'a>(wants: impl Iterator<Item = &'a Keyed<'a, Want>>) -> String {
+    let row = |(key, want): &'a Keyed<'a, Want>| {
+        let row = Row {
+            ns: Some(readable(&want.about.namespace)),
+            p: Some(readable(&want.about.pod)),
+            n: Some(readable(&want.about.node)),
+            ..Row::key(key)
+        };
+        (row, None)
+    };
+    pack(wants.map(row)).rows
+}
+
+/// Renews a batch; answers what is held.
+pub(super) struct Renew<'a> {
+    pub(super) me: &'a Me,
+    pub(super) renewals: &'a [Keyed<'a, Renewal>],
+}
+
+impl Job for Renew<'_> {
+    type Answer = Vec<(String, Fence)>;
+
+    async fn run(&self, conn: &mut SqliteConnection) -> Result<Self::Answer, sqlx::Error> {
+        let batch = pack(
+            self.renewals
+                .iter()
+                .map(|(key, renewal)| (fenced(key, renewal.fence), renewal.checkpoint.as_deref())),
+        );
+        let rows = sqlx::query(sql::RENEW)
+            .bind(batch.rows)
+            .bind(&self.me.cluster)
+            .bind(&self.me.replica)
+            .bind(self.me.ttl)
+            .bind(batch.blob)
+            .fetch_all(conn)
+            .await?;
+        rows.iter()
+            .map(|row| Ok((row.try_get("id")?, fence_of(row, "fence")?)))
+            .collect()
+    }
+}
+
+/// Gives a batch back.
+pub(super) struct Release<'a> {
+    pub(super) me: &'a Me,
+    pub(super) releases: &'a [Keyed<'a, crate::domain::Release>],
+}
+
+impl Job for Release<'_> {
+    type Answer = ();
+
+    async fn run(&self, conn: &mut SqliteConnection) -> Result<(), sqlx::Error> {
+        let (kept, gone) = self.pack();
+        let mut transaction = conn.begin_with("BEGIN IMMEDIATE").await?;
+        let (fence, now) = draw(&mut transaction).await?;
+        sqlx::query(sql::RELEASE)
+            .bind(kept.rows)
+            .bind(&self.me.cluster)
+            .bind(&self.me.replica)
+            .bind(kept.blob)
+            .bind(fence)
+            .bind(now)
+            .bind(self.me.ttl)
+            .execute(&mut *transaction)
+            .await?;
+        sqlx::query(sql::REMOVE)
+            .bind(gone.rows)
+            .bind(&self.me.cluster)
+            .bind(&self.me.replica)
+            .execute(&mut *transaction)
+            .await?;
+        transaction.commit().await
+    }
+}
+
+impl Release<'_> {
+    /// Those whose rows stay, and those whose rows go.
+    fn pack(&self) -> (Packed, Packed) {
+        let (gone, kept): (Vec<_>, Vec<_>) = self
+            .releases
+            .iter()
+            .partition(|(_, release)| release.next == Next::Gone);
+        let kept = kept.iter().map(|(key, release)| {
+            let (heir, state) = match &release.next {
+                Next::Handed(heir) => (Some(heir.as_str()), None),
+                Next::Finished => (None, Some(2)),
+                Next::Free | Next::Gone => (None, None),
+            };
+            let row = Row {
+                o: heir,
+                s: state,
+                ..fenced(key, release.claim.fence)
+            };
+            (row, release.checkpoint.as_deref())
+        });
+        let gone = gone
+            .iter()
+            .map(|(key, release)| (fenced(key, release.claim.fence), None));
+        (pack(kept), pack(gone))
+    }
+}
+
+/// Asks for rows.
+pub(super) struct Ask<'a> {
+    pub(super) me: &'a Me,
+    pub(super) rows: &'a [Keyed<'a, (LockKey, Fence)>],
+}
+
+impl Job for Ask<'_> {
+    type Answer = ();
+
+    async fn run(&self, conn: &mut SqliteConnection) -> Result<(), sqlx::Error> {
+        write_fenced(conn, sql::ASK, self.me, self.rows).await
+    }
+}
+
+/// Takes requests back.
+pub(super) struct Refuse<'a> {
+    pub(super) me: &'a Me,
+    pub(super) rows: &'a [Keyed<'a, (LockKey, Fence)>],
+}
+
+impl Job for Refuse<'_> {
+    type Answer = ();
+
+    async fn run(&self, conn: &mut SqliteConnection) -> Result<(), sqlx::Error> {
+        write_fenced(conn, sql::REFUSE, self.me, self.rows).await
+    }
+}
+
+async fn write_fenced(
+    conn: &mut SqliteConnection,
+    text: &'static str,
+    me: &Me,
+    rows: &[Keyed<'_, (LockKey, Fence)>],
+) -> Result<(), sqlx::Error> {
+    let batch = pack(rows.iter().map(|(key, (_, fence))| (fenced(key, *fence), None)));
+    let query = sqlx::query(text).bind(batch.rows).bind(&me.cluster).bind(&me.replica);
+    query.execute(conn).await.map(drop)
+}
+
+/// Deletes rows that nobody needs.
+pub(super) struct Forget<'a> {
+    pub(super) me: &'a Me,
+    pub(super) keys: &'a [Keyed<'a, LockKey>],
+}
+
+impl Job for Forget<'_> {
+    type Answer = u64;
+
+    async fn run(&self, conn: &mut SqliteConnection) -> Result<u64, sqlx::Error> {
+        let batch = pack(self.keys.iter().map(|(key, _)| (Row::key(key), None)));
+        let dead = DEAD.as_micros() as i64;
+        let query = sqlx::query(sql::FORGET)
+            .bind(batch.rows)
+            .bind(&self.me.cluster)
+            .bind(dead);
+        Ok(query.execute(conn).await?.rows_affected())
+    }
+}
+
+/// Frees a row; answers whether it was there.
+pub(super) struct Evict<'a> {
+    pub(super) me: &'a Me,
+    pub(super) key: &'a str,
+}
+
+impl Job for Evict<'_> {
+    type Answer = bool;
+
+    async fn run(&self, conn: &mut SqliteConnection) -> Result<bool, sqlx::Error> {
+        let mut transaction = conn.begin_with("BEGIN IMMEDIATE").await?;
+        let (fence, now) = draw(&mut transaction).await?;
+        let query = sqlx::query(sql::EVICT)
+            .bind(&self.me.cluster)
+            .bind(self.key)
+            .bind(fence)
+            .bind(now);
+        let done = query.execute(&mut *transaction).await?;
+        transaction.commit().await?;
+        Ok(done.rows_affected() > 0)
+    }
+}
+
+/// Reads the rows of a query.
+pub(super) struct Read<'a> {
+    pub(super) text: &'static str,
+    pub(super) cluster: &'a str,
+}
+
+impl Job for Read<'_> {
+    type Answer = Vec<SqliteRow>;
+
+    async fn run(&self, conn: &mut SqliteConnection) -> Result<Vec<SqliteRow>, sqlx::Error> {
+        sqlx::query(self.text).bind(self.cluster).fetch_all(conn).await
+    }
+}
+
+/// Reads the version of the tables, and whether a migration was broken off.
+pub(super) struct Version;
+
+impl Job for Version {
+    type Answer = (Option<i64>, bool);
+
+    async fn run(&self, conn: &mut SqliteConnection) -> Result<Self::Answer, sqlx::Error> {
+        let row = sqlx::query(schema::LOOK).fetch_one(conn).await?;
+        Ok((
+            row.try_get("version")?,
+            row.try_get::<Option<i64>, _>("broken")? == Some(1),
+        ))
+    }
+}
+
+/// Makes the tables, all or none, one process at a time.
+pub(super) struct Migrate;
+
+impl Job for Migrate {
+    type Answer = Result<(), MigrateError>;
+
+    async fn run(&self, conn: &mut SqliteConnection) -> Result<Self::Answer, sqlx::Error> {
+        let mut transaction = conn.begin_with("BEGIN IMMEDIATE").await?;
+        // `run` cannot be named in a future that must be `Send`; this is what it calls.
+        if let Err(error) = schema::sqlite().run_direct(None, &mut *transaction, false).await {
+            return Ok(Err(error));
+        }
+        transaction.commit().await.map(Ok)
+    }
+}

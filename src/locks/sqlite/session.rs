@@ -1,0 +1,166 @@
+//! The one connection of a store to its file: how it is opened, judged and replaced.
+//!
+//! A job either gives the connection back in order or it is closed, which rolls back what was begun.
+//! Errors are told apart by `SQLite`'s result codes and explained in one line.
+
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use sqlx::sqlite::{SqliteConnectOptions, SqliteConnection, SqliteJournalMode, SqliteSynchronous};
+use sqlx::{ConnectOptions, Executor};
+use tokio::sync::Mutex;
+use tokio::time::timeout;
+
+use super::super::{LockError, STATEMENT_DEADLINE};
+
+/// How long another process's transaction is waited for: below the statement deadline, so that the
+/// answer is "busy" and the connection stays usable.
+const BUSY: Duration = Duration::from_secs(2);
+
+/// Work on a connection that may be done again from the start.
+pub(super) trait Job: Sync {
+    /// What it answers.
+    type Answer: Send;
+    /// Does it once.
+    fn run(&self, conn: &mut SqliteConnection) -> impl Future<Output = Result<Self::Answer, sqlx::Error>> + Send;
+}
+
+/// A connection that is replaced when it breaks.
+#[derive(Debug)]
+pub(super) struct Session {
+    path: PathBuf,
+    slot: Mutex<Option<SqliteConnection>>,
+}
+
+impl Session {
+    /// Opens the file; makes it when `create`.
+    pub(super) async fn open(path: &Path, create: bool) -> Result<Self, LockError> {
+        let mut conn = connect(path, create).await?;
+        // Shows at once whether the file can be written.
+        conn.execute("BEGIN IMMEDIATE; ROLLBACK")
+            .await
+            .map_err(|error| explain(path, &error))?;
+        Ok(Self {
+            path: path.into(),
+            slot: Mutex::new(Some(conn)),
+        })
+    }
+
+    /// Does a job within [`STATEMENT_DEADLINE`]. Waiting for the job before it is not counted.
+    pub(super) async fn run<J: Job>(&self, job: &J) -> Result<J::Answer, LockError> {
+        self.run_for(job, STATEMENT_DEADLINE).await
+    }
+
+    /// Does a job within `limit`.
+    pub(super) async fn run_for<J: Job>(&self, job: &J, limit: Duration) -> Result<J::Answer, LockError> {
+        let mut slot = self.slot.lock().await;
+        let work = async {
+            // Taken out while in use: when this future is dropped half-way, so is the connection.
+            let mut conn = match slot.take() {
+                Some(conn) => conn,
+                None => connect(&self.path, false).await?,
+            };
+            match job.run(&mut conn).await {
+                Ok(answer) => {
+                    *slot = Some(conn);
+                    Ok(answer)
+                }
+                Err(error) => {
+                    // Busy is no fault of the connection; after anything else a new one is surer.
+                    if kind(&error) == Some(BUSY_KIND) {
+                        *slot = Some(conn);
+                    }
+                    Err(explain(&self.path, &error))
+                }
+            }
+        };
+        timeout(limit, work).await.unwrap_or_else(|_| {
+            Err(LockError::Unavailable(format!(
+                "the lock file {} did not answer within {} s: is the disk overloaded?",
+                self.path.display(),
+                limit.as_secs()
+            )))
+        })
+    }
+
+    /// The file.
+    pub(super) fn path(&self) -> &Path {
+        &self.path
+    }
+}
+
+async fn connect(path: &Path, create: bool) -> Result<SqliteConnection, LockError> {
+    check_place(path, create)?;
+    let options = SqliteConnectOptions::new()
+        .filename(path)
+        .create_if_missing(create)
+        .busy_timeout(BUSY)
+        // Readers do not wait for the writer, and a commit is on disk when it returns.
+        .journal_mode(SqliteJournalMode::Wal)
+        .synchronous(SqliteSynchronous::Full)
+        .disable_statement_logging();
+    options.connect().await.map_err(|error| explain(path, &error))
+}
+
+/// Refuses what `SQLite` would only call "unable to open database file".
+fn check_place(path: &Path, create: bool) -> Result<(), LockError> {
+    let refused = |what: &str| Err(LockError::Refused(format!("the lock file {} {what}", path.display())));
+    let folder = path
+        .parent()
+        .filter(|folder| !folder.as_os_str().is_empty())
+        .unwrap_or(Path::new("."));
+    if !folder.is_dir() {
+        return refused(&format!(
+            "cannot be opened: there is no directory {}: create it, or correct the URL",
+            folder.display()
+        ));
+    }
+    if path.is_dir() {
+        return refused("is a directory: name a file in it");
+    }
+    if !create && !path.exists() {
+        return refused("does not exist: run `podlog migrate`, or correct the URL");
+    }
+    Ok(())
+}
+
+/// `SQLITE_BUSY`.
+const BUSY_KIND: u32 = 5;
+
+/// The kind of a database error: the low byte of its code; the rest says which of its kind.
+fn kind(error: &sqlx::Error) -> Option<u32> {
+    Some(error.as_database_error()?.code()?.parse::<u32>().ok()? & 0xff)
+}
+
+/// Explains an error in one line.
+pub(super) fn explain(path: &Path, error: &sqlx::Error) -> LockError {
+    let name = format!("the lock file {}", path.display());
+    let Some(database) = error.as_database_error() else {
+        return LockError::Unavailable(format!("{name} failed: {error}: see the cause"));
+    };
+    let message = database.message();
+    match kind(error).unwrap_or(1) {
+        BUSY_KIND | 6 => LockError::Unavailable(format!(
+            "{name} is busy: another process has been writing for {} s: end it if it hangs",
+            BUSY.as_secs()
+        )),
+        8 => LockError::Refused(format!(
+            "{name} is read-only: give this user the right to write the file and its directory"
+        )),
+        13 => LockError::Unavailable(format!("{name} cannot grow: the disk is full: free some space")),
+        14 => LockError::Refused(format!(
+            "{name} cannot be opened: {message}: check the rights on the file and its directory"
+        )),
+        11 => LockError::Refused(format!(
+            "{name} is damaged: {message}: restore it, or delete it and run `podlog migrate`"
+        )),
+        26 => LockError::Refused(format!(
+            "{name} is not an SQLite database: correct the URL, or move the file away"
+        )),
+        1 if message.starts_with("no such table") => super::super::schema::missing(&name),
+        1 => LockError::Refused(format!(
+            "{name} refused a statement: {message}: was its schema changed by hand?"
+        )),
+        _ => LockError::Unavailable(format!("{name} failed: {message}: see the cause")),
+    }
+}

@@ -1,0 +1,100 @@
+//! The SQL of `SQLite`: one text per purpose, whatever the size of the batch.
+//!
+//! A batch comes as one JSON array and one string of all checkpoints. `CROSS JOIN` fixes the order:
+//! the array first, then one row lookup per element.
+
+/// The database's time in microseconds since 1970. The clock has milliseconds; going by way of
+/// whole ones keeps floating point out of comparisons. It stands still within a statement.
+macro_rules! now {
+    () => {
+        "(CAST(ROUND(unixepoch('subsec') * 1000) AS INTEGER) * 1000)"
+    };
+}
+
+/// Draws the next fence, larger than any before it; answers it and the time. First in its transaction.
+pub(super) const DRAW: &str = concat!(
+    "UPDATE distributed_lock_fence SET fence = MAX(fence + 1, ",
+    now!(),
+    ") WHERE one = 1 RETURNING fence, ",
+    now!(),
+    " AS now"
+);
+
+/// What of these rows there is. Parameters: array, cluster, replica, grace.
+pub(super) const LOOK: &str = concat!(
+    "SELECT l.id, l.fence, l.state <> 2 AND (l.owner IS NULL OR l.owner = ?3 OR l.expires_at + ?4 <= ",
+    now!(),
+    ") AS takeable FROM json_each(?1) j CROSS JOIN distributed_lock l ON l.cluster = ?2 AND l.id = j.value ->> 'k'"
+);
+
+/// Claims rows that were looked at in the same transaction. Parameters: array, cluster, replica,
+/// fence, now, ttl.
+pub(super) const TAKE: &str = "\
+    INSERT INTO distributed_lock (cluster, id, owner, fence, expires_at, namespace, pod, node, acquired_at, updated_at) \
+    SELECT ?2, j.value ->> 'k', ?3, ?4, ?5 + ?6, j.value ->> 'ns', j.value ->> 'p', j.value ->> 'n', ?5, ?5 \
+    FROM json_each(?1) j WHERE true \
+    ON CONFLICT (id, cluster) DO UPDATE SET owner = excluded.owner, fence = excluded.fence, \
+    expires_at = excluded.expires_at, wanted_by = NULL, namespace = excluded.namespace, pod = excluded.pod, \
+    node = excluded.node, acquired_at = ?5, updated_at = ?5 \
+    RETURNING id, checkpoint";
+
+/// Extends claims and stores checkpoints. Parameters: array, cluster, replica, ttl, checkpoints.
+pub(super) const RENEW: &str = concat!(
+    "UPDATE distributed_lock AS l SET expires_at = MAX(l.expires_at, ",
+    now!(),
+    " + ?4), updated_at = ",
+    now!(),
+    ", checkpoint = CASE WHEN j.value ->> 'l' IS NULL THEN l.checkpoint \
+     ELSE substr(?5, j.value ->> 'a', j.value ->> 'l') END \
+     FROM json_each(?1) j WHERE l.cluster = ?2 AND l.id = j.value ->> 'k' AND l.fence = j.value ->> 'f' \
+     AND l.owner = ?3 AND l.expires_at > ",
+    now!(),
+    " RETURNING id, fence"
+);
+
+/// Gives claims back: free, handed or finished. Parameters: array, cluster, replica, checkpoints,
+/// fence, now, ttl.
+pub(super) const RELEASE: &str = "\
+    UPDATE distributed_lock AS l SET owner = j.value ->> 'o', \
+    fence = CASE WHEN j.value ->> 'o' IS NULL THEN l.fence ELSE ?5 END, \
+    expires_at = CASE WHEN j.value ->> 'o' IS NULL THEN ?6 ELSE ?6 + ?7 END, \
+    state = COALESCE(j.value ->> 's', l.state), wanted_by = NULL, updated_at = ?6, \
+    checkpoint = CASE WHEN j.value ->> 'l' IS NULL THEN l.checkpoint \
+    ELSE substr(?4, j.value ->> 'a', j.value ->> 'l') END \
+    FROM json_each(?1) j WHERE l.cluster = ?2 AND l.id = j.value ->> 'k' AND l.fence = j.value ->> 'f' AND l.owner = ?3";
+
+/// Deletes rows that are given back for good. Parameters: array, cluster, replica.
+pub(super) const REMOVE: &str = "\
+    DELETE FROM distributed_lock WHERE cluster = ?2 AND owner = ?3 AND (id, fence) IN \
+    (SELECT j.value ->> 'k', j.value ->> 'f' FROM json_each(?1) j)";
+
+/// Asks for rows. Parameters: array, cluster, replica.
+pub(super) const ASK: &str = "\
+    UPDATE distributed_lock AS l SET wanted_by = ?3 FROM json_each(?1) j WHERE l.cluster = ?2 \
+    AND l.id = j.value ->> 'k' AND l.fence = j.value ->> 'f' AND l.owner <> ?3 AND l.wanted_by IS NULL AND l.state <> 2";
+
+/// Takes requests back. Parameters: array, cluster, replica.
+pub(super) const REFUSE: &str = "\
+    UPDATE distributed_lock AS l SET wanted_by = NULL FROM json_each(?1) j WHERE l.cluster = ?2 \
+    AND l.id = j.value ->> 'k' AND l.fence = j.value ->> 'f' AND l.owner = ?3";
+
+/// Deletes finished rows and those of dead replicas. Parameters: array, cluster, microseconds.
+pub(super) const FORGET: &str = concat!(
+    "DELETE FROM distributed_lock WHERE cluster = ?2 AND id IN (SELECT j.value ->> 'k' FROM json_each(?1) j) \
+     AND (state = 2 OR (id GLOB 'replica/*' AND expires_at + ?3 <= ",
+    now!(),
+    "))"
+);
+
+/// Frees a row. Parameters: cluster, key, fence, now.
+pub(super) const EVICT: &str = "\
+    UPDATE distributed_lock SET owner = NULL, wanted_by = NULL, fence = ?3, expires_at = ?4, updated_at = ?4 \
+    WHERE cluster = ?1 AND id = ?2";
+
+/// All rows of a cluster, at least one line even without rows. Parameter: cluster.
+pub(super) const TABLE: &str = concat!(
+    "SELECT t.now, l.id, l.owner, l.fence, l.expires_at, l.state, l.wanted_by, l.namespace, l.pod, l.node, \
+     LENGTH(l.checkpoint) AS checkpoint_len FROM (SELECT ",
+    now!(),
+    " AS now) t LEFT JOIN distributed_lock l ON l.cluster = ?1"
+);

@@ -1,0 +1,207 @@
+//! The URL that names a lock store.
+//!
+//! Parsed once, when the settings are read. A password in it is never shown: not by `Display`, not
+//! by `Debug`, and not in an error.
+
+use std::fmt;
+use std::path::PathBuf;
+use std::str::FromStr;
+
+use url::Url;
+
+use super::memory::MemoryTable;
+use crate::clock::Clock;
+
+/// Where claims are stored: `mysql://user:password@host:port/database?ssl-mode=…`,
+/// `sqlite:///absolute/path.db`, `sqlite://relative.db`, or `memory://` for tests.
+#[derive(Clone)]
+pub struct LockUrl(pub(super) Place);
+
+/// What a URL names.
+#[derive(Clone)]
+pub(super) enum Place {
+    /// A MySQL or `MariaDB` database. The URL still has its password.
+    MySql(Url),
+    /// A file.
+    Sqlite(PathBuf),
+    /// A table in this process, shared by all clones of the URL.
+    Memory(MemoryTable),
+}
+
+/// What is wrong with a lock URL.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("{0}")]
+pub struct BadLockUrl(String);
+
+const KNOWN: &str =
+    "mysql://user:password@host:3306/database, sqlite:///path/podlog.db or sqlite://podlog.db, memory:// (for tests)";
+
+impl LockUrl {
+    /// The same URL with this password, as read from a variable or a file. Only a `mysql` URL has one.
+    pub fn with_password(&self, secret: &str) -> Result<Self, BadLockUrl> {
+        match &self.0 {
+            Place::MySql(url) => {
+                let mut url = url.clone();
+                url.set_password(Some(secret)).map_err(|()| {
+                    BadLockUrl(format!("the lock URL {self} has no host that a password could be for"))
+                })?;
+                Ok(Self(Place::MySql(url)))
+            }
+            _ => Err(BadLockUrl(format!(
+                "the lock URL {self} takes no password: leave the password out"
+            ))),
+        }
+    }
+
+    /// Whether the store keeps its claims only while this process lives.
+    #[must_use]
+    pub fn is_memory(&self) -> bool {
+        matches!(self.0, Place::Memory(_))
+    }
+}
+
+impl FromStr for LockUrl {
+    type Err = BadLockUrl;
+
+    fn from_str(text: &str) -> Result<Self, BadLockUrl> {
+        let Some((scheme, rest)) = text.split_once("://") else {
+            // The text may hold a password, so it is not repeated.
+            return Err(BadLockUrl(format!("the lock URL has no scheme: write {KNOWN}")));
+        };
+        match scheme {
+            "mysql" | "mariadb" => mysql(text),
+            "sqlite" => sqlite(rest),
+            "memory" => Ok(Self(Place::Memory(MemoryTable::new(Clock::boottime())))),
+            _ => Err(BadLockUrl(format!(
+                "there is no lock store {scheme}://: known are {KNOWN}"
+            ))),
+        }
+    }
+}
+
+/// Parameters that are understood; a misspelt one must not be ignored (`ssl-mod=VERIFY_CA`).
+const PARAMETERS: [&str; 9] = [
+    "ssl-mode", "sslmode", "ssl-ca", "sslca", "ssl-cert", "sslcert", "ssl-key", "sslkey", "socket",
+];
+
+fn mysql(text: &str) -> Result<LockUrl, BadLockUrl> {
+    let url = Url::parse(text).map_err(|error| {
+        BadLockUrl(format!(
+            "the lock URL cannot be read: {error}; special characters in user and password are written as %XX"
+        ))
+    })?;
+    let shown = LockUrl(Place::MySql(url.clone()));
+    if url.host_str().is_none_or(str::is_empty) {
+        return Err(BadLockUrl(format!("the lock URL {shown} names no host: write {KNOWN}")));
+    }
+    let database = url.path().trim_matches('/');
+    if database.is_empty() || database.contains('/') {
+        return Err(BadLockUrl(format!(
+            "the lock URL {shown} must name one database after the host: …/podlog"
+        )));
+    }
+    if let Some((name, _)) = url.query_pairs().find(|(name, _)| !PARAMETERS.contains(&name.as_ref())) {
+        return Err(BadLockUrl(format!(
+            "the lock URL {shown} has an unknown parameter {name:?}: known are {}",
+            PARAMETERS.join(", ")
+        )));
+    }
+    Ok(shown)
+}
+
+fn sqlite(path: &str) -> Result<LockUrl, BadLockUrl> {
+    if path.is_empty() || path.ends_with('/') || path.contains(['?', '#']) {
+        return Err(BadLockUrl(format!(
+            "the lock URL sqlite://{path} must name a file and has no parameters: sqlite:///path/podlog.db"
+        )));
+    }
+    Ok(LockUrl(Place::Sqlite(path.into())))
+}
+
+impl fmt::Display for LockUrl {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match &self.0 {
+            Place::MySql(url) if url.password().is_some() => {
+                let mut url = url.clone();
+                // It has a host, or it would have no password; were it refused, nothing may be shown.
+                if url.set_password(Some("***")).is_err() {
+                    return f.write_str("mysql://***");
+                }
+                url.fmt(f)
+            }
+            Place::MySql(url) => url.fmt(f),
+            Place::Sqlite(path) => write!(f, "sqlite://{}", path.display()),
+            Place::Memory(_) => f.write_str("memory://"),
+        }
+    }
+}
+
+impl fmt::Debug for LockUrl {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "LockUrl({self})")
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn read(text: &str) -> Result<LockUrl, BadLockUrl> {
+        text.parse()
+    }
+
+    #[test]
+    fn a_password_is_never_shown() {
+        let url = read("mysql://user:s%20cret@db:3306/podlog?ssl-mode=REQUIRED").unwrap();
+        assert_eq!(url.to_string(), "mysql://user:***@db:3306/podlog?ssl-mode=REQUIRED");
+        let other = read("mysql://user@db/podlog")
+            .unwrap()
+            .with_password("top/secret@#")
+            .unwrap();
+        for text in [format!("{url:?}"), format!("{other:?}"), other.to_string()] {
+            assert!(!text.contains("cret"), "{text}");
+        }
+        let Place::MySql(inner) = &other.0 else {
+            panic!("{other}")
+        };
+        assert_eq!(inner.password(), Some("top%2Fsecret%40%23"));
+    }
+
+    #[test]
+    fn no_error_repeats_a_password() {
+        for text in [
+            "mysql:user:secret@db/podlog",
+            "postgres://user:secret@db/podlog",
+            "mysql://user:secret@db:99999/podlog",
+            "mysql://user:secret@db/",
+            "mysql://user:secret@db/a/b",
+            "mysql://user:secret@db/podlog?ssl-mod=x",
+        ] {
+            let error = read(text).unwrap_err().to_string();
+            assert!(!error.contains("secret"), "{error}");
+        }
+    }
+
+    #[test]
+    fn an_unknown_scheme_is_told_the_known_ones() {
+        let error = read("redis://x").unwrap_err().to_string();
+        for known in ["redis", "mysql://", "sqlite://", "memory://"] {
+            assert!(error.contains(known), "{error}");
+        }
+    }
+
+    #[test]
+    fn a_file_is_absolute_or_relative_and_must_be_named() {
+        assert_eq!(
+            read("sqlite:///var/lib/podlog.db").unwrap().to_string(),
+            "sqlite:///var/lib/podlog.db"
+        );
+        let Place::Sqlite(path) = read("sqlite://podlog.db").unwrap().0 else {
+            panic!()
+        };
+        assert_eq!(path, PathBuf::from("podlog.db"));
+        assert!(read("sqlite://").is_err());
+        assert!(read("sqlite:///var/lib/").is_err());
+        assert!(read("sqlite://x").unwrap().with_password("y").is_err());
+    }
+}
