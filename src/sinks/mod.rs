@@ -11,6 +11,12 @@ use async_trait::async_trait;
 
 use crate::domain::{Chunk, Fence, Origin, Position};
 
+pub mod group;
+pub mod json;
+#[cfg(test)]
+mod probe;
+pub mod retry;
+
 /// A place for records. Writers call it concurrently.
 #[async_trait]
 pub trait Sink: Send + Sync + fmt::Debug {
