@@ -11,6 +11,27 @@ use async_trait::async_trait;
 
 use crate::domain::{Chunk, Fence, Origin, Position};
 
+mod file;
+pub mod group;
+pub mod json;
+mod late;
+mod mysql;
+mod open;
+mod place;
+#[cfg(test)]
+mod probe;
+mod retain;
+pub mod retry;
+mod schema;
+mod sql;
+mod sqlite;
+mod stdout;
+mod url;
+
+pub use open::{Opened, SinkOpenError, migrate, open};
+pub use retain::Retention;
+pub use url::{BadSinkUrl, SinkUrl};
+
 /// A place for records. Writers call it concurrently.
 #[async_trait]
 pub trait Sink: Send + Sync + fmt::Debug {
@@ -21,7 +42,8 @@ pub trait Sink: Send + Sync + fmt::Debug {
         Ok(None)
     }
 
-    /// Stores chunks, each wholly or not at all; one answer per chunk, in order.
+    /// Stores chunks, each wholly or not at all; one answer per chunk, in order. When a chunk is not
+    /// stored, later ones of its stream in the same call are not stored either.
     async fn write(&self, chunks: &[Chunk]) -> Vec<Result<(), SinkError>>;
 }
 
@@ -39,7 +61,9 @@ pub enum SinkError {
     /// The sink will never take this chunk. Counted and passed over.
     #[error("{0}")]
     Rejected(Arc<str>),
-    /// The claim is no longer good, or somebody holds the stream under a larger fence. Nothing was stored.
+    /// The claim is no longer good, or somebody holds the stream under a larger fence, or the sink holds
+    /// the stream at another place than the chunk (its database went back in time). Nothing was stored;
+    /// the stream must be opened again before it is written.
     #[error("the claim on the pod is no longer good")]
     Fenced,
 }

@@ -1,0 +1,246 @@
+//! Records in MySQL or MariaDB, exactly once: rows and the stream's position in one transaction,
+//! checked against the claim's number.
+//!
+//! Every call has a deadline. A connection whose call failed or was given up is closed and never used
+//! again. What to store is decided in [`place`](super::place); the statements are in `sql`.
+
+mod fault;
+mod purge;
+mod sql;
+
+use std::collections::HashMap;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::time::Duration;
+
+use async_trait::async_trait;
+use sqlx::mysql::{MySqlConnectOptions, MySqlPoolOptions};
+use sqlx::pool::PoolConnection;
+use sqlx::{Connection, Executor, MySql, MySqlConnection, MySqlPool};
+use tokio::time::timeout;
+
+use super::place::{self, Row};
+use super::schema;
+use super::sql::Ids;
+use super::{Sink, SinkError, SinkOpenError};
+use crate::domain::{Chunk, Fence, Origin, Position};
+pub(super) use fault::refusal;
+
+/// Requests under way at the same time; with one more connection for streams being opened and one
+/// for retention the pool has five.
+pub(super) const IN_FLIGHT: usize = 3;
+const CONNECTIONS: u32 = IN_FLIGHT as u32 + 2;
+
+/// How long connecting may take when the program starts.
+pub(super) const CONNECT: Duration = Duration::from_secs(10);
+
+/// A MEDIUMBLOB holds 2^24 - 1 bytes.
+const LONGEST: usize = (1 << 24) - 1;
+/// Of a packet, what a statement needs beside one message.
+const PACKET_REST: usize = 4096;
+
+/// The sink.
+#[derive(Debug)]
+pub(super) struct MySqlSink {
+    pool: MySqlPool,
+    /// The server and database, for messages; no password.
+    name: Arc<str>,
+    deadline: Duration,
+    ids: Ids,
+    /// The server's `max_allowed_packet`; 0 while it is not known.
+    packet: AtomicUsize,
+}
+
+impl MySqlSink {
+    /// Connects, checks the schema and answers what is wrong in plain words.
+    pub(super) async fn connect(
+        options: MySqlConnectOptions,
+        name: Arc<str>,
+        deadline: Duration,
+    ) -> Result<Self, SinkOpenError> {
+        // Outside the pool first, which would hide the true error.
+        let first = async {
+            let mut conn = MySqlConnection::connect_with(&options).await?;
+            prepare(&mut conn).await?;
+            let state = schema::mysql_state(&mut conn).await?;
+            let packet = sql::packet(&mut conn).await?;
+            conn.close().await?;
+            Ok((state, packet))
+        };
+        let (state, packet) = match timeout(CONNECT, first).await {
+            Ok(Ok(answer)) => answer,
+            Ok(Err(error)) => return Err(refusal(&name, &error)),
+            Err(_) => {
+                let why = format!("mysql {name} did not answer within {CONNECT:?}; check the address and the network");
+                return Err(SinkOpenError::Unavailable(why));
+            }
+        };
+        state.check(&name)?;
+        let pool = MySqlPoolOptions::new()
+            .max_connections(CONNECTIONS)
+            .acquire_timeout(deadline)
+            .idle_timeout(Duration::from_mins(5))
+            .after_connect(|conn, _| Box::pin(prepare(conn)))
+            .connect_lazy_with(options);
+        Ok(Self {
+            pool,
+            name,
+            deadline,
+            ids: Ids::default(),
+            packet: AtomicUsize::new(packet),
+        })
+    }
+
+    async fn held(&self) -> Result<Held, sqlx::Error> {
+        Ok(Held(Some(self.pool.acquire().await?)))
+    }
+
+    /// Turns a failure into an answer. What the server allows may have changed, so it is asked again.
+    fn again(&self, error: &sqlx::Error) -> SinkError {
+        self.packet.store(0, Ordering::Relaxed);
+        SinkError::Again {
+            after: None,
+            why: format!("mysql {}: {}", self.name, fault::cause(error)).into(),
+        }
+    }
+
+    fn late(&self) -> SinkError {
+        let why = format!(
+            "mysql {} did not answer within {:?}; it is slow or unreachable",
+            self.name, self.deadline
+        );
+        SinkError::Again {
+            after: None,
+            why: why.into(),
+        }
+    }
+
+    async fn open_row(&self, origin: &Origin, fence: Fence) -> Result<Row, SinkError> {
+        let work = async {
+            let mut held = self.held().await?;
+            let row = sql::open(held.conn()?, origin, fence).await?;
+            held.give_back();
+            Ok(row)
+        };
+        let row = match timeout(self.deadline, work).await {
+            Ok(Ok(row)) => row?,
+            Ok(Err(error)) if fault::too_long(&error) => {
+                return Err(SinkError::Rejected(
+                    format!("a name is too long for its column: {error}").into(),
+                ));
+            }
+            Ok(Err(error)) => return Err(self.again(&error)),
+            Err(_) => return Err(self.late()),
+        };
+        self.ids.set(&origin.stream, row.id);
+        Ok(row)
+    }
+
+    /// One transaction for all chunks whose ids are given.
+    async fn store(&self, ids: &[i64], chunks: &[Chunk]) -> Result<Vec<Result<(), SinkError>>, sqlx::Error> {
+        let mut held = self.held().await?;
+        let conn = held.conn()?;
+        let mut packet = self.packet.load(Ordering::Relaxed);
+        if packet == 0 {
+            packet = sql::packet(conn).await?;
+            self.packet.store(packet, Ordering::Relaxed);
+        }
+        let mut tx = conn.begin().await?;
+        let mut sorted = ids.to_vec();
+        sorted.sort_unstable();
+        sorted.dedup();
+        let found: HashMap<i64, Row> = sql::lock(&mut tx, &sorted)
+            .await?
+            .into_iter()
+            .map(|r| (r.id, r))
+            .collect();
+        let mut rows = HashMap::new();
+        for (id, chunk) in ids.iter().zip(chunks) {
+            if let Some(row) = found.get(id) {
+                rows.insert(&chunk.origin.stream, *row);
+            } else {
+                self.ids.forget(&chunk.origin.stream);
+            }
+        }
+        let room = packet.saturating_sub(PACKET_REST);
+        let plan = place::plan(&mut rows, chunks, room.min(LONGEST));
+        sql::insert(&mut tx, &plan.records, room).await?;
+        sql::insert_gaps(&mut tx, &plan.gaps).await?;
+        sql::advance(&mut tx, &plan.moved).await?;
+        tx.commit().await?;
+        held.give_back();
+        Ok(plan.answers)
+    }
+}
+
+#[async_trait]
+impl Sink for MySqlSink {
+    async fn open(&self, origin: &Arc<Origin>, fence: Fence) -> Result<Option<Position>, SinkError> {
+        Ok(self.open_row(origin, fence).await?.position)
+    }
+
+    async fn write(&self, chunks: &[Chunk]) -> Vec<Result<(), SinkError>> {
+        let mut ids = Vec::with_capacity(chunks.len());
+        for chunk in chunks {
+            // Streams are opened before they are written, so this is for rows that retention deleted.
+            match self.ids.get(&chunk.origin.stream) {
+                Some(id) => ids.push(Ok(id)),
+                None => ids.push(self.open_row(&chunk.origin, chunk.fence).await.map(|row| row.id)),
+            }
+        }
+        if ids.iter().all(Result::is_ok) {
+            let ids: Vec<i64> = ids.into_iter().flatten().collect();
+            return self.store_in_time(&ids, chunks).await;
+        }
+        let known: Vec<i64> = ids.iter().flatten().copied().collect();
+        let some: Vec<Chunk> = chunks
+            .iter()
+            .zip(&ids)
+            .filter(|(_, id)| id.is_ok())
+            .map(|(c, _)| c.clone())
+            .collect();
+        let mut stored = self.store_in_time(&known, &some).await.into_iter();
+        ids.into_iter()
+            .map(|id| id.and_then(|_| stored.next().unwrap_or_else(|| Err(self.late()))))
+            .collect()
+    }
+}
+
+impl MySqlSink {
+    async fn store_in_time(&self, ids: &[i64], chunks: &[Chunk]) -> Vec<Result<(), SinkError>> {
+        match timeout(self.deadline, self.store(ids, chunks)).await {
+            Ok(Ok(answers)) => answers,
+            Ok(Err(error)) => vec![Err(self.again(&error)); chunks.len()],
+            Err(_) => vec![Err(self.late()); chunks.len()],
+        }
+    }
+}
+
+async fn prepare(conn: &mut MySqlConnection) -> Result<(), sqlx::Error> {
+    for statement in sql::SESSION {
+        conn.execute(statement).await?;
+    }
+    Ok(())
+}
+
+/// A connection that goes back to the pool only when its work was done. Otherwise it is closed at
+/// once: the server may still be busy with it, and whoever got it next would wait.
+struct Held(Option<PoolConnection<MySql>>);
+
+impl Held {
+    fn conn(&mut self) -> Result<&mut MySqlConnection, sqlx::Error> {
+        self.0.as_deref_mut().ok_or(sqlx::Error::WorkerCrashed)
+    }
+
+    fn give_back(mut self) {
+        drop(self.0.take());
+    }
+}
+
+impl Drop for Held {
+    fn drop(&mut self) {
+        if let Some(conn) = self.0.take() {
+            drop(conn.detach());
+        }
+    }
+}

@@ -1,0 +1,184 @@
+//! Every statement of the MySQL sink, and nothing else. Each is understood by MySQL 8 and later and by
+//! MariaDB 10.6 and later, and there are few texts: closing a prepared statement stalls the connection.
+
+use std::sync::LazyLock;
+
+use sqlx::mysql::MySqlConnection;
+use sqlx::{Connection, Error};
+
+use crate::domain::{Fence, Origin, StreamId};
+use crate::sinks::SinkError;
+use crate::sinks::place::{Columns, GapRow, Record, Row};
+use crate::sinks::sql::{self, labels};
+
+/// Waiting for a row lock ends before the whole attempt does, so that the connection survives.
+/// READ COMMITTED takes no locks on gaps between rows, so that writers of different streams never meet.
+pub(super) const SESSION: [&str; 2] = [
+    "SET SESSION TRANSACTION ISOLATION LEVEL READ COMMITTED",
+    "SET SESSION innodb_lock_wait_timeout = 3",
+];
+
+const PACKET: &str = "SELECT CAST(@@max_allowed_packet AS SIGNED)";
+
+const FIND: &str = "SELECT id, fence, time_ns, ordinal, hash, seq FROM log_stream \
+    WHERE uid = ? AND container = ? AND container_id = ? FOR UPDATE";
+
+const CREATE: &str = "INSERT INTO log_stream \
+    (fence, labels, node, uid, container, container_id, namespace, pod, restart, created_at, updated_at) \
+    VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, UTC_TIMESTAMP(6), UTC_TIMESTAMP(6))";
+
+const RAISE: &str = "UPDATE log_stream SET fence = ?, labels = ?, node = ?, updated_at = UTC_TIMESTAMP(6) WHERE id = ?";
+
+const GAP: &str = "INSERT INTO log_gap (stream, seq, from_ns, to_ns, reason) VALUES (?, ?, ?, ?, ?) \
+    ON DUPLICATE KEY UPDATE from_ns = VALUES(from_ns), to_ns = VALUES(to_ns), reason = VALUES(reason)";
+
+/// One statement for all streams of a group. The join is told its order: reading the whole of
+/// `log_stream` instead would lock rows of other writers.
+const MOVE: &str = "UPDATE JSON_TABLE(?, '$[*]' COLUMNS ( \
+        id BIGINT PATH '$[0]', fence BIGINT PATH '$[1]', time_ns BIGINT PATH '$[2]', \
+        ordinal BIGINT PATH '$[3]', hash BIGINT PATH '$[4]', seq BIGINT PATH '$[5]')) AS now \
+    STRAIGHT_JOIN log_stream s ON s.id = now.id \
+    SET s.fence = now.fence, s.time_ns = now.time_ns, s.ordinal = now.ordinal, s.hash = now.hash, s.seq = now.seq, \
+        s.updated_at = UTC_TIMESTAMP(6)";
+
+/// Rows are locked in the order of their ids, so that two groups cannot wait for each other. Short
+/// lists are filled up by repeating the last id.
+static LOCK: LazyLock<[(usize, String); 4]> = LazyLock::new(|| {
+    [1, 8, 64, 512].map(|size| {
+        let marks = vec!["?"; size].join(",");
+        let text = format!(
+            "SELECT id, fence, time_ns, ordinal, hash, seq FROM log_stream FORCE INDEX (PRIMARY) \
+             WHERE id IN ({marks}) ORDER BY id FOR UPDATE"
+        );
+        (size, text)
+    })
+});
+
+static INSERT: LazyLock<Vec<String>> =
+    LazyLock::new(|| sql::inserts("INSERT INTO log_record (stream, seq, time_ns, ordinal, message, cut) VALUES "));
+
+/// Inserts in one statement stay below this, however large packets may be: the client copies them.
+const STATEMENT_BYTES: usize = 4 << 20;
+
+/// The server's limit on the size of one statement, bytes.
+pub(super) async fn packet(conn: &mut MySqlConnection) -> Result<usize, Error> {
+    let bytes: i64 = sqlx::query_scalar(PACKET).fetch_one(conn).await?;
+    Ok(usize::try_from(bytes).unwrap_or(usize::MAX))
+}
+
+/// Creates the stream's row or raises its fence; one transaction, so that a writer under an older
+/// claim has either finished or is refused.
+pub(super) async fn open(
+    conn: &mut MySqlConnection,
+    origin: &Origin,
+    fence: Fence,
+) -> Result<Result<Row, SinkError>, Error> {
+    let mut tx = conn.begin().await?;
+    let stream = &origin.stream;
+    let found: Option<Columns> = sqlx::query_as(FIND)
+        .bind(stream.uid.as_str().as_bytes())
+        .bind(stream.container.as_bytes())
+        .bind(stream.container_id.as_str().as_bytes())
+        .fetch_optional(&mut *tx)
+        .await?;
+    let row = match found.map(Row::from) {
+        Some(row) if row.fence > fence => return Ok(Err(SinkError::Fenced)),
+        Some(row) => {
+            let raise = sqlx::query(RAISE)
+                .bind(fence.0.cast_signed())
+                .bind(labels(origin))
+                .bind(origin.node.as_deref())
+                .bind(row.id);
+            raise.execute(&mut *tx).await?;
+            Row { fence, ..row }
+        }
+        None => create(&mut tx, origin, fence).await?,
+    };
+    tx.commit().await?;
+    Ok(Ok(row))
+}
+
+async fn create(conn: &mut MySqlConnection, origin: &Origin, fence: Fence) -> Result<Row, Error> {
+    let StreamId {
+        uid,
+        container,
+        container_id,
+    } = &origin.stream;
+    let done = sqlx::query(CREATE)
+        .bind(fence.0.cast_signed())
+        .bind(labels(origin))
+        .bind(origin.node.as_deref())
+        .bind(uid.as_str().as_bytes())
+        .bind(container.as_bytes())
+        .bind(container_id.as_str().as_bytes())
+        .bind(&*origin.namespace)
+        .bind(&*origin.pod)
+        .bind(origin.restart)
+        .execute(conn)
+        .await?;
+    Ok(Row {
+        id: done.last_insert_id().cast_signed(),
+        fence,
+        position: None,
+        seq: 0,
+    })
+}
+
+/// Locks the rows of these ids, which are sorted and differ. Rows that are gone are left out.
+pub(super) async fn lock(conn: &mut MySqlConnection, ids: &[i64]) -> Result<Vec<Row>, Error> {
+    let mut rows = Vec::with_capacity(ids.len());
+    for part in ids.chunks(512) {
+        let (size, text) = LOCK.iter().find(|(size, _)| part.len() <= *size).unwrap_or(&LOCK[3]);
+        let mut query = sqlx::query_as::<_, Columns>(text.as_str());
+        for place in 0..*size {
+            query = query.bind(part.get(place).or(part.last()));
+        }
+        rows.extend(query.fetch_all(&mut *conn).await?.into_iter().map(Row::from));
+    }
+    Ok(rows)
+}
+
+/// Inserts records, as many in one statement as `packet` bytes allow.
+pub(super) async fn insert(conn: &mut MySqlConnection, records: &[Record<'_>], packet: usize) -> Result<(), Error> {
+    let mut rest = records;
+    while !rest.is_empty() {
+        let power = sql::batch(rest, packet.min(STATEMENT_BYTES));
+        let (batch, after) = rest.split_at(1 << power);
+        let mut query = sqlx::query(INSERT[power].as_str());
+        for record in batch {
+            query = query
+                .bind(record.stream)
+                .bind(record.seq)
+                .bind(record.time)
+                .bind(record.ordinal)
+                .bind(record.message)
+                .bind(record.cut.cast_signed());
+        }
+        query.execute(&mut *conn).await?;
+        rest = after;
+    }
+    Ok(())
+}
+
+/// Inserts gaps; one that is there already is replaced.
+pub(super) async fn insert_gaps(conn: &mut MySqlConnection, gaps: &[GapRow]) -> Result<(), Error> {
+    for row in gaps {
+        sqlx::query(GAP)
+            .bind(row.stream)
+            .bind(row.seq)
+            .bind(row.gap.from.map(|t| t.0))
+            .bind(row.gap.to.map(|t| t.0))
+            .bind(row.gap.reason.as_str())
+            .execute(&mut *conn)
+            .await?;
+    }
+    Ok(())
+}
+
+/// Stores where the streams stand now.
+pub(super) async fn advance(conn: &mut MySqlConnection, moved: &[Row]) -> Result<(), Error> {
+    if !moved.is_empty() {
+        sqlx::query(MOVE).bind(sql::positions(moved)).execute(conn).await?;
+    }
+    Ok(())
+}

@@ -1,0 +1,130 @@
+//! From a sink's URL to a sink that groups writers and tries again. The only place that knows all kinds.
+
+use std::fmt;
+use std::sync::Arc;
+
+use futures::FutureExt;
+use futures::future::BoxFuture;
+
+use super::file::FileSink;
+use super::group::{Limits, grouped};
+use super::mysql::{self, MySqlSink};
+use super::retain::Retention;
+use super::retry::Retrying;
+use super::sqlite::{self, SqliteSink};
+use super::stdout::StdoutSink;
+use super::url::{self, Kind, SinkUrl};
+use super::{Sink, schema};
+use crate::clock::Clock;
+use crate::metrics::Metrics;
+
+/// Why a sink cannot be used. Variants are named by what the caller does about it.
+#[derive(Clone, Debug, thiserror::Error)]
+pub enum SinkOpenError {
+    /// Try again: the sink is unreachable, slow or too busy.
+    #[error("{0}")]
+    Unavailable(String),
+    /// Trying again cannot help until a person changes something: a wrong password or database, a
+    /// missing right, tables of another version, a closed standard output.
+    #[error("{0}")]
+    Refused(String),
+}
+
+/// A sink in use.
+pub struct Opened {
+    /// Where records go. It never answers `Again`.
+    pub sink: Arc<dyn Sink>,
+    /// Does the writing; runs until all handles of `sink` are dropped. An error means that the sink will
+    /// never take a record again.
+    pub driver: BoxFuture<'static, Result<(), SinkOpenError>>,
+    /// Deletes old records, where that can be done.
+    pub retention: Option<Arc<dyn Retention>>,
+}
+
+impl fmt::Debug for Opened {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.sink.fmt(f)
+    }
+}
+
+/// Opens a sink. Fails when it cannot be used as things are; each call tells the true error once.
+/// `limits.in_flight` counts for sinks that can do several requests at a time.
+pub async fn open(url: &SinkUrl, clock: Clock, metrics: &Metrics, limits: Limits) -> Result<Opened, SinkOpenError> {
+    let name: Arc<str> = url.to_string().into();
+    let one = Limits { in_flight: 1, ..limits };
+    match &url.kind {
+        Kind::Stdout => {
+            let stdout = Arc::new(StdoutSink::new(clock));
+            let broken = stdout.clone();
+            let opened = compose(stdout, clock, metrics, one);
+            Ok(stop_when(opened, async move { broken.broken().await }.boxed()))
+        }
+        Kind::File(options) => {
+            let file = Arc::new(FileSink::open(options.clone(), clock).await?);
+            let sync = file.clone();
+            let opened = compose(file, clock, metrics, one);
+            Ok(stop_when(opened, async move { sync.sync_for_ever().await }.boxed()))
+        }
+        Kind::Sqlite(path) => {
+            let sqlite = Arc::new(SqliteSink::connect(path, name, limits.attempt).await?);
+            let retention = sqlite.clone();
+            let opened = compose(sqlite, clock, metrics, one);
+            Ok(Opened {
+                retention: Some(retention),
+                ..opened
+            })
+        }
+        Kind::MySql(url) => {
+            let options = url::options(url).map_err(|error| SinkOpenError::Refused(format!("{name}: {error}")))?;
+            let mysql = Arc::new(MySqlSink::connect(options, name, limits.attempt).await?);
+            let retention = mysql.clone();
+            let some = Limits {
+                in_flight: limits.in_flight.min(mysql::IN_FLIGHT),
+                ..limits
+            };
+            let opened = compose(mysql, clock, metrics, some);
+            Ok(Opened {
+                retention: Some(retention),
+                ..opened
+            })
+        }
+    }
+}
+
+/// Creates or updates what the sink needs before it can be opened: tables. Sinks without tables need nothing.
+pub async fn migrate(url: &SinkUrl) -> Result<(), SinkOpenError> {
+    let name = url.to_string();
+    match &url.kind {
+        Kind::Stdout | Kind::File(_) => Ok(()),
+        Kind::Sqlite(path) => schema::migrate_sqlite(sqlite::options(path), &name).await,
+        Kind::MySql(url) => {
+            let options = url::options(url).map_err(|error| SinkOpenError::Refused(format!("{name}: {error}")))?;
+            schema::migrate_mysql(&options, &name).await
+        }
+    }
+}
+
+fn compose<S: Sink + 'static>(adapter: Arc<S>, clock: Clock, metrics: &Metrics, limits: Limits) -> Opened {
+    let (grouped, driver) = grouped(adapter, limits, clock, metrics.clone());
+    Opened {
+        sink: Arc::new(Retrying::new(grouped, clock, metrics.clone())),
+        driver: driver.map(Ok).boxed(),
+        retention: None,
+    }
+}
+
+/// Runs `beside` as long as the driver runs; the driver ends with its error, should it have one.
+fn stop_when(opened: Opened, beside: BoxFuture<'static, SinkOpenError>) -> Opened {
+    let driver = opened.driver;
+    let both = async move {
+        tokio::select! {
+            biased;
+            done = driver => done,
+            error = beside => Err(error),
+        }
+    };
+    Opened {
+        driver: both.boxed(),
+        ..opened
+    }
+}

@@ -1,0 +1,42 @@
+//! What a failure of SQLite means, and what a person can do about it.
+
+use sqlx::Error;
+
+use crate::sinks::SinkOpenError;
+
+/// SQLite's primary result code; the bits above are details.
+fn code(error: &Error) -> Option<i32> {
+    let code: i32 = error.as_database_error()?.code()?.parse().ok()?;
+    Some(code & 0xff)
+}
+
+fn remedy(code: i32) -> Option<&'static str> {
+    Some(match code {
+        1 => "if a table is missing, run `podlog migrate`",
+        3 | 23 => "the file's or directory's permissions forbid it; change them",
+        5 | 6 => "another process holds the write lock for long; look for an open transaction on the file",
+        8 => "the file or its directory is read-only; allow writing",
+        10 => "the disk failed or has a limit; look at the system log",
+        11 | 26 => "the file is damaged or not an SQLite database; restore it or begin a new one",
+        13 => "the disk or a quota is full; free some space",
+        14 => "the file or its directory cannot be opened; check that it exists and its permissions",
+        _ => return None,
+    })
+}
+
+/// The cause and the remedy, on one line.
+pub(super) fn cause(error: &Error) -> String {
+    match code(error).and_then(remedy) {
+        Some(remedy) => format!("{error}; {remedy}"),
+        None => error.to_string(),
+    }
+}
+
+/// The failure as an answer to opening the sink: whether a person must change something.
+pub(in crate::sinks) fn refusal(name: &str, error: &Error) -> SinkOpenError {
+    let why = format!("{name}: {}", cause(error));
+    match code(error) {
+        Some(3 | 8 | 11 | 14 | 23 | 26) => SinkOpenError::Refused(why),
+        _ => SinkOpenError::Unavailable(why),
+    }
+}

@@ -1,0 +1,125 @@
+//! Deleting old records from an SQLite file, a stretch of one stream at a time.
+
+use async_trait::async_trait;
+use sqlx::{Connection, Error};
+
+use super::SqliteSink;
+use super::sql::BEGIN;
+use crate::domain::Time;
+use crate::sinks::SinkError;
+use crate::sinks::retain::{EMPTY_STREAMS, OLD_STREAMS, Retention};
+
+/// Streams whose first record is old. Reads one row per stream by primary key.
+const OLD: &str = "SELECT s.id FROM log_stream s WHERE s.id > ? AND \
+    (SELECT r.time_ns FROM log_record r WHERE r.stream = s.id ORDER BY r.seq LIMIT 1) < ? ORDER BY s.id LIMIT ?";
+
+/// Of a stream's first records: how many, the number of the first young one, and the number of the last.
+const STRETCH: &str = "SELECT MIN(CASE WHEN time_ns >= ? THEN seq END), MAX(seq) \
+    FROM (SELECT seq, time_ns FROM log_record WHERE stream = ? ORDER BY seq LIMIT ?) AS first";
+
+const DELETE: &str = "DELETE FROM log_record WHERE stream = ? AND seq < ?";
+const DELETE_GAPS: &str = "DELETE FROM log_gap WHERE stream = ? AND seq < ?";
+
+/// Streams that have no record left and have been neither opened nor written for a long time.
+const EMPTY: &str = "SELECT s.id FROM log_stream s \
+    WHERE s.updated_at < MIN(?, unixepoch() - 86400) \
+    AND NOT EXISTS (SELECT 1 FROM log_record r WHERE r.stream = s.id) ORDER BY s.id LIMIT ?";
+
+/// Locks and looks again, so that a writer that came in between keeps its row.
+const DELETE_STREAM: &str = "DELETE FROM log_stream WHERE id = ? AND updated_at < unixepoch() - 86400 \
+    AND NOT EXISTS (SELECT 1 FROM log_record r WHERE r.stream = log_stream.id)";
+
+#[async_trait]
+impl Retention for SqliteSink {
+    async fn purge(&self, older_than: Time, limit: u32) -> Result<u64, SinkError> {
+        let mut gone = 0;
+        let mut after = 0;
+        while gone < u64::from(limit) {
+            let part = self
+                .in_time(self.purge_some(after, older_than, limit - gone as u32))
+                .await?;
+            gone += part.gone;
+            match part.last {
+                Some(last) => after = last,
+                None => break,
+            }
+        }
+        self.in_time(self.purge_empty(older_than)).await?;
+        Ok(gone)
+    }
+}
+
+/// What one round deleted, and the last stream it looked at; `None` when there are no more.
+struct Part {
+    gone: u64,
+    last: Option<i64>,
+}
+
+impl SqliteSink {
+    /// Deletes up to `limit` old records of the next streams. Each stream is a transaction of its own.
+    async fn purge_some(&self, after: i64, older_than: Time, limit: u32) -> Result<Part, Error> {
+        let mut held = self.held().await?;
+        let conn = held.conn()?;
+        let old = sqlx::query_scalar::<_, i64>(OLD)
+            .bind(after)
+            .bind(older_than.0)
+            .bind(OLD_STREAMS);
+        let streams = old.fetch_all(&mut *conn).await?;
+        let mut part = Part { gone: 0, last: None };
+        for stream in streams {
+            let left = u64::from(limit).saturating_sub(part.gone);
+            if left == 0 {
+                break;
+            }
+            let stretch = sqlx::query_as(STRETCH)
+                .bind(older_than.0)
+                .bind(stream)
+                .bind(left.cast_signed());
+            let (young, last): (Option<i64>, Option<i64>) = stretch.fetch_one(&mut *conn).await?;
+            let end = young.or(last.map(|seq| seq + 1)).unwrap_or(0);
+            let mut tx = conn.begin_with(BEGIN).await?;
+            part.gone += sqlx::query(DELETE)
+                .bind(stream)
+                .bind(end)
+                .execute(&mut *tx)
+                .await?
+                .rows_affected();
+            sqlx::query(DELETE_GAPS)
+                .bind(stream)
+                .bind(end)
+                .execute(&mut *tx)
+                .await?;
+            tx.commit().await?;
+            part.last = Some(stream);
+        }
+        held.give_back();
+        Ok(part)
+    }
+
+    async fn purge_empty(&self, older_than: Time) -> Result<(), Error> {
+        let mut held = self.held().await?;
+        let conn = held.conn()?;
+        let empty = sqlx::query_scalar::<_, i64>(EMPTY)
+            .bind(older_than.floor_seconds())
+            .bind(EMPTY_STREAMS);
+        for stream in empty.fetch_all(&mut *conn).await? {
+            let mut tx = conn.begin_with(BEGIN).await?;
+            if sqlx::query(DELETE_STREAM)
+                .bind(stream)
+                .execute(&mut *tx)
+                .await?
+                .rows_affected()
+                > 0
+            {
+                sqlx::query(DELETE_GAPS)
+                    .bind(stream)
+                    .bind(i64::MAX)
+                    .execute(&mut *tx)
+                    .await?;
+            }
+            tx.commit().await?;
+        }
+        held.give_back();
+        Ok(())
+    }
+}

@@ -1,0 +1,312 @@
+//! Naming a sink by URL. Nothing is opened here, and a password never leaves through `Debug` or `Display`.
+
+use std::fmt;
+use std::path::PathBuf;
+use std::str::FromStr;
+use std::time::Duration;
+
+use sqlx::ConnectOptions;
+use sqlx::mysql::MySqlConnectOptions;
+use url::Url;
+
+/// A sink, as written on the command line.
+#[derive(Clone)]
+pub struct SinkUrl {
+    pub(super) kind: Kind,
+}
+
+#[derive(Clone)]
+pub(super) enum Kind {
+    Stdout,
+    File(FileOptions),
+    Sqlite(PathBuf),
+    MySql(Url),
+}
+
+/// How files are written.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) struct FileOptions {
+    pub(super) dir: PathBuf,
+    /// Bytes after which a file is put aside and a new one begun.
+    pub(super) max_size: u64,
+    /// Files that were put aside and are kept, per stream.
+    pub(super) keep: u32,
+    pub(super) fsync: Fsync,
+    /// Whether files that were put aside are compressed.
+    pub(super) gzip: bool,
+}
+
+/// When written records are forced to the disk.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Fsync {
+    /// When the system likes: a crash of the machine loses the last seconds, a crash of podlog nothing.
+    Never,
+    /// Once a second.
+    Interval,
+    /// Before a write is answered.
+    Always,
+}
+
+/// What is wrong with a sink's URL.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("{0}")]
+pub struct BadSinkUrl(String);
+
+const KNOWN: &str = "known sinks: stdout, file:///dir, sqlite:///path, mysql://user@host:port/database";
+const FILE_PARAMETERS: &str = "max_size, keep, fsync, gzip";
+const MYSQL_PARAMETERS: [&str; 7] = [
+    "ssl-mode",
+    "ssl-ca",
+    "ssl-cert",
+    "ssl-key",
+    "socket",
+    "charset",
+    "collation",
+];
+
+impl FromStr for SinkUrl {
+    type Err = BadSinkUrl;
+
+    fn from_str(text: &str) -> Result<Self, BadSinkUrl> {
+        if text == "stdout" {
+            return Ok(Self { kind: Kind::Stdout });
+        }
+        // The text may hold a password, so it is not repeated.
+        let url =
+            Url::parse(text).map_err(|error| BadSinkUrl(format!("the sink's URL cannot be read: {error}; {KNOWN}")))?;
+        let kind = match url.scheme() {
+            "stdout" => {
+                no_parameters(&url)?;
+                Kind::Stdout
+            }
+            "file" => Kind::File(file(&url)?),
+            "sqlite" => {
+                no_parameters(&url)?;
+                Kind::Sqlite(path(&url)?)
+            }
+            "mysql" | "mariadb" => mysql(url)?,
+            other => return Err(BadSinkUrl(format!("there is no sink `{other}`; {KNOWN}"))),
+        };
+        Ok(Self { kind })
+    }
+}
+
+impl SinkUrl {
+    /// The same sink with this password, which came from a variable or a file. Sinks without a login keep none.
+    #[must_use]
+    pub fn with_password(mut self, password: &str) -> Self {
+        if let Kind::MySql(url) = &mut self.kind {
+            // A URL that has a host takes a password, and this one has.
+            url.set_password(Some(password)).ok();
+        }
+        self
+    }
+
+    /// Whether records and the stream's position are stored together, so that each is stored exactly once.
+    #[must_use]
+    pub fn is_transactional(&self) -> bool {
+        matches!(self.kind, Kind::Sqlite(_) | Kind::MySql(_))
+    }
+}
+
+fn no_parameters(url: &Url) -> Result<(), BadSinkUrl> {
+    match url.query_pairs().next() {
+        Some((name, _)) => Err(BadSinkUrl(format!(
+            "`{}` sinks have no parameter `{name}`; leave it out",
+            url.scheme()
+        ))),
+        None => Ok(()),
+    }
+}
+
+/// The path of `scheme:///absolute/path`, or of `scheme:relative/path`.
+fn path(url: &Url) -> Result<PathBuf, BadSinkUrl> {
+    let scheme = url.scheme();
+    if url.host_str().is_some_and(|host| !host.is_empty()) {
+        return Err(BadSinkUrl(format!(
+            "a `{scheme}` sink has no host; write three slashes: {scheme}:///path"
+        )));
+    }
+    let text = percent_decode(url.path());
+    match text.as_deref() {
+        Some(path) if !path.is_empty() && path != "/" => Ok(PathBuf::from(path)),
+        _ => Err(BadSinkUrl(format!("a `{scheme}` sink needs a path: {scheme}:///path"))),
+    }
+}
+
+/// `%41` is `A`. `None` when the bytes are not text.
+fn percent_decode(text: &str) -> Option<String> {
+    // A plus sign stands for itself in a path, unlike in a query.
+    let query = format!("p={}", text.replace('+', "%2B").replace('&', "%26"));
+    let decoded = url::form_urlencoded::parse(query.as_bytes())
+        .next()
+        .map(|(_, value)| value.into_owned())?;
+    (!decoded.contains('\u{FFFD}')).then_some(decoded)
+}
+
+fn file(url: &Url) -> Result<FileOptions, BadSinkUrl> {
+    let mut options = FileOptions {
+        dir: path(url)?,
+        max_size: 10 << 20,
+        keep: 5,
+        fsync: Fsync::Interval,
+        gzip: false,
+    };
+    for (name, value) in url.query_pairs() {
+        let bad = |form: &str| BadSinkUrl(format!("`{name}={value}` cannot be read; write {form}"));
+        match &*name {
+            "max_size" => options.max_size = bytes(&value).ok_or_else(|| bad("a size such as 10MiB"))?,
+            "keep" => options.keep = value.parse().map_err(|_| bad("a number such as 5"))?,
+            "gzip" => options.gzip = value.parse().map_err(|_| bad("true or false"))?,
+            "fsync" => {
+                options.fsync = match &*value {
+                    "never" => Fsync::Never,
+                    "interval" => Fsync::Interval,
+                    "always" => Fsync::Always,
+                    _ => return Err(bad("never, interval or always")),
+                }
+            }
+            _ => {
+                let why = format!("`file` sinks have no parameter `{name}`; known: {FILE_PARAMETERS}");
+                return Err(BadSinkUrl(why));
+            }
+        }
+    }
+    Ok(options)
+}
+
+/// `1048576`, `1MiB`, `1MB`.
+fn bytes(text: &str) -> Option<u64> {
+    let digits = text.find(|c: char| !c.is_ascii_digit()).unwrap_or(text.len());
+    let (number, unit) = text.split_at(digits);
+    let unit: u64 = match unit.to_ascii_lowercase().as_str() {
+        "" | "b" => 1,
+        "kb" => 1000,
+        "mb" => 1_000_000,
+        "gb" => 1_000_000_000,
+        "k" | "kib" => 1 << 10,
+        "m" | "mib" => 1 << 20,
+        "g" | "gib" => 1 << 30,
+        _ => return None,
+    };
+    number.parse::<u64>().ok()?.checked_mul(unit).filter(|&bytes| bytes > 0)
+}
+
+fn mysql(mut url: Url) -> Result<Kind, BadSinkUrl> {
+    for (name, _) in url.query_pairs() {
+        if !MYSQL_PARAMETERS.contains(&&*name) {
+            let known = MYSQL_PARAMETERS.join(", ");
+            return Err(BadSinkUrl(format!(
+                "`mysql` sinks have no parameter `{name}`; known: {known}"
+            )));
+        }
+    }
+    if url.host_str().is_none_or(str::is_empty) || url.path().len() < 2 {
+        let form = "mysql://user@host:3306/database";
+        return Err(BadSinkUrl(format!(
+            "a `mysql` sink needs a host and a database: {form}"
+        )));
+    }
+    url.set_scheme("mysql").ok();
+    options(&url).map_err(|error| BadSinkUrl(format!("the sink's URL cannot be read: {error}")))?;
+    Ok(Kind::MySql(url))
+}
+
+/// What sqlx makes of the URL. Statements slower than a second are logged by the part that waits for them.
+pub(super) fn options(url: &Url) -> Result<MySqlConnectOptions, sqlx::Error> {
+    let options = MySqlConnectOptions::from_url(url)?;
+    Ok(options
+        .log_slow_statements(log_level(), Duration::from_secs(5))
+        .statement_cache_capacity(64))
+}
+
+fn log_level() -> tracing::log::LevelFilter {
+    tracing::log::LevelFilter::Debug
+}
+
+impl fmt::Display for SinkUrl {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match &self.kind {
+            Kind::Stdout => f.write_str("stdout"),
+            Kind::File(options) => write!(f, "file://{}", options.dir.display()),
+            Kind::Sqlite(path) => write!(f, "sqlite://{}", path.display()),
+            Kind::MySql(url) => {
+                let mut shown = url.clone();
+                if shown.password().is_some() {
+                    shown.set_password(Some("***")).ok();
+                }
+                shown.set_query(None);
+                write!(f, "{shown}")
+            }
+        }
+    }
+}
+
+impl fmt::Debug for SinkUrl {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        fmt::Display::fmt(self, f)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn parse(text: &str) -> Result<SinkUrl, String> {
+        text.parse::<SinkUrl>().map_err(|error| error.to_string())
+    }
+
+    #[test]
+    fn a_password_is_never_shown() {
+        let url = parse("mysql://u:s3cret@db:3306/logs?ssl-mode=REQUIRED").unwrap();
+        assert_eq!(url.to_string(), "mysql://u:***@db:3306/logs");
+        let url = parse("mysql://u@db/logs").unwrap().with_password("s3c/ret@");
+        assert_eq!(format!("{url:?}"), "mysql://u:***@db/logs");
+        for bad in [
+            "mysql://u:s3cret@db:port/logs",
+            "mysql://u:s3cret@db/logs?x=1",
+            "mysql://u:s3cret@db",
+            "nosql://u:s3cret@db",
+        ] {
+            assert!(!parse(bad).unwrap_err().contains("s3cret"), "{bad}");
+        }
+    }
+
+    #[test]
+    fn what_is_not_known_is_refused_by_naming_what_is() {
+        assert!(parse("kafka://x").unwrap_err().contains("known sinks: stdout, file"));
+        assert!(parse("file:///d?max=1").unwrap_err().contains("known: max_size, keep"));
+        assert!(parse("mysql://u@h/d?tls=1").unwrap_err().contains("known: ssl-mode"));
+        assert!(
+            parse("sqlite:///d?mode=ro")
+                .unwrap_err()
+                .contains("no parameter `mode`")
+        );
+        assert!(parse("file://logs/x").unwrap_err().contains("three slashes"));
+        assert!(
+            parse("file:///d?fsync=maybe")
+                .unwrap_err()
+                .contains("never, interval or always")
+        );
+        assert!(parse("sqlite://").unwrap_err().contains("needs a path"));
+    }
+
+    #[test]
+    fn parameters_are_read() {
+        let url = parse("file:///var/log/a%20b?max_size=2MiB&keep=0&fsync=always&gzip=true").unwrap();
+        let Kind::File(options) = url.kind else {
+            panic!("not a file sink")
+        };
+        let expected = FileOptions {
+            dir: "/var/log/a b".into(),
+            max_size: 2 << 20,
+            keep: 0,
+            fsync: Fsync::Always,
+            gzip: true,
+        };
+        assert_eq!(options, expected);
+        assert!(matches!(parse("stdout").unwrap().kind, Kind::Stdout));
+        assert!(matches!(parse("stdout://").unwrap().kind, Kind::Stdout));
+        assert!(matches!(parse("sqlite:///a/b.db").unwrap().kind, Kind::Sqlite(p) if p.as_os_str() == "/a/b.db"));
+    }
+}

@@ -1,0 +1,63 @@
+//! A stream as a container would write it: chunks that know where they begin and end.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use podlog::domain::{Chunk, Fence, Gap, GoodUntil, Line, Origin, Position, StreamId, Time};
+
+/// A line: its timestamp in nanoseconds, its ordinal, its bytes.
+pub(crate) type Said<'a> = (i64, u32, &'a [u8]);
+
+pub(crate) fn origin(uid: &str) -> Arc<Origin> {
+    Arc::new(Origin {
+        stream: StreamId {
+            uid: uid.into(),
+            container: "app".into(),
+            container_id: "0123456789abcdef0123".into(),
+        },
+        namespace: "shop".into(),
+        pod: "cart-0".into(),
+        node: Some("n1".into()),
+        restart: 0,
+        labels: [("app".into(), "cart \"x\"".into())].into(),
+    })
+}
+
+pub(crate) fn position(said: &Said<'_>) -> Position {
+    Position {
+        time: Time(said.0),
+        ordinal: said.1,
+        hash: Position::hash(said.2),
+    }
+}
+
+/// Lines that follow `begin`.
+pub(crate) fn chunk(origin: &Arc<Origin>, fence: u64, begin: Option<Position>, lines: &[Said<'_>]) -> Chunk {
+    let mut text = Vec::new();
+    let mut all = Vec::new();
+    for (time, ordinal, message) in lines {
+        all.push(Line {
+            time: Time(*time),
+            ordinal: *ordinal,
+            start: text.len() as u32,
+            len: message.len() as u32,
+            cut: 0,
+        });
+        text.extend_from_slice(message);
+    }
+    Chunk {
+        origin: origin.clone(),
+        fence: Fence(fence),
+        good_until: GoodUntil::new(Duration::from_hours(1_000_000)),
+        gap: None,
+        text,
+        lines: all,
+        begin,
+        end: lines.last().map(position).or(begin),
+    }
+}
+
+pub(crate) fn with_gap(mut chunk: Chunk, gap: Gap) -> Chunk {
+    chunk.gap = Some(gap);
+    chunk
+}
