@@ -234,6 +234,7 @@ impl World {
         };
         let made = plan(&view);
         assert_eq!(made, plan(&view), "the same view gives the same plan");
+        assert!(view.settled || made.ask.is_empty(), "{id} asks while members change");
         made
     }
 

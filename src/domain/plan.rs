@@ -221,3 +221,99 @@ fn answer(view: &View<'_>, survey: &Survey<'_>, plan: &mut Plan) {
 fn millis(duration: Duration) -> i64 {
     i64::try_from(duration.as_millis()).unwrap_or(i64::MAX / 4)
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// A table of two live replicas, `me` and `you`, and of rows as (pod, owner, asker, milliseconds left).
+    fn table(rows: &[(&str, &str, &str, i64)]) -> LockTable {
+        let row = |owner: &str, asker: &str, expires_in| LockRow {
+            owner: (!owner.is_empty()).then(|| owner.into()),
+            fence: Fence(7),
+            expires_in,
+            finished: false,
+            wanted_by: (!asker.is_empty()).then(|| asker.into()),
+            about: super::super::claim::About::default(),
+            checkpoint_len: 0,
+        };
+        let pods = rows
+            .iter()
+            .map(|(uid, owner, asker, left)| (LockKey::Pod((*uid).into()), row(owner, asker, *left)));
+        let live = ["me", "you"].map(|id| (LockKey::Replica(id.into()), row(id, "", 9000)));
+        LockTable {
+            rows: pods.chain(live).collect(),
+            ..LockTable::default()
+        }
+    }
+
+    fn planned(rows: &[(&str, &str, &str, i64)]) -> Plan {
+        let me = ReplicaId::from("me");
+        let mine = rows.iter().filter(|(_, owner, ..)| *owner == "me");
+        let view = View {
+            me: &me,
+            table: &table(rows),
+            pods: &rows
+                .iter()
+                .map(|(uid, ..)| (PodUid::from(*uid), Duration::ZERO))
+                .collect(),
+            held: &mine.map(|(uid, ..)| (PodUid::from(*uid), Fence(7))).collect(),
+            grace: Duration::from_secs(1),
+            settled: true,
+            max_pods: 100,
+        };
+        plan(&view)
+    }
+
+    #[test]
+    fn the_living_get_what_they_ask_for_and_the_dead_are_refused() {
+        let plan = planned(&[
+            ("a", "me", "you", 9000),
+            ("b", "me", "dead", 9000),
+            ("c", "me", "me", 9000),
+            ("d", "me", "", 9000),
+        ]);
+        assert_eq!(plan.hand, [("a".into(), "you".into())]);
+        assert_eq!(plan.refuse, [("b".into(), Fence(7)), ("c".into(), Fence(7))]);
+    }
+
+    #[test]
+    fn a_row_that_somebody_asked_for_is_not_asked_for_again() {
+        let all = |asker| ["a", "b", "c", "d", "e", "f"].map(|uid| (uid, "you", asker, 9000));
+        assert_eq!(planned(&all("")).ask.len(), 3);
+        let mut rows = all("dead");
+        assert_eq!(planned(&rows).ask, []);
+        rows[0].2 = "me";
+        (rows[1].2, rows[2].2) = ("", "");
+        let asked: Vec<_> = planned(&rows).ask.into_iter().map(|(uid, _)| uid).collect();
+        assert_eq!(asked.len(), 2, "one is on its way: {asked:?}");
+        assert!(asked.iter().all(|uid| ["b", "c"].contains(&uid.as_str())), "{asked:?}");
+    }
+
+    #[test]
+    fn the_plan_wakes_when_the_first_claim_of_another_could_be_taken() {
+        let plan = planned(&[("a", "you", "", 4000), ("b", "you", "", 6000)]);
+        assert_eq!(plan.wake, Some(Duration::from_secs(5)));
+        let plan = planned(&[("a", "dead", "", 250)]);
+        let first = Duration::from_millis(1250);
+        assert!(plan.acquire.is_empty());
+        assert!(
+            plan.wake == Some(first) || plan.wake == Some(first + RANK_WAIT),
+            "{:?}",
+            plan.wake
+        );
+        assert_eq!(planned(&[("a", "me", "", 4000)]).wake, None);
+    }
+
+    #[test]
+    fn a_claim_that_expired_is_taken_after_the_grace_and_by_anybody_in_the_end() {
+        assert_eq!(planned(&[("a", "dead", "", -900)]).acquire, []);
+        assert_eq!(planned(&[("a", "dead", "", -4000)]).acquire, ["a".into()]);
+        let beside_its_holder = planned(&[("a", "you", "", -1000)]);
+        assert_eq!(
+            beside_its_holder.acquire,
+            ["a".into()],
+            "the one that let it expire is passed over"
+        );
+    }
+}
