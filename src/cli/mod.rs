@@ -110,6 +110,7 @@ fn trim(arg: clap::Arg) -> clap::Arg {
     }
     arg.num_args(0..=1)
         .require_equals(true)
+        .value_name("true|false")
         .default_missing_value("true")
         .value_parser(BoolishValueParser::new())
         .hide_possible_values(true)

@@ -16,6 +16,10 @@ pub use super::share::ASKS_PER_ROUND;
 /// an acquiring statement takes (milliseconds; 3 s when the store is at its worst).
 pub const RANK_WAIT: Duration = Duration::from_secs(1);
 
+/// How soon to look again for pods that are about to be given back: within the 2 s in which the
+/// pods of a replica that shuts down shall be taken, with one second left for claiming them.
+pub const LOOK: Duration = Duration::from_secs(1);
+
 /// The place from which on everybody may take the pod at once: 3 s after it could be taken.
 pub const LAST_RANK: usize = 3;
 
@@ -45,14 +49,16 @@ pub struct View<'a> {
 pub struct Plan {
     /// Pods to claim: first those handed to this replica, then the longest waiting.
     pub acquire: Vec<PodUid>,
-    /// Pods held here that a live replica asked for: drain, then release as handed to it.
+    /// Pods held here that a live replica asked for: drain, then release as handed to it. Named
+    /// again in every plan until that is done.
     pub hand: Vec<(PodUid, ReplicaId)>,
     /// Pods held here that were asked for by a replica that is not alive any more.
     pub refuse: Vec<(PodUid, Fence)>,
     /// Rows to ask their holders for.
     pub ask: Vec<(PodUid, Fence)>,
     /// How long after the table was read there may be something to take that cannot be taken yet.
-    /// Look at a fresh table then. `None` when nothing is known to be coming.
+    /// Look at a fresh table then. `None` when nothing is known to be coming. At most [`LOOK`] while
+    /// another replica gives pods back or hands them over, since they wait for whoever looks.
     pub wake: Option<Duration>,
 }
 
@@ -71,6 +77,9 @@ pub fn plan(view: &View<'_>) -> Plan {
             Some((uid, fence))
         };
         plan.ask = asked.filter_map(fenced).collect();
+        if !plan.ask.is_empty() {
+            plan.wake = Some(plan.wake.map_or(LOOK, |other| other.min(LOOK)));
+        }
     }
     plan
 }
@@ -97,6 +106,8 @@ struct Survey<'a> {
     movable: BTreeMap<&'a ReplicaId, Vec<&'a PodUid>>,
     /// When the first claim of a live peer could be taken if it were not renewed, in milliseconds.
     peer_expiry: Option<i64>,
+    /// Whether pods are on their way: given back by a replica that shuts down, or handed to this one.
+    coming: bool,
 }
 
 impl<'a> Survey<'a> {
@@ -107,6 +118,7 @@ impl<'a> Survey<'a> {
             handed: Vec::new(),
             movable: BTreeMap::new(),
             peer_expiry: None,
+            coming: false,
         };
         survey.loads.insert(view.me, 0);
         for (key, row) in &view.table.rows {
@@ -143,6 +155,7 @@ impl<'a> Survey<'a> {
                 Some(_) => row.expires_in.saturating_neg().saturating_sub(millis(view.grace)),
                 None => millis(*age),
             };
+            self.coming |= owner.is_some() && row.expires_in > 0;
             self.unheld.insert(uid, Unheld { age, before: owner });
         }
     }
@@ -154,6 +167,7 @@ impl<'a> Survey<'a> {
             .as_ref()
             .filter(|id| *id != holder && self.loads.contains_key(id));
         *self.loads.entry(asker.unwrap_or(holder)).or_default() += 1;
+        self.coming |= asker == Some(view.me);
         if !view.pods.contains_key(uid) {
             return;
         }
@@ -178,7 +192,8 @@ impl<'a> Survey<'a> {
 /// Which unheld pods to claim, and when the next one may be.
 fn take(view: &View<'_>, survey: &Survey<'_>, shares: &mut Shares, plan: &mut Plan) {
     let mut ready = Vec::new();
-    let mut wake = survey.peer_expiry;
+    let look = survey.coming.then_some(millis(LOOK));
+    let mut wake = survey.peer_expiry.into_iter().chain(look).min();
     for (uid, unheld) in &survey.unheld {
         let place = shares.assign(uid, view.me, unheld.before).min(LAST_RANK);
         let left = millis(RANK_WAIT) * place as i64 - unheld.age;
@@ -294,15 +309,17 @@ mod tests {
     fn the_plan_wakes_when_the_first_claim_of_another_could_be_taken() {
         let plan = planned(&[("a", "you", "", 4000), ("b", "you", "", 6000)]);
         assert_eq!(plan.wake, Some(Duration::from_secs(5)));
-        let plan = planned(&[("a", "dead", "", 250)]);
-        let first = Duration::from_millis(1250);
-        assert!(plan.acquire.is_empty());
-        assert!(
-            plan.wake == Some(first) || plan.wake == Some(first + RANK_WAIT),
-            "{:?}",
-            plan.wake
-        );
         assert_eq!(planned(&[("a", "me", "", 4000)]).wake, None);
+    }
+
+    #[test]
+    fn the_plan_looks_again_soon_while_pods_are_on_their_way() {
+        let leaving = planned(&[("a", "gone", "", 9000)]);
+        assert_eq!((leaving.acquire.len(), leaving.wake), (0, Some(LOOK)));
+        let asked = planned(&[("a", "you", "me", 9000)]);
+        assert_eq!((asked.ask.len(), asked.wake), (0, Some(LOOK)));
+        let asking = planned(&["a", "b", "c", "d"].map(|uid| (uid, "you", "", 9000)));
+        assert_eq!((asking.ask.len(), asking.wake), (2, Some(LOOK)));
     }
 
     #[test]
