@@ -59,24 +59,24 @@ pub enum Command {
 pub enum Locks {
     /// Show all claims: who holds which pod, and until when.
     List {
-        #[command(flatten)]
-        #[allow(missing_docs)]
-        claims: flags::Claims,
         /// Print JSON.
         #[arg(long, env = "PODLOG_JSON", action = clap::ArgAction::Set, default_value_t = false)]
         json: bool,
-    },
-    /// Free the claim on a pod, whoever holds it. The holder stops, another replica goes on at its checkpoint.
-    Release {
         #[command(flatten)]
         #[allow(missing_docs)]
         claims: flags::Claims,
+    },
+    /// Free the claim on a pod, whoever holds it. The holder stops, another replica goes on at its checkpoint.
+    Release {
         /// The pod.
         #[arg(value_name = "NAMESPACE/POD")]
         pod: String,
         /// The incarnation of the pod, when there are several.
         #[arg(long, env = "PODLOG_UID", value_name = "UID")]
         uid: Option<String>,
+        #[command(flatten)]
+        #[allow(missing_docs)]
+        claims: flags::Claims,
     },
 }
 

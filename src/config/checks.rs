@@ -140,6 +140,12 @@ fn streams(config: &Config) -> Result<(), Failure> {
     if let Some((flag, _)) = counts.iter().find(|(_, count)| *count == 0) {
         return refuse(format!("--{flag} 0 would collect nothing; use at least 1"));
     }
+    spans(config)
+}
+
+/// Each span with the shortest and the longest that makes sense.
+fn spans(config: &Config) -> Result<(), Failure> {
+    let streams = &config.streams;
     let hour = Duration::from_hours(1);
     let spans = [
         (
