@@ -16,6 +16,10 @@ pub use super::share::ASKS_PER_ROUND;
 /// an acquiring statement takes (milliseconds; 3 s when the store is at its worst).
 pub const RANK_WAIT: Duration = Duration::from_secs(1);
 
+/// How soon to look again for pods that are about to be given back: within the 2 s in which the
+/// pods of a replica that shuts down shall be taken, with one second left for claiming them.
+pub const LOOK: Duration = Duration::from_secs(1);
+
 /// The place from which on everybody may take the pod at once: 3 s after it could be taken.
 pub const LAST_RANK: usize = 3;
 
@@ -45,14 +49,16 @@ pub struct View<'a> {
 pub struct Plan {
     /// Pods to claim: first those handed to this replica, then the longest waiting.
     pub acquire: Vec<PodUid>,
-    /// Pods held here that a live replica asked for: drain, then release as handed to it.
+    /// Pods held here that a live replica asked for: drain, then release as handed to it. Named
+    /// again in every plan until that is done.
     pub hand: Vec<(PodUid, ReplicaId)>,
     /// Pods held here that were asked for by a replica that is not alive any more.
     pub refuse: Vec<(PodUid, Fence)>,
     /// Rows to ask their holders for.
     pub ask: Vec<(PodUid, Fence)>,
     /// How long after the table was read there may be something to take that cannot be taken yet.
-    /// Look at a fresh table then. `None` when nothing is known to be coming.
+    /// Look at a fresh table then. `None` when nothing is known to be coming. At most [`LOOK`] while
+    /// another replica gives pods back or hands them over, since they wait for whoever looks.
     pub wake: Option<Duration>,
 }
 
@@ -71,6 +77,9 @@ pub fn plan(view: &View<'_>) -> Plan {
             Some((uid, fence))
         };
         plan.ask = asked.filter_map(fenced).collect();
+        if !plan.ask.is_empty() {
+            plan.wake = Some(plan.wake.map_or(LOOK, |other| other.min(LOOK)));
+        }
     }
     plan
 }
@@ -97,6 +106,8 @@ struct Survey<'a> {
     movable: BTreeMap<&'a ReplicaId, Vec<&'a PodUid>>,
     /// When the first claim of a live peer could be taken if it were not renewed, in milliseconds.
     peer_expiry: Option<i64>,
+    /// Whether pods are on their way: given back by a replica that shuts down, or handed to this one.
+    coming: bool,
 }
 
 impl<'a> Survey<'a> {
@@ -107,6 +118,7 @@ impl<'a> Survey<'a> {
             handed: Vec::new(),
             movable: BTreeMap::new(),
             peer_expiry: None,
+            coming: false,
         };
         survey.loads.insert(view.me, 0);
         for (key, row) in &view.table.rows {
@@ -143,6 +155,7 @@ impl<'a> Survey<'a> {
                 Some(_) => row.expires_in.saturating_neg().saturating_sub(millis(view.grace)),
                 None => millis(*age),
             };
+            self.coming |= owner.is_some() && row.expires_in > 0;
             self.unheld.insert(uid, Unheld { age, before: owner });
         }
     }
@@ -154,6 +167,7 @@ impl<'a> Survey<'a> {
             .as_ref()
             .filter(|id| *id != holder && self.loads.contains_key(id));
         *self.loads.entry(asker.unwrap_or(holder)).or_default() += 1;
+        self.coming |= asker == Some(view.me);
         if !view.pods.contains_key(uid) {
             return;
         }
@@ -178,7 +192,8 @@ impl<'a> Survey<'a> {
 /// Which unheld pods to claim, and when the next one may be.
 fn take(view: &View<'_>, survey: &Survey<'_>, shares: &mut Shares, plan: &mut Plan) {
     let mut ready = Vec::new();
-    let mut wake = survey.peer_expiry;
+    let look = survey.coming.then_some(millis(LOOK));
+    let mut wake = survey.peer_expiry.into_iter().chain(look).min();
     for (uid, unheld) in &survey.unheld {
         let place = shares.assign(uid, view.me, unheld.before).min(LAST_RANK);
         let left = millis(RANK_WAIT) * place as i64 - unheld.age;
@@ -220,4 +235,102 @@ fn answer(view: &View<'_>, survey: &Survey<'_>, plan: &mut Plan) {
 
 fn millis(duration: Duration) -> i64 {
     i64::try_from(duration.as_millis()).unwrap_or(i64::MAX / 4)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// A table of two live replicas, `me` and `you`, and of rows as (pod, owner, asker, milliseconds left).
+    fn table(rows: &[(&str, &str, &str, i64)]) -> LockTable {
+        let row = |owner: &str, asker: &str, expires_in| LockRow {
+            owner: (!owner.is_empty()).then(|| owner.into()),
+            fence: Fence(7),
+            expires_in,
+            finished: false,
+            wanted_by: (!asker.is_empty()).then(|| asker.into()),
+            about: super::super::claim::About::default(),
+            checkpoint_len: 0,
+        };
+        let pods = rows
+            .iter()
+            .map(|(uid, owner, asker, left)| (LockKey::Pod((*uid).into()), row(owner, asker, *left)));
+        let live = ["me", "you"].map(|id| (LockKey::Replica(id.into()), row(id, "", 9000)));
+        LockTable {
+            rows: pods.chain(live).collect(),
+            ..LockTable::default()
+        }
+    }
+
+    fn planned(rows: &[(&str, &str, &str, i64)]) -> Plan {
+        let me = ReplicaId::from("me");
+        let mine = rows.iter().filter(|(_, owner, ..)| *owner == "me");
+        let view = View {
+            me: &me,
+            table: &table(rows),
+            pods: &rows
+                .iter()
+                .map(|(uid, ..)| (PodUid::from(*uid), Duration::ZERO))
+                .collect(),
+            held: &mine.map(|(uid, ..)| (PodUid::from(*uid), Fence(7))).collect(),
+            grace: Duration::from_secs(1),
+            settled: true,
+            max_pods: 100,
+        };
+        plan(&view)
+    }
+
+    #[test]
+    fn the_living_get_what_they_ask_for_and_the_dead_are_refused() {
+        let plan = planned(&[
+            ("a", "me", "you", 9000),
+            ("b", "me", "dead", 9000),
+            ("c", "me", "me", 9000),
+            ("d", "me", "", 9000),
+        ]);
+        assert_eq!(plan.hand, [("a".into(), "you".into())]);
+        assert_eq!(plan.refuse, [("b".into(), Fence(7)), ("c".into(), Fence(7))]);
+    }
+
+    #[test]
+    fn a_row_that_somebody_asked_for_is_not_asked_for_again() {
+        let all = |asker| ["a", "b", "c", "d", "e", "f"].map(|uid| (uid, "you", asker, 9000));
+        assert_eq!(planned(&all("")).ask.len(), 3);
+        let mut rows = all("dead");
+        assert_eq!(planned(&rows).ask, []);
+        rows[0].2 = "me";
+        (rows[1].2, rows[2].2) = ("", "");
+        let asked: Vec<_> = planned(&rows).ask.into_iter().map(|(uid, _)| uid).collect();
+        assert_eq!(asked.len(), 2, "one is on its way: {asked:?}");
+        assert!(asked.iter().all(|uid| ["b", "c"].contains(&uid.as_str())), "{asked:?}");
+    }
+
+    #[test]
+    fn the_plan_wakes_when_the_first_claim_of_another_could_be_taken() {
+        let plan = planned(&[("a", "you", "", 4000), ("b", "you", "", 6000)]);
+        assert_eq!(plan.wake, Some(Duration::from_secs(5)));
+        assert_eq!(planned(&[("a", "me", "", 4000)]).wake, None);
+    }
+
+    #[test]
+    fn the_plan_looks_again_soon_while_pods_are_on_their_way() {
+        let leaving = planned(&[("a", "gone", "", 9000)]);
+        assert_eq!((leaving.acquire.len(), leaving.wake), (0, Some(LOOK)));
+        let asked = planned(&[("a", "you", "me", 9000)]);
+        assert_eq!((asked.ask.len(), asked.wake), (0, Some(LOOK)));
+        let asking = planned(&["a", "b", "c", "d"].map(|uid| (uid, "you", "", 9000)));
+        assert_eq!((asking.ask.len(), asking.wake), (2, Some(LOOK)));
+    }
+
+    #[test]
+    fn a_claim_that_expired_is_taken_after_the_grace_and_by_anybody_in_the_end() {
+        assert_eq!(planned(&[("a", "dead", "", -900)]).acquire, []);
+        assert_eq!(planned(&[("a", "dead", "", -4000)]).acquire, ["a".into()]);
+        let beside_its_holder = planned(&[("a", "you", "", -1000)]);
+        assert_eq!(
+            beside_its_holder.acquire,
+            ["a".into()],
+            "the one that let it expire is passed over"
+        );
+    }
 }

@@ -1,18 +1,11 @@
-//! Histories of replicas that plan and act on one small table: whoever joins, dies or drains, and
-//! whatever pods come and go, every pod soon has one holder and the loads are even.
-//!
-//! The table here is a stand-in for a lock store: exact, instant, one round per second. It never
-//! tests a real store.
-
-// A stand-in that finds itself in a state it cannot be in should panic.
-#![allow(clippy::unwrap_used)]
+//! Replicas and pods around one small table, a stand-in for a lock store: exact, instant, one round
+//! per second. It checks what must hold in every round and never decides who takes what.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
 use podlog::domain::plan::{ASKS_PER_ROUND, LAST_RANK};
 use podlog::domain::{Fence, LockKey, LockRow, LockTable, Plan, PodUid, ReplicaId, View, plan};
-use proptest::prelude::*;
 
 const TTL: i64 = 20_000;
 const GRACE: i64 = 1_000;
@@ -22,8 +15,9 @@ const SETTLE: u32 = 10;
 /// The longest a pod may wait: a crashed holder's ttl and grace, the last rank, and two rounds of stale views.
 const LONGEST_WAIT: i64 = TTL + GRACE + (LAST_RANK as i64 + 2) * ROUND;
 
+/// What happens to the replicas and pods; numbers choose one of those there are.
 #[derive(Clone, Debug)]
-enum Event {
+pub(crate) enum Event {
     Join,
     Crash(usize),
     Drain(usize),
@@ -33,7 +27,7 @@ enum Event {
 }
 
 #[derive(Debug, Default)]
-struct Replica {
+pub(crate) struct Replica {
     held: BTreeMap<PodUid, Fence>,
     /// When each pod was first seen here without a holder.
     since: BTreeMap<PodUid, i64>,
@@ -44,25 +38,28 @@ struct Replica {
     unchanged: u32,
 }
 
+/// The table, the pods and the replicas.
 #[derive(Debug, Default)]
-struct World {
+pub(crate) struct World {
     now: i64,
     table: LockTable,
     before: LockTable,
     stale: bool,
     pods: BTreeSet<PodUid>,
-    replicas: BTreeMap<ReplicaId, Replica>,
+    pub(crate) replicas: BTreeMap<ReplicaId, Replica>,
     /// When each pod was last in somebody's hands, or appeared.
     attended: BTreeMap<PodUid, i64>,
     names: usize,
-    fences: u64,
-    moved: usize,
-    asked: usize,
-    limit: usize,
+    pub(crate) fences: u64,
+    pub(crate) moved: usize,
+    pub(crate) asked: usize,
+    pub(crate) limit: usize,
+    /// The longest any pod has waited, in milliseconds.
+    pub(crate) longest: i64,
 }
 
 impl World {
-    fn new(stale: bool) -> Self {
+    pub(crate) fn new(stale: bool) -> Self {
         Self {
             stale,
             limit: 10_000,
@@ -100,7 +97,7 @@ impl World {
         (up.len() > 1).then(|| up[n % up.len()].clone())
     }
 
-    fn happen(&mut self, event: &Event) {
+    pub(crate) fn happen(&mut self, event: &Event) {
         match event {
             Event::Join => {
                 let id = ReplicaId::from(self.name("replica"));
@@ -151,7 +148,7 @@ impl World {
     }
 
     /// One second: time passes, live replicas renew, hand over what they drained, plan and act.
-    fn round(&mut self) {
+    pub(crate) fn round(&mut self) {
         self.now += ROUND;
         self.before = self.table.clone();
         for row in self.table.rows.values_mut() {
@@ -234,6 +231,7 @@ impl World {
         };
         let made = plan(&view);
         assert_eq!(made, plan(&view), "the same view gives the same plan");
+        assert!(view.settled || made.ask.is_empty(), "{id} asks while members change");
         made
     }
 
@@ -291,16 +289,17 @@ impl World {
                 self.attended.insert(uid.clone(), self.now);
             }
             let waited = self.now - self.attended[uid];
+            self.longest = self.longest.max(waited);
             assert!(waited <= LONGEST_WAIT, "{uid} has waited {waited} ms");
         }
     }
 
-    fn loads(&self) -> Vec<usize> {
+    pub(crate) fn loads(&self) -> Vec<usize> {
         self.replicas.values().map(|r| r.held.len()).collect()
     }
 
     /// Whether no load is further from the mean than a tenth of it or one pod.
-    fn even(&self) -> bool {
+    pub(crate) fn even(&self) -> bool {
         let loads = self.loads();
         let mean = loads.iter().sum::<usize>() as f64 / loads.len() as f64;
         loads
@@ -309,92 +308,13 @@ impl World {
     }
 
     /// How many pods must move at least before all loads are within one of each other.
-    fn deficit(&self) -> usize {
+    pub(crate) fn deficit(&self) -> usize {
         let loads = self.loads();
         let floor = loads.iter().sum::<usize>() / loads.len();
         loads.iter().map(|load| floor.saturating_sub(*load)).sum()
     }
 
-    fn rounds(&mut self, count: usize) {
+    pub(crate) fn rounds(&mut self, count: usize) {
         (0..count).for_each(|_| self.round());
     }
-}
-
-fn event() -> impl Strategy<Value = Event> {
-    prop_oneof![
-        2 => Just(Event::Join),
-        1 => any::<usize>().prop_map(Event::Crash),
-        1 => any::<usize>().prop_map(Event::Drain),
-        3 => (1_usize..60).prop_map(Event::Start),
-        3 => any::<usize>().prop_map(Event::Delete),
-        2 => any::<usize>().prop_map(Event::Finish),
-    ]
-}
-
-proptest! {
-    #![proptest_config(ProptestConfig::with_cases(24))]
-    #[test]
-    fn any_history_settles_with_one_holder_per_pod_and_even_loads(
-        stale in any::<bool>(),
-        start in 0_usize..300,
-        events in prop::collection::vec((event(), 0_usize..6), 0..40),
-    ) {
-        let mut world = World::new(stale);
-        world.happen(&Event::Join);
-        world.happen(&Event::Start(start));
-        for (event, rounds) in &events {
-            world.happen(event);
-            world.rounds(*rounds);
-        }
-        // Crashed replicas expire, every pod finds a holder; what moves from then on is balancing.
-        world.rounds(30);
-        let (deficit, moved) = (world.deficit(), world.moved);
-        world.rounds(60);
-        let asked = world.asked;
-        world.rounds(20);
-        prop_assert_eq!(world.asked, asked, "still asking after a quiet minute");
-        prop_assert!(world.even(), "uneven: {:?}", world.loads());
-        let moved = world.moved - moved;
-        prop_assert!(moved <= deficit * 12 / 10 + world.replicas.len(), "{} moves for a deficit of {}", moved, deficit);
-    }
-}
-
-#[test]
-fn a_newcomer_gets_its_share_in_hardly_more_moves_than_there_must_be() {
-    for stale in [false, true] {
-        let mut world = World::new(stale);
-        (0..3).for_each(|_| world.happen(&Event::Join));
-        world.happen(&Event::Start(900));
-        world.rounds(20);
-        assert_eq!((world.loads(), world.moved), (vec![300, 300, 300], 0), "stale: {stale}");
-        world.happen(&Event::Join);
-        world.rounds(60);
-        assert!(world.even(), "stale: {stale}, {:?}", world.loads());
-        assert!(world.moved <= 225, "stale: {stale}, {} moves", world.moved);
-    }
-}
-
-#[test]
-fn replicas_that_see_the_same_pods_take_each_its_own_in_the_first_round() {
-    let mut world = World::new(true);
-    (0..5).for_each(|_| world.happen(&Event::Join));
-    world.rounds(2);
-    world.happen(&Event::Start(1000));
-    let fences = world.fences;
-    world.round();
-    assert_eq!(world.loads(), [200; 5]);
-    assert_eq!(world.fences - fences, 1000);
-}
-
-#[test]
-fn full_replicas_take_no_more_and_the_rest_waits_for_room() {
-    let mut world = World::new(false);
-    world.limit = 10;
-    (0..2).for_each(|_| world.happen(&Event::Join));
-    world.happen(&Event::Start(25));
-    world.rounds(15);
-    assert_eq!(world.loads(), [10, 10]);
-    world.happen(&Event::Join);
-    world.rounds(1);
-    assert_eq!(world.loads().iter().sum::<usize>(), 25);
 }

@@ -1,0 +1,225 @@
+//! Commands for people: look at the claims, free one. Straight to the lock store.
+//!
+//! Nothing here decides who should hold a pod, and nothing is freed that was not named exactly.
+
+use std::io::Write;
+
+use serde::Serialize;
+
+use crate::domain::{LockKey, LockRow, LockTable};
+use crate::exit::Failure;
+use crate::locks::LockStore;
+
+/// Writes all claims: a table for people, or JSON.
+pub async fn list(store: &dyn LockStore, json: bool, out: &mut (dyn Write + Send)) -> Result<(), Failure> {
+    let table = store.table().await?;
+    let rows: Vec<Shown> = table.rows.iter().map(|(key, row)| Shown::new(key, row)).collect();
+    let written = if json {
+        serde_json::to_writer_pretty(&mut *out, &rows)
+            .map_err(std::io::Error::from)
+            .and_then(|()| writeln!(out))
+    } else {
+        write_table(&table, &rows, out)
+    };
+    written.or_else(|e| quiet_when_nobody_reads(&e))
+}
+
+/// Frees the claim on `NAMESPACE/POD`. Refuses when nothing is held under that name, and when
+/// several incarnations are and `uid` does not choose one.
+pub async fn release(
+    store: &dyn LockStore,
+    pod: &str,
+    uid: Option<&str>,
+    out: &mut (dyn Write + Send),
+) -> Result<(), Failure> {
+    let Some((namespace, name)) = pod
+        .split_once('/')
+        .filter(|(a, b)| !a.is_empty() && !b.is_empty() && !b.contains('/'))
+    else {
+        return Err(Failure::usage(format!("{pod:?} names no pod; write NAMESPACE/POD")));
+    };
+    let table = store.table().await?;
+    let named: Vec<(&LockKey, &LockRow)> = table
+        .rows
+        .iter()
+        .filter(|(key, row)| key.pod().is_some() && *row.about.namespace == *namespace && *row.about.pod == *name)
+        .filter(|(key, _)| uid.is_none_or(|uid| key.pod().is_some_and(|own| own.as_str() == uid)))
+        .collect();
+    let held: Vec<_> = named.iter().filter(|(_, row)| row.owner.is_some()).collect();
+    let (key, row) = match held.as_slice() {
+        [(key, row)] => (*key, *row),
+        [] => {
+            return Err(Failure::unclean(format!(
+                "{pod}: {}; see podlog locks list",
+                nothing_held(&named)
+            )));
+        }
+        several => {
+            let list: Vec<String> = several.iter().map(|(key, row)| describe(key, row)).collect();
+            return Err(Failure::usage(format!(
+                "{pod}: {} incarnations are held ({}); choose one with --uid",
+                several.len(),
+                list.join(", ")
+            )));
+        }
+    };
+    if !store.evict(key).await? {
+        return Err(Failure::unclean(format!(
+            "{pod}: the row has gone meanwhile; see podlog locks list"
+        )));
+    }
+    writeln!(out, "freed {pod}: {}", describe(key, row)).or_else(|e| quiet_when_nobody_reads(&e))
+}
+
+fn nothing_held(named: &[(&LockKey, &LockRow)]) -> &'static str {
+    if named.is_empty() {
+        "there is no such row"
+    } else if named.iter().all(|(_, row)| row.finished) {
+        "it has been collected to its end, so nobody holds it"
+    } else {
+        "nobody holds it"
+    }
+}
+
+fn describe(key: &LockKey, row: &LockRow) -> String {
+    let uid = key.pod().map(ToString::to_string).unwrap_or_default();
+    let owner = row
+        .owner
+        .as_ref()
+        .map_or_else(|| "nobody".to_owned(), ToString::to_string);
+    format!("uid {uid} held by {owner}")
+}
+
+/// `podlog locks list | head` is no failure.
+fn quiet_when_nobody_reads(error: &std::io::Error) -> Result<(), Failure> {
+    match error.kind() {
+        std::io::ErrorKind::BrokenPipe => Ok(()),
+        _ => Err(Failure::unclean(format!("stdout: {error}; the list is incomplete"))),
+    }
+}
+
+/// A row as people and scripts see it.
+#[derive(Debug, Serialize)]
+struct Shown {
+    kind: &'static str,
+    namespace: String,
+    pod: String,
+    id: String,
+    holder: Option<String>,
+    state: &'static str,
+    expires_in_ms: i64,
+    fence: u64,
+    wanted_by: Option<String>,
+    node: String,
+    checkpoint_bytes: u32,
+}
+
+impl Shown {
+    fn new(key: &LockKey, row: &LockRow) -> Self {
+        let (kind, id) = match key {
+            LockKey::Pod(uid) => ("pod", uid.to_string()),
+            LockKey::Replica(id) => ("replica", id.to_string()),
+            LockKey::Duty(name) => ("duty", name.to_string()),
+        };
+        Self {
+            kind,
+            namespace: row.about.namespace.to_string(),
+            pod: row.about.pod.to_string(),
+            id,
+            holder: row.owner.as_ref().map(ToString::to_string),
+            state: match (&row.owner, row.finished, row.expires_in > 0) {
+                (_, true, _) => "finished",
+                (None, ..) => "free",
+                (Some(_), _, true) => "held",
+                (Some(_), _, false) => "expired",
+            },
+            expires_in_ms: row.expires_in,
+            fence: row.fence.0,
+            wanted_by: row.wanted_by.as_ref().map(ToString::to_string),
+            node: row.about.node.to_string(),
+            checkpoint_bytes: row.checkpoint_len,
+        }
+    }
+
+    fn cells(&self) -> [String; 8] {
+        let name = if self.kind == "pod" { &self.pod } else { self.kind };
+        let left = if self.holder.is_some() {
+            seconds(self.expires_in_ms)
+        } else {
+            "-".to_owned()
+        };
+        [
+            or_dash(&self.namespace),
+            or_dash(name),
+            self.id.clone(),
+            self.holder.clone().unwrap_or_else(|| "-".to_owned()),
+            self.state.to_owned(),
+            left,
+            self.wanted_by.clone().unwrap_or_else(|| "-".to_owned()),
+            or_dash(&self.node),
+        ]
+    }
+}
+
+fn or_dash(text: &str) -> String {
+    if text.is_empty() {
+        "-".to_owned()
+    } else {
+        text.to_owned()
+    }
+}
+
+fn seconds(ms: i64) -> String {
+    format!(
+        "{}{}.{}s",
+        if ms < 0 { "-" } else { "" },
+        ms.unsigned_abs() / 1000,
+        ms.unsigned_abs() % 1000 / 100
+    )
+}
+
+const HEADS: [&str; 8] = [
+    "NAMESPACE",
+    "POD",
+    "ID",
+    "HOLDER",
+    "STATE",
+    "EXPIRES",
+    "WANTED BY",
+    "NODE",
+];
+
+fn write_table(table: &LockTable, rows: &[Shown], out: &mut (dyn Write + Send)) -> std::io::Result<()> {
+    let cells: Vec<[String; 8]> = rows.iter().map(Shown::cells).collect();
+    let mut widths = HEADS.map(str::len);
+    for row in &cells {
+        for (width, cell) in widths.iter_mut().zip(row) {
+            *width = (*width).max(cell.chars().count());
+        }
+    }
+    let line = |row: &[&str]| {
+        let padded: Vec<String> = row
+            .iter()
+            .zip(widths)
+            .map(|(cell, width)| format!("{cell:width$}"))
+            .collect();
+        padded.join("  ").trim_end().to_owned()
+    };
+    writeln!(out, "{}", line(&HEADS))?;
+    for row in &cells {
+        writeln!(out, "{}", line(&row.each_ref().map(String::as_str)))?;
+    }
+    let count = |kind, state| rows.iter().filter(|row| row.kind == kind && row.state == state).count();
+    writeln!(
+        out,
+        "\n{} replicas alive; pods: {} held, {} free, {} expired, {} finished",
+        table.replicas().count(),
+        count("pod", "held"),
+        count("pod", "free"),
+        count("pod", "expired"),
+        count("pod", "finished")
+    )
+}
+
+#[cfg(test)]
+mod tests;

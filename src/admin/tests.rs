@@ -1,0 +1,148 @@
+//! The commands over a table that lies in memory.
+
+use std::sync::Mutex;
+
+use async_trait::async_trait;
+
+use super::*;
+use crate::domain::{About, Claim, Fence, Release, Renewal, Verdict, Want};
+use crate::locks::LockError;
+
+/// A table that can be looked at and evicted from.
+#[derive(Debug, Default)]
+struct Shelf {
+    table: LockTable,
+    evicted: Mutex<Vec<LockKey>>,
+}
+
+#[async_trait]
+impl LockStore for Shelf {
+    async fn acquire(&self, _: &[Want]) -> Result<Vec<Claim>, LockError> {
+        unreachable!("a command acquires nothing")
+    }
+    async fn renew(&self, _: &[Renewal]) -> Result<Vec<Verdict>, LockError> {
+        unreachable!("a command renews nothing")
+    }
+    async fn release(&self, _: Vec<Release>) -> Result<(), LockError> {
+        unreachable!("a command holds nothing")
+    }
+    async fn ask(&self, _: &[(LockKey, Fence)]) -> Result<(), LockError> {
+        unreachable!("a command asks for nothing")
+    }
+    async fn refuse(&self, _: &[(LockKey, Fence)]) -> Result<(), LockError> {
+        unreachable!("a command holds nothing")
+    }
+    async fn forget(&self, _: &[LockKey]) -> Result<u64, LockError> {
+        unreachable!("a command forgets nothing")
+    }
+    async fn evict(&self, key: &LockKey) -> Result<bool, LockError> {
+        self.evicted.lock().unwrap().push(key.clone());
+        Ok(self.table.rows.contains_key(key))
+    }
+    async fn table(&self) -> Result<LockTable, LockError> {
+        Ok(self.table.clone())
+    }
+}
+
+/// A shelf of pods of the namespace `shop`: name, uid, owner, finished.
+fn shelf(pods: &[(&str, &str, &str, bool)]) -> Shelf {
+    let mut shelf = Shelf::default();
+    for (name, uid, owner, finished) in pods {
+        let row = LockRow {
+            owner: (!owner.is_empty()).then(|| (*owner).into()),
+            fence: Fence(4),
+            expires_in: 12_345,
+            finished: *finished,
+            wanted_by: None,
+            about: About {
+                namespace: "shop".into(),
+                pod: (*name).into(),
+                node: "n1".into(),
+            },
+            checkpoint_len: 80,
+        };
+        shelf.table.rows.insert(LockKey::Pod((*uid).into()), row.clone());
+        if !owner.is_empty() {
+            let alive = LockRow {
+                about: About::default(),
+                ..row
+            };
+            shelf.table.rows.insert(LockKey::Replica((*owner).into()), alive);
+        }
+    }
+    shelf
+}
+
+async fn released(shelf: &Shelf, pod: &str, uid: Option<&str>) -> Result<String, Failure> {
+    let mut out = Vec::new();
+    release(shelf, pod, uid, &mut out)
+        .await
+        .map(|()| String::from_utf8(out).unwrap())
+}
+
+#[tokio::test]
+async fn the_list_shows_each_row_and_what_it_adds_up_to() {
+    let shelf = shelf(&[
+        ("cart-0", "u1", "r1", false),
+        ("cart-1", "u2", "", false),
+        ("job-x", "u3", "", true),
+    ]);
+    let mut out = Vec::new();
+    list(&shelf, false, &mut out).await.unwrap();
+    let text = String::from_utf8(out).unwrap();
+    let lines: Vec<&str> = text.lines().collect();
+    assert!(lines[0].starts_with("NAMESPACE  POD "), "{text}");
+    let fields: Vec<&str> = lines[1].split_whitespace().collect();
+    assert_eq!(fields, ["shop", "cart-0", "u1", "r1", "held", "12.3s", "-", "n1"]);
+    assert_eq!(
+        lines.last(),
+        Some(&"1 replicas alive; pods: 1 held, 1 free, 0 expired, 1 finished")
+    );
+    let mut out = Vec::new();
+    list(&shelf, true, &mut out).await.unwrap();
+    let rows: Vec<serde_json::Value> = serde_json::from_slice(&out).unwrap();
+    assert_eq!(rows.len(), 4);
+    assert_eq!(rows[0]["pod"], "cart-0");
+    assert_eq!(rows[0]["expires_in_ms"], 12_345);
+}
+
+#[tokio::test]
+async fn a_pod_is_freed_by_its_name_past_incarnations_that_are_finished() {
+    let shelf = shelf(&[
+        ("cart-0", "u1", "", true),
+        ("cart-0", "u2", "r1", false),
+        ("cart-1", "u3", "r1", false),
+    ]);
+    assert_eq!(
+        released(&shelf, "shop/cart-0", None).await.unwrap(),
+        "freed shop/cart-0: uid u2 held by r1\n"
+    );
+    assert_eq!(*shelf.evicted.lock().unwrap(), [LockKey::Pod("u2".into())]);
+}
+
+#[tokio::test]
+async fn what_is_ambiguous_or_not_there_is_refused_and_nothing_is_freed() {
+    let shelf = shelf(&[
+        ("cart-0", "u1", "r1", false),
+        ("cart-0", "u2", "r2", false),
+        ("job", "u3", "", true),
+    ]);
+    let failure = released(&shelf, "shop/cart-0", None).await.unwrap_err();
+    assert_eq!(failure.code(), 2);
+    assert_eq!(
+        failure.to_string(),
+        "shop/cart-0: 2 incarnations are held (uid u1 held by r1, uid u2 held by r2); choose one with --uid"
+    );
+    for (pod, said) in [
+        ("shop/job", "to its end"),
+        ("shop/nope", "no such row"),
+        ("cart-0", "NAMESPACE/POD"),
+        ("a/b/c", "NAMESPACE/POD"),
+    ] {
+        let line = released(&shelf, pod, None).await.unwrap_err().to_string();
+        assert!(line.contains(said), "{line}");
+    }
+    assert!(shelf.evicted.lock().unwrap().is_empty());
+    assert!(released(&shelf, "shop/cart-0", Some("u2")).await.is_ok());
+    assert_eq!(*shelf.evicted.lock().unwrap(), [LockKey::Pod("u2".into())]);
+}

@@ -1,0 +1,204 @@
+//! The settings file: TOML whose keys are the names of flags.
+//!
+//! It is turned into arguments, so that a value in the file is read and refused exactly as if it
+//! had been typed. Nothing here knows what any flag means.
+
+use std::ffi::OsString;
+use std::path::Path;
+
+use clap::ArgMatches;
+use clap::parser::ValueSource;
+
+use crate::exit::Failure;
+
+/// Flags that make no sense in a file.
+const NOT_IN_FILE: [&str; 2] = ["config", "print-config"];
+
+/// A settings file, with known keys only.
+#[derive(Debug)]
+pub struct File {
+    name: String,
+    values: Vec<(String, Vec<String>)>,
+}
+
+impl File {
+    /// Reads a file. Fails when it cannot be read, is not TOML, or has a key that is no flag.
+    pub fn read(path: &Path) -> Result<Self, Failure> {
+        let name = path.display().to_string();
+        let text = std::fs::read_to_string(path)
+            .map_err(|e| Failure::usage(format!("settings file {name}: {e}; correct --config or PODLOG_CONFIG")))?;
+        Self::parse(name, &text)
+    }
+
+    fn parse(name: String, text: &str) -> Result<Self, Failure> {
+        // The parser's own text is several lines with an excerpt, which may hold a password.
+        let table: toml::Table = text.parse().map_err(|e: toml::de::Error| {
+            let at = e
+                .span()
+                .map_or(1, |span| 1 + text[..span.start.min(text.len())].matches('\n').count());
+            Failure::usage(format!(
+                "{name}: line {at} is not TOML: {}; correct the file",
+                e.message()
+            ))
+        })?;
+        let known = keys();
+        let mut values = Vec::new();
+        for (key, value) in table {
+            if !known.contains(&key) {
+                let hint = nearest(&key, &known).map_or_else(String::new, |near| format!("; did you mean {near:?}?"));
+                return Err(Failure::usage(format!(
+                    "{name}: unknown key {key:?}{hint}; keys are the flags of podlog run"
+                )));
+            }
+            let Some(texts) = texts(&value) else {
+                let kind = value.type_str();
+                return Err(Failure::usage(format!(
+                    "{name}: {key} is a {kind}; write it as on the command line, in quotes"
+                )));
+            };
+            values.push((key, texts));
+        }
+        Ok(Self { name, values })
+    }
+
+    /// The file's name, for people.
+    #[must_use]
+    pub fn name(&self) -> &str {
+        &self.name
+    }
+
+    /// Whether the file sets a flag.
+    pub(crate) fn sets(&self, flag: &str) -> bool {
+        self.values.iter().any(|(key, _)| key == flag)
+    }
+
+    /// The arguments that the file adds: its values for the flags of the chosen command that were
+    /// given neither on the command line nor as a variable.
+    pub(crate) fn args(&self, command: &clap::Command, typed: &ArgMatches) -> Vec<OsString> {
+        let mut innermost = command;
+        let mut matches = typed;
+        let mut flags: Vec<&clap::Arg> = command.get_arguments().collect();
+        while let Some((name, inner)) = matches.subcommand() {
+            let Some(next) = innermost.find_subcommand(name) else {
+                break;
+            };
+            (innermost, matches) = (next, inner);
+            flags.extend(next.get_arguments());
+        }
+        let mut args = Vec::new();
+        for (key, texts) in &self.values {
+            let Some(flag) = flags.iter().find(|flag| flag.get_long() == Some(key)) else {
+                continue;
+            };
+            if !overruled(matches, flag.get_id().as_str()) {
+                args.extend(texts.iter().map(|text| format!("--{key}={text}").into()));
+            }
+        }
+        args
+    }
+}
+
+/// Whether a flag was given on the command line or as a variable.
+pub(crate) fn overruled(matches: &ArgMatches, id: &str) -> bool {
+    let source = matches.try_contains_id(id).ok().and_then(|_| matches.value_source(id));
+    matches!(source, Some(ValueSource::CommandLine | ValueSource::EnvVariable))
+}
+
+/// The keys a file may have: the flags of `run`, which include those of the other commands that
+/// touch a cluster or a store.
+fn keys() -> Vec<String> {
+    let command = super::command();
+    let run = command.find_subcommand("run").map(super::all_flags).unwrap_or_default();
+    let general = command.get_arguments().cloned();
+    run.into_iter()
+        .chain(general)
+        .filter_map(|flag| flag.get_long().map(str::to_owned))
+        .filter(|name| !NOT_IN_FILE.contains(&name.as_str()) && name != "help" && name != "version")
+        .collect()
+}
+
+/// A value as it would be typed; several for an array. `None` for what cannot be typed.
+fn texts(value: &toml::Value) -> Option<Vec<String>> {
+    let text = match value {
+        toml::Value::String(text) => text.clone(),
+        toml::Value::Integer(number) => number.to_string(),
+        toml::Value::Boolean(truth) => truth.to_string(),
+        toml::Value::Array(items) => {
+            let lists: Option<Vec<_>> = items.iter().map(texts).collect();
+            return Some(lists?.concat());
+        }
+        toml::Value::Float(_) | toml::Value::Datetime(_) | toml::Value::Table(_) => return None,
+    };
+    Some(vec![text])
+}
+
+/// The known word nearest to a wrong one, when near enough to be meant.
+fn nearest<'a>(wrong: &str, known: &'a [String]) -> Option<&'a str> {
+    known
+        .iter()
+        .map(|word| (distance(wrong, word), word.as_str()))
+        .min()
+        .filter(|(distance, word)| *distance <= word.len() / 3 + 1)
+        .map(|(_, word)| word)
+}
+
+/// How many letters must be changed, added or dropped to make one word of the other.
+fn distance(a: &str, b: &str) -> usize {
+    let b: Vec<char> = b.chars().collect();
+    let mut row: Vec<usize> = (0..=b.len()).collect();
+    for (i, from) in a.chars().enumerate() {
+        let mut diagonal = row[0];
+        row[0] = i + 1;
+        for (j, to) in b.iter().enumerate() {
+            let cost = (diagonal + usize::from(from != *to))
+                .min(row[j] + 1)
+                .min(row[j + 1] + 1);
+            diagonal = std::mem::replace(&mut row[j + 1], cost);
+        }
+    }
+    row[b.len()]
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn refusal(text: &str) -> String {
+        let failure = File::parse("podlog.toml".into(), text).unwrap_err();
+        assert_eq!(failure.code(), 2);
+        failure.to_string()
+    }
+
+    #[test]
+    fn an_unknown_key_is_named_with_the_nearest_known_one() {
+        assert_eq!(
+            refusal("poll_interval = '3s'"),
+            "podlog.toml: unknown key \"poll_interval\"; did you mean \"poll-interval\"?; keys are the flags of podlog run"
+        );
+        assert!(!refusal("banana = 1").contains("did you mean"));
+        assert!(refusal("config = 'x'").contains("unknown key"));
+    }
+
+    #[test]
+    fn broken_toml_is_refused_without_quoting_it() {
+        let line = refusal("cluster = 'c'\nlock = 'mysql://u:hunter2@h/d\n");
+        assert!(
+            line.starts_with("podlog.toml: line 2 is not TOML") && !line.contains("hunter2"),
+            "{line}"
+        );
+        assert!(!line.contains('\n'), "{line}");
+    }
+
+    #[test]
+    fn a_value_that_cannot_be_typed_is_refused() {
+        assert!(refusal("[ttl]\nvalue = 1").contains("ttl is a table"));
+    }
+
+    #[test]
+    fn distances_count_letters() {
+        assert_eq!(distance("ttl", "ttl"), 0);
+        assert_eq!(distance("tll", "ttl"), 1);
+        assert_eq!(distance("", "abc"), 3);
+        assert_eq!(distance("renews", "renew"), 1);
+    }
+}

@@ -1,0 +1,80 @@
+//! From the command line to the work: reads, sets up, starts the one entry function, ends.
+//!
+//! This is the only place that makes a runtime. It knows what each command needs, never how it is done.
+
+use std::ffi::OsString;
+use std::io::Write as _;
+use std::time::Duration;
+
+use tokio_util::sync::CancellationToken;
+
+use crate::cli::{Cli, Command, Locks, flags};
+use crate::config::{Config, Passwords, SinkConfig, Store};
+use crate::exit::Failure;
+use crate::{cli, stop, telemetry};
+
+/// How long blocking calls may hold up the end of the process once the work is over.
+const LAST_CALLS: Duration = Duration::from_millis(200);
+
+/// Does what a command line says.
+pub fn execute(args: impl IntoIterator<Item = OsString>) -> Result<(), Failure> {
+    let typed = cli::read(args)?;
+    if let Command::Completions { shell } = typed.cli.command {
+        print(|out| clap_complete::generate(shell, &mut cli::command(), "podlog", out));
+        return Ok(());
+    }
+    if let Command::Run(run) = &typed.cli.command
+        && run.process.print_config
+    {
+        // Settings that would be refused are shown only with the refusal.
+        Config::new(run, &Passwords::from_env()?)?;
+        print(|out| out.extend_from_slice(typed.settings.as_bytes()));
+        return Ok(());
+    }
+    telemetry::start(typed.cli.general.log_level.as_deref(), typed.cli.general.log_format)?;
+    for variable in &typed.unknown {
+        tracing::warn!(
+            variable,
+            "a variable begins like a setting and is none; check its spelling"
+        );
+    }
+    let runtime = tokio::runtime::Builder::new_multi_thread()
+        .enable_all()
+        .build()
+        .map_err(|e| Failure::unclean(format!("threads cannot be started: {e}; raise the process limits")))?;
+    let outcome = runtime.block_on(work(typed.cli));
+    runtime.shutdown_timeout(LAST_CALLS);
+    outcome
+}
+
+/// Runs a command until it ends or is stopped by signals.
+async fn work(cli: Cli) -> Result<(), Failure> {
+    let signals = stop::Signals::catch()?;
+    let token = CancellationToken::new();
+    let passwords = Passwords::from_env()?;
+    match cli.command {
+        Command::Run(run) => {
+            let config = Config::new(&run, &passwords)?;
+            stop::run(signals, token.clone(), crate::run(config, token)).await
+        }
+        Command::Demo(demo) => stop::run(signals, token.clone(), crate::demo(demo, token)).await,
+        Command::Migrate(flags::Migrate { claims, sink }) => {
+            let (store, sink) = (Store::new(&claims, &passwords)?, SinkConfig::new(&sink, &passwords)?);
+            stop::run(signals, token.clone(), crate::migrate(store, sink, token)).await
+        }
+        Command::Locks(locks) => {
+            let (Locks::List { claims, .. } | Locks::Release { claims, .. }) = &locks;
+            let store = Store::new(claims, &passwords)?;
+            stop::run(signals, token.clone(), crate::locks_command(store, locks, token)).await
+        }
+        // Needs no runtime; done before there was one.
+        Command::Completions { .. } => Ok(()),
+    }
+}
+
+/// Writes to stdout at once; nobody reading is no failure.
+fn print(fill: impl FnOnce(&mut Vec<u8>)) {
+    let mut text = Vec::new();
+    fill(&mut text);
+    std::io::stdout().write_all(&text).ok();
+}

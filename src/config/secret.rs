@@ -1,0 +1,240 @@
+//! URLs that carry passwords, and where the passwords come from.
+//!
+//! A [`SecretUrl`] shows itself without its secrets everywhere but in `expose`, which only the code
+//! that connects should call.
+
+use std::ffi::OsString;
+use std::fmt;
+
+use url::Url;
+
+use crate::cli::units::Secret;
+use crate::exit::Failure;
+
+/// A valid URL, or a single word such as `stdout`, shown with its secrets masked.
+#[derive(Clone, PartialEq, Eq)]
+pub struct SecretUrl {
+    text: String,
+    url: Url,
+}
+
+/// Parts of names of query parameters whose values are not shown.
+const SECRET_WORDS: [&str; 6] = ["pass", "secret", "token", "key", "auth", "cred"];
+
+impl SecretUrl {
+    /// Reads a URL. The error, a few words, does not repeat the text.
+    ///
+    /// Text in which a password could be mistaken for another part of the URL is refused, for it
+    /// would be shown with that part.
+    pub fn parse(text: &str) -> Result<Self, String> {
+        let word = !text.is_empty() && text.bytes().all(|b| b.is_ascii_alphanumeric());
+        let whole = if word { format!("{text}:") } else { text.to_owned() };
+        let url = Url::parse(&whole).map_err(|e| e.to_string())?;
+        let memory = text == "sqlite::memory:";
+        if !word
+            && !memory
+            && !text
+                .get(url.scheme().len()..)
+                .is_some_and(|rest| rest.starts_with("://"))
+        {
+            return Err("it has no :// after its kind".to_owned());
+        }
+        if url.fragment().is_some() {
+            return Err("# in it must be written %23".to_owned());
+        }
+        let split_early = url.path().contains('@') || url.query().is_some_and(|query| query.contains('@'));
+        if url.port().is_some() && url.username().is_empty() && split_early {
+            return Err("/ and ? in a password must be written %2F and %3F".to_owned());
+        }
+        let text = text.to_owned();
+        Ok(Self { text, url })
+    }
+
+    /// The URL with its secrets, as typed, with the password filled in.
+    #[must_use]
+    pub fn expose(&self) -> &str {
+        &self.text
+    }
+
+    /// The part before the colon: `mysql`, `sqlite`, `stdout`.
+    #[must_use]
+    pub fn scheme(&self) -> &str {
+        self.url.scheme()
+    }
+
+    /// The same URL with a password; `None` when it has one already, or is of a kind that cannot have one.
+    #[must_use]
+    pub fn with_password(&self, password: &Secret) -> Option<Self> {
+        if self.url.password().is_some() {
+            return None;
+        }
+        let mut url = self.url.clone();
+        // `set_password` escapes everything but the sign of escaping.
+        url.set_password(Some(&password.expose().replace('%', "%25"))).ok()?;
+        Some(Self {
+            text: url.to_string(),
+            url,
+        })
+    }
+}
+
+impl fmt::Display for SecretUrl {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let mut url = self.url.clone();
+        if url.password().is_none() && url.query().is_none() {
+            return f.write_str(&self.text);
+        }
+        if url.password().is_some() && url.set_password(Some("***")).is_err() {
+            return f.write_str("***");
+        }
+        let masked = url.query().map(|query| {
+            let pairs = query.split('&').map(|pair| match pair.split_once('=') {
+                Some((name, _)) if SECRET_WORDS.iter().any(|word| name.to_ascii_lowercase().contains(word)) => {
+                    format!("{name}=***")
+                }
+                _ => pair.to_owned(),
+            });
+            pairs.collect::<Vec<_>>().join("&")
+        });
+        url.set_query(masked.as_deref());
+        f.write_str(url.as_str())
+    }
+}
+
+impl fmt::Debug for SecretUrl {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        fmt::Display::fmt(self, f)
+    }
+}
+
+/// Passwords that come from variables or files, not from URLs.
+#[derive(Clone, Debug, Default)]
+pub struct Passwords {
+    /// Of the lock store.
+    pub lock: Option<Secret>,
+    /// Of the sink.
+    pub sink: Option<Secret>,
+}
+
+impl Passwords {
+    /// Reads `PODLOG_LOCK_PASSWORD`, `PODLOG_SINK_PASSWORD` and the files named by the variables with `_FILE`.
+    pub fn from_env() -> Result<Self, Failure> {
+        Self::from(|name| std::env::var_os(name))
+    }
+
+    fn from(variable: impl Fn(&str) -> Option<OsString>) -> Result<Self, Failure> {
+        let read = |name: &str| -> Result<Option<Secret>, Failure> {
+            let direct = variable(name);
+            let file = format!("{name}_FILE");
+            match (direct, variable(&file)) {
+                (None, None) => Ok(None),
+                (Some(_), Some(_)) => Err(Failure::usage(format!("both {name} and {file} are set; unset one"))),
+                (Some(text), None) => text
+                    .into_string()
+                    .map(|text| Some(text.into()))
+                    .map_err(|_| Failure::usage(format!("{name} is not UTF-8; set it anew"))),
+                (None, Some(path)) => {
+                    let text = std::fs::read_to_string(&path).map_err(|e| {
+                        let path = path.display();
+                        Failure::usage(format!(
+                            "password file {path}: {e}; correct {file} or the file's rights"
+                        ))
+                    })?;
+                    // Editors and `echo` end a file with a newline that is not part of the password.
+                    let line = text.strip_suffix('\n').unwrap_or(&text);
+                    Ok(Some(line.strip_suffix('\r').unwrap_or(line).into()))
+                }
+            }
+        };
+        Ok(Self {
+            lock: read("PODLOG_LOCK_PASSWORD")?,
+            sink: read("PODLOG_SINK_PASSWORD")?,
+        })
+    }
+}
+
+/// Reads the URL of a flag and fills in its password.
+pub(super) fn url(flag: &str, text: &Secret, password: Option<&Secret>, example: &str) -> Result<SecretUrl, Failure> {
+    let url = SecretUrl::parse(text.expose())
+        .map_err(|e| Failure::usage(format!("--{flag} is not a URL ({e}); write it like {example}")))?;
+    let Some(password) = password else { return Ok(url) };
+    url.with_password(password).ok_or_else(|| {
+        let variable = format!("PODLOG_{}_PASSWORD", flag.to_uppercase());
+        Failure::usage(format!(
+            "{variable} is set, but --{flag} {url} has a password already or cannot have one; unset one of the two"
+        ))
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn shown(text: &str) -> String {
+        format!("{0} {0:?}", SecretUrl::parse(text).unwrap())
+    }
+
+    #[test]
+    fn secrets_are_masked_and_the_rest_is_shown() {
+        assert_eq!(
+            shown("mysql://u:hunter2@h:3306/d"),
+            "mysql://u:***@h:3306/d mysql://u:***@h:3306/d"
+        );
+        assert_eq!(
+            shown("mysql://u@h/d?ssl-mode=required&api_token=hunter2"),
+            "mysql://u@h/d?ssl-mode=required&api_token=*** mysql://u@h/d?ssl-mode=required&api_token=***"
+        );
+        assert_eq!(shown("stdout"), "stdout stdout");
+        assert_eq!(shown("sqlite://podlog.db"), "sqlite://podlog.db sqlite://podlog.db");
+    }
+
+    #[test]
+    fn a_password_in_the_wrong_place_is_refused_and_not_shown() {
+        for text in [
+            "hunter2@h/d",
+            "root:hunter2@tcp(db)/d",
+            "mysql://u:12#hunter2@h/d",
+            "mysql://u:12/hunter2@h/d",
+            "mysql://u:12?hunter2@h/d",
+        ] {
+            let said = SecretUrl::parse(text).unwrap_err();
+            assert!(!said.contains("hunter2"), "{text}: {said}");
+        }
+    }
+
+    #[test]
+    fn a_password_is_filled_in_whatever_its_letters() {
+        let url = SecretUrl::parse("mysql://u@h/d").unwrap();
+        let with = url.with_password(&"p@ss/wörd%".into()).unwrap();
+        assert_eq!(with.expose(), "mysql://u:p%40ss%2Fw%C3%B6rd%25@h/d");
+        assert_eq!(with.to_string(), "mysql://u:***@h/d");
+        assert!(with.with_password(&"other".into()).is_none());
+        assert!(SecretUrl::parse("stdout").unwrap().with_password(&"x".into()).is_none());
+    }
+
+    #[test]
+    fn a_password_file_loses_its_last_newline_only() {
+        let file = tempfile::NamedTempFile::new().unwrap();
+        std::fs::write(file.path(), " hunter2 \n").unwrap();
+        let path = file.path().as_os_str().to_owned();
+        let read = Passwords::from(|name| (name == "PODLOG_LOCK_PASSWORD_FILE").then(|| path.clone())).unwrap();
+        assert_eq!(read.lock.unwrap().expose(), " hunter2 ");
+        assert!(read.sink.is_none());
+    }
+
+    #[test]
+    fn a_password_from_two_places_or_from_nowhere_is_refused() {
+        let line = Passwords::from(|_| Some("/nowhere".into())).unwrap_err().to_string();
+        assert_eq!(
+            line,
+            "both PODLOG_LOCK_PASSWORD and PODLOG_LOCK_PASSWORD_FILE are set; unset one"
+        );
+        let missing = |name: &str| (name == "PODLOG_SINK_PASSWORD_FILE").then(|| "/nowhere".into());
+        assert!(
+            Passwords::from(missing)
+                .unwrap_err()
+                .to_string()
+                .contains("password file /nowhere")
+        );
+    }
+}

@@ -1,0 +1,103 @@
+//! Which settings are taken and which are refused, and that refusals say why.
+
+use super::*;
+use crate::cli::{Command, read};
+
+fn config(args: &[&str]) -> Result<Config, Failure> {
+    let typed = read(["podlog", "run"].iter().chain(args)).unwrap();
+    match typed.cli.command {
+        Command::Run(run) => Config::new(&run, &Passwords::default()),
+        _ => panic!("not run"),
+    }
+}
+
+fn refusal(args: &[&str]) -> String {
+    let failure = config(args).expect_err(&args.join(" "));
+    let line = failure.to_string();
+    assert_eq!(failure.code(), 2, "{line}");
+    assert!(
+        !line.contains('\n') && line.contains(';'),
+        "one line with a remedy: {line}"
+    );
+    line
+}
+
+#[test]
+fn the_defaults_are_safe() {
+    let config = config(&[]).unwrap();
+    assert_eq!(config.lease.ttl, Duration::from_secs(20));
+    assert_eq!(config.store.url.scheme(), "sqlite");
+    assert_eq!(config.sink.url.expose(), "stdout");
+    assert_eq!(config.http, Some(([127, 0, 0, 1], 9464).into()));
+    assert!(config.migrate);
+}
+
+#[test]
+fn times_that_would_lose_claims_are_refused_with_the_arithmetic() {
+    assert!(config(&["--ttl=18s", "--write-timeout=5s"]).is_ok());
+    let line = refusal(&["--ttl=17s"]);
+    assert!(
+        line.contains("margin 5s + 2 x renew 5s + statement deadline 3s = 18s"),
+        "{line}"
+    );
+    assert!(refusal(&["--margin=1s"]).contains("at least 1s 20ms"));
+    assert!(refusal(&["--write-timeout=8s"]).contains("leaves 7s for a write"));
+    assert!(refusal(&["--grace=7s"]).contains("use at least 8s"));
+    assert!(refusal(&["--renew=0s"]).contains("--renew"));
+    assert!(refusal(&["--takeover-grace=1m"]).contains("--takeover-grace"));
+}
+
+#[test]
+fn sizes_counts_and_spans_out_of_range_are_refused() {
+    assert!(refusal(&["--max-line=4095"]).contains("--max-line 4095B"));
+    assert!(config(&["--max-line=4KiB"]).is_ok());
+    for args in [
+        "--chunk-bytes=1GiB",
+        "--max-pods=0",
+        "--open-rate=0",
+        "--reopen=4h",
+        "--reopen=1s",
+        "--probe=1s",
+        "--poll-interval=0s",
+        "--chunk-age=1m",
+        "--retain=7d",
+    ] {
+        let line = refusal(&[args]);
+        assert!(line.contains(args.split_once('=').unwrap().0), "{line}");
+    }
+    assert!(config(&["--retain=7d", "--sink=mysql://h/d"]).is_ok());
+}
+
+#[test]
+fn a_url_that_is_none_is_refused_without_repeating_it() {
+    let line = refusal(&["--lock=root:hunter2@tcp(db)/podlog"]);
+    assert!(
+        !line.contains("hunter2") && line.contains("mysql://user@host/database"),
+        "{line}"
+    );
+}
+
+#[test]
+fn a_replica_is_named_anew_at_each_start() {
+    let name = |args: &[&str]| config(args).unwrap().replica.to_string();
+    let (one, two) = (name(&["--replica-id=a"]), name(&["--replica-id=a"]));
+    assert!(one.starts_with("a#") && one.len() == 10 && one != two, "{one} {two}");
+    assert!(refusal(&["--replica-id=a b"]).contains("--replica-id"));
+    assert!(refusal(&["--cluster="]).contains("--cluster"));
+}
+
+#[test]
+fn namespaces_are_a_set() {
+    let namespaces = config(&["--namespace=b,a", "--namespace", "b"])
+        .unwrap()
+        .selection
+        .namespaces;
+    assert_eq!(namespaces, ["a", "b"]);
+}
+
+#[test]
+fn no_secret_shows_in_a_config() {
+    let config = config(&["--lock=mysql://u:hunter2@h/d", "--sink=mysql://u:hunter2@h/d"]).unwrap();
+    assert!(!format!("{config:?}").contains("hunter2"));
+    assert!(config.store.url.expose().contains("hunter2"));
+}

@@ -1,0 +1,314 @@
+//! Puts the parts of a replica together and sees to it that they end together.
+//!
+//! Wiring only: each part is a future in one `JoinSet`, and the first to end stops all. The order
+//! of the end matters: first the collector gives its claims back, then the keeper and the sink
+//! have nothing left to do, and the HTTP endpoints answer to the last.
+
+use std::future::Future;
+use std::sync::Arc;
+use std::time::Duration;
+
+use prometheus_client::registry::Registry;
+use tokio::sync::watch;
+use tokio::task::JoinSet;
+use tokio_util::sync::CancellationToken;
+
+use crate::cli::Locks;
+use crate::clock::Clock;
+use crate::cluster::{Access, ApiError, Cluster, ClusterError, Gate, Limits, Scope};
+use crate::collector::{Collector, Parts};
+use crate::config::{Config, SinkConfig, Store};
+use crate::domain::backoff::Backoff;
+use crate::domain::{PodSet, ReplicaId, Time};
+use crate::exit::Failure;
+use crate::follow::{Settings, Site};
+use crate::keeper::{Driver, keeper};
+use crate::locks::{self, Holder, LockError, LockStore, LockUrl};
+use crate::metrics::Metrics;
+use crate::retention::Cleaner;
+use crate::sinks::{self, Opened, SinkOpenError, SinkUrl};
+use crate::status::Status;
+use crate::status::health::Health;
+use crate::status::ready::Readiness;
+use crate::status::server::{self, Pages};
+use crate::{admin, sinks::Limits as SinkLimits};
+
+/// How long a server that cannot be reached is tried again at the start, before it is a failure.
+const PATIENCE: Duration = Duration::from_secs(30);
+
+/// How long the collector's loop may stand still: a turn has four statements of at most 6 s.
+const COLLECTOR_LIMIT: Duration = Duration::from_secs(30);
+
+/// Groups of records under way at the same time, for sinks that can.
+const IN_FLIGHT: usize = 4;
+
+/// `podlog run`: collects until `stop`.
+pub async fn run(config: Config, stop: CancellationToken) -> Result<(), Failure> {
+    let mut registry = Registry::default();
+    let metrics = Metrics::new(&mut registry);
+    let clock = Clock::boottime();
+    let listener = match config.http {
+        Some(address) => Some(server::bind(address).await?),
+        None => None,
+    };
+    let scope = scope(&config);
+    scope.check().map_err(Failure::usage)?;
+    let world = tokio::select! {
+        biased;
+        () = stop.cancelled() => return Ok(()),
+        world = World::open(&config, clock, &metrics) => world?,
+    };
+    let (readiness, health) = (Readiness::default(), Health::new(clock));
+    let status = watch::channel(Arc::new(Status::new(config.replica.clone(), config.store.cluster.as_str().into(), now())));
+    let pages = Pages { status: status.1, readiness: readiness.clone(), health: health.clone(), registry: Arc::new(registry) };
+    tracing::info!(replica = %config.replica, cluster = config.store.cluster, lock = %world.lock, sink = ?world.sink, "collecting");
+
+    let answering = CancellationToken::new();
+    let mut web = JoinSet::new();
+    if let Some(listener) = listener {
+        web.spawn(server::serve(listener, pages, answering.clone()));
+    }
+    let outcome = collect(&config, world, clock, metrics, Signs { readiness, health, status: status.0 }, scope, stop).await;
+    answering.cancel();
+    while let Some(ended) = web.join_next().await {
+        ended.map_err(bug)??;
+    }
+    outcome
+}
+
+/// What tells outsiders how the replica is.
+struct Signs {
+    readiness: Readiness,
+    health: Health,
+    status: watch::Sender<Arc<Status>>,
+}
+
+/// Everything outside that a replica is connected to.
+struct World {
+    lock: LockUrl,
+    holder: Holder,
+    store: Arc<dyn LockStore>,
+    cluster: Cluster,
+    sink: Opened,
+}
+
+impl World {
+    /// Connects to all of it. What may heal is tried again for a while; what cannot is a failure at once.
+    async fn open(config: &Config, clock: Clock, metrics: &Metrics) -> Result<Self, Failure> {
+        let lock: LockUrl = config.store.url.expose().parse().map_err(Failure::usage)?;
+        let sink: SinkUrl = config.sink.url.expose().parse().map_err(Failure::usage)?;
+        let holder = holder(config);
+        if config.migrate {
+            patiently("lock store", || locks::migrate(&lock)).await?;
+            patiently("sink", || sinks::migrate(&sink)).await?;
+        }
+        let store = patiently("lock store", || locks::open(&lock, holder.clone())).await?;
+        let limits = SinkLimits { attempt: config.sink.timeout, in_flight: IN_FLIGHT, ..SinkLimits::default() };
+        let sink = patiently("sink", || sinks::open(&sink, clock, metrics, limits)).await?;
+        let access = access(config);
+        let cluster = patiently("API server", || async {
+            let cluster = Cluster::connect(&access, metrics.clone()).await.map_err(Failure::from)?;
+            cluster.version().await.map_err(Failure::from)?;
+            Ok::<_, Failure>(cluster)
+        });
+        Ok(Self { cluster: cluster.await?, lock, holder, store, sink })
+    }
+}
+
+/// Runs the collector and everything it needs until `stop`, or until one of them ends.
+async fn collect(
+    config: &Config,
+    world: World,
+    clock: Clock,
+    metrics: Metrics,
+    signs: Signs,
+    scope: Scope,
+    stop: CancellationToken,
+) -> Result<(), Failure> {
+    let (pods_in, pods) = watch::channel(Arc::new(PodSet::default()));
+    let renewal = signs.health.heart("renewal", config.lease.ttl);
+    let (keeper, driver) = keeper(config.lease, clock, metrics.clone(), renewal);
+    let Opened { sink, driver: writing, retention } = world.sink;
+    let site = site(config, world.cluster.clone(), sink, clock, metrics.clone());
+    let cleaner = config.sink.retain.zip(retention).map(|(age, sink)| Cleaner {
+        sink,
+        store: world.store.clone(),
+        keeper: keeper.clone(),
+        lease: config.lease,
+        clock,
+        metrics: metrics.clone(),
+        age,
+    });
+    let collector = Collector::new(Parts {
+        me: config.replica.clone(),
+        store: world.store,
+        keeper,
+        site,
+        pods,
+        lease: config.lease,
+        max_pods: config.max_pods,
+        grace: config.grace,
+        status: signs.status,
+        beat: signs.health.heart("collector", COLLECTOR_LIMIT),
+        store_reached: signs.readiness.condition("lock store reached"),
+        listed: signs.readiness.condition("first list of pods done"),
+    });
+
+    let stopping = stop.child_token();
+    let mut parts = JoinSet::new();
+    parts.spawn(named("keeper", keep(driver, world.lock, world.holder)));
+    parts.spawn(named("sink", async move { writing.await.map_err(Failure::from) }));
+    let (cluster, token) = (world.cluster, stopping.clone());
+    let discovery = async move { cluster.discover(&scope, pods_in, token).await.map_err(Failure::usage) };
+    parts.spawn(named("discovery", discovery));
+    if let Some(cleaner) = cleaner {
+        let token = stopping.clone();
+        parts.spawn(named("retention", async move { Ok(cleaner.run(token).await) }));
+    }
+    let token = stopping.clone();
+    parts.spawn(named("collector", async move { Ok(collector.run(token).await) }));
+    end_together(parts, &stopping).await
+}
+
+/// Waits for all parts. The first to end stops the others; the first failure is the outcome.
+async fn end_together(mut parts: JoinSet<(&'static str, Result<(), Failure>)>, stop: &CancellationToken) -> Result<(), Failure> {
+    let mut outcome = Ok(());
+    while let Some(ended) = parts.join_next().await {
+        let failure = match ended {
+            Ok((part, Ok(()))) if stop.is_cancelled() => {
+                tracing::debug!(part, "ended");
+                continue;
+            }
+            Ok((part, Ok(()))) => Failure::unclean(format!("the {part} ended by itself; please report it")),
+            Ok((_, Err(failure))) => failure,
+            Err(error) => bug(error),
+        };
+        stop.cancel();
+        if outcome.is_ok() {
+            outcome = Err(failure);
+        }
+    }
+    outcome
+}
+
+async fn named<F: Future<Output = Result<(), Failure>>>(name: &'static str, part: F) -> (&'static str, Result<(), Failure>) {
+    (name, part.await)
+}
+
+/// Runs the keeper on a thread, a runtime and a store connection of its own.
+async fn keep(driver: Driver, lock: LockUrl, holder: Holder) -> Result<(), Failure> {
+    let work = move || {
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
+        let runtime = runtime.map_err(|e| Failure::unclean(format!("the thread for renewals cannot be set up: {e}")))?;
+        runtime.block_on(async {
+            let store = patiently("lock store", || locks::open(&lock, holder.clone())).await?;
+            driver.run(store).await;
+            Ok(())
+        })
+    };
+    tokio::task::spawn_blocking(work).await.map_err(bug)?
+}
+
+/// Tries again what may heal, for [`PATIENCE`].
+async fn patiently<T, E, F>(what: &str, mut attempt: impl FnMut() -> F) -> Result<T, Failure>
+where
+    F: Future<Output = Result<T, E>>,
+    Failure: From<E>,
+{
+    let mut backoff = Backoff::new(Duration::from_secs(1), Duration::from_secs(5));
+    let give_up = tokio::time::Instant::now() + PATIENCE;
+    loop {
+        let failure = match attempt().await {
+            Ok(done) => return Ok(done),
+            Err(error) => Failure::from(error),
+        };
+        let wait = backoff.wait(fastrand::f64());
+        if !failure.may_heal() || tokio::time::Instant::now() + wait > give_up {
+            return Err(failure);
+        }
+        tracing::warn!(error = %failure, "the {what} cannot be reached; trying again");
+        tokio::time::sleep(wait).await;
+    }
+}
+
+/// `podlog migrate`: creates or updates the tables of both databases.
+pub async fn migrate(store: Store, sink: SinkConfig, stop: CancellationToken) -> Result<(), Failure> {
+    let lock: LockUrl = store.url.expose().parse().map_err(Failure::usage)?;
+    let sink: SinkUrl = sink.url.expose().parse().map_err(Failure::usage)?;
+    tokio::select! {
+        biased;
+        () = stop.cancelled() => Ok(()),
+        done = async {
+            locks::migrate(&lock).await?;
+            sinks::migrate(&sink).await?;
+            tracing::info!(%lock, %sink, "the tables are up to date");
+            Ok(())
+        } => done,
+    }
+}
+
+/// `podlog locks`: opens the store and hands it to [`admin`].
+pub async fn locks_command(store: Store, locks: Locks, stop: CancellationToken) -> Result<(), Failure> {
+    let lock: LockUrl = store.url.expose().parse().map_err(Failure::usage)?;
+    let holder = Holder {
+        replica: ReplicaId::from("podlog-locks"),
+        cluster: store.cluster,
+        // Never used: nothing is claimed.
+        ttl: Duration::from_secs(20),
+        grace: Duration::from_secs(1),
+    };
+    tokio::select! {
+        biased;
+        () = stop.cancelled() => Ok(()),
+        done = async {
+            let store = locks::open(&lock, holder).await?;
+            admin::execute(&*store, locks).await
+        } => done,
+    }
+}
+
+fn holder(config: &Config) -> Holder {
+    Holder {
+        replica: config.replica.clone(),
+        cluster: config.store.cluster.clone(),
+        ttl: config.lease.ttl,
+        grace: config.lease.grace,
+    }
+}
+
+fn access(config: &Config) -> Access {
+    Access {
+        kubeconfig: config.selection.kubeconfig.clone(),
+        context: config.selection.context.clone(),
+        ..Access::default()
+    }
+}
+
+fn site(config: &Config, cluster: Cluster, sink: Arc<dyn sinks::Sink>, clock: Clock, metrics: Metrics) -> Arc<Site> {
+    let streams = config.streams;
+    let limits = Limits {
+        per_node: streams.per_node,
+        total: streams.open,
+        opens_per_second: f64::from(streams.open_rate),
+        ..Limits::default()
+    };
+    let settings = Settings {
+        max_line: streams.max_line,
+        chunk_bytes: streams.chunk_bytes,
+        chunk_age: streams.chunk_age,
+        reopen: streams.reopen,
+        probe: streams.probe,
+        poll: config.selection.poll,
+    };
+    Arc::new(Site { cluster, gate: Gate::new(limits, &metrics), sink, metrics, clock, settings })
+}
+
+fn now() -> Time {
+    let now = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).unwrap_or_default();
+    Time(i64::try_from(now.as_nanos()).unwrap_or(i64::MAX))
+}
+
+#[allow(clippy::needless_pass_by_value, reason = "used with map_err")]
+fn bug(error: tokio::task::JoinError) -> Failure {
+    Failure::unclean(format!("a bug ended a part of the program: {error}; please report it"))
+}

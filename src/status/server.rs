@@ -1,0 +1,261 @@
+//! The HTTP endpoints: `/healthz`, `/readyz`, `/metrics` and `/status`. Read-only.
+//!
+//! They answer from values that lie ready, so that a probe never waits for a database.
+
+use std::fmt::Write as _;
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::time::Duration;
+
+use axum::Router;
+use axum::extract::State;
+use axum::http::StatusCode;
+use axum::http::header::CONTENT_TYPE;
+use axum::response::{IntoResponse, Json, Response};
+use axum::routing::get;
+use prometheus_client::encoding::text::encode;
+use prometheus_client::registry::Registry;
+use tokio::net::TcpListener;
+use tokio::sync::watch;
+use tokio_util::sync::CancellationToken;
+
+use super::Status;
+use super::health::Health;
+use super::ready::Readiness;
+use crate::exit::Failure;
+use crate::stop::finish_within;
+
+/// How long open connections may take to end after the stop: probes answer in milliseconds.
+const LAST_ANSWERS: Duration = Duration::from_secs(2);
+
+/// What `OpenMetrics` text calls itself.
+const OPENMETRICS: &str = "application/openmetrics-text; version=1.0.0; charset=utf-8";
+
+/// Everything the endpoints show.
+#[derive(Clone, Debug)]
+pub struct Pages {
+    /// The latest snapshot of the replica's work.
+    pub status: watch::Receiver<Arc<Status>>,
+    /// Conditions of readiness.
+    pub readiness: Readiness,
+    /// Loops that must turn.
+    pub health: Health,
+    /// The metrics.
+    pub registry: Arc<Registry>,
+}
+
+#[derive(Clone, Debug)]
+struct Shared {
+    pages: Pages,
+    stop: CancellationToken,
+}
+
+/// Listens at `address`. Fails with one line that says what to do.
+pub async fn bind(address: SocketAddr) -> Result<TcpListener, Failure> {
+    TcpListener::bind(address).await.map_err(|e| {
+        let remedy = "choose another address with --http, or --http off";
+        if e.kind() == std::io::ErrorKind::AddrInUse {
+            return Failure::usage(format!(
+                "--http {address}: the address is in use by another process; {remedy}"
+            ));
+        }
+        Failure::usage(format!("--http {address}: {e}; {remedy}"))
+    })
+}
+
+/// Serves the endpoints until `stop` is cancelled and the last answers are given.
+pub async fn serve(listener: TcpListener, pages: Pages, stop: CancellationToken) -> Result<(), Failure> {
+    let shared = Shared {
+        pages,
+        stop: stop.clone(),
+    };
+    let router = Router::new()
+        .route("/healthz", get(healthz))
+        .route("/readyz", get(readyz))
+        .route("/metrics", get(metrics))
+        .route("/status", get(status))
+        .with_state(shared);
+    let server = axum::serve(listener, router).with_graceful_shutdown(stop.clone().cancelled_owned());
+    finish_within(&stop, LAST_ANSWERS, server.into_future())
+        .await
+        .unwrap_or(Ok(()))
+        .map_err(|e| Failure::unclean(format!("serving --http failed: {e}; restart, or use --http off")))
+}
+
+async fn healthz(State(shared): State<Shared>) -> Response {
+    let late = shared.pages.health.late();
+    if late.is_empty() {
+        return "ok\n".into_response();
+    }
+    let mut text = String::new();
+    for one in late {
+        // Writing to a string cannot fail.
+        writeln!(text, "{} has not turned for {} ms", one.name, one.since.as_millis()).ok();
+    }
+    (StatusCode::SERVICE_UNAVAILABLE, text).into_response()
+}
+
+async fn readyz(State(shared): State<Shared>) -> Response {
+    let mut missing = shared.pages.readiness.missing();
+    if shared.stop.is_cancelled() {
+        missing.push("not stopping");
+    }
+    if missing.is_empty() {
+        return "ok\n".into_response();
+    }
+    let text = format!("missing: {}\n", missing.join(", "));
+    (StatusCode::SERVICE_UNAVAILABLE, text).into_response()
+}
+
+async fn metrics(State(shared): State<Shared>) -> Response {
+    let mut text = String::new();
+    match encode(&mut text, &shared.pages.registry) {
+        Ok(()) => ([(CONTENT_TYPE, OPENMETRICS)], text).into_response(),
+        Err(_) => (StatusCode::INTERNAL_SERVER_ERROR, "metrics could not be written\n").into_response(),
+    }
+}
+
+async fn status(State(shared): State<Shared>) -> Json<Arc<Status>> {
+    Json(shared.pages.status.borrow().clone())
+}
+
+#[cfg(test)]
+mod tests {
+    use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
+    use tokio::net::TcpStream;
+    use tokio::task::JoinSet;
+
+    use super::*;
+    use crate::clock::Clock;
+    use crate::domain::Time;
+    use crate::metrics::Metrics;
+    use crate::status::PodStatus;
+
+    struct Served {
+        address: SocketAddr,
+        tell: watch::Sender<Arc<Status>>,
+        readiness: Readiness,
+        health: Health,
+        metrics: Metrics,
+        stop: CancellationToken,
+        tasks: JoinSet<Result<(), Failure>>,
+    }
+
+    async fn served() -> Served {
+        let mut registry = Registry::default();
+        let metrics = Metrics::new(&mut registry);
+        let empty = Status::new("me#1".into(), "default".into(), Time(0));
+        let (tell, status) = watch::channel(Arc::new(empty));
+        let (readiness, health) = (Readiness::default(), Health::new(Clock::boottime()));
+        let listener = bind(([127, 0, 0, 1], 0).into()).await.unwrap();
+        let address = listener.local_addr().unwrap();
+        let stop = CancellationToken::new();
+        let pages = Pages {
+            status,
+            readiness: readiness.clone(),
+            health: health.clone(),
+            registry: Arc::new(registry),
+        };
+        let mut tasks = JoinSet::new();
+        tasks.spawn(serve(listener, pages, stop.clone()));
+        Served {
+            address,
+            tell,
+            readiness,
+            health,
+            metrics,
+            stop,
+            tasks,
+        }
+    }
+
+    impl Served {
+        /// Status and body of a GET.
+        async fn get(&self, path: &str) -> (u16, String) {
+            let mut stream = TcpStream::connect(self.address).await.unwrap();
+            let request = format!("GET {path} HTTP/1.1\r\nhost: podlog\r\nconnection: close\r\n\r\n");
+            stream.write_all(request.as_bytes()).await.unwrap();
+            let mut text = String::new();
+            stream.read_to_string(&mut text).await.unwrap();
+            let code = text.split(' ').nth(1).unwrap().parse().unwrap();
+            (code, text.split_once("\r\n\r\n").unwrap().1.to_owned())
+        }
+    }
+
+    #[tokio::test]
+    async fn readiness_names_what_is_missing_until_all_is_there() {
+        let served = served().await;
+        let list = served.readiness.condition("first list done");
+        assert_eq!(served.get("/readyz").await, (503, "missing: first list done\n".into()));
+        list.fulfil();
+        assert_eq!(served.get("/readyz").await, (200, "ok\n".into()));
+    }
+
+    #[tokio::test]
+    async fn a_loop_that_stands_still_makes_the_replica_unhealthy() {
+        let served = served().await;
+        let heart = served.health.heart("renewal", Duration::from_mins(1));
+        assert_eq!(served.get("/healthz").await, (200, "ok\n".into()));
+        heart.retire();
+        let stuck = served.health.heart("collector", Duration::ZERO);
+        let (code, text) = served.get("/healthz").await;
+        assert_eq!(code, 503);
+        assert!(text.starts_with("collector has not turned for "), "{text}");
+        stuck.retire();
+    }
+
+    #[tokio::test]
+    async fn metrics_and_status_are_what_was_published_last() {
+        let served = served().await;
+        served.metrics.pods_held.set(3);
+        let (code, text) = served.get("/metrics").await;
+        assert_eq!(code, 200);
+        assert!(
+            text.contains("podlog_pods_held 3\n") && text.ends_with("# EOF\n"),
+            "{text}"
+        );
+        let mut status = Status::new("me#1".into(), "default".into(), Time(0));
+        status.pods.push(PodStatus {
+            namespace: "shop".into(),
+            pod: "cart-0".into(),
+            uid: "u1".into(),
+            holder: Some("me#1".into()),
+            fence: crate::domain::Fence(5),
+            expires_in_ms: -3,
+            finished: false,
+            streams: Vec::new(),
+        });
+        served.tell.send_replace(Arc::new(status));
+        let (code, text) = served.get("/status").await;
+        let value: serde_json::Value = serde_json::from_str(&text).unwrap();
+        assert_eq!(code, 200);
+        assert_eq!(value["started"], "1970-01-01T00:00:00.000000000Z");
+        assert_eq!(value["pods"][0]["holder"], "me#1");
+        assert_eq!(value["pods"][0]["fence"], 5);
+        assert_eq!(served.get("/nothing").await.0, 404);
+    }
+
+    #[tokio::test]
+    async fn serving_ends_with_the_stop_even_when_a_client_says_nothing() {
+        let mut served = served().await;
+        let _mute = TcpStream::connect(served.address).await.unwrap();
+        assert_eq!(served.get("/healthz").await.0, 200);
+        served.stop.cancel();
+        let ended = tokio::time::timeout(Duration::from_secs(10), served.tasks.join_next())
+            .await
+            .unwrap();
+        assert_eq!(ended.unwrap().unwrap(), Ok(()));
+    }
+
+    #[tokio::test]
+    async fn an_address_in_use_is_said_in_one_line() {
+        let served = served().await;
+        let failure = bind(served.address).await.unwrap_err();
+        let line = failure.to_string();
+        assert_eq!(failure.code(), 2);
+        assert!(
+            line.contains("in use") && line.contains("--http off") && !line.contains('\n'),
+            "{line}"
+        );
+    }
+}

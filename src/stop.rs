@@ -1,0 +1,109 @@
+//! Stopping: the first SIGTERM or SIGINT asks, the second one insists.
+//!
+//! Nothing here ends the process; it says how the work ended and `main` does the rest.
+
+use std::future::Future;
+use std::time::Duration;
+
+use tokio::signal::unix::{Signal, SignalKind, signal};
+use tokio::task::JoinSet;
+use tokio_util::sync::CancellationToken;
+
+use crate::exit::Failure;
+
+/// The signals that stop the program, caught from the moment this exists.
+#[derive(Debug)]
+pub struct Signals {
+    interrupt: Signal,
+    terminate: Signal,
+}
+
+impl Signals {
+    /// Begins to catch SIGINT and SIGTERM. Must be called inside a runtime.
+    pub fn catch() -> Result<Self, Failure> {
+        let caught = |kind| {
+            signal(kind)
+                .map_err(|e| Failure::unclean(format!("signals cannot be caught: {e}; the system must allow it")))
+        };
+        Ok(Self {
+            interrupt: caught(SignalKind::interrupt())?,
+            terminate: caught(SignalKind::terminate())?,
+        })
+    }
+
+    /// Whether the next signal is SIGINT.
+    async fn next(&mut self) -> bool {
+        tokio::select! {
+            biased;
+            _ = self.terminate.recv() => false,
+            _ = self.interrupt.recv() => true,
+        }
+    }
+}
+
+/// Runs `work` to its end. The first signal cancels `stop`; the second leaves the work as it is.
+/// The work has a task of its own, so that signals are seen however busy it is.
+pub async fn run(
+    mut signals: Signals,
+    stop: CancellationToken,
+    work: impl Future<Output = Result<(), Failure>> + Send + 'static,
+) -> Result<(), Failure> {
+    let mut task = JoinSet::new();
+    task.spawn(work);
+    loop {
+        tokio::select! {
+            biased;
+            ended = task.join_next() => return match ended {
+                Some(Ok(outcome)) => outcome,
+                Some(Err(e)) => Err(Failure::unclean(format!("a bug ended the program: {e}; please report it"))),
+                None => Ok(()),
+            },
+            interrupt = signals.next() => {
+                if stop.is_cancelled() {
+                    return Err(Failure::signalled(interrupt));
+                }
+                let signal = if interrupt { "SIGINT" } else { "SIGTERM" };
+                tracing::info!(signal, "stopping; the same signal again stops at once");
+                stop.cancel();
+            }
+        }
+    }
+}
+
+/// Runs `work`, which after `stop` has `grace` left to finish. `None` when it did not; it is then dropped.
+pub async fn finish_within<T>(stop: &CancellationToken, grace: Duration, work: impl Future<Output = T>) -> Option<T> {
+    let late = async {
+        stop.cancelled().await;
+        tokio::time::sleep(grace).await;
+    };
+    tokio::select! {
+        biased;
+        done = work => Some(done),
+        () = late => None,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test(start_paused = true)]
+    async fn work_that_is_not_asked_to_stop_has_all_the_time() {
+        let stop = CancellationToken::new();
+        let work = tokio::time::sleep(Duration::from_hours(1));
+        assert_eq!(finish_within(&stop, Duration::from_secs(1), work).await, Some(()));
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn after_the_stop_work_ends_within_its_grace_or_is_dropped() {
+        let stop = CancellationToken::new();
+        stop.cancel();
+        let grace = Duration::from_secs(5);
+        let quick = tokio::time::sleep(Duration::from_secs(4));
+        assert_eq!(finish_within(&stop, grace, quick).await, Some(()));
+        let begin = tokio::time::Instant::now();
+        let slow = tokio::time::sleep(Duration::from_secs(6));
+        assert_eq!(finish_within(&stop, grace, slow).await, None);
+        assert_eq!(begin.elapsed(), grace);
+    }
+}
