@@ -5,6 +5,7 @@
 #![allow(
     clippy::unwrap_used,
     clippy::expect_used,
+    clippy::explicit_write,
     reason = "tests fail by panicking, and a skip is said past the capture of output"
 )]
 
