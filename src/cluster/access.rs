@@ -11,13 +11,13 @@ use std::time::Duration;
 use bytes::Bytes;
 use http::{Request, Response};
 use kube::Client;
-use kube::client::{AuthError, Body, ConfigExt};
+use kube::client::{Body, ConfigExt};
 use kube::config::{Config, KubeConfigOptions, Kubeconfig, KubeconfigError};
 use rustls::pki_types::ServerName;
 use tower::{BoxError, Service, ServiceBuilder};
 
 use super::dial::{Dialer, PING, Windows, chain};
-use super::failure::{ClusterError, one_line};
+use super::failure::{ClusterError, no_credentials};
 use super::transport::Pool;
 
 /// How long an exec plugin may take to hand over credentials.
@@ -114,10 +114,11 @@ fn build(config: &Config, plain_http2: bool) -> Result<Clients, ClusterError> {
         windows,
         ping: PING,
     };
+    let auth = config.auth_layer().map_err(credentials)?;
     let client = |pool: Pool| -> Result<Client, kube::Error> {
         let service = ServiceBuilder::new()
             .layer(config.base_uri_layer())
-            .option_layer(config.auth_layer()?)
+            .option_layer(auth.as_ref())
             .layer(config.extra_headers_layer()?)
             .map_err(BoxError::from)
             .service(pool);
@@ -129,14 +130,27 @@ fn build(config: &Config, plain_http2: bool) -> Result<Clients, ClusterError> {
     })
 }
 
-/// Why credentials cannot be used. What a failed plugin printed may hold a token: its error output
-/// is repeated, its output is not.
+/// Refuses a proxy that the kubeconfig asks for. One from `HTTPS_PROXY` is passed over, as it is in
+/// a pod: kube does not look at `NO_PROXY` here, and API servers are seldom reached through a proxy.
+fn direct(mut config: Config, own: &[String]) -> Result<Config, ClusterError> {
+    let Some(proxy) = config.proxy_url.take() else {
+        return Ok(config);
+    };
+    let asked = own
+        .iter()
+        .any(|url| url.parse().is_ok_and(|url: http::Uri| url == proxy));
+    if asked {
+        // Without the user and password that a proxy's address may carry.
+        return Err(ClusterError::Proxy(proxy.host().unwrap_or("?").to_owned()));
+    }
+    tracing::warn!("HTTPS_PROXY is set, but the API server is connected to directly");
+    Ok(config)
+}
+
+/// Why credentials cannot be used.
 fn unusable(error: &kube::Error) -> String {
     match error {
-        kube::Error::Auth(AuthError::AuthExecRun { cmd, out }) => {
-            let said = one_line(&String::from_utf8_lossy(&out.stderr));
-            format!("the exec plugin {cmd} failed ({}): {said}", out.status)
-        }
+        kube::Error::Auth(error) => no_credentials(error),
         other => chain(other),
     }
 }
@@ -144,21 +158,16 @@ fn unusable(error: &kube::Error) -> String {
 impl Access {
     /// Reads the configuration.
     pub(super) async fn config(&self) -> Result<Config, ClusterError> {
-        let config = match &self.kubeconfig {
+        match &self.kubeconfig {
             Some(path) => {
                 let file = path.display().to_string();
                 let read = Kubeconfig::read_from(path).map_err(|error| ClusterError::Kubeconfig {
                     file: file.clone(),
                     cause: chain(&error),
                 })?;
-                self.of(read, &file).await?
+                self.of(read, &file).await
             }
-            None => self.inferred().await?,
-        };
-        match &config.proxy_url {
-            // Without the user and password that a proxy's address may carry.
-            Some(proxy) => Err(ClusterError::Proxy(proxy.host().unwrap_or("?").to_owned())),
-            None => Ok(config),
+            None => self.inferred().await,
         }
     }
 
@@ -206,10 +215,79 @@ impl Access {
             context: self.context.clone(),
             ..KubeConfigOptions::default()
         };
+        let clusters = read.clusters.iter().filter_map(|named| named.cluster.as_ref());
+        let own: Vec<String> = clusters.filter_map(|cluster| cluster.proxy_url.clone()).collect();
         let config = Config::from_custom_kubeconfig(read, &options).await;
-        config.map_err(|error| ClusterError::Kubeconfig {
+        let config = config.map_err(|error| ClusterError::Kubeconfig {
             file: file.to_owned(),
             cause: chain(&error),
-        })
+        })?;
+        direct(config, &own)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    async fn read(text: &str, context: Option<&str>) -> Result<Config, ClusterError> {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("config");
+        std::fs::write(&path, text).unwrap();
+        let access = Access {
+            kubeconfig: Some(path),
+            context: context.map(str::to_owned),
+            ..Access::default()
+        };
+        access.config().await
+    }
+
+    const GOOD: &str = r#"{"current-context": "a",
+        "contexts": [{"name": "a", "context": {"cluster": "a", "user": "a"}}, {"name": "p", "context": {"cluster": "p", "user": "a"}}],
+        "clusters": [{"name": "a", "cluster": {"server": "https://k8s:6443"}},
+            {"name": "p", "cluster": {"server": "https://k8s:6443", "proxy-url": "http://me:secret@proxy:3128"}}],
+        "users": [{"name": "a", "user": {"token": "t"}}]}"#;
+
+    #[tokio::test]
+    async fn a_kubeconfig_is_read_and_its_contexts_are_known() {
+        assert_eq!(read(GOOD, None).await.unwrap().cluster_url, "https://k8s:6443/");
+        let text = read(GOOD, Some("b")).await.unwrap_err().to_string();
+        assert!(text.contains(r#"has no context "b" (it has: a, p)"#), "{text}");
+    }
+
+    #[tokio::test]
+    async fn a_proxy_in_the_kubeconfig_is_refused_without_its_password() {
+        let text = read(GOOD, Some("p")).await.unwrap_err().to_string();
+        assert!(
+            text.contains("through the proxy proxy") && !text.contains("secret"),
+            "{text}"
+        );
+    }
+
+    #[tokio::test]
+    async fn a_file_that_is_missing_or_broken_is_named() {
+        let text = read("clusters: 7", None).await.unwrap_err().to_string();
+        assert!(text.starts_with("kubeconfig /") && !text.contains('\n'), "{text}");
+        let access = Access {
+            kubeconfig: Some("/nowhere/config".into()),
+            ..Access::default()
+        };
+        let text = access.config().await.unwrap_err().to_string();
+        assert!(
+            text.contains("/nowhere/config") && text.contains("No such file"),
+            "{text}"
+        );
+    }
+
+    #[tokio::test]
+    async fn what_a_failed_plugin_printed_is_not_repeated() {
+        let exec = GOOD.replace(
+            r#"{"token": "t"}"#,
+            r#"{"exec": {"apiVersion": "client.authentication.k8s.io/v1", "interactiveMode": "Never", "command": "sh", "args": ["-c", "echo hidden; echo sorry >&2; exit 3"]}}"#,
+        );
+        let config = read(&exec, None).await.unwrap();
+        let text = Clients::build(config, false).await.unwrap_err().to_string();
+        assert!(text.contains("exit status: 3): sorry; check"), "{text}");
+        assert!(!text.contains("hidden"), "{text}");
     }
 }

@@ -5,6 +5,10 @@
 
 use std::time::Duration;
 
+use kube::client::AuthError;
+
+use super::dial::chain;
+
 /// A request that got no answer.
 #[derive(Clone, Debug, thiserror::Error)]
 pub(super) enum Failure {
@@ -171,16 +175,34 @@ impl Asked<'_> {
                     after.map(|s| Duration::from_secs(s.into())),
                 )
             }
-            kube::Error::Auth(error) => ApiError::Unauthorized(format!(
-                "no credentials for the API server: {}; check the user's entry in the kubeconfig",
-                super::dial::chain(&error)
-            )),
-            kube::Error::Service(error) => match error.downcast_ref::<Failure>() {
-                Some(failure) => ApiError::Unavailable(failure.to_string()),
-                None => ApiError::Unavailable(super::dial::chain(&*error)),
+            kube::Error::Auth(error) => unauthorized(&error),
+            kube::Error::Service(error) => match (error.downcast_ref::<Failure>(), error.downcast_ref()) {
+                (Some(failure), _) => ApiError::Unavailable(failure.to_string()),
+                (None, Some(error)) => unauthorized(error),
+                (None, None) => ApiError::Unavailable(chain(&*error)),
             },
-            other => ApiError::Unavailable(super::dial::chain(&other)),
+            other => ApiError::Unavailable(chain(&other)),
         }
+    }
+}
+
+fn unauthorized(error: &AuthError) -> ApiError {
+    ApiError::Unauthorized(format!(
+        "no credentials for the API server: {}; check the user's entry in the kubeconfig",
+        no_credentials(error)
+    ))
+}
+
+/// Why there are no credentials. The command line of an exec plugin, its environment and what it
+/// printed may hold secrets, and kube's words repeat them; what it said on its error output is for people.
+pub(super) fn no_credentials(error: &AuthError) -> String {
+    match error {
+        AuthError::AuthExecRun { out, .. } => {
+            let said = one_line(&String::from_utf8_lossy(&out.stderr));
+            format!("the exec plugin failed ({}): {said}", out.status)
+        }
+        AuthError::AuthExecParse(_) => "the exec plugin did not print an ExecCredential".into(),
+        other => chain(other),
     }
 }
 

@@ -65,7 +65,7 @@ struct Inner {
     access: Option<Access>,
     clients: Mutex<Clients>,
     /// When they were last made anew.
-    renewed: tokio::sync::Mutex<Instant>,
+    renewed: tokio::sync::Mutex<Option<Instant>>,
     metrics: Metrics,
 }
 
@@ -94,7 +94,7 @@ impl Cluster {
         Self(Arc::new(Inner {
             access,
             clients: Mutex::new(clients),
-            renewed: tokio::sync::Mutex::new(Instant::now()),
+            renewed: tokio::sync::Mutex::default(),
             metrics,
         }))
     }
@@ -228,10 +228,10 @@ impl Cluster {
         let Ok(mut renewed) = self.0.renewed.try_lock() else {
             return;
         };
-        if renewed.elapsed() < RENEW_INTERVAL {
+        if renewed.is_some_and(|last| last.elapsed() < RENEW_INTERVAL) {
             return;
         }
-        *renewed = Instant::now();
+        *renewed = Some(Instant::now());
         let built = async { Clients::build(access.config().await?, access.plain_http2).await };
         match built.await {
             Ok(clients) => {

@@ -130,17 +130,19 @@ impl Lab {
         seen
     }
 
-    /// podlog's access as a service account of this namespace that has no rights.
-    pub(crate) async fn stranger(&self, folder: &tempfile::TempDir) -> Cluster {
+    /// The token of a new service account that has no rights.
+    pub(crate) async fn token(&self, name: &str) -> String {
         let accounts: Api<ServiceAccount> = Api::namespaced(self.kube.clone(), &self.namespace);
-        let account = serde_json::from_value(json!({"metadata": {"name": "stranger"}})).unwrap();
+        let account = serde_json::from_value(json!({"metadata": {"name": name}})).unwrap();
         accounts.create(&PostParams::default(), &account).await.unwrap();
-        let asked = TokenRequest::default();
-        let made = accounts
-            .create_token_request("stranger", &PostParams::default(), &asked)
-            .await
-            .unwrap();
-        let access = with_token(folder, &made.status.unwrap().token);
+        let (params, asked) = (PostParams::default(), TokenRequest::default());
+        let made = accounts.create_token_request(name, &params, &asked).await;
+        made.unwrap().status.unwrap().token
+    }
+
+    /// podlog's access as such an account.
+    pub(crate) async fn stranger(&self, folder: &tempfile::TempDir) -> Cluster {
+        let access = with_token(folder, &self.token("stranger").await);
         Cluster::connect(&access, self.metrics.clone()).await.unwrap()
     }
 }

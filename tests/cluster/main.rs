@@ -5,6 +5,7 @@
 #![allow(
     clippy::unwrap_used,
     clippy::expect_used,
+    clippy::explicit_write,
     reason = "tests fail by panicking, and a skip is said past the capture of output"
 )]
 
@@ -222,9 +223,20 @@ async fn a_missing_right_is_named_with_the_rule_that_grants_it() {
         assert!(!stranger.may("get", "pods/log", Some(&lab.namespace)).await.unwrap());
         assert!(lab.cluster.may("get", "pods/log", Some(&lab.namespace)).await.unwrap());
         assert!(lab.cluster.may("watch", "pods", None).await.unwrap());
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn credentials_that_are_refused_are_read_anew() {
+    in_namespace(|lab| async move {
+        let folder = tempfile::tempdir().unwrap();
+        let token = lab.token("rotated").await;
         let access = with_token(&folder, "not-a-token");
-        let nobody = Cluster::connect(&access, lab.metrics.clone()).await.unwrap();
-        assert!(matches!(nobody.version().await, Err(ApiError::Unauthorized(_))));
+        let cluster = Cluster::connect(&access, lab.metrics.clone()).await.unwrap();
+        with_token(&folder, &token);
+        assert!(matches!(cluster.version().await, Err(ApiError::Unauthorized(_))));
+        cluster.version().await.unwrap();
     })
     .await;
 }
