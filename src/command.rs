@@ -26,10 +26,9 @@ pub fn execute(args: impl IntoIterator<Item = OsString>) -> Result<(), Failure> 
     if let Command::Run(run) = &typed.cli.command
         && run.process.print_config
     {
-        // Settings that would be refused are shown only with the refusal.
-        Config::new(run, &Passwords::from_env()?)?;
         print(|out| out.extend_from_slice(typed.settings.as_bytes()));
-        return Ok(());
+        // Settings that are refused are shown first, since they tell why.
+        return Config::new(run, &Passwords::from_env()?).map(drop);
     }
     telemetry::start(typed.cli.general.log_level.as_deref(), typed.cli.general.log_format)?;
     for variable in &typed.unknown {
