@@ -6,8 +6,9 @@ use std::fmt;
 use std::io::Write as _;
 use std::process::ExitCode;
 
+use crate::cluster::{ApiError, ClusterError};
 use crate::locks::LockError;
-use crate::sinks::SinkError;
+use crate::sinks::{SinkError, SinkOpenError};
 
 /// What a failure means to whoever started the program. The numbers are the exit statuses.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -84,6 +85,12 @@ impl Failure {
         )
     }
 
+    /// Whether trying again may help without anybody changing anything.
+    #[must_use]
+    pub fn may_heal(&self) -> bool {
+        self.kind == Kind::Unreachable
+    }
+
     /// The exit status.
     #[must_use]
     pub fn code(&self) -> u8 {
@@ -118,6 +125,30 @@ impl From<LockError> for Failure {
         match error {
             LockError::Unavailable(why) => Self::unreachable(why),
             LockError::Refused(why) => Self::refused(why),
+        }
+    }
+}
+
+impl From<SinkOpenError> for Failure {
+    fn from(error: SinkOpenError) -> Self {
+        match error {
+            SinkOpenError::Unavailable(why) => Self::unreachable(why),
+            SinkOpenError::Refused(why) => Self::refused(why),
+        }
+    }
+}
+
+impl From<ClusterError> for Failure {
+    fn from(error: ClusterError) -> Self {
+        Self::refused(error)
+    }
+}
+
+impl From<ApiError> for Failure {
+    fn from(error: ApiError) -> Self {
+        match error {
+            ApiError::Throttled { .. } | ApiError::Unavailable(_) => Self::unreachable(error),
+            _ => Self::refused(error),
         }
     }
 }

@@ -24,7 +24,12 @@ impl Grant {
     /// Leave under `fence` until `good_until`, for as long as nobody revokes it.
     #[must_use]
     pub fn new(fence: Fence, good_until: GoodUntil, clock: Clock) -> Self {
-        Self { fence, good_until, revoked: CancellationToken::new(), clock }
+        Self {
+            fence,
+            good_until,
+            revoked: CancellationToken::new(),
+            clock,
+        }
     }
 
     /// Withdraws the leave at once.

@@ -16,7 +16,7 @@ use crate::domain::{Checkpoint, Claim, LockKey, Renewal, Verdict};
 use crate::grant::Grant;
 use crate::locks::{LockError, LockStore, STATEMENT_DEADLINE};
 use crate::metrics::{Metrics, Reason, Statement};
-use crate::status::Heartbeat;
+use crate::status::health::Heart;
 
 /// How soon a failed renewal is tried again: three more tries fit between a failure and the
 /// deadline of claims at the default times (15 s - 5 s interval - 3 s statement deadline).
@@ -54,14 +54,24 @@ impl Keeper {
     /// Has a claim renewed from now on, with the checkpoint that `progress` shows each time.
     pub fn keep(&self, claim: Claim, grant: Grant, progress: Option<watch::Receiver<Checkpoint>>) {
         // The driver outlives every handle; if it is gone the process is ending.
-        self.0.send(Command::Keep(Box::new(Kept { claim, grant, progress, lost: false }))).ok();
+        self.0
+            .send(Command::Keep(Box::new(Kept {
+                claim,
+                grant,
+                progress,
+                lost: false,
+            })))
+            .ok();
     }
 
     /// Takes a claim back. No renewal of it is under way or will be sent once this answers.
     pub async fn take_back(&self, key: &LockKey) -> Returned {
         let (reply, answer) = oneshot::channel();
         self.0.send(Command::Return(key.clone(), reply)).ok();
-        answer.await.unwrap_or(Returned { claim: None, unsaved: None })
+        answer.await.unwrap_or(Returned {
+            claim: None,
+            unsaved: None,
+        })
     }
 }
 
@@ -72,16 +82,27 @@ pub struct Driver {
     lease: Lease,
     clock: Clock,
     metrics: Metrics,
-    beat: Heartbeat,
+    beat: Heart,
     kept: BTreeMap<LockKey, Kept>,
     failing: bool,
 }
 
 /// A keeper, and the driver that does its work once it is run.
 #[must_use]
-pub fn keeper(lease: Lease, clock: Clock, metrics: Metrics, beat: Heartbeat) -> (Keeper, Driver) {
+pub fn keeper(lease: Lease, clock: Clock, metrics: Metrics, beat: Heart) -> (Keeper, Driver) {
     let (sender, commands) = mpsc::unbounded_channel();
-    (Keeper(sender), Driver { commands, lease, clock, metrics, beat, kept: BTreeMap::new(), failing: false })
+    (
+        Keeper(sender),
+        Driver {
+            commands,
+            lease,
+            clock,
+            metrics,
+            beat,
+            kept: BTreeMap::new(),
+            failing: false,
+        },
+    )
 }
 
 impl Driver {
@@ -98,7 +119,7 @@ impl Driver {
                     Some(Command::Return(key, reply)) => {
                         reply.send(self.give_back(&key)).ok();
                     }
-                    None => return,
+                    None => return self.beat.retire(),
                 },
                 () = self.clock.sleep_until(due) => {
                     let sent = self.clock.now();
@@ -118,14 +139,29 @@ impl Driver {
 
     fn give_back(&mut self, key: &LockKey) -> Returned {
         let Some(mut kept) = self.kept.remove(key) else {
-            return Returned { claim: None, unsaved: None };
+            return Returned {
+                claim: None,
+                unsaved: None,
+            };
         };
-        let unsaved = kept.progress.as_mut().filter(|p| p.has_changed().unwrap_or(true)).map(|p| p.borrow().clone());
-        Returned { claim: (!kept.lost).then_some(kept.claim), unsaved }
+        let unsaved = kept
+            .progress
+            .as_mut()
+            .filter(|p| p.has_changed().unwrap_or(true))
+            .map(|p| p.borrow().clone());
+        Returned {
+            claim: (!kept.lost).then_some(kept.claim),
+            unsaved,
+        }
     }
 
     async fn renew(&mut self, store: &dyn LockStore) -> Result<(), LockError> {
-        let renewals: Vec<Renewal> = self.kept.values_mut().filter(|kept| !kept.lost).map(Kept::renewal).collect();
+        let renewals: Vec<Renewal> = self
+            .kept
+            .values_mut()
+            .filter(|kept| !kept.lost)
+            .map(Kept::renewal)
+            .collect();
         if renewals.is_empty() {
             return Ok(());
         }
@@ -133,10 +169,19 @@ impl Driver {
         // The store keeps its own deadline per batch; this one is for a store that does not.
         let limit = STATEMENT_DEADLINE * (1 + renewals.len() as u32 / 500);
         let answer = tokio::time::timeout(limit, store.renew(&renewals)).await;
-        let answer = answer.unwrap_or_else(|_| Err(LockError::Unavailable("the lock store did not answer in time".into())));
+        let answer =
+            answer.unwrap_or_else(|_| Err(LockError::Unavailable("the lock store did not answer in time".into())));
         let result = if answer.is_ok() { "ok" } else { "error" };
-        self.metrics.statements.get_or_create(&Statement { operation: "renew", result }).inc();
-        self.metrics.renewal_seconds.observe(self.clock.since(sent).as_secs_f64());
+        self.metrics
+            .statements
+            .get_or_create(&Statement {
+                operation: "renew",
+                result,
+            })
+            .inc();
+        self.metrics
+            .renewal_seconds
+            .observe(self.clock.since(sent).as_secs_f64());
         let verdicts = answer.inspect_err(|_| self.unsave(&renewals))?;
         let good_until = self.lease.good_until(sent);
         for (renewal, verdict) in renewals.iter().zip(verdicts) {
@@ -156,7 +201,9 @@ impl Driver {
     }
 
     fn heed(&mut self, renewal: &Renewal, verdict: Verdict, good_until: Duration) {
-        let Some(kept) = self.kept.get_mut(&renewal.key) else { return };
+        let Some(kept) = self.kept.get_mut(&renewal.key) else {
+            return;
+        };
         match verdict {
             Verdict::Held => kept.grant.good_until.extend(good_until),
             Verdict::Busy => {
@@ -168,7 +215,10 @@ impl Driver {
             Verdict::Lost => {
                 kept.lost = true;
                 kept.grant.revoke();
-                self.metrics.claims_lost.get_or_create(&Reason { reason: "not_ours" }).inc();
+                self.metrics
+                    .claims_lost
+                    .get_or_create(&Reason { reason: "not_ours" })
+                    .inc();
                 tracing::warn!(key = %renewal.key, fence = %renewal.fence, "the claim is lost: it expired or has another holder");
             }
         }
@@ -191,8 +241,12 @@ impl Driver {
     fn note_deadline(&self) {
         let now = self.clock.now();
         let held = self.kept.values().filter(|kept| !kept.lost);
-        let left = held.map(|kept| kept.grant.good_until.deadline().saturating_sub(now)).min();
-        self.metrics.deadline_seconds.set(left.unwrap_or_default().as_secs_f64());
+        let left = held
+            .map(|kept| kept.grant.good_until.deadline().saturating_sub(now))
+            .min();
+        self.metrics
+            .deadline_seconds
+            .set(left.unwrap_or_default().as_secs_f64());
     }
 }
 

@@ -21,7 +21,10 @@ impl Entry {
     /// The entry of a line.
     #[must_use]
     pub fn of(time: i64, message: &[u8]) -> Self {
-        Self { time, hash: xxhash_rust::xxh3::xxh3_64(message) }
+        Self {
+            time,
+            hash: xxhash_rust::xxh3::xxh3_64(message),
+        }
     }
 }
 
@@ -72,8 +75,19 @@ impl Reckoning {
 
 impl fmt::Display for Reckoning {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let Self { written, delivered, lost, duplicated, out_of_order, gaps, foreign } = self;
-        write!(f, "written={written} delivered={delivered} lost={lost} duplicated={duplicated} ")?;
+        let Self {
+            written,
+            delivered,
+            lost,
+            duplicated,
+            out_of_order,
+            gaps,
+            foreign,
+        } = self;
+        write!(
+            f,
+            "written={written} delivered={delivered} lost={lost} duplicated={duplicated} "
+        )?;
         write!(f, "out_of_order={out_of_order} gaps={gaps}")?;
         if *foreign > 0 {
             write!(f, " foreign={foreign}")?;
@@ -135,8 +149,14 @@ mod tests {
     }
 
     fn compare_texts(written: &str, stored: &str, gaps: &[(u8, u8)]) -> Reckoning {
-        let range = |(from, to): &(u8, u8)| Range { from: i64::from(*from), to: i64::from(*to) };
-        let stored = Stored { lines: lines(stored), gaps: gaps.iter().map(range).collect() };
+        let range = |(from, to): &(u8, u8)| Range {
+            from: i64::from(*from),
+            to: i64::from(*to),
+        };
+        let stored = Stored {
+            lines: lines(stored),
+            gaps: gaps.iter().map(range).collect(),
+        };
         reckon(&[((), lines(written))].into(), &[((), stored)].into())
     }
 
@@ -170,7 +190,14 @@ mod tests {
     #[test]
     fn a_stream_that_was_never_stored_is_lost_and_one_nobody_wrote_is_foreign() {
         let written = [("w", lines("ab"))].into();
-        let stored = [("s", Stored { lines: lines("xyz"), gaps: vec![] })].into();
+        let stored = [(
+            "s",
+            Stored {
+                lines: lines("xyz"),
+                gaps: vec![],
+            },
+        )]
+        .into();
         let r = reckon(&written, &stored);
         assert_eq!((r.lost, r.foreign), (2, 3));
     }

@@ -62,10 +62,15 @@ impl Cleaner {
     async fn clean(&self, stop: &CancellationToken) {
         let key = LockKey::Duty("retention".into());
         let sent = self.clock.now();
-        let wants = [Want { key: key.clone(), about: About::default() }];
+        let wants = [Want {
+            key: key.clone(),
+            about: About::default(),
+        }];
         let claim = match self.store.acquire(&wants).await {
             Ok(mut claims) => claims.pop(),
-            Err(error) => return tracing::debug!(%error, "cannot claim the deleting of old records; trying again later"),
+            Err(error) => {
+                return tracing::debug!(%error, "cannot claim the deleting of old records; trying again later");
+            }
         };
         let Some(claim) = claim else { return };
         let grant = Grant::new(claim.fence, GoodUntil::new(self.lease.good_until(sent)), self.clock);
@@ -77,7 +82,11 @@ impl Cleaner {
             () = self.purge() => {}
         }
         if let Some(claim) = self.keeper.take_back(&key).await.claim {
-            let release = Release { claim, checkpoint: None, next: Next::Free };
+            let release = Release {
+                claim,
+                checkpoint: None,
+                next: Next::Free,
+            };
             if let Err(error) = self.store.release(vec![release]).await {
                 tracing::debug!(%error, "the claim to delete old records expires by itself");
             }

@@ -15,7 +15,7 @@ use tokio_util::sync::CancellationToken;
 
 use crate::cli::Locks;
 use crate::clock::Clock;
-use crate::cluster::{Access, ApiError, Cluster, ClusterError, Gate, Limits, Scope};
+use crate::cluster::{Access, Cluster, Gate, Limits, Scope, Selection};
 use crate::collector::{Collector, Parts};
 use crate::config::{Config, SinkConfig, Store};
 use crate::domain::backoff::Backoff;
@@ -23,15 +23,15 @@ use crate::domain::{PodSet, ReplicaId, Time};
 use crate::exit::Failure;
 use crate::follow::{Settings, Site};
 use crate::keeper::{Driver, keeper};
-use crate::locks::{self, Holder, LockError, LockStore, LockUrl};
+use crate::locks::{self, Holder, LockStore, LockUrl};
 use crate::metrics::Metrics;
 use crate::retention::Cleaner;
-use crate::sinks::{self, Opened, SinkOpenError, SinkUrl};
+use crate::sinks::{self, Opened, SinkUrl};
 use crate::status::Status;
 use crate::status::health::Health;
 use crate::status::ready::Readiness;
 use crate::status::server::{self, Pages};
-use crate::{admin, sinks::Limits as SinkLimits};
+use crate::{admin, sinks::group::Limits as SinkLimits};
 
 /// How long a server that cannot be reached is tried again at the start, before it is a failure.
 const PATIENCE: Duration = Duration::from_secs(30);
@@ -59,8 +59,17 @@ pub async fn run(config: Config, stop: CancellationToken) -> Result<(), Failure>
         world = World::open(&config, clock, &metrics) => world?,
     };
     let (readiness, health) = (Readiness::default(), Health::new(clock));
-    let status = watch::channel(Arc::new(Status::new(config.replica.clone(), config.store.cluster.as_str().into(), now())));
-    let pages = Pages { status: status.1, readiness: readiness.clone(), health: health.clone(), registry: Arc::new(registry) };
+    let status = watch::channel(Arc::new(Status::new(
+        config.replica.clone(),
+        config.store.cluster.as_str().into(),
+        now(),
+    )));
+    let pages = Pages {
+        status: status.1,
+        readiness: readiness.clone(),
+        health: health.clone(),
+        registry: Arc::new(registry),
+    };
     tracing::info!(replica = %config.replica, cluster = config.store.cluster, lock = %world.lock, sink = ?world.sink, "collecting");
 
     let answering = CancellationToken::new();
@@ -68,7 +77,20 @@ pub async fn run(config: Config, stop: CancellationToken) -> Result<(), Failure>
     if let Some(listener) = listener {
         web.spawn(server::serve(listener, pages, answering.clone()));
     }
-    let outcome = collect(&config, world, clock, metrics, Signs { readiness, health, status: status.0 }, scope, stop).await;
+    let outcome = collect(
+        &config,
+        world,
+        clock,
+        metrics,
+        Signs {
+            readiness,
+            health,
+            status: status.0,
+        },
+        scope,
+        stop,
+    )
+    .await;
     answering.cancel();
     while let Some(ended) = web.join_next().await {
         ended.map_err(bug)??;
@@ -103,15 +125,27 @@ impl World {
             patiently("sink", || sinks::migrate(&sink)).await?;
         }
         let store = patiently("lock store", || locks::open(&lock, holder.clone())).await?;
-        let limits = SinkLimits { attempt: config.sink.timeout, in_flight: IN_FLIGHT, ..SinkLimits::default() };
+        let limits = SinkLimits {
+            attempt: config.sink.timeout,
+            in_flight: IN_FLIGHT,
+            ..SinkLimits::default()
+        };
         let sink = patiently("sink", || sinks::open(&sink, clock, metrics, limits)).await?;
         let access = access(config);
         let cluster = patiently("API server", || async {
-            let cluster = Cluster::connect(&access, metrics.clone()).await.map_err(Failure::from)?;
+            let cluster = Cluster::connect(&access, metrics.clone())
+                .await
+                .map_err(Failure::from)?;
             cluster.version().await.map_err(Failure::from)?;
             Ok::<_, Failure>(cluster)
         });
-        Ok(Self { cluster: cluster.await?, lock, holder, store, sink })
+        Ok(Self {
+            cluster: cluster.await?,
+            lock,
+            holder,
+            store,
+            sink,
+        })
     }
 }
 
@@ -128,7 +162,11 @@ async fn collect(
     let (pods_in, pods) = watch::channel(Arc::new(PodSet::default()));
     let renewal = signs.health.heart("renewal", config.lease.ttl);
     let (keeper, driver) = keeper(config.lease, clock, metrics.clone(), renewal);
-    let Opened { sink, driver: writing, retention } = world.sink;
+    let Opened {
+        sink,
+        driver: writing,
+        retention,
+    } = world.sink;
     let site = site(config, world.cluster.clone(), sink, clock, metrics.clone());
     let cleaner = config.sink.retain.zip(retention).map(|(age, sink)| Cleaner {
         sink,
@@ -163,15 +201,24 @@ async fn collect(
     parts.spawn(named("discovery", discovery));
     if let Some(cleaner) = cleaner {
         let token = stopping.clone();
-        parts.spawn(named("retention", async move { Ok(cleaner.run(token).await) }));
+        parts.spawn(named("retention", async move {
+            cleaner.run(token).await;
+            Ok(())
+        }));
     }
     let token = stopping.clone();
-    parts.spawn(named("collector", async move { Ok(collector.run(token).await) }));
+    parts.spawn(named("collector", async move {
+        collector.run(token).await;
+        Ok(())
+    }));
     end_together(parts, &stopping).await
 }
 
 /// Waits for all parts. The first to end stops the others; the first failure is the outcome.
-async fn end_together(mut parts: JoinSet<(&'static str, Result<(), Failure>)>, stop: &CancellationToken) -> Result<(), Failure> {
+async fn end_together(
+    mut parts: JoinSet<(&'static str, Result<(), Failure>)>,
+    stop: &CancellationToken,
+) -> Result<(), Failure> {
     let mut outcome = Ok(());
     while let Some(ended) = parts.join_next().await {
         let failure = match ended {
@@ -191,7 +238,10 @@ async fn end_together(mut parts: JoinSet<(&'static str, Result<(), Failure>)>, s
     outcome
 }
 
-async fn named<F: Future<Output = Result<(), Failure>>>(name: &'static str, part: F) -> (&'static str, Result<(), Failure>) {
+async fn named<F: Future<Output = Result<(), Failure>>>(
+    name: &'static str,
+    part: F,
+) -> (&'static str, Result<(), Failure>) {
     (name, part.await)
 }
 
@@ -199,7 +249,8 @@ async fn named<F: Future<Output = Result<(), Failure>>>(name: &'static str, part
 async fn keep(driver: Driver, lock: LockUrl, holder: Holder) -> Result<(), Failure> {
     let work = move || {
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
-        let runtime = runtime.map_err(|e| Failure::unclean(format!("the thread for renewals cannot be set up: {e}")))?;
+        let runtime =
+            runtime.map_err(|e| Failure::unclean(format!("the thread for renewals cannot be set up: {e}")))?;
         runtime.block_on(async {
             let store = patiently("lock store", || locks::open(&lock, holder.clone())).await?;
             driver.run(store).await;
@@ -267,6 +318,21 @@ pub async fn locks_command(store: Store, locks: Locks, stop: CancellationToken) 
     }
 }
 
+fn scope(config: &Config) -> Scope {
+    let pods = &config.selection;
+    let default = Selection::default();
+    Scope {
+        namespaces: pods.namespaces.clone(),
+        labels: pods.labels.clone(),
+        fields: pods.fields.clone(),
+        selection: Selection {
+            opt_in: pods.opt_in,
+            exclude_app: default.exclude_app.filter(|_| !pods.include_self),
+        },
+        poll_interval: pods.poll,
+    }
+}
+
 fn holder(config: &Config) -> Holder {
     Holder {
         replica: config.replica.clone(),
@@ -300,11 +366,20 @@ fn site(config: &Config, cluster: Cluster, sink: Arc<dyn sinks::Sink>, clock: Cl
         probe: streams.probe,
         poll: config.selection.poll,
     };
-    Arc::new(Site { cluster, gate: Gate::new(limits, &metrics), sink, metrics, clock, settings })
+    Arc::new(Site {
+        cluster,
+        gate: Gate::new(limits, &metrics),
+        sink,
+        metrics,
+        clock,
+        settings,
+    })
 }
 
 fn now() -> Time {
-    let now = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).unwrap_or_default();
+    let now = std::time::SystemTime::now()
+        .duration_since(std::time::UNIX_EPOCH)
+        .unwrap_or_default();
     Time(i64::try_from(now.as_nanos()).unwrap_or(i64::MAX))
 }
 

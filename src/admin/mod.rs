@@ -6,9 +6,19 @@ use std::io::Write;
 
 use serde::Serialize;
 
+use crate::cli::Locks;
 use crate::domain::{LockKey, LockRow, LockTable};
 use crate::exit::Failure;
 use crate::locks::LockStore;
+
+/// Does what a `podlog locks` command says, on standard output.
+pub async fn execute(store: &dyn LockStore, command: Locks) -> Result<(), Failure> {
+    let mut out = std::io::stdout();
+    match command {
+        Locks::List { json, .. } => list(store, json, &mut out).await,
+        Locks::Release { pod, uid, .. } => release(store, &pod, uid.as_deref(), &mut out).await,
+    }
+}
 
 /// Writes all claims: a table for people, or JSON.
 pub async fn list(store: &dyn LockStore, json: bool, out: &mut (dyn Write + Send)) -> Result<(), Failure> {

@@ -28,8 +28,14 @@ impl Collector {
     /// the pod last and could not tell the store.
     pub(super) fn checkpoint_of(&mut self, claim: &Claim, pod: &Pod) -> Result<Known, BadCheckpoint> {
         match self.untold.remove(&pod.uid) {
-            Some((fence, checkpoint)) if fence == claim.previous => Ok(Known { checkpoint, stored: false }),
-            _ => Ok(Known { checkpoint: Checkpoint::decode(&claim.checkpoint)?, stored: true }),
+            Some((fence, checkpoint)) if fence == claim.previous => Ok(Known {
+                checkpoint,
+                stored: false,
+            }),
+            _ => Ok(Known {
+                checkpoint: Checkpoint::decode(&claim.checkpoint)?,
+                stored: true,
+            }),
         }
     }
 
@@ -54,7 +60,12 @@ impl Collector {
         };
         self.parts.keeper.keep(claim, grant.clone(), Some(seen));
         span.in_scope(|| tracing::info!("claimed"));
-        let task = Task { pod: receiver, grant, progress, stop };
+        let task = Task {
+            pod: receiver,
+            grant,
+            progress,
+            stop,
+        };
         let handle = self.tasks.spawn(follow(self.parts.site.clone(), task).instrument(span));
         self.names.insert(handle.id(), uid.clone());
         self.held.insert(uid, held);
@@ -63,7 +74,11 @@ impl Collector {
     /// Gives back a claim whose pod cannot be collected for now.
     pub(super) async fn leave_alone(&mut self, claim: Claim, uid: &PodUid) {
         self.resting.insert(uid.clone(), self.clock.now() + REST);
-        let release = Release { claim, checkpoint: None, next: Next::Free };
+        let release = Release {
+            claim,
+            checkpoint: None,
+            next: Next::Free,
+        };
         let answer = self.ask("release", self.parts.store.release(vec![release])).await;
         self.note(answer);
     }
@@ -110,12 +125,19 @@ impl Collector {
         if checkpoint.is_some() {
             self.untold.insert(uid, (held.fence, held.progress.borrow().clone()));
         }
-        Some(Release { claim: returned.claim?, checkpoint, next })
+        Some(Release {
+            claim: returned.claim?,
+            checkpoint,
+            next,
+        })
     }
 
     fn lost(&self, held: &Held, uid: &PodUid) {
         if !held.grant.revoked.is_cancelled() {
-            self.metrics.claims_lost.get_or_create(&Reason { reason: "deadline" }).inc();
+            self.metrics
+                .claims_lost
+                .get_or_create(&Reason { reason: "deadline" })
+                .inc();
             tracing::warn!(%uid, "the claim could not be renewed in time; the pod was stopped before others may take it");
         }
     }
@@ -138,8 +160,16 @@ impl Collector {
     pub(super) async fn drain(mut self) {
         let deadline = self.clock.now() + self.parts.grace;
         tracing::info!(pods = self.held.len(), "stopping");
-        let own = self.parts.keeper.take_back(&LockKey::Replica(self.parts.me.clone())).await;
-        let release = own.claim.map(|claim| Release { claim, checkpoint: None, next: Next::Gone });
+        let own = self
+            .parts
+            .keeper
+            .take_back(&LockKey::Replica(self.parts.me.clone()))
+            .await;
+        let release = own.claim.map(|claim| Release {
+            claim,
+            checkpoint: None,
+            next: Next::Gone,
+        });
         self.release(release.into_iter().collect()).await;
         for held in self.held.values() {
             held.stop.cancel();
@@ -153,13 +183,17 @@ impl Collector {
             self.settle(end).await;
         }
         if !self.tasks.is_empty() {
-            tracing::error!(pods = self.tasks.len(), "not all pods could be stopped within --grace; their latest lines may be delivered twice");
+            tracing::error!(
+                pods = self.tasks.len(),
+                "not all pods could be stopped within --grace; their latest lines may be delivered twice"
+            );
             self.tasks.abort_all();
             while let Some(end) = self.tasks.join_next_with_id().await {
                 self.settle(end).await;
             }
         }
         tracing::info!("stopped");
+        self.parts.beat.retire();
     }
 }
 

@@ -30,14 +30,22 @@ struct Seen {
 
 impl HoldOff {
     pub(super) fn new(ttl: Duration) -> Self {
-        Self { ttl, seen: None, until: Duration::ZERO }
+        Self {
+            ttl,
+            seen: None,
+            until: Duration::ZERO,
+        }
     }
 
     /// Takes in an answer that was asked for at `asked` and came at `now`. Answers why claiming must
     /// be held off from now on, when it must.
     pub(super) fn observe(&mut self, table: &LockTable, asked: Duration, now: Duration) -> Option<&'static str> {
         let (least, most) = (offset(table.now, now), offset(table.now, asked));
-        let seen = Seen { server: table.server.clone(), least, most };
+        let seen = Seen {
+            server: table.server.clone(),
+            least,
+            most,
+        };
         let before = self.seen.replace(seen)?;
         let jump = JUMP.as_nanos() as i128;
         let why = if before.server != table.server {
@@ -68,7 +76,11 @@ mod tests {
     const TTL: Duration = Duration::from_secs(20);
 
     fn answer(server: &str, now: u64) -> LockTable {
-        LockTable { now: Duration::from_millis(now), server: server.into(), ..LockTable::default() }
+        LockTable {
+            now: Duration::from_millis(now),
+            server: server.into(),
+            ..LockTable::default()
+        }
     }
 
     fn at(millis: u64) -> Duration {

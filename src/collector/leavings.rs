@@ -38,9 +38,13 @@ impl Collector {
         let now = self.clock.now();
         self.looked.retain(|_, at| now < *at + FRESH);
         let missing = |uid: &PodUid| !set.pods.contains_key(uid) && !self.looked.contains_key(uid);
-        let held = self.held.iter().filter(|(uid, held)| missing(uid) && !held.pod.borrow().gone);
-        let mut queries: BTreeMap<PodUid, About> =
-            held.map(|(uid, held)| (uid.clone(), About::of(&held.pod.borrow()))).collect();
+        let held = self
+            .held
+            .iter()
+            .filter(|(uid, held)| missing(uid) && !held.pod.borrow().gone);
+        let mut queries: BTreeMap<PodUid, About> = held
+            .map(|(uid, held)| (uid.clone(), About::of(&held.pod.borrow())))
+            .collect();
         for (key, row) in &table.rows {
             if let Some(uid) = key.pod().filter(|uid| missing(uid) && self.is_mine_to_clear(uid, row)) {
                 queries.insert(uid.clone(), row.about.clone());
@@ -83,7 +87,12 @@ impl Collector {
         for (uid, about, fate) in fates {
             if let Some(held) = self.held.get_mut(&uid) {
                 match fate {
-                    Fate::Gone => held.pod.send_modify(|pod| *pod = Arc::new(Pod { gone: true, ..Pod::clone(pod) })),
+                    Fate::Gone => held.pod.send_modify(|pod| {
+                        *pod = Arc::new(Pod {
+                            gone: true,
+                            ..Pod::clone(pod)
+                        })
+                    }),
                     Fate::Deselected => {
                         held.next = Next::Free;
                         held.stop.cancel();
@@ -103,7 +112,10 @@ impl Collector {
                 _ => {}
             }
         }
-        let dead = table.rows.iter().filter(|(key, row)| matches!(key, LockKey::Replica(_)) && row.expires_in < LONG_DEAD);
+        let dead = table
+            .rows
+            .iter()
+            .filter(|(key, row)| matches!(key, LockKey::Replica(_)) && row.expires_in < LONG_DEAD);
         forget.extend(dead.map(|(key, _)| key.clone()));
         if !forget.is_empty() {
             let answer = self.ask("forget", self.parts.store.forget(&forget)).await;

@@ -6,6 +6,7 @@
 mod ends;
 mod holdoff;
 mod leavings;
+mod snapshot;
 mod turn;
 
 use std::collections::BTreeMap;
@@ -19,13 +20,15 @@ use tokio_util::sync::CancellationToken;
 
 use crate::clock::Clock;
 use crate::domain::claim::Lease;
-use crate::domain::{Checkpoint, Fence, LockTable, Next, Pod, PodSet, PodUid, ReplicaId};
+use crate::domain::{Checkpoint, Fence, Next, Pod, PodSet, PodUid, ReplicaId};
 use crate::follow::{Ended, Site};
 use crate::grant::Grant;
 use crate::keeper::Keeper;
 use crate::locks::{LockError, LockStore, STATEMENT_DEADLINE};
 use crate::metrics::{Metrics, Statement};
-use crate::status::{Heartbeat, Status};
+use crate::status::Status;
+use crate::status::health::Heart;
+use crate::status::ready::Condition;
 
 use holdoff::HoldOff;
 
@@ -51,7 +54,11 @@ pub struct Parts {
     /// Where the snapshot for people goes.
     pub status: watch::Sender<Arc<Status>>,
     /// Tells that the loop turns.
-    pub beat: Heartbeat,
+    pub beat: Heart,
+    /// Fulfilled once the lock store has answered.
+    pub store_reached: Condition,
+    /// Fulfilled once all pods have been listed.
+    pub listed: Condition,
 }
 
 /// One pod whose claim is held.
@@ -162,7 +169,9 @@ impl Collector {
 
     /// Tells pod tasks what has become of their pods.
     fn heed(&mut self, set: &PodSet) {
-        self.metrics.pods_known.set(set.pods.len() as i64);
+        if set.complete {
+            self.parts.listed.fulfil();
+        }
         for (uid, held) in &self.held {
             if let Some(pod) = set.pods.get(uid) {
                 held.pod.send_if_modified(|known| {
@@ -184,9 +193,14 @@ impl Collector {
     ) -> Result<T, LockError> {
         let late = || Err(LockError::Unavailable("the lock store did not answer in time".into()));
         // Up to 500 rows are one statement and more are several; none of the batches here is larger.
-        let answer = tokio::time::timeout(STATEMENT_DEADLINE * 2, statement).await.unwrap_or_else(|_| late());
+        let answer = tokio::time::timeout(STATEMENT_DEADLINE * 2, statement)
+            .await
+            .unwrap_or_else(|_| late());
         let result = if answer.is_ok() { "ok" } else { "error" };
-        self.metrics.statements.get_or_create(&Statement { operation, result }).inc();
+        self.metrics
+            .statements
+            .get_or_create(&Statement { operation, result })
+            .inc();
         answer
     }
 
@@ -206,12 +220,5 @@ impl Collector {
                 None
             }
         }
-    }
-
-    /// Publishes what is known, for people.
-    fn publish(&self, table: &LockTable) {
-        let set = self.parts.pods.borrow().clone();
-        let positions = self.held.iter().map(|(uid, held)| (uid.clone(), held.progress.borrow().clone()));
-        self.parts.status.send_replace(Arc::new(Status::of(&self.parts.me, table, &set, &positions.collect())));
     }
 }

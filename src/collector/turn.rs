@@ -21,10 +21,14 @@ impl Collector {
         let asked = self.clock.now();
         let answer = self.ask("table", self.parts.store.table()).await;
         let table = self.note(answer)?;
+        self.parts.store_reached.fulfil();
         let now = self.clock.now();
         if let Some(why) = self.holdoff.observe(&table, asked, now) {
             self.metrics.holdoffs.inc();
-            tracing::warn!(why, "claiming is held off for one ttl, because the database cannot be believed about expiry");
+            tracing::warn!(
+                why,
+                "claiming is held off for one ttl, because the database cannot be believed about expiry"
+            );
         }
         let plan = self.plan(&table, now);
         self.hand(&plan);
@@ -46,10 +50,15 @@ impl Collector {
         }
         let key = LockKey::Replica(self.parts.me.clone());
         self.parts.keeper.take_back(&key).await;
-        let wants = [Want { key, about: About::default() }];
+        let wants = [Want {
+            key,
+            about: About::default(),
+        }];
         let sent = self.clock.now();
         let answer = self.ask("acquire", self.parts.store.acquire(&wants)).await;
-        let Some(claim) = self.note(answer).and_then(|mut claims| claims.pop()) else { return };
+        let Some(claim) = self.note(answer).and_then(|mut claims| claims.pop()) else {
+            return;
+        };
         let grant = self.grant(claim.fence, sent);
         self.own = Some(grant.clone());
         self.parts.keeper.keep(claim, grant, None);
@@ -130,13 +139,18 @@ impl Collector {
     }
 
     fn is_staying(&self, key: &LockKey) -> bool {
-        key.pod().and_then(|uid| self.held.get(uid)).is_some_and(|held| !held.stop.is_cancelled())
+        key.pod()
+            .and_then(|uid| self.held.get(uid))
+            .is_some_and(|held| !held.stop.is_cancelled())
     }
 
     async fn request(&mut self, plan: &Plan) {
         let rows: Vec<_> = keyed(&plan.ask).collect();
         if !rows.is_empty() {
-            tracing::info!(pods = rows.len(), "asking other replicas for pods, to even out the load");
+            tracing::info!(
+                pods = rows.len(),
+                "asking other replicas for pods, to even out the load"
+            );
             let answer = self.ask("ask", self.parts.store.ask(&rows)).await;
             self.note(answer);
         }
@@ -144,7 +158,13 @@ impl Collector {
 
     async fn claim(&mut self, plan: &Plan) {
         let set = self.parts.pods.borrow().clone();
-        let pods = plan.acquire.iter().filter_map(|uid| set.pods.get(uid)).take(CLAIMS).cloned().collect();
+        let pods = plan
+            .acquire
+            .iter()
+            .filter_map(|uid| set.pods.get(uid))
+            .take(CLAIMS)
+            .cloned()
+            .collect();
         self.take(pods).await;
     }
 
@@ -157,8 +177,10 @@ impl Collector {
         let sent = self.clock.now();
         let answer = self.ask("acquire", self.parts.store.acquire(&wants)).await;
         let Some(claims) = self.note(answer) else { return };
-        let by_key: BTreeMap<LockKey, Arc<Pod>> =
-            pods.into_iter().map(|pod| (LockKey::Pod(pod.uid.clone()), pod)).collect();
+        let by_key: BTreeMap<LockKey, Arc<Pod>> = pods
+            .into_iter()
+            .map(|pod| (LockKey::Pod(pod.uid.clone()), pod))
+            .collect();
         self.metrics.claims_taken.inc_by(claims.len() as u64);
         for claim in claims {
             if let Some(pod) = by_key.get(&claim.key) {
@@ -184,5 +206,8 @@ fn keyed(rows: &[(PodUid, Fence)]) -> impl Iterator<Item = (LockKey, Fence)> {
 }
 
 fn want(pod: &Pod) -> Want {
-    Want { key: LockKey::Pod(pod.uid.clone()), about: About::of(pod) }
+    Want {
+        key: LockKey::Pod(pod.uid.clone()),
+        about: About::of(pod),
+    }
 }

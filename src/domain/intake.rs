@@ -24,7 +24,11 @@ impl Batch {
     pub fn end(&self) -> Option<Position> {
         let line = self.lines.last()?;
         let message = &self.text[line.start as usize..];
-        Some(Position { time: line.time, ordinal: line.ordinal, hash: Position::hash(message) })
+        Some(Position {
+            time: line.time,
+            ordinal: line.ordinal,
+            hash: Position::hash(message),
+        })
     }
 }
 
@@ -107,7 +111,10 @@ impl Intake {
     /// A new read begins; whatever was half read before is forgotten.
     pub fn begin(&mut self, stance: Stance) {
         self.stance = stance;
-        self.seen = Seen { taking: stance == Stance::All, ..Seen::default() };
+        self.seen = Seen {
+            taking: stance == Stance::All,
+            ..Seen::default()
+        };
         self.clear_carry();
         self.ordinals = Ordinals::default();
     }
@@ -181,7 +188,13 @@ impl Intake {
         self.seen.first_taken.get_or_insert(time);
         let start = batch.text.len() as u32;
         batch.text.extend_from_slice(kept);
-        batch.lines.push(Line { time, ordinal, start, len: kept.len() as u32, cut });
+        batch.lines.push(Line {
+            time,
+            ordinal,
+            start,
+            len: kept.len() as u32,
+            cut,
+        });
     }
 
     /// Whether to take this line; moves from seeking to taking when it is the one sought.
@@ -227,7 +240,13 @@ impl Ordinals {
         if time != self.time {
             self.recent[self.oldest] = (self.time, self.next);
             self.oldest = (self.oldest + 1) % self.recent.len();
-            self.next = self.recent.iter().filter(|(t, _)| *t == time).map(|(_, n)| *n).max().unwrap_or(0);
+            self.next = self
+                .recent
+                .iter()
+                .filter(|(t, _)| *t == time)
+                .map(|(_, n)| *n)
+                .max()
+                .unwrap_or(0);
             self.time = time;
         }
         let ordinal = self.next;
@@ -249,7 +268,10 @@ mod tests {
 
     /// A log of lines `(seconds, text)`.
     fn log(lines: &[(i64, &str)]) -> Vec<u8> {
-        lines.iter().flat_map(|(t, text)| format!("{} {text}\n", Time(t * 1_000_000_000)).into_bytes()).collect()
+        lines
+            .iter()
+            .flat_map(|(t, text)| format!("{} {text}\n", Time(t * 1_000_000_000)).into_bytes())
+            .collect()
     }
 
     fn read(intake: &mut Intake, stance: Stance, bytes: &[u8], step: usize) -> Batch {
@@ -263,7 +285,11 @@ mod tests {
 
     fn messages(batch: &Batch) -> Vec<String> {
         let message = |l: &Line| &batch.text[l.start as usize..(l.start + l.len) as usize];
-        batch.lines.iter().map(|l| String::from_utf8_lossy(message(l)).into_owned()).collect()
+        batch
+            .lines
+            .iter()
+            .map(|l| String::from_utf8_lossy(message(l)).into_owned())
+            .collect()
     }
 
     #[test]
@@ -279,13 +305,28 @@ mod tests {
 
     #[test]
     fn a_read_continues_after_any_line_of_a_log_with_equal_and_backward_stamps() {
-        let log = log(&[(5, "x"), (5, "x"), (5, "y"), (4, "x"), (5, "x"), (9, ""), (9, ""), (3, "z")]);
+        let log = log(&[
+            (5, "x"),
+            (5, "x"),
+            (5, "y"),
+            (4, "x"),
+            (5, "x"),
+            (9, ""),
+            (9, ""),
+            (3, "z"),
+        ]);
         let mut intake = Intake::new(CAP);
         let all = read(&mut intake, Stance::All, &log, 7);
         for stored in 1..=all.lines.len() {
-            let head = Batch { lines: all.lines[..stored].to_vec(), text: all.text.clone() };
+            let head = Batch {
+                lines: all.lines[..stored].to_vec(),
+                text: all.text.clone(),
+            };
             let last = head.lines[stored - 1];
-            let head = Batch { text: head.text[..(last.start + last.len) as usize].to_vec(), ..head };
+            let head = Batch {
+                text: head.text[..(last.start + last.len) as usize].to_vec(),
+                ..head
+            };
             let rest = read(&mut intake, Stance::After(head.end().unwrap()), &log, 7);
             assert!(intake.seen().taking);
             assert_eq!(messages(&rest), messages(&all)[stored..], "after {stored} lines");
@@ -296,30 +337,70 @@ mod tests {
 
     #[test]
     fn a_place_that_was_rotated_away_is_not_found_and_nothing_is_taken() {
-        let position = Position { time: Time(1_000_000_000), ordinal: 0, hash: Position::hash(b"gone") };
+        let position = Position {
+            time: Time(1_000_000_000),
+            ordinal: 0,
+            hash: Position::hash(b"gone"),
+        };
         let mut intake = Intake::new(CAP);
-        let batch = read(&mut intake, Stance::After(position), &log(&[(1, "other"), (2, "x")]), 99);
+        let batch = read(
+            &mut intake,
+            Stance::After(position),
+            &log(&[(1, "other"), (2, "x")]),
+            99,
+        );
         assert!(batch.lines.is_empty() && !intake.seen().taking);
-        assert_eq!(messages(&read(&mut intake, Stance::AllSince(position), &log(&[(2, "x"), (3, "y")]), 99)), ["x", "y"]);
+        assert_eq!(
+            messages(&read(
+                &mut intake,
+                Stance::AllSince(position),
+                &log(&[(2, "x"), (3, "y")]),
+                99
+            )),
+            ["x", "y"]
+        );
     }
 
     #[test]
     fn a_file_that_reaches_back_far_enough_is_not_taken_for_a_new_one() {
-        let position = Position { time: Time(5_000_000_000), ordinal: 0, hash: 1 };
+        let position = Position {
+            time: Time(5_000_000_000),
+            ordinal: 0,
+            hash: 1,
+        };
         let mut intake = Intake::new(CAP);
         let older = log(&[(4, "known"), (6, "new")]);
-        assert!(read(&mut intake, Stance::AllSince(position), &older, 99).lines.is_empty());
-        assert_eq!(messages(&read(&mut intake, Stance::Later(position), &older, 99)), ["new"]);
+        assert!(
+            read(&mut intake, Stance::AllSince(position), &older, 99)
+                .lines
+                .is_empty()
+        );
+        assert_eq!(
+            messages(&read(&mut intake, Stance::Later(position), &older, 99)),
+            ["new"]
+        );
     }
 
     #[test]
     fn a_rotation_between_lines_of_one_stamp_is_seen_through() {
-        let stored = Position { time: Time(1_000_000_000), ordinal: 2, hash: Position::hash(b"tick") };
+        let stored = Position {
+            time: Time(1_000_000_000),
+            ordinal: 2,
+            hash: Position::hash(b"tick"),
+        };
         let newest = log(&[(1, "tick"), (1, "tick"), (1, "tock")]);
         let mut intake = Intake::new(CAP);
         assert!(read(&mut intake, Stance::After(stored), &newest, 99).lines.is_empty());
         assert_eq!(intake.seen().twins, 2);
-        let batch = read(&mut intake, Stance::AfterTwin { position: stored, nth: 2 }, &newest, 99);
+        let batch = read(
+            &mut intake,
+            Stance::AfterTwin {
+                position: stored,
+                nth: 2,
+            },
+            &newest,
+            99,
+        );
         assert_eq!(messages(&batch), ["tock"]);
         assert_eq!(batch.lines[0].ordinal, 3);
     }
@@ -339,7 +420,11 @@ mod tests {
         for step in [100, 1 << 20] {
             let mut intake = Intake::new(CAP);
             let batch = read(&mut intake, Stance::All, &log(&[(1, &long), (2, "next")]), step);
-            assert_eq!((batch.lines[0].len as usize, batch.lines[0].cut), (CAP, 1000), "step {step}");
+            assert_eq!(
+                (batch.lines[0].len as usize, batch.lines[0].cut),
+                (CAP, 1000),
+                "step {step}"
+            );
             assert_eq!(messages(&batch)[1], "next");
         }
     }

@@ -68,7 +68,11 @@ pub fn source_of(container: &Container, instance: &Instance) -> Option<Source> {
     if container.state.instance().is_some_and(|now| now.id == instance.id) {
         return Some(Source::Current);
     }
-    container.last.as_ref().is_some_and(|last| last.id == instance.id).then_some(Source::Previous)
+    container
+        .last
+        .as_ref()
+        .is_some_and(|last| last.id == instance.id)
+        .then_some(Source::Previous)
 }
 
 /// The earliest instance that is known to the kubelet and not stored to its end.
@@ -80,14 +84,21 @@ fn first_unread(container: &Container, mark: Option<&Mark>) -> Option<(Instance,
         Some(mark) if mark.container_id == instance.id => !mark.finished,
         Some(mark) => instance.restart >= mark.restart,
     };
-    last.chain(now).find(|(instance, _)| unread(instance)).map(|(i, source)| (i.clone(), source))
+    last.chain(now)
+        .find(|(instance, _)| unread(instance))
+        .map(|(i, source)| (i.clone(), source))
 }
 
 /// The mark of an instance of which nothing is stored, unless the mark is already about it.
 fn begun(instance: &Instance, mark: Option<&Mark>) -> Mark {
     match mark {
         Some(mark) if mark.container_id == instance.id => mark.clone(),
-        _ => Mark { container_id: instance.id.clone(), restart: instance.restart, position: None, finished: false },
+        _ => Mark {
+            container_id: instance.id.clone(),
+            restart: instance.restart,
+            position: None,
+            finished: false,
+        },
     }
 }
 
@@ -97,11 +108,20 @@ mod tests {
     use super::*;
 
     fn instance(restart: u32) -> Instance {
-        Instance { id: format!("id{restart}").into(), restart, started: None }
+        Instance {
+            id: format!("id{restart}").into(),
+            restart,
+            started: None,
+        }
     }
 
     fn pod(phase: Phase, state: State, last: Option<u32>) -> Pod {
-        let app = Container { name: "app".into(), kind: ContainerKind::App, state, last: last.map(instance) };
+        let app = Container {
+            name: "app".into(),
+            kind: ContainerKind::App,
+            state,
+            last: last.map(instance),
+        };
         Pod {
             uid: "u".into(),
             namespace: "ns".into(),
@@ -115,7 +135,12 @@ mod tests {
     }
 
     fn mark(restart: u32, finished: bool) -> Mark {
-        Mark { container_id: instance(restart).id, restart, position: None, finished }
+        Mark {
+            container_id: instance(restart).id,
+            restart,
+            position: None,
+            finished,
+        }
     }
 
     fn running(restart: u32, last: Option<u32>) -> Pod {
@@ -130,22 +155,37 @@ mod tests {
     fn the_previous_instance_is_read_to_its_end_before_the_present_one() {
         let pod = running(1, Some(0));
         assert_eq!(step(&pod, None), Step::Read(instance(0), Source::Previous));
-        assert_eq!(step(&pod, Some(mark(0, false))), Step::Read(instance(0), Source::Previous));
-        assert_eq!(step(&pod, Some(mark(0, true))), Step::Read(instance(1), Source::Current));
+        assert_eq!(
+            step(&pod, Some(mark(0, false))),
+            Step::Read(instance(0), Source::Previous)
+        );
+        assert_eq!(
+            step(&pod, Some(mark(0, true))),
+            Step::Read(instance(1), Source::Current)
+        );
         assert_eq!(step(&pod, Some(mark(1, true))), Step::Wait);
     }
 
     #[test]
     fn an_instance_that_restarted_away_unread_is_reported() {
         let given_up = |pod: &Pod, restart| step(pod, Some(mark(restart, false)));
-        assert_eq!(given_up(&running(5, Some(4)), 2), Step::GiveUp(mark(2, false), GapReason::Restarted));
-        assert_eq!(given_up(&running(5, Some(4)), 4), Step::Read(instance(4), Source::Previous));
+        assert_eq!(
+            given_up(&running(5, Some(4)), 2),
+            Step::GiveUp(mark(2, false), GapReason::Restarted)
+        );
+        assert_eq!(
+            given_up(&running(5, Some(4)), 4),
+            Step::Read(instance(4), Source::Previous)
+        );
     }
 
     #[test]
     fn a_container_between_two_instances_still_has_its_last_log() {
         let pod = pod(Phase::Running, State::Waiting, Some(3));
-        assert_eq!(step(&pod, Some(mark(3, false))), Step::Read(instance(3), Source::Previous));
+        assert_eq!(
+            step(&pod, Some(mark(3, false))),
+            Step::Read(instance(3), Source::Previous)
+        );
         assert_eq!(step(&pod, Some(mark(3, true))), Step::Wait);
     }
 
@@ -158,13 +198,34 @@ mod tests {
 
     #[test]
     fn a_deleted_pod_leaves_no_unread_stream_unreported() {
-        let gone = |mark| step(&Pod { gone: true, ..running(1, Some(0)) }, mark);
+        let gone = |mark| {
+            step(
+                &Pod {
+                    gone: true,
+                    ..running(1, Some(0))
+                },
+                mark,
+            )
+        };
         assert_eq!(gone(Some(mark(1, true))), Step::Done);
-        assert_eq!(gone(Some(mark(1, false))), Step::GiveUp(mark(1, false), GapReason::Deleted));
-        assert_eq!(gone(Some(mark(0, true))), Step::GiveUp(mark(1, false), GapReason::Deleted));
+        assert_eq!(
+            gone(Some(mark(1, false))),
+            Step::GiveUp(mark(1, false), GapReason::Deleted)
+        );
+        assert_eq!(
+            gone(Some(mark(0, true))),
+            Step::GiveUp(mark(1, false), GapReason::Deleted)
+        );
         assert_eq!(gone(None), Step::GiveUp(mark(0, false), GapReason::Deleted));
-        let unknown = Pod { gone: true, containers: vec![], ..running(0, None) };
-        assert_eq!(step(&unknown, Some(mark(0, false))), Step::GiveUp(mark(0, false), GapReason::Deleted));
+        let unknown = Pod {
+            gone: true,
+            containers: vec![],
+            ..running(0, None)
+        };
+        assert_eq!(
+            step(&unknown, Some(mark(0, false))),
+            Step::GiveUp(mark(0, false), GapReason::Deleted)
+        );
     }
 
     #[test]
@@ -175,6 +236,9 @@ mod tests {
 
     #[test]
     fn a_status_that_is_missing_for_the_moment_is_waited_for() {
-        assert_eq!(step(&pod(Phase::Running, State::Waiting, None), Some(mark(0, false))), Step::Wait);
+        assert_eq!(
+            step(&pod(Phase::Running, State::Waiting, None), Some(mark(0, false))),
+            Step::Wait
+        );
     }
 }

@@ -48,13 +48,17 @@ async fn read(site: &Site, task: &Task, pod: &Pod, name: &Arc<str>, instance: In
         Err(end) => return Some(end),
     };
     let writer = Writer::new(site, task, origin, position);
-    Rounds::new(Reading::new(site, task, instance, source, writer)).run().await
+    Rounds::new(Reading::new(site, task, instance, source, writer))
+        .run()
+        .await
 }
 
 /// Tells the sink who writes the stream from now on, and learns from it or the checkpoint where the stream stands.
 async fn open(site: &Site, task: &Task, origin: &Arc<Origin>) -> Result<Option<Position>, End> {
     let mark = task.progress.borrow().containers.get(&origin.stream.container).cloned();
-    let stored = mark.filter(|m| m.container_id == origin.stream.container_id).and_then(|m| m.position);
+    let stored = mark
+        .filter(|m| m.container_id == origin.stream.container_id)
+        .and_then(|m| m.position);
     let opened = tokio::select! {
         biased;
         () = task.stop.cancelled() => return Err(End::Stopped),
@@ -78,7 +82,11 @@ async fn give_up(site: &Site, task: &Task, pod: &Pod, name: &Arc<str>, mark: Mar
         Err(end) => return Some(end),
     };
     let mut writer = Writer::new(site, task, origin, position);
-    writer.gap = Some(Gap { from: position.map(|p| p.time), to: None, reason });
+    writer.gap = Some(Gap {
+        from: position.map(|p| p.time),
+        to: None,
+        reason,
+    });
     if writer.flush(|| {}).await == Written::Fenced {
         return Some(End::Lost);
     }
@@ -88,7 +96,11 @@ async fn give_up(site: &Site, task: &Task, pod: &Pod, name: &Arc<str>, mark: Mar
 
 fn origin(pod: &Pod, name: &Arc<str>, id: &ContainerId, restart: u32) -> Arc<Origin> {
     Arc::new(Origin {
-        stream: StreamId { uid: pod.uid.clone(), container: name.clone(), container_id: id.clone() },
+        stream: StreamId {
+            uid: pod.uid.clone(),
+            container: name.clone(),
+            container_id: id.clone(),
+        },
         namespace: pod.namespace.clone(),
         pod: pod.name.clone(),
         node: pod.node.clone(),
@@ -96,4 +108,3 @@ fn origin(pod: &Pod, name: &Arc<str>, id: &ContainerId, restart: u32) -> Arc<Ori
         labels: pod.labels.clone(),
     })
 }
-

@@ -133,7 +133,11 @@ async fn containers(site: &Site, task: &Task) -> Ended {
             return Ended::Stopped;
         }
         if running.is_empty() && pod.borrow().is_over() {
-            return if pod.borrow().gone { Ended::Gone } else { Ended::Finished };
+            return if pod.borrow().gone {
+                Ended::Gone
+            } else {
+                Ended::Finished
+            };
         }
     }
 }
@@ -146,5 +150,9 @@ fn boxed<'a>(site: &'a Site, task: &'a Task, name: Arc<str>) -> BoxFuture<'a, En
 /// something is still unread.
 fn names(pod: &Pod, checkpoint: &Checkpoint) -> BTreeSet<Arc<str>> {
     let unfinished = checkpoint.unfinished().map(|(name, _)| name.clone());
-    pod.containers.iter().map(|c| c.name.clone()).chain(unfinished).collect()
+    pod.containers
+        .iter()
+        .map(|c| c.name.clone())
+        .chain(unfinished)
+        .collect()
 }

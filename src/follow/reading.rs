@@ -109,13 +109,7 @@ pub(super) struct Reading<'a> {
 }
 
 impl<'a> Reading<'a> {
-    pub(super) fn new(
-        site: &'a Site,
-        task: &'a Task,
-        instance: Instance,
-        source: Source,
-        writer: Writer<'a>,
-    ) -> Self {
+    pub(super) fn new(site: &'a Site, task: &'a Task, instance: Instance, source: Source, writer: Writer<'a>) -> Self {
         let intake = Intake::new(site.settings.max_line);
         Self {
             site,
@@ -147,7 +141,10 @@ impl<'a> Reading<'a> {
 
     /// Whether a stream had shown everything a moment ago.
     pub(super) fn was_caught_up(&self) -> bool {
-        !self.unsure && self.caught_up.is_some_and(|at| self.site.clock.now() < at + SAME_BREATH)
+        !self.unsure
+            && self
+                .caught_up
+                .is_some_and(|at| self.site.clock.now() < at + SAME_BREATH)
     }
 
     /// Waits, unless the task is to stop or there is news of the pod.
@@ -236,11 +233,19 @@ impl<'a> Reading<'a> {
             return self.sought(Search::Usual, Close::End);
         }
         if let Stance::After(_) = stance {
-            let again = if seen.twins > 0 { Search::Twin(seen.twins) } else { Search::NewFile };
+            let again = if seen.twins > 0 {
+                Search::Twin(seen.twins)
+            } else {
+                Search::NewFile
+            };
             return self.sought(again, Close::Misplaced);
         }
         self.searches += 1;
-        let next = if self.searches < SEARCHES { Search::Usual } else { Search::LaterStamps };
+        let next = if self.searches < SEARCHES {
+            Search::Usual
+        } else {
+            Search::LaterStamps
+        };
         self.sought(next, Close::Broken)
     }
 
@@ -303,11 +308,17 @@ impl<'a> Reading<'a> {
             Search::Usual | Search::Twin(_) => None,
         };
         let seen = self.intake.seen();
-        let (Some(position), Some(first)) = (sought, seen.first_taken) else { return };
+        let (Some(position), Some(first)) = (sought, seen.first_taken) else {
+            return;
+        };
         // Once, with the first lines of this read: afterwards the position is in this file.
         let new = seen.taken == self.writer.batch.lines.len() as u64;
         if new && !(self.was_caught_up() && self.search == Search::NewFile) {
-            self.writer.gap = Some(Gap { from: Some(position.time), to: Some(first), reason: GapReason::Rotated });
+            self.writer.gap = Some(Gap {
+                from: Some(position.time),
+                to: Some(first),
+                reason: GapReason::Rotated,
+            });
         }
     }
 

@@ -43,7 +43,12 @@ enum Next {
 
 impl<'a> Rounds<'a> {
     pub(super) fn new(reading: Reading<'a>) -> Self {
-        Self { reading: Box::new(reading), backoff: Backoff::new(FIRST_WAIT, LONGEST_WAIT), refusals: 0, empty: 0 }
+        Self {
+            reading: Box::new(reading),
+            backoff: Backoff::new(FIRST_WAIT, LONGEST_WAIT),
+            refusals: 0,
+            empty: 0,
+        }
     }
 
     /// Reads the instance until it is finished (`None`), cannot be found any more (`None`, and the

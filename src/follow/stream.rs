@@ -73,7 +73,11 @@ impl Reading<'_> {
         }
         self.count();
         let close = self.flush(&mut stream).await.unwrap_or(close);
-        self.site.metrics.stream_ends.get_or_create(&Reason { reason: close.as_str() }).inc();
+        self.site
+            .metrics
+            .stream_ends
+            .get_or_create(&Reason { reason: close.as_str() })
+            .inc();
         close
     }
 
@@ -173,7 +177,10 @@ impl Reading<'_> {
     /// Whether the last line of the log is another than the last one stored.
     async fn has_more(&mut self) -> bool {
         match tokio::time::timeout(PROBE, self.last_line()).await {
-            Ok(Some(last)) => self.writer.position().is_none_or(|p| (p.time, p.hash) != (last.time, last.hash)),
+            Ok(Some(last)) => self
+                .writer
+                .position()
+                .is_none_or(|p| (p.time, p.hash) != (last.time, last.hash)),
             // An empty log, or no answer: nothing to be learned.
             Ok(None) | Err(_) => false,
         }
@@ -181,7 +188,10 @@ impl Reading<'_> {
 
     async fn last_line(&mut self) -> Option<Position> {
         self.site.gate.open_turn().await;
-        let query = LogQuery { tail_lines: Some(1), ..self.query(false, None) };
+        let query = LogQuery {
+            tail_lines: Some(1),
+            ..self.query(false, None)
+        };
         let mut stream = self.site.cluster.open_log(&query).await.ok()?;
         let mut intake = Intake::new(self.site.settings.max_line);
         let mut batch = Batch::default();

@@ -47,7 +47,14 @@ pub(super) struct Writer<'a> {
 
 impl<'a> Writer<'a> {
     pub(super) fn new(site: &'a Site, task: &'a Task, origin: Arc<Origin>, position: Option<Position>) -> Self {
-        let writer = Self { site, task, origin, batch: Batch::default(), gap: None, position };
+        let writer = Self {
+            site,
+            task,
+            origin,
+            batch: Batch::default(),
+            gap: None,
+            position,
+        };
         writer.mark(false);
         writer
     }
@@ -80,7 +87,10 @@ impl<'a> Writer<'a> {
         let chunks = [self.chunk()];
         let started = self.site.clock.now();
         let (answers, written) = self.write(&chunks, close).await;
-        self.site.metrics.write_seconds.observe(self.site.clock.since(started).as_secs_f64());
+        self.site
+            .metrics
+            .write_seconds
+            .observe(self.site.clock.since(started).as_secs_f64());
         let [chunk] = chunks;
         match answers.into_iter().next() {
             Some(Ok(())) => self.delivered(&chunk),
@@ -138,7 +148,11 @@ impl<'a> Writer<'a> {
 
     fn report(&self, gap: Gap) {
         let reason = gap.reason.as_str();
-        self.site.metrics.gaps.get_or_create(&crate::metrics::Reason { reason }).inc();
+        self.site
+            .metrics
+            .gaps
+            .get_or_create(&crate::metrics::Reason { reason })
+            .inc();
         tracing::warn!(
             container = %self.origin.stream.container,
             container_id = self.origin.stream.container_id.short(),

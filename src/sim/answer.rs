@@ -9,14 +9,8 @@ use serde_json::{Value, json};
 use super::stream::SimBody;
 
 /// A whole answer of this content type.
-pub(super) fn whole(
-    status: StatusCode,
-    kind: &'static str,
-    body: impl Into<Bytes>,
-) -> Response<SimBody> {
-    let body = Full::new(body.into())
-        .map_err(|never| match never {})
-        .boxed_unsync();
+pub(super) fn whole(status: StatusCode, kind: &'static str, body: impl Into<Bytes>) -> Response<SimBody> {
+    let body = Full::new(body.into()).map_err(|never| match never {}).boxed_unsync();
     let mut response = Response::new(body);
     *response.status_mut() = status;
     response
@@ -122,9 +116,7 @@ impl Refusal {
         let mut response = object(&self.object());
         *response.status_mut() = self.status;
         if let Some(seconds) = self.retry_after {
-            response
-                .headers_mut()
-                .insert(RETRY_AFTER, HeaderValue::from(seconds));
+            response.headers_mut().insert(RETRY_AFTER, HeaderValue::from(seconds));
         }
         response
     }

@@ -59,10 +59,7 @@ where
                 match effect {
                     Effect::Delay(time) => tokio::time::sleep(*time).await,
                     Effect::Drop => return Err(reset()),
-                    Effect::Refuse {
-                        status,
-                        retry_after,
-                    } => {
+                    Effect::Refuse { status, retry_after } => {
                         return Ok(Refusal::with_status(*status, *retry_after).response());
                     }
                     Effect::Cut { .. } | Effect::Freeze { .. } | Effect::Say { .. } => {}
@@ -119,11 +116,7 @@ impl Call {
         kind.is_none_or(|kind| kind.as_bytes().starts_with(b"application/json"))
     }
 
-    fn answer(
-        &self,
-        shared: &Arc<Shared>,
-        effects: &[Effect],
-    ) -> Result<Response<SimBody>, Refusal> {
+    fn answer(&self, shared: &Arc<Shared>, effects: &[Effect]) -> Result<Response<SimBody>, Refusal> {
         let not_there = || {
             Refusal::new(
                 StatusCode::NOT_FOUND,
@@ -181,43 +174,23 @@ impl Call {
         effects: &[Effect],
     ) -> Result<Response<SimBody>, Refusal> {
         let selector = |name| self.query.text(name).unwrap_or_default();
-        let selector = Selector::parse(
-            namespace,
-            selector("labelSelector"),
-            selector("fieldSelector"),
-        );
+        let selector = Selector::parse(namespace, selector("labelSelector"), selector("fieldSelector"));
         let selector = selector.map_err(Refusal::bad_request)?;
         let table = wants_table(&self.parts);
         if self.place.verb == Verb::Watch {
-            watch::open(
-                shared,
-                selector,
-                &self.query,
-                table,
-                self.place.clone(),
-                effects,
-            )
+            watch::open(shared, selector, &self.query, table, self.place.clone(), effects)
         } else {
             list::pods(shared, &selector, &self.query, table)
         }
     }
 
-    fn pod(
-        &self,
-        shared: &Shared,
-        namespace: &str,
-        name: &str,
-    ) -> Result<Response<SimBody>, Refusal> {
+    fn pod(&self, shared: &Shared, namespace: &str, name: &str) -> Result<Response<SimBody>, Refusal> {
         let key = (namespace.to_owned(), name.to_owned());
         let pod = shared.world().shown(&key).cloned();
         let pod = pod.ok_or_else(|| Refusal::not_found("pods", name))?;
         if wants_table(&self.parts) {
             let metadata = json!({"resourceVersion": pod.version.to_string()});
-            return Ok(object(&table_of(
-                &metadata,
-                true,
-                &[pod.row(shared.clock.now())],
-            )));
+            return Ok(object(&table_of(&metadata, true, &[pod.row(shared.clock.now())])));
         }
         Ok(json_bytes(pod.json.clone()))
     }
@@ -228,12 +201,8 @@ async fn review<B>(body: B, is_json: bool) -> Result<Response<SimBody>, Refusal>
 where
     B: Body,
 {
-    let unreadable =
-        |what: &str| Refusal::bad_request(format!("the review cannot be read: {what}"));
-    let body = body
-        .collect()
-        .await
-        .map_err(|_| unreadable("the body broke off"))?;
+    let unreadable = |what: &str| Refusal::bad_request(format!("the review cannot be read: {what}"));
+    let body = body.collect().await.map_err(|_| unreadable("the body broke off"))?;
     let review = if is_json {
         serde_json::from_reader(body.aggregate().reader())
     } else {
@@ -277,8 +246,7 @@ fn core_resources() -> Value {
 
 fn groups() -> Value {
     let version = json!({"groupVersion": "authorization.k8s.io/v1", "version": "v1"});
-    let group =
-        json!({"name": "authorization.k8s.io", "versions": [version], "preferredVersion": version});
+    let group = json!({"name": "authorization.k8s.io", "versions": [version], "preferredVersion": version});
     json!({"kind": "APIGroupList", "apiVersion": "v1", "groups": [group]})
 }
 

@@ -171,11 +171,7 @@ struct Waiting {
 impl Faults {
     /// `effect` befalls the next `times` requests that `target` means.
     pub(super) fn add(&self, target: Target, effect: Effect, times: u32) {
-        lock(&self.waiting).push(Waiting {
-            target,
-            effect,
-            times,
-        });
+        lock(&self.waiting).push(Waiting { target, effect, times });
     }
 
     pub(super) fn clear(&self) {
@@ -222,15 +218,12 @@ impl Faults {
     /// The streams that are open now.
     pub(super) fn streams(&self) -> Vec<OpenStream> {
         let valves = lock(&self.valves);
-        let open = valves
-            .iter()
-            .filter_map(Weak::upgrade)
-            .map(|valve| OpenStream {
-                verb: valve.place.verb,
-                namespace: valve.place.namespace.clone(),
-                pod: valve.place.pod.clone(),
-                container: valve.place.container.clone(),
-            });
+        let open = valves.iter().filter_map(Weak::upgrade).map(|valve| OpenStream {
+            verb: valve.place.verb,
+            namespace: valve.place.namespace.clone(),
+            pod: valve.place.pod.clone(),
+            container: valve.place.container.clone(),
+        });
         open.collect()
     }
 }

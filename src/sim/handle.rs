@@ -42,21 +42,13 @@ impl SimPod {
     }
 
     /// Sets a label.
-    pub fn set_label(
-        &self,
-        key: impl Into<String>,
-        value: impl Into<String>,
-    ) -> Result<(), SimError> {
+    pub fn set_label(&self, key: impl Into<String>, value: impl Into<String>) -> Result<(), SimError> {
         self.edit(|pod| pod.spec.labels.insert(key.into(), value.into()))
             .map(drop)
     }
 
     /// Sets the phase regardless of the containers, for example `Failed` because `Evicted`.
-    pub fn set_phase(
-        &self,
-        phase: impl Into<String>,
-        reason: impl Into<String>,
-    ) -> Result<(), SimError> {
+    pub fn set_phase(&self, phase: impl Into<String>, reason: impl Into<String>) -> Result<(), SimError> {
         self.edit(|pod| pod.phase = Some((phase.into(), reason.into())))
     }
 
@@ -66,17 +58,13 @@ impl SimPod {
         let taken = self.edit(|pod| {
             let taken = pod.container(&name).is_some();
             if !taken {
-                pod.containers
-                    .push(Container::new(name.clone(), Kind::Ephemeral));
+                pod.containers.push(Container::new(name.clone(), Kind::Ephemeral));
             }
             taken
         })?;
         if taken {
             let pod = self.key.1.clone();
-            return Err(SimError::Running {
-                pod,
-                container: name,
-            });
+            return Err(SimError::Running { pod, container: name });
         }
         self.start(&name)
     }
@@ -90,9 +78,7 @@ impl SimPod {
                 .pod(&self.key)
                 .filter(|pod| pod.uid == self.uid)
                 .ok_or_else(|| self.gone())?;
-            let found = found
-                .container(container)
-                .ok_or_else(|| self.no_container(container))?;
+            let found = found.container(container).ok_or_else(|| self.no_container(container))?;
             if found.running().is_some() {
                 let (pod, container) = (self.key.1.clone(), container.to_owned());
                 return Err(SimError::Running { pod, container });
@@ -180,9 +166,7 @@ impl SimPod {
     /// Removes the pod from the API at once, as a forced deletion does. Its logs go with it.
     pub fn remove(&self) -> Result<(), SimError> {
         let now = self.shared.clock.now();
-        let removed = self
-            .shared
-            .change(|world| world.remove(&self.key, &self.uid, now));
+        let removed = self.shared.change(|world| world.remove(&self.key, &self.uid, now));
         if removed { Ok(()) } else { Err(self.gone()) }
     }
 
@@ -195,9 +179,7 @@ impl SimPod {
     }
 
     fn edit<T>(&self, change: impl FnOnce(&mut Pod) -> T) -> Result<T, SimError> {
-        let done = self
-            .shared
-            .change(|world| world.edit(&self.key, &self.uid, change));
+        let done = self.shared.change(|world| world.edit(&self.key, &self.uid, change));
         done.ok_or_else(|| self.gone())
     }
 
@@ -208,9 +190,7 @@ impl SimPod {
             .pod(&self.key)
             .filter(|pod| pod.uid == self.uid)
             .ok_or_else(|| self.gone())?;
-        let found = pod
-            .container(container)
-            .ok_or_else(|| self.no_container(container))?;
+        let found = pod.container(container).ok_or_else(|| self.no_container(container))?;
         match &found.state {
             State::Running { log, .. } => Ok(Arc::clone(log)),
             _ => Err(self.not_running(container)),

@@ -46,10 +46,7 @@ impl Page {
         }
         let wanted = query.version()?;
         if wanted > world.version() {
-            let message = format!(
-                "Too large resource version: {wanted}, current: {}",
-                world.version()
-            );
+            let message = format!("Too large resource version: {wanted}, current: {}", world.version());
             return Err(Refusal::new(StatusCode::GATEWAY_TIMEOUT, message));
         }
         let exact = query.text("resourceVersionMatch") == Some("Exact");
@@ -57,10 +54,7 @@ impl Page {
             return Err(Refusal::gone(wanted, world.oldest()));
         }
         let version = if exact { wanted } else { world.version() };
-        Ok(Self {
-            version,
-            after: None,
-        })
+        Ok(Self { version, after: None })
     }
 }
 
@@ -84,11 +78,7 @@ pub(super) fn pods(
         .iter()
         .filter(|(key, _)| page.after.as_ref().is_none_or(|after| *key > after))
         .filter(|(_, pod)| selector.selects(pod));
-    let (keys, found): (Vec<&Key>, Vec<&Shown>) = left
-        .by_ref()
-        .take(limit)
-        .map(|(key, pod)| (key, &**pod))
-        .unzip();
+    let (keys, found): (Vec<&Key>, Vec<&Shown>) = left.by_ref().take(limit).map(|(key, pod)| (key, &**pod)).unzip();
     let mut metadata = json!({"resourceVersion": page.version.to_string()});
     let remaining = left.count();
     if remaining > 0 {
@@ -99,10 +89,7 @@ pub(super) fn pods(
         }
     }
     Ok(if table {
-        let rows: Vec<Value> = found
-            .iter()
-            .map(|pod| pod.row(shared.clock.now()))
-            .collect();
+        let rows: Vec<Value> = found.iter().map(|pod| pod.row(shared.clock.now())).collect();
         object(&table_of(&metadata, true, &rows))
     } else {
         json_bytes(concatenated(&metadata, &found))
@@ -132,12 +119,7 @@ fn concatenated(metadata: &Value, pods: &[&Shown]) -> Vec<u8> {
 }
 
 /// Lists namespaces or nodes by their names.
-pub(super) fn names<'a>(
-    kind: &str,
-    version: u64,
-    created: i64,
-    names: impl Iterator<Item = &'a String>,
-) -> Value {
+pub(super) fn names<'a>(kind: &str, version: u64, created: i64, names: impl Iterator<Item = &'a String>) -> Value {
     let items: Vec<Value> = names.map(|name| named(kind, name, created)).collect();
     let metadata = json!({"resourceVersion": version.to_string()});
     json!({"kind": format!("{kind}List"), "apiVersion": "v1", "metadata": metadata, "items": items})

@@ -40,13 +40,10 @@ pub(super) fn open(
         place.pod.clone().unwrap_or_default(),
     );
     let world = shared.world();
-    let pod = world
-        .pod(&key)
-        .ok_or_else(|| Refusal::not_found("pods", &key.1))?;
+    let pod = world.pod(&key).ok_or_else(|| Refusal::not_found("pods", &key.1))?;
     let container = choose(pod, query.text("container"))?;
     if pod.spec.node.is_none() {
-        let mut response =
-            Response::new(Empty::new().map_err(|never| match never {}).boxed_unsync());
+        let mut response = Response::new(Empty::new().map_err(|never| match never {}).boxed_unsync());
         *response.status_mut() = StatusCode::NO_CONTENT;
         return Ok(response);
     }
@@ -83,9 +80,7 @@ fn options(query: &Query, now: i64, buffer: usize, place: &Place) -> Result<Opti
     };
     let at_least = |parameter: &str, least: i64| match query.number(parameter)? {
         Some(number) if number < least => {
-            let text = format!(
-                "{parameter}: Invalid value: {number}: must be greater than or equal to {least}"
-            );
+            let text = format!("{parameter}: Invalid value: {number}: must be greater than or equal to {least}");
             Err(invalid(text))
         }
         number => Ok(number.and_then(|number| u64::try_from(number).ok())),
@@ -93,10 +88,7 @@ fn options(query: &Query, now: i64, buffer: usize, place: &Place) -> Result<Opti
     let tail = at_least("tailLines", 0)?;
     let limit = at_least("limitBytes", 1)?;
     let ago = at_least("sinceSeconds", 1)?;
-    let time = query
-        .text("sinceTime")
-        .map(str::parse::<Timestamp>)
-        .transpose();
+    let time = query.text("sinceTime").map(str::parse::<Timestamp>).transpose();
     let time = time.map_err(|error| Refusal::bad_request(format!("sinceTime: {error}")))?;
     if ago.is_some() && time.is_some() {
         return Err(invalid(
@@ -104,9 +96,7 @@ fn options(query: &Query, now: i64, buffer: usize, place: &Place) -> Result<Opti
         ));
     }
     if query.text("stream").is_some() {
-        return Err(invalid(
-            "stream: Forbidden: may not be specified".to_owned(),
-        ));
+        return Err(invalid("stream: Forbidden: may not be specified".to_owned()));
     }
     let since = match (time, ago) {
         // The API server hands the time on in whole seconds, rounded down.
@@ -128,11 +118,7 @@ fn options(query: &Query, now: i64, buffer: usize, place: &Place) -> Result<Opti
 fn choose<'a>(pod: &'a Pod, wanted: Option<&str>) -> Result<&'a Container, Refusal> {
     let pod_name = &pod.spec.name;
     if let Some(wanted) = wanted {
-        let unknown = || {
-            Refusal::bad_request(format!(
-                "container {wanted} is not valid for pod {pod_name}"
-            ))
-        };
+        let unknown = || Refusal::bad_request(format!("container {wanted} is not valid for pod {pod_name}"));
         return pod.container(wanted).ok_or_else(unknown);
     }
     let apps: Vec<&Container> = pod.of(&[Kind::App]).collect();
@@ -140,9 +126,7 @@ fn choose<'a>(pod: &'a Pod, wanted: Option<&str>) -> Result<&'a Container, Refus
         return Ok(only);
     }
     let names = |containers: &mut dyn Iterator<Item = &'a Container>| {
-        let names: Vec<&str> = containers
-            .map(|container| container.name.as_str())
-            .collect();
+        let names: Vec<&str> = containers.map(|container| container.name.as_str()).collect();
         names.join(" ")
     };
     let mut message = format!(
@@ -157,17 +141,11 @@ fn choose<'a>(pod: &'a Pod, wanted: Option<&str>) -> Result<&'a Container, Refus
 }
 
 /// The instance that answers, in the kubelet's order: of a container that waits after a crash, the dead one again.
-fn instance<'a>(
-    pod: &Pod,
-    container: &'a Container,
-    previous: bool,
-) -> Result<&'a Arc<Log>, String> {
+fn instance<'a>(pod: &Pod, container: &'a Container, previous: bool) -> Result<&'a Arc<Log>, String> {
     let (name, pod) = (&container.name, &pod.spec.name);
     let last = container.last.as_ref().map(|death| &death.log);
     if previous {
-        return last.ok_or_else(|| {
-            format!("previous terminated container {name:?} in pod {pod:?} not found")
-        });
+        return last.ok_or_else(|| format!("previous terminated container {name:?} in pod {pod:?} not found"));
     }
     match &container.state {
         State::Running { log, .. } => Ok(log),

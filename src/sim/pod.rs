@@ -219,8 +219,7 @@ impl Container {
             State::Waiting { .. } => None,
             State::Running { log, .. } | State::Terminated(Death { log, .. }) => Some(log),
         };
-        now.into_iter()
-            .chain(self.last.as_ref().map(|death| &death.log))
+        now.into_iter().chain(self.last.as_ref().map(|death| &death.log))
     }
 }
 
@@ -240,9 +239,7 @@ impl Pod {
     pub(super) fn new(spec: PodSpec, uid: String, created: i64) -> Self {
         let containers = spec.containers.iter().cloned();
         Self {
-            containers: containers
-                .map(|(name, kind)| Container::new(name, kind))
-                .collect(),
+            containers: containers.map(|(name, kind)| Container::new(name, kind)).collect(),
             spec,
             uid,
             created,
@@ -260,19 +257,16 @@ impl Pod {
     }
 
     pub(super) fn of(&self, kinds: &[Kind]) -> impl Iterator<Item = &Container> {
-        self.containers
-            .iter()
-            .filter(move |c| kinds.contains(&c.kind))
+        self.containers.iter().filter(move |c| kinds.contains(&c.kind))
     }
 
     /// All init containers have ended well, or are sidecars that have started.
     pub(super) fn initialized(&self) -> bool {
-        self.of(&[Kind::Init, Kind::Sidecar])
-            .all(|c| match &c.state {
-                State::Waiting { .. } => false,
-                State::Running { .. } => c.kind == Kind::Sidecar,
-                State::Terminated(death) => death.code == 0 || c.kind == Kind::Sidecar,
-            })
+        self.of(&[Kind::Init, Kind::Sidecar]).all(|c| match &c.state {
+            State::Waiting { .. } => false,
+            State::Running { .. } => c.kind == Kind::Sidecar,
+            State::Terminated(death) => death.code == 0 || c.kind == Kind::Sidecar,
+        })
     }
 
     /// The phase its containers add up to.

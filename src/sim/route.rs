@@ -39,20 +39,11 @@ impl Route {
             ["api", "v1"] => Self::CoreResources,
             ["apis"] => Self::Groups,
             ["apis", "authorization.k8s.io", "v1"] => Self::ReviewResources,
-            [
-                "apis",
-                "authorization.k8s.io",
-                "v1",
-                "selfsubjectaccessreviews",
-            ] => Self::Review,
+            ["apis", "authorization.k8s.io", "v1", "selfsubjectaccessreviews"] => Self::Review,
             ["api", "v1", "pods"] => Self::Pods(None),
             ["api", "v1", "namespaces", ns, "pods"] => Self::Pods(Some(ns.to_owned())),
-            ["api", "v1", "namespaces", ns, "pods", pod] => {
-                Self::Pod(ns.to_owned(), pod.to_owned())
-            }
-            ["api", "v1", "namespaces", ns, "pods", pod, "log"] => {
-                Self::Log(ns.to_owned(), pod.to_owned())
-            }
+            ["api", "v1", "namespaces", ns, "pods", pod] => Self::Pod(ns.to_owned(), pod.to_owned()),
+            ["api", "v1", "namespaces", ns, "pods", pod, "log"] => Self::Log(ns.to_owned(), pod.to_owned()),
             ["api", "v1", "namespaces"] => Self::Namespaces,
             ["api", "v1", "namespaces", name] => Self::Namespace(name.to_owned()),
             ["api", "v1", "nodes"] => Self::Nodes,
@@ -80,9 +71,7 @@ impl Route {
         };
         let (namespace, pod) = match self {
             Self::Pods(namespace) => (namespace.clone(), None),
-            Self::Pod(namespace, pod) | Self::Log(namespace, pod) => {
-                (Some(namespace.clone()), Some(pod.clone()))
-            }
+            Self::Pod(namespace, pod) | Self::Log(namespace, pod) => (Some(namespace.clone()), Some(pod.clone())),
             _ => (None, None),
         };
         Place {
@@ -102,19 +91,14 @@ impl Query {
     pub(super) fn of(query: &str) -> Self {
         let mut parameters = BTreeMap::new();
         for (key, value) in url::form_urlencoded::parse(query.as_bytes()) {
-            parameters
-                .entry(key.into_owned())
-                .or_insert_with(|| value.into_owned());
+            parameters.entry(key.into_owned()).or_insert_with(|| value.into_owned());
         }
         Self(parameters)
     }
 
     /// The value; an empty one counts as not given.
     pub(super) fn text(&self, name: &str) -> Option<&str> {
-        self.0
-            .get(name)
-            .map(String::as_str)
-            .filter(|value| !value.is_empty())
+        self.0.get(name).map(String::as_str).filter(|value| !value.is_empty())
     }
 
     /// Kubernetes takes everything but `false` and `0` for true, the bare name included.
@@ -125,37 +109,23 @@ impl Query {
 
     pub(super) fn number(&self, name: &str) -> Result<Option<i64>, Refusal> {
         let number = self.text(name).map(str::parse).transpose();
-        number.map_err(|_| {
-            Refusal::bad_request(format!(
-                "strconv.ParseInt: parsing {:?}: invalid syntax",
-                self.0[name]
-            ))
-        })
+        number
+            .map_err(|_| Refusal::bad_request(format!("strconv.ParseInt: parsing {:?}: invalid syntax", self.0[name])))
     }
 
     /// A resource version; `0` and none mean "any".
     pub(super) fn version(&self) -> Result<u64, Refusal> {
         let version = self.text("resourceVersion").unwrap_or("0");
-        version.parse().map_err(|_| {
-            Refusal::bad_request(format!(
-                "Invalid value: {version:?}: invalid resource version"
-            ))
-        })
+        version
+            .parse()
+            .map_err(|_| Refusal::bad_request(format!("Invalid value: {version:?}: invalid resource version")))
     }
 }
 
 /// Whether the client prefers a table, as kubectl does when it prints.
 pub(super) fn wants_table(parts: &request::Parts) -> bool {
-    let accept = parts
-        .headers
-        .get(ACCEPT)
-        .and_then(|value| value.to_str().ok());
-    accept.is_some_and(|accept| {
-        accept
-            .split(',')
-            .next()
-            .is_some_and(|first| first.contains("as=Table"))
-    })
+    let accept = parts.headers.get(ACCEPT).and_then(|value| value.to_str().ok());
+    accept.is_some_and(|accept| accept.split(',').next().is_some_and(|first| first.contains("as=Table")))
 }
 
 #[cfg(test)]
@@ -179,8 +149,7 @@ mod tests {
 
     #[test]
     fn parameters_are_decoded_and_checked() {
-        let query =
-            Query::of("labelSelector=app%20in%20(a%2Cb)&tailLines=x&limit=3&resourceVersion=0");
+        let query = Query::of("labelSelector=app%20in%20(a%2Cb)&tailLines=x&limit=3&resourceVersion=0");
         assert_eq!(query.text("labelSelector"), Some("app in (a,b)"));
         assert_eq!(query.number("limit"), Ok(Some(3)));
         assert_eq!(query.number("absent"), Ok(None));

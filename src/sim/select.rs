@@ -37,11 +37,7 @@ enum Key {
 
 impl Selector {
     /// Reads the two query parameters.
-    pub(super) fn parse(
-        namespace: Option<&str>,
-        labels: &str,
-        fields: &str,
-    ) -> Result<Self, String> {
+    pub(super) fn parse(namespace: Option<&str>, labels: &str, fields: &str) -> Result<Self, String> {
         let mut selector = Self {
             namespace: namespace.map(str::to_owned),
             ..Self::default()
@@ -49,11 +45,7 @@ impl Selector {
         for term in split(labels) {
             selector.labels.push(label(term)?);
         }
-        for term in fields
-            .split(',')
-            .map(str::trim)
-            .filter(|term| !term.is_empty())
-        {
+        for term in fields.split(',').map(str::trim).filter(|term| !term.is_empty()) {
             selector.fields.push(field(term)?);
         }
         Ok(selector)
@@ -74,15 +66,9 @@ impl Selector {
             && self.labels.iter().all(|label| match label {
                 Label::Present(key) => pod.labels.contains_key(key),
                 Label::Absent(key) => !pod.labels.contains_key(key),
-                Label::In(key, values) => pod
-                    .labels
-                    .get(key)
-                    .is_some_and(|value| values.contains(value)),
+                Label::In(key, values) => pod.labels.get(key).is_some_and(|value| values.contains(value)),
                 // As in Kubernetes, a pod without the label is not in any set.
-                Label::NotIn(key, values) => pod
-                    .labels
-                    .get(key)
-                    .is_none_or(|value| !values.contains(value)),
+                Label::NotIn(key, values) => pod.labels.get(key).is_none_or(|value| !values.contains(value)),
             })
             && self.fields.iter().all(|field| {
                 let value = match field.key {
@@ -112,10 +98,7 @@ fn label(term: &str) -> Result<Label, String> {
     let refuse = || format!("unable to parse requirement: {term:?}");
     if let Some(list) = term.strip_suffix(')') {
         let (head, values) = list.split_once('(').ok_or_else(refuse)?;
-        let values = values
-            .split(',')
-            .map(|value| value.trim().to_owned())
-            .collect();
+        let values = values.split(',').map(|value| value.trim().to_owned()).collect();
         let mut words = head.split_whitespace();
         return match (words.next(), words.next(), words.next()) {
             (Some(key), Some("in"), None) => Ok(Label::In(key.to_owned(), values)),
@@ -145,9 +128,7 @@ fn field(term: &str) -> Result<Field, String> {
     } else if let Some((key, value)) = term.split_once("==").or_else(|| term.split_once('=')) {
         (key, value, true)
     } else {
-        return Err(format!(
-            "invalid selector: '{term}'; can't understand '{term}'"
-        ));
+        return Err(format!("invalid selector: '{term}'; can't understand '{term}'"));
     };
     let key = match key.trim() {
         "metadata.name" => Key::Name,

@@ -98,20 +98,14 @@ impl SimCluster {
     }
 }
 
-async fn connection(
-    cluster: SimCluster,
-    stream: TcpStream,
-    spawner: Spawner,
-    stop: CancellationToken,
-) {
+async fn connection(cluster: SimCluster, stream: TcpStream, spawner: Spawner, stop: CancellationToken) {
     if let Err(error) = stream.set_nodelay(true) {
         tracing::debug!(%error, "a connection keeps its delay");
     }
     let ends = stop.clone();
-    let service =
-        ServiceExt::<Request<Incoming>>::map_response(cluster.service(), move |response| {
-            ending(response, ends.clone())
-        });
+    let service = ServiceExt::<Request<Incoming>>::map_response(cluster.service(), move |response| {
+        ending(response, ends.clone())
+    });
     let service = TowerToHyperService::new(service);
     let mut builder = auto::Builder::new(spawner);
     builder.http1().timer(TokioTimer::new());

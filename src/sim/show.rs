@@ -99,11 +99,7 @@ fn age(seconds: i64) -> String {
 }
 
 fn ip(node: &str) -> &'static str {
-    if node.is_empty() {
-        "<none>"
-    } else {
-        "127.0.0.1"
-    }
+    if node.is_empty() { "<none>" } else { "127.0.0.1" }
 }
 
 fn metadata(pod: &Pod, version: u64) -> Value {
@@ -167,8 +163,7 @@ fn spec(pod: &Pod) -> Value {
 }
 
 fn status(pod: &Pod) -> Value {
-    let mut status =
-        json!({"phase": pod.phase(), "conditions": conditions(pod), "qosClass": "BestEffort"});
+    let mut status = json!({"phase": pod.phase(), "conditions": conditions(pod), "qosClass": "BestEffort"});
     if let Some((_, reason)) = &pod.phase {
         status["reason"] = json!(reason);
     }
@@ -209,10 +204,7 @@ fn conditions(pod: &Pod) -> Value {
 
 fn container_status(container: &Container) -> Value {
     let running = container.running().is_some();
-    let id = container
-        .logs()
-        .next()
-        .map(|log| log.instance().container_id.as_str());
+    let id = container.logs().next().map(|log| log.instance().container_id.as_str());
     json!({
         "name": container.name, "image": image(container), "imageID": format!("sim/{}@sha256:{}", container.name, "0".repeat(64)),
         "containerID": id.unwrap_or_default(), "restartCount": container.restarts,

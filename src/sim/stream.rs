@@ -108,8 +108,5 @@ fn end(how: Cut) -> Option<io::Result<Bytes>> {
 
 /// The error of a broken connection.
 pub(super) fn reset() -> io::Error {
-    io::Error::new(
-        io::ErrorKind::ConnectionReset,
-        "the simulated connection broke",
-    )
+    io::Error::new(io::ErrorKind::ConnectionReset, "the simulated connection broke")
 }

@@ -66,9 +66,7 @@ pub(super) fn open(
         ended: false,
         version: shared.version.subscribe(),
         ends: now + life.map_or(settings.watch_life, Duration::from_secs),
-        bookmark: query
-            .flag("allowWatchBookmarks")
-            .then(|| now + settings.bookmark_every),
+        bookmark: query.flag("allowWatchBookmarks").then(|| now + settings.bookmark_every),
         table,
         headed: false,
         shared: Arc::clone(shared),
@@ -121,10 +119,7 @@ impl Watch {
 
     /// The event as this watch sees it: a pod that comes to match is added, one that no longer does is deleted.
     fn seen<'a>(&self, event: &'a Event) -> Option<(&'static str, &'a Shown)> {
-        let before = event
-            .before
-            .as_ref()
-            .is_some_and(|pod| self.selector.selects(pod));
+        let before = event.before.as_ref().is_some_and(|pod| self.selector.selects(pod));
         let after = !event.deletion && self.selector.selects(&event.after);
         let kind = match (before, after) {
             (false, false) => return None,
@@ -151,8 +146,7 @@ impl Watch {
     }
 
     fn mark(&mut self, initial_end: bool) {
-        let mut metadata =
-            json!({"resourceVersion": self.told.to_string(), "creationTimestamp": null});
+        let mut metadata = json!({"resourceVersion": self.told.to_string(), "creationTimestamp": null});
         if initial_end {
             metadata["annotations"] = json!({"k8s.io/initial-events-end": "true"});
         }

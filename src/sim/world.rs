@@ -105,19 +105,13 @@ impl World {
         let uid = self.uid();
         self.namespaces.insert(spec.namespace.clone());
         self.nodes.extend(spec.node.clone());
-        self.pods
-            .insert(key.clone(), Pod::new(spec, uid.clone(), now));
+        self.pods.insert(key.clone(), Pod::new(spec, uid.clone(), now));
         self.publish(&key);
         Some(uid)
     }
 
     /// Changes a pod and publishes it. Nothing happens if there is no such incarnation.
-    pub(super) fn edit<T>(
-        &mut self,
-        key: &Key,
-        uid: &str,
-        change: impl FnOnce(&mut Pod) -> T,
-    ) -> Option<T> {
+    pub(super) fn edit<T>(&mut self, key: &Key, uid: &str, change: impl FnOnce(&mut Pod) -> T) -> Option<T> {
         let pod = self.pods.get_mut(key).filter(|pod| pod.uid == uid)?;
         let done = change(pod);
         self.nodes.extend(pod.spec.node.clone());
@@ -152,13 +146,7 @@ impl World {
     }
 
     /// A new, empty log for the next instance of a container.
-    pub(super) fn new_log(
-        &mut self,
-        pod: &Key,
-        uid: &str,
-        container: &str,
-        rotate_bytes: u64,
-    ) -> Option<Arc<Log>> {
+    pub(super) fn new_log(&mut self, pod: &Key, uid: &str, container: &str, rotate_bytes: u64) -> Option<Arc<Log>> {
         let restart = self
             .pods
             .get(pod)
@@ -196,12 +184,7 @@ impl World {
             return None;
         }
         let mut pods = self.shown.clone();
-        for event in self
-            .history
-            .iter()
-            .rev()
-            .take_while(|event| event.version > version)
-        {
+        for event in self.history.iter().rev().take_while(|event| event.version > version) {
             match &event.before {
                 Some(before) => pods.insert(event.key.clone(), Arc::clone(before)),
                 None => pods.remove(&event.key),
@@ -212,9 +195,7 @@ impl World {
 
     /// The first change after `version`.
     pub(super) fn event_after(&self, version: u64) -> Option<&Event> {
-        let index = self
-            .history
-            .partition_point(|event| event.version <= version);
+        let index = self.history.partition_point(|event| event.version <= version);
         self.history.get(index)
     }
 
@@ -275,21 +256,12 @@ mod tests {
         let both = world.version();
         world.remove(&("n".into(), "a".into()), &uid, 0);
         assert_eq!(names(world.snapshot(empty)), Some(vec![]));
-        assert_eq!(
-            names(world.snapshot(both)),
-            Some(vec!["a".into(), "b".into()])
-        );
-        assert_eq!(
-            names(world.snapshot(world.version())),
-            Some(vec!["b".into()])
-        );
+        assert_eq!(names(world.snapshot(both)), Some(vec!["a".into(), "b".into()]));
+        assert_eq!(names(world.snapshot(world.version())), Some(vec!["b".into()]));
         assert_eq!(names(world.snapshot(world.version() + 1)), None);
         world.compact();
         assert_eq!(names(world.snapshot(both)), None);
-        assert_eq!(
-            names(world.snapshot(world.version())),
-            Some(vec!["b".into()])
-        );
+        assert_eq!(names(world.snapshot(world.version())), Some(vec!["b".into()]));
     }
 
     #[test]
@@ -299,10 +271,7 @@ mod tests {
             world.create(PodSpec::new("n", name), 0).unwrap();
         }
         assert_eq!(world.oldest(), FIRST_VERSION + 1);
-        assert_eq!(
-            world.event_after(FIRST_VERSION + 1).unwrap().version,
-            FIRST_VERSION + 2
-        );
+        assert_eq!(world.event_after(FIRST_VERSION + 1).unwrap().version, FIRST_VERSION + 2);
         assert!(world.event_after(world.version()).is_none());
     }
 

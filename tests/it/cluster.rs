@@ -58,10 +58,7 @@ const PRINTS: Script = Script {
     prints: &["one", "two", "three"],
     exits: Some(0),
 };
-const STAYS: Script = Script {
-    exits: None,
-    ..PRINTS
-};
+const STAYS: Script = Script { exits: None, ..PRINTS };
 
 /// Each clause has pods of its own, because on a real cluster all are played at once.
 macro_rules! name {
@@ -76,9 +73,7 @@ async fn a_watch_continues_where_the_list_ended(stage: &impl Stage) {
     let version = before.metadata.resource_version.unwrap();
     stage.run(name, &[PRINTS]).await;
     stage.delete(name).await;
-    let params = WatchParams::default()
-        .labels(&format!("app={name}"))
-        .timeout(60);
+    let params = WatchParams::default().labels(&format!("app={name}")).timeout(60);
     let mut events = stage.pods().watch(&params, &version).await.unwrap().boxed();
     let mut kinds = Vec::new();
     let mut versions = Vec::new();
@@ -111,18 +106,9 @@ async fn selectors_choose_pods(stage: &impl Stage) {
     };
     let all = ListParams::default().labels(&format!("app in ({one},{two})"));
     assert_eq!(found(all.clone()).await, [one, two]);
-    assert_eq!(
-        found(all.clone().fields("status.phase=Succeeded")).await,
-        [two]
-    );
-    assert_eq!(
-        found(all.clone().fields(&format!("metadata.name!={two}"))).await,
-        [one]
-    );
-    assert_eq!(
-        found(all.clone().fields("spec.nodeName=nowhere")).await,
-        [""; 0]
-    );
+    assert_eq!(found(all.clone().fields("status.phase=Succeeded")).await, [two]);
+    assert_eq!(found(all.clone().fields(&format!("metadata.name!={two}"))).await, [one]);
+    assert_eq!(found(all.clone().fields("spec.nodeName=nowhere")).await, [""; 0]);
     assert_eq!(
         found(ListParams::default().labels(&format!("app={one},app!={two}"))).await,
         [one]
@@ -142,9 +128,7 @@ async fn pages_add_up_to_the_list(stage: &impl Stage) {
         stage.run_nowhere(name).await;
     }
     let mut seen = Vec::new();
-    let mut params = ListParams::default()
-        .limit(2)
-        .fields("status.phase=Pending");
+    let mut params = ListParams::default().limit(2).fields("status.phase=Pending");
     loop {
         let page = stage.pods().list(&params).await.unwrap();
         assert!(page.items.len() <= 2);
@@ -165,12 +149,7 @@ async fn pages_add_up_to_the_list(stage: &impl Stage) {
 async fn an_unknown_version_is_refused(stage: &impl Stage) {
     let (status, answer) = stage.get("?resourceVersion=nonsense").await;
     assert_eq!(status, StatusCode::BAD_REQUEST, "{answer}");
-    let mut events = stage
-        .pods()
-        .watch(&WatchParams::default(), "1")
-        .await
-        .unwrap()
-        .boxed();
+    let mut events = stage.pods().watch(&WatchParams::default(), "1").await.unwrap().boxed();
     match events.try_next().await.unwrap() {
         Some(WatchEvent::Error(status)) => {
             assert_eq!((status.code, &*status.reason), (410, "Expired"));
@@ -214,11 +193,7 @@ async fn a_log_holds_what_was_printed(stage: &impl Stage) {
     for line in stamped.lines() {
         let (stamp, _) = line.split_once(' ').unwrap();
         let digits = stamp.split_once('.').unwrap().1;
-        assert_eq!(
-            digits.chars().take_while(char::is_ascii_digit).count(),
-            9,
-            "{line}"
-        );
+        assert_eq!(digits.chars().take_while(char::is_ascii_digit).count(), 9, "{line}");
         let stamp = Some(stamp.parse::<jiff::Timestamp>().unwrap());
         assert!(stamp >= before);
         before = stamp;
@@ -274,19 +249,11 @@ async fn bad_log_parameters_are_refused(stage: &impl Stage) {
         ("tailLines=-1", 422, "must be greater than or equal to 0"),
         ("limitBytes=0", 422, "must be greater than"),
         ("sinceSeconds=0", 422, "must be greater than"),
-        (
-            "sinceSeconds=1&sinceTime=2026-01-01T00:00:00Z",
-            422,
-            "at most one of",
-        ),
+        ("sinceSeconds=1&sinceTime=2026-01-01T00:00:00Z", 422, "at most one of"),
         ("stream=Stdout", 422, "may not be specified"),
         ("tailLines=many", 400, ""),
         ("sinceTime=yesterday", 400, ""),
-        (
-            "container=other",
-            400,
-            "container other is not valid for pod",
-        ),
+        ("container=other", 400, "container other is not valid for pod"),
         ("previous=true", 400, "previous terminated container"),
     ] {
         let (found, answer) = stage.get(&format!("/{name}/log?{query}")).await;
@@ -306,15 +273,9 @@ async fn a_container_must_be_named_where_there_are_several(stage: &impl Stage) {
     stage.run(name, &[PRINTS, other]).await;
     let (status, answer) = stage.get(&format!("/{name}/log")).await;
     assert_eq!(status, StatusCode::BAD_REQUEST);
-    assert!(
-        answer.contains("a container name must be specified"),
-        "{answer}"
-    );
+    assert!(answer.contains("a container name must be specified"), "{answer}");
     assert!(answer.contains("[app other]"), "{answer}");
-    assert_eq!(
-        stage.get(&format!("/{name}/log?container=other")).await.1,
-        "four\n"
-    );
+    assert_eq!(stage.get(&format!("/{name}/log?container=other")).await.1, "four\n");
 }
 
 async fn an_unscheduled_pod_has_an_empty_log(stage: &impl Stage) {
@@ -348,20 +309,13 @@ async fn a_deleted_pod_has_no_log(stage: &impl Stage) {
 
 async fn unknown_paths_and_wrong_methods_are_refused(stage: &impl Stage) {
     let ask = async |method: &str, uri: &str| {
-        let request = Request::builder()
-            .method(method)
-            .uri(uri)
-            .body(Body::empty())
-            .unwrap();
+        let request = Request::builder().method(method).uri(uri).body(Body::empty()).unwrap();
         stage.send(request).await.0
     };
     assert_eq!(
         ask("GET", "/apis/podlog.invalid/v1/things").await,
         StatusCode::NOT_FOUND
     );
-    assert_eq!(
-        ask("PUT", "/api/v1/pods").await,
-        StatusCode::METHOD_NOT_ALLOWED
-    );
+    assert_eq!(ask("PUT", "/api/v1/pods").await, StatusCode::METHOD_NOT_ALLOWED);
     assert_eq!(ask("GET", "/version").await, StatusCode::OK);
 }

@@ -37,7 +37,10 @@ impl Scene {
     /// The pod exists and `app` runs; nobody follows it yet.
     async fn new(settings: sim::Settings, policy: RestartPolicy) -> Self {
         let sim = SimCluster::new(settings);
-        let spec = PodSpec::new("shop", "cart").node("n1").app("app").restart_policy(policy);
+        let spec = PodSpec::new("shop", "cart")
+            .node("n1")
+            .app("app")
+            .restart_policy(policy);
         let pod = sim.create(spec).unwrap();
         pod.start("app").unwrap();
         let metrics = Metrics::default();
@@ -83,8 +86,12 @@ impl Scene {
         self.progress = seen;
         self.grant = Grant::new(Fence(1), GoodUntil::new(clock.now() + Duration::from_hours(24)), clock);
         self.stop = CancellationToken::new();
-        let task =
-            Task { pod: self.known.subscribe(), grant: self.grant.clone(), progress, stop: self.stop.clone() };
+        let task = Task {
+            pod: self.known.subscribe(),
+            grant: self.grant.clone(),
+            progress,
+            stop: self.stop.clone(),
+        };
         self.tasks.spawn(follow(Arc::new(site), task));
     }
 
@@ -92,7 +99,10 @@ impl Scene {
     async fn refresh(&self) {
         match self.cluster.pod("shop", "cart").await.unwrap() {
             Some(pod) => self.known.send_replace(Arc::new(pod)),
-            None => self.known.send_replace(Arc::new(Pod { gone: true, ..Pod::clone(&self.known.borrow()) })),
+            None => self.known.send_replace(Arc::new(Pod {
+                gone: true,
+                ..Pod::clone(&self.known.borrow())
+            })),
         };
     }
 
@@ -110,11 +120,19 @@ impl Scene {
             }
         };
         let limit = tokio::time::timeout(10 * MINUTE, reached).await;
-        assert!(limit.is_ok(), "stored {:?}\nexpected {expected:?}", self.sink.messages("app"));
+        assert!(
+            limit.is_ok(),
+            "stored {:?}\nexpected {expected:?}",
+            self.sink.messages("app")
+        );
     }
 
     async fn ended(&mut self) -> Ended {
-        tokio::time::timeout(10 * MINUTE, self.tasks.join_next()).await.unwrap().unwrap().unwrap()
+        tokio::time::timeout(10 * MINUTE, self.tasks.join_next())
+            .await
+            .unwrap()
+            .unwrap()
+            .unwrap()
     }
 
     async fn stop(&mut self) {
@@ -153,11 +171,23 @@ async fn a_finished_job_is_read_once_with_its_last_half_line() {
 async fn a_stream_cut_at_any_byte_continues_where_it_was() {
     let base = jiff::Timestamp::now().as_nanosecond() as i64;
     // Equal stamps, stamps that go backwards, identical lines.
-    let log = [(5, "x"), (5, "x"), (7, ""), (6, "y"), (6, "x"), (9, "long line, long enough to be cut inside"), (9, "z")];
+    let log = [
+        (5, "x"),
+        (5, "x"),
+        (7, ""),
+        (6, "y"),
+        (6, "x"),
+        (9, "long line, long enough to be cut inside"),
+        (9, "z"),
+    ];
     let expected: Vec<&str> = log.iter().map(|(_, text)| *text).collect();
     for after in 0..300 {
         let mut scene = Scene::running().await;
-        scene.sim.inject(Target::logs_of("shop", "cart"), Effect::Cut { after, how: Cut::Clean }, 2);
+        scene.sim.inject(
+            Target::logs_of("shop", "cart"),
+            Effect::Cut { after, how: Cut::Clean },
+            2,
+        );
         scene.follow();
         for (offset, text) in log {
             scene.pod.write("app", &Text::out(text).at(base + offset)).unwrap();
@@ -216,7 +246,10 @@ async fn an_instance_that_was_restarted_away_is_reported_as_a_gap() {
     scene.refresh().await;
     scene.follow();
     scene.stored(&["a", "b", "c"]).await;
-    assert_eq!(scene.sink.gaps().iter().map(|g| g.reason).collect::<Vec<_>>(), [GapReason::Restarted]);
+    assert_eq!(
+        scene.sink.gaps().iter().map(|g| g.reason).collect::<Vec<_>>(),
+        [GapReason::Restarted]
+    );
 }
 
 #[tokio::test(start_paused = true)]
@@ -255,7 +288,9 @@ async fn a_rotation_that_was_watched_is_no_gap_even_after_the_stream_is_reopened
 async fn words_of_the_kubelet_are_not_delivered() {
     let mut scene = Scene::running().await;
     let text = "unable to retrieve container logs for containerd://1".to_owned();
-    scene.sim.inject(Target::logs_of("shop", "cart"), Effect::Say { text, instead: true }, 3);
+    scene
+        .sim
+        .inject(Target::logs_of("shop", "cart"), Effect::Say { text, instead: true }, 3);
     scene.follow();
     scene.lines(["a"]);
     scene.stored(&["a"]).await;
@@ -343,7 +378,10 @@ async fn a_pod_deleted_while_nobody_read_leaves_a_gap_record() {
     scene.refresh().await;
     scene.follow();
     assert_eq!(scene.ended().await, Ended::Gone);
-    assert_eq!(scene.sink.gaps().iter().map(|g| g.reason).collect::<Vec<_>>(), [GapReason::Deleted]);
+    assert_eq!(
+        scene.sink.gaps().iter().map(|g| g.reason).collect::<Vec<_>>(),
+        [GapReason::Deleted]
+    );
 }
 
 #[tokio::test(start_paused = true)]
@@ -354,7 +392,10 @@ async fn another_pod_of_the_same_name_is_not_mistaken_for_this_one() {
     scene.stored(&["a"]).await;
     scene.stop().await;
     scene.pod.remove().unwrap();
-    let other = scene.sim.create(PodSpec::new("shop", "cart").node("n1").app("app")).unwrap();
+    let other = scene
+        .sim
+        .create(PodSpec::new("shop", "cart").node("n1").app("app"))
+        .unwrap();
     other.start("app").unwrap();
     other.line("app", "of the other pod").unwrap();
     scene.follow();
@@ -383,6 +424,8 @@ async fn days_of_a_stream_pass_the_kubelets_time_limit_unharmed() {
         scene.lines([text]);
         tokio::time::sleep(30 * MINUTE).await;
     }
-    scene.stored(&texts.iter().map(String::as_str).collect::<Vec<_>>()).await;
+    scene
+        .stored(&texts.iter().map(String::as_str).collect::<Vec<_>>())
+        .await;
     assert!(scene.sink.gaps().is_empty());
 }

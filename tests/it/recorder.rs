@@ -42,10 +42,17 @@ impl Recorder {
 
     /// The messages stored of all instances of a container, oldest instance first.
     pub(crate) fn messages(&self, container: &str) -> Vec<String> {
-        let mut kept: Vec<Kept> =
-            self.streams().into_iter().filter(|(id, _)| &*id.container == container).map(|(_, k)| k).collect();
+        let mut kept: Vec<Kept> = self
+            .streams()
+            .into_iter()
+            .filter(|(id, _)| &*id.container == container)
+            .map(|(_, k)| k)
+            .collect();
         kept.sort_by_key(|k| k.restart);
-        kept.into_iter().flat_map(|k| k.lines).map(|(_, _, message)| message).collect()
+        kept.into_iter()
+            .flat_map(|k| k.lines)
+            .map(|(_, _, message)| message)
+            .collect()
     }
 
     pub(crate) fn gaps(&self) -> Vec<Gap> {

@@ -17,35 +17,23 @@ use crate::stage::{ask, cluster, open, phase, running, whole};
 async fn compaction_ends_pages_with_410_and_resumed_watches_with_an_error_event() {
     let cluster = cluster();
     for name in ["a", "b", "c"] {
-        cluster
-            .create(PodSpec::new("shop", name).app("app"))
-            .unwrap();
+        cluster.create(PodSpec::new("shop", name).app("app")).unwrap();
     }
     let pods: Api<Pod> = Api::all(Client::new(cluster.service(), "default"));
     let page = pods.list(&ListParams::default().limit(2)).await.unwrap();
     assert_eq!(page.metadata.remaining_item_count, Some(1));
     let version = page.metadata.resource_version.unwrap();
-    let mut live = pods
-        .watch(&WatchParams::default(), &version)
-        .await
-        .unwrap()
-        .boxed();
+    let mut live = pods.watch(&WatchParams::default(), &version).await.unwrap().boxed();
     cluster.compact();
     let next = ListParams::default()
         .limit(2)
         .continue_token(&page.metadata.continue_.unwrap());
     assert!(matches!(pods.list(&next).await, Err(kube::Error::Api(status)) if status.code == 410));
-    let mut resumed = pods
-        .watch(&WatchParams::default(), &version)
-        .await
-        .unwrap()
-        .boxed();
+    let mut resumed = pods.watch(&WatchParams::default(), &version).await.unwrap().boxed();
     let event = resumed.try_next().await.unwrap();
     assert!(matches!(event, Some(WatchEvent::Error(status)) if status.code == 410));
     // A watch that had been told everything goes on.
-    cluster
-        .create(PodSpec::new("shop", "d").app("app"))
-        .unwrap();
+    cluster.create(PodSpec::new("shop", "d").app("app")).unwrap();
     match live.try_next().await.unwrap() {
         Some(WatchEvent::Added(pod)) => assert_eq!(pod.name_any(), "d"),
         other => panic!("{other:?}"),
@@ -57,18 +45,12 @@ async fn a_second_page_shows_the_moment_of_the_first() {
     let cluster = cluster();
     let handles: Vec<_> = ["a", "b", "c"]
         .iter()
-        .map(|name| {
-            cluster
-                .create(PodSpec::new("shop", *name).app("app"))
-                .unwrap()
-        })
+        .map(|name| cluster.create(PodSpec::new("shop", *name).app("app")).unwrap())
         .collect();
     let pods: Api<Pod> = Api::all(Client::new(cluster.service(), "default"));
     let page = pods.list(&ListParams::default().limit(1)).await.unwrap();
     handles[2].remove().unwrap();
-    cluster
-        .create(PodSpec::new("shop", "bb").app("app"))
-        .unwrap();
+    cluster.create(PodSpec::new("shop", "bb").app("app")).unwrap();
     let next = ListParams::default().continue_token(&page.metadata.continue_.unwrap());
     let rest = pods.list(&next).await.unwrap();
     let names: Vec<_> = rest.iter().map(ResourceExt::name_any).collect();
@@ -103,14 +85,8 @@ async fn a_selector_turns_changes_into_additions_and_deletions() {
     let mut events = pods.watch(&params, "0").await.unwrap().boxed();
     pod.set_label("tier", "web").unwrap();
     pod.set_label("tier", "db").unwrap();
-    assert!(matches!(
-        events.try_next().await.unwrap(),
-        Some(WatchEvent::Added(_))
-    ));
-    assert!(matches!(
-        events.try_next().await.unwrap(),
-        Some(WatchEvent::Deleted(_))
-    ));
+    assert!(matches!(events.try_next().await.unwrap(), Some(WatchEvent::Added(_))));
+    assert!(matches!(events.try_next().await.unwrap(), Some(WatchEvent::Deleted(_))));
     assert_eq!(cluster.cut(&Target::watches(), Cut::Clean), 1);
     assert!(events.try_next().await.unwrap().is_none());
 }
@@ -129,10 +105,7 @@ async fn initial_events_are_told_and_marked_or_refused_as_by_an_older_server() {
         watch_list: false,
         ..Settings::default()
     });
-    assert_eq!(
-        ask(&older, uri).await.status(),
-        StatusCode::UNPROCESSABLE_ENTITY
-    );
+    assert_eq!(ask(&older, uri).await.status(), StatusCode::UNPROCESSABLE_ENTITY);
 }
 
 #[tokio::test(start_paused = true)]
@@ -140,11 +113,7 @@ async fn a_graceful_deletion_is_marked_ended_and_then_gone() {
     let cluster = cluster();
     let pod = running(&cluster);
     let pods: Api<Pod> = Api::all(Client::new(cluster.service(), "default"));
-    let mut events = pods
-        .watch(&WatchParams::default(), "0")
-        .await
-        .unwrap()
-        .boxed();
+    let mut events = pods.watch(&WatchParams::default(), "0").await.unwrap().boxed();
     let mut seen = Vec::new();
     let delete = pod.delete(Duration::from_secs(30));
     let watch = async {
@@ -152,19 +121,13 @@ async fn a_graceful_deletion_is_marked_ended_and_then_gone() {
             let (WatchEvent::Added(pod) | WatchEvent::Modified(pod)) = event else {
                 break;
             };
-            seen.push((
-                pod.metadata.deletion_timestamp.is_some(),
-                phase(&pod).to_owned(),
-            ));
+            seen.push((pod.metadata.deletion_timestamp.is_some(), phase(&pod).to_owned()));
         }
     };
     let (deleted, ()) = tokio::join!(delete, watch);
     deleted.unwrap();
     let expected = [(false, "Running"), (true, "Running"), (true, "Failed")];
-    assert_eq!(
-        seen,
-        expected.map(|(deleted, phase)| (deleted, phase.to_owned()))
-    );
+    assert_eq!(seen, expected.map(|(deleted, phase)| (deleted, phase.to_owned())));
     assert!(pod.line("app", "too late").is_err());
 }
 
@@ -172,9 +135,7 @@ async fn a_graceful_deletion_is_marked_ended_and_then_gone() {
 async fn every_kind_of_container_has_its_place() {
     let cluster = cluster();
     let spec = PodSpec::new("shop", "cart-0").node("n1").app("app");
-    let spec = spec
-        .container(Kind::Init, "init")
-        .container(Kind::Sidecar, "proxy");
+    let spec = spec.container(Kind::Init, "init").container(Kind::Sidecar, "proxy");
     let pod = cluster.create(spec).unwrap();
     let pods: Api<Pod> = Api::namespaced(Client::new(cluster.service(), "shop"), "shop");
     let found = async || phase(&pods.get("cart-0").await.unwrap()).to_owned();
@@ -186,10 +147,7 @@ async fn every_kind_of_container_has_its_place() {
     assert_eq!(found().await, "Running");
     pod.attach("debug").unwrap();
     pod.line("debug", "here").unwrap();
-    assert_eq!(
-        whole(open(&cluster, "container=debug").await).await,
-        "here\n"
-    );
+    assert_eq!(whole(open(&cluster, "container=debug").await).await, "here\n");
     let shown = pods.get("cart-0").await.unwrap();
     let (spec, status) = (shown.spec.unwrap(), shown.status.unwrap());
     assert_eq!(
@@ -206,9 +164,7 @@ async fn an_access_review_is_answered() {
     let client = Client::new(cluster().service(), "default");
     let uri = "/apis/authorization.k8s.io/v1/selfsubjectaccessreviews";
     let review = json!({"spec": {"resourceAttributes": {"verb": "get", "resource": "pods"}}});
-    let request = Request::post(uri)
-        .body(review.to_string().into_bytes())
-        .unwrap();
+    let request = Request::post(uri).body(review.to_string().into_bytes()).unwrap();
     let answer: serde_json::Value = client.request(request).await.unwrap();
     assert_eq!(answer["status"]["allowed"], json!(true));
     assert_eq!(answer["spec"], review["spec"]);

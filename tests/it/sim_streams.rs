@@ -53,17 +53,11 @@ async fn in_a_crash_loop_the_dead_instance_answers_and_older_ones_are_gone() {
         pod.exit("app", 1).unwrap();
         assert_eq!(whole(open(&cluster, "").await).await, format!("{round}\n"));
         pod.wait("app", "CrashLoopBackOff").unwrap();
-        assert_eq!(
-            whole(open(&cluster, "follow=true").await).await,
-            format!("{round}\n")
-        );
+        assert_eq!(whole(open(&cluster, "follow=true").await).await, format!("{round}\n"));
         ids.push(pod.start("app").unwrap());
     }
     assert_eq!(whole(open(&cluster, "").await).await, "");
-    assert_eq!(
-        whole(open(&cluster, "previous=true").await).await,
-        "third\n"
-    );
+    assert_eq!(whole(open(&cluster, "previous=true").await).await, "third\n");
     let pods: Api<Pod> = Api::namespaced(Client::new(cluster.service(), "shop"), "shop");
     let status = pods
         .get("cart-0")
@@ -75,13 +69,7 @@ async fn in_a_crash_loop_the_dead_instance_answers_and_older_ones_are_gone() {
         .unwrap();
     assert_eq!(status[0].restart_count, 3);
     assert_eq!(status[0].container_id, ids.pop());
-    let last = status[0]
-        .last_state
-        .as_ref()
-        .unwrap()
-        .terminated
-        .as_ref()
-        .unwrap();
+    let last = status[0].last_state.as_ref().unwrap().terminated.as_ref().unwrap();
     assert_eq!(last.container_id, ids.pop());
     let truth = cluster.truth();
     let lines: Vec<_> = truth
@@ -162,10 +150,7 @@ async fn faults_strike_as_often_as_they_were_told() {
     for status in [429, 429, 200] {
         let response = ask(&cluster, uri).await;
         assert_eq!(response.status().as_u16(), status);
-        assert_eq!(
-            response.headers().contains_key("retry-after"),
-            status == 429
-        );
+        assert_eq!(response.headers().contains_key("retry-after"), status == 429);
     }
     cluster.inject(
         target(),
@@ -186,10 +171,7 @@ async fn faults_strike_as_often_as_they_were_told() {
         instead,
     };
     cluster.inject(target(), say(false), 1);
-    assert_eq!(
-        whole(open(&cluster, "").await).await,
-        format!("0123456789\n{text}")
-    );
+    assert_eq!(whole(open(&cluster, "").await).await, format!("0123456789\n{text}"));
     cluster.inject(target(), say(true), 1);
     assert_eq!(whole(open(&cluster, "").await).await, text);
     cluster.inject(target(), Effect::Drop, 1);
@@ -209,8 +191,7 @@ async fn one_http2_connection_carries_many_streams_and_all_end_with_the_server()
     let (stop, mut server) = (CancellationToken::new(), JoinSet::new());
     let port = serve(&cluster, &mut server, &stop).await;
     let socket = TcpStream::connect(("127.0.0.1", port)).await.unwrap();
-    let handshake =
-        hyper::client::conn::http2::handshake(TokioExecutor::new(), TokioIo::new(socket));
+    let handshake = hyper::client::conn::http2::handshake(TokioExecutor::new(), TokioIo::new(socket));
     let (mut sender, connection) = handshake.await.unwrap();
     let mut client = JoinSet::new();
     client.spawn(async move { drop(connection.await) });

@@ -49,8 +49,7 @@ pub(crate) trait Stage {
     /// A request below the pods of the namespace: status and body.
     async fn get(&self, path: &str) -> (StatusCode, String) {
         let uri = format!("/api/v1/namespaces/{}/pods{path}", self.namespace());
-        self.send(Request::get(uri).body(Body::empty()).unwrap())
-            .await
+        self.send(Request::get(uri).body(Body::empty()).unwrap()).await
     }
 
     async fn send(&self, request: Request<Body>) -> (StatusCode, String) {
@@ -104,11 +103,7 @@ impl Drop for SimStage {
 }
 
 /// Serves the cluster on a free port.
-pub(crate) async fn serve(
-    cluster: &SimCluster,
-    tasks: &mut JoinSet<()>,
-    stop: &CancellationToken,
-) -> u16 {
+pub(crate) async fn serve(cluster: &SimCluster, tasks: &mut JoinSet<()>, stop: &CancellationToken) -> u16 {
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let port = listener.local_addr().unwrap().port();
     let (cluster, stop) = (cluster.clone(), stop.clone());
@@ -126,13 +121,9 @@ impl Stage for SimStage {
     }
 
     async fn run(&self, name: &str, scripts: &[Script]) {
-        let spec = PodSpec::new(self.namespace(), name)
-            .node("n1")
-            .label("app", name);
+        let spec = PodSpec::new(self.namespace(), name).node("n1").label("app", name);
         let spec = spec.restart_policy(RestartPolicy::Never);
-        let spec = scripts
-            .iter()
-            .fold(spec, |spec, script| spec.app(script.name));
+        let spec = scripts.iter().fold(spec, |spec, script| spec.app(script.name));
         let pod = self.cluster.create(spec).unwrap();
         for script in scripts {
             pod.start(script.name).unwrap();
@@ -153,19 +144,11 @@ impl Stage for SimStage {
 
     async fn run_without_image(&self, name: &str) {
         let spec = PodSpec::new(self.namespace(), name).node("n1").app("app");
-        self.cluster
-            .create(spec)
-            .unwrap()
-            .wait("app", "ErrImagePull")
-            .unwrap();
+        self.cluster.create(spec).unwrap().wait("app", "ErrImagePull").unwrap();
     }
 
     async fn delete(&self, name: &str) {
-        self.cluster
-            .pod(self.namespace(), name)
-            .unwrap()
-            .remove()
-            .unwrap();
+        self.cluster.pod(self.namespace(), name).unwrap().remove().unwrap();
     }
 }
 
@@ -180,15 +163,11 @@ impl KubeStage {
     /// Nothing if no real cluster is named; with `REQUIRE_ALL` that is a failure.
     pub(crate) async fn from_environment() -> Option<Self> {
         if std::env::var_os("KUBECONFIG").is_none() {
-            assert!(
-                std::env::var_os("REQUIRE_ALL").is_none(),
-                "KUBECONFIG is not set"
-            );
+            assert!(std::env::var_os("REQUIRE_ALL").is_none(), "KUBECONFIG is not set");
             println!("SKIPPED: KUBECONFIG is not set");
             return None;
         }
-        let variable =
-            |name, default: &str| std::env::var(name).unwrap_or_else(|_| default.to_owned());
+        let variable = |name, default: &str| std::env::var(name).unwrap_or_else(|_| default.to_owned());
         Some(Self {
             client: Client::try_default().await.unwrap(),
             namespace: variable("PODLOG_TEST_NAMESPACE", "default"),
@@ -201,18 +180,11 @@ impl KubeStage {
         let pod = json!({"apiVersion": "v1", "kind": "Pod", "metadata": metadata, "spec": spec});
         let pod: Pod = serde_json::from_value(pod).unwrap();
         self.delete(name).await;
-        self.pods()
-            .create(&PostParams::default(), &pod)
-            .await
-            .unwrap();
+        self.pods().create(&PostParams::default(), &pod).await.unwrap();
     }
 
     fn container(&self, script: &Script) -> serde_json::Value {
-        let mut shell: Vec<String> = script
-            .prints
-            .iter()
-            .map(|line| format!("echo '{line}'"))
-            .collect();
+        let mut shell: Vec<String> = script.prints.iter().map(|line| format!("echo '{line}'")).collect();
         shell.push(
             script
                 .exits
@@ -232,23 +204,14 @@ impl Stage for KubeStage {
     }
 
     async fn run(&self, name: &str, scripts: &[Script]) {
-        let containers: Vec<_> = scripts
-            .iter()
-            .map(|script| self.container(script))
-            .collect();
-        self.create(
-            name,
-            json!({"restartPolicy": "Never", "containers": containers}),
-        )
-        .await;
+        let containers: Vec<_> = scripts.iter().map(|script| self.container(script)).collect();
+        self.create(name, json!({"restartPolicy": "Never", "containers": containers}))
+            .await;
         for script in scripts {
             eventually(async || {
-                let (status, log) = self
-                    .get(&format!("/{name}/log?container={}", script.name))
-                    .await;
+                let (status, log) = self.get(&format!("/{name}/log?container={}", script.name)).await;
                 let pod = self.pods().get(name).await.unwrap();
-                let ended = phase(&pod) != "Pending"
-                    && (script.exits.is_none() || phase(&pod) != "Running");
+                let ended = phase(&pod) != "Pending" && (script.exits.is_none() || phase(&pod) != "Running");
                 status == StatusCode::OK && log.lines().count() >= script.prints.len() && ended
             })
             .await;
@@ -258,11 +221,8 @@ impl Stage for KubeStage {
     async fn run_nowhere(&self, name: &str) {
         let containers = json!([{"name": "app", "image": self.image}]);
         let selector = json!({"podlog.test/no-such-node": "true"});
-        self.create(
-            name,
-            json!({"nodeSelector": selector, "containers": containers}),
-        )
-        .await;
+        self.create(name, json!({"nodeSelector": selector, "containers": containers}))
+            .await;
     }
 
     async fn run_without_image(&self, name: &str) {
@@ -281,11 +241,7 @@ impl Stage for KubeStage {
         drop(self.pods().delete(name, &now).await);
         let field = format!("metadata.name={name}");
         eventually(async || {
-            let found = self
-                .pods()
-                .list(&ListParams::default().fields(&field))
-                .await
-                .unwrap();
+            let found = self.pods().list(&ListParams::default().fields(&field)).await.unwrap();
             found.items.is_empty()
         })
         .await;

@@ -290,7 +290,7 @@ pub(super) async fn migrate(url: &Url, name: String) -> Result<(), LockError> {
                 "another process has been migrating {name} for {MIGRATION_WAIT} s: wait for it, or end it, and try again"
             )));
         }
-        let migrated = schema::mysql().run(&mut conn).await;
+        let migrated = schema::mysql().run_direct(None, &mut conn, false).await;
         migrated.map_err(|error| schema::failed(&name, error, |error| fault::explain(&name, error)))
     };
     let done = timeout(MIGRATION, work).await.unwrap_or_else(|_| {

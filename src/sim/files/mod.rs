@@ -224,11 +224,7 @@ impl Inner {
             open.extend_from_slice(bytes);
         } else {
             let message = if partial { Bytes::new() } else { bytes.clone() };
-            let line = TrueLine {
-                time,
-                output,
-                message,
-            };
+            let line = TrueLine { time, output, message };
             self.truth.push(line);
             if partial {
                 self.open_lines[slot] = Some((self.truth.len() - 1, BytesMut::from(&bytes[..])));

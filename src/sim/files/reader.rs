@@ -92,16 +92,9 @@ impl Cursor {
     }
 
     /// Goes on as far as files and queue allow. True if the client should look.
-    pub(super) fn advance(
-        &mut self,
-        files: &BTreeMap<u64, Vec<Record>>,
-        newest: u64,
-        running: bool,
-    ) -> bool {
+    pub(super) fn advance(&mut self, files: &BTreeMap<u64, Vec<Record>>, newest: u64, running: bool) -> bool {
         let before = (self.queued, self.ended);
-        while !self.ended && self.queued < self.options.buffer && self.step(files, newest, running)
-        {
-        }
+        while !self.ended && self.queued < self.options.buffer && self.step(files, newest, running) {}
         before != (self.queued, self.ended)
     }
 
@@ -111,10 +104,7 @@ impl Cursor {
             self.ended = true;
             return true;
         }
-        if let Some(record) = files
-            .get(&self.file)
-            .and_then(|records| records.get(self.at))
-        {
+        if let Some(record) = files.get(&self.file).and_then(|records| records.get(self.at)) {
             self.at += 1;
             self.read(record);
             return true;

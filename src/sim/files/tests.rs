@@ -17,10 +17,7 @@ const PLAIN: Options = Options {
     ..FOLLOW
 };
 /// So little room that the reader is blocked after its first line.
-const BLOCKED: Options = Options {
-    buffer: 1,
-    ..FOLLOW
-};
+const BLOCKED: Options = Options { buffer: 1, ..FOLLOW };
 
 fn log() -> Arc<Log> {
     let instance = Instance {
@@ -77,27 +74,9 @@ fn options_choose_records_one_by_one() {
         },
         "b\nc\n",
     );
-    check(
-        Options {
-            tail: Some(2),
-            ..PLAIN
-        },
-        "\nc\n",
-    );
-    check(
-        Options {
-            tail: Some(0),
-            ..PLAIN
-        },
-        "",
-    );
-    check(
-        Options {
-            tail: Some(9),
-            ..PLAIN
-        },
-        "a\nb\n\nc\n",
-    );
+    check(Options { tail: Some(2), ..PLAIN }, "\nc\n");
+    check(Options { tail: Some(0), ..PLAIN }, "");
+    check(Options { tail: Some(9), ..PLAIN }, "a\nb\n\nc\n");
     check(
         Options {
             limit: Some(3),
@@ -165,10 +144,7 @@ fn rotation_and_exit_while_behind_end_the_stream_cleanly_with_lines_missing() {
     let (text, ended) = drain(&reader);
     assert_eq!(numbers(&text), (0..100).collect::<Vec<_>>());
     assert!(ended);
-    assert_eq!(
-        numbers(&drain(&log.open(PLAIN)).0),
-        (100..200).collect::<Vec<_>>()
-    );
+    assert_eq!(numbers(&drain(&log.open(PLAIN)).0), (100..200).collect::<Vec<_>>());
 }
 
 #[test]
@@ -232,10 +208,7 @@ fn long_lines_are_cut_into_records_and_joined_again() {
     log.write(&Text::out(line.clone()), 5);
     let (text, _) = drain(&log.open(PLAIN));
     assert_eq!(text, format!("{line}\n"));
-    let (tail, _) = drain(&log.open(Options {
-        tail: Some(1),
-        ..PLAIN
-    }));
+    let (tail, _) = drain(&log.open(Options { tail: Some(1), ..PLAIN }));
     assert_eq!(tail.len(), 40_000 - 2 * 16 * 1024 + 1);
     assert_eq!(log.count(), 1);
 }

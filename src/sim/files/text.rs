@@ -55,10 +55,7 @@ impl Text {
     /// Without its newline: the next text on the same output continues the line.
     #[must_use]
     pub fn partial(self) -> Self {
-        Self {
-            partial: true,
-            ..self
-        }
+        Self { partial: true, ..self }
     }
 }
 

@@ -189,13 +189,7 @@ impl Actor {
         Ok(())
     }
 
-    fn write(
-        &mut self,
-        pod: &SimPod,
-        container: &str,
-        lines: u64,
-        cluster: &SimCluster,
-    ) -> Result<(), SimError> {
+    fn write(&mut self, pod: &SimPod, container: &str, lines: u64, cluster: &SimCluster) -> Result<(), SimError> {
         for _ in 0..lines {
             self.lines += 1;
             let text = text::any(&mut self.rng, self.lines);

@@ -60,11 +60,7 @@ const CAST: [(Role, usize); 5] = [
 
 impl Workload {
     /// Drives the cluster until `duration` has passed or `stop` is cancelled. Running pods then stay, silent.
-    pub async fn run(
-        &self,
-        cluster: &SimCluster,
-        stop: &CancellationToken,
-    ) -> Result<(), SimError> {
+    pub async fn run(&self, cluster: &SimCluster, stop: &CancellationToken) -> Result<(), SimError> {
         let mut actors = self.actors();
         let mut due: BinaryHeap<_> = (0..actors.len())
             .map(|index| Reverse((Duration::ZERO, index)))
@@ -132,21 +128,14 @@ mod tests {
             seed,
             ..Workload::default()
         };
-        workload
-            .run(&cluster, &CancellationToken::new())
-            .await
-            .unwrap();
+        workload.run(&cluster, &CancellationToken::new()).await.unwrap();
         cluster.truth()
     }
 
     #[tokio::test(start_paused = true)]
     async fn one_seed_is_one_history() {
-        let lines = |truth: &[Truth]| -> Vec<_> {
-            truth
-                .iter()
-                .map(|t| (t.instance.clone(), t.lines.clone()))
-                .collect()
-        };
+        let lines =
+            |truth: &[Truth]| -> Vec<_> { truth.iter().map(|t| (t.instance.clone(), t.lines.clone())).collect() };
         let (first, again, other) = (run(7).await, run(7).await, run(8).await);
         assert!(lines(&first) == lines(&again));
         assert!(lines(&first) != lines(&other));
@@ -166,11 +155,7 @@ mod tests {
         assert!(truth.iter().any(|t| t.instance.restart >= 2));
         assert!(lines.iter().any(|line| line.message.is_empty()));
         assert!(lines.iter().any(|line| line.message.len() > 16 * 1024));
-        assert!(
-            lines
-                .iter()
-                .any(|line| std::str::from_utf8(&line.message).is_err())
-        );
+        assert!(lines.iter().any(|line| std::str::from_utf8(&line.message).is_err()));
         let pairs = truth.iter().flat_map(|t| t.lines.windows(2));
         let mut kinds = BTreeMap::<_, usize>::new();
         for pair in pairs {

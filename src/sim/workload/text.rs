@@ -4,14 +4,7 @@ use fastrand::Rng;
 
 use super::super::Text;
 
-const VERBS: [&str; 6] = [
-    "accepted",
-    "rejected",
-    "stored",
-    "retried",
-    "forwarded",
-    "cancelled",
-];
+const VERBS: [&str; 6] = ["accepted", "rejected", "stored", "retried", "forwarded", "cancelled"];
 const THINGS: [&str; 6] = ["order", "payment", "session", "document", "upload", "query"];
 
 /// A line of any kind. `number` counts the lines of a pod, so that most lines are unlike all others.
@@ -23,9 +16,7 @@ pub(super) fn any(rng: &mut Rng, number: u64) -> Text {
         350..353 => long(rng, number),
         353..450 => Text::err(trace(rng, number)),
         // A message that looks as if it brought its own stamp.
-        450..500 => Text::out(format!(
-            "2001-01-01T00:00:00.000000000Z imported record {number}"
-        )),
+        450..500 => Text::out(format!("2001-01-01T00:00:00.000000000Z imported record {number}")),
         500..3_500 => Text::out(json(rng, number)),
         3_500..4_500 => Text::err(format!(
             "WARN slow {} {number}: {} ms",
@@ -61,10 +52,7 @@ fn trace(rng: &mut Rng, number: u64) -> String {
     let mut trace = format!("ERROR request {number} failed: timeout");
     for _ in 0..rng.u32(2..8) {
         let thing = rng.choice(THINGS).unwrap_or_default();
-        trace = format!(
-            "{trace}\n\tat com.example.{thing}.run(Main.java:{})",
-            rng.u32(..400)
-        );
+        trace = format!("{trace}\n\tat com.example.{thing}.run(Main.java:{})", rng.u32(..400));
     }
     trace
 }
