@@ -98,7 +98,7 @@ impl Scene {
     /// Lets the follower learn what the API server says of the pod now.
     async fn refresh(&self) {
         match self.cluster.pod("shop", "cart").await.unwrap() {
-            Some(pod) => self.known.send_replace(Arc::new(pod)),
+            Some(pod) => self.known.send_modify(|known| *known = Arc::new(pod)),
             None => self.known.send_replace(Arc::new(Pod {
                 gone: true,
                 ..Pod::clone(&self.known.borrow())
