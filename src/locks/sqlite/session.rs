@@ -7,7 +7,7 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use sqlx::sqlite::{SqliteConnectOptions, SqliteConnection, SqliteJournalMode, SqliteSynchronous};
-use sqlx::{ConnectOptions, Executor};
+use sqlx::{ConnectOptions, Connection, Executor};
 use tokio::sync::Mutex;
 use tokio::time::timeout;
 
@@ -81,6 +81,13 @@ impl Session {
                 limit.as_secs()
             )))
         })
+    }
+
+    /// Closes the connection and waits until that is done; dropping it would close it a moment later.
+    pub(super) async fn close(&self) {
+        if let Some(conn) = self.slot.lock().await.take() {
+            timeout(STATEMENT_DEADLINE, conn.close()).await.ok();
+        }
     }
 
     /// The file.
