@@ -15,7 +15,9 @@ use async_trait::async_trait;
 use sqlx::Row as _;
 use sqlx::sqlite::SqliteRow;
 
-use self::jobs::{Acquire, Ask, Evict, Forget, Me, Migrate, Read, Refuse, Release as ReleaseJob, Renew, Version};
+use self::jobs::{
+    Acquire, Ask, Evict, Forget, Me, Migrate, Read, Refuse, Release as ReleaseJob, Renew, Touch, Version,
+};
 use self::session::{Session, explain};
 use self::statements as sql;
 use super::batch::{ROWS, STORED_ROWS, check_checkpoint, check_name, cut, sorted};
@@ -38,6 +40,7 @@ impl SqliteLocks {
         let session = Session::open(path, false).await?;
         let (version, broken) = session.run(&Version).await?;
         schema::judge(&format!("the lock file {}", path.display()), version, broken)?;
+        session.run(&Touch).await?;
         Ok(Self {
             session,
             me: Me::new(&holder),
