@@ -84,7 +84,11 @@ impl Scene {
         };
         let (progress, seen) = watch::channel(self.progress.borrow().clone());
         self.progress = seen;
-        self.grant = Grant::new(Fence(1), GoodUntil::new(clock.now() + Duration::from_hours(10_000)), clock);
+        self.grant = Grant::new(
+            Fence(1),
+            GoodUntil::new(clock.now() + Duration::from_hours(10_000)),
+            clock,
+        );
         self.stop = CancellationToken::new();
         let task = Task {
             pod: self.known.subscribe(),
@@ -99,7 +103,10 @@ impl Scene {
     async fn refresh(&self) {
         let now = self.cluster.pod("shop", "cart").await.unwrap();
         self.known.send_modify(|known| {
-            *known = Arc::new(now.unwrap_or_else(|| Pod { gone: true, ..Pod::clone(known) }));
+            *known = Arc::new(now.unwrap_or_else(|| Pod {
+                gone: true,
+                ..Pod::clone(known)
+            }));
         });
     }
 
