@@ -124,7 +124,7 @@ impl Takeover {
         self.waiting.retain(|key| {
             let Some(row) = table.rows.get(key) else { return false };
             let other = row.owner.as_ref().is_some_and(|id| name(id) != replica);
-            !row.finished && !(other && row.expires_in > 0)
+            !(row.finished || other && row.expires_in > 0)
         });
         if self.waiting.is_empty() {
             self.took = Some(since);

@@ -7,6 +7,7 @@
 mod claims;
 mod files;
 mod play;
+mod progress;
 mod replica;
 mod screen;
 mod stage;
@@ -24,6 +25,8 @@ use crate::domain::StreamId;
 use crate::exit::Failure;
 use crate::reckoning::{Finding, Reckoning};
 use play::Play;
+
+pub(crate) use replica::end_with_parent;
 
 /// Faulty lines that are named.
 const NAMED: usize = 5;

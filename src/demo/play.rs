@@ -4,13 +4,13 @@
 //! One loop of short looks drives all of it; nothing here runs at the same time as something else,
 //! except the simulated cluster and the replicas themselves.
 
-use std::collections::VecDeque;
 use std::time::Duration;
 
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
 use super::claims::{Claims, Holdings, Takeover};
+use super::progress::{News, Progress, STALL};
 use super::replica::{self, Places, Replica};
 use super::screen::Screen;
 use super::stage::{Stage, Wish};
@@ -29,9 +29,6 @@ const TICK: Duration = Duration::from_millis(200);
 /// Between two counts of what is stored.
 const COUNT_EVERY: Duration = Duration::from_millis(600);
 
-/// Over so long the lines per second are taken.
-const RATE_OVER: Duration = Duration::from_secs(3);
-
 /// How long replicas have to come to work.
 const START: Duration = Duration::from_secs(15);
 
@@ -44,9 +41,6 @@ const TAKEOVER: Duration = Duration::from_secs(22);
 /// How long reading up to the end may take after that. In all: 2 s to start, 15 s to the kill, 22 s, these
 /// 12 s, and some 2 s to end and to reckon are 53 s with the default of 30 s of writing.
 const CATCH_UP: Duration = Duration::from_secs(12);
-
-/// Nothing new for so long while something is missing is a stall.
-const STALL: Duration = Duration::from_secs(3);
 
 /// Everything on the stage. The replicas come first, so that they are gone before their directory is.
 #[derive(Debug)]
@@ -65,10 +59,7 @@ pub(super) struct Play {
     takeover: Option<(Instant, Takeover)>,
     writing: bool,
     counted: Option<Instant>,
-    /// When the stored count last grew, and whether it was said that it does not.
-    grew: Instant,
-    stalled: bool,
-    counts: VecDeque<(Instant, u64)>,
+    progress: Progress,
     ending: bool,
 }
 
@@ -123,9 +114,7 @@ impl Play {
             takeover: None,
             writing: false,
             counted: None,
-            grew: begun,
-            stalled: false,
-            counts: VecDeque::new(),
+            progress: Progress::default(),
             ending: false,
         })
     }
@@ -231,7 +220,8 @@ impl Play {
                 self.say("the containers have written all they had to");
             }
             // Reckoning up is much work, so only when the counts agree, or when nothing moves any more.
-            let still = self.grew.elapsed() > STALL && reckoned.is_none_or(|at: Instant| at.elapsed() > STALL);
+            let still = self.progress.stands_still(self.begun.elapsed())
+                && reckoned.is_none_or(|at: Instant| at.elapsed() > STALL);
             if !taken || (self.scene.stored < self.expected() && !still) {
                 continue;
             }
@@ -320,28 +310,18 @@ impl Play {
 
     /// Counts what is written and stored.
     async fn count(&mut self) -> Result<(), Failure> {
-        let now = Instant::now();
-        self.counted = Some(now);
-        let stored = self.records.count().await?;
+        self.counted = Some(Instant::now());
+        self.scene.stored = self.records.count().await?;
         self.scene.written = self.stage.cluster.lines() as u64;
-        if stored > self.scene.stored || self.expected() <= stored {
-            self.grew = now;
-            if std::mem::take(&mut self.stalled) {
-                self.say("lines are stored again");
+        let at = self.begun.elapsed();
+        match self.progress.note(at, self.scene.stored, self.expected()) {
+            Some(News::Stalled(lines)) => {
+                self.say(format!("nothing was stored for {STALL:?}; {lines} lines are missing"));
             }
-        } else if self.grew.elapsed() > STALL && !std::mem::replace(&mut self.stalled, true) {
-            let lag = self.expected() - stored;
-            self.say(format!("nothing was stored for {STALL:?}; {lag} lines are missing"));
+            Some(News::GoesOn) => self.say("lines are stored again"),
+            None => {}
         }
-        self.scene.stored = stored;
-        self.counts.push_back((now, stored));
-        while self.counts.front().is_some_and(|(at, _)| now - *at > RATE_OVER) {
-            self.counts.pop_front();
-        }
-        if let Some((at, then)) = self.counts.front() {
-            let seconds = (now - *at).as_secs_f64().max(0.1);
-            self.scene.per_second = ((stored - then.min(&stored)) as f64 / seconds).round() as u64;
-        }
+        self.scene.per_second = self.progress.per_second();
         Ok(())
     }
 

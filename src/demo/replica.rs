@@ -1,7 +1,8 @@
 //! The replicas of the demo: child processes that run `podlog run`, as anybody would.
 //!
 //! They share nothing with this process but the kubeconfig and what their settings name. Each is killed
-//! when it is dropped, and on Linux when this process dies, however that comes about.
+//! when it is dropped, and on Linux also when this process dies without having dropped it; elsewhere a
+//! SIGKILL of the demo leaves them behind.
 
 use std::fs::File;
 use std::io::{Read as _, Seek as _, SeekFrom};
@@ -21,6 +22,23 @@ const ENDING: Duration = Duration::from_secs(10);
 /// How much of a log's end is looked at, and how many lines of it are shown.
 const TAIL_BYTES: u64 = 4096;
 const TAIL_LINES: usize = 3;
+
+/// Tells a replica that it belongs to a demo, and to which process. Not a setting, so not named like one.
+const PARENT: &str = "DEMO_OF_PODLOG";
+
+/// In a replica of a demo: sees to it that this process is killed when the demo dies. Must be called on the
+/// main thread.
+pub(crate) fn end_with_parent() {
+    #[cfg(target_os = "linux")]
+    if let Some(parent) = std::env::var(PARENT).ok().and_then(|id| id.parse::<i32>().ok()) {
+        let asked = rustix::process::set_parent_process_death_signal(Some(Signal::KILL));
+        // Had the parent died before that was set, nobody would ever tell.
+        let orphan = rustix::process::getppid().is_none_or(|id| id.as_raw_nonzero().get() != parent);
+        if asked.is_err() || orphan {
+            tracing::warn!("the demo has ended; so this replica may have to be killed by hand");
+        }
+    }
+}
 
 /// Where a replica keeps its claims and its records.
 #[derive(Clone, Debug)]
@@ -54,6 +72,7 @@ impl Replica {
                 command.env_remove(&variable);
             }
         }
+        command.env(PARENT, std::process::id().to_string());
         command.arg("run").args(["--http", "off", "--replica-id", &name]);
         command.args(["--lock", &places.lock, "--sink", &places.sink]);
         command.args(["--kubeconfig", &dir.file("kubeconfig.yaml")]);

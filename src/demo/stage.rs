@@ -18,9 +18,12 @@ use crate::sim::{Settings, SimCluster};
 /// Lines per second of all pods together.
 const RATE: u32 = 2_000;
 
-/// With `--rotate` a log file takes so much. A chatty pod of sixty writes about 55 lines a second of
-/// about 130 bytes with what the runtime adds, so its file is full after 32 768 / (55 x 130) = 4.6 s.
-const SMALL_FILE: u64 = 32 * 1024;
+/// With `--rotate` a log file takes so much. A chatty pod of sixty writes about 57 lines a second of about
+/// 130 bytes with what the runtime adds, so its file is full after 65 536 / (57 x 130) = 8.8 s: twice
+/// while a killed replica's pods are without a holder. It must be more than a container writes at once,
+/// which is 40 kB with a long line: what a file loses before anybody has ever opened it leaves no trace
+/// in the API, so nobody could report it.
+const SMALL_FILE: u64 = 64 * 1024;
 
 /// What is asked of the stage.
 #[derive(Clone, Copy, Debug)]

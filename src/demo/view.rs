@@ -147,7 +147,7 @@ mod tests {
         Scene {
             title: "podlog demo".to_owned(),
             elapsed: Duration::from_millis(12_340),
-            most: Duration::from_secs(60),
+            most: Duration::from_mins(1),
             written: 1_000,
             stored: 990,
             per_second: 1_950,
