@@ -70,7 +70,7 @@ pub async fn run(config: Config, stop: CancellationToken) -> Result<(), Failure>
         health: health.clone(),
         registry: Arc::new(registry),
     };
-    tracing::info!(replica = %config.replica, cluster = config.store.cluster, lock = %world.lock, sink = ?world.sink, "collecting");
+    tracing::info!(replica = %config.replica, cluster = config.store.cluster, lock = %world.lock, sink = %world.sink_url, "collecting");
 
     let answering = CancellationToken::new();
     let mut web = JoinSet::new();
@@ -108,6 +108,7 @@ struct Signs {
 /// Everything outside that a replica is connected to.
 struct World {
     lock: LockUrl,
+    sink_url: SinkUrl,
     holder: Holder,
     store: Arc<dyn LockStore>,
     cluster: Cluster,
@@ -118,11 +119,11 @@ impl World {
     /// Connects to all of it. What may heal is tried again for a while; what cannot is a failure at once.
     async fn open(config: &Config, clock: Clock, metrics: &Metrics) -> Result<Self, Failure> {
         let lock: LockUrl = config.store.url.expose().parse().map_err(Failure::usage)?;
-        let sink: SinkUrl = config.sink.url.expose().parse().map_err(Failure::usage)?;
+        let sink_url: SinkUrl = config.sink.url.expose().parse().map_err(Failure::usage)?;
         let holder = holder(config);
         if config.migrate {
             patiently("lock store", || locks::migrate(&lock)).await?;
-            patiently("sink", || sinks::migrate(&sink)).await?;
+            patiently("sink", || sinks::migrate(&sink_url)).await?;
         }
         let store = patiently("lock store", || locks::open(&lock, holder.clone())).await?;
         let limits = SinkLimits {
@@ -130,7 +131,7 @@ impl World {
             in_flight: IN_FLIGHT,
             ..SinkLimits::default()
         };
-        let sink = patiently("sink", || sinks::open(&sink, clock, metrics, limits)).await?;
+        let sink = patiently("sink", || sinks::open(&sink_url, clock, metrics, limits)).await?;
         let access = access(config);
         let cluster = patiently("API server", || async {
             let cluster = Cluster::connect(&access, metrics.clone())
@@ -142,6 +143,7 @@ impl World {
         Ok(Self {
             cluster: cluster.await?,
             lock,
+            sink_url,
             holder,
             store,
             sink,

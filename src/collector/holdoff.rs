@@ -102,7 +102,7 @@ mod tests {
             let mut holdoff = HoldOff::new(TTL);
             assert_eq!(holdoff.observe(&answer("a", 1000), at(0), at(10)), None);
             assert!(holdoff.observe(&second, at(1000), at(1010)).is_some());
-            assert!(holdoff.is_on(at(1010) + TTL - at(1)));
+            assert!(holdoff.is_on((at(1010) + TTL).checked_sub(at(1)).unwrap()));
             assert!(!holdoff.is_on(at(1010) + TTL));
         }
     }

@@ -91,7 +91,7 @@ impl Collector {
                         *pod = Arc::new(Pod {
                             gone: true,
                             ..Pod::clone(pod)
-                        })
+                        });
                     }),
                     Fate::Deselected => {
                         held.next = Next::Free;

@@ -64,6 +64,8 @@ pub struct Seen {
     pub lines: u64,
     /// Lines taken.
     pub taken: u64,
+    /// The timestamp of the first line, taken or not.
+    pub first: Option<Time>,
     /// The timestamp of the first line taken.
     pub first_taken: Option<Time>,
     /// Whether lines are taken now: the place was found, or none was sought.
@@ -140,9 +142,11 @@ impl Intake {
         self.keep(bytes);
     }
 
-    /// The read has reached the end of an ended instance: what remains without a line end is a line too.
-    pub fn finish(&mut self, batch: &mut Batch) {
-        if !self.carry.is_empty() {
+    /// The read has come to its end in order. What remains without a line end is a line too, if the
+    /// instance has `ended`; until then it is a line being written. Without a timestamp it is neither.
+    pub fn finish(&mut self, ended: bool, batch: &mut Batch) {
+        let control = !self.carry.is_empty() && Time::split_line(&self.carry).is_none();
+        if control || ended && !self.carry.is_empty() {
             self.carried_line(batch);
         }
     }
@@ -177,6 +181,7 @@ impl Intake {
             return;
         };
         self.seen.lines += 1;
+        self.seen.first.get_or_insert(time);
         let ordinal = self.ordinals.next(time);
         if !self.takes(time, ordinal, message) {
             return;
@@ -412,6 +417,9 @@ mod tests {
         let mut intake = Intake::new(CAP);
         assert_eq!(messages(&read(&mut intake, Stance::All, &bytes, 5)), ["a"]);
         assert_eq!(intake.seen().control, 1);
+        let mut batch = read(&mut intake, Stance::All, b"context canceled", 5);
+        intake.finish(true, &mut batch);
+        assert!(batch.lines.is_empty() && intake.seen().control == 1);
     }
 
     #[test]
@@ -435,8 +443,9 @@ mod tests {
         bytes.pop();
         let mut intake = Intake::new(CAP);
         let mut batch = read(&mut intake, Stance::All, &bytes, 3);
+        intake.finish(false, &mut batch);
         assert_eq!(messages(&batch), ["a"]);
-        intake.finish(&mut batch);
+        intake.finish(true, &mut batch);
         assert_eq!(messages(&batch), ["a", "half"]);
     }
 }

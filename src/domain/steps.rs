@@ -147,8 +147,8 @@ mod tests {
         pod(Phase::Running, State::Running(instance(restart)), last)
     }
 
-    fn step(pod: &Pod, mark: Option<Mark>) -> Step {
-        next_step(pod, "app", mark.as_ref())
+    fn step(pod: &Pod, mark: impl Into<Option<Mark>>) -> Step {
+        next_step(pod, "app", mark.into().as_ref())
     }
 
     #[test]

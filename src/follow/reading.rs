@@ -104,6 +104,8 @@ pub(super) struct Reading<'a> {
     taken: u64,
     /// When a stream that had shown everything ended.
     pub(super) caught_up: Option<Duration>,
+    /// The first line that ended the silence of a stream that had shown everything.
+    pub(super) silence_broken_by: Option<Time>,
     /// The log was empty although lines of it are stored, and nobody watched meanwhile.
     unsure: bool,
 }
@@ -123,6 +125,7 @@ impl<'a> Reading<'a> {
             searches: 0,
             taken: 0,
             caught_up: None,
+            silence_broken_by: None,
             unsure: false,
         }
     }
@@ -204,8 +207,8 @@ impl<'a> Reading<'a> {
             Err(close) => return close,
         };
         let close = self.drain(&mut stream).await;
-        if close == Close::End && ended {
-            self.intake.finish(&mut self.writer.batch);
+        if close == Close::End {
+            self.intake.finish(ended, &mut self.writer.batch);
             self.note_gap();
         }
         self.count();
@@ -313,7 +316,10 @@ impl<'a> Reading<'a> {
         };
         // Once, with the first lines of this read: afterwards the position is in this file.
         let new = seen.taken == self.writer.batch.lines.len() as u64;
-        if new && !(self.was_caught_up() && self.search == Search::NewFile) {
+        let unbroken = self.search == Search::NewFile
+            && self.was_caught_up()
+            && self.silence_broken_by.is_none_or(|line| first <= line);
+        if new && !unbroken {
             self.writer.gap = Some(Gap {
                 from: Some(position.time),
                 to: Some(first),
@@ -339,6 +345,7 @@ impl<'a> Reading<'a> {
             self.search = Search::Usual;
             self.searches = 0;
             self.unsure = false;
+            self.silence_broken_by = None;
         }
         self.site.metrics.control_lines.inc_by(seen.control);
         self.site.metrics.lines_cut.inc_by(seen.cut);

@@ -71,6 +71,7 @@ impl Reading<'_> {
         if self.site.clock.now() >= heard + IDLE {
             self.caught_up = Some(self.site.clock.now());
         }
+        self.silence_broken_by = self.intake.seen().first;
         self.count();
         let close = self.flush(&mut stream).await.unwrap_or(close);
         self.site
@@ -120,8 +121,12 @@ impl Reading<'_> {
                 Ok(None) => return Close::End,
                 Err(error) => return self.broken(&error),
             }
-            *heard = clock.now();
-            self.heard(&mut due, *heard);
+            let now = clock.now();
+            if now >= *heard + IDLE {
+                self.caught_up = Some(now);
+            }
+            *heard = now;
+            self.heard(&mut due, now);
             if self.writer.is_full() {
                 due.flush = None;
                 if let Some(close) = self.flush(stream).await {

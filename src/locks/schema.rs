@@ -19,7 +19,7 @@ pub(super) const VERSION: i64 = 101;
 /// Asks for the version of the tables, and whether a migration was broken off. The same text on every store.
 pub(super) const LOOK: &str = "SELECT MAX(version) AS version, SUM(CASE WHEN success THEN 0 ELSE 1 END) > 0 AS broken FROM podlog_lock_migrations";
 
-/// The migrations of MySQL and `MariaDB`.
+/// The migrations of `MySQL` and `MariaDB`.
 pub(super) fn mysql() -> Migrator {
     migrator(include_str!("../../migrations/mysql/locks/0101_distributed_lock.sql"))
 }

@@ -20,7 +20,7 @@ pub struct LockUrl(pub(super) Place);
 /// What a URL names.
 #[derive(Clone)]
 pub(super) enum Place {
-    /// A MySQL or `MariaDB` database. The URL still has its password.
+    /// A `MySQL` or `MariaDB` database. The URL still has its password.
     MySql(Url),
     /// A file.
     Sqlite(PathBuf),

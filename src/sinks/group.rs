@@ -18,7 +18,6 @@ use tokio::sync::{mpsc, oneshot};
 use super::{Sink, SinkError};
 use crate::clock::Clock;
 use crate::domain::{Chunk, Fence, Origin, Position, StreamId};
-use crate::metrics::Metrics;
 
 /// How much goes into one request, and how long it may take.
 #[derive(Clone, Copy, Debug)]
@@ -71,14 +70,12 @@ pub fn grouped<S: Sink + 'static>(
     inner: Arc<S>,
     limits: Limits,
     clock: Clock,
-    metrics: Metrics,
 ) -> (Grouped<S>, impl Future<Output = ()> + Send + 'static) {
     let (sender, jobs) = mpsc::channel(WAITING);
     let attempt = Attempt {
         inner: inner.clone(),
         limit: limits.attempt,
         clock,
-        metrics,
     };
     let driver = Driver {
         attempt,
@@ -209,7 +206,6 @@ struct Attempt<S> {
     inner: Arc<S>,
     limit: Duration,
     clock: Clock,
-    metrics: Metrics,
 }
 
 impl<S> Clone for Attempt<S> {
@@ -218,7 +214,6 @@ impl<S> Clone for Attempt<S> {
             inner: self.inner.clone(),
             limit: self.limit,
             clock: self.clock,
-            metrics: self.metrics.clone(),
         }
     }
 }
@@ -262,10 +257,7 @@ impl<S: Sink> Attempt<S> {
         if batch.is_empty() {
             return Vec::new();
         }
-        let begun = self.clock.now();
         let answers = tokio::time::timeout(self.limit, self.inner.write(batch)).await;
-        let took = self.clock.now().saturating_sub(begun);
-        self.metrics.write_seconds.observe(took.as_secs_f64());
         answers.unwrap_or_else(|_| {
             let why = format!(
                 "the sink did not answer within {:?}; it is too slow or unreachable",

@@ -29,7 +29,7 @@ struct World {
 
 fn world(limits: Limits, script: impl IntoIterator<Item = Act>) -> World {
     let script = Scripted::new(script);
-    let (sink, driver) = grouped(Arc::new(script.clone()), limits, Clock::tokio(), Metrics::default());
+    let (sink, driver) = grouped(Arc::new(script.clone()), limits, Clock::tokio());
     let mut tasks = JoinSet::new();
     tasks.spawn(async {
         driver.await;

@@ -105,7 +105,7 @@ pub async fn migrate(url: &SinkUrl) -> Result<(), SinkOpenError> {
 }
 
 fn compose<S: Sink + 'static>(adapter: Arc<S>, clock: Clock, metrics: &Metrics, limits: Limits) -> Opened {
-    let (grouped, driver) = grouped(adapter, limits, clock, metrics.clone());
+    let (grouped, driver) = grouped(adapter, limits, clock);
     Opened {
         sink: Arc::new(Retrying::new(grouped, clock, metrics.clone())),
         driver: driver.map(Ok).boxed(),

@@ -74,7 +74,7 @@ async fn a_claim_that_ended_during_the_wait_is_fenced_and_nothing_is_sent() {
 async fn a_lost_reply_is_tried_again_and_a_stalled_one_too() {
     let script = Scripted::new([Act::LoseReply, Act::Stall, Act::Store]);
     let limits = Limits::default();
-    let (sink, driver) = grouped(Arc::new(script.clone()), limits, Clock::tokio(), Metrics::default());
+    let (sink, driver) = grouped(Arc::new(script.clone()), limits, Clock::tokio());
     let sink = Retrying::new(sink, Clock::tokio(), Metrics::default());
     let write = async move {
         let answers = sink.write(&[one("a")]).await;

@@ -84,7 +84,11 @@ impl Scene {
         };
         let (progress, seen) = watch::channel(self.progress.borrow().clone());
         self.progress = seen;
-        self.grant = Grant::new(Fence(1), GoodUntil::new(clock.now() + Duration::from_hours(24)), clock);
+        self.grant = Grant::new(
+            Fence(1),
+            GoodUntil::new(clock.now() + Duration::from_hours(10_000)),
+            clock,
+        );
         self.stop = CancellationToken::new();
         let task = Task {
             pod: self.known.subscribe(),
@@ -97,13 +101,13 @@ impl Scene {
 
     /// Lets the follower learn what the API server says of the pod now.
     async fn refresh(&self) {
-        match self.cluster.pod("shop", "cart").await.unwrap() {
-            Some(pod) => self.known.send_replace(Arc::new(pod)),
-            None => self.known.send_replace(Arc::new(Pod {
+        let now = self.cluster.pod("shop", "cart").await.unwrap();
+        self.known.send_modify(|known| {
+            *known = Arc::new(now.unwrap_or_else(|| Pod {
                 gone: true,
-                ..Pod::clone(&self.known.borrow())
-            })),
-        };
+                ..Pod::clone(known)
+            }));
+        });
     }
 
     fn lines(&self, texts: impl IntoIterator<Item = impl Into<String>>) {

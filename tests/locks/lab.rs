@@ -16,7 +16,7 @@ use sqlx::sqlite::SqliteConnectOptions;
 use sqlx::{AssertSqlSafe, ConnectOptions, Connection, Executor};
 
 /// The usual times: far longer than a test takes.
-pub(crate) const TTL: Duration = Duration::from_secs(60);
+pub(crate) const TTL: Duration = Duration::from_mins(1);
 pub(crate) const GRACE: Duration = Duration::from_secs(30);
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -37,7 +37,7 @@ enum Place {
     Memory(MemoryTable),
     Sqlite(tempfile::TempDir),
     Server {
-        admin: MySqlConnectOptions,
+        admin: Box<MySqlConnectOptions>,
         server: url::Url,
         database: String,
     },
@@ -104,7 +104,7 @@ impl Lab {
             }
             Kind::MySql | Kind::MariaDb => {
                 let mut url = url::Url::parse(&server(kind)?).unwrap();
-                let admin = MySqlConnectOptions::from_str(url.as_str()).unwrap();
+                let admin = Box::new(MySqlConnectOptions::from_str(url.as_str()).unwrap());
                 let count = COUNT.fetch_add(1, Ordering::Relaxed);
                 let short: String = name.chars().take(30).collect();
                 let database = format!("podlog_locks_{}_{count}_{short}", std::process::id());
@@ -175,7 +175,7 @@ impl Lab {
         }
     }
 
-    /// The file of an SQLite store.
+    /// The file of an `SQLite` store.
     pub(crate) fn file(&self) -> PathBuf {
         match &self.place {
             Place::Sqlite(folder) => folder.path().join("podlog.db"),
@@ -186,7 +186,7 @@ impl Lab {
     /// A connection of somebody else to the database of a server.
     pub(crate) async fn sql(&self) -> MySqlConnection {
         match &self.place {
-            Place::Server { admin, database, .. } => admin.clone().database(database).connect().await.unwrap(),
+            Place::Server { admin, database, .. } => admin.as_ref().clone().database(database).connect().await.unwrap(),
             _ => panic!("not a server"),
         }
     }
@@ -217,8 +217,8 @@ pub(crate) fn holder(cluster: &str, replica: &str) -> Holder {
     }
 }
 
-pub(crate) fn pod(uid: impl ToString) -> LockKey {
-    LockKey::Pod(uid.to_string().into())
+pub(crate) fn pod(uid: impl std::fmt::Display) -> LockKey {
+    LockKey::Pod(format!("{uid}").into())
 }
 
 pub(crate) fn want(key: &LockKey) -> Want {

@@ -92,8 +92,9 @@ impl Place {
                     .execute(&mut conn)
                     .await
                     .unwrap();
-                let (head, _) = server.rsplit_once('/').unwrap();
-                let url = format!("{head}/{own}");
+                let (address, parameters) = server.split_once('?').unwrap_or((&server, ""));
+                let (head, _) = address.rsplit_once('/').unwrap();
+                let url = format!("{head}/{own}?{parameters}");
                 database = Some((server, own));
                 url
             }

@@ -1,4 +1,4 @@
-//! What an error of MySQL or `MariaDB` means for the connection and for the caller.
+//! What an error of `MySQL` or `MariaDB` means for the connection and for the caller.
 //!
 //! Decides by error number, never by text. It does not log and does not retry.
 

@@ -134,14 +134,14 @@ impl Acquire<'_> {
         seen: &Seen,
     ) -> Result<(), sqlx::Error> {
         let all = Self::pack(takes, seen);
-        let taken = self.update(conn, &all).await;
-        if !is_locked(&taken) {
-            return taken;
+        let outcome = self.update(conn, &all).await;
+        if !is_locked(&outcome) {
+            return outcome;
         }
         let mut transaction = conn.begin().await?;
         let free = lock_free(&mut transaction, self.me, &all).await?;
-        let takes: Vec<_> = takes.iter().filter(|(key, _)| free.contains(key)).copied().collect();
-        self.update(&mut transaction, &Self::pack(&takes, seen)).await?;
+        let unlocked: Vec<_> = takes.iter().filter(|(key, _)| free.contains(key)).copied().collect();
+        self.update(&mut transaction, &Self::pack(&unlocked, seen)).await?;
         transaction.commit().await
     }
 
@@ -238,7 +238,7 @@ impl Job for Renew<'_> {
             updated?;
         }
         let found = sqlx::query(sql::HELD)
-            .bind(&all.rows)
+            .bind(keys(self.renewals.iter().map(|(key, _)| key.as_str())))
             .bind(&self.me.cluster)
             .bind(&self.me.replica)
             .fetch_all(conn)

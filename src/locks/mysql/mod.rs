@@ -1,4 +1,4 @@
-//! Claims in MySQL or `MariaDB`: the production store.
+//! Claims in `MySQL` or `MariaDB`: the production store.
 //!
 //! Cuts the callers' batches, runs each as one job on the store's single connection and translates
 //! rows to values. Times are the server's (`UTC_TIMESTAMP`); the clock of this machine is never
@@ -21,7 +21,7 @@ use url::Url;
 use self::jobs::{Acquire, Bind, Me, Read, Renew, Rights, Write};
 use self::session::Session;
 use self::statements as sql;
-use super::batch::{Keyed, Row, check_checkpoint, check_name, cut, pack, sorted};
+use super::batch::{Keyed, ROWS, Row, STORED_ROWS, check_checkpoint, check_name, cut, pack, sorted};
 use super::{DEAD, Holder, LockError, LockStore, schema};
 use crate::clock::Clock;
 use crate::domain::{
@@ -32,7 +32,7 @@ use crate::domain::{
 const MIGRATION_WAIT: u32 = 30;
 const MIGRATION: Duration = Duration::from_mins(2);
 
-/// The lock store of one holder in a MySQL or `MariaDB` database. One connection; calls queue.
+/// The lock store of one holder in a `MySQL` or `MariaDB` database. One connection; calls queue.
 #[derive(Debug)]
 pub(super) struct MySqlLocks {
     session: Session,
@@ -63,7 +63,7 @@ impl MySqlLocks {
     /// Runs a statement for rows named by key and fence.
     async fn write_fenced(&self, text: &'static str, rows: &[(LockKey, Fence)], twice: bool) -> Result<(), LockError> {
         let sorted = sorted(rows, |(key, _)| key)?;
-        for batch in cut(&sorted, |_| 0) {
+        for batch in cut(&sorted, ROWS, |_| 0) {
             let packed = pack(batch.iter().map(|(key, (_, fence))| (fenced(key, *fence), None)));
             let mut bind = vec![
                 Bind::Rows(&packed.rows),
@@ -84,7 +84,9 @@ impl MySqlLocks {
         group: &[Keyed<'a, Renewal>],
         verdicts: &mut HashMap<(&'a LockKey, Fence), Verdict>,
     ) -> Result<(), LockError> {
-        for renewals in cut(group, |renewal| renewal.checkpoint.as_ref().map_or(0, Vec::len)) {
+        let stores = group.first().is_some_and(|(_, renewal)| renewal.checkpoint.is_some());
+        let rows = if stores { STORED_ROWS } else { ROWS };
+        for renewals in cut(group, rows, |renewal| renewal.checkpoint.as_ref().map_or(0, Vec::len)) {
             let sent = u64::try_from(self.clock.now().as_micros()).unwrap_or(u64::MAX);
             let job = Renew {
                 me: &self.me,
@@ -112,7 +114,7 @@ impl LockStore for MySqlLocks {
         let mut sorted = sorted(wants, |want| &want.key)?;
         sorted.dedup_by(|a, b| a.0 == b.0);
         let mut claims = Vec::new();
-        for wants in cut(&sorted, |_| 0) {
+        for wants in cut(&sorted, ROWS, |_| 0) {
             claims.extend(self.session.run(&Acquire { me: &self.me, wants }).await?);
         }
         Ok(claims)
@@ -143,7 +145,9 @@ impl LockStore for MySqlLocks {
         let (gone, kept): (Vec<_>, Vec<_>) = sorted(&releases, |release| &release.claim.key)?
             .into_iter()
             .partition(|(_, release)| release.next == Next::Gone);
-        for batch in cut(&kept, |release| release.checkpoint.as_ref().map_or(0, Vec::len)) {
+        for batch in cut(&kept, STORED_ROWS, |release| {
+            release.checkpoint.as_ref().map_or(0, Vec::len)
+        }) {
             let packed = pack(batch.iter().map(|(key, release)| released(key, release)));
             let bind = vec![
                 Bind::Rows(&packed.rows),
@@ -154,7 +158,7 @@ impl LockStore for MySqlLocks {
             ];
             self.write(sql::RELEASE, bind).await?;
         }
-        for batch in cut(&gone, |_| 0) {
+        for batch in cut(&gone, ROWS, |_| 0) {
             let packed = pack(
                 batch
                     .iter()
@@ -181,7 +185,7 @@ impl LockStore for MySqlLocks {
     async fn forget(&self, keys: &[LockKey]) -> Result<u64, LockError> {
         let sorted = sorted(keys, |key| key)?;
         let mut gone = 0;
-        for batch in cut(&sorted, |_| 0) {
+        for batch in cut(&sorted, ROWS, |_| 0) {
             let packed = pack(batch.iter().map(|(key, _)| (Row::key(key), None)));
             let dead = Bind::Number(DEAD.as_secs() as i64);
             gone += self

@@ -186,7 +186,7 @@ async fn unreachable(options: &MySqlConnectOptions, name: &str, error: &sqlx::Er
     };
     match error {
         // The handshake's own error comes wrapped.
-        sqlx::Error::Io(cause) if cause.get_ref().is_some_and(|inner| inner.is::<rustls::Error>()) => tls(cause),
+        sqlx::Error::Io(cause) if matches!(cause.get_ref(), Some(inner) if inner.is::<rustls::Error>()) => tls(cause),
         sqlx::Error::Io(cause) if options.get_socket().is_none() => {
             let host = options.get_host();
             match tokio::net::lookup_host((host, options.get_port())).await {
@@ -326,8 +326,8 @@ mod tests {
 
     #[test]
     fn a_session_that_is_not_as_set_is_refused_by_name() {
-        good().check("db").unwrap();
         type Change = fn(&mut Settings);
+        good().check("db").unwrap();
         let cases: [(Change, &str); 6] = [
             (|s| s.version = "5.7.44".into(), "MySQL 8.0"),
             (|s| s.version = "5.5.5-10.5.1-MariaDB".into(), "MariaDB 10.6"),

@@ -1,4 +1,4 @@
-//! The SQL of MySQL and `MariaDB`: one text per purpose, whatever the size of the batch.
+//! The SQL of `MySQL` and `MariaDB`: one text per purpose, whatever the size of the batch.
 //!
 //! A batch comes as one JSON array that is joined to the table by primary key. `STRAIGHT_JOIN` fixes
 //! the order and `FORCE INDEX` the way: the array first, then one row lookup per element, so a
@@ -68,7 +68,7 @@ pub(super) const TAKE: &str = concat!(
 );
 
 /// Of these rows, those that nobody's transaction locks; locks them. Parameters: array, cluster.
-/// `MariaDB` does not know `OF`; MySQL, in a prepared statement, cannot do without.
+/// `MariaDB` does not know `OF`; `MySQL`, in a prepared statement, cannot do without.
 pub(super) const UNLOCKED_MYSQL: &str = concat!("SELECT l.id FROM ", join!(), " FOR UPDATE OF l SKIP LOCKED");
 /// The same for `MariaDB`.
 pub(super) const UNLOCKED_MARIADB: &str = concat!("SELECT l.id FROM ", join!(), " FOR UPDATE SKIP LOCKED");
@@ -118,11 +118,11 @@ pub(super) const RENEW_AND_STORE: &str = concat!(
      WHERE l.fence = j.fence AND l.owner = ? AND l.sent <= ? AND l.expires_at > UTC_TIMESTAMP(6)"
 );
 
-/// Which of these claims are held. Parameters: array, cluster, replica.
+/// Which of these rows are held, and under which fences. Parameters: array, cluster, replica.
 pub(super) const HELD: &str = concat!(
     "SELECT l.id, l.fence FROM ",
-    join!("fence BIGINT UNSIGNED PATH '$.f' ERROR ON ERROR"),
-    " WHERE l.fence = j.fence AND l.owner = ? AND l.expires_at > UTC_TIMESTAMP(6)"
+    join!(),
+    " WHERE l.owner = ? AND l.expires_at > UTC_TIMESTAMP(6)"
 );
 
 /// Gives claims back: free, handed to a replica or finished. Parameters: array, cluster, ttl,
@@ -194,7 +194,7 @@ macro_rules! table {
         )
     };
 }
-/// The table, from MySQL.
+/// The table, from `MySQL`.
 pub(super) const TABLE_MYSQL: &str = table!("@@server_uuid");
 /// The table, from `MariaDB`, which has no UUID.
 pub(super) const TABLE_MARIADB: &str = table!("CONCAT(@@server_id, '@', @@hostname)");

@@ -343,6 +343,17 @@ impl Job for Version {
     }
 }
 
+/// Whether the file can be written.
+pub(super) struct Touch;
+
+impl Job for Touch {
+    type Answer = ();
+
+    async fn run(&self, conn: &mut SqliteConnection) -> Result<(), sqlx::Error> {
+        sqlx::query(sql::TOUCH).execute(conn).await.map(drop)
+    }
+}
+
 /// Makes the tables, all or none, one process at a time.
 pub(super) struct Migrate;
 

@@ -15,10 +15,12 @@ use async_trait::async_trait;
 use sqlx::Row as _;
 use sqlx::sqlite::SqliteRow;
 
-use self::jobs::{Acquire, Ask, Evict, Forget, Me, Migrate, Read, Refuse, Release as ReleaseJob, Renew, Version};
+use self::jobs::{
+    Acquire, Ask, Evict, Forget, Me, Migrate, Read, Refuse, Release as ReleaseJob, Renew, Touch, Version,
+};
 use self::session::{Session, explain};
 use self::statements as sql;
-use super::batch::{check_checkpoint, check_name, cut, sorted};
+use super::batch::{ROWS, STORED_ROWS, check_checkpoint, check_name, cut, sorted};
 use super::{Holder, LockError, LockStore, schema};
 use crate::domain::{About, Claim, Fence, LockKey, LockRow, LockTable, Release, Renewal, Verdict, Want};
 
@@ -38,6 +40,7 @@ impl SqliteLocks {
         let session = Session::open(path, false).await?;
         let (version, broken) = session.run(&Version).await?;
         schema::judge(&format!("the lock file {}", path.display()), version, broken)?;
+        session.run(&Touch).await?;
         Ok(Self {
             session,
             me: Me::new(&holder),
@@ -49,10 +52,9 @@ impl SqliteLocks {
 pub(super) async fn migrate(path: &Path) -> Result<(), LockError> {
     let session = Session::open(path, true).await?;
     let name = format!("the lock file {}", path.display());
-    session
-        .run_for(&Migrate, MIGRATION)
-        .await?
-        .map_err(|error| schema::failed(&name, error, |error| explain(path, error)))
+    let migrated = session.run_for(&Migrate, MIGRATION).await;
+    session.close().await;
+    migrated?.map_err(|error| schema::failed(&name, error, |error| explain(path, error)))
 }
 
 #[async_trait]
@@ -61,7 +63,7 @@ impl LockStore for SqliteLocks {
         let mut sorted = sorted(wants, |want| &want.key)?;
         sorted.dedup_by(|a, b| a.0 == b.0);
         let mut claims = Vec::new();
-        for wants in cut(&sorted, |_| 0) {
+        for wants in cut(&sorted, ROWS, |_| 0) {
             claims.extend(self.session.run(&Acquire { me: &self.me, wants }).await?);
         }
         Ok(claims)
@@ -73,7 +75,9 @@ impl LockStore for SqliteLocks {
         }
         let sorted = sorted(renewals, |renewal| &renewal.key)?;
         let mut held = HashSet::with_capacity(renewals.len());
-        for renewals in cut(&sorted, |renewal| renewal.checkpoint.as_ref().map_or(0, Vec::len)) {
+        for renewals in cut(&sorted, STORED_ROWS, |renewal| {
+            renewal.checkpoint.as_ref().map_or(0, Vec::len)
+        }) {
             held.extend(self.session.run(&Renew { me: &self.me, renewals }).await?);
         }
         let verdict = |renewal: &Renewal| {
@@ -88,7 +92,9 @@ impl LockStore for SqliteLocks {
             check_checkpoint(&release.claim.key, release.checkpoint.as_deref())?;
         }
         let sorted = sorted(&releases, |release| &release.claim.key)?;
-        for releases in cut(&sorted, |release| release.checkpoint.as_ref().map_or(0, Vec::len)) {
+        for releases in cut(&sorted, STORED_ROWS, |release| {
+            release.checkpoint.as_ref().map_or(0, Vec::len)
+        }) {
             self.session.run(&ReleaseJob { me: &self.me, releases }).await?;
         }
         Ok(())
@@ -96,7 +102,7 @@ impl LockStore for SqliteLocks {
 
     async fn ask(&self, rows: &[(LockKey, Fence)]) -> Result<(), LockError> {
         let sorted = sorted(rows, |(key, _)| key)?;
-        for rows in cut(&sorted, |_| 0) {
+        for rows in cut(&sorted, ROWS, |_| 0) {
             self.session.run(&Ask { me: &self.me, rows }).await?;
         }
         Ok(())
@@ -104,7 +110,7 @@ impl LockStore for SqliteLocks {
 
     async fn refuse(&self, rows: &[(LockKey, Fence)]) -> Result<(), LockError> {
         let sorted = sorted(rows, |(key, _)| key)?;
-        for rows in cut(&sorted, |_| 0) {
+        for rows in cut(&sorted, ROWS, |_| 0) {
             self.session.run(&Refuse { me: &self.me, rows }).await?;
         }
         Ok(())
@@ -113,7 +119,7 @@ impl LockStore for SqliteLocks {
     async fn forget(&self, keys: &[LockKey]) -> Result<u64, LockError> {
         let sorted = sorted(keys, |key| key)?;
         let mut gone = 0;
-        for keys in cut(&sorted, |_| 0) {
+        for keys in cut(&sorted, ROWS, |_| 0) {
             gone += self.session.run(&Forget { me: &self.me, keys }).await?;
         }
         Ok(gone)

@@ -7,7 +7,7 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use sqlx::sqlite::{SqliteConnectOptions, SqliteConnection, SqliteJournalMode, SqliteSynchronous};
-use sqlx::{ConnectOptions, Executor};
+use sqlx::{ConnectOptions, Connection};
 use tokio::sync::Mutex;
 use tokio::time::timeout;
 
@@ -35,11 +35,7 @@ pub(super) struct Session {
 impl Session {
     /// Opens the file; makes it when `create`.
     pub(super) async fn open(path: &Path, create: bool) -> Result<Self, LockError> {
-        let mut conn = connect(path, create).await?;
-        // Shows at once whether the file can be written.
-        conn.execute("BEGIN IMMEDIATE; ROLLBACK")
-            .await
-            .map_err(|error| explain(path, &error))?;
+        let conn = connect(path, create).await?;
         Ok(Self {
             path: path.into(),
             slot: Mutex::new(Some(conn)),
@@ -81,6 +77,13 @@ impl Session {
                 limit.as_secs()
             )))
         })
+    }
+
+    /// Closes the connection and waits until that is done; dropping it would close it a moment later.
+    pub(super) async fn close(&self) {
+        if let Some(conn) = self.slot.lock().await.take() {
+            timeout(STATEMENT_DEADLINE, conn.close()).await.ok();
+        }
     }
 
     /// The file.

@@ -98,3 +98,7 @@ pub(super) const TABLE: &str = concat!(
     now!(),
     " AS now) t LEFT JOIN distributed_lock l ON l.cluster = ?1"
 );
+
+/// Writes without changing anything: whether the file can be written. (`BEGIN IMMEDIATE` does not
+/// tell: on a read-only file it begins a transaction that reads.)
+pub(super) const TOUCH: &str = "UPDATE distributed_lock_fence SET fence = fence WHERE one = 1";

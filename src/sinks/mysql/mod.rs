@@ -9,8 +9,7 @@ mod purge;
 mod sql;
 
 use std::collections::HashMap;
-use std::sync::Arc;
-use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use async_trait::async_trait;
@@ -19,6 +18,7 @@ use sqlx::pool::PoolConnection;
 use sqlx::{Connection, Executor, MySql, MySqlConnection, MySqlPool};
 use tokio::time::timeout;
 
+use self::sql::Sizes;
 use super::place::{self, Row};
 use super::schema;
 use super::sql::Ids;
@@ -47,8 +47,8 @@ pub(super) struct MySqlSink {
     name: Arc<str>,
     deadline: Duration,
     ids: Ids,
-    /// The server's `max_allowed_packet`; 0 while it is not known.
-    packet: AtomicUsize,
+    /// `None` after a failure: what the server allows may have changed.
+    sizes: Mutex<Option<Sizes>>,
 }
 
 impl MySqlSink {
@@ -63,11 +63,11 @@ impl MySqlSink {
             let mut conn = MySqlConnection::connect_with(&options).await?;
             prepare(&mut conn).await?;
             let state = schema::mysql_state(&mut conn).await?;
-            let packet = sql::packet(&mut conn).await?;
+            let sizes = sql::sizes(&mut conn).await?;
             conn.close().await?;
-            Ok((state, packet))
+            Ok((state, sizes))
         };
-        let (state, packet) = match timeout(CONNECT, first).await {
+        let (state, sizes) = match timeout(CONNECT, first).await {
             Ok(Ok(answer)) => answer,
             Ok(Err(error)) => return Err(refusal(&name, &error)),
             Err(_) => {
@@ -87,8 +87,12 @@ impl MySqlSink {
             name,
             deadline,
             ids: Ids::default(),
-            packet: AtomicUsize::new(packet),
+            sizes: Mutex::new(Some(sizes)),
         })
+    }
+
+    fn known_sizes(&self) -> std::sync::MutexGuard<'_, Option<Sizes>> {
+        self.sizes.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     async fn held(&self) -> Result<Held, sqlx::Error> {
@@ -97,7 +101,7 @@ impl MySqlSink {
 
     /// Turns a failure into an answer. What the server allows may have changed, so it is asked again.
     fn again(&self, error: &sqlx::Error) -> SinkError {
-        self.packet.store(0, Ordering::Relaxed);
+        *self.known_sizes() = None;
         SinkError::Again {
             after: None,
             why: format!("mysql {}: {}", self.name, fault::cause(error)).into(),
@@ -140,11 +144,12 @@ impl MySqlSink {
     async fn store(&self, ids: &[i64], chunks: &[Chunk]) -> Result<Vec<Result<(), SinkError>>, sqlx::Error> {
         let mut held = self.held().await?;
         let conn = held.conn()?;
-        let mut packet = self.packet.load(Ordering::Relaxed);
-        if packet == 0 {
-            packet = sql::packet(conn).await?;
-            self.packet.store(packet, Ordering::Relaxed);
-        }
+        let known = *self.known_sizes();
+        let sizes = match known {
+            Some(sizes) => sizes,
+            None => sql::sizes(conn).await?,
+        };
+        *self.known_sizes() = Some(sizes);
         let mut tx = conn.begin().await?;
         let mut sorted = ids.to_vec();
         sorted.sort_unstable();
@@ -162,9 +167,9 @@ impl MySqlSink {
                 self.ids.forget(&chunk.origin.stream);
             }
         }
-        let room = packet.saturating_sub(PACKET_REST);
-        let plan = place::plan(&mut rows, chunks, room.min(LONGEST));
-        sql::insert(&mut tx, &plan.records, room).await?;
+        let longest = sizes.packet.saturating_sub(PACKET_REST).min(LONGEST);
+        let plan = place::plan(&mut rows, chunks, longest);
+        sql::insert(&mut tx, &plan.records, sizes.statement).await?;
         sql::insert_gaps(&mut tx, &plan.gaps).await?;
         sql::advance(&mut tx, &plan.moved).await?;
         tx.commit().await?;

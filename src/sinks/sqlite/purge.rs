@@ -9,9 +9,10 @@ use crate::domain::Time;
 use crate::sinks::SinkError;
 use crate::sinks::retain::{EMPTY_STREAMS, OLD_STREAMS, Retention};
 
-/// Streams whose first record is old. Reads one row per stream by primary key.
+/// Streams whose first record is old. Ordering by the whole primary key makes the database read one row per
+/// stream; ordering by `seq` alone makes MySQL sort all of the stream.
 const OLD: &str = "SELECT s.id FROM log_stream s WHERE s.id > ? AND \
-    (SELECT r.time_ns FROM log_record r WHERE r.stream = s.id ORDER BY r.seq LIMIT 1) < ? ORDER BY s.id LIMIT ?";
+    (SELECT r.time_ns FROM log_record r WHERE r.stream = s.id ORDER BY r.stream, r.seq LIMIT 1) < ? ORDER BY s.id LIMIT ?";
 
 /// Of a stream's first records: how many, the number of the first young one, and the number of the last.
 const STRETCH: &str = "SELECT MIN(CASE WHEN time_ns >= ? THEN seq END), MAX(seq) \
