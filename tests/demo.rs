@@ -1,6 +1,7 @@
 //! The built binary's demo, whole: real processes, a real SIGKILL, a real database file. It checks what the
-//! demo says and what it leaves behind, not how it counts.
+//! demo says and what it leaves behind, not how it counts. Processes are looked up in `/proc`.
 
+#![cfg(target_os = "linux")]
 // A binary that cannot be started should panic.
 #![allow(clippy::unwrap_used)]
 

@@ -5,10 +5,10 @@ use std::fmt::{self, Write as _};
 use std::time::Duration;
 
 /// Events shown.
-const EVENTS: usize = 8;
+const EVENTS: usize = 7;
 
 /// Replicas shown: with the events and the rest it fits into 24 lines.
-const REPLICAS: usize = 8;
+const REPLICAS: usize = 7;
 
 /// Cells of the bar.
 const BAR: usize = 30;
@@ -184,7 +184,7 @@ mod tests {
         let drawn = scene.draw();
         assert!(drawn.lines().count() < 24, "{drawn}");
         assert!(drawn.lines().all(|line| line.chars().count() <= 80), "{drawn}");
-        assert!(drawn.contains("event 99") && drawn.contains("and 92 more"));
+        assert!(drawn.contains("event 99") && drawn.contains("and 93 more"));
     }
 
     #[test]
