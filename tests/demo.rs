@@ -63,18 +63,17 @@ fn play(args: &[&str]) -> (Option<i32>, Value, String) {
     let begun = Instant::now();
     let output = demo(dir.path(), args).output().unwrap();
     let said = String::from_utf8_lossy(&output.stderr).into_owned();
-    println!("{said}");
-    assert!(begun.elapsed() < PATIENCE, "it took {:?}", begun.elapsed());
+    assert!(begun.elapsed() < PATIENCE, "it took {:?}\n{said}", begun.elapsed());
     assert_eq!(replicas(dir.path()), [] as [PathBuf; 0]);
     assert_eq!(files(dir.path()), 0, "the directory was not removed");
-    let printed = serde_json::from_slice(&output.stdout).unwrap();
+    let printed = serde_json::from_slice(&output.stdout).unwrap_or_else(|e| panic!("{e}\n{said}"));
     (output.status.code(), printed, said)
 }
 
 #[test]
 fn a_demo_with_a_killed_replica_is_clean() {
     let (status, printed, said) = play(&["--json", "--duration=10s", "--pods=20"]);
-    assert_eq!(status, Some(0), "{printed}");
+    assert_eq!(status, Some(0), "{printed}\n{said}");
     assert_eq!(printed["clean"], true);
     assert!(printed["written"].as_u64() > Some(5_000), "{printed}");
     assert_eq!(printed["written"], printed["delivered"]);
@@ -90,7 +89,7 @@ fn a_demo_with_a_killed_replica_is_clean() {
 #[test]
 fn without_claims_every_line_comes_three_times() {
     let (status, printed, said) = play(&["--json", "--duration=5s", "--pods=20", "--claims=off"]);
-    assert_eq!(status, Some(1), "{printed}");
+    assert_eq!(status, Some(1), "{printed}\n{said}");
     let count = |name: &str| printed[name].as_u64().unwrap();
     assert_eq!(count("delivered"), 3 * count("written"), "{printed}");
     assert_eq!(count("duplicated"), 2 * count("written"));
