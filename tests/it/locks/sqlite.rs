@@ -10,7 +10,7 @@ use podlog::locks::{self, LockError, LockUrl};
 use sqlx::sqlite::{SqliteConnectOptions, SqliteConnection};
 use sqlx::{ConnectOptions, Executor};
 
-use crate::lab::{Lab, acquire, holder, pod, renew, renewal};
+use crate::locks::lab::{Lab, acquire, holder, pod, renew, renewal};
 
 fn url(path: &Path) -> LockUrl {
     format!("sqlite://{}", path.display()).parse().unwrap()

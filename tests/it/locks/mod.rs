@@ -1,8 +1,5 @@
 //! One contract for every lock store, and what each store must do besides.
 
-// Clippy knows test functions by their attribute; here nearly all are called by a macro.
-#![allow(clippy::unwrap_used, clippy::print_stdout)]
-
 mod contract;
 mod figures;
 mod handover;
@@ -18,7 +15,7 @@ macro_rules! judge {
             $(
                 #[test]
                 fn $clause() {
-                    crate::lab::run($kind, stringify!($clause), crate::$module::$clause);
+                    crate::locks::lab::run($kind, stringify!($clause), crate::locks::$module::$clause);
                 }
             )*
         }
@@ -61,19 +58,19 @@ macro_rules! clauses {
 }
 
 clauses! {
-    on_memory = crate::lab::Kind::Memory;
-    on_sqlite = crate::lab::Kind::Sqlite;
-    on_mysql = crate::lab::Kind::MySql;
-    on_mariadb = crate::lab::Kind::MariaDb;
+    on_memory = crate::locks::lab::Kind::Memory;
+    on_sqlite = crate::locks::lab::Kind::Sqlite;
+    on_mysql = crate::locks::lab::Kind::MySql;
+    on_mariadb = crate::locks::lab::Kind::MariaDb;
 }
 
 macro_rules! servers {
     ($($run:ident $module:ident::$clause:ident),* $(,)?) => {
         mod mysql_besides {
-            $(#[test] fn $clause() { crate::lab::$run(crate::lab::Kind::MySql, stringify!($clause), crate::$module::$clause); })*
+            $(#[test] fn $clause() { crate::locks::lab::$run(crate::locks::lab::Kind::MySql, stringify!($clause), crate::locks::$module::$clause); })*
         }
         mod mariadb_besides {
-            $(#[test] fn $clause() { crate::lab::$run(crate::lab::Kind::MariaDb, stringify!($clause), crate::$module::$clause); })*
+            $(#[test] fn $clause() { crate::locks::lab::$run(crate::locks::lab::Kind::MariaDb, stringify!($clause), crate::locks::$module::$clause); })*
         }
     };
 }
@@ -92,11 +89,11 @@ servers! {
 }
 
 mod sqlite_besides {
-    use crate::lab::{Kind, run_empty};
+    use crate::locks::lab::{Kind, run_empty};
 
     macro_rules! files {
         ($($clause:ident),* $(,)?) => {
-            $(#[test] fn $clause() { run_empty(Kind::Sqlite, stringify!($clause), crate::sqlite::$clause); })*
+            $(#[test] fn $clause() { run_empty(Kind::Sqlite, stringify!($clause), crate::locks::sqlite::$clause); })*
         };
     }
 

@@ -2,8 +2,8 @@
 
 use podlog::domain::{Fence, Time};
 
-use crate::stream::{Said, chunk, origin};
-use crate::world::{as_said, each_exact};
+use crate::sinks::stream::{Said, chunk, origin};
+use crate::sinks::world::{as_said, each_exact};
 
 #[tokio::test]
 async fn old_records_go_from_the_old_end_in_batches_and_never_leave_a_hole() {

@@ -5,8 +5,8 @@ use std::time::Duration;
 use podlog::domain::{Fence, Gap, GapReason, Time};
 use podlog::sinks::{SinkError, SinkUrl, migrate, open};
 
-use crate::stream::{Said, chunk, origin, position, with_gap};
-use crate::world::{as_said, each_exact};
+use crate::sinks::stream::{Said, chunk, origin, position, with_gap};
+use crate::sinks::world::{as_said, each_exact};
 
 const LINES: [Said<'static>; 4] = [(5, 0, b"a"), (5, 1, b"a"), (3, 0, b"b"), (9, 0, b"c")];
 

@@ -8,7 +8,7 @@ use podlog::locks::{LockError, LockStore};
 use sqlx::mysql::MySqlConnection;
 use sqlx::{AssertSqlSafe, Executor, Row};
 
-use crate::lab::{GRACE, Lab, TTL, acquire, pod, renew, renewal, wants};
+use crate::locks::lab::{GRACE, Lab, TTL, acquire, pod, renew, renewal, wants};
 
 pub(crate) async fn execute(conn: &mut MySqlConnection, sql: &str) {
     conn.execute(AssertSqlSafe(sql.to_owned())).await.unwrap();

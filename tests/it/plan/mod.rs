@@ -1,13 +1,10 @@
 //! Histories of replicas that plan and act on one small table: whoever joins, dies or drains, and
 //! whatever pods come and go, every pod soon has one holder and the loads are even.
 
-// A stand-in that finds itself in a state it cannot be in should panic.
-#![allow(clippy::unwrap_used)]
-
 mod world;
 
+use self::world::{Event, World};
 use proptest::prelude::*;
-use world::{Event, World};
 
 fn event() -> impl Strategy<Value = Event> {
     prop_oneof![

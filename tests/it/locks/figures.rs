@@ -1,11 +1,11 @@
 //! How long the statements take. Prints figures and judges nothing; run by hand:
-//! `cargo test --test locks figures -- --ignored --nocapture --test-threads 1`
+//! `cargo test --test it locks::figures -- --ignored --nocapture --test-threads 1`
 
 use std::time::{Duration, Instant};
 
 use podlog::domain::{Next, Release, Renewal};
 
-use crate::lab::{Kind, Lab, renewal, run, wants};
+use crate::locks::lab::{Kind, Lab, renewal, run, wants};
 
 /// The median of eleven.
 async fn median(mut work: impl AsyncFnMut()) -> Duration {

@@ -63,19 +63,6 @@ async fn run(names: &[&'static str], test: impl AsyncFn(&Place)) {
     }
 }
 
-fn server(name: &str) -> Option<String> {
-    let variable = format!("PODLOG_TEST_{}", name.to_uppercase());
-    if let Ok(url) = std::env::var(&variable) {
-        return Some(url);
-    }
-    assert!(
-        std::env::var("PODLOG_TEST_REQUIRE_ALL").is_err(),
-        "{variable} is not set and all servers are required"
-    );
-    println!("SKIPPED: {name}: {variable} is not set");
-    None
-}
-
 impl Place {
     pub(crate) async fn new(name: &'static str) -> Option<Self> {
         let dir = tempfile::tempdir().unwrap();
@@ -85,7 +72,7 @@ impl Place {
             "file" => format!("file://{path}/logs?fsync=never"),
             "sqlite" => format!("sqlite://{path}/podlog.db"),
             _ => {
-                let server = server(name)?;
+                let server = crate::servers::named(&format!("PODLOG_TEST_{}", name.to_uppercase()))?;
                 let own = format!("podlog_sinks_{:016x}", fastrand::u64(..));
                 let mut conn = MySqlConnection::connect(&server).await.unwrap();
                 sqlx::query(AssertSqlSafe(format!("CREATE DATABASE {own}")))
@@ -275,7 +262,7 @@ fn from_json(record: &Value) -> Stored {
 }
 
 /// What lines look like when they are stored as they were.
-pub(crate) fn as_said(lines: &[crate::stream::Said<'_>]) -> Vec<Stored> {
-    let one = |&(time, ordinal, message): &crate::stream::Said<'_>| stored((time, ordinal, message.to_vec(), 0));
+pub(crate) fn as_said(lines: &[crate::sinks::stream::Said<'_>]) -> Vec<Stored> {
+    let one = |&(time, ordinal, message): &crate::sinks::stream::Said<'_>| stored((time, ordinal, message.to_vec(), 0));
     lines.iter().map(one).collect()
 }

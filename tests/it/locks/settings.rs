@@ -5,8 +5,8 @@ use futures::future::join_all;
 use podlog::domain::{Fence, Verdict};
 use podlog::locks::{self, LockError, LockUrl};
 
-use crate::lab::{Kind, Lab, acquire, holder, pod, renewal, run};
-use crate::mysql::execute;
+use crate::locks::lab::{Kind, Lab, acquire, holder, pod, renewal, run};
+use crate::locks::mysql::execute;
 
 /// Opens with a changed URL; the error.
 async fn refused(url: &str) -> LockError {

@@ -15,8 +15,8 @@ use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::task::JoinSet;
 
-use crate::stream::{chunk, origin};
-use crate::world::{as_said, each_exact};
+use crate::sinks::stream::{chunk, origin};
+use crate::sinks::world::{as_said, each_exact};
 
 /// Forwards connections. When `replies` reaches 0, the connection whose reply it was stays open but
 /// gets no reply any more; what it sends still arrives. Negative: nothing is lost.

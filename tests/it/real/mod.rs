@@ -1,13 +1,8 @@
 //! The Kubernetes adapter against a real API server and kubelet.
 //!
-//! Needs `KUBECONFIG` and, on a node, the image `docker.io/library/busybox:lab`. Each test has a
-//! namespace of its own and deletes it, also when it fails.
-#![allow(
-    clippy::unwrap_used,
-    clippy::expect_used,
-    clippy::explicit_write,
-    reason = "tests fail by panicking, and a skip is said past the capture of output"
-)]
+//! Needs `KUBECONFIG`, and an image with a shell that the nodes have or can pull: `PODLOG_TEST_IMAGE`,
+//! by default `docker.io/library/busybox:1`. Each test has a namespace of its own and deletes it, also
+//! when it fails.
 
 mod lab;
 
@@ -23,7 +18,7 @@ use serde_json::json;
 use tokio::task::JoinSet;
 use tokio::time::{sleep, timeout};
 
-use lab::{PATIENCE, container, in_namespace, next_lines, running, with_token};
+use self::lab::{PATIENCE, container, in_namespace, next_lines, running, with_token};
 
 #[tokio::test]
 async fn containers_of_all_sorts_are_discovered_with_their_instances() {

@@ -1,9 +1,6 @@
 //! The built binary's front: where settings come from, what is printed, which status it ends with;
 //! and real signals. It never collects anything.
 
-// A binary that cannot be started should panic.
-#![allow(clippy::unwrap_used)]
-
 use std::process::{Command, Output};
 use std::time::Duration;
 

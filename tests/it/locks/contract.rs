@@ -6,7 +6,7 @@ use std::time::Duration;
 use futures::future::join_all;
 use podlog::domain::{Claim, Fence, LockKey, Next, Release, Verdict};
 
-use crate::lab::{GRACE, Lab, TTL, acquire, pod, release, renew, renewal, want, wants};
+use crate::locks::lab::{GRACE, Lab, TTL, acquire, pod, release, renew, renewal, want, wants};
 
 const SECOND: Duration = Duration::from_secs(1);
 
@@ -325,7 +325,7 @@ pub(crate) async fn any_name_is_stored_as_it_is(lab: &Lab) {
     assert_eq!(row.about, want.about);
     assert_eq!(row.owner.as_ref().unwrap().as_str(), "podlog-7d9f#é\"\\'`");
     let error = a
-        .acquire(&[crate::lab::want(&pod("x".repeat(300)))])
+        .acquire(&[crate::locks::lab::want(&pod("x".repeat(300)))])
         .await
         .unwrap_err()
         .to_string();

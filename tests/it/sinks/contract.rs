@@ -3,8 +3,8 @@
 use podlog::domain::{Fence, Gap, GapReason, Time};
 use podlog::sinks::SinkError;
 
-use crate::stream::{Said, chunk, origin, with_gap};
-use crate::world::{as_said, each};
+use crate::sinks::stream::{Said, chunk, origin, with_gap};
+use crate::sinks::world::{as_said, each};
 
 #[tokio::test]
 async fn lines_are_stored_in_the_order_they_were_written_whatever_their_timestamps() {

@@ -1,5 +1,5 @@
 //! How fast sinks are. Not tests; run by hand, in release:
-//! `cargo test --release --test sinks measure -- --ignored --nocapture --test-threads 1`
+//! `cargo test --release --test it sinks::measure -- --ignored --nocapture --test-threads 1`
 
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -7,8 +7,8 @@ use std::time::{Duration, Instant};
 use podlog::domain::{Chunk, Fence, Origin};
 use podlog::sinks::json::Encoder;
 
-use crate::stream::{Said, chunk, origin};
-use crate::world::each;
+use crate::sinks::stream::{Said, chunk, origin};
+use crate::sinks::world::each;
 
 const CHUNK: usize = 500;
 

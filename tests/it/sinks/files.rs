@@ -8,8 +8,8 @@ use std::time::Duration;
 
 use podlog::domain::{Chunk, Fence, Origin};
 
-use crate::stream::{Said, chunk, origin};
-use crate::world::{Place, Running, as_said, find};
+use crate::sinks::stream::{Said, chunk, origin};
+use crate::sinks::world::{Place, Running, as_said, find};
 
 async fn place(parameters: &str) -> Place {
     let mut place = Place::new("file").await.unwrap();
@@ -172,7 +172,7 @@ async fn a_full_disk_leaves_whole_records_and_the_chunk_is_stored_once_when_ther
         return write_under_the_limit(dir.into(), &all).await;
     }
     let place = place("fsync=never").await;
-    let name = "files::a_full_disk_leaves_whole_records_and_the_chunk_is_stored_once_when_there_is_room";
+    let name = "sinks::files::a_full_disk_leaves_whole_records_and_the_chunk_is_stored_once_when_there_is_room";
     let run = format!("ulimit -f 64; trap '' XFSZ; exec \"$0\" --exact {name} --nocapture");
     let mut child = Command::new("sh");
     child

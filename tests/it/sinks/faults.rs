@@ -9,8 +9,8 @@ use podlog::sinks::group::Limits;
 use podlog::sinks::{SinkOpenError, open};
 use sqlx::{AssertSqlSafe, Connection, Executor, SqliteConnection};
 
-use crate::stream::{Said, chunk, origin};
-use crate::world::{as_said, each_exact};
+use crate::sinks::stream::{Said, chunk, origin};
+use crate::sinks::world::{as_said, each_exact};
 
 const LINES: [Said<'static>; 2] = [(1, 0, b"a"), (1, 1, b"b")];
 

@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use podlog::domain::{LockKey, Next, Verdict};
 
-use crate::lab::{GRACE, Lab, TTL, acquire, pod, release, renew};
+use crate::locks::lab::{GRACE, Lab, TTL, acquire, pod, release, renew};
 
 pub(crate) async fn a_row_is_asked_for_handed_and_taken_by_the_one_it_was_handed_to(lab: &Lab) {
     let (a, b, c) = (lab.holder("a").await, lab.holder("b").await, lab.holder("c").await);

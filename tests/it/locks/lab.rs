@@ -43,27 +43,13 @@ enum Place {
     },
 }
 
-/// Says loudly that a test did not run, or fails when everything must run.
-pub(crate) fn skip(why: &str) {
-    assert!(
-        std::env::var("PODLOG_TEST_REQUIRE_ALL").as_deref() != Ok("1"),
-        "must not be skipped: {why}"
-    );
-    eprintln!("SKIPPED: {why}");
-}
-
 /// The URL of a server, if it is there.
 pub(crate) fn server(kind: Kind) -> Option<String> {
-    let variable = if kind == Kind::MySql {
+    crate::servers::named(if kind == Kind::MySql {
         "PODLOG_TEST_MYSQL"
     } else {
         "PODLOG_TEST_MARIADB"
-    };
-    let url = std::env::var(variable).ok();
-    if url.is_none() {
-        skip(&format!("{variable} is not set"));
-    }
-    url
+    })
 }
 
 /// Runs a test on a table of its own, and removes the table whatever the outcome.
