@@ -30,6 +30,7 @@ mod real;
 // One pod followed on the simulated cluster.
 mod follow;
 mod recorder;
+mod scene;
 mod sim_pods;
 mod sim_streams;
 

@@ -84,6 +84,7 @@ servers! {
     run mysql::a_statement_locks_no_row_it_does_not_name,
     run mysql::a_renewal_that_was_overtaken_stores_nothing,
     run settings::what_is_wrong_with_the_settings_is_named,
+    run settings::a_user_without_rights_is_told_what_to_grant,
     run settings::tables_of_another_version_are_refused,
     run_empty settings::any_number_of_replicas_migrate_at_once,
 }
