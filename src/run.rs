@@ -202,17 +202,9 @@ async fn collect(
     let discovery = async move { cluster.discover(&scope, pods_in, token).await.map_err(Failure::usage) };
     parts.spawn(named("discovery", discovery));
     if let Some(cleaner) = cleaner {
-        let token = stopping.clone();
-        parts.spawn(named("retention", async move {
-            cleaner.run(token).await;
-            Ok(())
-        }));
+        parts.spawn(named("retention", unfailing(cleaner.run(stopping.clone()))));
     }
-    let token = stopping.clone();
-    parts.spawn(named("collector", async move {
-        collector.run(token).await;
-        Ok(())
-    }));
+    parts.spawn(named("collector", unfailing(collector.run(stopping.clone()))));
     end_together(parts, &stopping).await
 }
 
@@ -245,6 +237,12 @@ async fn named<F: Future<Output = Result<(), Failure>>>(
     part: F,
 ) -> (&'static str, Result<(), Failure>) {
     (name, part.await)
+}
+
+/// A part that sees to its failures itself.
+async fn unfailing(part: impl Future<Output = ()>) -> Result<(), Failure> {
+    part.await;
+    Ok(())
 }
 
 /// Runs the keeper on a thread, a runtime and a store connection of its own.

@@ -234,3 +234,45 @@ impl Intake {
         false
     }
 }
+<<<<<<< HEAD:src/domain/intake/mod.rs
+=======
+
+/// Numbers lines of equal timestamps. Equal timestamps need not be neighbours: two writers of one
+/// container interleave, so the latest few are remembered.
+#[derive(Debug, Default)]
+struct Ordinals {
+    time: Time,
+    next: u32,
+    recent: [(Time, u32); 8],
+    oldest: usize,
+}
+
+impl Ordinals {
+    fn next(&mut self, time: Time) -> u32 {
+        if time != self.time {
+            self.recent[self.oldest] = (self.time, self.next);
+            self.oldest = (self.oldest + 1) % self.recent.len();
+            self.next = self
+                .recent
+                .iter()
+                .filter(|(t, _)| *t == time)
+                .map(|(_, n)| *n)
+                .max()
+                .unwrap_or(0);
+            self.time = time;
+        }
+        let ordinal = self.next;
+        self.next += 1;
+        ordinal
+    }
+
+    fn resume(&mut self, position: Position) {
+        self.time = position.time;
+        self.next = position.ordinal + 1;
+    }
+}
+
+#[cfg(test)]
+#[path = "intake_tests.rs"]
+mod tests;
+>>>>>>> docs:src/domain/intake.rs
