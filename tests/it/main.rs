@@ -7,8 +7,12 @@
 )]
 
 mod cluster;
+mod flaky;
 mod follow;
+mod ledger;
 mod recorder;
+mod replicas;
 mod sim_pods;
 mod sim_streams;
 mod stage;
+mod world;
