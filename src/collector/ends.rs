@@ -120,6 +120,8 @@ impl Collector {
                 Next::Free
             }
         };
+        // Whatever of the task's is still queued somewhere must not be written under another's claim.
+        held.grant.revoke();
         let returned = self.parts.keeper.take_back(&LockKey::Pod(uid.clone())).await;
         let checkpoint = returned.unsaved.map(|checkpoint| checkpoint.encode());
         if checkpoint.is_some() {
