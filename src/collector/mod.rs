@@ -104,8 +104,14 @@ const TICK: Duration = Duration::from_secs(1);
 /// How soon after a change of the pods, or after the last turn, the next turn may come.
 const SOON: Duration = Duration::from_millis(50);
 
-/// A turn may take this part of the time at most: with ten thousand pods it takes 50 ms, so once a second.
+/// A turn may take this part of the time: with ten thousand pods it takes 50 ms, so once a second. A
+/// turn that takes longer waits for the store, and waiting longer than a tick would not help the store.
 const SHARE: u32 = 20;
+
+/// How soon after a turn that took so long the next one may come.
+fn rest(took: Duration) -> Duration {
+    (took * SHARE).clamp(SOON, TICK)
+}
 
 impl Collector {
     /// A collector that holds nothing yet.
@@ -158,7 +164,7 @@ impl Collector {
                     let wake = self.turn().await;
                     let now = self.clock.now();
                     self.parts.beat.beat();
-                    earliest = now + SOON.max(self.clock.since(began) * SHARE);
+                    earliest = now + rest(self.clock.since(began));
                     let tick = TICK.mul_f64(0.8 + 0.4 * fastrand::f64());
                     due = earliest.max(now + wake.unwrap_or(tick).min(tick));
                 }
