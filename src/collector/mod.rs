@@ -31,6 +31,7 @@ use crate::status::health::Heart;
 use crate::status::ready::Condition;
 
 use holdoff::HoldOff;
+use leavings::Look;
 
 /// What a collector is made of.
 #[derive(Debug)]
@@ -90,8 +91,10 @@ pub struct Collector {
     resting: BTreeMap<PodUid, Duration>,
     /// How far pods were stored whose claim ended before the store was told.
     untold: BTreeMap<PodUid, (Fence, Checkpoint)>,
-    /// When a row without a pod was last looked into.
+    /// Until when a pod that is missing from the set need not be looked into again.
     looked: BTreeMap<PodUid, Duration>,
+    /// Pods being looked into. The loop never waits for the API server.
+    looks: JoinSet<Look>,
     members: (Vec<ReplicaId>, Duration),
     holdoff: HoldOff,
     failing: bool,
@@ -132,6 +135,7 @@ impl Collector {
             resting: BTreeMap::new(),
             untold: BTreeMap::new(),
             looked: BTreeMap::new(),
+            looks: JoinSet::new(),
             members,
             holdoff,
             failing: false,
