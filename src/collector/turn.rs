@@ -98,7 +98,11 @@ impl Collector {
     fn ages(&mut self, table: &LockTable, now: Duration) -> BTreeMap<PodUid, Duration> {
         self.resting.retain(|_, until| now < *until);
         let set = self.parts.pods.borrow().clone();
-        self.untold.retain(|uid, _| set.pods.contains_key(uid));
+        // What is known better than the store counts for as long as nobody else has held the pod.
+        self.untold.retain(|uid, (fence, _)| {
+            let row = table.rows.get(&LockKey::Pod(uid.clone()));
+            row.is_some_and(|row| row.fence == *fence)
+        });
         let free = |uid: &PodUid| {
             let row = table.rows.get(&LockKey::Pod(uid.clone()));
             row.is_none_or(|row| row.owner.is_none() && !row.finished)
