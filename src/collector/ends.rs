@@ -57,6 +57,7 @@ impl Collector {
             grant: grant.clone(),
             stop: stop.clone(),
             next: Next::Free,
+            asked: None,
         };
         self.parts.keeper.keep(claim, grant.clone(), Some(seen));
         span.in_scope(|| tracing::info!("claimed"));
@@ -109,7 +110,11 @@ impl Collector {
         let next = match ended {
             Some(Ended::Finished) => Next::Finished,
             Some(Ended::Gone) => Next::Gone,
-            Some(Ended::Stopped) => held.next,
+            // Whoever asked may have died while the task wrote what it had read.
+            Some(Ended::Stopped) => match held.next {
+                Next::Handed(heir) if !self.members.0.contains(&heir) => Next::Free,
+                next => next,
+            },
             Some(Ended::Lost) => {
                 self.lost(&held, &uid);
                 Next::Free

@@ -72,6 +72,8 @@ struct Held {
     stop: CancellationToken,
     /// What becomes of the row when the task has been stopped.
     next: Next,
+    /// Since when the task has been asked to stop for another replica that waits for the pod.
+    asked: Option<Duration>,
 }
 
 /// The loop and what it knows.
