@@ -153,6 +153,16 @@ impl Collector {
             tokio::select! {
                 biased;
                 () = stop.cancelled() => break,
+                // First, so that neither ends nor changes without end can put it off. It rests after each turn.
+                () = self.clock.sleep_until(due) => {
+                    let began = self.clock.now();
+                    let wake = self.turn().await;
+                    let now = self.clock.now();
+                    self.parts.beat.beat();
+                    earliest = now + rest(self.clock.since(began));
+                    let tick = TICK.mul_f64(0.8 + 0.4 * fastrand::f64());
+                    due = earliest.max(now + wake.unwrap_or(tick).min(tick));
+                }
                 Some(end) = self.tasks.join_next_with_id(), if !self.tasks.is_empty() => {
                     self.settle(end).await;
                     due = due.min(earliest);
@@ -164,15 +174,6 @@ impl Collector {
                     let set = pods.borrow_and_update().clone();
                     self.heed(&set);
                     due = due.min(earliest.max(self.clock.now() + SOON));
-                }
-                () = self.clock.sleep_until(due) => {
-                    let began = self.clock.now();
-                    let wake = self.turn().await;
-                    let now = self.clock.now();
-                    self.parts.beat.beat();
-                    earliest = now + rest(self.clock.since(began));
-                    let tick = TICK.mul_f64(0.8 + 0.4 * fastrand::f64());
-                    due = earliest.max(now + wake.unwrap_or(tick).min(tick));
                 }
             }
         }
