@@ -14,6 +14,9 @@ use super::Collector;
 /// that a replica alone with thousands of pods begins with the first ones at once.
 const CLAIMS: usize = 500;
 
+/// How long whoever asked for a pod waits for it at most.
+const HAND_OVER: Duration = Duration::from_secs(30);
+
 impl Collector {
     /// Looks, plans and acts. Answers when there may be something to do next, if before the next tick.
     pub(super) async fn turn(&mut self) -> Option<Duration> {
@@ -31,8 +34,8 @@ impl Collector {
             );
         }
         let plan = self.plan(&table, now);
-        self.hand(&plan);
-        self.refuse(&plan).await;
+        let vain = self.hand(&plan, now);
+        self.refuse(&plan, vain).await;
         if !self.holdoff.is_on(now) {
             self.claim(&plan).await;
             self.request(&plan).await;
@@ -98,7 +101,11 @@ impl Collector {
     fn ages(&mut self, table: &LockTable, now: Duration) -> BTreeMap<PodUid, Duration> {
         self.resting.retain(|_, until| now < *until);
         let set = self.parts.pods.borrow().clone();
-        self.untold.retain(|uid, _| set.pods.contains_key(uid));
+        // What is known better than the store counts for as long as nobody else has held the pod.
+        self.untold.retain(|uid, (fence, _)| {
+            let row = table.rows.get(&LockKey::Pod(uid.clone()));
+            row.is_some_and(|row| row.fence == *fence)
+        });
         let free = |uid: &PodUid| {
             let row = table.rows.get(&LockKey::Pod(uid.clone()));
             row.is_none_or(|row| row.owner.is_none() && !row.finished)
@@ -118,20 +125,32 @@ impl Collector {
     }
 
     /// Stops the tasks of pods that another replica has asked for; they are handed over when they end.
-    fn hand(&mut self, plan: &Plan) {
+    /// Answers which could not be handed over in time, because the sink does not take what was read.
+    fn hand(&mut self, plan: &Plan, now: Duration) -> Vec<(LockKey, Fence)> {
+        let mut vain = Vec::new();
         for (uid, to) in &plan.hand {
-            if let Some(held) = self.held.get_mut(uid)
-                && !held.stop.is_cancelled()
-            {
-                held.next = Next::Handed(to.clone());
-                held.stop.cancel();
-                self.metrics.claims_handed.inc();
+            let Some(held) = self.held.get_mut(uid) else { continue };
+            match held.asked {
+                None => {
+                    held.next = Next::Handed(to.clone());
+                    held.asked = Some(now);
+                    held.stop.cancel();
+                    self.metrics.claims_handed.inc();
+                }
+                Some(since) if now >= since + HAND_OVER => {
+                    held.next = Next::Free;
+                    held.asked = None;
+                    vain.push((LockKey::Pod(uid.clone()), held.fence));
+                }
+                Some(_) => {}
             }
         }
+        vain
     }
 
-    async fn refuse(&mut self, plan: &Plan) {
-        let rows: Vec<_> = keyed(&plan.refuse).filter(|(key, _)| self.is_staying(key)).collect();
+    async fn refuse(&mut self, plan: &Plan, vain: Vec<(LockKey, Fence)>) {
+        let mut rows: Vec<_> = keyed(&plan.refuse).filter(|(key, _)| self.is_staying(key)).collect();
+        rows.extend(vain);
         if !rows.is_empty() {
             let answer = self.ask("refuse", self.parts.store.refuse(&rows)).await;
             self.note(answer);

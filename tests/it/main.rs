@@ -28,7 +28,9 @@ mod stage;
 mod real;
 
 // One pod followed on the simulated cluster.
+mod flaky;
 mod follow;
+mod ledger;
 mod recorder;
 mod scene;
 mod sim_pods;
@@ -36,6 +38,8 @@ mod sim_streams;
 
 // The built binary's command line, and signals.
 mod front;
-
 // What a test needs in order not to be skipped.
+mod replicas;
 mod servers;
+mod stage;
+mod world;
