@@ -28,18 +28,20 @@ mod stage;
 mod real;
 
 // One pod followed on the simulated cluster.
-mod flaky;
 mod follow;
-mod ledger;
 mod recorder;
 mod scene;
+// Several replicas over one simulated cluster, and what can happen to them.
+mod flaky;
+mod ledger;
+mod replicas;
+mod world;
+// What the simulated cluster does beyond the contract.
 mod sim_pods;
 mod sim_streams;
 
 // The built binary's command line, and signals.
 mod front;
+
 // What a test needs in order not to be skipped.
-mod replicas;
 mod servers;
-mod stage;
-mod world;
