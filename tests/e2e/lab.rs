@@ -53,7 +53,7 @@ pub(crate) fn say(text: &str) {
     writeln!(std::io::stderr(), "{text}").unwrap();
 }
 
-fn keeps() -> bool {
+pub(crate) fn keeps() -> bool {
     std::env::var("KEEP").as_deref() == Ok("1")
 }
 
@@ -96,12 +96,14 @@ impl Lab {
         let create = format!("CREATE DATABASE {database}");
         sql.execute(AssertSqlSafe(create)).await.unwrap();
         url.set_path(&database);
-        say(&format!("e2e: namespace {name}, database {database}"));
+        let folder = tempfile::Builder::new().disable_cleanup(keeps()).tempdir().unwrap();
+        let logs = folder.path().display();
+        say(&format!("e2e: namespace {name}, database {database}, words of the replicas in {logs}"));
         Self {
             kube,
             namespace: name.into(),
             url: url.as_str().into(),
-            folder: Arc::new(tempfile::tempdir().unwrap()),
+            folder: Arc::new(folder),
             admin,
             database: database.into(),
         }
