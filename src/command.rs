@@ -37,6 +37,9 @@ pub fn execute(args: impl IntoIterator<Item = OsString>) -> Result<(), Failure> 
             "a variable begins like a setting and is none; check its spelling"
         );
     }
+    if matches!(typed.cli.command, Command::Run(_)) {
+        crate::demo::end_with_parent();
+    }
     let runtime = tokio::runtime::Builder::new_multi_thread()
         .enable_all()
         .build()

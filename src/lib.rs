@@ -14,6 +14,7 @@ pub mod cluster;
 pub mod collector;
 pub mod command;
 pub mod config;
+mod demo;
 pub mod domain;
 pub mod exit;
 pub mod follow;
@@ -30,16 +31,5 @@ pub mod status;
 pub mod stop;
 pub mod telemetry;
 
+pub use demo::demo;
 pub use run::{locks_command, migrate, run};
-
-use tokio_util::sync::CancellationToken;
-
-use config::Demo;
-use exit::Failure;
-
-/// `podlog demo`: a simulated cluster, several replicas, a crash, and the reckoning.
-#[allow(clippy::unused_async, reason = "not built yet")]
-pub async fn demo(demo: Demo, stop: CancellationToken) -> Result<(), Failure> {
-    drop((demo, stop));
-    Err(Failure::unclean("demo is not built yet"))
-}

@@ -5,6 +5,7 @@
 
 use std::collections::{BTreeMap, HashMap, VecDeque};
 use std::fmt;
+use std::ops::Range;
 
 use serde::Serialize;
 
@@ -28,22 +29,47 @@ impl Entry {
     }
 }
 
-/// A range that was reported as no longer to be had; open ends reach to the end of the stream.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Range {
-    /// Its first nanosecond.
-    pub from: i64,
-    /// Its last nanosecond.
-    pub to: i64,
-}
-
 /// What is stored of one stream, in the order in which it is stored.
-#[derive(Clone, Debug, Default)]
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Stored {
     /// The lines.
     pub lines: Vec<Entry>,
-    /// The gap records.
-    pub gaps: Vec<Range>,
+    /// The gap records, each as the number of lines stored before it.
+    pub gaps: Vec<usize>,
+}
+
+impl Stored {
+    /// Puts what another sink holds of the same stream behind what is here.
+    pub fn append(&mut self, other: &Self) {
+        let before = self.lines.len();
+        self.gaps.extend(other.gaps.iter().map(|gap| before + gap));
+        self.lines.extend(&other.lines);
+    }
+}
+
+/// What can be wrong with a line.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Fault {
+    /// Not stored, and no gap record tells.
+    Lost,
+    /// Stored more often than written.
+    Duplicated,
+    /// Stored after a line that was written later.
+    OutOfOrder,
+    /// Stored, but nobody wrote it.
+    Foreign,
+}
+
+/// A line that something is wrong with: its number among the lines written, or, where nobody wrote
+/// it or it is stored too often, among those stored.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Finding {
+    /// What is wrong.
+    pub fault: Fault,
+    /// The line's number in its stream, from 0.
+    pub line: usize,
+    /// Its timestamp.
+    pub time: i64,
 }
 
 /// The outcome.
@@ -99,45 +125,92 @@ impl fmt::Display for Reckoning {
 /// Compares all streams, by a key that both sides use.
 #[must_use]
 pub fn reckon<K: Ord>(written: &BTreeMap<K, Vec<Entry>>, stored: &BTreeMap<K, Stored>) -> Reckoning {
-    let mut sum = Reckoning::default();
-    let nothing = Stored::default();
-    for (stream, lines) in written {
-        compare(lines, stored.get(stream).unwrap_or(&nothing), &mut sum);
-    }
-    for (_, stored) in stored.iter().filter(|(stream, _)| !written.contains_key(stream)) {
-        compare(&[], stored, &mut sum);
-    }
-    sum
+    explain(written, stored).0
 }
 
-fn compare(written: &[Entry], stored: &Stored, sum: &mut Reckoning) {
+/// As [`reckon`], with every line that something is wrong with.
+#[must_use]
+pub fn explain<'a, K: Ord>(
+    written: &'a BTreeMap<K, Vec<Entry>>,
+    stored: &'a BTreeMap<K, Stored>,
+) -> (Reckoning, Vec<(&'a K, Finding)>) {
+    let mut sum = Reckoning::default();
+    let mut findings = Vec::new();
+    let nothing = Stored::default();
+    for (stream, lines) in written {
+        let found = compare(lines, stored.get(stream).unwrap_or(&nothing), &mut sum);
+        findings.extend(found.into_iter().map(|finding| (stream, finding)));
+    }
+    for (stream, stored) in stored.iter().filter(|(stream, _)| !written.contains_key(stream)) {
+        let found = compare(&[], stored, &mut sum);
+        findings.extend(found.into_iter().map(|finding| (stream, finding)));
+    }
+    (sum, findings)
+}
+
+fn compare(written: &[Entry], stored: &Stored, sum: &mut Reckoning) -> Vec<Finding> {
     sum.written += written.len() as u64;
     sum.delivered += stored.lines.len() as u64;
+    let mut findings = Vec::new();
+    let mut note = |fault, line, entry: &Entry| {
+        let time = entry.time;
+        findings.push(Finding { fault, line, time });
+    };
     // Where each line was written. The k-th storing of identical lines is taken for the k-th writing.
     let mut places: HashMap<(i64, u64), VecDeque<usize>> = HashMap::new();
     for (place, entry) in written.iter().enumerate() {
         places.entry((entry.time, entry.hash)).or_default().push_back(place);
     }
     let mut highest = None;
-    for entry in &stored.lines {
-        let Some(left) = places.get_mut(&(entry.time, entry.hash)) else {
-            sum.foreign += 1;
-            continue;
-        };
-        match left.pop_front() {
-            None => sum.duplicated += 1,
-            Some(place) if highest.is_some_and(|highest| place < highest) => sum.out_of_order += 1,
-            Some(place) => highest = Some(place),
+    // Of each stored line, where it was written.
+    let mut origins = Vec::with_capacity(stored.lines.len());
+    for (at, entry) in stored.lines.iter().enumerate() {
+        let left = places.get_mut(&(entry.time, entry.hash));
+        let place = left.map(VecDeque::pop_front);
+        match place {
+            None => note(Fault::Foreign, at, entry),
+            Some(None) => note(Fault::Duplicated, at, entry),
+            Some(Some(place)) if highest.is_some_and(|highest| place < highest) => {
+                note(Fault::OutOfOrder, place, entry);
+            }
+            Some(Some(place)) => highest = Some(place),
         }
+        origins.push(place.flatten());
     }
-    for place in places.into_values().flatten() {
-        let time = written[place].time;
-        if stored.gaps.iter().any(|gap| (gap.from..=gap.to).contains(&time)) {
+    let covered = covered(&origins, &stored.gaps, written.len());
+    let mut missing: Vec<usize> = places.into_values().flatten().collect();
+    missing.sort_unstable();
+    for place in missing {
+        if covered.iter().any(|range| range.contains(&place)) {
             sum.gaps += 1;
         } else {
-            sum.lost += 1;
+            note(Fault::Lost, place, &written[place]);
         }
     }
+    for finding in &findings {
+        match finding.fault {
+            Fault::Lost => sum.lost += 1,
+            Fault::Duplicated => sum.duplicated += 1,
+            Fault::OutOfOrder => sum.out_of_order += 1,
+            Fault::Foreign => sum.foreign += 1,
+        }
+    }
+    findings
+}
+
+/// The places in what was written that gap records speak of: each from the line stored before it to
+/// the line stored after it. Timestamps would not do, since they repeat and go backwards.
+fn covered(origins: &[Option<usize>], gaps: &[usize], written: usize) -> Vec<Range<usize>> {
+    let cover = |gap: &usize| {
+        let (before, after) = origins.split_at((*gap).min(origins.len()));
+        let from = before
+            .iter()
+            .rev()
+            .find_map(|place| *place)
+            .map_or(0, |place| place + 1);
+        from..after.iter().find_map(|place| *place).unwrap_or(written)
+    };
+    gaps.iter().map(cover).collect()
 }
 
 #[cfg(test)]
@@ -148,14 +221,10 @@ mod tests {
         text.bytes().map(|b| Entry::of(i64::from(b), &[b])).collect()
     }
 
-    fn compare_texts(written: &str, stored: &str, gaps: &[(u8, u8)]) -> Reckoning {
-        let range = |(from, to): &(u8, u8)| Range {
-            from: i64::from(*from),
-            to: i64::from(*to),
-        };
+    fn compare_texts(written: &str, stored: &str, gaps: &[usize]) -> Reckoning {
         let stored = Stored {
             lines: lines(stored),
-            gaps: gaps.iter().map(range).collect(),
+            gaps: gaps.to_vec(),
         };
         reckon(&[((), lines(written))].into(), &[((), stored)].into())
     }
@@ -182,9 +251,51 @@ mod tests {
     }
 
     #[test]
-    fn a_line_is_a_gap_only_where_a_gap_record_covers_it() {
-        let r = compare_texts("abcdef", "aef", &[(b'b', b'c')]);
-        assert_eq!((r.gaps, r.lost), (2, 1));
+    fn a_line_is_a_gap_only_between_the_neighbours_of_a_gap_record() {
+        let gaps = |stored, gaps: &[usize]| {
+            let r = compare_texts("abcdef", stored, gaps);
+            (r.gaps, r.lost)
+        };
+        assert_eq!(gaps("adf", &[1]), (2, 1));
+        assert_eq!(gaps("cd", &[0]), (2, 2));
+        assert_eq!(gaps("cd", &[2]), (2, 2));
+        assert_eq!(gaps("", &[0]), (6, 0));
+        assert_eq!(gaps("abcdef", &[3]), (0, 0));
+        // Timestamps that go backwards put no line outside its gap.
+        let stored = Stored {
+            lines: lines("fe"),
+            gaps: vec![1],
+        };
+        let r = reckon(&[((), lines("face"))].into(), &[((), stored)].into());
+        assert_eq!((r.gaps, r.lost), (2, 0));
+    }
+
+    #[test]
+    fn a_finding_names_the_line() {
+        let stored = [((), Stored::default())].into();
+        let written = [((), lines("ab"))].into();
+        let (_, findings) = explain(&written, &stored);
+        let lost = |line, time| Finding {
+            fault: Fault::Lost,
+            line,
+            time,
+        };
+        assert_eq!(findings, [(&(), lost(0, 97)), (&(), lost(1, 98))]);
+    }
+
+    #[test]
+    fn what_several_sinks_hold_of_a_stream_is_counted_together() {
+        let mut all = Stored {
+            lines: lines("ab"),
+            gaps: vec![2],
+        };
+        all.append(&Stored {
+            lines: lines("abd"),
+            gaps: vec![2],
+        });
+        assert_eq!(all.gaps, [2, 4]);
+        let r = reckon(&[((), lines("abcd"))].into(), &[((), all)].into());
+        assert_eq!((r.delivered, r.duplicated, r.gaps, r.lost), (5, 2, 1, 0));
     }
 
     #[test]

@@ -70,7 +70,7 @@ pub async fn run(config: Config, stop: CancellationToken) -> Result<(), Failure>
         health: health.clone(),
         registry: Arc::new(registry),
     };
-    tracing::info!(replica = %config.replica, cluster = config.store.cluster, lock = %world.lock, sink = ?world.sink, "collecting");
+    tracing::info!(replica = %config.replica, cluster = config.store.cluster, lock = %world.lock, sink = %world.sink_url, "collecting");
 
     let answering = CancellationToken::new();
     let mut web = JoinSet::new();
@@ -108,6 +108,7 @@ struct Signs {
 /// Everything outside that a replica is connected to.
 struct World {
     lock: LockUrl,
+    sink_url: SinkUrl,
     holder: Holder,
     store: Arc<dyn LockStore>,
     cluster: Cluster,
@@ -118,11 +119,11 @@ impl World {
     /// Connects to all of it. What may heal is tried again for a while; what cannot is a failure at once.
     async fn open(config: &Config, clock: Clock, metrics: &Metrics) -> Result<Self, Failure> {
         let lock: LockUrl = config.store.url.expose().parse().map_err(Failure::usage)?;
-        let sink: SinkUrl = config.sink.url.expose().parse().map_err(Failure::usage)?;
+        let sink_url: SinkUrl = config.sink.url.expose().parse().map_err(Failure::usage)?;
         let holder = holder(config);
         if config.migrate {
             patiently("lock store", || locks::migrate(&lock)).await?;
-            patiently("sink", || sinks::migrate(&sink)).await?;
+            patiently("sink", || sinks::migrate(&sink_url)).await?;
         }
         let store = patiently("lock store", || locks::open(&lock, holder.clone())).await?;
         let limits = SinkLimits {
@@ -130,7 +131,7 @@ impl World {
             in_flight: IN_FLIGHT,
             ..SinkLimits::default()
         };
-        let sink = patiently("sink", || sinks::open(&sink, clock, metrics, limits)).await?;
+        let sink = patiently("sink", || sinks::open(&sink_url, clock, metrics, limits)).await?;
         let access = access(config);
         let cluster = patiently("API server", || async {
             let cluster = Cluster::connect(&access, metrics.clone())
@@ -142,6 +143,7 @@ impl World {
         Ok(Self {
             cluster: cluster.await?,
             lock,
+            sink_url,
             holder,
             store,
             sink,
@@ -200,17 +202,9 @@ async fn collect(
     let discovery = async move { cluster.discover(&scope, pods_in, token).await.map_err(Failure::usage) };
     parts.spawn(named("discovery", discovery));
     if let Some(cleaner) = cleaner {
-        let token = stopping.clone();
-        parts.spawn(named("retention", async move {
-            cleaner.run(token).await;
-            Ok(())
-        }));
+        parts.spawn(named("retention", unfailing(cleaner.run(stopping.clone()))));
     }
-    let token = stopping.clone();
-    parts.spawn(named("collector", async move {
-        collector.run(token).await;
-        Ok(())
-    }));
+    parts.spawn(named("collector", unfailing(collector.run(stopping.clone()))));
     end_together(parts, &stopping).await
 }
 
@@ -243,6 +237,12 @@ async fn named<F: Future<Output = Result<(), Failure>>>(
     part: F,
 ) -> (&'static str, Result<(), Failure>) {
     (name, part.await)
+}
+
+/// A part that sees to its failures itself.
+async fn unfailing(part: impl Future<Output = ()>) -> Result<(), Failure> {
+    part.await;
+    Ok(())
 }
 
 /// Runs the keeper on a thread, a runtime and a store connection of its own.

@@ -2,6 +2,8 @@
 //!
 //! Set up once at the start. Nothing here knows any secret, and no event may carry one.
 
+use std::io::IsTerminal;
+
 use tracing_subscriber::EnvFilter;
 use tracing_subscriber::filter::ParseError;
 
@@ -22,6 +24,7 @@ pub fn start(level: Option<&str>, format: LogFormat) -> Result<(), Failure> {
     };
     let logger = tracing_subscriber::fmt()
         .with_env_filter(filter)
+        .with_ansi(std::io::stderr().is_terminal())
         .with_writer(std::io::stderr);
     let started = match format {
         LogFormat::Text => logger.try_init(),

@@ -226,10 +226,14 @@ pub struct Demo {
     /// How long lines are written.
     #[arg(long, env = "PODLOG_DURATION", value_name = "DURATION", default_value = "30s", value_parser = duration)]
     pub duration: Duration,
-    /// Keep the collected records and the replicas' logs in this directory.
+    /// Keep the collected records and the replicas' logs in this directory, which must be new or empty.
+    ///
+    /// Without it they are in a temporary directory that is removed at the end.
     #[arg(long, env = "PODLOG_KEEP", value_name = "DIRECTORY")]
     pub keep: Option<PathBuf>,
-    /// Rotate the simulated logs while they are read.
+    /// Rotate the simulated logs every few seconds.
+    ///
+    /// What is rotated away while nobody collects the pod cannot be had any more; it is counted as gaps, not as lost.
     #[arg(long, env = "PODLOG_ROTATE", action = ArgAction::Set, default_value_t = false)]
     pub rotate: bool,
     /// Whether replicas claim pods. `off` shows what happens when each collects everything.

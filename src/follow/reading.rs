@@ -153,11 +153,14 @@ impl<'a> Reading<'a> {
     /// Waits, unless the task is to stop or there is news of the pod.
     pub(super) async fn rest(&mut self, wait: Duration) -> Option<End> {
         let mut pod = self.task.pod.clone();
+        let known = pod.borrow_and_update().clone();
+        if !self.ended && self.ends(&known) {
+            return None;
+        }
         let news = async {
             while pod.changed().await.is_ok() {
-                let pod = pod.borrow_and_update();
-                let container = pod.container(&self.name());
-                if pod.gone || container.is_some_and(|c| has_ended(c, &self.instance)) && !self.ended {
+                let now = pod.borrow_and_update().clone();
+                if now.gone && !known.gone || !self.ended && self.ends(&now) {
                     return;
                 }
             }
@@ -169,6 +172,12 @@ impl<'a> Reading<'a> {
             () = news => None,
             () = tokio::time::sleep(wait) => None,
         }
+    }
+
+    /// Whether a pod's status says that the instance has ended.
+    fn ends(&self, pod: &Pod) -> bool {
+        pod.container(&self.name())
+            .is_some_and(|container| has_ended(container, &self.instance))
     }
 
     /// Marks the instance as read to its end, after reporting what could not be read.

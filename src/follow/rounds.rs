@@ -100,11 +100,13 @@ impl<'a> Rounds<'a> {
             Close::End if ended && !brought => self.finish(None).await,
             Close::Empty if ended => self.nothing_left().await,
             Close::Refused => self.refused(ended).await,
-            Close::Late | Close::Reopen | Close::Misplaced | Close::Moved => Next::Again,
+            Close::Late | Close::Reopen => Next::Again,
             Close::Poll(wait) => Next::AgainAfter(wait),
-            Close::End if brought => Next::Again,
+            Close::End | Close::Misplaced | Close::Moved if brought => Next::Again,
             Close::Wait(least) => Next::AgainAfter(least.max(self.pause())),
-            Close::End | Close::Empty | Close::Broken => Next::AgainAfter(self.pause()),
+            Close::End | Close::Empty | Close::Broken | Close::Misplaced | Close::Moved => {
+                Next::AgainAfter(self.pause())
+            }
         }
     }
 

@@ -14,8 +14,12 @@ use crate::metrics::Reason;
 
 use super::reading::{Close, Reading};
 
-/// A follow stream must show the stored line within this time of its first byte.
+/// A follow stream that has begun must show the stored line before it pauses for this long, and
+/// within [`SEEK`] in any case.
 const ALIGN: Duration = Duration::from_secs(1);
+
+/// See [`ALIGN`]. What lies before the stored line is what was written in some two seconds.
+const SEEK: Duration = Duration::from_secs(10);
 
 /// A stream that has been silent for this long has shown all there was.
 const IDLE: Duration = Duration::from_secs(2);
@@ -42,6 +46,8 @@ struct Due {
     flush: Option<Duration>,
     /// It must have shown the stored line.
     align: Option<Duration>,
+    /// The same, however busy it is.
+    seek: Option<Duration>,
     /// A line that the probe saw must have come.
     mute: Option<Duration>,
 }
@@ -91,6 +97,7 @@ impl Reading<'_> {
             probe: clock.now() + settings.probe,
             flush: None,
             align: None,
+            seek: None,
             mute: None,
         };
         let mut pod = self.task.pod.clone();
@@ -143,7 +150,8 @@ impl Reading<'_> {
         if self.intake.seen().taking {
             due.align = None;
         } else {
-            due.align.get_or_insert(now + ALIGN);
+            let limit = *due.seek.get_or_insert(now + SEEK);
+            due.align = Some(limit.min(now + ALIGN));
         }
         if !self.writer.is_empty() {
             due.flush.get_or_insert(now + self.site.settings.chunk_age);

@@ -1,14 +1,41 @@
 //! Everything that is tested from outside, in one binary; this list is the table of contents.
+//!
+//! Tests that need a server read `PODLOG_TEST_MYSQL`, `PODLOG_TEST_MARIADB` (`mysql://user:password@host/database`, with
+//! the right to create databases) and `KUBECONFIG`; without them they are skipped, see [`servers`].
 
 #![allow(
     clippy::unwrap_used,
+    clippy::expect_used,
     clippy::print_stdout,
-    reason = "a test fails by panicking and says on standard output what it skips"
+    clippy::unchecked_time_subtraction,
+    reason = "a test fails by panicking, and its helpers are tests too"
 )]
 
+// The source tree and its documents: sizes, imports, tables.
+mod tidy;
+
+// How pods are shared out: random histories of replicas that come and go.
+mod plan;
+// The contract of lock stores, on each of them.
+mod locks;
+// The contract of sinks, on each of them.
+mod sinks;
+
+// The contract of API servers, on the simulated one and a real one.
 mod cluster;
+mod stage;
+// Discovery and logs on a real cluster.
+mod real;
+
+// One pod followed on the simulated cluster.
 mod follow;
 mod recorder;
+mod scene;
 mod sim_pods;
 mod sim_streams;
-mod stage;
+
+// The built binary's command line, and signals.
+mod front;
+
+// What a test needs in order not to be skipped.
+mod servers;

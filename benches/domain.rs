@@ -1,0 +1,85 @@
+//! The pure path of a line: split and stamp, seek, encode. Lines per second of one core.
+
+use std::hint::black_box;
+use std::sync::Arc;
+
+use criterion::{Criterion, Throughput, criterion_group, criterion_main};
+use podlog::domain::intake::{Batch, Intake, Stance};
+use podlog::domain::{Chunk, Fence, GoodUntil, Origin, StreamId, Time};
+use podlog::sinks::json::Encoder;
+
+const LINES: usize = 10_000;
+/// Bytes of a message: with its stamp a line is 200 bytes long.
+const MESSAGE: usize = 168;
+
+fn log() -> Vec<u8> {
+    let mut log = Vec::new();
+    for i in 0..LINES {
+        let time = Time(1_790_000_000_000_000_000 + i as i64 * 1_000_000);
+        let text = format!("{time} {i:0>MESSAGE$}\n");
+        log.extend_from_slice(text.as_bytes());
+    }
+    log
+}
+
+fn read(intake: &mut Intake, stance: Stance, log: &[u8]) -> Batch {
+    let mut batch = Batch::default();
+    intake.begin(stance);
+    for frame in log.chunks(16 * 1024) {
+        intake.feed(frame, &mut batch);
+    }
+    batch
+}
+
+fn chunk(batch: Batch) -> Chunk {
+    let stream = StreamId {
+        uid: "7f1c".into(),
+        container: "app".into(),
+        container_id: "0123456789abcdef".into(),
+    };
+    let origin = Origin {
+        stream,
+        namespace: "shop".into(),
+        pod: "cart-0".into(),
+        node: Some("n1".into()),
+        restart: 0,
+        labels: [("app".into(), "cart".into())].into(),
+    };
+    let end = batch.end();
+    Chunk {
+        origin: Arc::new(origin),
+        fence: Fence(1),
+        good_until: GoodUntil::new(std::time::Duration::MAX),
+        gap: None,
+        text: batch.text,
+        lines: batch.lines,
+        begin: None,
+        end,
+    }
+}
+
+fn lines(c: &mut Criterion) {
+    let log = log();
+    let mut group = c.benchmark_group("lines");
+    group.throughput(Throughput::Elements(LINES as u64));
+    let mut intake = Intake::new(256 * 1024);
+    group.bench_function("split, stamp and take", |b| {
+        b.iter(|| black_box(read(&mut intake, Stance::All, &log)));
+    });
+    let whole = read(&mut intake, Stance::All, &log);
+    let last = whole.end().map_or(Stance::All, Stance::After);
+    group.bench_function("seek past", |b| b.iter(|| black_box(read(&mut intake, last, &log))));
+    let chunk = chunk(whole);
+    let mut out = Vec::new();
+    group.bench_function("encode as JSON", |b| {
+        b.iter(|| {
+            out.clear();
+            Encoder::new(&chunk.origin).chunk(&chunk, &mut out);
+            black_box(out.len())
+        });
+    });
+    group.finish();
+}
+
+criterion_group!(benches, lines);
+criterion_main!(benches);

@@ -1,0 +1,160 @@
+//! `podlog demo`: a simulated cluster, several real replicas, one of them killed, and the reckoning.
+//!
+//! The reckoning compares what the simulated containers wrote with what is stored; nothing that a
+//! replica says about itself counts. With `--claims off` the replicas do not know of each other, which
+//! shows the problem that claims solve.
+
+mod claims;
+mod files;
+mod play;
+mod progress;
+mod replica;
+mod screen;
+mod stage;
+mod stored;
+mod view;
+
+use std::io::Write as _;
+use std::time::Duration;
+
+use serde_json::json;
+use tokio_util::sync::CancellationToken;
+
+use crate::config::{Demo, Switch};
+use crate::domain::StreamId;
+use crate::exit::Failure;
+use crate::reckoning::{Finding, Reckoning};
+use play::Play;
+
+pub(crate) use replica::end_with_parent;
+
+/// Faulty lines that are named.
+const NAMED: usize = 5;
+
+/// How a demo went.
+#[derive(Clone, Debug)]
+struct Outcome {
+    reckoning: Reckoning,
+    /// The first lines that something is wrong with.
+    findings: Vec<(StreamId, Finding)>,
+    /// How long the pods of the killed replica were without another holder, if they got one.
+    takeover: Option<Duration>,
+    /// Whether a replica was to be killed at all.
+    killed: bool,
+    /// Replicas that did not end as they should.
+    badly: Vec<String>,
+}
+
+impl Outcome {
+    fn is_clean(&self) -> bool {
+        self.reckoning.is_clean() && (self.takeover.is_some() || !self.killed) && self.badly.is_empty()
+    }
+
+    /// The one line on stdout.
+    fn line(&self) -> String {
+        let took = self
+            .takeover
+            .map_or("none".to_owned(), |took| format!("{:.1}", took.as_secs_f64()));
+        format!("reckoning: {} takeover_s={took}", self.reckoning)
+    }
+
+    fn json(&self, demo: &Demo, seed: u64) -> String {
+        let r = &self.reckoning;
+        json!({
+            "seed": seed,
+            "claims": demo.claims == Switch::On,
+            "pods": demo.pods,
+            "replicas": demo.replicas,
+            "written": r.written,
+            "delivered": r.delivered,
+            "lost": r.lost,
+            "duplicated": r.duplicated,
+            "out_of_order": r.out_of_order,
+            "gaps": r.gaps,
+            "foreign": r.foreign,
+            "takeover_s": self.takeover.map(|took| (took.as_secs_f64() * 10.0).round() / 10.0),
+            "clean": self.is_clean(),
+        })
+        .to_string()
+    }
+}
+
+/// `podlog demo`. Fails with status 1 when the reckoning is not clean, a replica ends by itself, or
+/// `stop` comes before the end.
+pub async fn demo(demo: Demo, stop: CancellationToken) -> Result<(), Failure> {
+    let seed = demo.seed.unwrap_or_else(|| u64::from(fastrand::u32(..)));
+    if demo.seed.is_none() {
+        screen::remark(format_args!("seed {seed}"));
+    }
+    let mut play = Play::set(&demo, seed, stop).await?;
+    let played = play.run().await;
+    play.clear().await;
+    let outcome = played?;
+    let line = if demo.json {
+        outcome.json(&demo, seed)
+    } else {
+        outcome.line()
+    };
+    writeln!(std::io::stdout(), "{line}").ok();
+    if outcome.is_clean() {
+        return Ok(());
+    }
+    if demo.claims == Switch::Off {
+        return Err(Failure::unclean(format!(
+            "without claims each of {} replicas collects every pod, so each line is stored {} times: that is what podlog's claims prevent",
+            demo.replicas, demo.replicas
+        )));
+    }
+    for (stream, Finding { fault, line, time }) in &outcome.findings {
+        screen::remark(format_args!(
+            "{fault:?}: line {line} of {}/{}/{} at {time}",
+            stream.uid,
+            stream.container,
+            stream.container_id.short()
+        ));
+    }
+    for what in &outcome.badly {
+        screen::remark(what);
+    }
+    Err(Failure::unclean(format!(
+        "the reckoning is not clean; run it again with --seed {seed} --keep DIRECTORY and look at the replicas' logs"
+    )))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn it_is_clean_only_if_lines_replicas_and_takeover_are() {
+        let clean = Outcome {
+            reckoning: Reckoning {
+                written: 5,
+                delivered: 5,
+                ..Reckoning::default()
+            },
+            findings: vec![],
+            takeover: Some(Duration::from_millis(21_260)),
+            killed: true,
+            badly: vec![],
+        };
+        assert!(clean.is_clean());
+        assert_eq!(
+            clean.line(),
+            "reckoning: written=5 delivered=5 lost=0 duplicated=0 out_of_order=0 gaps=0 takeover_s=21.3"
+        );
+        let never = Outcome {
+            takeover: None,
+            ..clean.clone()
+        };
+        assert!(!never.is_clean() && never.line().ends_with("takeover_s=none"));
+        let hung = Outcome {
+            badly: vec!["replica-1 hung".to_owned()],
+            ..clean.clone()
+        };
+        assert!(!hung.is_clean());
+        let mut lossy = clean;
+        lossy.reckoning.lost = 1;
+        assert!(!lossy.is_clean());
+    }
+}

@@ -1,0 +1,99 @@
+//! How storing goes on, judged from counts: lines per second, and stalls. No clock, no I/O.
+
+use std::collections::VecDeque;
+use std::time::Duration;
+
+/// Over so long the lines per second are taken.
+const RATE_OVER: Duration = Duration::from_secs(3);
+
+/// Nothing new for so long while something is missing is a stall.
+pub(super) const STALL: Duration = Duration::from_secs(3);
+
+/// What the counts so far say. Times are since the demo began.
+#[derive(Clone, Debug, Default)]
+pub(super) struct Progress {
+    counts: VecDeque<(Duration, u64)>,
+    grew: Duration,
+    stalled: bool,
+}
+
+/// What a count has brought to light.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum News {
+    /// Nothing has been stored for [`STALL`], and so many lines are missing.
+    Stalled(u64),
+    /// Lines are stored again.
+    GoesOn,
+}
+
+impl Progress {
+    /// Takes in that `stored` lines are stored `at` this time, of `expected`.
+    pub(super) fn note(&mut self, at: Duration, stored: u64, expected: u64) -> Option<News> {
+        let before = self.counts.back().map_or(0, |(_, stored)| *stored);
+        self.counts.push_back((at, stored));
+        while self.counts.front().is_some_and(|(then, _)| at > *then + RATE_OVER) {
+            self.counts.pop_front();
+        }
+        if stored > before || stored >= expected {
+            self.grew = at;
+            return std::mem::take(&mut self.stalled).then_some(News::GoesOn);
+        }
+        let stalls = self.stands_still(at) && !self.stalled;
+        self.stalled |= stalls;
+        stalls.then_some(News::Stalled(expected - stored))
+    }
+
+    /// Whether nothing was stored for a while.
+    pub(super) fn stands_still(&self, at: Duration) -> bool {
+        at > self.grew + STALL
+    }
+
+    /// Lines stored per second of late.
+    pub(super) fn per_second(&self) -> u64 {
+        let (Some((from, few)), Some((to, many))) = (self.counts.front(), self.counts.back()) else {
+            return 0;
+        };
+        let seconds = to.saturating_sub(*from).as_secs_f64();
+        if seconds > 0.0 {
+            (many.saturating_sub(*few) as f64 / seconds).round() as u64
+        } else {
+            0
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_stall_is_told_once_and_so_is_its_end() {
+        let mut progress = Progress::default();
+        let second = Duration::from_secs;
+        let told: Vec<_> = [
+            (1, 5, 9),
+            (2, 5, 9),
+            (5, 5, 9),
+            (6, 5, 9),
+            (7, 6, 9),
+            (8, 9, 9),
+            (20, 9, 9),
+        ]
+        .into_iter()
+        .map(|(at, stored, expected)| progress.note(second(at), stored, expected))
+        .collect();
+        let stalled = Some(News::Stalled(4));
+        assert_eq!(told, [None, None, stalled, None, Some(News::GoesOn), None, None]);
+    }
+
+    #[test]
+    fn the_rate_is_that_of_the_last_seconds() {
+        let mut progress = Progress::default();
+        assert_eq!(progress.per_second(), 0);
+        for at in 0..=10 {
+            let stored = if at < 5 { 0 } else { (at - 5) * 100 };
+            progress.note(Duration::from_secs(at), stored, 1_000);
+        }
+        assert_eq!(progress.per_second(), 100);
+    }
+}

@@ -1,0 +1,195 @@
+//! The replicas of the demo: child processes that run `podlog run`, as anybody would.
+//!
+//! They share nothing with this process but the kubeconfig and what their settings name. Each is killed
+//! when it is dropped, and on Linux also when this process dies without having dropped it; elsewhere a
+//! SIGKILL of the demo leaves them behind.
+
+use std::fs::File;
+use std::io::{Read as _, Seek as _, SeekFrom};
+use std::path::{Path, PathBuf};
+use std::process::{ExitStatus, Stdio};
+use std::time::Duration;
+
+use rustix::process::{Pid, Signal, kill_process};
+use tokio::process::{Child, Command};
+
+use super::stage::Dir;
+use crate::exit::Failure;
+
+/// How long replicas have to end after SIGTERM.
+const ENDING: Duration = Duration::from_secs(10);
+
+/// How much of a log's end is looked at, and how many lines of it are shown.
+const TAIL_BYTES: u64 = 4096;
+const TAIL_LINES: usize = 3;
+
+/// Tells a replica that it belongs to a demo, and to which process. Not a setting, so not named like one.
+const PARENT: &str = "DEMO_OF_PODLOG";
+
+/// In a replica of a demo: sees to it that this process is killed when the demo dies. Must be called on the
+/// main thread.
+pub(crate) fn end_with_parent() {
+    #[cfg(target_os = "linux")]
+    if let Some(parent) = std::env::var(PARENT).ok().and_then(|id| id.parse::<i32>().ok()) {
+        let asked = rustix::process::set_parent_process_death_signal(Some(Signal::KILL));
+        // Had the parent died before that was set, nobody would ever tell.
+        let orphan = rustix::process::getppid().is_none_or(|id| id.as_raw_nonzero().get() != parent);
+        if asked.is_err() || orphan {
+            tracing::warn!("the demo has ended; so this replica may have to be killed by hand");
+        }
+    }
+}
+
+/// Where a replica keeps its claims and its records.
+#[derive(Clone, Debug)]
+pub(super) struct Places {
+    pub(super) lock: String,
+    pub(super) sink: String,
+}
+
+/// One child process.
+#[derive(Debug)]
+pub(super) struct Replica {
+    name: String,
+    log: PathBuf,
+    child: Child,
+    killed: bool,
+}
+
+impl Replica {
+    /// Starts `podlog run` number `number`, logging to a file in the directory.
+    pub(super) fn start(number: usize, dir: &Dir, places: &Places) -> Result<Self, Failure> {
+        let name = format!("replica-{number}");
+        let failed =
+            |e: std::io::Error| Failure::unclean(format!("{name} cannot be started: {e}; raise the process limits"));
+        let log = dir.path().join(format!("{name}.log"));
+        let file = File::create(&log).map_err(failed)?;
+        let program = std::env::current_exe().map_err(failed)?;
+        let mut command = Command::new(program);
+        for (variable, _) in std::env::vars_os() {
+            let text = variable.to_string_lossy();
+            if text.starts_with("PODLOG_") || text == "RUST_LOG" || text == "KUBECONFIG" {
+                command.env_remove(&variable);
+            }
+        }
+        command.env(PARENT, std::process::id().to_string());
+        command.arg("run").args(["--http", "off", "--replica-id", &name]);
+        command.args(["--lock", &places.lock, "--sink", &places.sink]);
+        command.args(["--kubeconfig", &dir.file("kubeconfig.yaml")]);
+        // A stream that has gone mute is found out within a minute by default; the demo is over by then.
+        command.args(["--probe", "5s"]);
+        command.current_dir(dir.path()).kill_on_drop(true);
+        command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(file);
+        let child = command.spawn().map_err(failed)?;
+        let killed = false;
+        Ok(Self {
+            name,
+            log,
+            child,
+            killed,
+        })
+    }
+
+    /// Its name, the readable part of its id in the table of claims.
+    pub(super) fn name(&self) -> &str {
+        &self.name
+    }
+
+    /// Whether it was killed on purpose.
+    pub(super) fn is_killed(&self) -> bool {
+        self.killed
+    }
+
+    /// Fails when it has ended although nobody told it to.
+    pub(super) fn check(&mut self) -> Result<(), Failure> {
+        if self.killed {
+            return Ok(());
+        }
+        match self.child.try_wait() {
+            Ok(None) => Ok(()),
+            Ok(Some(status)) => Err(self.ended(status)),
+            Err(e) => Err(Failure::unclean(format!("{} cannot be waited for: {e}", self.name))),
+        }
+    }
+
+    fn ended(&self, status: ExitStatus) -> Failure {
+        let (name, said) = (&self.name, tail(&self.log));
+        Failure::unclean(format!("{name} has ended by itself ({status}); its log ends: {said}"))
+    }
+
+    /// SIGKILL. Returns when the process is gone.
+    pub(super) async fn kill(&mut self) {
+        self.killed = true;
+        if let Err(error) = self.child.kill().await {
+            tracing::warn!(replica = self.name, %error, "a replica could not be killed");
+        }
+    }
+
+    /// SIGTERM.
+    fn terminate(&self) {
+        let pid = self.child.id().and_then(|id| Pid::from_raw(id.cast_signed()));
+        if let Some(Err(error)) = pid.map(|pid| kill_process(pid, Signal::TERM)) {
+            tracing::debug!(replica = self.name, %error, "a replica could not be told to end");
+        }
+    }
+}
+
+/// Ends all replicas as a shutdown would. Answers with those that had to be killed or ended with a failure.
+pub(super) async fn end(replicas: &mut [Replica]) -> Vec<String> {
+    let deadline = tokio::time::Instant::now() + ENDING;
+    let mut badly = Vec::new();
+    for replica in replicas.iter().filter(|r| !r.killed) {
+        replica.terminate();
+    }
+    for replica in replicas.iter_mut().filter(|r| !r.killed) {
+        match tokio::time::timeout_at(deadline, replica.child.wait()).await {
+            Ok(Ok(status)) if status.success() => {}
+            Ok(Ok(status)) => badly.push(format!("{} ended with {status}: {}", replica.name, tail(&replica.log))),
+            Ok(Err(_)) | Err(_) => {
+                badly.push(format!(
+                    "{} did not end within {ENDING:?} of SIGTERM and was killed",
+                    replica.name
+                ));
+                replica.kill().await;
+            }
+        }
+        replica.killed = true;
+    }
+    badly
+}
+
+/// Kills all replicas and waits until they are gone.
+pub(super) async fn kill(replicas: &mut [Replica]) {
+    for replica in replicas.iter_mut().filter(|r| !r.killed) {
+        replica.kill().await;
+    }
+}
+
+/// The last lines of a log, on one line.
+fn tail(path: &Path) -> String {
+    let read = || -> std::io::Result<String> {
+        let mut file = File::open(path)?;
+        let len = file.metadata()?.len();
+        file.seek(SeekFrom::Start(len.saturating_sub(TAIL_BYTES)))?;
+        let mut bytes = Vec::new();
+        file.read_to_end(&mut bytes)?;
+        let text = String::from_utf8_lossy(&bytes);
+        let lines: Vec<&str> = text.lines().rev().take(TAIL_LINES).collect();
+        Ok(lines.into_iter().rev().collect::<Vec<_>>().join(" | "))
+    };
+    read().unwrap_or_else(|e| format!("({}: {e})", path.display()))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_end_of_a_log_is_its_last_lines_on_one_line() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("log");
+        std::fs::write(&path, format!("{}\nb\nc\nd\n", "x".repeat(9000))).unwrap();
+        assert_eq!(tail(&path), "b | c | d");
+        assert!(tail(&dir.path().join("none")).contains("none"));
+    }
+}

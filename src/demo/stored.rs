@@ -1,0 +1,169 @@
+//! What is stored, read from where the replicas store it; and what was written, in the same form.
+//!
+//! This is the demo's evidence, so it goes past podlog's own code: the tables are read with SQL of its
+//! own, the files as JSON. Nothing here writes.
+
+use std::collections::BTreeMap;
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use futures::TryStreamExt as _;
+use sqlx::sqlite::SqliteConnectOptions;
+use sqlx::{Connection as _, SqliteConnection};
+use tokio::time::timeout;
+
+use super::files::Files;
+use crate::domain::StreamId;
+use crate::exit::Failure;
+use crate::reckoning::{Entry, Stored};
+use crate::sim::Truth;
+
+/// How long reading may take: at most some 100,000 rows.
+const DEADLINE: Duration = Duration::from_secs(10);
+
+/// How long to wait for a table that somebody is just making.
+const BUSY: Duration = Duration::from_secs(4);
+
+/// What is stored, by stream.
+pub(super) type Streams = BTreeMap<StreamId, Stored>;
+
+/// Where the replicas store records.
+#[derive(Debug)]
+pub(super) enum Records {
+    /// One SQLite file for all.
+    Tables(PathBuf, SqliteConnection),
+    /// A directory for each, and what has been read of it so far.
+    Files(Vec<Files>),
+}
+
+impl Records {
+    /// Opens the SQLite file, whose tables exist.
+    pub(super) async fn tables(path: &Path) -> Result<Self, Failure> {
+        let options = SqliteConnectOptions::new()
+            .filename(path)
+            .busy_timeout(BUSY)
+            .pragma("query_only", "ON");
+        let conn = SqliteConnection::connect_with(&options)
+            .await
+            .map_err(|e| failed(path, &e))?;
+        Ok(Self::Tables(path.to_owned(), conn))
+    }
+
+    /// One directory for each replica.
+    pub(super) fn files(dirs: impl IntoIterator<Item = PathBuf>) -> Self {
+        Self::Files(dirs.into_iter().map(Files::new).collect())
+    }
+
+    /// How many lines are stored, each as often as it is stored.
+    pub(super) async fn count(&mut self) -> Result<u64, Failure> {
+        match self {
+            Self::Tables(path, conn) => {
+                let sum = sqlx::query_scalar("SELECT COALESCE(SUM(seq), 0) FROM log_stream");
+                let sum: i64 = in_time(path, sum.fetch_one(conn)).await?;
+                Ok(sum.cast_unsigned())
+            }
+            Self::Files(all) => {
+                for files in all.iter_mut() {
+                    files.read_on()?;
+                }
+                Ok(all.iter().map(Files::count).sum())
+            }
+        }
+    }
+
+    /// Everything that is stored.
+    pub(super) async fn read(&mut self) -> Result<Streams, Failure> {
+        match self {
+            Self::Tables(path, conn) => in_time(path, tables(conn)).await,
+            Self::Files(all) => {
+                let mut streams = Streams::new();
+                for files in all {
+                    files.read_on()?;
+                    for (stream, stored) in files.streams() {
+                        streams.entry(stream.clone()).or_default().append(stored);
+                    }
+                }
+                Ok(streams)
+            }
+        }
+    }
+
+    /// Whether bytes that are not UTF-8 are stored as U+FFFD.
+    pub(super) fn is_lossy(&self) -> bool {
+        matches!(self, Self::Files(_))
+    }
+}
+
+async fn tables(conn: &mut SqliteConnection) -> Result<Streams, sqlx::Error> {
+    let mut by_id: BTreeMap<i64, (StreamId, Stored)> = BTreeMap::new();
+    // One snapshot for all three tables.
+    let mut tx = conn.begin().await?;
+    let find = "SELECT id, uid, container, container_id FROM log_stream";
+    let mut rows = sqlx::query_as::<_, (i64, String, String, String)>(find).fetch(&mut *tx);
+    while let Some((id, uid, container, container_id)) = rows.try_next().await? {
+        let stream = StreamId {
+            uid: uid.into(),
+            container: container.into(),
+            container_id: container_id.into(),
+        };
+        by_id.insert(id, (stream, Stored::default()));
+    }
+    drop(rows);
+    let find = "SELECT stream, time_ns, message FROM log_record ORDER BY stream, seq";
+    let mut rows = sqlx::query_as::<_, (i64, i64, Vec<u8>)>(find).fetch(&mut *tx);
+    while let Some((id, time, message)) = rows.try_next().await? {
+        if let Some((_, stored)) = by_id.get_mut(&id) {
+            stored.lines.push(Entry::of(time, &message));
+        }
+    }
+    drop(rows);
+    // A stream's records are counted from 0 without holes, so the number is how many come before.
+    let find = "SELECT stream, seq FROM log_gap";
+    let mut rows = sqlx::query_as::<_, (i64, i64)>(find).fetch(&mut *tx);
+    while let Some((id, seq)) = rows.try_next().await? {
+        if let Some((_, stored)) = by_id.get_mut(&id) {
+            stored.gaps.push(usize::try_from(seq).unwrap_or(0));
+        }
+    }
+    drop(rows);
+    tx.commit().await?;
+    Ok(by_id.into_values().collect())
+}
+
+async fn in_time<T>(path: &Path, work: impl Future<Output = Result<T, sqlx::Error>>) -> Result<T, Failure> {
+    match timeout(DEADLINE, work).await {
+        Ok(Ok(done)) => Ok(done),
+        Ok(Err(error)) => Err(failed(path, &error)),
+        Err(_) => Err(Failure::unclean(format!(
+            "{} was not read within {DEADLINE:?}; the machine is too busy",
+            path.display()
+        ))),
+    }
+}
+
+fn failed(path: &Path, error: &sqlx::Error) -> Failure {
+    Failure::unclean(format!("{} cannot be read: {error}; is the disk full?", path.display()))
+}
+
+/// What the containers wrote, by stream. `lossy` as in [`Records::is_lossy`].
+pub(super) fn written(truth: &[Truth], lossy: bool) -> BTreeMap<StreamId, Vec<Entry>> {
+    let entry = |time, message: &[u8]| {
+        if lossy {
+            Entry::of(time, String::from_utf8_lossy(message).as_bytes())
+        } else {
+            Entry::of(time, message)
+        }
+    };
+    let stream = |truth: &Truth| {
+        let instance = &truth.instance;
+        let id = instance.container_id.split_once("://");
+        let lines = truth.lines.iter().map(|line| entry(line.time, &line.message)).collect();
+        let stream = StreamId {
+            uid: instance.uid.as_str().into(),
+            container: instance.container.as_str().into(),
+            container_id: id.map_or(instance.container_id.as_str(), |(_, id)| id).into(),
+        };
+        (stream, lines)
+    };
+    truth.iter().map(stream).collect()
+}

@@ -1,0 +1,198 @@
+//! How the demo looks: from what is known to text. No terminal here, no clock.
+
+use std::collections::VecDeque;
+use std::fmt::{self, Write as _};
+use std::time::Duration;
+
+/// Events shown.
+const EVENTS: usize = 7;
+
+/// Replicas shown: with the events and the rest it fits into 24 lines.
+const REPLICAS: usize = 7;
+
+/// Cells of the bar.
+const BAR: usize = 30;
+
+/// What a replica does.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum State {
+    /// Started, and not yet seen at work.
+    Starting,
+    /// At work.
+    Collecting,
+    /// Killed by the demo.
+    Killed,
+    /// Told to end.
+    Ending,
+}
+
+impl fmt::Display for State {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.pad(match self {
+            Self::Starting => "starting",
+            Self::Collecting => "collecting",
+            Self::Killed => "killed",
+            Self::Ending => "ending",
+        })
+    }
+}
+
+/// A replica, as shown.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) struct Row {
+    pub(super) name: String,
+    pub(super) state: State,
+    /// The pods it holds; unknown where nobody claims any.
+    pub(super) pods: Option<usize>,
+}
+
+/// Everything that is shown.
+#[derive(Clone, Debug, Default)]
+pub(super) struct Scene {
+    pub(super) title: String,
+    /// Since the demo began, and how long it takes at most.
+    pub(super) elapsed: Duration,
+    pub(super) most: Duration,
+    /// Lines that containers wrote.
+    pub(super) written: u64,
+    /// Lines that are stored, each as often as it is stored.
+    pub(super) stored: u64,
+    /// Lines stored per second of late.
+    pub(super) per_second: u64,
+    pub(super) rows: Vec<Row>,
+    /// Pods to be collected that nobody holds.
+    pub(super) unheld: usize,
+    pub(super) events: VecDeque<String>,
+}
+
+impl Scene {
+    /// Notes that something has happened. Answers with the line that says so.
+    pub(super) fn happened(&mut self, what: impl fmt::Display) -> String {
+        let line = format!("{} {what}", seconds(self.elapsed));
+        self.events.push_back(line.clone());
+        if self.events.len() > EVENTS {
+            self.events.pop_front();
+        }
+        line
+    }
+
+    fn lag(&self) -> u64 {
+        self.written.saturating_sub(self.stored)
+    }
+
+    /// The live view: lines, each with its end.
+    pub(super) fn draw(&self) -> String {
+        let mut text = String::new();
+        let part = self.elapsed.as_secs_f64() / self.most.as_secs_f64().max(1.0);
+        let done = ((part * BAR as f64) as usize).min(BAR);
+        let bar = "#".repeat(done) + &".".repeat(BAR - done);
+        // Writing into a String cannot fail.
+        let mut put = |line: fmt::Arguments<'_>| text.write_fmt(line).unwrap_or_default();
+        put(format_args!("{}\n[{bar}] {}\n\n", self.title, seconds(self.elapsed)));
+        put(format_args!("  {:<12} {:<12} {:>6}\n", "replica", "state", "pods"));
+        for row in self.rows.iter().take(REPLICAS) {
+            let pods = row.pods.map_or("-".to_owned(), |pods| pods.to_string());
+            put(format_args!("  {:<12} {:<12} {pods:>6}\n", row.name, row.state));
+        }
+        if self.rows.len() > REPLICAS {
+            put(format_args!("  and {} more\n", self.rows.len() - REPLICAS));
+        }
+        put(format_args!("  {:<12} {:<12} {:>6}\n\n", "(nobody)", "", self.unheld));
+        put(format_args!(
+            "  written {:>9}   stored {:>9}   lag {:>7} lines   {:>6} lines/s\n\n",
+            self.written,
+            self.stored,
+            self.lag(),
+            self.per_second
+        ));
+        for event in &self.events {
+            put(format_args!("  {event}\n"));
+        }
+        text
+    }
+
+    /// The same on one line, for those who have no terminal.
+    pub(super) fn line(&self) -> String {
+        let rows = self.rows.iter().map(|row| match (row.state, row.pods) {
+            (State::Collecting, Some(pods)) => format!("{}={pods}", row.name),
+            (state, _) => format!("{}={state}", row.name),
+        });
+        format!(
+            "{} written={} stored={} lag={} lines/s={} nobody={} {}",
+            seconds(self.elapsed),
+            self.written,
+            self.stored,
+            self.lag(),
+            self.per_second,
+            self.unheld,
+            rows.collect::<Vec<_>>().join(" ")
+        )
+    }
+}
+
+fn seconds(time: Duration) -> String {
+    format!("{:5.1}s", time.as_secs_f64())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn scene(replicas: usize) -> Scene {
+        let row = |i| Row {
+            name: format!("replica-{i}"),
+            state: if i == 2 { State::Killed } else { State::Collecting },
+            pods: Some(20 + i),
+        };
+        Scene {
+            title: "podlog demo".to_owned(),
+            elapsed: Duration::from_millis(12_340),
+            most: Duration::from_mins(1),
+            written: 1_000,
+            stored: 990,
+            per_second: 1_950,
+            rows: (1..=replicas).map(row).collect(),
+            unheld: 3,
+            ..Scene::default()
+        }
+    }
+
+    #[test]
+    fn the_view_shows_replicas_counts_and_events() {
+        let mut scene = scene(3);
+        scene.happened("replica-2 was killed");
+        let drawn = scene.draw();
+        for line in [
+            "[######........................]  12.3s",
+            "  replica-1    collecting       21",
+            "  replica-2    killed           22",
+            "  (nobody)                       3",
+            "   12.3s replica-2 was killed",
+        ] {
+            assert!(drawn.lines().any(|l| l == line), "{line:?} not in\n{drawn}");
+        }
+        assert!(drawn.contains("written      1000   stored       990   lag      10 lines     1950 lines/s"));
+    }
+
+    #[test]
+    fn the_view_fits_a_small_terminal_whatever_happens() {
+        let mut scene = scene(100);
+        scene.elapsed = Duration::from_secs(500);
+        for i in 0..100 {
+            scene.happened(format_args!("event {i}"));
+        }
+        let drawn = scene.draw();
+        assert!(drawn.lines().count() < 24, "{drawn}");
+        assert!(drawn.lines().all(|line| line.chars().count() <= 80), "{drawn}");
+        assert!(drawn.contains("event 99") && drawn.contains("and 93 more"));
+    }
+
+    #[test]
+    fn a_progress_line_says_the_same() {
+        let said = scene(2).line();
+        assert_eq!(
+            said,
+            " 12.3s written=1000 stored=990 lag=10 lines/s=1950 nobody=3 replica-1=21 replica-2=killed"
+        );
+    }
+}

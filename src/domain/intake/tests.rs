@@ -1,0 +1,183 @@
+//! Reads of small logs: what is taken, what is passed over, how lines are numbered.
+
+use super::*;
+
+const CAP: usize = 8192;
+
+/// A log of lines `(seconds, text)`.
+fn log(lines: &[(i64, &str)]) -> Vec<u8> {
+    lines
+        .iter()
+        .flat_map(|(t, text)| format!("{} {text}\n", Time(t * 1_000_000_000)).into_bytes())
+        .collect()
+}
+
+fn read(intake: &mut Intake, stance: Stance, bytes: &[u8], step: usize) -> Batch {
+    let mut batch = Batch::default();
+    intake.begin(stance);
+    for piece in bytes.chunks(step) {
+        intake.feed(piece, &mut batch);
+    }
+    batch
+}
+
+fn messages(batch: &Batch) -> Vec<String> {
+    let message = |l: &Line| &batch.text[l.start as usize..(l.start + l.len) as usize];
+    batch
+        .lines
+        .iter()
+        .map(|l| String::from_utf8_lossy(message(l)).into_owned())
+        .collect()
+}
+
+#[test]
+fn lines_are_the_same_however_the_bytes_arrive() {
+    let log = log(&[(1, "a"), (1, ""), (2, "long enough to be split"), (1, "a"), (2, "b")]);
+    for step in 1..log.len() {
+        let batch = read(&mut Intake::new(CAP), Stance::All, &log, step);
+        assert_eq!(messages(&batch), ["a", "", "long enough to be split", "a", "b"]);
+        let ordinals: Vec<u32> = batch.lines.iter().map(|l| l.ordinal).collect();
+        assert_eq!(ordinals, [0, 1, 0, 2, 1]);
+    }
+}
+
+#[test]
+fn a_read_continues_after_any_line_of_a_log_with_equal_and_backward_stamps() {
+    let log = log(&[
+        (5, "x"),
+        (5, "x"),
+        (5, "y"),
+        (4, "x"),
+        (5, "x"),
+        (9, ""),
+        (9, ""),
+        (3, "z"),
+    ]);
+    let mut intake = Intake::new(CAP);
+    let all = read(&mut intake, Stance::All, &log, 7);
+    for stored in 1..=all.lines.len() {
+        let head = Batch {
+            lines: all.lines[..stored].to_vec(),
+            text: all.text.clone(),
+        };
+        let last = head.lines[stored - 1];
+        let head = Batch {
+            text: head.text[..(last.start + last.len) as usize].to_vec(),
+            ..head
+        };
+        let rest = read(&mut intake, Stance::After(head.end().unwrap()), &log, 7);
+        assert!(intake.seen().taking);
+        assert_eq!(messages(&rest), messages(&all)[stored..], "after {stored} lines");
+        let ordinals = |lines: &[Line]| lines.iter().map(|l| (l.time, l.ordinal)).collect::<Vec<_>>();
+        assert_eq!(ordinals(&rest.lines), ordinals(&all.lines[stored..]));
+    }
+}
+
+#[test]
+fn a_place_that_was_rotated_away_is_not_found_and_nothing_is_taken() {
+    let position = Position {
+        time: Time(1_000_000_000),
+        ordinal: 0,
+        hash: Position::hash(b"gone"),
+    };
+    let mut intake = Intake::new(CAP);
+    let batch = read(
+        &mut intake,
+        Stance::After(position),
+        &log(&[(1, "other"), (2, "x")]),
+        99,
+    );
+    assert!(batch.lines.is_empty() && !intake.seen().taking);
+    assert_eq!(
+        messages(&read(
+            &mut intake,
+            Stance::AllSince(position),
+            &log(&[(2, "x"), (3, "y")]),
+            99
+        )),
+        ["x", "y"]
+    );
+}
+
+#[test]
+fn a_file_that_reaches_back_far_enough_is_not_taken_for_a_new_one() {
+    let position = Position {
+        time: Time(5_000_000_000),
+        ordinal: 0,
+        hash: 1,
+    };
+    let mut intake = Intake::new(CAP);
+    let older = log(&[(4, "known"), (6, "new")]);
+    assert!(
+        read(&mut intake, Stance::AllSince(position), &older, 99)
+            .lines
+            .is_empty()
+    );
+    assert_eq!(
+        messages(&read(&mut intake, Stance::Later(position), &older, 99)),
+        ["new"]
+    );
+}
+
+#[test]
+fn a_rotation_between_lines_of_one_stamp_is_seen_through() {
+    let stored = Position {
+        time: Time(1_000_000_000),
+        ordinal: 2,
+        hash: Position::hash(b"tick"),
+    };
+    let newest = log(&[(1, "tick"), (1, "tick"), (1, "tock")]);
+    let mut intake = Intake::new(CAP);
+    assert!(read(&mut intake, Stance::After(stored), &newest, 99).lines.is_empty());
+    assert_eq!(intake.seen().twins, 2);
+    let batch = read(
+        &mut intake,
+        Stance::AfterTwin {
+            position: stored,
+            nth: 2,
+        },
+        &newest,
+        99,
+    );
+    assert_eq!(messages(&batch), ["tock"]);
+    assert_eq!(batch.lines[0].ordinal, 3);
+}
+
+#[test]
+fn words_of_the_kubelet_are_counted_and_never_taken() {
+    let mut bytes = b"unable to retrieve container logs for containerd://1\n".to_vec();
+    bytes.extend(log(&[(1, "a")]));
+    let mut intake = Intake::new(CAP);
+    assert_eq!(messages(&read(&mut intake, Stance::All, &bytes, 5)), ["a"]);
+    assert_eq!(intake.seen().control, 1);
+    let mut batch = read(&mut intake, Stance::All, b"context canceled", 5);
+    intake.finish(true, &mut batch);
+    assert!(batch.lines.is_empty() && intake.seen().control == 1);
+}
+
+#[test]
+fn a_line_over_the_cap_is_cut_and_says_by_how_much() {
+    let long = "x".repeat(CAP + 1000);
+    for step in [100, 1 << 20] {
+        let mut intake = Intake::new(CAP);
+        let batch = read(&mut intake, Stance::All, &log(&[(1, &long), (2, "next")]), step);
+        assert_eq!(
+            (batch.lines[0].len as usize, batch.lines[0].cut),
+            (CAP, 1000),
+            "step {step}"
+        );
+        assert_eq!(messages(&batch)[1], "next");
+    }
+}
+
+#[test]
+fn a_last_line_without_line_end_is_taken_only_when_the_instance_has_ended() {
+    let mut bytes = log(&[(1, "a"), (2, "half")]);
+    bytes.pop();
+    let mut intake = Intake::new(CAP);
+    let mut batch = read(&mut intake, Stance::All, &bytes, 3);
+    intake.finish(false, &mut batch);
+    assert_eq!(messages(&batch), ["a"]);
+    intake.finish(true, &mut batch);
+    assert_eq!(messages(&batch), ["a", "half"]);
+}

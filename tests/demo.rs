@@ -1,0 +1,132 @@
+//! The built binary's demo, whole: real processes, a real SIGKILL, a real database file. It checks what the
+//! demo says and what it leaves behind, not how it counts. Processes are looked up in `/proc`.
+
+#![cfg(target_os = "linux")]
+// A binary that cannot be started should panic.
+#![allow(clippy::unwrap_used)]
+
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, Stdio};
+use std::time::{Duration, Instant};
+
+use rustix::process::{Pid, Signal, kill_process};
+use serde_json::Value;
+
+/// Longer than any demo started here may take.
+const PATIENCE: Duration = Duration::from_secs(50);
+
+/// A demo whose directory is `dir`, so that its processes can be told from those of others.
+fn demo(dir: &Path, args: &[&str]) -> Command {
+    let mut command = Command::new(env!("CARGO_BIN_EXE_podlog"));
+    for (name, _) in std::env::vars().filter(|(name, _)| name.starts_with("PODLOG_") || name == "RUST_LOG") {
+        command.env_remove(name);
+    }
+    command.arg("demo").args(args).env("TMPDIR", dir);
+    command
+        .stdin(Stdio::null())
+        .stdout(Stdio::piped())
+        .stderr(Stdio::piped());
+    command
+}
+
+/// Processes that have `dir` in their arguments, as every replica of a demo there has.
+fn replicas(dir: &Path) -> Vec<PathBuf> {
+    let mut found = Vec::new();
+    for process in std::fs::read_dir("/proc").unwrap().flatten() {
+        let args = std::fs::read(process.path().join("cmdline")).unwrap_or_default();
+        if String::from_utf8_lossy(&args).contains(dir.to_str().unwrap()) {
+            found.push(process.path());
+        }
+    }
+    found
+}
+
+fn files(dir: &Path) -> usize {
+    std::fs::read_dir(dir).unwrap().count()
+}
+
+/// Waits until something holds; false when it did not in time.
+fn comes_true(within: Duration, mut what: impl FnMut() -> bool) -> bool {
+    let begun = Instant::now();
+    while begun.elapsed() < within {
+        if what() {
+            return true;
+        }
+        std::thread::sleep(Duration::from_millis(50));
+    }
+    false
+}
+
+/// Runs a demo to its end: its exit status, the JSON it printed, and what it said.
+fn play(args: &[&str]) -> (Option<i32>, Value, String) {
+    let dir = tempfile::tempdir().unwrap();
+    let begun = Instant::now();
+    let output = demo(dir.path(), args).output().unwrap();
+    let said = String::from_utf8_lossy(&output.stderr).into_owned();
+    assert!(begun.elapsed() < PATIENCE, "it took {:?}\n{said}", begun.elapsed());
+    assert_eq!(replicas(dir.path()), [] as [PathBuf; 0]);
+    assert_eq!(files(dir.path()), 0, "the directory was not removed");
+    let printed = serde_json::from_slice(&output.stdout).unwrap_or_else(|e| panic!("{e}\n{said}"));
+    (output.status.code(), printed, said)
+}
+
+#[test]
+fn a_demo_with_a_killed_replica_is_clean() {
+    let (status, printed, said) = play(&["--json", "--duration=10s", "--pods=20"]);
+    assert_eq!(status, Some(0), "{printed}\n{said}");
+    assert_eq!(printed["clean"], true);
+    assert!(printed["written"].as_u64() > Some(5_000), "{printed}");
+    assert_eq!(printed["written"], printed["delivered"]);
+    // The ttl of 20 s since the last renewal, the grace of 1 s, and some for a busy machine.
+    let took = printed["takeover_s"].as_f64().unwrap();
+    assert!((10.0..25.0).contains(&took), "{printed}");
+    assert!(
+        said.contains("was killed with SIGKILL") && said.contains("seed "),
+        "{said}"
+    );
+}
+
+#[test]
+fn without_claims_every_line_comes_three_times() {
+    let (status, printed, said) = play(&["--json", "--duration=5s", "--pods=20", "--claims=off"]);
+    assert_eq!(status, Some(1), "{printed}\n{said}");
+    let count = |name: &str| printed[name].as_u64().unwrap();
+    assert_eq!(count("delivered"), 3 * count("written"), "{printed}");
+    assert_eq!(count("duplicated"), 2 * count("written"));
+    assert_eq!(count("lost") + count("foreign"), 0);
+    assert!(said.contains("stored 3 times"), "{said}");
+}
+
+/// A demo whose replicas have started.
+fn started(dir: &Path) -> Child {
+    let child = demo(dir, &["--replicas=2"]).spawn().unwrap();
+    assert!(comes_true(PATIENCE, || replicas(dir).len() == 2), "no replicas came up");
+    child
+}
+
+fn send(child: &Child, signal: Signal) {
+    kill_process(Pid::from_raw(child.id().cast_signed()).unwrap(), signal).unwrap();
+}
+
+#[test]
+fn a_demo_that_is_stopped_leaves_nothing_behind() {
+    let dir = tempfile::tempdir().unwrap();
+    let child = started(dir.path());
+    send(&child, Signal::INT);
+    let begun = Instant::now();
+    let output = child.wait_with_output().unwrap();
+    assert!(begun.elapsed() < Duration::from_secs(5), "{:?}", begun.elapsed());
+    assert_eq!(output.status.code(), Some(1));
+    assert_eq!(replicas(dir.path()), [] as [PathBuf; 0]);
+    assert_eq!(files(dir.path()), 0);
+}
+
+#[test]
+fn the_replicas_of_a_demo_that_is_killed_die_with_it() {
+    let dir = tempfile::tempdir().unwrap();
+    let mut child = started(dir.path());
+    send(&child, Signal::KILL);
+    child.wait().unwrap();
+    let gone = comes_true(PATIENCE, || replicas(dir.path()).is_empty());
+    assert!(gone, "still there: {:?}", replicas(dir.path()));
+}

@@ -1,0 +1,371 @@
+//! Claiming, renewing and releasing: what every store must do.
+
+use std::collections::BTreeMap;
+use std::time::Duration;
+
+use futures::future::join_all;
+use podlog::domain::{Claim, Fence, LockKey, Next, Release, Verdict};
+
+use crate::locks::lab::{GRACE, Lab, TTL, acquire, pod, release, renew, renewal, want, wants};
+
+const SECOND: Duration = Duration::from_secs(1);
+
+/// The same claim once more: for tests of what must not work twice.
+fn copy(claim: &Claim) -> Claim {
+    Claim {
+        key: claim.key.clone(),
+        fence: claim.fence,
+        previous: claim.previous,
+        checkpoint: claim.checkpoint.clone(),
+    }
+}
+
+pub(crate) async fn of_two_claimants_one_wins(lab: &Lab) {
+    let (a, b) = (lab.holder("a").await, lab.holder("b").await);
+    let key = pod("x");
+    let (won_a, won_b) = tokio::join!(acquire(&a, &key), acquire(&b, &key));
+    assert_eq!(usize::from(won_a.is_some()) + usize::from(won_b.is_some()), 1);
+    let row = a.table().await.unwrap().rows.remove(&key).unwrap();
+    assert_eq!(row.owner, Some(if won_a.is_some() { "a" } else { "b" }.into()));
+    assert_eq!(row.fence, won_a.or(won_b).unwrap().fence);
+    assert!(
+        row.expires_in > 50_000 && row.expires_in <= 60_000,
+        "{}",
+        row.expires_in
+    );
+}
+
+pub(crate) async fn twelve_hundred_rows_go_in_one_call(lab: &Lab) {
+    let a = lab.holder("a").await;
+    let mut wants = wants(1200);
+    wants.push(wants[7].clone());
+    fastrand::Rng::with_seed(1).shuffle(&mut wants);
+    let claims = a.acquire(&wants).await.unwrap();
+    assert_eq!(claims.len(), 1200);
+    let renewals: Vec<_> = claims
+        .iter()
+        .map(|claim| renewal(&claim.key, claim.fence, Some(b"here")))
+        .collect();
+    assert!(
+        a.renew(&renewals)
+            .await
+            .unwrap()
+            .iter()
+            .all(|verdict| *verdict == Verdict::Held)
+    );
+    let give = |claim| Release {
+        claim,
+        checkpoint: None,
+        next: Next::Free,
+    };
+    a.release(claims.into_iter().map(give).collect()).await.unwrap();
+    let table = a.table().await.unwrap();
+    assert_eq!(table.rows.len(), 1200);
+    assert!(
+        table
+            .rows
+            .values()
+            .all(|row| row.owner.is_none() && row.checkpoint_len == 4)
+    );
+    assert!(a.acquire(&[]).await.unwrap().is_empty() && a.renew(&[]).await.unwrap().is_empty());
+}
+
+pub(crate) async fn four_claimants_contend_without_a_double_winner_or_an_error(lab: &Lab) {
+    let seed = fastrand::u64(..);
+    println!("seed {seed}");
+    let mut rng = fastrand::Rng::with_seed(seed);
+    let mut last: BTreeMap<LockKey, Fence> = BTreeMap::new();
+    // Twice: absent rows are inserted, expired ones are taken.
+    for round in 0..2 {
+        let mut claimants = Vec::new();
+        for name in ["a", "b", "c", "d"] {
+            let mut wants = wants(600);
+            rng.shuffle(&mut wants);
+            claimants.push((lab.holder(&format!("{name}{round}")).await, wants));
+        }
+        let claim = async |(store, wants): &(_, Vec<podlog::domain::Want>)| {
+            let store: &std::sync::Arc<dyn podlog::locks::LockStore> = store;
+            let mut won = Vec::new();
+            for some in wants.chunks(150) {
+                won.extend(store.acquire(some).await.unwrap());
+            }
+            won
+        };
+        let won = join_all(claimants.iter().map(claim)).await;
+        let mut winners = BTreeMap::new();
+        for claim in won.into_iter().flatten() {
+            assert_eq!(claim.previous, last.get(&claim.key).copied().unwrap_or_default());
+            assert!(
+                winners.insert(claim.key.clone(), claim.fence).is_none(),
+                "{} was won twice",
+                claim.key
+            );
+        }
+        assert_eq!(winners.len(), 600);
+        last = winners;
+        lab.pass(TTL + GRACE).await;
+    }
+}
+
+pub(crate) async fn a_claim_that_was_taken_over_is_not_renewed(lab: &Lab) {
+    let (a, b) = (lab.holder("a").await, lab.holder("b").await);
+    let key = pod("x");
+    let old = acquire(&a, &key).await.unwrap();
+    lab.pass(TTL + GRACE).await;
+    let new = acquire(&b, &key).await.unwrap();
+    assert!(new.fence > old.fence);
+    assert_eq!(renew(&a, &old, Some(b"stale")).await, Verdict::Lost);
+    assert_eq!(
+        renew(&a, &new, Some(b"stale")).await,
+        Verdict::Lost,
+        "it is not a's claim"
+    );
+    assert_eq!(renew(&b, &new, None).await, Verdict::Held);
+    assert_eq!(b.table().await.unwrap().rows[&key].checkpoint_len, 0);
+    assert_eq!(
+        renew(
+            &a,
+            &Claim {
+                key: pod("never seen"),
+                ..old
+            },
+            None
+        )
+        .await,
+        Verdict::Lost
+    );
+}
+
+pub(crate) async fn a_late_renewal_is_refused_even_if_nobody_took_the_row(lab: &Lab) {
+    let a = lab.holder("a").await;
+    let claim = acquire(&a, &pod("x")).await.unwrap();
+    lab.pass(TTL / 2).await;
+    assert_eq!(renew(&a, &claim, None).await, Verdict::Held);
+    lab.pass(TTL).await;
+    assert_eq!(renew(&a, &claim, Some(b"late")).await, Verdict::Lost);
+    let row = &a.table().await.unwrap().rows[&claim.key];
+    assert!(row.expires_in <= 0 && row.checkpoint_len == 0, "{row:?}");
+}
+
+pub(crate) async fn a_release_under_an_old_fence_passes_over(lab: &Lab) {
+    let (a, b) = (lab.holder("a").await, lab.holder("b").await);
+    let key = pod("x");
+    let old = acquire(&a, &key).await.unwrap();
+    lab.pass(TTL + GRACE).await;
+    let held = acquire(&b, &key).await.unwrap();
+    for next in [Next::Free, Next::Handed("a".into()), Next::Finished, Next::Gone] {
+        release(&a, copy(&old), Some(b"stale"), next.clone()).await;
+        release(&b, copy(&old), Some(b"stale"), next).await;
+    }
+    let row = &b.table().await.unwrap().rows[&key];
+    assert_eq!(
+        (row.owner.clone(), row.fence, row.finished),
+        (Some("b".into()), held.fence, false)
+    );
+    assert_eq!(row.checkpoint_len, 0);
+}
+
+pub(crate) async fn a_row_is_taken_after_expiry_and_grace_and_not_before(lab: &Lab) {
+    let (a, b) = (lab.holder("a").await, lab.holder("b").await);
+    let key = pod("x");
+    acquire(&a, &key).await.unwrap();
+    // 60 s of claim and 30 s of grace; the steps leave 10 s for a slow machine.
+    lab.pass(40 * SECOND).await;
+    assert_eq!(acquire(&b, &key).await, None, "still held");
+    lab.pass(35 * SECOND).await;
+    assert_eq!(acquire(&b, &key).await, None, "expired, but within the grace");
+    lab.pass(15 * SECOND).await;
+    assert!(acquire(&b, &key).await.is_some());
+}
+
+pub(crate) async fn fences_only_grow_also_after_the_row_was_deleted(lab: &Lab) {
+    let (a, b) = (lab.holder("a").await, lab.holder("b").await);
+    let key = pod("x");
+    let mut last = Fence(0);
+    for round in 0..12 {
+        let store = if round % 2 == 0 { &a } else { &b };
+        let claim = acquire(store, &key).await.unwrap();
+        assert!(claim.fence > last, "{} after {last}", claim.fence);
+        last = claim.fence;
+        let next = [Next::Gone, Next::Free, Next::Finished][round % 3].clone();
+        let finished = next == Next::Finished;
+        release(store, claim, None, next).await;
+        if finished {
+            assert_eq!(store.forget(std::slice::from_ref(&key)).await.unwrap(), 1);
+        }
+    }
+}
+
+pub(crate) async fn previous_is_the_fence_before(lab: &Lab) {
+    let (a, b) = (lab.holder("a").await, lab.holder("b").await);
+    let key = pod("x");
+    let first = acquire(&a, &key).await.unwrap();
+    assert_eq!(first.previous, Fence(0));
+    lab.pass(TTL + GRACE).await;
+    let second = acquire(&b, &key).await.unwrap();
+    assert_eq!(second.previous, first.fence);
+    let fence = second.fence;
+    release(&b, second, None, Next::Free).await;
+    let third = acquire(&a, &key).await.unwrap();
+    assert_eq!(third.previous, fence);
+    release(&a, third, None, Next::Gone).await;
+    assert_eq!(
+        acquire(&a, &key).await.unwrap().previous,
+        Fence(0),
+        "the row is a new one"
+    );
+}
+
+pub(crate) async fn a_row_that_is_already_mine_is_won_again(lab: &Lab) {
+    let (a, b) = (lab.holder("a").await, lab.holder("b").await);
+    let key = pod("x");
+    let lost_reply = acquire(&a, &key).await.unwrap();
+    assert_eq!(acquire(&b, &key).await, None);
+    let again = acquire(&a, &key).await.unwrap();
+    assert!(again.fence > lost_reply.fence);
+    assert_eq!(again.previous, lost_reply.fence);
+    assert_eq!(renew(&a, &lost_reply, None).await, Verdict::Lost);
+    assert_eq!(renew(&a, &again, None).await, Verdict::Held);
+}
+
+pub(crate) async fn a_released_row_is_free_at_once_and_keeps_its_checkpoint(lab: &Lab) {
+    let (a, b) = (lab.holder("a").await, lab.holder("b").await);
+    let key = pod("x");
+    let claim = acquire(&a, &key).await.unwrap();
+    let old = copy(&claim);
+    release(&a, claim, Some(b"final"), Next::Free).await;
+    assert_eq!(a.table().await.unwrap().rows[&key].owner, None);
+    assert_eq!(renew(&a, &old, None).await, Verdict::Lost);
+    let claim = acquire(&b, &key).await.unwrap();
+    assert_eq!(claim.checkpoint, b"final");
+    release(&b, claim, None, Next::Free).await;
+    assert_eq!(acquire(&a, &key).await.unwrap().checkpoint, b"final");
+}
+
+pub(crate) async fn a_checkpoint_survives_takeover_byte_for_byte(lab: &Lab) {
+    let (a, b) = (lab.holder("a").await, lab.holder("b").await);
+    let every_byte: Vec<u8> = (0..=255).collect();
+    let large: Vec<u8> = (0..200_000_u32).map(|i| (i * 7 % 251) as u8).collect();
+    let cases = [
+        every_byte,
+        large,
+        Vec::new(),
+        br#"{"c":{"app":"\u0000 'x' ? :1"}}"#.to_vec(),
+    ];
+    let keys: Vec<_> = (0..cases.len()).map(pod).collect();
+    let claims = a.acquire(&keys.iter().map(want).collect::<Vec<_>>()).await.unwrap();
+    let fence = |key: &LockKey| claims.iter().find(|claim| claim.key == *key).unwrap().fence;
+    let store: Vec<_> = keys
+        .iter()
+        .zip(&cases)
+        .map(|(key, bytes)| renewal(key, fence(key), Some(bytes)))
+        .collect();
+    assert_eq!(a.renew(&store).await.unwrap(), [Verdict::Held; 4]);
+    let keep: Vec<_> = keys.iter().map(|key| renewal(key, fence(key), None)).collect();
+    assert_eq!(a.renew(&keep).await.unwrap(), [Verdict::Held; 4]);
+    lab.pass(TTL + GRACE).await;
+    for (key, bytes) in keys.iter().zip(&cases) {
+        assert_eq!(b.table().await.unwrap().rows[key].checkpoint_len as usize, bytes.len());
+        assert!(acquire(&b, key).await.unwrap().checkpoint == *bytes, "{key}");
+    }
+}
+
+pub(crate) async fn a_checkpoint_that_is_too_large_is_a_clear_error(lab: &Lab) {
+    let a = lab.holder("a").await;
+    let claim = acquire(&a, &pod("x")).await.unwrap();
+    let large = vec![b'x'; (1 << 20) + 1];
+    let error = a
+        .renew(&[renewal(&claim.key, claim.fence, Some(&large))])
+        .await
+        .unwrap_err()
+        .to_string();
+    assert!(error.contains("pod/x") && error.contains("1048577"), "{error}");
+    assert_eq!(renew(&a, &claim, Some(&large[1..])).await, Verdict::Held);
+    assert_eq!(a.table().await.unwrap().rows[&claim.key].checkpoint_len, 1 << 20);
+}
+
+pub(crate) async fn clusters_do_not_see_each_other(lab: &Lab) {
+    let (here, there) = (lab.holder_in("here", "a").await, lab.holder_in("there", "a").await);
+    let duty = LockKey::Duty("retention".into());
+    let mine = acquire(&here, &duty).await.unwrap();
+    let theirs = acquire(&there, &duty).await.unwrap();
+    acquire(&there, &LockKey::Replica("b".into())).await.unwrap();
+    assert_eq!(renew(&here, &mine, None).await, Verdict::Held);
+    assert_eq!(here.table().await.unwrap().rows.len(), 1);
+    assert_eq!(here.table().await.unwrap().replicas().count(), 0);
+    assert_eq!(there.table().await.unwrap().replicas().count(), 1);
+    assert!(here.evict(&duty).await.unwrap());
+    assert!(!here.evict(&LockKey::Replica("b".into())).await.unwrap());
+    release(&here, copy(&theirs), None, Next::Gone).await;
+    assert_eq!(renew(&there, &theirs, None).await, Verdict::Held);
+}
+
+pub(crate) async fn ids_that_differ_in_case_or_trailing_blanks_are_different_rows(lab: &Lab) {
+    let (a, b) = (lab.holder("a").await, lab.holder("A").await);
+    let ids = ["x", "X", "x ", "x  ", "ó", "o", "ss", "ß", "x\t"];
+    for (index, id) in ids.into_iter().enumerate() {
+        let claim = acquire(&a, &pod(id)).await.unwrap();
+        assert_eq!(claim.previous, Fence(0), "{id:?}");
+        assert_eq!(a.table().await.unwrap().rows.len(), index + 1);
+        assert_eq!(acquire(&b, &pod(id)).await, None, "A is not a");
+        assert_eq!(renew(&b, &claim, None).await, Verdict::Lost, "A is not a");
+    }
+}
+
+pub(crate) async fn any_name_is_stored_as_it_is(lab: &Lab) {
+    let a = lab.holder("podlog-7d9f#é\"\\'`").await;
+    let mut want = want(&pod(r#"q'"\u0041%_?:1;--ä😀"#));
+    want.about.namespace = "n".repeat(63).as_str().into();
+    want.about.pod = "p".repeat(253).as_str().into();
+    want.about.node = "node'\"\\ 😀".into();
+    let claim = a.acquire(std::slice::from_ref(&want)).await.unwrap().pop().unwrap();
+    assert_eq!(renew(&a, &claim, Some(b"1")).await, Verdict::Held);
+    let table = a.table().await.unwrap();
+    let row = &table.rows[&want.key];
+    assert_eq!(row.about, want.about);
+    assert_eq!(row.owner.as_ref().unwrap().as_str(), "podlog-7d9f#é\"\\'`");
+    let error = a
+        .acquire(&[crate::locks::lab::want(&pod("x".repeat(300)))])
+        .await
+        .unwrap_err()
+        .to_string();
+    assert!(error.contains("304 bytes"), "{error}");
+}
+
+pub(crate) async fn a_table_without_rows_still_tells_time_and_server(lab: &Lab) {
+    let a = lab.holder("a").await;
+    let before = a.table().await.unwrap();
+    assert!(before.rows.is_empty() && !before.server.is_empty(), "{before:?}");
+    acquire(&a, &pod("x")).await.unwrap();
+    let after = a.table().await.unwrap();
+    assert!(after.now >= before.now && after.now < before.now + 60 * SECOND);
+    assert_eq!(after.server, before.server);
+}
+
+pub(crate) async fn verdicts_come_in_the_order_of_the_renewals(lab: &Lab) {
+    let a = lab.holder("a").await;
+    let mut claims = a.acquire(&wants(40)).await.unwrap();
+    fastrand::Rng::with_seed(3).shuffle(&mut claims);
+    let stale = |i: usize| i.is_multiple_of(3);
+    let renewals = claims.iter().enumerate().map(|(i, claim)| {
+        let fence = Fence(claim.fence.0 - u64::from(stale(i)));
+        renewal(&claim.key, fence, i.is_multiple_of(2).then_some(&b"moved"[..]))
+    });
+    let renewals = renewals.collect::<Vec<_>>();
+    for (i, verdict) in a.renew(&renewals).await.unwrap().into_iter().enumerate() {
+        assert_eq!(
+            verdict,
+            if stale(i) { Verdict::Lost } else { Verdict::Held },
+            "number {i}"
+        );
+    }
+    let table = a.table().await.unwrap();
+    for (i, claim) in claims.iter().enumerate() {
+        let stored = i.is_multiple_of(2) && !stale(i);
+        assert_eq!(
+            table.rows[&claim.key].checkpoint_len,
+            if stored { 5 } else { 0 },
+            "number {i}"
+        );
+    }
+}

@@ -1,0 +1,188 @@
+//! Handing over, finishing, forgetting and evicting: what every store must do.
+
+use std::time::Duration;
+
+use podlog::domain::{LockKey, Next, Verdict};
+
+use crate::locks::lab::{GRACE, Lab, TTL, acquire, pod, release, renew};
+
+pub(crate) async fn a_row_is_asked_for_handed_and_taken_by_the_one_it_was_handed_to(lab: &Lab) {
+    let (a, b, c) = (lab.holder("a").await, lab.holder("b").await, lab.holder("c").await);
+    let key = pod("x");
+    let old = acquire(&a, &key).await.unwrap();
+    b.ask(&[(key.clone(), old.fence)]).await.unwrap();
+    c.ask(&[(key.clone(), old.fence)]).await.unwrap();
+    assert_eq!(
+        a.table().await.unwrap().rows[&key].wanted_by,
+        Some("b".into()),
+        "who asks first"
+    );
+    assert_eq!(
+        renew(&a, &old, None).await,
+        Verdict::Held,
+        "being asked takes nothing away"
+    );
+    let fence = old.fence;
+    let stale = acquire_like(&old);
+    release(&a, old, Some(b"final"), Next::Handed("b".into())).await;
+    let row = a.table().await.unwrap().rows.remove(&key).unwrap();
+    assert_eq!((row.owner, row.wanted_by), (Some("b".into()), None));
+    assert!(row.fence > fence && row.expires_in > 0);
+    assert_eq!(renew(&a, &stale, Some(b"stale")).await, Verdict::Lost);
+    assert_eq!(acquire(&c, &key).await, None);
+    assert_eq!(acquire(&a, &key).await, None);
+    let new = acquire(&b, &key).await.unwrap();
+    assert_eq!(new.previous, row.fence);
+    assert!(new.fence > row.fence);
+    assert_eq!(new.checkpoint, b"final");
+}
+
+fn acquire_like(claim: &podlog::domain::Claim) -> podlog::domain::Claim {
+    podlog::domain::Claim {
+        key: claim.key.clone(),
+        checkpoint: Vec::new(),
+        ..*claim
+    }
+}
+
+pub(crate) async fn a_handed_row_that_nobody_takes_is_free_again_after_its_time(lab: &Lab) {
+    let (a, c) = (lab.holder("a").await, lab.holder("c").await);
+    let key = pod("x");
+    let claim = acquire(&a, &key).await.unwrap();
+    lab.pass(TTL / 2).await;
+    release(&a, claim, None, Next::Handed("dead".into())).await;
+    lab.pass(TTL.saturating_sub(Duration::from_secs(10))).await;
+    assert_eq!(acquire(&c, &key).await, None, "the time counts from handing over");
+    lab.pass(GRACE + Duration::from_secs(10)).await;
+    assert!(acquire(&c, &key).await.is_some());
+}
+
+pub(crate) async fn a_request_can_be_refused(lab: &Lab) {
+    let (a, b) = (lab.holder("a").await, lab.holder("b").await);
+    let key = pod("x");
+    let claim = acquire(&a, &key).await.unwrap();
+    let row = [(key.clone(), claim.fence)];
+    b.ask(&row).await.unwrap();
+    b.refuse(&row).await.unwrap();
+    assert_eq!(
+        a.table().await.unwrap().rows[&key].wanted_by,
+        Some("b".into()),
+        "only the holder refuses"
+    );
+    a.refuse(&row).await.unwrap();
+    assert_eq!(a.table().await.unwrap().rows[&key].wanted_by, None);
+    assert_eq!(renew(&a, &claim, None).await, Verdict::Held);
+    b.ask(&row).await.unwrap();
+    lab.pass(TTL + GRACE).await;
+    let c = lab.holder("c").await;
+    acquire(&c, &key).await.unwrap();
+    assert_eq!(
+        c.table().await.unwrap().rows[&key].wanted_by,
+        None,
+        "a new holder was not asked"
+    );
+}
+
+pub(crate) async fn a_request_for_another_fence_or_ones_own_row_is_ignored(lab: &Lab) {
+    let (a, b) = (lab.holder("a").await, lab.holder("b").await);
+    let (held, free, done) = (pod("held"), pod("free"), pod("done"));
+    let claim = acquire(&a, &held).await.unwrap();
+    let mut rows = vec![
+        (held.clone(), podlog::domain::Fence(claim.fence.0 - 1)),
+        (pod("absent"), claim.fence),
+    ];
+    for (key, next) in [(&free, Next::Free), (&done, Next::Finished)] {
+        let claim = acquire(&a, key).await.unwrap();
+        rows.push((key.clone(), claim.fence));
+        release(&a, claim, None, next).await;
+    }
+    b.ask(&rows).await.unwrap();
+    a.ask(&[(held.clone(), claim.fence)]).await.unwrap();
+    let table = a.table().await.unwrap();
+    assert_eq!(table.rows.len(), 3);
+    assert!(table.rows.values().all(|row| row.wanted_by.is_none()), "{table:?}");
+}
+
+pub(crate) async fn a_finished_row_is_not_claimable_and_can_be_forgotten(lab: &Lab) {
+    let (a, b) = (lab.holder("a").await, lab.holder("b").await);
+    let key = pod("x");
+    let claim = acquire(&a, &key).await.unwrap();
+    release(&a, claim, Some(b"end"), Next::Finished).await;
+    let row = a.table().await.unwrap().rows.remove(&key).unwrap();
+    assert!(
+        row.finished && row.owner.is_none() && row.checkpoint_len == 3,
+        "{row:?}"
+    );
+    lab.pass(100 * TTL).await;
+    assert_eq!(acquire(&a, &key).await, None);
+    assert_eq!(acquire(&b, &key).await, None);
+    assert!(a.evict(&key).await.unwrap());
+    assert_eq!(acquire(&b, &key).await, None, "finished stays finished");
+    assert_eq!(b.forget(&[key.clone(), pod("absent")]).await.unwrap(), 1);
+    assert!(a.table().await.unwrap().rows.is_empty());
+}
+
+pub(crate) async fn a_row_that_is_not_finished_is_never_forgotten(lab: &Lab) {
+    let (a, b) = (lab.holder("a").await, lab.holder("b").await);
+    let keys = [
+        pod("held"),
+        pod("free"),
+        pod("expired"),
+        LockKey::Duty("retention".into()),
+    ];
+    for key in &keys {
+        acquire(&a, key).await.unwrap();
+    }
+    let free = acquire(&a, &keys[1]).await.unwrap();
+    release(&a, free, None, Next::Free).await;
+    assert_eq!(b.forget(&keys).await.unwrap(), 0);
+    lab.pass(100 * TTL).await;
+    assert_eq!(b.forget(&keys).await.unwrap(), 0);
+    assert_eq!(a.table().await.unwrap().rows.len(), 4);
+}
+
+pub(crate) async fn a_replica_is_alive_while_its_row_is_and_forgotten_a_minute_later(lab: &Lab) {
+    let (a, b) = (lab.holder("a").await, lab.holder("b").await);
+    let (row_a, row_b) = (LockKey::Replica("a".into()), LockKey::Replica("b".into()));
+    let alive = async || {
+        let table = a.table().await.unwrap();
+        table.replicas().map(ToString::to_string).collect::<Vec<_>>()
+    };
+    let claim_a = acquire(&a, &row_a).await.unwrap();
+    let claim_b = acquire(&b, &row_b).await.unwrap();
+    assert_eq!(alive().await, ["a", "b"]);
+    lab.pass(TTL / 2).await;
+    assert_eq!(renew(&a, &claim_a, None).await, Verdict::Held);
+    lab.pass(TTL / 2).await;
+    assert_eq!(alive().await, ["a"]);
+    assert_eq!(renew(&b, &claim_b, None).await, Verdict::Lost);
+    assert_eq!(
+        a.forget(&[row_a.clone(), row_b.clone()]).await.unwrap(),
+        0,
+        "not dead for long enough"
+    );
+    assert_eq!(renew(&a, &claim_a, None).await, Verdict::Held);
+    // b has been dead since 60 s; 70 s after a's last renewal it is dead too, but only for 10 s.
+    lab.pass(Duration::from_secs(70)).await;
+    assert_eq!(b.forget(&[row_a.clone(), row_b]).await.unwrap(), 1);
+    let again = acquire(&a, &row_a).await.unwrap();
+    release(&a, again, None, Next::Gone).await;
+    assert!(b.table().await.unwrap().rows.is_empty());
+}
+
+pub(crate) async fn an_evicted_row_is_free_and_its_holder_notices(lab: &Lab) {
+    let (a, b) = (lab.holder("a").await, lab.holder("b").await);
+    let key = pod("x");
+    let claim = acquire(&a, &key).await.unwrap();
+    assert_eq!(renew(&a, &claim, Some(b"kept")).await, Verdict::Held);
+    assert!(b.evict(&key).await.unwrap());
+    assert_eq!(renew(&a, &claim, None).await, Verdict::Lost);
+    let row = b.table().await.unwrap().rows.remove(&key).unwrap();
+    assert!(
+        row.owner.is_none() && row.fence > claim.fence && !row.finished,
+        "{row:?}"
+    );
+    let new = acquire(&b, &key).await.unwrap();
+    assert_eq!((new.previous, new.checkpoint.as_slice()), (row.fence, &b"kept"[..]));
+    assert!(!b.evict(&pod("absent")).await.unwrap());
+}

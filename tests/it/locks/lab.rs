@@ -1,0 +1,255 @@
+//! A table of its own for each test, on each kind of store, and a way to let time pass for it.
+
+use std::panic::AssertUnwindSafe;
+use std::path::PathBuf;
+use std::str::FromStr;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU32, Ordering};
+use std::time::Duration;
+
+use futures::FutureExt;
+use podlog::clock::Clock;
+use podlog::domain::{About, Claim, Fence, LockKey, Next, Release, Renewal, Want};
+use podlog::locks::{self, Holder, LockStore, LockUrl, MemoryTable};
+use sqlx::mysql::{MySqlConnectOptions, MySqlConnection};
+use sqlx::sqlite::SqliteConnectOptions;
+use sqlx::{AssertSqlSafe, ConnectOptions, Connection, Executor};
+
+/// The usual times: far longer than a test takes.
+pub(crate) const TTL: Duration = Duration::from_mins(1);
+pub(crate) const GRACE: Duration = Duration::from_secs(30);
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Kind {
+    Memory,
+    Sqlite,
+    MySql,
+    MariaDb,
+}
+
+/// A table of its own.
+pub(crate) struct Lab {
+    place: Place,
+    pub(crate) url: LockUrl,
+}
+
+enum Place {
+    Memory(MemoryTable),
+    Sqlite(tempfile::TempDir),
+    Server {
+        admin: Box<MySqlConnectOptions>,
+        server: url::Url,
+        database: String,
+    },
+}
+
+/// The URL of a server, if it is there.
+pub(crate) fn server(kind: Kind) -> Option<String> {
+    crate::servers::named(if kind == Kind::MySql {
+        "PODLOG_TEST_MYSQL"
+    } else {
+        "PODLOG_TEST_MARIADB"
+    })
+}
+
+/// Runs a test on a table of its own, and removes the table whatever the outcome.
+pub(crate) fn run(kind: Kind, name: &str, test: impl AsyncFnOnce(&Lab)) {
+    run_empty(kind, name, async |lab| {
+        locks::migrate(&lab.url).await.unwrap();
+        test(lab).await;
+    });
+}
+
+/// Runs a test on a database of its own without tables, and removes it whatever the outcome.
+pub(crate) fn run_empty(kind: Kind, name: &str, test: impl AsyncFnOnce(&Lab)) {
+    let runtime = tokio::runtime::Builder::new_current_thread()
+        .enable_all()
+        .start_paused(kind == Kind::Memory)
+        .build()
+        .unwrap();
+    runtime.block_on(async {
+        let Some(lab) = Lab::new(kind, name).await else { return };
+        let outcome = AssertUnwindSafe(test(&lab)).catch_unwind().await;
+        lab.remove().await;
+        if let Err(panic) = outcome {
+            std::panic::resume_unwind(panic);
+        }
+    });
+}
+
+impl Lab {
+    /// An empty database, without tables.
+    pub(crate) async fn new(kind: Kind, name: &str) -> Option<Self> {
+        static COUNT: AtomicU32 = AtomicU32::new(0);
+        let (place, url) = match kind {
+            Kind::Memory => (Place::Memory(MemoryTable::new(Clock::tokio())), "memory://".to_owned()),
+            Kind::Sqlite => {
+                let folder = tempfile::tempdir().unwrap();
+                let url = format!("sqlite://{}", folder.path().join("podlog.db").display());
+                (Place::Sqlite(folder), url)
+            }
+            Kind::MySql | Kind::MariaDb => {
+                let mut url = url::Url::parse(&server(kind)?).unwrap();
+                let admin = Box::new(MySqlConnectOptions::from_str(url.as_str()).unwrap());
+                let count = COUNT.fetch_add(1, Ordering::Relaxed);
+                let short: String = name.chars().take(30).collect();
+                let database = format!("podlog_locks_{}_{count}_{short}", std::process::id());
+                let mut conn = admin.connect().await.unwrap();
+                conn.execute(AssertSqlSafe(format!("CREATE DATABASE {database}")))
+                    .await
+                    .unwrap();
+                url.set_path(&database);
+                let text = url.to_string();
+                (
+                    Place::Server {
+                        admin,
+                        server: url,
+                        database,
+                    },
+                    text,
+                )
+            }
+        };
+        Some(Self {
+            place,
+            url: url.parse().unwrap(),
+        })
+    }
+
+    pub(crate) async fn remove(self) {
+        if let Place::Server { admin, database, .. } = self.place {
+            let mut conn = admin.connect().await.unwrap();
+            conn.execute(AssertSqlSafe(format!("DROP DATABASE {database}")))
+                .await
+                .unwrap();
+            conn.close().await.unwrap();
+        }
+    }
+
+    /// A holder with the usual times.
+    pub(crate) async fn holder(&self, replica: &str) -> Arc<dyn LockStore> {
+        self.holder_in("here", replica).await
+    }
+
+    pub(crate) async fn holder_in(&self, cluster: &str, replica: &str) -> Arc<dyn LockStore> {
+        let holder = holder(cluster, replica);
+        match &self.place {
+            Place::Memory(table) => Arc::new(table.holder(holder)),
+            _ => locks::open(&self.url, holder).await.unwrap(),
+        }
+    }
+
+    /// Lets time pass for all claims: by the clock, or by moving every expiry back.
+    pub(crate) async fn pass(&self, time: Duration) {
+        let micros = time.as_micros();
+        match &self.place {
+            Place::Memory(_) => tokio::time::advance(time).await,
+            Place::Sqlite(_) => {
+                let mut conn = SqliteConnectOptions::new()
+                    .filename(self.file())
+                    .connect()
+                    .await
+                    .unwrap();
+                let sql = format!("UPDATE distributed_lock SET expires_at = expires_at - {micros}");
+                conn.execute(AssertSqlSafe(sql)).await.unwrap();
+            }
+            Place::Server { .. } => {
+                let sql =
+                    format!("UPDATE distributed_lock SET expires_at = expires_at - INTERVAL {micros} MICROSECOND");
+                self.sql().await.execute(AssertSqlSafe(sql)).await.unwrap();
+            }
+        }
+    }
+
+    /// The file of an `SQLite` store.
+    pub(crate) fn file(&self) -> PathBuf {
+        match &self.place {
+            Place::Sqlite(folder) => folder.path().join("podlog.db"),
+            _ => panic!("not a file"),
+        }
+    }
+
+    /// A connection of somebody else to the database of a server.
+    pub(crate) async fn sql(&self) -> MySqlConnection {
+        match &self.place {
+            Place::Server { admin, database, .. } => admin.as_ref().clone().database(database).connect().await.unwrap(),
+            _ => panic!("not a server"),
+        }
+    }
+
+    /// The URL as it is in the environment, with its password, but for the database.
+    pub(crate) fn server(&self) -> url::Url {
+        match &self.place {
+            Place::Server { server, .. } => server.clone(),
+            _ => panic!("not a server"),
+        }
+    }
+
+    /// The name of the database on a server.
+    pub(crate) fn database(&self) -> &str {
+        match &self.place {
+            Place::Server { database, .. } => database,
+            _ => panic!("not a server"),
+        }
+    }
+}
+
+pub(crate) fn holder(cluster: &str, replica: &str) -> Holder {
+    Holder {
+        replica: replica.into(),
+        cluster: cluster.into(),
+        ttl: TTL,
+        grace: GRACE,
+    }
+}
+
+pub(crate) fn pod(uid: impl std::fmt::Display) -> LockKey {
+    LockKey::Pod(format!("{uid}").into())
+}
+
+pub(crate) fn want(key: &LockKey) -> Want {
+    Want {
+        key: key.clone(),
+        about: About {
+            namespace: "shop".into(),
+            pod: "cart-0".into(),
+            node: "n1".into(),
+        },
+    }
+}
+
+pub(crate) fn wants(n: usize) -> Vec<Want> {
+    (0..n).map(|i| want(&pod(format!("uid-{i:05}")))).collect()
+}
+
+pub(crate) async fn acquire(store: &Arc<dyn LockStore>, key: &LockKey) -> Option<Claim> {
+    store.acquire(&[want(key)]).await.unwrap().pop()
+}
+
+pub(crate) fn renewal(key: &LockKey, fence: Fence, checkpoint: Option<&[u8]>) -> Renewal {
+    Renewal {
+        key: key.clone(),
+        fence,
+        checkpoint: checkpoint.map(<[u8]>::to_vec),
+    }
+}
+
+pub(crate) async fn renew(
+    store: &Arc<dyn LockStore>,
+    claim: &Claim,
+    checkpoint: Option<&[u8]>,
+) -> podlog::domain::Verdict {
+    store
+        .renew(&[renewal(&claim.key, claim.fence, checkpoint)])
+        .await
+        .unwrap()[0]
+}
+
+pub(crate) async fn release(store: &Arc<dyn LockStore>, claim: Claim, checkpoint: Option<&[u8]>, next: Next) {
+    let release = Release {
+        claim,
+        checkpoint: checkpoint.map(<[u8]>::to_vec),
+        next,
+    };
+    store.release(vec![release]).await.unwrap();
+}

@@ -1,0 +1,234 @@
+//! What a `MySQL` or `MariaDB` store says about settings, rights and tables that are wrong, and how its
+//! tables come about.
+
+use futures::future::join_all;
+use podlog::domain::{Fence, Verdict};
+use podlog::locks::{self, LockError, LockUrl};
+
+use crate::locks::lab::{Kind, Lab, acquire, holder, pod, renewal, run};
+use crate::locks::mysql::execute;
+
+/// Opens with a changed URL; the error.
+async fn refused(url: &str) -> LockError {
+    let url: LockUrl = url.parse().unwrap();
+    locks::open(&url, holder("here", "a")).await.map(drop).unwrap_err()
+}
+
+fn changed(lab: &Lab, change: impl Fn(&mut url::Url)) -> String {
+    let mut url = lab.server();
+    change(&mut url);
+    url.to_string()
+}
+
+pub(crate) async fn what_is_wrong_with_the_settings_is_named(lab: &Lab) {
+    let silent = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+    let silent_port = silent.local_addr().unwrap().port();
+    let closed = std::net::TcpListener::bind("127.0.0.1:0")
+        .unwrap()
+        .local_addr()
+        .unwrap()
+        .port();
+    let wrong = changed(lab, |url| url.set_password(Some("wr0ng")).unwrap());
+    let cases = [
+        (wrong, true, "check user and password"),
+        (
+            changed(lab, |url| url.set_path("no_such_database")),
+            true,
+            "create the database",
+        ),
+        (
+            changed(lab, |url| url.set_host(Some("no-such-host.invalid")).unwrap()),
+            true,
+            "correct the host",
+        ),
+        (
+            changed(lab, |url| url.set_port(Some(closed)).unwrap()),
+            false,
+            "is it running",
+        ),
+        (
+            changed(lab, |url| url.set_port(Some(silent_port)).unwrap()),
+            false,
+            "within 2 s",
+        ),
+        (
+            changed(lab, |url| url.set_query(Some("ssl-mode=VERIFY_CA"))),
+            true,
+            "TLS",
+        ),
+    ];
+    for (url, is_refused, says) in cases {
+        let error = refused(&url).await;
+        assert_eq!(matches!(error, LockError::Refused(_)), is_refused, "{error:?}");
+        let text = error.to_string();
+        assert!(
+            text.contains(says) && text.contains("mysql://") && !text.contains("wr0ng"),
+            "{text}"
+        );
+        assert_eq!(text.lines().count(), 1, "{text}");
+    }
+}
+
+pub(crate) async fn a_user_without_rights_is_told_what_to_grant(lab: &Lab) {
+    // It may log in and nothing else.
+    let mut conn = lab.sql().await;
+    let user: String = lab.database().chars().take(28).collect();
+    execute(&mut conn, &format!("CREATE USER '{user}'@'%' IDENTIFIED BY 'x'")).await;
+    let nobody = changed(lab, |url| {
+        url.set_username(&user).unwrap();
+        url.set_password(Some("x")).unwrap();
+    });
+    let nobody = refused(&nobody).await;
+    execute(&mut conn, &format!("DROP USER '{user}'@'%'")).await;
+    assert!(
+        matches!(&nobody, LockError::Refused(text) if text.contains("grant the user")),
+        "{nobody:?}"
+    );
+}
+
+pub(crate) async fn tables_of_another_version_are_refused(lab: &Lab) {
+    let mut conn = lab.sql().await;
+    let url = changed(lab, |_| ());
+    let cases = [
+        (
+            "UPDATE podlog_lock_migrations SET version = version + 1",
+            "newer podlog",
+        ),
+        ("UPDATE podlog_lock_migrations SET version = 100", "podlog migrate"),
+        (
+            "UPDATE podlog_lock_migrations SET version = 101, success = FALSE",
+            "broken off",
+        ),
+        ("DELETE FROM podlog_lock_migrations", "podlog migrate"),
+        ("DROP TABLE podlog_lock_migrations", "podlog migrate"),
+    ];
+    for (change, says) in cases {
+        execute(&mut conn, change).await;
+        let error = refused(&url).await;
+        assert!(
+            matches!(error, LockError::Refused(_)) && error.to_string().contains(says),
+            "{change}: {error:?}"
+        );
+    }
+}
+
+/// Needs a user who may grant.
+async fn a_missing_right_is_named(lab: &Lab) {
+    let mut conn = lab.sql().await;
+    // At most 32 characters on MySQL; the database's name ends in what makes it its own.
+    let user: String = lab.database().chars().take(28).collect();
+    execute(&mut conn, &format!("CREATE USER '{user}'@'%' IDENTIFIED BY 'x'")).await;
+    let url = changed(lab, |url| {
+        url.set_username(&user).unwrap();
+        url.set_password(Some("x")).unwrap();
+    });
+    let on = format!("ON {}.* TO '{user}'@'%'", lab.database());
+    let mut answers = Vec::new();
+    for rights in ["SELECT", "INSERT, UPDATE", "DELETE"] {
+        answers.push(locks::open(&url.parse().unwrap(), holder("here", "a")).await.map(drop));
+        execute(&mut conn, &format!("GRANT {rights} {on}")).await;
+    }
+    let all = locks::open(&url.parse().unwrap(), holder("here", "a")).await;
+    let migrated = locks::migrate(&url.parse().unwrap()).await;
+    execute(&mut conn, &format!("DROP USER '{user}'@'%'")).await;
+    for answer in answers {
+        let error = answer.unwrap_err();
+        assert!(
+            matches!(error, LockError::Refused(_)) && error.to_string().contains("grant"),
+            "{error:?}"
+        );
+    }
+    all.unwrap();
+    let error = migrated.unwrap_err();
+    assert!(
+        matches!(error, LockError::Refused(_)) && error.to_string().contains("CREATE"),
+        "{error:?}"
+    );
+}
+
+pub(crate) async fn any_number_of_replicas_migrate_at_once(lab: &Lab) {
+    let error = locks::open(&lab.url, holder("here", "a")).await.map(drop).unwrap_err();
+    assert!(error.to_string().contains("podlog migrate"), "{error}");
+    // Somebody else's migrations, one of them broken off, are no business of ours.
+    let mut conn = lab.sql().await;
+    execute(
+        &mut conn,
+        "CREATE TABLE _sqlx_migrations (version BIGINT PRIMARY KEY, description TEXT NOT NULL, \
+         installed_on TIMESTAMP NOT NULL DEFAULT CURRENT_TIMESTAMP, success BOOLEAN NOT NULL, \
+         checksum BLOB NOT NULL, execution_time BIGINT NOT NULL)",
+    )
+    .await;
+    execute(
+        &mut conn,
+        "INSERT INTO _sqlx_migrations VALUES (101, 'x', NOW(), FALSE, 'x', 1)",
+    )
+    .await;
+    for outcome in join_all((0..6).map(|_| locks::migrate(&lab.url))).await {
+        outcome.unwrap();
+    }
+    acquire(&lab.holder("a").await, &pod("x")).await.unwrap();
+}
+
+#[test]
+#[ignore = "needs a user who may grant: run with --ignored on servers of your own"]
+fn mysql_names_a_missing_right() {
+    run(Kind::MySql, "rights", a_missing_right_is_named);
+}
+
+#[test]
+#[ignore = "needs a user who may grant: run with --ignored on servers of your own"]
+fn mariadb_names_a_missing_right() {
+    run(Kind::MariaDb, "rights", a_missing_right_is_named);
+}
+
+/// Switches the whole server read-only, so it runs alone.
+async fn a_server_that_turns_read_only_is_left_and_found_again(lab: &Lab) {
+    let mut admin = lab.sql().await;
+    let user: String = lab.database().chars().take(28).collect();
+    execute(&mut admin, &format!("CREATE USER '{user}'@'%' IDENTIFIED BY 'x'")).await;
+    execute(
+        &mut admin,
+        &format!("GRANT ALL ON {}.* TO '{user}'@'%'", lab.database()),
+    )
+    .await;
+    let url = changed(lab, |url| {
+        url.set_username(&user).unwrap();
+        url.set_password(Some("x")).unwrap();
+    });
+    let a = locks::open(&url.parse().unwrap(), holder("here", "a")).await.unwrap();
+    let claim = acquire(&a, &pod("x")).await.unwrap();
+    let one = [renewal(&claim.key, claim.fence, None)];
+    execute(&mut admin, "SET GLOBAL read_only = 1").await;
+    let (first, second) = (a.renew(&one).await, a.renew(&one).await);
+    execute(&mut admin, "SET GLOBAL read_only = 0").await;
+    let third = a.renew(&one).await;
+    execute(&mut admin, &format!("DROP USER '{user}'@'%'")).await;
+    for error in [first.unwrap_err(), second.unwrap_err()] {
+        assert!(
+            matches!(error, LockError::Unavailable(_)) && error.to_string().contains("failing over"),
+            "{error:?}"
+        );
+    }
+    assert_eq!(third.unwrap(), [Verdict::Held]);
+    assert!(claim.fence > Fence(0));
+}
+
+#[test]
+#[ignore = "switches the whole server read-only: run with --ignored --test-threads 1 on servers of your own"]
+fn mysql_turns_read_only() {
+    run(
+        Kind::MySql,
+        "read_only",
+        a_server_that_turns_read_only_is_left_and_found_again,
+    );
+}
+
+#[test]
+#[ignore = "switches the whole server read-only: run with --ignored --test-threads 1 on servers of your own"]
+fn mariadb_turns_read_only() {
+    run(
+        Kind::MariaDb,
+        "read_only",
+        a_server_that_turns_read_only_is_left_and_found_again,
+    );
+}

@@ -1,0 +1,130 @@
+//! What `SQLite` must do besides: explain what is wrong with a file, and share it.
+
+use std::os::unix::fs::PermissionsExt;
+use std::path::Path;
+use std::time::{Duration, Instant};
+
+use futures::future::join_all;
+use podlog::domain::Verdict;
+use podlog::locks::{self, LockError, LockUrl};
+use sqlx::sqlite::{SqliteConnectOptions, SqliteConnection};
+use sqlx::{ConnectOptions, Executor};
+
+use crate::locks::lab::{Lab, acquire, holder, pod, renew, renewal};
+
+fn url(path: &Path) -> LockUrl {
+    format!("sqlite://{}", path.display()).parse().unwrap()
+}
+
+async fn error(path: &Path) -> LockError {
+    locks::open(&url(path), holder("here", "a"))
+        .await
+        .map(drop)
+        .unwrap_err()
+}
+
+async fn somebody(lab: &Lab) -> SqliteConnection {
+    SqliteConnectOptions::new()
+        .filename(lab.file())
+        .connect()
+        .await
+        .unwrap()
+}
+
+pub(crate) async fn a_file_that_cannot_be_used_is_explained(lab: &Lab) {
+    let folder = lab.file().parent().unwrap().to_owned();
+    std::fs::write(
+        folder.join("text"),
+        "this is not a database, and long enough to be seen as none".repeat(20),
+    )
+    .unwrap();
+    std::fs::write(folder.join("empty"), "").unwrap();
+    std::fs::create_dir(folder.join("folder")).unwrap();
+    let cases = [
+        ("none/podlog.db", "no directory"),
+        ("absent.db", "podlog migrate"),
+        ("text", "not an SQLite database"),
+        ("folder", "is a directory"),
+        ("empty", "podlog migrate"),
+    ];
+    for (name, says) in cases {
+        let error = error(&folder.join(name)).await;
+        let text = error.to_string();
+        assert!(
+            matches!(error, LockError::Refused(_)) && text.contains(says),
+            "{name}: {text}"
+        );
+        assert_eq!(text.lines().count(), 1, "{text}");
+    }
+    let error = locks::migrate(&url(&folder.join("none/podlog.db"))).await.unwrap_err();
+    assert!(error.to_string().contains("no directory"), "{error}");
+}
+
+pub(crate) async fn a_file_that_may_not_be_written_is_explained(lab: &Lab) {
+    locks::migrate(&lab.url).await.unwrap();
+    std::fs::set_permissions(lab.file(), std::fs::Permissions::from_mode(0o444)).unwrap();
+    if std::fs::OpenOptions::new().write(true).open(lab.file()).is_ok() {
+        // Root may write any file; but not even root a file whose header (byte 18) asks for a newer writer.
+        let mut bytes = std::fs::read(lab.file()).unwrap();
+        bytes[18] = 3;
+        std::fs::write(lab.file(), bytes).unwrap();
+    }
+    let error = error(&lab.file()).await;
+    assert!(
+        matches!(error, LockError::Refused(_)) && error.to_string().contains("read-only"),
+        "{error:?}"
+    );
+}
+
+pub(crate) async fn any_number_of_replicas_migrate_at_once(lab: &Lab) {
+    for outcome in join_all((0..6).map(|_| locks::migrate(&lab.url))).await {
+        outcome.unwrap();
+    }
+    acquire(&lab.holder("a").await, &pod("x")).await.unwrap();
+}
+
+pub(crate) async fn a_writer_that_hangs_costs_time_and_not_the_claim(lab: &Lab) {
+    locks::migrate(&lab.url).await.unwrap();
+    let a = lab.holder("a").await;
+    let claim = acquire(&a, &pod("x")).await.unwrap();
+    let b = lab.holder("b").await;
+    let mut rogue = somebody(lab).await;
+    rogue.execute("BEGIN IMMEDIATE").await.unwrap();
+    let started = Instant::now();
+    let error = a.renew(&[renewal(&claim.key, claim.fence, None)]).await.unwrap_err();
+    assert!(
+        matches!(error, LockError::Unavailable(_)) && error.to_string().contains("busy"),
+        "{error:?}"
+    );
+    assert!(
+        started.elapsed() < Duration::from_millis(3500),
+        "{:?}",
+        started.elapsed()
+    );
+    assert_eq!(
+        a.table().await.unwrap().rows.len(),
+        1,
+        "reading does not wait for a writer"
+    );
+    assert_eq!(acquire(&b, &pod("x")).await, None, "nor does looking for free rows");
+    rogue.execute("ROLLBACK").await.unwrap();
+    assert_eq!(renew(&a, &claim, None).await, Verdict::Held);
+}
+
+pub(crate) async fn tables_of_another_version_are_refused(lab: &Lab) {
+    locks::migrate(&lab.url).await.unwrap();
+    let mut conn = somebody(lab).await;
+    let cases = [
+        ("UPDATE podlog_lock_migrations SET version = 102", "newer podlog"),
+        ("UPDATE podlog_lock_migrations SET version = 100", "podlog migrate"),
+        ("DELETE FROM podlog_lock_migrations", "podlog migrate"),
+    ];
+    for (change, says) in cases {
+        conn.execute(change).await.unwrap();
+        let error = error(&lab.file()).await;
+        assert!(
+            matches!(error, LockError::Refused(_)) && error.to_string().contains(says),
+            "{change}: {error:?}"
+        );
+    }
+}

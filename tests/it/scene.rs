@@ -1,0 +1,146 @@
+//! A pod on the simulated cluster and what is needed to follow it, on a paused clock. It asserts only that what a test
+//! waits for comes.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use podlog::clock::Clock;
+use podlog::cluster::{Cluster, Gate, Limits};
+use podlog::domain::{Checkpoint, Fence, GoodUntil, Pod};
+use podlog::follow::{Ended, Settings, Site, Task, follow};
+use podlog::grant::Grant;
+use podlog::metrics::Metrics;
+use podlog::sim::{self, PodSpec, RestartPolicy, SimCluster, SimPod};
+use tokio::sync::watch;
+use tokio::task::JoinSet;
+use tokio_util::sync::CancellationToken;
+
+use crate::recorder::Recorder;
+
+pub(crate) const MINUTE: Duration = Duration::from_mins(1);
+
+/// A pod `shop/cart` with one container `app`, and what is needed to follow it.
+pub(crate) struct Scene {
+    pub(crate) sim: SimCluster,
+    pub(crate) cluster: Cluster,
+    pub(crate) pod: SimPod,
+    pub(crate) sink: Recorder,
+    pub(crate) metrics: Metrics,
+    pub(crate) known: watch::Sender<Arc<Pod>>,
+    pub(crate) progress: watch::Receiver<Checkpoint>,
+    pub(crate) grant: Grant,
+    pub(crate) stop: CancellationToken,
+    pub(crate) tasks: JoinSet<Ended>,
+}
+
+impl Scene {
+    /// The pod exists and `app` runs; nobody follows it yet.
+    pub(crate) async fn new(settings: sim::Settings, policy: RestartPolicy) -> Self {
+        let sim = SimCluster::new(settings);
+        let spec = PodSpec::new("shop", "cart")
+            .node("n1")
+            .app("app")
+            .restart_policy(policy);
+        let pod = sim.create(spec).unwrap();
+        pod.start("app").unwrap();
+        let metrics = Metrics::default();
+        let cluster = Cluster::over(sim.service(), metrics.clone());
+        let now = cluster.pod("shop", "cart").await.unwrap().unwrap();
+        Self {
+            sim,
+            cluster,
+            pod,
+            sink: Recorder::default(),
+            metrics,
+            known: watch::channel(Arc::new(now)).0,
+            progress: watch::channel(Checkpoint::default()).1,
+            grant: Grant::new(Fence(0), GoodUntil::new(Duration::ZERO), Clock::tokio()),
+            stop: CancellationToken::new(),
+            tasks: JoinSet::new(),
+        }
+    }
+
+    pub(crate) async fn running() -> Self {
+        Self::new(sim::Settings::default(), RestartPolicy::Always).await
+    }
+
+    /// Follows the pod from the checkpoint that was reached last.
+    pub(crate) fn follow(&mut self) {
+        let clock = Clock::tokio();
+        let site = Site {
+            cluster: self.cluster.clone(),
+            gate: Gate::new(Limits::default(), &self.metrics),
+            sink: Arc::new(self.sink.clone()),
+            metrics: self.metrics.clone(),
+            clock,
+            settings: Settings {
+                max_line: 256 * 1024,
+                chunk_bytes: 64 * 1024,
+                chunk_age: Duration::from_millis(200),
+                reopen: 30 * MINUTE,
+                probe: MINUTE,
+                poll: Duration::from_secs(5),
+            },
+        };
+        let (progress, seen) = watch::channel(self.progress.borrow().clone());
+        self.progress = seen;
+        self.grant = Grant::new(
+            Fence(1),
+            GoodUntil::new(clock.now() + Duration::from_hours(10_000)),
+            clock,
+        );
+        self.stop = CancellationToken::new();
+        let task = Task {
+            pod: self.known.subscribe(),
+            grant: self.grant.clone(),
+            progress,
+            stop: self.stop.clone(),
+        };
+        self.tasks.spawn(follow(Arc::new(site), task));
+    }
+
+    /// Lets the follower learn what the API server says of the pod now.
+    pub(crate) async fn refresh(&self) {
+        let now = self.cluster.pod("shop", "cart").await.unwrap();
+        self.known.send_modify(|known| {
+            *known = Arc::new(now.unwrap_or_else(|| Pod {
+                gone: true,
+                ..Pod::clone(known)
+            }));
+        });
+    }
+
+    pub(crate) fn lines(&self, texts: impl IntoIterator<Item = impl Into<String>>) {
+        for text in texts {
+            self.pod.line("app", text.into()).unwrap();
+        }
+    }
+
+    /// Waits until `app` is stored exactly as given, over all its instances.
+    pub(crate) async fn stored(&self, expected: &[&str]) {
+        let reached = async {
+            while self.sink.messages("app") != expected {
+                tokio::time::sleep(Duration::from_millis(20)).await;
+            }
+        };
+        let limit = tokio::time::timeout(10 * MINUTE, reached).await;
+        assert!(
+            limit.is_ok(),
+            "stored {:?}\nexpected {expected:?}",
+            self.sink.messages("app")
+        );
+    }
+
+    pub(crate) async fn ended(&mut self) -> Ended {
+        tokio::time::timeout(10 * MINUTE, self.tasks.join_next())
+            .await
+            .unwrap()
+            .unwrap()
+            .unwrap()
+    }
+
+    pub(crate) async fn stop(&mut self) {
+        self.stop.cancel();
+        assert_eq!(self.ended().await, Ended::Stopped);
+    }
+}

@@ -1,0 +1,205 @@
+//! What only file sinks do: putting files aside, mending them, surviving a full disk.
+
+use std::io::{Read, Write};
+use std::path::PathBuf;
+use std::process::Command;
+use std::sync::Arc;
+use std::time::Duration;
+
+use podlog::domain::{Chunk, Fence, Origin};
+
+use crate::sinks::stream::{Said, chunk, origin};
+use crate::sinks::world::{Place, Running, as_said, find};
+
+async fn place(parameters: &str) -> Place {
+    let mut place = Place::new("file").await.unwrap();
+    place.url = format!("file://{}?{parameters}", place.dir().display());
+    place
+}
+
+/// Chunks of one line each, one after another.
+fn chunks(stream: &Arc<Origin>, texts: &[Vec<u8>]) -> Vec<Chunk> {
+    let mut at = None;
+    let mut all = Vec::new();
+    for (text, time) in texts.iter().zip(0..) {
+        let next = chunk(stream, 1, at, &[(time, 0, text)]);
+        at = next.end;
+        all.push(next);
+    }
+    all
+}
+
+fn texts(count: usize) -> Vec<Vec<u8>> {
+    (0..count).map(|n| format!("line {n}").into_bytes()).collect()
+}
+
+fn said(texts: &[Vec<u8>]) -> Vec<Said<'_>> {
+    texts.iter().zip(0..).map(|(text, time)| (time, 0, &text[..])).collect()
+}
+
+async fn write(running: &Running, chunks: &[Chunk]) {
+    for chunk in chunks {
+        assert!(running.sink.write(std::slice::from_ref(chunk)).await[0].is_ok());
+    }
+}
+
+#[tokio::test]
+async fn putting_files_aside_loses_nothing() {
+    let place = place("max_size=2000&keep=99&fsync=never").await;
+    let (stream, texts) = (origin("rotate"), texts(100));
+    write(&place.open().await, &chunks(&stream, &texts)).await;
+    let files = find(&place.dir());
+    assert!(files.len() > 10, "{files:?}");
+    assert!(files.iter().all(|file| file.metadata().unwrap().len() <= 2000));
+    assert_eq!(place.read(&stream).await, as_said(&said(&texts)));
+}
+
+#[tokio::test]
+async fn files_that_were_put_aside_are_compressed_and_only_so_many_kept() {
+    let place = place("max_size=2000&keep=3&gzip=true&fsync=always").await;
+    let (stream, texts) = (origin("gzip"), texts(100));
+    write(&place.open().await, &chunks(&stream, &texts)).await;
+    let mut files = find(&place.dir());
+    files.sort();
+    let names: Vec<String> = files
+        .iter()
+        .map(|f| f.file_name().unwrap().to_str().unwrap().to_owned())
+        .collect();
+    let name = "0-0123456789ab.jsonl";
+    assert_eq!(
+        names,
+        [
+            name,
+            &format!("{name}.1.gz"),
+            &format!("{name}.2.gz"),
+            &format!("{name}.3.gz")
+        ]
+    );
+    let mut all = String::new();
+    for file in files[1..].iter().rev() {
+        flate2::read::GzDecoder::new(std::fs::File::open(file).unwrap())
+            .read_to_string(&mut all)
+            .unwrap();
+    }
+    all.push_str(&std::fs::read_to_string(&files[0]).unwrap());
+    let kept = all.lines().count();
+    assert!(kept > 20);
+    for (line, text) in all.lines().zip(&texts[texts.len() - kept..]) {
+        let record: serde_json::Value = serde_json::from_str(line).unwrap();
+        assert_eq!(record["message"].as_str().unwrap().as_bytes(), text);
+    }
+}
+
+#[tokio::test]
+async fn an_incomplete_last_line_is_cut_off_before_anything_is_appended() {
+    for policy in ["never", "interval", "always"] {
+        let place = place(&format!("fsync={policy}")).await;
+        let (stream, texts) = (origin("torn"), texts(3));
+        let all = chunks(&stream, &texts);
+        let first = place.open().await;
+        write(&first, &all[..1]).await;
+        let path = find(&place.dir()).remove(0);
+        let tear = |text: &[u8]| {
+            let mut file = std::fs::OpenOptions::new().append(true).open(&path).unwrap();
+            file.write_all(text).unwrap();
+        };
+        tear(b"{\"time\":\"2026-");
+        // Another replica takes over; then the first one comes back with its open file.
+        write(&place.open().await, &all[1..2]).await;
+        tear(&b"x".repeat(200_000));
+        write(&first, &all[2..]).await;
+        assert_eq!(place.read(&stream).await, as_said(&said(&texts)));
+    }
+}
+
+#[tokio::test]
+async fn a_file_that_another_replica_put_aside_is_let_go_of() {
+    let place = place("max_size=1000&keep=99&fsync=never").await;
+    let (stream, texts) = (origin("turns"), texts(60));
+    let all = chunks(&stream, &texts);
+    let replicas = [place.open().await, place.open().await];
+    for (chunk, turn) in all.iter().zip(0..) {
+        write(&replicas[turn % 7 % 2], std::slice::from_ref(chunk)).await;
+    }
+    assert_eq!(place.read(&stream).await, as_said(&said(&texts)));
+}
+
+#[tokio::test]
+async fn more_streams_than_open_files_are_written_all() {
+    let place = place("fsync=interval").await;
+    let running = place.open().await;
+    let texts = texts(3);
+    let streams: Vec<_> = (0..400).map(|n| origin(&format!("s{n}"))).collect();
+    for turn in 0..3 {
+        let group: Vec<Chunk> = streams
+            .iter()
+            .map(|stream| chunks(stream, &texts)[turn].clone())
+            .collect();
+        assert!(running.sink.write(&group).await.iter().all(Result::is_ok));
+    }
+    for stream in &streams {
+        assert_eq!(place.read(stream).await, as_said(&said(&texts)));
+    }
+}
+
+#[tokio::test]
+async fn a_write_goes_on_once_what_was_in_its_way_is_gone() {
+    let place = place("fsync=never").await;
+    let running = place.open().await;
+    let (stream, texts) = (origin("way"), texts(1));
+    let all = chunks(&stream, &texts);
+    std::fs::write(place.dir().join("shop"), b"a file, not a directory").unwrap();
+    let mut write = Box::pin(running.sink.write(&all));
+    assert!(
+        tokio::time::timeout(Duration::from_millis(300), &mut write)
+            .await
+            .is_err()
+    );
+    std::fs::remove_file(place.dir().join("shop")).unwrap();
+    assert!(write.await[0].is_ok());
+    assert_eq!(place.read(&stream).await, as_said(&said(&texts)));
+}
+
+const CHILD: &str = "PODLOG_TEST_LIMITED_DIR";
+
+/// The limit on file sizes stands for a full disk: a write stops half-way and then fails. A process can
+/// only give itself such a limit for good, so the test runs itself again under one.
+#[tokio::test]
+async fn a_full_disk_leaves_whole_records_and_the_chunk_is_stored_once_when_there_is_room() {
+    let (stream, texts) = (origin("full"), vec![b"small".to_vec(), vec![b'x'; 100_000]]);
+    let all = chunks(&stream, &texts);
+    if let Ok(dir) = std::env::var(CHILD) {
+        return write_under_the_limit(dir.into(), &all).await;
+    }
+    let place = place("fsync=never").await;
+    let name = "sinks::files::a_full_disk_leaves_whole_records_and_the_chunk_is_stored_once_when_there_is_room";
+    let run = format!("ulimit -f 64; trap '' XFSZ; exec \"$0\" --exact {name} --nocapture");
+    let mut child = Command::new("sh");
+    child
+        .arg("-c")
+        .arg(run)
+        .arg(std::env::current_exe().unwrap())
+        .env(CHILD, place.dir());
+    let output = child.output().unwrap();
+    let said_so = String::from_utf8_lossy(&output.stdout).into_owned() + &String::from_utf8_lossy(&output.stderr);
+    assert!(output.status.success() && said_so.contains("1 passed"), "{said_so}");
+    assert!(
+        said_so.contains(".jsonl cannot be written: File too large") && said_so.contains("raise the limit"),
+        "{said_so}"
+    );
+    assert_eq!(place.read(&stream).await, as_said(&said(&texts[..1])));
+    let running = place.open().await;
+    running.sink.open(&stream, Fence(2)).await.unwrap();
+    write(&running, &all[1..]).await;
+    assert_eq!(place.read(&stream).await, as_said(&said(&texts)));
+}
+
+async fn write_under_the_limit(dir: PathBuf, all: &[Chunk]) {
+    tracing_subscriber::fmt().with_ansi(false).init();
+    let mut place = Place::new("file").await.unwrap();
+    place.url = format!("file://{}?fsync=never", dir.display());
+    let running = place.open().await;
+    write(&running, &all[..1]).await;
+    let tries = tokio::time::timeout(Duration::from_secs(1), running.sink.write(&all[1..])).await;
+    assert!(tries.is_err(), "the chunk does not fit: {tries:?}");
+}

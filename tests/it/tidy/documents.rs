@@ -1,0 +1,219 @@
+//! That the documents say what the program does: tables are made from the code, named tests exist.
+//!
+//! `PODLOG_TEST_WRITE_TABLES=1 cargo test --test it tidy` writes the tables anew instead of comparing them.
+
+use std::collections::BTreeSet;
+use std::fmt::Write as _;
+
+use podlog::metrics::{Metrics, Reason, Request, Statement};
+use prometheus_client::encoding::text::encode;
+use prometheus_client::registry::Registry;
+
+use super::{files, lexer, none, root};
+
+fn read(path: &str) -> String {
+    std::fs::read_to_string(root().join(path)).unwrap_or_else(|error| panic!("{path}: {error}"))
+}
+
+/// Compares what stands between two comments of a document with what should.
+fn agree(path: &str, name: &str, table: &str) {
+    let text = read(path);
+    let (begin, end) = (
+        format!("<!-- {name}: made by the tests -->\n"),
+        format!("<!-- end of {name} -->"),
+    );
+    let (head, rest) = text
+        .split_once(&begin)
+        .unwrap_or_else(|| panic!("{path} has no {begin}"));
+    let (found, tail) = rest.split_once(&end).unwrap_or_else(|| panic!("{path} has no {end}"));
+    if std::env::var("PODLOG_TEST_WRITE_TABLES").as_deref() == Ok("1") {
+        std::fs::write(root().join(path), format!("{head}{begin}{table}{end}{tail}")).unwrap();
+        return;
+    }
+    assert_eq!(
+        found, table,
+        "{path}: write it anew with PODLOG_TEST_WRITE_TABLES=1 cargo test --test it tidy"
+    );
+}
+
+#[test]
+fn the_manual_lists_every_setting() {
+    agree("README.md", "settings", &podlog::config::table());
+}
+
+/// Every metric as a scrape shows it: families show nothing before they were counted once.
+fn scrape() -> String {
+    let mut registry = Registry::default();
+    let metrics = Metrics::new(&mut registry);
+    let reason = Reason { reason: "" };
+    metrics.gaps.get_or_create(&reason).inc();
+    metrics.stream_ends.get_or_create(&reason).inc();
+    metrics.claims_lost.get_or_create(&reason).inc();
+    metrics.api_requests.get_or_create(&Request { verb: "", code: 0 }).inc();
+    let statement = Statement {
+        operation: "",
+        result: "",
+    };
+    metrics.statements.get_or_create(&statement).inc();
+    let mut text = String::new();
+    encode(&mut text, &registry).unwrap();
+    text
+}
+
+/// The labels of a metric: those of its first sample, but for the bounds of a histogram.
+fn labels(scrape: &str, name: &str) -> String {
+    let sample = scrape.lines().find(|line| line.starts_with(name)).unwrap_or_default();
+    let labels = sample
+        .split_once('{')
+        .and_then(|(_, rest)| rest.split_once('}'))
+        .map_or("", |(labels, _)| labels);
+    let names = labels
+        .split(',')
+        .filter_map(|label| label.split_once('='))
+        .map(|(name, _)| name);
+    names.filter(|name| *name != "le").collect::<Vec<_>>().join(", ")
+}
+
+#[test]
+fn the_manual_lists_every_metric() {
+    let scrape = scrape();
+    let mut table = String::from("| metric | kind | labels | meaning |\n|---|---|---|---|\n");
+    let mut count = 0;
+    for line in scrape.lines() {
+        let Some((name, kind)) = line.strip_prefix("# TYPE ").and_then(|rest| rest.split_once(' ')) else {
+            continue;
+        };
+        let help = scrape
+            .lines()
+            .find_map(|line| line.strip_prefix(&format!("# HELP {name} ")))
+            .unwrap();
+        let total = if kind == "counter" { "_total" } else { "" };
+        let labels = labels(&scrape, &format!("{name}{total}"));
+        writeln!(
+            table,
+            "| `{name}{total}` | {kind} | {labels} | {} |",
+            help.trim_end_matches('.')
+        )
+        .unwrap();
+        count += 1;
+    }
+    let registered = lexer::code(&read("src/metrics.rs")).matches(".register").count();
+    // Three calls are of the functions that group the others.
+    assert_eq!(registered - 3, count, "a family is not counted once in this test");
+    agree("docs/metrics.md", "metrics", &table);
+}
+
+#[test]
+fn every_promise_names_tests_that_exist() {
+    let mut known = BTreeSet::new();
+    for file in files(&["src", "tests"], "rs") {
+        // Macros make tests of clauses, so every function counts.
+        known.extend(
+            lexer::functions(&lexer::code(&file.text))
+                .into_iter()
+                .map(|(name, _)| name),
+        );
+    }
+    let text = read("ARCHITECTURE.md");
+    let rows: Vec<&str> = text.split_once("| promise | ").unwrap().1.lines().skip(2).collect();
+    let rows: Vec<&str> = rows.into_iter().take_while(|line| line.starts_with('|')).collect();
+    assert!(rows.len() >= 9, "one row for each promise");
+    let mut faults = Vec::new();
+    for row in rows {
+        let tests: Vec<&str> = row
+            .split('`')
+            .skip(1)
+            .step_by(2)
+            .filter(|name| name.contains('_'))
+            .collect();
+        if tests.is_empty() && !row.contains("no test yet") {
+            faults.push(format!("no test named, nor said to be missing: {row}"));
+        }
+        let missing = tests
+            .into_iter()
+            .filter(|name| !known.contains(name.rsplit("::").next().unwrap_or(name)));
+        faults.extend(missing.map(|name| format!("there is no test {name}")));
+    }
+    none(&faults);
+}
+
+#[test]
+fn migrations_are_listed_in_order_and_the_same_for_all_databases() {
+    let all = files(&["migrations"], "sql");
+    let under = |folder: &str| -> Vec<String> {
+        let inside = all
+            .iter()
+            .filter_map(|file| file.path.strip_prefix(&format!("migrations/{folder}/")));
+        inside.map(str::to_owned).collect()
+    };
+    let names = under("mysql");
+    assert_eq!(names, under("sqlite"));
+    assert!(
+        names
+            .iter()
+            .all(|name| all.iter().any(|file| file.path.ends_with(name)))
+            && names.is_sorted()
+    );
+    let mut versions: Vec<&str> = names
+        .iter()
+        .map(|name| &name.rsplit('/').next().unwrap()[..4])
+        .collect();
+    assert!(
+        versions
+            .iter()
+            .all(|version| version.bytes().all(|byte| byte.is_ascii_digit())),
+        "{versions:?}"
+    );
+    let count = versions.len();
+    versions.dedup();
+    assert_eq!(versions.len(), count, "two migrations have one version");
+    // Those of the lock stores are named one by one; those of the sinks are taken in by the folder.
+    let schema = read("src/locks/schema.rs");
+    for database in ["mysql", "sqlite"] {
+        let folder = format!("../../migrations/{database}/");
+        let listed: Vec<&str> = schema
+            .split(folder.as_str())
+            .skip(1)
+            .filter_map(|rest| rest.split('"').next())
+            .collect();
+        let locks: Vec<&String> = names.iter().filter(|name| name.starts_with("locks/")).collect();
+        assert_eq!(listed, locks, "{database}");
+    }
+}
+
+#[test]
+fn nothing_speaks_of_how_it_was_made() {
+    // In two parts each, so that this list does not find itself.
+    let words = [
+        ["/wo", "rk/"],
+        ["/tmp/", "wt"],
+        ["work", "tree"],
+        ["busybox:", "lab"],
+        ["podlog-", "lab"],
+        ["TO", "DO"],
+        ["FIX", "ME"],
+        ["DESIGN", ".md"],
+        ["not built ", "yet"],
+    ];
+    let mut faults = Vec::new();
+    let code = files(&["src", "tests", "benches"], "rs")
+        .into_iter()
+        .chain(files(&["migrations"], "sql"));
+    let documents = std::fs::read_dir(root()).unwrap().map(|entry| entry.unwrap().path());
+    let documents = documents.filter(|path| {
+        path.extension()
+            .is_some_and(|ending| ["md", "toml"].iter().any(|e| ending == *e))
+    });
+    let documents = documents.map(|path| super::Source {
+        text: std::fs::read_to_string(&path).unwrap(),
+        path: path.file_name().unwrap().to_string_lossy().into_owned(),
+    });
+    for file in code.chain(files(&["docs"], "md")).chain(documents) {
+        let found = words
+            .iter()
+            .map(|parts| parts.concat())
+            .filter(|word| file.text.contains(word.as_str()));
+        faults.extend(found.map(|word| format!("{} says {word}", file.path)));
+    }
+    none(&faults);
+}
