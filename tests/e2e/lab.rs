@@ -22,6 +22,7 @@ use sqlx::{AssertSqlSafe, ConnectOptions, Executor};
 use tokio::time::sleep;
 
 use crate::replica::Replica;
+use crate::servers;
 
 /// Container starts are slow on a busy machine.
 pub(crate) const PATIENCE: Duration = Duration::from_mins(2);
@@ -38,16 +39,6 @@ pub(crate) struct Lab {
     database: Arc<str>,
 }
 
-/// Says loudly that a test did not run, or fails when everything must run.
-fn skip(why: &str) {
-    assert!(
-        std::env::var("PODLOG_TEST_REQUIRE_ALL").as_deref() != Ok("1"),
-        "must not be skipped: {why}"
-    );
-    // Past the capture of output, which hides what a passing test prints.
-    say(&format!("SKIPPED: {why}"));
-}
-
 /// Prints past the capture of output.
 pub(crate) fn say(text: &str) {
     writeln!(std::io::stderr(), "{text}").unwrap();
@@ -59,9 +50,8 @@ pub(crate) fn keeps() -> bool {
 
 /// Runs a test in a place of its own, and removes that whatever the outcome.
 pub(crate) async fn run<F: Future<Output = ()>>(test: impl FnOnce(Lab) -> F) {
-    let (cluster, server) = (std::env::var_os("KUBECONFIG"), std::env::var("PODLOG_TEST_MYSQL"));
-    let (Some(_), Ok(server)) = (cluster, server) else {
-        return skip("KUBECONFIG and PODLOG_TEST_MYSQL are not both set; this test needs a real cluster and database");
+    let Some((_, server)) = servers::named("KUBECONFIG").zip(servers::named("PODLOG_TEST_MYSQL")) else {
+        return;
     };
     let lab = Lab::new(&server).await;
     let outcome = AssertUnwindSafe(test(lab.clone())).catch_unwind().await;
@@ -76,7 +66,8 @@ pub(crate) async fn run<F: Future<Output = ()>>(test: impl FnOnce(Lab) -> F) {
 
 /// A container of a pod that runs a shell script.
 pub(crate) fn container(name: &str, script: &str) -> Value {
-    json!({"name": name, "image": "docker.io/library/busybox:lab", "imagePullPolicy": "Never", "command": ["sh", "-c", script]})
+    json!({"name": name, "image": servers::image(), "imagePullPolicy": "IfNotPresent",
+        "command": ["sh", "-c", script]})
 }
 
 /// A pod with one container `app`.
@@ -98,7 +89,9 @@ impl Lab {
         url.set_path(&database);
         let folder = tempfile::Builder::new().disable_cleanup(keeps()).tempdir().unwrap();
         let logs = folder.path().display();
-        say(&format!("e2e: namespace {name}, database {database}, words of the replicas in {logs}"));
+        say(&format!(
+            "e2e: namespace {name}, database {database}, words of the replicas in {logs}"
+        ));
         Self {
             kube,
             namespace: name.into(),

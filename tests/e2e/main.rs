@@ -11,5 +11,7 @@ mod reckon;
 mod replica;
 mod rights;
 mod selection;
+#[path = "../it/servers.rs"]
+mod servers;
 mod suite;
 mod witness;

@@ -99,7 +99,10 @@ pub(crate) fn all(end: u64) -> Vec<Value> {
     add("several", 4, &|name| several(name, end));
     let sizes = [16_383, 16_384, 16_385, 50_000, 262_144, 262_145, 400_000];
     let lengths: Vec<String> = sizes.iter().map(|size| long(*size)).collect();
-    let lengths = format!("sleep 2; for r in 1 2 3; do {}; echo short; sleep 8; done", lengths.join("; "));
+    let lengths = format!(
+        "sleep 2; for r in 1 2 3; do {}; echo short; sleep 8; done",
+        lengths.join("; ")
+    );
     add("long", 2, &|name| ending(name, &lengths));
     add("odd", 3, &|name| ending(name, &odd("0.2")));
     add("oddslow", 2, &|name| ending(name, &odd("6")));

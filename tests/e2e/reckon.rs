@@ -3,7 +3,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use futures::TryStreamExt;
-use podlog::reckoning::{self, Entry, Range, Reckoning, Stored};
+use podlog::reckoning::{self, Entry, Reckoning, Stored};
 use sqlx::{MySqlConnection, Row};
 
 use crate::lab::say;
@@ -46,7 +46,12 @@ impl Line {
 
     fn show(&self) -> String {
         let text = String::from_utf8_lossy(&self.message[..self.message.len().min(60)]);
-        format!("{} {text:?} ({} bytes, {} cut)", self.time, self.message.len(), self.cut)
+        format!(
+            "{} {text:?} ({} bytes, {} cut)",
+            self.time,
+            self.message.len(),
+            self.cut
+        )
     }
 }
 
@@ -90,7 +95,10 @@ impl Records {
             };
             records.names.insert(key.uid.clone(), row.get("pod"));
             let twice = records.streams.insert(key.clone(), Vec::new());
-            assert!(twice.is_none(), "two container IDs are stored for one instance: {key:?}");
+            assert!(
+                twice.is_none(),
+                "two container IDs are stored for one instance: {key:?}"
+            );
             keys.insert(row.get::<i64, _>("id"), key);
         }
         let lines = "SELECT stream, time_ns, message, cut FROM log_record ORDER BY stream, seq";
@@ -124,10 +132,8 @@ impl Records {
             stored.entry(key).or_default().lines = lines.iter().map(Line::entry).collect();
         }
         for gap in &self.gaps {
-            stored.entry(&gap.key).or_default().gaps.push(Range {
-                from: gap.from.unwrap_or(i64::MIN),
-                to: gap.to.unwrap_or(i64::MAX),
-            });
+            let before = usize::try_from(gap.before_seq).unwrap();
+            stored.entry(&gap.key).or_default().gaps.push(before);
         }
         let entries = |(key, lines): (_, &Vec<Line>)| {
             let lines = lines.iter().map(|line| line.clone().shortened().entry());
@@ -183,20 +189,24 @@ impl Records {
     }
 
     /// The numbered lines of all streams against what numbering promises: each begins with
-    /// `n=NUMBER ` and counts from 1 in each container instance. Answers with what is missing,
-    /// repeated or out of order where no gap record explains it.
+    /// `n=NUMBER ` and every number from 1 to the last occurs once in each container instance. Answers
+    /// with what is repeated, and with what is missing where no gap record explains it. Order is
+    /// judged by the node's files: a container's two streams are written to them by two writers.
     pub(crate) fn faults_by_number(&self) -> Vec<String> {
         let mut faults = Vec::new();
         let gaps: BTreeSet<&Key> = self.gaps.iter().map(|gap| &gap.key).collect();
         for (key, lines) in &self.streams {
-            let mut last = 0;
-            for number in lines.iter().filter_map(number) {
-                let fine = number == last + 1 || number > last && gaps.contains(key);
-                if !fine {
-                    faults.push(format!("{} {key:?}: {number} after {last}", self.name(key)));
-                    break;
-                }
-                last = number;
+            let mut numbers: Vec<u64> = lines.iter().filter_map(number).collect();
+            numbers.sort_unstable();
+            let wrong = (1..).zip(&numbers).find(|(expected, found)| expected != *found);
+            let twice = numbers.windows(2).find(|pair| pair[0] == pair[1]);
+            if let Some(pair) = twice {
+                faults.push(format!("{} {key:?}: {} twice", self.name(key), pair[0]));
+            } else if let Some((expected, found)) = wrong.filter(|_| !gaps.contains(key)) {
+                faults.push(format!(
+                    "{} {key:?}: {found} where {expected} should be",
+                    self.name(key)
+                ));
             }
         }
         faults

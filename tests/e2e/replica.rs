@@ -45,14 +45,17 @@ impl Replica {
         let log = lab.folder.path().join(format!("{name}.log"));
         let file = OpenOptions::new().create(true).append(true).open(&log).unwrap();
         let level = std::env::var("E2E_LOG_LEVEL").unwrap_or_else(|_| "info".into());
-        let child = podlog(lab, &["run", "--http", "off", "--replica-id", name, "--log-level", &level])
-            .args(args)
-            .env("PODLOG_SINK", &*lab.url)
-            .stdin(Stdio::null())
-            .stdout(File::create("/dev/null").unwrap())
-            .stderr(file)
-            .spawn()
-            .unwrap();
+        let child = podlog(
+            lab,
+            &["run", "--http", "off", "--replica-id", name, "--log-level", &level],
+        )
+        .args(args)
+        .env("PODLOG_SINK", &*lab.url)
+        .stdin(Stdio::null())
+        .stdout(File::create("/dev/null").unwrap())
+        .stderr(file)
+        .spawn()
+        .unwrap();
         Self {
             name: name.to_owned(),
             log,

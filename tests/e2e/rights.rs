@@ -24,7 +24,9 @@ pub(crate) async fn stored(lab: &Lab, pod: &str, lines: usize) {
         let records = Records::load(&mut lab.sql().await).await;
         let streams = records.of_pod(pod);
         let found: usize = streams.iter().map(|(_, lines)| lines.len()).sum();
-        (found >= lines).then_some(()).ok_or(format!("{pod}: {found} of {lines}"))
+        (found >= lines)
+            .then_some(())
+            .ok_or(format!("{pod}: {found} of {lines}"))
     })
     .await;
 }
@@ -43,7 +45,8 @@ pub(crate) async fn tables(lab: &Lab) {
 async fn roles_in_the_listed_namespaces_are_enough() {
     lab::run(async |lab| {
         let kubeconfig = lab.kubeconfig(&[(&lab.namespace, json!([pods(), logs()]))]).await;
-        lab.create(&pod("one", "Never", "echo n=1 one; sleep 1; echo n=2 two")).await;
+        lab.create(&pod("one", "Never", "echo n=1 one; sleep 1; echo n=2 two"))
+            .await;
         let path = kubeconfig.to_str().unwrap();
         let mut replica = Replica::start(&lab, "a", &["--kubeconfig", path, "--namespace", &lab.namespace]);
         tables(&lab).await;
@@ -62,7 +65,8 @@ async fn a_missing_right_is_named_and_the_other_namespace_is_collected() {
         create_namespace(&lab.kube, &other).await;
         let rights = [(&*lab.namespace, json!([pods(), logs()])), (&*other, json!([pods()]))];
         let kubeconfig = lab.kubeconfig(&rights).await;
-        lab.create(&pod("one", "Never", "echo n=1 one; sleep 1; echo n=2 two")).await;
+        lab.create(&pod("one", "Never", "echo n=1 one; sleep 1; echo n=2 two"))
+            .await;
         create(&lab.kube, &other, &pod("unread", "Never", "echo n=1 one; sleep 600")).await;
         let (path, both) = (kubeconfig.to_str().unwrap(), format!("{},{other}", lab.namespace));
         let mut replica = Replica::start(&lab, "a", &["--kubeconfig", path, "--namespace", &both]);
@@ -71,7 +75,12 @@ async fn a_missing_right_is_named_and_the_other_namespace_is_collected() {
         until("the missing right is named", SOON, async || {
             let words = replica.words();
             let named = words.lines().any(|line| {
-                let parts = ["may not get pods/log", &other, "Role", r#"resources: ["pods/log"], verbs: ["get"]"#];
+                let parts = [
+                    "may not get pods/log",
+                    &other,
+                    "Role",
+                    r#"resources: ["pods/log"], verbs: ["get"]"#,
+                ];
                 parts.iter().all(|part| line.replace('\\', "").contains(part))
             });
             named.then_some(()).ok_or(words)

@@ -77,7 +77,11 @@ async fn an_annotation_leaves_a_pod_out_also_while_it_runs() {
         row_until(&lab, &uid, "nobody holds the pod", |row| matches!(row, Some((None, 0)))).await;
         let then = lines(&lab, "talk").await;
         sleep(Duration::from_secs(3)).await;
-        assert_eq!(lines(&lab, "talk").await, then, "nothing is collected while it is left out");
+        assert_eq!(
+            lines(&lab, "talk").await,
+            then,
+            "nothing is collected while it is left out"
+        );
 
         lab.annotate("talk", COLLECT, None).await;
         lab.annotate("out", COLLECT, Some("true")).await;
@@ -107,7 +111,10 @@ async fn claims_are_listed_and_a_released_one_moves_on_without_loss() {
         let freed = execute(&lab, &["locks", "release", &name]);
         assert!(freed.status.success(), "{}", String::from_utf8_lossy(&freed.stderr));
         let then = lines(&lab, "talk").await;
-        row_until(&lab, &uid, "somebody holds it again", |row| matches!(row, Some((Some(_), 0)))).await;
+        row_until(&lab, &uid, "somebody holds it again", |row| {
+            matches!(row, Some((Some(_), 0)))
+        })
+        .await;
         stored(&lab, "talk", then + 20).await;
 
         let unknown = execute(&lab, &["locks", "release", "no/such"]);

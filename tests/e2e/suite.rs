@@ -20,7 +20,7 @@ const AFTER_TERM: Duration = Duration::from_secs(2);
 
 /// When pods stop writing, in seconds after the start.
 const WRITING: u64 = 190;
-/// When one replica is killed; the other is asked to end 5 s later.
+/// When one replica is asked to end; another is killed 5 s later.
 const HALF: u64 = 85;
 /// When both are started again.
 const BACK: u64 = 125;
@@ -81,7 +81,10 @@ impl Suite {
 
     fn note(&self, what: &str) {
         let shares = self.holders.shares();
-        say(&format!("e2e: {:5.1} s {what}; {shares:?}", self.began.elapsed().as_secs_f64()));
+        say(&format!(
+            "e2e: {:5.1} s {what}; {shares:?}",
+            self.began.elapsed().as_secs_f64()
+        ));
     }
 
     async fn populate(&self) {
@@ -120,22 +123,23 @@ impl Suite {
         self.lab.create(&pods::chatty(name, self.end)).await;
     }
 
-    /// Kills one replica and asks another to end, and measures how long their pods have no holder.
+    /// Asks one replica to end and kills another, and measures how long their pods have no holder.
     async fn fell(&mut self) {
         self.at(HALF).await;
-        self.killed = self.holders.held_by("a");
-        self.cpu += self.replicas[0].cpu();
-        let killed = Instant::now();
-        self.replicas[0].kill();
-        self.note("a was killed");
-        sleep(Duration::from_secs(5)).await;
         self.ended = self.holders.held_by("b");
         self.cpu += self.replicas[1].cpu();
         let ended = Instant::now();
         self.replicas[1].ask_to_end();
         self.replicas[1].ended().await;
-        self.note("b has ended");
         sleep(AFTER_TERM + POLL).await;
+        self.note("b has ended");
+        self.at(HALF + 5).await;
+        self.takeover[1] = self.check("b", &self.ended.clone(), ended, AFTER_TERM).await;
+        self.killed = self.holders.held_by("a");
+        self.cpu += self.replicas[0].cpu();
+        let killed = Instant::now();
+        self.replicas[0].kill();
+        self.note("a was killed");
         // Pods come and go while nobody holds the killed replica's.
         for name in ["deleted-2", "deleted-3", "again-1"] {
             self.delete(name).await;
@@ -144,8 +148,7 @@ impl Suite {
             self.lab.create(&pods::job(&format!("latejob-{n}"))).await;
         }
         self.create_again("again-1").await;
-        self.takeover[1] = self.check("b", &self.ended.clone(), ended, AFTER_TERM).await;
-        self.at(HALF + AFTER_KILL.as_secs() + 2).await;
+        sleep((killed + AFTER_KILL + 2 * POLL).saturating_duration_since(Instant::now())).await;
         self.takeover[0] = self.check("a", &self.killed.clone(), killed, AFTER_KILL).await;
         self.note("a's pods are held by others");
     }
@@ -167,7 +170,9 @@ impl Suite {
             }
         }
         if longest > limit + 2 * POLL {
-            self.late.push(format!("{from}'s pods were taken over after {longest:?}, not {limit:?}"));
+            self.late.push(format!(
+                "{from}'s pods were taken over after {longest:?}, not {limit:?}"
+            ));
         }
         longest
     }
