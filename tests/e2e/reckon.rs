@@ -39,7 +39,7 @@ impl Line {
 
     /// As podlog stores it.
     fn shortened(mut self) -> Self {
-        self.cut = self.message.len().saturating_sub(LONGEST);
+        self.cut += self.message.len().saturating_sub(LONGEST);
         self.message.truncate(LONGEST);
         self
     }
@@ -59,10 +59,22 @@ impl Line {
 #[derive(Clone, Debug)]
 pub(crate) struct GapRecord {
     pub(crate) key: Key,
-    pub(crate) reason: String,
+    reason: String,
     before_seq: i64,
     from: Option<i64>,
     to: Option<i64>,
+}
+
+impl GapRecord {
+    pub(crate) fn show(&self) -> String {
+        let Key { container, restart, .. } = &self.key;
+        let time = |ns: Option<i64>| ns.map_or("open".to_owned(), |ns| ns.to_string());
+        let (from, to) = (time(self.from), time(self.to));
+        format!(
+            "{container} {restart}: {}, {from} to {to}, before record {}",
+            self.reason, self.before_seq
+        )
+    }
 }
 
 /// Everything that is stored.
@@ -146,14 +158,14 @@ impl Records {
     /// Prints the gap records and where stored and written lines first differ.
     pub(crate) fn explain(&self, written: &BTreeMap<Key, Vec<Line>>) {
         for gap in &self.gaps {
-            say(&format!("gap record: {} {gap:?}", self.name(&gap.key)));
+            say(&format!("gap record: {} {}", self.name(&gap.key), gap.show()));
         }
         let nothing = Vec::new();
         let keys: BTreeSet<&Key> = self.streams.keys().chain(written.keys()).collect();
         let mut shown = 0;
         for key in keys {
-            let wrote: Vec<Line> = written.get(key).unwrap_or(&nothing).iter().cloned().collect();
-            let wrote: Vec<Line> = wrote.into_iter().map(Line::shortened).collect();
+            let wrote = written.get(key).unwrap_or(&nothing).iter().cloned();
+            let wrote: Vec<Line> = wrote.map(Line::shortened).collect();
             let stored = self.streams.get(key).unwrap_or(&nothing);
             let same = |(a, b): (&Line, &Line)| a.entry() == b.entry();
             let first = wrote.iter().zip(stored).take_while(|pair| same(*pair)).count();
@@ -178,6 +190,12 @@ impl Records {
         }
     }
 
+    /// How many gap records are of streams of which every line is stored.
+    pub(crate) fn vain_gaps(&self, written: &BTreeMap<Key, Vec<Line>>) -> usize {
+        let whole = |key: &Key| written.get(key).map(Vec::len) == self.streams.get(key).map(Vec::len);
+        self.gaps.iter().filter(|gap| whole(&gap.key)).count()
+    }
+
     fn name(&self, key: &Key) -> &str {
         self.names.get(&key.uid).map_or("(nothing stored)", String::as_str)
     }
@@ -200,8 +218,8 @@ impl Records {
             numbers.sort_unstable();
             let wrong = (1..).zip(&numbers).find(|(expected, found)| expected != *found);
             let twice = numbers.windows(2).find(|pair| pair[0] == pair[1]);
-            if let Some(pair) = twice {
-                faults.push(format!("{} {key:?}: {} twice", self.name(key), pair[0]));
+            if let Some([number, _]) = twice {
+                faults.push(format!("{} {key:?}: {number} twice", self.name(key)));
             } else if let Some((expected, found)) = wrong.filter(|_| !gaps.contains(key)) {
                 faults.push(format!(
                     "{} {key:?}: {found} where {expected} should be",

@@ -10,6 +10,7 @@ use crate::lab::{self, Lab, PATIENCE, pod, until};
 use crate::reckon::Records;
 use crate::replica::execute;
 use crate::rights::{stored, tables};
+use crate::witness::Witness;
 
 const COLLECT: &str = "podlog.io/collect";
 const TALK: &str = "n=0; while true; do n=$((n+1)); echo n=$n x; sleep 0.2; done";
@@ -125,6 +126,42 @@ async fn claims_are_listed_and_a_released_one_moves_on_without_loss() {
         }
         // Numbers are compared by this as well.
         assert!(lines(&lab, "talk").await >= then + 20);
+    })
+    .await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_deleted_pod_that_is_followed_is_read_to_its_end() {
+    lab::run(async |lab| {
+        let witness = Witness::watch(&lab.namespace);
+        let mut replica = lab.replica("a");
+        tables(&lab).await;
+        let names: Vec<String> = (0..8).map(|n| format!("talk-{n}")).collect();
+        for name in &names {
+            lab.create(&pod(name, "Never", TALK)).await;
+        }
+        stored(&lab, "talk-7", 5).await;
+        for name in &names {
+            lab.delete(name).await;
+        }
+        until("nothing is held", PATIENCE, async || {
+            let held = "SELECT COUNT(*) FROM distributed_lock WHERE id LIKE 'pod/%' AND owner IS NOT NULL";
+            let held: i64 = sqlx::query_scalar(held).fetch_one(&mut lab.sql().await).await.unwrap();
+            (held == 0).then_some(()).ok_or(format!("{held} pods are"))
+        })
+        .await;
+        replica.ask_to_end();
+        replica.ended().await;
+        let records = Records::load(&mut lab.sql().await).await;
+        let Some(witness) = witness else { return };
+        let written = witness.lines();
+        let sum = records.reckon(&written);
+        records.explain(&written);
+        assert!(
+            sum.is_clean() && records.gaps.is_empty(),
+            "{sum}, {} gap records",
+            records.gaps.len()
+        );
     })
     .await;
 }

@@ -220,18 +220,18 @@ impl Suite {
     async fn judge(&self, witness: Option<Witness>) {
         let records = Records::load(&mut self.lab.sql().await).await;
         let by_number = records.faults_by_number();
-        let written = match witness {
-            Some(witness) => witness.lines(),
-            None => {
+        let written = witness.map_or_else(
+            || {
                 say("e2e: the node's log files are not on this machine; only numbers are compared");
                 records.streams.clone()
-            }
-        };
+            },
+            Witness::lines,
+        );
         let sum = records.reckon(&written);
         let odd_gaps = self.odd_gaps(&records);
-        self.report(&records, &sum);
+        self.report(&records, &sum, records.vain_gaps(&written));
         let fine = sum.is_clean() && by_number.is_empty() && odd_gaps.is_empty() && self.late.is_empty();
-        if !fine {
+        if !fine || records.vain_gaps(&written) > 0 {
             records.explain(&written);
             say(&format!("held by the killed replica: {:?}", self.killed));
         }
@@ -239,7 +239,7 @@ impl Suite {
         assert!(by_number.is_empty(), "by number: {by_number:#?}");
         assert!(odd_gaps.is_empty(), "gap records nobody can explain: {odd_gaps:#?}");
         assert!(self.late.is_empty(), "{:#?}", self.late);
-        self.check_exact(&records, &written);
+        Self::check_exact(&records, &written);
     }
 
     /// Gap records of streams that somebody held all the time, and whose pod was not deleted.
@@ -247,10 +247,10 @@ impl Suite {
         let moved = self.holders.moved();
         let explained = |uid: &String| self.killed.contains(uid) || self.deleted.contains(uid) || moved.contains(uid);
         let odd = records.gaps.iter().filter(|gap| !explained(&gap.key.uid));
-        odd.map(|gap| format!("{gap:?}")).collect()
+        odd.map(|gap| format!("{} {}", gap.key.uid, gap.show())).collect()
     }
 
-    fn report(&self, records: &Records, sum: &Reckoning) {
+    fn report(&self, records: &Records, sum: &Reckoning, vain: usize) {
         let mut reasons: BTreeMap<&str, usize> = BTreeMap::new();
         for gap in &records.gaps {
             let whose = if self.killed.contains(&gap.key.uid) {
@@ -263,7 +263,7 @@ impl Suite {
             *reasons.entry(whose).or_default() += 1;
         }
         say(&format!(
-            "e2e: pods={} streams={} {sum} gap_records={reasons:?} takeover_kill_s={:.1} takeover_term_s={:.1} \
+            "e2e: pods={} streams={} {sum} gap_records={reasons:?} vain_gaps={vain} takeover_kill_s={:.1} takeover_term_s={:.1} \
              cpu_s={:.1} total_s={:.0}",
             records.names.len(),
             records.streams.len(),
@@ -275,7 +275,7 @@ impl Suite {
     }
 
     /// What is known of some pods without looking at the node.
-    fn check_exact(&self, records: &Records, written: &BTreeMap<Key, Vec<Line>>) {
+    fn check_exact(records: &Records, written: &BTreeMap<Key, Vec<Line>>) {
         for n in 0..9 {
             let name = format!("latejob-{n}");
             let streams = records.of_pod(&name);
