@@ -21,7 +21,10 @@ pub(super) async fn container(site: &Site, task: &Task, name: Arc<str>) -> End {
         let mark = task.progress.borrow().containers.get(&name).cloned();
         let end = match next_step(&present, &name, mark.as_ref()) {
             Step::Done => return End::Done,
-            Step::Read(instance, source) => read(site, task, &present, &name, instance, source).await,
+            Step::Read(instance, source) => {
+                let missed = missed(mark.as_ref(), &instance);
+                read(site, task, &present, &name, (instance, source), missed).await
+            }
             Step::GiveUp(mark, reason) => give_up(site, task, &present, &name, mark, reason).await,
             Step::Wait => {
                 tokio::select! {
@@ -41,16 +44,36 @@ pub(super) async fn container(site: &Site, task: &Task, name: Arc<str>) -> End {
 }
 
 /// Reads one instance until it is finished, given up, or no longer the one to read.
-async fn read(site: &Site, task: &Task, pod: &Pod, name: &Arc<str>, instance: Instance, source: Source) -> Option<End> {
+async fn read(
+    site: &Site,
+    task: &Task,
+    pod: &Pod,
+    name: &Arc<str>,
+    (instance, source): (Instance, Source),
+    missed: Option<Gap>,
+) -> Option<End> {
     let origin = origin(pod, name, &instance.id, instance.restart);
     let position = match open(site, task, &origin).await {
         Ok(position) => position,
         Err(end) => return Some(end),
     };
-    let writer = Writer::new(site, task, origin, position);
+    let mut writer = Writer::new(site, task, origin, position);
+    // Once: with the stream's first lines.
+    writer.gap = missed.filter(|_| position.is_none());
     Rounds::new(Reading::new(site, task, instance, source, writer))
         .run()
         .await
+}
+
+/// The gap before an instance when others came between it and the one that was read before: they
+/// ran and ended while nobody looked, so they have no stream of their own to report it in.
+fn missed(mark: Option<&Mark>, instance: &Instance) -> Option<Gap> {
+    let before = mark.filter(|m| m.container_id != instance.id && m.restart + 1 < instance.restart)?;
+    Some(Gap {
+        from: before.position.map(|p| p.time),
+        to: instance.started,
+        reason: GapReason::Restarted,
+    })
 }
 
 /// Tells the sink who writes the stream from now on, and learns from it or the checkpoint where the stream stands.

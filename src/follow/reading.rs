@@ -261,9 +261,11 @@ impl<'a> Reading<'a> {
         self.sought(next, Close::Broken)
     }
 
+    /// Nothing of what is stored is there, so whatever comes now is new. A follow stream that sought the
+    /// stored line would pass it all over, and it may be rotated away before another read finds it.
     fn empty(&mut self) -> Close {
         self.unsure |= !self.was_caught_up();
-        self.sought(Search::Usual, Close::Empty)
+        self.sought(Search::NewFile, Close::Empty)
     }
 
     fn sought(&mut self, next: Search, close: Close) -> Close {

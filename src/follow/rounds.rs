@@ -87,6 +87,7 @@ impl<'a> Rounds<'a> {
     }
 
     async fn after(&mut self, close: Close, ended: bool, brought: bool) -> Next {
+        tracing::debug!(container = %self.reading.name(), ?close, ended, brought, "a round of reading is over");
         match close {
             Close::Stopped => Next::Leave(Some(End::Stopped)),
             Close::Lost => Next::Leave(Some(End::Lost)),

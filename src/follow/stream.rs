@@ -73,6 +73,7 @@ impl Reading<'_> {
             Err(close) => return close,
         };
         let mut heard = self.site.clock.now();
+        self.silence_broken_by = None;
         let close = self.attend(&mut stream, &mut heard).await;
         if self.site.clock.now() >= heard + IDLE {
             self.caught_up = Some(self.site.clock.now());
@@ -123,15 +124,16 @@ impl Reading<'_> {
                 }
                 () = clock.sleep_until(due.next()) => continue,
             };
-            match frame {
-                Ok(Some(bytes)) => self.feed(&bytes),
+            let bytes = match frame {
+                Ok(Some(bytes)) => bytes,
                 Ok(None) => return Close::End,
                 Err(error) => return self.broken(&error),
-            }
+            };
             let now = clock.now();
             if now >= *heard + IDLE {
                 self.caught_up = Some(now);
             }
+            self.feed(&bytes);
             *heard = now;
             self.heard(&mut due, now);
             if self.writer.is_full() {

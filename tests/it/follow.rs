@@ -122,6 +122,29 @@ async fn an_instance_that_was_restarted_away_is_reported_as_a_gap() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn an_instance_that_came_and_went_while_nobody_looked_is_reported_as_a_gap() {
+    let mut scene = Scene::running().await;
+    scene.follow();
+    scene.lines(["a"]);
+    scene.pod.exit("app", 1).unwrap();
+    scene.refresh().await;
+    scene.stored(&["a"]).await;
+    tokio::time::sleep(MINUTE).await;
+    scene.stop().await;
+    scene.pod.start("app").unwrap();
+    scene.lines(["never seen"]);
+    for line in ["b", "c"] {
+        scene.pod.restart("app", 1).unwrap();
+        scene.lines([line]);
+    }
+    scene.refresh().await;
+    scene.follow();
+    scene.stored(&["a", "b", "c"]).await;
+    let gaps: Vec<_> = scene.sink.gaps().iter().map(|gap| gap.reason).collect();
+    assert_eq!(gaps, [GapReason::Restarted]);
+}
+
+#[tokio::test(start_paused = true)]
 async fn what_was_rotated_away_while_nobody_read_is_a_gap_and_the_rest_is_delivered() {
     let mut scene = Scene::running().await;
     scene.follow();
@@ -138,6 +161,30 @@ async fn what_was_rotated_away_while_nobody_read_is_a_gap_and_the_rest_is_delive
     assert_eq!(gaps.len(), 1);
     let lost = scene.sim.truth()[0].lines[2].time;
     assert!(gaps[0].from.unwrap().0 <= lost && lost <= gaps[0].to.unwrap().0);
+}
+
+#[tokio::test(start_paused = true)]
+async fn lines_that_follow_on_an_empty_file_are_taken_though_the_stored_line_is_rotated_away() {
+    let mut scene = Scene::running().await;
+    scene.follow();
+    scene.lines(["a"]);
+    scene.stored(&["a"]).await;
+    scene.stop().await;
+    tokio::time::sleep(MINUTE).await;
+    scene.pod.rotate("app").unwrap();
+    scene.follow();
+    tokio::time::sleep(MINUTE).await;
+    // Rotated away again before a plain read could find them.
+    scene.lines(["b"]);
+    tokio::time::sleep(Duration::from_millis(300)).await;
+    scene.pod.rotate("app").unwrap();
+    scene.lines(["c"]);
+    scene.stored(&["a", "b", "c"]).await;
+    assert_eq!(
+        scene.sink.gaps().len(),
+        1,
+        "what was written while nobody read is not known"
+    );
 }
 
 #[tokio::test(start_paused = true)]

@@ -220,7 +220,13 @@ impl Intake {
             Stance::AfterTwin { position, nth } => (position, Some(nth)),
             Stance::AllSince(position) => {
                 self.seen.taking = self.seen.lines == 1 && time >= position.time;
-                return self.seen.taking;
+                // The line at the position itself, in a file that was found empty by mistake.
+                let stored =
+                    (time, ordinal) == (position.time, position.ordinal) && Position::hash(message) == position.hash;
+                if stored && self.seen.taking {
+                    self.ordinals.resume(position);
+                }
+                return self.seen.taking && !stored;
             }
             Stance::All | Stance::Later(_) => return true,
         };

@@ -1,0 +1,17 @@
+//! The built binary on a real cluster with a real MySQL: pods of all kinds, replicas that die, and a
+//! reckoning against what the node's own log files say. Needs `KUBECONFIG` and `PODLOG_TEST_MYSQL`.
+
+// What a test needs and does not find should panic.
+#![allow(clippy::unwrap_used)]
+
+mod holders;
+mod lab;
+mod pods;
+mod reckon;
+mod replica;
+mod rights;
+mod selection;
+#[path = "../it/servers.rs"]
+mod servers;
+mod suite;
+mod witness;

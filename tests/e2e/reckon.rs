@@ -1,0 +1,238 @@
+//! Compares what is stored in MySQL with what containers wrote, and shows where they differ.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use futures::TryStreamExt;
+use podlog::reckoning::{self, Entry, Reckoning, Stored};
+use sqlx::{MySqlConnection, Row};
+
+use crate::lab::say;
+
+/// The longest line podlog stores whole, which is its default.
+const LONGEST: usize = 256 * 1024;
+
+/// Differences shown at most.
+const SHOWN: usize = 8;
+
+/// One container instance. A container's instances are numbered on the node's disk; that each has
+/// one runtime ID is checked apart.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub(crate) struct Key {
+    pub(crate) uid: String,
+    pub(crate) container: String,
+    pub(crate) restart: u32,
+}
+
+/// One line, written or stored.
+#[derive(Clone, Debug)]
+pub(crate) struct Line {
+    pub(crate) time: i64,
+    pub(crate) message: Vec<u8>,
+    pub(crate) cut: usize,
+}
+
+impl Line {
+    fn entry(&self) -> Entry {
+        let whole = [&self.message, self.cut.to_string().as_bytes()].concat();
+        Entry::of(self.time, &whole)
+    }
+
+    /// As podlog stores it.
+    fn shortened(mut self) -> Self {
+        self.cut += self.message.len().saturating_sub(LONGEST);
+        self.message.truncate(LONGEST);
+        self
+    }
+
+    fn show(&self) -> String {
+        let text = String::from_utf8_lossy(&self.message[..self.message.len().min(60)]);
+        format!(
+            "{} {text:?} ({} bytes, {} cut)",
+            self.time,
+            self.message.len(),
+            self.cut
+        )
+    }
+}
+
+/// A stored gap record.
+#[derive(Clone, Debug)]
+pub(crate) struct GapRecord {
+    pub(crate) key: Key,
+    reason: String,
+    before_seq: i64,
+    from: Option<i64>,
+    to: Option<i64>,
+}
+
+impl GapRecord {
+    pub(crate) fn show(&self) -> String {
+        let Key { container, restart, .. } = &self.key;
+        let time = |ns: Option<i64>| ns.map_or("open".to_owned(), |ns| ns.to_string());
+        let (from, to) = (time(self.from), time(self.to));
+        format!(
+            "{container} {restart}: {}, {from} to {to}, before record {}",
+            self.reason, self.before_seq
+        )
+    }
+}
+
+/// Everything that is stored.
+#[derive(Debug, Default)]
+pub(crate) struct Records {
+    pub(crate) streams: BTreeMap<Key, Vec<Line>>,
+    pub(crate) gaps: Vec<GapRecord>,
+    /// The pods' names, by UID.
+    pub(crate) names: BTreeMap<String, String>,
+}
+
+/// How many lines are stored by now.
+pub(crate) async fn count(sql: &mut MySqlConnection) -> i64 {
+    let all = "SELECT CAST(COALESCE(SUM(seq), 0) AS SIGNED) FROM log_stream";
+    sqlx::query_scalar(all).fetch_one(sql).await.unwrap()
+}
+
+impl Records {
+    /// Reads all of it.
+    pub(crate) async fn load(sql: &mut MySqlConnection) -> Self {
+        let mut records = Self::default();
+        let mut keys = BTreeMap::new();
+        let streams = "SELECT id, CONVERT(uid USING utf8mb4) AS uid, CONVERT(container USING utf8mb4) AS container, \
+            CAST(restart AS SIGNED) AS restart, pod FROM log_stream";
+        for row in sqlx::query(streams).fetch_all(&mut *sql).await.unwrap() {
+            let key = Key {
+                uid: row.get("uid"),
+                container: row.get("container"),
+                restart: u32::try_from(row.get::<i64, _>("restart")).unwrap(),
+            };
+            records.names.insert(key.uid.clone(), row.get("pod"));
+            let twice = records.streams.insert(key.clone(), Vec::new());
+            assert!(
+                twice.is_none(),
+                "two container IDs are stored for one instance: {key:?}"
+            );
+            keys.insert(row.get::<i64, _>("id"), key);
+        }
+        let lines = "SELECT stream, time_ns, message, cut FROM log_record ORDER BY stream, seq";
+        let mut rows = sqlx::query(lines).fetch(&mut *sql);
+        while let Some(row) = rows.try_next().await.unwrap() {
+            let line = Line {
+                time: row.get("time_ns"),
+                message: row.get("message"),
+                cut: usize::try_from(row.get::<i64, _>("cut")).unwrap(),
+            };
+            let stream = records.streams.get_mut(&keys[&row.get::<i64, _>("stream")]);
+            stream.unwrap().push(line);
+        }
+        drop(rows);
+        for row in sqlx::query("SELECT * FROM log_gap").fetch_all(sql).await.unwrap() {
+            records.gaps.push(GapRecord {
+                key: keys[&row.get::<i64, _>("stream")].clone(),
+                reason: row.get("reason"),
+                before_seq: row.get("seq"),
+                from: row.get("from_ns"),
+                to: row.get("to_ns"),
+            });
+        }
+        records
+    }
+
+    /// Compares with what was written.
+    pub(crate) fn reckon(&self, written: &BTreeMap<Key, Vec<Line>>) -> Reckoning {
+        let mut stored: BTreeMap<&Key, Stored> = BTreeMap::new();
+        for (key, lines) in &self.streams {
+            stored.entry(key).or_default().lines = lines.iter().map(Line::entry).collect();
+        }
+        for gap in &self.gaps {
+            let before = usize::try_from(gap.before_seq).unwrap();
+            stored.entry(&gap.key).or_default().gaps.push(before);
+        }
+        let entries = |(key, lines): (_, &Vec<Line>)| {
+            let lines = lines.iter().map(|line| line.clone().shortened().entry());
+            (key, lines.collect())
+        };
+        let written: BTreeMap<&Key, Vec<Entry>> = written.iter().map(entries).collect();
+        reckoning::reckon(&written, &stored)
+    }
+
+    /// Prints the gap records and where stored and written lines first differ.
+    pub(crate) fn explain(&self, written: &BTreeMap<Key, Vec<Line>>) {
+        for gap in &self.gaps {
+            say(&format!("gap record: {} {}", self.name(&gap.key), gap.show()));
+        }
+        let nothing = Vec::new();
+        let keys: BTreeSet<&Key> = self.streams.keys().chain(written.keys()).collect();
+        let mut shown = 0;
+        for key in keys {
+            let wrote = written.get(key).unwrap_or(&nothing).iter().cloned();
+            let wrote: Vec<Line> = wrote.map(Line::shortened).collect();
+            let stored = self.streams.get(key).unwrap_or(&nothing);
+            let same = |(a, b): (&Line, &Line)| a.entry() == b.entry();
+            let first = wrote.iter().zip(stored).take_while(|pair| same(*pair)).count();
+            if first == wrote.len() && first == stored.len() {
+                continue;
+            }
+            say(&format!(
+                "differs: {} {key:?}: {} written, {} stored, the same up to {first}",
+                self.name(key),
+                wrote.len(),
+                stored.len()
+            ));
+            for (what, lines) in [("written", &wrote), ("stored", stored)] {
+                for (place, line) in lines.iter().enumerate().skip(first.saturating_sub(2)).take(5) {
+                    say(&format!("    {what} {place}: {}", line.show()));
+                }
+            }
+            shown += 1;
+            if shown == SHOWN {
+                return say("    (more streams may differ)");
+            }
+        }
+    }
+
+    /// How many gap records are of streams of which every line is stored.
+    pub(crate) fn vain_gaps(&self, written: &BTreeMap<Key, Vec<Line>>) -> usize {
+        let whole = |key: &Key| written.get(key).map(Vec::len) == self.streams.get(key).map(Vec::len);
+        self.gaps.iter().filter(|gap| whole(&gap.key)).count()
+    }
+
+    fn name(&self, key: &Key) -> &str {
+        self.names.get(&key.uid).map_or("(nothing stored)", String::as_str)
+    }
+
+    /// The streams of a pod, in the order in which they were written.
+    pub(crate) fn of_pod(&self, name: &str) -> Vec<(&Key, &Vec<Line>)> {
+        let named = |key: &Key| self.names.get(&key.uid).is_some_and(|own| own == name);
+        self.streams.iter().filter(|(key, _)| named(key)).collect()
+    }
+
+    /// The numbered lines of all streams against what numbering promises: each begins with
+    /// `n=NUMBER ` and every number from 1 to the last occurs once in each container instance. Answers
+    /// with what is repeated, and with what is missing where no gap record explains it. Order is
+    /// judged by the node's files: a container's two streams are written to them by two writers.
+    pub(crate) fn faults_by_number(&self) -> Vec<String> {
+        let mut faults = Vec::new();
+        let gaps: BTreeSet<&Key> = self.gaps.iter().map(|gap| &gap.key).collect();
+        for (key, lines) in &self.streams {
+            let mut numbers: Vec<u64> = lines.iter().filter_map(number).collect();
+            numbers.sort_unstable();
+            let wrong = (1..).zip(&numbers).find(|(expected, found)| expected != *found);
+            let twice = numbers.windows(2).find(|pair| pair[0] == pair[1]);
+            if let Some([number, _]) = twice {
+                faults.push(format!("{} {key:?}: {number} twice", self.name(key)));
+            } else if let Some((expected, found)) = wrong.filter(|_| !gaps.contains(key)) {
+                faults.push(format!(
+                    "{} {key:?}: {found} where {expected} should be",
+                    self.name(key)
+                ));
+            }
+        }
+        faults
+    }
+}
+
+fn number(line: &Line) -> Option<u64> {
+    let rest = line.message.strip_prefix(b"n=")?;
+    let end = rest.iter().position(|b| *b == b' ')?;
+    std::str::from_utf8(&rest[..end]).ok()?.parse().ok()
+}

@@ -1,0 +1,298 @@
+//! The suite: three replicas, pods of all kinds, one replica killed and one asked to end half-way.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
+
+use podlog::reckoning::Reckoning;
+use tokio::time::{sleep, sleep_until};
+
+use crate::holders::{Holders, POLL};
+use crate::lab::{self, Lab, say};
+use crate::pods;
+use crate::reckon::{Key, Line, Records, count};
+use crate::replica::Replica;
+use crate::witness::Witness;
+
+/// The longest that a crashed replica's pods may be without a holder: the ttl of 20 s and 2 s.
+const AFTER_KILL: Duration = Duration::from_secs(22);
+/// The same after SIGTERM.
+const AFTER_TERM: Duration = Duration::from_secs(2);
+
+/// When pods stop writing, in seconds after the start.
+const WRITING: u64 = 190;
+/// When one replica is asked to end; another is killed 5 s later.
+const HALF: u64 = 85;
+/// When both are started again.
+const BACK: u64 = 125;
+
+/// A scene that plays for a few minutes.
+struct Suite {
+    lab: Lab,
+    began: Instant,
+    end: u64,
+    holders: Holders,
+    replicas: Vec<Replica>,
+    cpu: f64,
+    /// Pods of the killed and of the ended replica.
+    killed: BTreeSet<String>,
+    ended: BTreeSet<String>,
+    deleted: BTreeSet<String>,
+    takeover: [Duration; 2],
+    late: Vec<String>,
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn every_line_is_stored_once_and_in_order_though_replicas_die() {
+    lab::run(async |lab| {
+        let witness = Witness::watch(&lab.namespace);
+        let mut suite = Suite::begin(lab).await;
+        suite.populate().await;
+        suite.jobs_and_deletions().await;
+        suite.fell().await;
+        suite.bring_back().await;
+        suite.finish().await;
+        suite.judge(witness).await;
+    })
+    .await;
+}
+
+impl Suite {
+    async fn begin(lab: Lab) -> Self {
+        let replicas = ["a", "b", "c"].map(|name| lab.replica(name)).into();
+        let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap();
+        Self {
+            began: Instant::now(),
+            end: now.as_secs() + WRITING,
+            holders: Holders::watch(lab.sql().await),
+            lab,
+            replicas,
+            cpu: 0.0,
+            killed: BTreeSet::new(),
+            ended: BTreeSet::new(),
+            deleted: BTreeSet::new(),
+            takeover: [Duration::ZERO; 2],
+            late: Vec::new(),
+        }
+    }
+
+    async fn at(&self, second: u64) {
+        sleep_until((self.began + Duration::from_secs(second)).into()).await;
+    }
+
+    fn note(&self, what: &str) {
+        let shares = self.holders.shares();
+        say(&format!(
+            "e2e: {:5.1} s {what}; {shares:?}",
+            self.began.elapsed().as_secs_f64()
+        ));
+    }
+
+    async fn populate(&self) {
+        let pods = pods::all(self.end);
+        for pod in &pods {
+            self.lab.create(pod).await;
+        }
+        self.lab.all_started().await;
+        self.note(&format!("{} pods have started", pods.len()));
+    }
+
+    /// Jobs that come and end while the replicas run; pods deleted; pods created again under the same name.
+    async fn jobs_and_deletions(&mut self) {
+        for n in 0..6 {
+            self.lab.create(&pods::job(&format!("latejob-{n}"))).await;
+        }
+        for name in ["deleted-0", "deleted-1", "again-0"] {
+            self.delete(name).await;
+        }
+        self.create_again("again-0").await;
+        self.note("jobs, deletions, one pod again");
+    }
+
+    async fn delete(&mut self, name: &str) {
+        let pod = self.lab.pods().get(name).await.unwrap();
+        self.deleted.insert(pod.metadata.uid.unwrap());
+        self.lab.delete(name).await;
+    }
+
+    async fn create_again(&self, name: &str) {
+        lab::until("the pod is gone", lab::PATIENCE, async || {
+            let there = self.lab.pods().get_opt(name).await.unwrap();
+            there.is_none().then_some(()).ok_or("it is there".to_owned())
+        })
+        .await;
+        self.lab.create(&pods::chatty(name, self.end)).await;
+    }
+
+    /// Asks one replica to end and kills another, and measures how long their pods have no holder.
+    async fn fell(&mut self) {
+        self.at(HALF).await;
+        self.ended = self.holders.held_by("b");
+        self.cpu += self.replicas[1].cpu();
+        let ended = Instant::now();
+        self.replicas[1].ask_to_end();
+        self.replicas[1].ended().await;
+        sleep(AFTER_TERM + POLL).await;
+        self.note("b has ended");
+        self.at(HALF + 5).await;
+        self.takeover[1] = self.check("b", &self.ended.clone(), ended, AFTER_TERM).await;
+        self.killed = self.holders.held_by("a");
+        self.cpu += self.replicas[0].cpu();
+        let killed = Instant::now();
+        self.replicas[0].kill();
+        self.note("a was killed");
+        // Pods come and go while nobody holds the killed replica's.
+        for name in ["deleted-2", "deleted-3", "again-1"] {
+            self.delete(name).await;
+        }
+        for n in 6..9 {
+            self.lab.create(&pods::job(&format!("latejob-{n}"))).await;
+        }
+        self.create_again("again-1").await;
+        sleep((killed + AFTER_KILL + 2 * POLL).saturating_duration_since(Instant::now())).await;
+        self.takeover[0] = self.check("a", &self.killed.clone(), killed, AFTER_KILL).await;
+        self.note("a's pods are held by others");
+    }
+
+    /// The longest takeover. Pods that are finished or gone need no holder.
+    async fn check(&mut self, from: &str, pods: &BTreeSet<String>, since: Instant, limit: Duration) -> Duration {
+        assert!(!pods.is_empty(), "{from} held nothing");
+        let mut sql = self.lab.sql().await;
+        let finished = "SELECT CONVERT(SUBSTRING(id, 5) USING utf8mb4) FROM distributed_lock WHERE state = 0";
+        let open: Vec<String> = sqlx::query_scalar(finished).fetch_all(&mut sql).await.unwrap();
+        let mut longest = Duration::ZERO;
+        for (uid, time) in self.holders.takeovers(pods, from, since) {
+            match time {
+                Some(time) => longest = longest.max(time),
+                None if open.contains(&uid) && !self.deleted.contains(&uid) => {
+                    self.late.push(format!("nobody took {uid} from {from}"));
+                }
+                None => {}
+            }
+        }
+        if longest > limit + 2 * POLL {
+            self.late.push(format!(
+                "{from}'s pods were taken over after {longest:?}, not {limit:?}"
+            ));
+        }
+        longest
+    }
+
+    async fn bring_back(&mut self) {
+        self.at(BACK).await;
+        self.replicas[0] = self.lab.replica("a");
+        self.replicas[1] = self.lab.replica("b");
+        self.at(WRITING).await;
+        self.note("writers end");
+    }
+
+    /// Waits until nothing more is stored, then ends the replicas.
+    async fn finish(&mut self) {
+        for n in 0..4 {
+            self.delete(&format!("crash-{n}")).await;
+        }
+        let mut sql = self.lab.sql().await;
+        let (mut last, mut since) = (-1, Instant::now());
+        // Longer than any retry that has met with success before.
+        while since.elapsed() < Duration::from_secs(8) {
+            let now = count(&mut sql).await;
+            if now != last {
+                (last, since) = (now, Instant::now());
+            }
+            assert!(
+                self.began.elapsed() < Duration::from_mins(5),
+                "records still come in: {last}"
+            );
+            sleep(Duration::from_millis(500)).await;
+        }
+        self.note("nothing more is stored");
+        for replica in &mut self.replicas {
+            assert!(replica.is_running(), "{} has ended by itself", replica.name);
+            self.cpu += replica.cpu();
+            replica.ask_to_end();
+        }
+        let memory: Vec<u64> = self.replicas.iter().map(Replica::memory).collect();
+        say(&format!("e2e: memory_mib={memory:?}"));
+        for replica in &mut self.replicas {
+            replica.ended().await;
+        }
+    }
+
+    async fn judge(&self, witness: Option<Witness>) {
+        let records = Records::load(&mut self.lab.sql().await).await;
+        let by_number = records.faults_by_number();
+        let written = witness.map_or_else(
+            || {
+                say("e2e: the node's log files are not on this machine; only numbers are compared");
+                records.streams.clone()
+            },
+            Witness::lines,
+        );
+        let sum = records.reckon(&written);
+        let odd_gaps = self.odd_gaps(&records);
+        self.report(&records, &sum, records.vain_gaps(&written));
+        let fine = sum.is_clean() && by_number.is_empty() && odd_gaps.is_empty() && self.late.is_empty();
+        if !fine || records.vain_gaps(&written) > 0 {
+            records.explain(&written);
+            say(&format!("held by the killed replica: {:?}", self.killed));
+        }
+        assert!(sum.is_clean(), "{sum}");
+        assert!(by_number.is_empty(), "by number: {by_number:#?}");
+        assert!(odd_gaps.is_empty(), "gap records nobody can explain: {odd_gaps:#?}");
+        assert!(self.late.is_empty(), "{:#?}", self.late);
+        Self::check_exact(&records, &written);
+    }
+
+    /// Gap records of streams that somebody held all the time, and whose pod was not deleted.
+    fn odd_gaps(&self, records: &Records) -> Vec<String> {
+        let moved = self.holders.moved();
+        let explained = |uid: &String| self.killed.contains(uid) || self.deleted.contains(uid) || moved.contains(uid);
+        let odd = records.gaps.iter().filter(|gap| !explained(&gap.key.uid));
+        odd.map(|gap| format!("{} {}", gap.key.uid, gap.show())).collect()
+    }
+
+    fn report(&self, records: &Records, sum: &Reckoning, vain: usize) {
+        let mut reasons: BTreeMap<&str, usize> = BTreeMap::new();
+        for gap in &records.gaps {
+            let whose = if self.killed.contains(&gap.key.uid) {
+                "killed"
+            } else if self.deleted.contains(&gap.key.uid) {
+                "deleted"
+            } else {
+                "other"
+            };
+            *reasons.entry(whose).or_default() += 1;
+        }
+        say(&format!(
+            "e2e: pods={} streams={} {sum} gap_records={reasons:?} vain_gaps={vain} takeover_kill_s={:.1} takeover_term_s={:.1} \
+             cpu_s={:.1} total_s={:.0}",
+            records.names.len(),
+            records.streams.len(),
+            self.takeover[0].as_secs_f64(),
+            self.takeover[1].as_secs_f64(),
+            self.cpu,
+            self.began.elapsed().as_secs_f64(),
+        ));
+    }
+
+    /// What is known of some pods without looking at the node.
+    fn check_exact(records: &Records, written: &BTreeMap<Key, Vec<Line>>) {
+        for n in 0..9 {
+            let name = format!("latejob-{n}");
+            let streams = records.of_pod(&name);
+            let lines: Vec<usize> = streams.iter().map(|(_, lines)| lines.len()).collect();
+            assert_eq!(lines, [31], "{name}");
+        }
+        let streams = records.of_pod("odd-0");
+        let messages: Vec<&[u8]> = streams[0].1.iter().map(|line| line.message.as_slice()).collect();
+        assert!(messages.contains(&b"\xff\xfe\0\x80 bytes".as_slice()));
+        assert_eq!(messages.last(), Some(&b"no line end".as_slice()));
+        assert_eq!(messages.iter().filter(|m| **m == b"same").count(), 12);
+        for name in ["long-0", "long-1"] {
+            let cut = records.of_pod(name)[0].1.iter().filter(|line| line.cut > 0).count();
+            assert_eq!(cut, 6, "{name}");
+        }
+        let instances = records.of_pod("again-0").len();
+        assert_eq!(instances, 2, "both incarnations of again-0");
+        assert!(written.len() >= 90, "{} streams", written.len());
+    }
+}
