@@ -9,6 +9,7 @@
 mod cluster;
 mod flaky;
 mod follow;
+mod histories;
 mod ledger;
 mod recorder;
 mod replicas;

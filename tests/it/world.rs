@@ -47,7 +47,7 @@ pub(crate) struct Replica {
     runtime: Runtime,
     tasks: JoinSet<()>,
     stop: CancellationToken,
-    frozen: bool,
+    pub(crate) frozen: bool,
     pub(crate) store: Switch,
     pub(crate) sink: Pen,
     pub(crate) metrics: Metrics,
