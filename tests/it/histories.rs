@@ -16,6 +16,7 @@ const PODS: usize = 15;
 
 struct History {
     world: World,
+    fencing: bool,
     rng: Rng,
     pods: Vec<SimPod>,
     named: usize,
@@ -28,6 +29,7 @@ impl History {
         fastrand::seed(seed);
         let mut history = Self {
             world: World::new(seed.is_multiple_of(2)),
+            fencing: seed.is_multiple_of(2),
             rng: Rng::with_seed(seed),
             pods: Vec::new(),
             named: 0,
@@ -90,7 +92,8 @@ impl History {
         };
         let pod = self.pods[at].clone();
         match self.rng.u32(0..5) {
-            0 => {
+            // A log that was rotated before the first line was stored shows no trace of it.
+            0 if self.is_read(&pod) || self.fencing && self.is_begun(&pod) => {
                 self.note(format!("rotate {}", pod.name()));
                 self.world.act(|_| pod.rotate("app").ok());
             }
@@ -104,8 +107,8 @@ impl History {
                     self.world.write(&pod);
                 }
             }
-            // A pod that nobody knew of leaves no trace.
-            3 if self.world.rows().rows.contains_key(&World::key(&pod)) => {
+            // Of a pod of which no checkpoint names the instance, no container is known, and no gap is delivered.
+            3 if self.is_known(&pod) => {
                 self.note(format!("remove {}", pod.name()));
                 self.world.act(|_| pod.remove().unwrap());
                 self.pods.remove(at);
@@ -114,12 +117,31 @@ impl History {
         }
     }
 
-    /// Whether all instances so far are stored, so that a restart loses sight of none.
-    fn is_read(&self, pod: &SimPod) -> bool {
+    /// How many lines each instance of the pod has written.
+    fn written(&self, pod: &SimPod) -> Vec<usize> {
         let truth = self.world.sim.truth();
         let own = truth.iter().filter(|log| log.instance.uid == pod.uid());
-        let lines: usize = own.map(|log| log.lines.len()).sum();
-        self.world.ledger.count(pod.uid()) >= lines
+        own.map(|log| log.lines.len()).collect()
+    }
+
+    /// Whether all instances so far are stored, so that a restart loses sight of none.
+    fn is_read(&self, pod: &SimPod) -> bool {
+        let written = self.written(pod);
+        written.last() != Some(&0) && self.world.ledger.count(pod.uid()) >= written.iter().sum()
+    }
+
+    /// Whether the table says which instance of the pod is read.
+    fn is_known(&self, pod: &SimPod) -> bool {
+        let table = self.world.rows();
+        let row = table.rows.get(&World::key(pod));
+        row.is_some_and(|row| row.checkpoint_len > 0) && self.written(pod).len() == 1
+    }
+
+    /// Whether a line of the present instance is stored.
+    fn is_begun(&self, pod: &SimPod) -> bool {
+        let written = self.written(pod);
+        let before: usize = written.iter().rev().skip(1).sum();
+        self.world.ledger.count(pod.uid()) > before
     }
 
     fn change_replicas(&mut self) {
@@ -215,10 +237,10 @@ impl History {
         }
     }
 
-    fn judge(&self, fencing: bool) {
+    fn judge(&self) {
         let found = self.world.reckon();
         assert_eq!((found.lost, found.disordered), (0, 0), "{found:?}");
-        assert!(!fencing || found.twice == 0, "{found:?}");
+        assert!(!self.fencing || found.twice == 0, "{found:?}");
         self.world.assert_even();
         for pod in self.world.sim.pods() {
             let row = &self.world.rows().rows[&World::key(&pod)];
@@ -231,24 +253,25 @@ impl History {
     }
 }
 
-fn play(seed: u64) {
+/// Whether the history came to a good end.
+fn play(seed: u64) -> bool {
     let mut history = History::new(seed);
     let played = std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| {
         history.play(60);
         history.rest();
-        history.judge(seed.is_multiple_of(2));
+        history.judge();
     }));
-    if let Err(panic) = played {
+    if played.is_err() {
         println!("seed {seed}:\n{}", history.log.join("\n"));
-        std::panic::resume_unwind(panic);
     }
+    played.is_ok()
 }
 
 #[test]
 fn whatever_happens_every_line_is_stored_or_covered_by_a_gap() {
     let seeds = std::env::var("PODLOG_TEST_SEEDS").unwrap_or_else(|_| "0..50".into());
     let (from, to) = seeds.split_once("..").unwrap();
-    for seed in from.parse().unwrap()..to.parse().unwrap() {
-        play(seed);
-    }
+    let seeds = from.parse().unwrap()..to.parse().unwrap();
+    let failed: Vec<u64> = seeds.filter(|seed| !play(*seed)).collect();
+    assert!(failed.is_empty(), "seeds that failed: {failed:?}");
 }
