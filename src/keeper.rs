@@ -205,7 +205,17 @@ impl Driver {
             return;
         };
         match verdict {
-            Verdict::Held => kept.grant.good_until.extend(good_until),
+            Verdict::Held if self.clock.now() < kept.grant.good_until.deadline() => {
+                kept.grant.good_until.extend(good_until);
+            }
+            // Too late: the task has stopped, and what it left behind must not come to life again.
+            Verdict::Held => {
+                kept.grant.revoke();
+                self.metrics
+                    .claims_lost
+                    .get_or_create(&Reason { reason: "deadline" })
+                    .inc();
+            }
             Verdict::Busy => {
                 tracing::warn!(key = %renewal.key, "somebody's open transaction locks this row, so its claim was not renewed");
                 if let Some(progress) = kept.progress.as_mut().filter(|_| renewal.checkpoint.is_some()) {

@@ -231,6 +231,13 @@ pub(super) struct Known {
     stored: bool,
 }
 
+impl Known {
+    /// Whether nothing of the pod has been stored yet, as far as is known.
+    pub(super) fn is_empty(&self) -> bool {
+        self.checkpoint.containers.is_empty()
+    }
+}
+
 fn as_str(ended: Ended) -> &'static str {
     match ended {
         Ended::Finished => "finished",

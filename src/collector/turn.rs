@@ -7,6 +7,7 @@ use std::time::Duration;
 use crate::domain::plan::{Plan, View, plan};
 use crate::domain::{About, Claim, Fence, LockKey, LockTable, Next, Pod, PodUid, Want};
 use crate::grant::Grant;
+use crate::metrics::Reason;
 
 use super::Collector;
 
@@ -210,7 +211,14 @@ impl Collector {
 
     async fn begin(&mut self, claim: Claim, pod: Arc<Pod>, sent: Duration) {
         match self.checkpoint_of(&claim, &pod) {
-            Ok(checkpoint) => self.start(claim, pod, checkpoint, sent),
+            Ok(known) => {
+                if pod.gone && known.is_empty() {
+                    self.metrics.gaps.get_or_create(&Reason { reason: "deleted" }).inc();
+                    tracing::warn!(namespace = %pod.namespace, pod = %pod.name, uid = %pod.uid,
+                        "the pod was deleted before anything of it was stored; its containers are unknown, so no gap record can be delivered");
+                }
+                self.start(claim, pod, known, sent);
+            }
             Err(error) => {
                 tracing::error!(namespace = %pod.namespace, pod = %pod.name, uid = %pod.uid, %error,
                     "the pod is not collected; delete its row from distributed_lock to begin anew");

@@ -33,6 +33,7 @@ mod recorder;
 mod scene;
 // Several replicas over one simulated cluster, and what can happen to them.
 mod flaky;
+mod histories;
 mod ledger;
 mod replicas;
 mod world;

@@ -2,14 +2,21 @@
 //! come, go, freeze, and lose sight of the store.
 
 use std::collections::BTreeMap;
+use std::sync::Arc;
 use std::time::Duration;
 
-use podlog::domain::LockKey;
-use podlog::locks::LockStore;
+use podlog::clock::Clock;
+use podlog::domain::{About, GoodUntil, LockKey, Want};
+use podlog::grant::Grant;
+use podlog::keeper::keeper;
+use podlog::locks::{Holder, LockStore, MemoryTable};
+use podlog::metrics::Metrics;
 use podlog::sim::{PodSpec, RestartPolicy};
+use podlog::status::health::Health;
+use tokio::task::JoinSet;
 
-use crate::flaky::Faults;
-use crate::world::World;
+use crate::flaky::{Faults, Fences, Flaky, Switch, Wrongs};
+use crate::world::{LEASE, World};
 
 const SECOND: Duration = Duration::from_secs(1);
 const TTL: u32 = 20;
@@ -365,7 +372,8 @@ fn the_gap_of_a_deleted_pod_is_reported_once_although_its_release_was_lost() {
         .for_each(|pod| world.act(|_| pod.remove().unwrap()));
     world.pass(30);
     let heir = world.add();
-    // The statement never arrives: the row stays.
+    // Slowly, so that there is time to see to it that the release never arrives: the row stays.
+    world.replicas[heir].store.set(slow(SECOND));
     world.until(120, "the pods are claimed once more", |world| {
         world.holders().len() == 3
     });
@@ -507,6 +515,77 @@ fn a_dead_api_server_does_not_keep_claims_from_being_given_back() {
             .all(|pod| holders.get(pod.uid()).is_some_and(|holder| *holder != name))
     });
     assert!(took <= 3 * SECOND, "{took:?}");
+}
+
+#[test]
+fn many_claims_that_end_while_the_store_is_silent_do_not_stall_the_loop() {
+    let mut world = World::shared(false, 1, 60);
+    world.busy(3);
+    world.replicas[0].store.set(silent());
+    for _ in 0..60 {
+        world.pass(1);
+        assert_eq!(world.replicas[0].health.late(), []);
+    }
+    let took = world.stop(0);
+    assert!(took <= 20 * SECOND, "{took:?}");
+}
+
+#[test]
+fn jobs_that_end_without_end_do_not_keep_a_replica_with_a_slow_store_from_claiming() {
+    let mut world = World::new(false);
+    world.add();
+    let job = |world: &mut World, i: u32| {
+        let spec = PodSpec::new("jobs", format!("j{i}")).node("n1").app("app");
+        world.create(spec.restart_policy(RestartPolicy::Never))
+    };
+    let mut jobs: Vec<_> = (0..300).map(|i| job(&mut world, i)).collect();
+    world.pass(10);
+    world.replicas[0].store.set(slow(Duration::from_millis(1500)));
+    let late = world.pod();
+    for _ in 0..60 {
+        world.act(|_| jobs.pop().unwrap().exit("app", 0).unwrap());
+        world.pass_for(SECOND / 2);
+    }
+    assert!(world.holders().contains_key(late.uid()));
+}
+
+#[tokio::test(start_paused = true)]
+async fn an_answer_to_a_renewal_that_comes_after_the_deadline_revives_nothing() {
+    let clock = Clock::tokio();
+    let table = MemoryTable::new(clock);
+    let inner = table.holder(Holder {
+        replica: "r".into(),
+        cluster: "test".into(),
+        ttl: LEASE.ttl,
+        grace: LEASE.grace,
+    });
+    let (key, about) = (LockKey::Pod("u".into()), About::default());
+    let claim = inner.acquire(&[Want { key, about }]).await.unwrap().remove(0);
+    let grant = Grant::new(claim.fence, GoodUntil::new(LEASE.good_until(clock.now())), clock);
+    let switch = Switch::default();
+    let flaky = Flaky {
+        inner,
+        switch: switch.clone(),
+        fences: Fences::default(),
+        wrongs: Wrongs::default(),
+    };
+    let (keeper, driver) = keeper(
+        LEASE,
+        clock,
+        Metrics::default(),
+        Health::new(clock).heart("renewal", LEASE.ttl),
+    );
+    keeper.keep(claim, grant.clone(), None);
+    let mut tasks = JoinSet::new();
+    tasks.spawn(driver.run(Arc::new(flaky)));
+    switch.set(cut());
+    tokio::time::sleep(Duration::from_millis(12_500)).await;
+    // Sent at 13 s, answered at 15.9 s, good until 15 s.
+    switch.set(slow(Duration::from_millis(2900)));
+    tokio::time::sleep(4 * SECOND).await;
+    assert!(clock.now() > grant.good_until.deadline(), "revived");
+    tokio::time::sleep(20 * SECOND).await;
+    assert!(clock.now() > grant.good_until.deadline(), "revived");
 }
 
 #[test]

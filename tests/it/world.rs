@@ -47,7 +47,7 @@ pub(crate) struct Replica {
     runtime: Runtime,
     tasks: JoinSet<()>,
     stop: CancellationToken,
-    frozen: bool,
+    pub(crate) frozen: bool,
     pub(crate) store: Switch,
     pub(crate) sink: Pen,
     pub(crate) metrics: Metrics,
@@ -111,7 +111,9 @@ impl World {
     /// A world in which so many replicas share so many pods and have come to rest.
     pub(crate) fn shared(fencing: bool, replicas: usize, pods: usize) -> Self {
         let mut world = Self::new(fencing);
-        (0..replicas).for_each(|_| drop(world.add()));
+        for _ in 0..replicas {
+            world.add();
+        }
         world.pass(2);
         (0..pods).for_each(|_| drop(world.pod()));
         world.pass(30);
