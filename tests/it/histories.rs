@@ -6,7 +6,7 @@
 use std::time::Duration;
 
 use fastrand::Rng;
-use podlog::sim::{Cut, PodSpec, RestartPolicy, SimPod, Target, Verb};
+use podlog::sim::{Cut, PodSpec, RestartPolicy, SimCluster, SimPod, Target, Verb};
 
 use crate::flaky::Faults;
 use crate::world::World;
@@ -168,9 +168,9 @@ impl History {
                     self.world.replicas[at].name
                 ));
                 if frozen {
-                    self.world.thaw(at)
+                    self.world.thaw(at);
                 } else {
-                    self.world.freeze(at)
+                    self.world.freeze(at);
                 }
             }
         }
@@ -219,7 +219,7 @@ impl History {
         self.note(format!("cut {verb:?} {how:?}"));
         self.world.act(|sim| sim.cut(&Target::verb(verb), how));
         if self.rng.bool() {
-            self.world.act(|sim| sim.compact());
+            self.world.act(SimCluster::compact);
         }
     }
 
@@ -242,6 +242,12 @@ impl History {
         assert_eq!((found.lost, found.disordered), (0, 0), "{found:?}");
         assert!(!self.fencing || found.twice == 0, "{found:?}");
         self.world.assert_even();
+        let pods = self.world.sim.pods();
+        let rows = self.world.rows().rows.into_keys().filter_map(|key| key.pod().cloned());
+        let left: Vec<_> = rows
+            .filter(|uid| !pods.iter().any(|pod| pod.uid() == uid.as_str()))
+            .collect();
+        assert!(left.is_empty(), "rows without a pod: {left:?}");
         for pod in self.world.sim.pods() {
             let row = &self.world.rows().rows[&World::key(&pod)];
             assert!(

@@ -102,7 +102,9 @@ impl Ledger {
             }
         }
         drop(book);
-        wrongs.into_iter().for_each(|wrong| self.wrong(wrong));
+        for wrong in wrongs {
+            self.wrong(wrong);
+        }
     }
 
     /// How many lines of this pod are stored, repeats included.

@@ -4,8 +4,6 @@
 //! replica that is killed is a runtime that is dropped, and one that is frozen is a runtime that
 //! nobody drives until its clock jumps. No two clocks are further apart than a step.
 
-use std::collections::BTreeMap;
-use std::future::Future;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -13,7 +11,7 @@ use podlog::clock::Clock;
 use podlog::cluster::{Cluster, Gate, Limits, Scope};
 use podlog::collector::{Collector, Parts};
 use podlog::domain::claim::Lease;
-use podlog::domain::{LockKey, LockTable, PodSet, ReplicaId, Time};
+use podlog::domain::{PodSet, ReplicaId, Time};
 use podlog::follow::{Settings, Site};
 use podlog::keeper::keeper;
 use podlog::locks::{Holder, LockStore, MemoryLocks, MemoryTable};
@@ -29,7 +27,7 @@ use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
 use crate::flaky::{Fences, Flaky, Switch, Wrongs};
-use crate::ledger::{Ledger, Pen, Reckoning};
+use crate::ledger::{Ledger, Pen};
 
 pub(crate) const LEASE: Lease = Lease {
     ttl: Duration::from_secs(20),
@@ -56,7 +54,7 @@ pub(crate) struct Replica {
 
 /// Everything there is.
 pub(crate) struct World {
-    main: Runtime,
+    pub(crate) main: Runtime,
     now: Instant,
     pub(crate) sim: SimCluster,
     pub(crate) table: MemoryTable,
@@ -120,7 +118,7 @@ impl World {
         world
     }
 
-    fn holder(&self, name: &str) -> MemoryLocks {
+    pub(crate) fn holder(&self, name: &str) -> MemoryLocks {
         self.table.holder(Holder {
             replica: name.into(),
             cluster: "test".into(),
@@ -328,67 +326,6 @@ impl World {
         for _ in 0..seconds {
             self.write_all();
             self.pass(1);
-        }
-    }
-
-    /// Asks the table itself, past all faults.
-    pub(crate) fn ask<T, F: Future<Output = T>>(&self, ask: impl FnOnce(MemoryLocks) -> F) -> T {
-        self.main.block_on(ask(self.holder("observer")))
-    }
-
-    pub(crate) fn rows(&self) -> LockTable {
-        self.ask(|locks| async move { locks.table().await.unwrap() })
-    }
-
-    /// Pods by holder, of rows that have not expired.
-    pub(crate) fn shares(&self) -> BTreeMap<String, usize> {
-        let mut shares = BTreeMap::new();
-        for name in self.holders().into_values() {
-            *shares.entry(name).or_default() += 1;
-        }
-        shares
-    }
-
-    /// The holder of each pod that has one.
-    pub(crate) fn holders(&self) -> BTreeMap<String, String> {
-        let rows = self.rows().rows.into_iter();
-        let held = rows.filter_map(|(key, row)| {
-            let owner = row.owner.filter(|_| row.expires_in > 0)?;
-            Some((key.pod()?.to_string(), owner.to_string()))
-        });
-        held.collect()
-    }
-
-    /// The row of a pod.
-    pub(crate) fn key(pod: &SimPod) -> LockKey {
-        LockKey::Pod(pod.uid().into())
-    }
-
-    pub(crate) fn reckon(&self) -> Reckoning {
-        self.ledger.reckon(&self.sim.truth())
-    }
-
-    /// Everything written is stored, once and in order.
-    pub(crate) fn assert_exact(&self) {
-        let found = self.reckon();
-        assert_eq!(
-            found,
-            Reckoning {
-                stored: found.stored,
-                ..Reckoning::default()
-            }
-        );
-        assert_eq!(found.stored, self.sim.lines());
-    }
-
-    /// Every replica that lives holds its share, within a tenth or one pod.
-    pub(crate) fn assert_even(&self) {
-        let shares = self.shares();
-        let total: usize = shares.values().sum();
-        let mean = total as f64 / self.replicas.len() as f64;
-        for replica in &self.replicas {
-            let share = shares.get(&replica.name).copied().unwrap_or_default() as f64;
-            assert!((share - mean).abs() <= (mean / 10.0).max(1.0), "{shares:?}");
         }
     }
 }
