@@ -73,12 +73,12 @@ impl Reading<'_> {
             Err(close) => return close,
         };
         let mut heard = self.site.clock.now();
-        self.silence_broken_by = None;
+        self.doubtful = false;
         let close = self.attend(&mut stream, &mut heard).await;
-        if self.site.clock.now() >= heard + IDLE {
-            self.caught_up = Some(self.site.clock.now());
-        }
-        self.silence_broken_by = self.intake.seen().first;
+        let now = self.site.clock.now();
+        // A stream that broke, or was busy, or was not read for a while, may have missed its last lines.
+        let quiet = now >= heard + IDLE && matches!(close, Close::End | Close::Reopen);
+        self.caught_up = quiet.then_some(now);
         self.count();
         let close = self.flush(&mut stream).await.unwrap_or(close);
         self.site
@@ -175,6 +175,7 @@ impl Reading<'_> {
         }
         if past(due.mute) {
             tracing::debug!(container = %self.name(), "the stream had gone mute and is opened anew");
+            self.doubtful = true;
             return Some(Close::Reopen);
         }
         if now >= due.reopen {
@@ -191,7 +192,13 @@ impl Reading<'_> {
 
     /// Whether the last line of the log is another than the last one stored.
     async fn has_more(&mut self) -> bool {
-        match tokio::time::timeout(PROBE, self.last_line()).await {
+        let stop = self.task.stop.clone();
+        let last = tokio::select! {
+            biased;
+            () = stop.cancelled() => return false,
+            last = tokio::time::timeout(PROBE, self.last_line()) => last,
+        };
+        match last {
             Ok(Some(last)) => self
                 .writer
                 .position()
