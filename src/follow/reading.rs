@@ -102,6 +102,8 @@ pub(super) struct Reading<'a> {
     search: Search,
     searches: u32,
     taken: u64,
+    /// Whether the latest read took new lines.
+    pub(super) fresh: bool,
     /// When a stream that had shown everything ended.
     pub(super) caught_up: Option<Duration>,
     /// The first line that ended the silence of a stream that had shown everything.
@@ -124,6 +126,7 @@ impl<'a> Reading<'a> {
             search: Search::Usual,
             searches: 0,
             taken: 0,
+            fresh: false,
             caught_up: None,
             silence_broken_by: None,
             unsure: false,
@@ -351,6 +354,7 @@ impl<'a> Reading<'a> {
     pub(super) fn count(&mut self) {
         let seen = self.intake.seen();
         self.taken += seen.taken;
+        self.fresh = seen.taken > 0;
         if seen.taken > 0 {
             // Whatever had to be sought is behind the lines taken.
             self.search = Search::Usual;
