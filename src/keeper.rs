@@ -29,7 +29,7 @@ pub struct Keeper(mpsc::UnboundedSender<Command>);
 #[derive(Debug)]
 enum Command {
     Keep(Box<Kept>),
-    Return(LockKey, oneshot::Sender<Returned>),
+    Return(Vec<LockKey>, oneshot::Sender<Vec<Returned>>),
 }
 
 /// A claim that is being kept.
@@ -42,7 +42,7 @@ struct Kept {
 }
 
 /// A claim that is handed back.
-#[derive(Debug)]
+#[derive(Debug, Default)]
 pub struct Returned {
     /// The claim; `None` when the store has said that it is lost.
     pub claim: Option<Claim>,
@@ -66,12 +66,15 @@ impl Keeper {
 
     /// Takes a claim back. No renewal of it is under way or will be sent once this answers.
     pub async fn take_back(&self, key: &LockKey) -> Returned {
+        let mut returned = self.take_back_all(vec![key.clone()]).await;
+        returned.pop().unwrap_or_default()
+    }
+
+    /// Takes claims back, in order. Together, because each time may mean to wait for a renewal.
+    pub async fn take_back_all(&self, keys: Vec<LockKey>) -> Vec<Returned> {
         let (reply, answer) = oneshot::channel();
-        self.0.send(Command::Return(key.clone(), reply)).ok();
-        answer.await.unwrap_or(Returned {
-            claim: None,
-            unsaved: None,
-        })
+        self.0.send(Command::Return(keys, reply)).ok();
+        answer.await.unwrap_or_default()
     }
 }
 
@@ -116,8 +119,8 @@ impl Driver {
                     Some(Command::Keep(kept)) => {
                         self.kept.insert(kept.claim.key.clone(), *kept);
                     }
-                    Some(Command::Return(key, reply)) => {
-                        reply.send(self.give_back(&key)).ok();
+                    Some(Command::Return(keys, reply)) => {
+                        reply.send(keys.iter().map(|key| self.give_back(key)).collect()).ok();
                     }
                     None => return self.beat.retire(),
                 },
@@ -139,10 +142,7 @@ impl Driver {
 
     fn give_back(&mut self, key: &LockKey) -> Returned {
         let Some(mut kept) = self.kept.remove(key) else {
-            return Returned {
-                claim: None,
-                unsaved: None,
-            };
+            return Returned::default();
         };
         let unsaved = kept
             .progress
@@ -205,7 +205,17 @@ impl Driver {
             return;
         };
         match verdict {
-            Verdict::Held => kept.grant.good_until.extend(good_until),
+            Verdict::Held if self.clock.now() < kept.grant.good_until.deadline() => {
+                kept.grant.good_until.extend(good_until);
+            }
+            // Too late: the task has stopped, and what it left behind must not come to life again.
+            Verdict::Held => {
+                kept.grant.revoke();
+                self.metrics
+                    .claims_lost
+                    .get_or_create(&Reason { reason: "deadline" })
+                    .inc();
+            }
             Verdict::Busy => {
                 tracing::warn!(key = %renewal.key, "somebody's open transaction locks this row, so its claim was not renewed");
                 if let Some(progress) = kept.progress.as_mut().filter(|_| renewal.checkpoint.is_some()) {

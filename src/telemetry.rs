@@ -11,7 +11,7 @@ use crate::config::LogFormat;
 use crate::exit::Failure;
 
 /// What libraries may say when nothing else is asked for.
-const LIBRARIES: &str = "warn";
+const LIBRARIES: &str = "warn,sqlx=error";
 
 /// Starts logging. `level` is a word or a list of filters; without it the variable `RUST_LOG`
 /// counts, and without that `info`. Fails when the filters cannot be read.
@@ -72,7 +72,7 @@ mod tests {
         let shown = |text| filter(text).map(|f| f.to_string()).unwrap_or_default();
         let mut parts: Vec<String> = shown("debug").split(',').map(str::to_owned).collect();
         parts.sort_unstable();
-        assert_eq!(parts, ["podlog=debug", "warn"]);
+        assert_eq!(parts, ["podlog=debug", "sqlx=error", "warn"]);
         assert_eq!(shown("kube=trace"), "kube=trace");
         assert!(filter("podlog=loud").is_err());
     }

@@ -57,6 +57,7 @@ impl Collector {
             grant: grant.clone(),
             stop: stop.clone(),
             next: Next::Free,
+            asked: None,
         };
         self.parts.keeper.keep(claim, grant.clone(), Some(seen));
         span.in_scope(|| tracing::info!("claimed"));
@@ -89,47 +90,64 @@ impl Collector {
         while let Some(end) = self.tasks.try_join_next_with_id() {
             ends.push(end);
         }
+        let over: Vec<Over> = ends.into_iter().filter_map(|end| self.ended(end)).collect();
+        let keys = over.iter().map(|over| LockKey::Pod(over.uid.clone())).collect();
+        let returned = self.parts.keeper.take_back_all(keys).await;
         let mut releases = Vec::new();
-        for end in ends {
-            releases.extend(self.ended(end).await);
+        for (over, returned) in over.into_iter().zip(returned) {
+            let checkpoint = returned.unsaved.map(|checkpoint| checkpoint.encode());
+            if checkpoint.is_some() {
+                let progress = over.held.progress.borrow().clone();
+                self.untold.insert(over.uid, (over.held.fence, progress));
+            }
+            let next = over.next;
+            releases.extend(returned.claim.map(|claim| Release {
+                claim,
+                checkpoint,
+                next,
+            }));
         }
         self.release(releases).await;
     }
 
-    async fn ended(&mut self, end: End) -> Option<Release> {
+    /// Takes in the end of a task; answers what becomes of its pod.
+    fn ended(&mut self, end: End) -> Option<Over> {
         let (id, ended) = match end {
-            Ok((id, ended)) => (id, Some(ended)),
-            Err(error) => (error.id(), None),
+            Ok((id, ended)) => (id, Ok(ended)),
+            Err(error) => (error.id(), Err(error)),
         };
         let uid = self.names.remove(&id)?;
-        let held = self.held.remove(&uid)?;
+        let mut held = self.held.remove(&uid)?;
         let pod = held.pod.borrow().clone();
-        let why = ended.map_or("panicked", as_str);
+        let why = match &ended {
+            Ok(ended) => as_str(*ended),
+            Err(error) if error.is_panic() => "panicked",
+            Err(_) => "aborted",
+        };
         tracing::info!(namespace = %pod.namespace, pod = %pod.name, fence = %held.fence, why, "no longer collected here");
         let next = match ended {
-            Some(Ended::Finished) => Next::Finished,
-            Some(Ended::Gone) => Next::Gone,
-            Some(Ended::Stopped) => held.next,
-            Some(Ended::Lost) => {
+            Ok(Ended::Finished) => Next::Finished,
+            Ok(Ended::Gone) => Next::Gone,
+            // Whoever asked may have died while the task wrote what it had read.
+            Ok(Ended::Stopped) => match std::mem::replace(&mut held.next, Next::Free) {
+                Next::Handed(heir) if !self.members.0.contains(&heir) => Next::Free,
+                next => next,
+            },
+            Ok(Ended::Lost) => {
                 self.lost(&held, &uid);
                 Next::Free
             }
-            None => {
-                tracing::error!(namespace = %pod.namespace, pod = %pod.name, "the pod's task panicked; trying again later");
-                self.resting.insert(uid.clone(), self.clock.now() + REST);
+            Err(error) => {
+                if error.is_panic() {
+                    tracing::error!(namespace = %pod.namespace, pod = %pod.name, "the pod's task panicked; trying again later");
+                    self.resting.insert(uid.clone(), self.clock.now() + REST);
+                }
                 Next::Free
             }
         };
-        let returned = self.parts.keeper.take_back(&LockKey::Pod(uid.clone())).await;
-        let checkpoint = returned.unsaved.map(|checkpoint| checkpoint.encode());
-        if checkpoint.is_some() {
-            self.untold.insert(uid, (held.fence, held.progress.borrow().clone()));
-        }
-        Some(Release {
-            claim: returned.claim?,
-            checkpoint,
-            next,
-        })
+        // Whatever of the task's is still queued somewhere must not be written under another's claim.
+        held.grant.revoke();
+        Some(Over { uid, held, next })
     }
 
     fn lost(&self, held: &Held, uid: &PodUid) {
@@ -160,6 +178,10 @@ impl Collector {
     pub(super) async fn drain(mut self) {
         let deadline = self.clock.now() + self.parts.grace;
         tracing::info!(pods = self.held.len(), "stopping");
+        // They write what they have read while the store is told.
+        for held in self.held.values() {
+            held.stop.cancel();
+        }
         let own = self
             .parts
             .keeper
@@ -171,9 +193,6 @@ impl Collector {
             next: Next::Gone,
         });
         self.release(release.into_iter().collect()).await;
-        for held in self.held.values() {
-            held.stop.cancel();
-        }
         while !self.tasks.is_empty() {
             let end = tokio::select! {
                 biased;
@@ -197,11 +216,26 @@ impl Collector {
     }
 }
 
+/// A pod whose task has ended.
+#[derive(Debug)]
+struct Over {
+    uid: PodUid,
+    held: Held,
+    next: Next,
+}
+
 /// How far a pod is stored, and whether the store knows.
 #[derive(Debug)]
 pub(super) struct Known {
     checkpoint: Checkpoint,
     stored: bool,
+}
+
+impl Known {
+    /// Whether nothing of the pod has been stored yet, as far as is known.
+    pub(super) fn is_empty(&self) -> bool {
+        self.checkpoint.containers.is_empty()
+    }
 }
 
 fn as_str(ended: Ended) -> &'static str {

@@ -7,36 +7,46 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
 
-use futures::StreamExt;
-
+use crate::cluster::Cluster;
 use crate::domain::{About, LockKey, LockRow, LockTable, Next, Phase, Pod, PodUid};
 
 use super::Collector;
 
-/// Pods looked into in one turn at most, and at the same time: 64 requests to the API server a second.
+/// Pods looked into at the same time: with a turn a second, at most 64 requests to the API server a second.
 const LOOKS: usize = 64;
-const AT_ONCE: usize = 16;
 
 /// How long the answer about a pod counts.
 const FRESH: Duration = Duration::from_mins(1);
 
+/// When to ask again after the API server could not say.
+const AGAIN: Duration = Duration::from_secs(5);
+
+/// A pod that was looked into, and what became of it.
+pub(super) type Look = (PodUid, About, Fate);
+
 /// What has become of a pod that is missing.
-#[derive(Debug, PartialEq, Eq)]
-enum Fate {
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Fate {
     Gone,
     Deselected,
     Unknown,
 }
 
 impl Collector {
-    /// Looks into pods that are held here or have a row, and are not in the set.
+    /// Acts on what has been found out about missing pods, and begins to look into further ones: those
+    /// that are held here or have a row, and are not in the set.
     pub(super) async fn clear_leavings(&mut self, table: &LockTable) {
         let set = self.parts.pods.borrow().clone();
         if !set.complete {
             return;
         }
+        let mut fates = Vec::new();
+        while let Some(done) = self.looks.try_join_next() {
+            fates.extend(done.ok().filter(|(uid, ..)| !set.pods.contains_key(uid)));
+        }
+        self.conclude(fates, table).await;
         let now = self.clock.now();
-        self.looked.retain(|_, at| now < *at + FRESH);
+        self.looked.retain(|_, until| now < *until);
         let missing = |uid: &PodUid| !set.pods.contains_key(uid) && !self.looked.contains_key(uid);
         let held = self
             .held
@@ -50,13 +60,11 @@ impl Collector {
                 queries.insert(uid.clone(), row.about.clone());
             }
         }
-        let queries: Vec<_> = queries.into_iter().take(LOOKS).collect();
-        let fates: Vec<_> = futures::stream::iter(queries)
-            .map(|(uid, about)| self.look(uid, about))
-            .buffer_unordered(AT_ONCE)
-            .collect()
-            .await;
-        self.conclude(fates, table).await;
+        let room = LOOKS.saturating_sub(self.looks.len());
+        for (uid, about) in queries.into_iter().take(room) {
+            self.looked.insert(uid.clone(), now + FRESH);
+            self.looks.spawn(look(self.parts.site.cluster.clone(), uid, about));
+        }
     }
 
     /// Whether this replica is the one to see to a row that nobody holds: one does, chosen by the
@@ -69,22 +77,14 @@ impl Collector {
         unheld && members.get(turn) == Some(&self.parts.me) && !self.held.contains_key(uid)
     }
 
-    async fn look(&self, uid: PodUid, about: About) -> (PodUid, About, Fate) {
-        let fate = match self.parts.site.cluster.pod(&about.namespace, &about.pod).await {
-            Ok(Some(pod)) if pod.uid == uid => Fate::Deselected,
-            Ok(_) => Fate::Gone,
-            Err(error) => {
-                tracing::debug!(%uid, %error, "cannot find out whether the pod still exists");
-                Fate::Unknown
-            }
-        };
-        (uid, about, fate)
-    }
-
-    async fn conclude(&mut self, fates: Vec<(PodUid, About, Fate)>, table: &LockTable) {
+    async fn conclude(&mut self, fates: Vec<Look>, table: &LockTable) {
         let now = self.clock.now();
         let (mut forget, mut unread) = (Vec::new(), Vec::new());
         for (uid, about, fate) in fates {
+            if fate == Fate::Unknown {
+                self.looked.insert(uid, now + AGAIN);
+                continue;
+            }
             if let Some(held) = self.held.get_mut(&uid) {
                 match fate {
                     Fate::Gone => held.pod.send_modify(|pod| {
@@ -100,9 +100,6 @@ impl Collector {
                     Fate::Unknown => {}
                 }
                 continue;
-            }
-            if fate != Fate::Unknown {
-                self.looked.insert(uid.clone(), now);
             }
             let key = LockKey::Pod(uid.clone());
             match (fate, table.rows.get(&key)) {
@@ -127,6 +124,19 @@ impl Collector {
 
 /// A replica dead for this many milliseconds leaves no trace; the store checks the time itself.
 const LONG_DEAD: i64 = -60_000;
+
+/// Asks the API server, which may take as long as it takes to give up.
+async fn look(cluster: Cluster, uid: PodUid, about: About) -> Look {
+    let fate = match cluster.pod(&about.namespace, &about.pod).await {
+        Ok(Some(pod)) if pod.uid == uid => Fate::Deselected,
+        Ok(_) => Fate::Gone,
+        Err(error) => {
+            tracing::debug!(%uid, %error, "cannot find out whether the pod still exists");
+            Fate::Unknown
+        }
+    };
+    (uid, about, fate)
+}
 
 /// A pod of which only its row is left.
 fn gone(uid: PodUid, about: About) -> Pod {

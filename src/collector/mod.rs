@@ -31,6 +31,7 @@ use crate::status::health::Heart;
 use crate::status::ready::Condition;
 
 use holdoff::HoldOff;
+use leavings::Look;
 
 /// What a collector is made of.
 #[derive(Debug)]
@@ -71,6 +72,8 @@ struct Held {
     stop: CancellationToken,
     /// What becomes of the row when the task has been stopped.
     next: Next,
+    /// Since when the task has been asked to stop for another replica that waits for the pod.
+    asked: Option<Duration>,
 }
 
 /// The loop and what it knows.
@@ -90,8 +93,10 @@ pub struct Collector {
     resting: BTreeMap<PodUid, Duration>,
     /// How far pods were stored whose claim ended before the store was told.
     untold: BTreeMap<PodUid, (Fence, Checkpoint)>,
-    /// When a row without a pod was last looked into.
+    /// Until when a pod that is missing from the set need not be looked into again.
     looked: BTreeMap<PodUid, Duration>,
+    /// Pods being looked into. The loop never waits for the API server.
+    looks: JoinSet<Look>,
     members: (Vec<ReplicaId>, Duration),
     holdoff: HoldOff,
     failing: bool,
@@ -104,8 +109,14 @@ const TICK: Duration = Duration::from_secs(1);
 /// How soon after a change of the pods, or after the last turn, the next turn may come.
 const SOON: Duration = Duration::from_millis(50);
 
-/// A turn may take this part of the time at most: with ten thousand pods it takes 50 ms, so once a second.
+/// A turn may take this part of the time: with ten thousand pods it takes 50 ms, so once a second. A
+/// turn that takes longer waits for the store, and waiting longer than a tick would not help the store.
 const SHARE: u32 = 20;
+
+/// How soon after a turn that took so long the next one may come.
+fn rest(took: Duration) -> Duration {
+    (took * SHARE).clamp(SOON, TICK)
+}
 
 impl Collector {
     /// A collector that holds nothing yet.
@@ -126,6 +137,7 @@ impl Collector {
             resting: BTreeMap::new(),
             untold: BTreeMap::new(),
             looked: BTreeMap::new(),
+            looks: JoinSet::new(),
             members,
             holdoff,
             failing: false,
@@ -141,6 +153,16 @@ impl Collector {
             tokio::select! {
                 biased;
                 () = stop.cancelled() => break,
+                // First, so that neither ends nor changes without end can put it off. It rests after each turn.
+                () = self.clock.sleep_until(due) => {
+                    let began = self.clock.now();
+                    let wake = self.turn().await;
+                    let now = self.clock.now();
+                    self.parts.beat.beat();
+                    earliest = now + rest(self.clock.since(began));
+                    let tick = TICK.mul_f64(0.8 + 0.4 * fastrand::f64());
+                    due = earliest.max(now + wake.unwrap_or(tick).min(tick));
+                }
                 Some(end) = self.tasks.join_next_with_id(), if !self.tasks.is_empty() => {
                     self.settle(end).await;
                     due = due.min(earliest);
@@ -152,15 +174,6 @@ impl Collector {
                     let set = pods.borrow_and_update().clone();
                     self.heed(&set);
                     due = due.min(earliest.max(self.clock.now() + SOON));
-                }
-                () = self.clock.sleep_until(due) => {
-                    let began = self.clock.now();
-                    let wake = self.turn().await;
-                    let now = self.clock.now();
-                    self.parts.beat.beat();
-                    earliest = now + SOON.max(self.clock.since(began) * SHARE);
-                    let tick = TICK.mul_f64(0.8 + 0.4 * fastrand::f64());
-                    due = earliest.max(now + wake.unwrap_or(tick).min(tick));
                 }
             }
         }

@@ -7,12 +7,16 @@ use std::time::Duration;
 use crate::domain::plan::{Plan, View, plan};
 use crate::domain::{About, Claim, Fence, LockKey, LockTable, Next, Pod, PodUid, Want};
 use crate::grant::Grant;
+use crate::metrics::Reason;
 
 use super::Collector;
 
 /// Pods claimed in one turn at most: one statement's worth. A longer queue is taken turn by turn, so
 /// that a replica alone with thousands of pods begins with the first ones at once.
 const CLAIMS: usize = 500;
+
+/// How long whoever asked for a pod waits for it at most.
+const HAND_OVER: Duration = Duration::from_secs(30);
 
 impl Collector {
     /// Looks, plans and acts. Answers when there may be something to do next, if before the next tick.
@@ -31,8 +35,8 @@ impl Collector {
             );
         }
         let plan = self.plan(&table, now);
-        self.hand(&plan);
-        self.refuse(&plan).await;
+        let vain = self.hand(&plan, now);
+        self.refuse(&plan, vain).await;
         if !self.holdoff.is_on(now) {
             self.claim(&plan).await;
             self.request(&plan).await;
@@ -98,7 +102,11 @@ impl Collector {
     fn ages(&mut self, table: &LockTable, now: Duration) -> BTreeMap<PodUid, Duration> {
         self.resting.retain(|_, until| now < *until);
         let set = self.parts.pods.borrow().clone();
-        self.untold.retain(|uid, _| set.pods.contains_key(uid));
+        // What is known better than the store counts for as long as nobody else has held the pod.
+        self.untold.retain(|uid, (fence, _)| {
+            let row = table.rows.get(&LockKey::Pod(uid.clone()));
+            row.is_some_and(|row| row.fence == *fence)
+        });
         let free = |uid: &PodUid| {
             let row = table.rows.get(&LockKey::Pod(uid.clone()));
             row.is_none_or(|row| row.owner.is_none() && !row.finished)
@@ -118,20 +126,32 @@ impl Collector {
     }
 
     /// Stops the tasks of pods that another replica has asked for; they are handed over when they end.
-    fn hand(&mut self, plan: &Plan) {
+    /// Answers which could not be handed over in time, because the sink does not take what was read.
+    fn hand(&mut self, plan: &Plan, now: Duration) -> Vec<(LockKey, Fence)> {
+        let mut vain = Vec::new();
         for (uid, to) in &plan.hand {
-            if let Some(held) = self.held.get_mut(uid)
-                && !held.stop.is_cancelled()
-            {
-                held.next = Next::Handed(to.clone());
-                held.stop.cancel();
-                self.metrics.claims_handed.inc();
+            let Some(held) = self.held.get_mut(uid) else { continue };
+            match held.asked {
+                None => {
+                    held.next = Next::Handed(to.clone());
+                    held.asked = Some(now);
+                    held.stop.cancel();
+                    self.metrics.claims_handed.inc();
+                }
+                Some(since) if now >= since + HAND_OVER => {
+                    held.next = Next::Free;
+                    held.asked = None;
+                    vain.push((LockKey::Pod(uid.clone()), held.fence));
+                }
+                Some(_) => {}
             }
         }
+        vain
     }
 
-    async fn refuse(&mut self, plan: &Plan) {
-        let rows: Vec<_> = keyed(&plan.refuse).filter(|(key, _)| self.is_staying(key)).collect();
+    async fn refuse(&mut self, plan: &Plan, vain: Vec<(LockKey, Fence)>) {
+        let mut rows: Vec<_> = keyed(&plan.refuse).filter(|(key, _)| self.is_staying(key)).collect();
+        rows.extend(vain);
         if !rows.is_empty() {
             let answer = self.ask("refuse", self.parts.store.refuse(&rows)).await;
             self.note(answer);
@@ -191,7 +211,14 @@ impl Collector {
 
     async fn begin(&mut self, claim: Claim, pod: Arc<Pod>, sent: Duration) {
         match self.checkpoint_of(&claim, &pod) {
-            Ok(checkpoint) => self.start(claim, pod, checkpoint, sent),
+            Ok(known) => {
+                if pod.gone && known.is_empty() {
+                    self.metrics.gaps.get_or_create(&Reason { reason: "deleted" }).inc();
+                    tracing::warn!(namespace = %pod.namespace, pod = %pod.name, uid = %pod.uid,
+                        "the pod was deleted before anything of it was stored; its containers are unknown, so no gap record can be delivered");
+                }
+                self.start(claim, pod, known, sent);
+            }
             Err(error) => {
                 tracing::error!(namespace = %pod.namespace, pod = %pod.name, uid = %pod.uid, %error,
                     "the pod is not collected; delete its row from distributed_lock to begin anew");

@@ -119,6 +119,13 @@ async fn containers(site: &Site, task: &Task) -> Ended {
                 running.push(boxed(site, task, name));
             }
         }
+        // Before waiting: of a pod that is over there may be nothing to read at all.
+        if running.is_empty() && last == End::Stopped {
+            return Ended::Stopped;
+        }
+        if running.is_empty() && present.is_over() {
+            return if present.gone { Ended::Gone } else { Ended::Finished };
+        }
         tokio::select! {
             biased;
             () = task.stop.cancelled(), if running.is_empty() => return Ended::Stopped,
@@ -128,16 +135,6 @@ async fn containers(site: &Site, task: &Task) -> Ended {
                 End::Done => {}
             },
             changed = pod.changed() => if changed.is_err() { return Ended::Stopped },
-        }
-        if running.is_empty() && last == End::Stopped {
-            return Ended::Stopped;
-        }
-        if running.is_empty() && pod.borrow().is_over() {
-            return if pod.borrow().gone {
-                Ended::Gone
-            } else {
-                Ended::Finished
-            };
         }
     }
 }

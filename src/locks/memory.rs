@@ -32,6 +32,8 @@ struct Inner {
     rows: BTreeMap<(String, LockKey), Row>,
     /// The largest fence given out, so that none repeats even if the clock stands still.
     top: u64,
+    /// How far the table's clock has been moved, in milliseconds.
+    skew: i64,
 }
 
 struct Row {
@@ -69,6 +71,17 @@ impl MemoryTable {
             table: self.clone(),
             holder,
         }
+    }
+
+    /// Moves the table's clock by so many milliseconds, as a failover to a server with another clock does.
+    pub fn skew(&self, millis: i64) {
+        self.lock().skew += millis;
+    }
+
+    fn now(&self) -> Duration {
+        let (skew, now) = (self.lock().skew, self.clock.now());
+        let by = Duration::from_millis(skew.unsigned_abs());
+        if skew < 0 { now.saturating_sub(by) } else { now + by }
     }
 
     fn lock(&self) -> MutexGuard<'_, Inner> {
@@ -163,7 +176,7 @@ impl LockStore for MemoryLocks {
         for want in wants {
             check_name("lock key", &want.key.to_string())?;
         }
-        let (now, mut inner) = (self.table.clock.now(), self.table.lock());
+        let (now, mut inner) = (self.table.now(), self.table.lock());
         let unique: BTreeMap<_, _> = wants.iter().map(|want| (&want.key, want)).collect();
         Ok(unique
             .values()
@@ -175,7 +188,7 @@ impl LockStore for MemoryLocks {
         for renewal in renewals {
             check_checkpoint(&renewal.key, renewal.checkpoint.as_deref())?;
         }
-        let (now, mut inner) = (self.table.clock.now(), self.table.lock());
+        let (now, mut inner) = (self.table.now(), self.table.lock());
         let renew = |renewal: &Renewal| {
             let row = inner.rows.get_mut(&self.id(&renewal.key));
             let Some(row) = row.filter(|row| self.owns(row, renewal.fence) && row.expires_at > now) else {
@@ -194,7 +207,7 @@ impl LockStore for MemoryLocks {
         for release in &releases {
             check_checkpoint(&release.claim.key, release.checkpoint.as_deref())?;
         }
-        let (now, mut inner) = (self.table.clock.now(), self.table.lock());
+        let (now, mut inner) = (self.table.now(), self.table.lock());
         for release in releases {
             self.release_one(&mut inner, release, now);
         }
@@ -228,7 +241,7 @@ impl LockStore for MemoryLocks {
     }
 
     async fn forget(&self, keys: &[LockKey]) -> Result<u64, LockError> {
-        let (now, mut inner) = (self.table.clock.now(), self.table.lock());
+        let (now, mut inner) = (self.table.now(), self.table.lock());
         let before = inner.rows.len();
         for key in keys {
             let id = self.id(key);
@@ -241,7 +254,7 @@ impl LockStore for MemoryLocks {
     }
 
     async fn evict(&self, key: &LockKey) -> Result<bool, LockError> {
-        let (now, mut inner) = (self.table.clock.now(), self.table.lock());
+        let (now, mut inner) = (self.table.now(), self.table.lock());
         let fence = inner.next_fence(now);
         let Some(row) = inner.rows.get_mut(&self.id(key)) else {
             return Ok(false);
@@ -251,7 +264,7 @@ impl LockStore for MemoryLocks {
     }
 
     async fn table(&self) -> Result<LockTable, LockError> {
-        let (now, inner) = (self.table.clock.now(), self.table.lock());
+        let (now, inner) = (self.table.now(), self.table.lock());
         let mine = inner
             .rows
             .iter()

@@ -24,6 +24,7 @@ mod sinks;
 // The contract of API servers, on the simulated one and a real one.
 mod cluster;
 mod stage;
+mod store_faults;
 // Discovery and logs on a real cluster.
 mod real;
 
@@ -31,6 +32,15 @@ mod real;
 mod follow;
 mod recorder;
 mod scene;
+// Several replicas over one simulated cluster, and what can happen to them.
+mod flaky;
+mod histories;
+mod ledger;
+mod pod_ends;
+mod replicas;
+mod verdict;
+mod world;
+// What the simulated cluster does beyond the contract.
 mod sim_pods;
 mod sim_streams;
 

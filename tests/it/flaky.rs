@@ -1,0 +1,143 @@
+//! A lock store with faults between it and one replica. What it passes on is the table's own answer;
+//! it also notes a fence that does not grow.
+
+use std::collections::BTreeMap;
+use std::future::Future;
+use std::sync::{Arc, Mutex};
+use std::time::Duration;
+
+use async_trait::async_trait;
+use podlog::domain::{Claim, Fence, LockKey, LockTable, Release, Renewal, Verdict, Want};
+use podlog::locks::{LockError, LockStore, MemoryLocks};
+
+/// What must never happen and did.
+pub(crate) type Wrongs = Arc<Mutex<Vec<String>>>;
+
+/// The largest fence each row was claimed under, over all replicas.
+pub(crate) type Fences = Arc<Mutex<BTreeMap<LockKey, Fence>>>;
+
+/// What goes wrong between a replica and the table, until it is changed.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct Faults {
+    /// Refused at once.
+    pub(crate) refused: bool,
+    /// No answer, and nothing happens at the table.
+    pub(crate) silent: bool,
+    /// Half of it on the way to the table, half on the way back.
+    pub(crate) delay: Duration,
+    /// How many answers to a statement of this kind are lost after it took effect.
+    pub(crate) lost: BTreeMap<&'static str, u32>,
+}
+
+/// The handle on the faults of one replica.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct Switch(Arc<Mutex<Faults>>);
+
+impl Switch {
+    pub(crate) fn set(&self, faults: Faults) {
+        *self.0.lock().unwrap() = faults;
+    }
+
+    fn get(&self) -> Faults {
+        self.0.lock().unwrap().clone()
+    }
+
+    /// Whether this answer is to be lost.
+    fn loses(&self, kind: &'static str) -> bool {
+        let mut faults = self.0.lock().unwrap();
+        let left = faults.lost.get_mut(kind).filter(|left| **left > 0);
+        left.map(|left| *left -= 1).is_some()
+    }
+}
+
+/// One replica's way to the table.
+#[derive(Debug)]
+pub(crate) struct Flaky {
+    pub(crate) inner: MemoryLocks,
+    pub(crate) switch: Switch,
+    pub(crate) fences: Fences,
+    pub(crate) wrongs: Wrongs,
+}
+
+/// As long as a store lets its callers wait.
+const SILENCE: Duration = Duration::from_secs(3);
+
+fn gone<T>(what: &str) -> Result<T, LockError> {
+    Err(LockError::Unavailable(what.into()))
+}
+
+impl Flaky {
+    async fn pass<T>(
+        &self,
+        kind: &'static str,
+        statement: impl Future<Output = Result<T, LockError>>,
+    ) -> Result<T, LockError> {
+        let faults = self.switch.get();
+        if faults.silent {
+            tokio::time::sleep(SILENCE).await;
+            return gone("silent");
+        }
+        if faults.refused {
+            return gone("refused");
+        }
+        tokio::time::sleep(faults.delay / 2).await;
+        let answer = statement.await;
+        tokio::time::sleep(faults.delay / 2).await;
+        if self.switch.loses(kind) {
+            tokio::time::sleep(SILENCE).await;
+            return gone("the answer was lost");
+        }
+        answer
+    }
+
+    fn note(&self, claims: &[Claim]) {
+        let mut fences = self.fences.lock().unwrap();
+        for claim in claims {
+            let before = fences.insert(claim.key.clone(), claim.fence);
+            if before.is_some_and(|before| before >= claim.fence) {
+                let wrong = format!("the fence of {} did not grow: {}", claim.key, claim.fence);
+                self.wrongs.lock().unwrap().push(wrong);
+            }
+        }
+    }
+}
+
+#[async_trait]
+impl LockStore for Flaky {
+    async fn acquire(&self, wants: &[Want]) -> Result<Vec<Claim>, LockError> {
+        let statement = async {
+            let claims = self.inner.acquire(wants).await?;
+            self.note(&claims);
+            Ok(claims)
+        };
+        self.pass("acquire", statement).await
+    }
+
+    async fn renew(&self, renewals: &[Renewal]) -> Result<Vec<Verdict>, LockError> {
+        self.pass("renew", self.inner.renew(renewals)).await
+    }
+
+    async fn release(&self, releases: Vec<Release>) -> Result<(), LockError> {
+        self.pass("release", self.inner.release(releases)).await
+    }
+
+    async fn ask(&self, rows: &[(LockKey, Fence)]) -> Result<(), LockError> {
+        self.pass("ask", self.inner.ask(rows)).await
+    }
+
+    async fn refuse(&self, rows: &[(LockKey, Fence)]) -> Result<(), LockError> {
+        self.pass("refuse", self.inner.refuse(rows)).await
+    }
+
+    async fn forget(&self, keys: &[LockKey]) -> Result<u64, LockError> {
+        self.pass("forget", self.inner.forget(keys)).await
+    }
+
+    async fn evict(&self, key: &LockKey) -> Result<bool, LockError> {
+        self.pass("evict", self.inner.evict(key)).await
+    }
+
+    async fn table(&self) -> Result<LockTable, LockError> {
+        self.pass("table", self.inner.table()).await
+    }
+}

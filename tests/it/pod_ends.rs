@@ -1,0 +1,168 @@
+//! Whole collectors in virtual time: the ends of pods, of their rows, and of the tasks that follow them.
+
+use std::time::Duration;
+
+use podlog::sim::{Effect, PodSpec, RestartPolicy, Target, Verb};
+
+use crate::flaky::Faults;
+use crate::world::World;
+
+const SECOND: Duration = Duration::from_secs(1);
+
+#[test]
+fn finished_jobs_are_collected_once_and_forgotten_after_the_pod_is_deleted() {
+    let mut world = World::shared(false, 3, 0);
+    let jobs: Vec<_> = (0..12)
+        .map(|i| {
+            let spec = PodSpec::new("jobs", format!("j{i}")).node("n1").app("app");
+            world.create(spec.restart_policy(RestartPolicy::Never))
+        })
+        .collect();
+    for job in &jobs {
+        world.write(job);
+    }
+    world.pass(3);
+    for job in &jobs {
+        world.write(job);
+    }
+    for job in &jobs {
+        world.act(|_| job.exit("app", 0).unwrap());
+    }
+    let finished = |world: &World| world.rows().rows.values().filter(|row| row.finished).count();
+    world.until(20, "all are finished", |world| finished(world) == 12);
+    world.kill(0);
+    world.pass(60);
+    world.assert_exact();
+    assert_eq!(finished(&world), 12);
+    for job in &jobs {
+        world.act(|_| job.remove().unwrap());
+    }
+    world.until(100, "their rows are forgotten", |world| {
+        world.rows().rows.keys().all(|key| key.pod().is_none())
+    });
+    world.assert_exact();
+}
+
+#[test]
+fn a_pod_deleted_while_its_replica_is_dead_leaves_a_gap_and_no_row() {
+    for fencing in [true, false] {
+        let mut world = World::shared(fencing, 2, 6);
+        world.busy(6);
+        world.pass(6);
+        let dead = world.kill(0);
+        let orphans: Vec<_> = world
+            .sim
+            .pods()
+            .into_iter()
+            .filter(|pod| world.holders().get(pod.uid()) == Some(&dead))
+            .collect();
+        world.busy(2);
+        for pod in &orphans {
+            world.act(|_| pod.remove().unwrap());
+        }
+        world.until(100, "the rows are gone", |world| {
+            orphans
+                .iter()
+                .all(|pod| !world.rows().rows.contains_key(&World::key(pod)))
+        });
+        let found = world.reckon();
+        assert_eq!(
+            (found.lost, found.twice, found.gaps),
+            (0, 0, orphans.len()),
+            "{found:?}"
+        );
+    }
+}
+
+#[test]
+fn the_gap_of_a_deleted_pod_is_reported_once_although_its_release_was_lost() {
+    let mut world = World::shared(false, 1, 3);
+    world.busy(6);
+    world.pass(6);
+    world.kill(0);
+    world.busy(2);
+    world
+        .sim
+        .pods()
+        .iter()
+        .for_each(|pod| world.act(|_| pod.remove().unwrap()));
+    world.pass(30);
+    let heir = world.add();
+    // Slowly, so that there is time to see to it that the release never arrives: the row stays.
+    world.replicas[heir].store.set(Faults {
+        delay: SECOND,
+        ..Faults::default()
+    });
+    world.until(120, "the pods are claimed once more", |world| {
+        world.holders().len() == 3
+    });
+    world.replicas[heir].store.set(Faults {
+        refused: true,
+        ..Faults::default()
+    });
+    world.pass(10);
+    world.replicas[heir].store.set(Faults::default());
+    world.pass(200);
+    let found = world.reckon();
+    assert_eq!((found.lost, found.twice, found.gaps), (0, 0, 3), "{found:?}");
+    assert!(
+        world.rows().rows.keys().all(|key| key.pod().is_none()),
+        "{:#?}",
+        world.rows()
+    );
+}
+
+#[test]
+fn a_pod_that_ceases_to_match_is_released_without_a_gap_and_taken_up_again() {
+    let mut world = World::new(false);
+    world.labels = Some("app=shop".into());
+    world.add();
+    world.add();
+    let pod = world.pod();
+    world.busy(10);
+    world.act(|_| pod.set_label("app", "other").unwrap());
+    world.until(30, "it is released", |world| world.holders().is_empty());
+    let stored = world.reckon().stored;
+    world.busy(10);
+    assert_eq!(world.reckon().stored, stored);
+    world.act(|_| pod.set_label("app", "shop").unwrap());
+    world.until(30, "it is held again", |world| world.holders().len() == 1);
+    world.pass(5);
+    world.assert_exact();
+}
+
+#[test]
+fn a_task_that_panics_takes_no_other_down() {
+    let mut world = World::shared(true, 1, 10);
+    world.busy(3);
+    world.ledger.panic(1);
+    world.busy(3);
+    world.pass(2);
+    assert_eq!(world.holders().len(), 9);
+    world.busy(70);
+    world.pass(5);
+    world.assert_exact();
+}
+
+#[test]
+fn a_dead_api_server_does_not_keep_claims_from_being_given_back() {
+    let mut world = World::shared(false, 2, 40);
+    world.busy(5);
+    let pods = world.sim.pods();
+    pods.iter()
+        .take(20)
+        .for_each(|pod| world.act(|_| pod.remove().unwrap()));
+    let hang = Effect::Delay(Duration::from_mins(1));
+    world.act(|sim| sim.inject(Target::verb(Verb::Get), hang, u32::MAX));
+    world.pass(30);
+    assert!(world.replicas.iter().all(|replica| replica.health.late().is_empty()));
+    let name = world.replicas[0].name.clone();
+    world.ask_to_stop(0);
+    let took = world.until(60, "the pods that are there are held by the other", |world| {
+        let holders = world.holders();
+        pods.iter()
+            .skip(20)
+            .all(|pod| holders.get(pod.uid()).is_some_and(|holder| *holder != name))
+    });
+    assert!(took <= 3 * SECOND, "{took:?}");
+}

@@ -1,0 +1,254 @@
+//! Whole collectors in virtual time whose lock store is away, silent, slow, forgetful or out of its mind.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use podlog::clock::Clock;
+use podlog::domain::{About, GoodUntil, LockKey, Want};
+use podlog::grant::Grant;
+use podlog::keeper::keeper;
+use podlog::locks::{Holder, LockStore, MemoryTable};
+use podlog::metrics::Metrics;
+use podlog::sim::{PodSpec, RestartPolicy};
+use podlog::status::health::Health;
+use tokio::task::JoinSet;
+
+use crate::flaky::{Faults, Fences, Flaky, Switch, Wrongs};
+use crate::world::{LEASE, World};
+
+const SECOND: Duration = Duration::from_secs(1);
+
+fn cut() -> Faults {
+    Faults {
+        refused: true,
+        ..Faults::default()
+    }
+}
+
+fn silent() -> Faults {
+    Faults {
+        silent: true,
+        ..Faults::default()
+    }
+}
+
+fn slow(delay: Duration) -> Faults {
+    Faults {
+        delay,
+        ..Faults::default()
+    }
+}
+
+#[test]
+fn a_replica_that_is_cut_off_stops_before_its_pods_are_taken() {
+    for faults in [cut(), silent()] {
+        let mut world = World::shared(false, 3, 30);
+        world.busy(7);
+        world.replicas[0].store.set(faults);
+        world.busy(60);
+        let name = world.replicas[0].name.clone();
+        assert_eq!(world.shares().get(&name), None);
+        world.replicas[0].store.set(Faults::default());
+        world.busy(60);
+        world.pass(5);
+        let found = world.reckon();
+        assert_eq!((found.lost, found.disordered, found.gaps), (0, 0, 0), "{found:?}");
+        world.assert_even();
+    }
+}
+
+#[test]
+fn a_lone_replica_goes_on_from_what_it_knows_when_the_store_comes_back() {
+    for faults in [cut(), silent()] {
+        let mut world = World::shared(false, 1, 20);
+        world.busy(7);
+        world.replicas[0].store.set(faults);
+        world.busy(40);
+        let stored = world.reckon().stored;
+        world.busy(5);
+        assert_eq!(world.reckon().stored, stored, "it goes on after its deadline");
+        world.replicas[0].store.set(Faults::default());
+        let took = world.until(60, "the pods are held again", |world| world.holders().len() == 20);
+        assert!(took <= 6 * SECOND, "{took:?}");
+        world.busy(5);
+        world.pass(5);
+        world.assert_exact();
+    }
+}
+
+#[test]
+fn all_stop_when_the_store_is_away_from_all_and_nothing_is_lost() {
+    let mut world = World::shared(true, 3, 30);
+    world.busy(7);
+    for replica in &world.replicas {
+        replica.store.set(silent());
+    }
+    world.busy(20);
+    let stored = world.reckon().stored;
+    world.busy(20);
+    assert_eq!(world.reckon().stored, stored);
+    world
+        .replicas
+        .iter()
+        .for_each(|replica| replica.store.set(Faults::default()));
+    world.until(20, "all pods are held", |world| world.holders().len() == 30);
+    world.busy(20);
+    world.pass(5);
+    world.assert_exact();
+}
+
+#[test]
+fn answers_that_are_lost_after_the_store_acted_do_no_harm() {
+    for kind in ["acquire", "renew", "release", "table", "ask", "forget"] {
+        let mut world = World::shared(true, 2, 20);
+        let lost = Faults {
+            lost: [(kind, 2)].into(),
+            ..Faults::default()
+        };
+        world.busy(3);
+        world.replicas[0].store.set(lost.clone());
+        world.replicas[1].store.set(lost.clone());
+        (0..4).for_each(|_| drop(world.pod()));
+        world.busy(8);
+        let third = world.add();
+        world.replicas[third].store.set(lost);
+        world.busy(60);
+        world.stop(0);
+        world.busy(30);
+        world.pass(5);
+        world.assert_exact();
+        world.assert_even();
+    }
+}
+
+#[test]
+fn a_store_that_takes_almost_three_seconds_is_slow_but_good() {
+    let mut world = World::shared(false, 3, 30);
+    let slowly = slow(Duration::from_millis(2900));
+    world
+        .replicas
+        .iter()
+        .for_each(|replica| replica.store.set(slowly.clone()));
+    world.busy(60);
+    (0..6).for_each(|_| drop(world.pod()));
+    let took = world.until(60, "new pods are claimed", |world| world.holders().len() == 36);
+    assert!(took <= 25 * SECOND, "{took:?}");
+    world.busy(20);
+    world.pass(5);
+    world.assert_exact();
+    assert!(world.replicas.iter().all(|replica| replica.health.late().is_empty()));
+}
+
+#[test]
+fn a_row_that_is_evicted_finds_a_new_holder_and_the_old_one_stops() {
+    let mut world = World::shared(true, 3, 12);
+    world.busy(5);
+    let pods = world.sim.pods();
+    for pod in &pods {
+        let key = World::key(pod);
+        assert!(world.ask(|locks| async move { locks.evict(&key).await.unwrap() }));
+    }
+    for _ in 0..30 {
+        world.write_all();
+        // For up to a renewal interval the old holder believes what the administrator has undone.
+        for _ in 0..10 {
+            world.pass_forgiving(Duration::from_millis(100), "is held by");
+        }
+    }
+    world.busy(5);
+    world.pass(5);
+    world.assert_exact();
+}
+
+#[test]
+fn a_jump_of_the_database_clock_moves_no_pod_of_the_living() {
+    for jump in [3_600_000, -3_600_000] {
+        let mut world = World::shared(false, 3, 30);
+        world.busy(7);
+        let before = world.holders();
+        world.table.skew(jump);
+        world.busy(70);
+        world.pass(5);
+        assert_eq!(world.holders().len(), 30, "after {jump} ms");
+        let found = world.reckon();
+        assert_eq!((found.lost, found.disordered), (0, 0), "{found:?}");
+        let holdoffs: u64 = world
+            .replicas
+            .iter()
+            .map(|replica| replica.metrics.holdoffs.get())
+            .sum();
+        assert_eq!(holdoffs, 3);
+        drop(before);
+    }
+}
+
+#[test]
+fn many_claims_that_end_while_the_store_is_silent_do_not_stall_the_loop() {
+    let mut world = World::shared(false, 1, 60);
+    world.busy(3);
+    world.replicas[0].store.set(silent());
+    for _ in 0..60 {
+        world.pass(1);
+        assert_eq!(world.replicas[0].health.late(), []);
+    }
+    let took = world.stop(0);
+    assert!(took <= 20 * SECOND, "{took:?}");
+}
+
+#[test]
+fn jobs_that_end_without_end_do_not_keep_a_replica_with_a_slow_store_from_claiming() {
+    let mut world = World::new(false);
+    world.add();
+    let job = |world: &mut World, i: u32| {
+        let spec = PodSpec::new("jobs", format!("j{i}")).node("n1").app("app");
+        world.create(spec.restart_policy(RestartPolicy::Never))
+    };
+    let mut jobs: Vec<_> = (0..300).map(|i| job(&mut world, i)).collect();
+    world.pass(10);
+    world.replicas[0].store.set(slow(Duration::from_millis(1500)));
+    let late = world.pod();
+    for _ in 0..60 {
+        world.act(|_| jobs.pop().unwrap().exit("app", 0).unwrap());
+        world.pass_for(SECOND / 2);
+    }
+    assert!(world.holders().contains_key(late.uid()));
+}
+
+#[tokio::test(start_paused = true)]
+async fn an_answer_to_a_renewal_that_comes_after_the_deadline_revives_nothing() {
+    let clock = Clock::tokio();
+    let table = MemoryTable::new(clock);
+    let inner = table.holder(Holder {
+        replica: "r".into(),
+        cluster: "test".into(),
+        ttl: LEASE.ttl,
+        grace: LEASE.grace,
+    });
+    let (key, about) = (LockKey::Pod("u".into()), About::default());
+    let claim = inner.acquire(&[Want { key, about }]).await.unwrap().remove(0);
+    let grant = Grant::new(claim.fence, GoodUntil::new(LEASE.good_until(clock.now())), clock);
+    let switch = Switch::default();
+    let flaky = Flaky {
+        inner,
+        switch: switch.clone(),
+        fences: Fences::default(),
+        wrongs: Wrongs::default(),
+    };
+    let (keeper, driver) = keeper(
+        LEASE,
+        clock,
+        Metrics::default(),
+        Health::new(clock).heart("renewal", LEASE.ttl),
+    );
+    keeper.keep(claim, grant.clone(), None);
+    let mut tasks = JoinSet::new();
+    tasks.spawn(driver.run(Arc::new(flaky)));
+    switch.set(cut());
+    tokio::time::sleep(Duration::from_millis(12_500)).await;
+    // Sent at 13 s, answered at 15.9 s, good until 15 s.
+    switch.set(slow(Duration::from_millis(2900)));
+    tokio::time::sleep(4 * SECOND).await;
+    assert!(clock.now() > grant.good_until.deadline(), "revived");
+    tokio::time::sleep(20 * SECOND).await;
+    assert!(clock.now() > grant.good_until.deadline(), "revived");
+}
