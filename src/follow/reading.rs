@@ -102,6 +102,8 @@ pub(super) struct Reading<'a> {
     search: Search,
     searches: u32,
     taken: u64,
+    /// Whether the latest read took new lines.
+    pub(super) fresh: bool,
     /// When a stream that had shown everything ended.
     pub(super) caught_up: Option<Duration>,
     /// How often in a row the log was empty although lines of it are stored.
@@ -127,6 +129,7 @@ impl<'a> Reading<'a> {
             search: Search::Usual,
             searches: 0,
             taken: 0,
+            fresh: false,
             caught_up: None,
             empties: 0,
             doubtful: false,
@@ -369,6 +372,7 @@ impl<'a> Reading<'a> {
     pub(super) fn count(&mut self) {
         let seen = self.intake.seen();
         self.taken += seen.taken;
+        self.fresh = seen.taken > 0;
         if seen.taken > 0 {
             // Whatever had to be sought is behind the lines taken.
             self.search = Search::Usual;
