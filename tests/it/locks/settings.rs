@@ -21,7 +21,8 @@ fn changed(lab: &Lab, change: impl Fn(&mut url::Url)) -> String {
 }
 
 pub(crate) async fn what_is_wrong_with_the_settings_is_named(lab: &Lab) {
-    let silent = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+    // On every address, since the server may be known by another than 127.0.0.1.
+    let silent = std::net::TcpListener::bind("0.0.0.0:0").unwrap();
     let silent_port = silent.local_addr().unwrap().port();
     let closed = std::net::TcpListener::bind("127.0.0.1:0")
         .unwrap()
