@@ -205,7 +205,7 @@ impl Replica {
             .arg("run")
             .args([
                 "--lock",
-                "memory",
+                "memory://",
                 "--http",
                 HTTP,
                 "--open-rate",
@@ -232,10 +232,13 @@ impl Replica {
             if seen >= lines {
                 return Ok(());
             }
+            if self.child.try_wait()?.is_some() {
+                break;
+            }
             tokio::time::sleep(Duration::from_millis(100)).await;
         }
         let log = std::fs::read_to_string(&self.log)?;
-        anyhow::bail!("only {seen} of {lines} lines were stored in two minutes; the replica says:\n{log}")
+        anyhow::bail!("only {seen} of {lines} lines were stored; the replica says:\n{log}")
     }
 
     async fn count(&self) -> Option<u64> {

@@ -91,7 +91,10 @@ enum Search {
 }
 
 /// One instance being read.
-#[allow(clippy::struct_excessive_bools, reason = "each is a doubt of its own; no two make a state")]
+#[allow(
+    clippy::struct_excessive_bools,
+    reason = "each is a doubt of its own; no two make a state"
+)]
 pub(super) struct Reading<'a> {
     pub(super) site: &'a Site,
     pub(super) task: &'a Task,
