@@ -56,7 +56,7 @@ pub async fn run(config: Config, stop: CancellationToken) -> Result<(), Failure>
     let world = tokio::select! {
         biased;
         () = stop.cancelled() => return Ok(()),
-        world = World::open(&config, clock, &metrics) => world?,
+        world = World::open(&config, &scope, clock, &metrics) => world?,
     };
     let (readiness, health) = (Readiness::default(), Health::new(clock));
     let status = watch::channel(Arc::new(Status::new(
@@ -122,7 +122,7 @@ struct World {
 
 impl World {
     /// Connects to all of it. What may heal is tried again for a while; what cannot is a failure at once.
-    async fn open(config: &Config, clock: Clock, metrics: &Metrics) -> Result<Self, Failure> {
+    async fn open(config: &Config, scope: &Scope, clock: Clock, metrics: &Metrics) -> Result<Self, Failure> {
         let lock: LockUrl = config.store.url.expose().parse().map_err(Failure::usage)?;
         let sink_url: SinkUrl = config.sink.url.expose().parse().map_err(Failure::usage)?;
         let holder = holder(config);
@@ -143,6 +143,7 @@ impl World {
                 .await
                 .map_err(Failure::from)?;
             cluster.version().await.map_err(Failure::from)?;
+            cluster.admit(scope).await.map_err(Failure::from)?;
             Ok::<_, Failure>(cluster)
         });
         Ok(Self {

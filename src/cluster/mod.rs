@@ -152,6 +152,26 @@ impl Cluster {
         Ok(answer.status.is_some_and(|status| status.allowed))
     }
 
+    /// Says which right is missing when no namespace of the scope may be listed: then there is nothing to
+    /// do until somebody grants it. Where some may, discovery goes on with those and warns of the others.
+    pub async fn admit(&self, scope: &Scope) -> Result<(), ApiError> {
+        let all = [None];
+        let named: Vec<Option<&str>> = scope.namespaces.iter().map(|name| Some(name.as_str())).collect();
+        let namespaces = if named.is_empty() { &all[..] } else { &named[..] };
+        for namespace in namespaces {
+            // A server that does not answer the question is asked the real thing later.
+            if self.may("list", "pods", *namespace).await.unwrap_or(true) {
+                return Ok(());
+            }
+        }
+        let asked = Asked {
+            verb: "list",
+            resource: "pods",
+            namespace: namespaces.first().copied().flatten(),
+        };
+        Err(ApiError::Forbidden(asked.forbidden("")))
+    }
+
     /// One object; `None` when there is none.
     async fn get<T: DeserializeOwned>(
         &self,

@@ -84,7 +84,8 @@ impl<'a> Rounds<'a> {
         }
         if matches!(close, Close::End | Close::Empty) && !ended {
             close = self.reading.follow().await;
-            self.clean = close == Close::End;
+            // That the pod is gone says nothing of how its stream ended before.
+            self.clean = close == Close::End || self.clean && close == Close::Gone;
         }
         let brought = self.reading.taken() > before;
         if brought {
@@ -102,7 +103,7 @@ impl<'a> Rounds<'a> {
         match close {
             Close::Stopped => Next::Leave(Some(End::Stopped)),
             Close::Lost => Next::Leave(Some(End::Fenced)),
-            Close::Gone if self.reading.was_caught_up() => self.finish(None).await,
+            Close::Gone if self.clean || self.reading.was_caught_up() => self.finish(None).await,
             Close::Gone => self.finish(Some(GapReason::Deleted)).await,
             Close::Elsewhere => {
                 // The status is about to change; let the next step be decided on it.
