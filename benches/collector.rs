@@ -5,7 +5,7 @@
 
 #![allow(clippy::print_stdout, reason = "a benchmark prints its figures")]
 
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -187,6 +187,7 @@ fn kubeconfig(directory: &Path, port: u16) -> String {
 /// A `podlog run` process; killed when dropped.
 struct Replica {
     child: Child,
+    log: PathBuf,
 }
 
 impl Drop for Replica {
@@ -199,11 +200,12 @@ impl Drop for Replica {
 impl Replica {
     fn start(scene: &Scene) -> Result<Self> {
         let directory = scene.directory.path();
+        let log = directory.join("log");
         let child = Command::new(env!("CARGO_BIN_EXE_podlog"))
             .arg("run")
             .args([
                 "--lock",
-                "memory",
+                "memory://",
                 "--http",
                 HTTP,
                 "--open-rate",
@@ -215,10 +217,10 @@ impl Replica {
             .arg(format!("file://{}?fsync=never", directory.join("out").display()))
             .arg("--kubeconfig")
             .arg(directory.join("kubeconfig"))
-            .stderr(std::fs::File::create(directory.join("log"))?)
+            .stderr(std::fs::File::create(&log)?)
             .stdout(Stdio::null())
             .spawn()?;
-        Ok(Self { child })
+        Ok(Self { child, log })
     }
 
     /// Waits until so many lines have been stored.
@@ -230,9 +232,13 @@ impl Replica {
             if seen >= lines {
                 return Ok(());
             }
+            if self.child.try_wait()?.is_some() {
+                break;
+            }
             tokio::time::sleep(Duration::from_millis(100)).await;
         }
-        anyhow::bail!("only {seen} of {lines} lines were stored in two minutes")
+        let log = std::fs::read_to_string(&self.log)?;
+        anyhow::bail!("only {seen} of {lines} lines were stored; the replica says:\n{log}")
     }
 
     async fn count(&self) -> Option<u64> {

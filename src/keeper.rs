@@ -15,12 +15,15 @@ use crate::domain::claim::Lease;
 use crate::domain::{Checkpoint, Claim, LockKey, Renewal, Verdict};
 use crate::grant::Grant;
 use crate::locks::{LockError, LockStore, STATEMENT_DEADLINE};
-use crate::metrics::{Metrics, Reason, Statement};
+use crate::metrics::{Metrics, Statement};
 use crate::status::health::Heart;
 
 /// How soon a failed renewal is tried again: three more tries fit between a failure and the
 /// deadline of claims at the default times (15 s - 5 s interval - 3 s statement deadline).
 const RETRY: Duration = Duration::from_secs(1);
+
+/// Claims renewed in one call: one statement and, where not all rows answer, one more to look.
+const BATCH: usize = 200;
 
 /// Gives claims to the keeper and takes them back.
 #[derive(Clone, Debug)]
@@ -162,32 +165,38 @@ impl Driver {
             .filter(|kept| !kept.lost)
             .map(Kept::renewal)
             .collect();
-        if renewals.is_empty() {
-            return Ok(());
+        // Batch by batch, so that each has a deadline of its own: what is renewed early in a long row
+        // must not wait for what comes last.
+        let mut batches = renewals.chunks(BATCH);
+        for batch in batches.by_ref() {
+            if let Err(error) = self.renew_batch(store, batch).await {
+                self.unsave(batch);
+                batches.for_each(|rest| self.unsave(rest));
+                return Err(error);
+            }
         }
+        self.note_success();
+        Ok(())
+    }
+
+    async fn renew_batch(&mut self, store: &dyn LockStore, batch: &[Renewal]) -> Result<(), LockError> {
         let sent = self.clock.now();
-        // The store keeps its own deadline per batch; this one is for a store that does not.
-        let limit = STATEMENT_DEADLINE * (1 + renewals.len() as u32 / 500);
-        let answer = tokio::time::timeout(limit, store.renew(&renewals)).await;
-        let answer =
-            answer.unwrap_or_else(|_| Err(LockError::Unavailable("the lock store did not answer in time".into())));
+        let answer = tokio::time::timeout(STATEMENT_DEADLINE * 2, store.renew(batch)).await;
+        let late = || LockError::Unavailable("the lock store did not answer in time".into());
+        let answer = answer.unwrap_or_else(|_| Err(late()));
         let result = if answer.is_ok() { "ok" } else { "error" };
+        let operation = "renew";
         self.metrics
             .statements
-            .get_or_create(&Statement {
-                operation: "renew",
-                result,
-            })
+            .get_or_create(&Statement { operation, result })
             .inc();
         self.metrics
             .renewal_seconds
             .observe(self.clock.since(sent).as_secs_f64());
-        let verdicts = answer.inspect_err(|_| self.unsave(&renewals))?;
         let good_until = self.lease.good_until(sent);
-        for (renewal, verdict) in renewals.iter().zip(verdicts) {
+        for (renewal, verdict) in batch.iter().zip(answer?) {
             self.heed(renewal, verdict, good_until);
         }
-        self.note_success();
         Ok(())
     }
 
@@ -209,13 +218,7 @@ impl Driver {
                 kept.grant.good_until.extend(good_until);
             }
             // Too late: the task has stopped, and what it left behind must not come to life again.
-            Verdict::Held => {
-                kept.grant.revoke();
-                self.metrics
-                    .claims_lost
-                    .get_or_create(&Reason { reason: "deadline" })
-                    .inc();
-            }
+            Verdict::Held => kept.grant.revoke(),
             Verdict::Busy => {
                 tracing::warn!(key = %renewal.key, "somebody's open transaction locks this row, so its claim was not renewed");
                 if let Some(progress) = kept.progress.as_mut().filter(|_| renewal.checkpoint.is_some()) {
@@ -225,11 +228,7 @@ impl Driver {
             Verdict::Lost => {
                 kept.lost = true;
                 kept.grant.revoke();
-                self.metrics
-                    .claims_lost
-                    .get_or_create(&Reason { reason: "not_ours" })
-                    .inc();
-                tracing::warn!(key = %renewal.key, fence = %renewal.fence, "the claim is lost: it expired or has another holder");
+                tracing::debug!(key = %renewal.key, fence = %renewal.fence, "the claim is lost");
             }
         }
     }

@@ -70,6 +70,11 @@ pub async fn run(config: Config, stop: CancellationToken) -> Result<(), Failure>
         health: health.clone(),
         registry: Arc::new(registry),
     };
+    if world.lock.is_memory() {
+        tracing::warn!(
+            "claims are kept in this process only: every replica collects every pod; use mysql:// or sqlite://"
+        );
+    }
     tracing::info!(replica = %config.replica, cluster = config.store.cluster, lock = %world.lock, sink = %world.sink_url, "collecting");
 
     let answering = CancellationToken::new();

@@ -100,6 +100,9 @@ impl Collector {
                 let progress = over.held.progress.borrow().clone();
                 self.untold.insert(over.uid, (over.held.fence, progress));
             }
+            if let Some(why) = over.lost {
+                self.note_loss(&over.held, if returned.claim.is_some() { why } else { "not_ours" });
+            }
             let next = over.next;
             releases.extend(returned.claim.map(|claim| Release {
                 claim,
@@ -125,7 +128,7 @@ impl Collector {
             Err(_) => "aborted",
         };
         tracing::info!(namespace = %pod.namespace, pod = %pod.name, fence = %held.fence, why, "no longer collected here");
-        let next = match ended {
+        let next = match &ended {
             Ok(Ended::Finished) => Next::Finished,
             Ok(Ended::Gone) => Next::Gone,
             // Whoever asked may have died while the task wrote what it had read.
@@ -133,10 +136,7 @@ impl Collector {
                 Next::Handed(heir) if !self.members.0.contains(&heir) => Next::Free,
                 next => next,
             },
-            Ok(Ended::Lost) => {
-                self.lost(&held, &uid);
-                Next::Free
-            }
+            Ok(Ended::Lost | Ended::Fenced) => Next::Free,
             Err(error) => {
                 if error.is_panic() {
                     tracing::error!(namespace = %pod.namespace, pod = %pod.name, "the pod's task panicked; trying again later");
@@ -145,19 +145,32 @@ impl Collector {
                 Next::Free
             }
         };
+        // A sink also refuses what it could not finish before the deadline.
+        let in_time = held.grant.good_until.allows(self.clock.now(), self.parts.lease.margin);
+        let lost = match ended {
+            Ok(Ended::Fenced) if in_time => Some("fenced"),
+            Ok(Ended::Fenced | Ended::Lost) => Some("deadline"),
+            _ => None,
+        };
         // Whatever of the task's is still queued somewhere must not be written under another's claim.
         held.grant.revoke();
-        Some(Over { uid, held, next })
+        Some(Over { uid, held, next, lost })
     }
 
-    fn lost(&self, held: &Held, uid: &PodUid) {
-        if !held.grant.revoked.is_cancelled() {
-            self.metrics
-                .claims_lost
-                .get_or_create(&Reason { reason: "deadline" })
-                .inc();
-            tracing::warn!(%uid, "the claim could not be renewed in time; the pod was stopped before others may take it");
-        }
+    /// A claim has ended against this replica's will.
+    fn note_loss(&self, held: &Held, reason: &'static str) {
+        self.metrics.claims_lost.get_or_create(&Reason { reason }).inc();
+        let pod = held.pod.borrow();
+        let what = match reason {
+            "deadline" => {
+                "the claim was not renewed in time, so the pod was stopped before others may take it; see why the lock store did not answer"
+            }
+            "fenced" => {
+                "the sink refuses to store under this claim, so the pod is claimed and opened again; see the sink's message"
+            }
+            _ => "the claim has expired, was freed by hand, or has another holder; the pod was stopped",
+        };
+        tracing::warn!(namespace = %pod.namespace, pod = %pod.name, fence = %held.fence, reason, "{what}");
     }
 
     async fn release(&mut self, releases: Vec<Release>) {
@@ -222,6 +235,8 @@ struct Over {
     uid: PodUid,
     held: Held,
     next: Next,
+    /// Why the claim ended against this replica's will, when it did.
+    lost: Option<&'static str>,
 }
 
 /// How far a pod is stored, and whether the store knows.
@@ -244,5 +259,6 @@ fn as_str(ended: Ended) -> &'static str {
         Ended::Gone => "gone",
         Ended::Stopped => "stopped",
         Ended::Lost => "lost",
+        Ended::Fenced => "fenced",
     }
 }

@@ -214,6 +214,8 @@ impl Collector {
             .statements
             .get_or_create(&Statement { operation, result })
             .inc();
+        // A slow store makes a turn long; the loop is not stuck for that.
+        self.parts.beat.beat();
         answer
     }
 

@@ -13,7 +13,7 @@ use super::Collector;
 
 /// Pods claimed in one turn at most: one statement's worth. A longer queue is taken turn by turn, so
 /// that a replica alone with thousands of pods begins with the first ones at once.
-const CLAIMS: usize = 500;
+const CLAIMS: usize = 200;
 
 /// How long whoever asked for a pod waits for it at most.
 const HAND_OVER: Duration = Duration::from_secs(30);

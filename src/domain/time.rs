@@ -38,8 +38,9 @@ impl Time {
             .ok()?
             .parse::<jiff::Timestamp>()
             .ok()?;
-        let nanos = i64::try_from(time.as_nanosecond()).ok()?;
-        Some((Self(nanos), &line[blank + 1..]))
+        // Clocks that show absurd times, before 1677 or after 2262, write lines all the same.
+        let nanos = time.as_nanosecond().clamp(i64::MIN.into(), i64::MAX.into());
+        Some((Self(nanos as i64), &line[blank + 1..]))
     }
 
     /// Appends the instant as RFC 3339 with nine digits and `Z`.

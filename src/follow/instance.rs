@@ -58,8 +58,12 @@ async fn read(
         Err(end) => return Some(end),
     };
     let mut writer = Writer::new(site, task, origin, position);
-    // Once: with the stream's first lines.
     writer.gap = missed.filter(|_| position.is_none());
+    // Before the checkpoint names the instance: afterwards nobody would know that some were missed.
+    if writer.flush(|| {}).await == Written::Fenced {
+        return Some(End::Fenced);
+    }
+    writer.begin();
     Rounds::new(Reading::new(site, task, instance, source, writer))
         .run()
         .await
@@ -93,7 +97,7 @@ async fn open(site: &Site, task: &Task, origin: &Arc<Origin>) -> Result<Option<P
             tracing::error!(container = %origin.stream.container, %why, "the sink refuses the stream; using the checkpoint");
             Ok(stored)
         }
-        Err(SinkError::Fenced | SinkError::Again { .. }) => Err(End::Lost),
+        Err(SinkError::Fenced | SinkError::Again { .. }) => Err(End::Fenced),
     }
 }
 
@@ -111,7 +115,7 @@ async fn give_up(site: &Site, task: &Task, pod: &Pod, name: &Arc<str>, mark: Mar
         reason,
     });
     if writer.flush(|| {}).await == Written::Fenced {
-        return Some(End::Lost);
+        return Some(End::Fenced);
     }
     writer.finish();
     None

@@ -86,6 +86,9 @@ pub enum Ended {
     Stopped,
     /// The claim is no longer good.
     Lost,
+    /// The sink refuses to store under this claim: somebody holds the stream under a larger fence,
+    /// or it holds the stream at another place than was thought.
+    Fenced,
 }
 
 /// How a container's future ends.
@@ -93,7 +96,7 @@ pub enum Ended {
 enum End {
     Done,
     Stopped,
-    Lost,
+    Fenced,
 }
 
 /// Follows one pod to its end.
@@ -130,7 +133,7 @@ async fn containers(site: &Site, task: &Task) -> Ended {
             biased;
             () = task.stop.cancelled(), if running.is_empty() => return Ended::Stopped,
             Some(end) = running.next(), if !running.is_empty() => match end {
-                End::Lost => return Ended::Lost,
+                End::Fenced => return Ended::Fenced,
                 End::Stopped => last = End::Stopped,
                 End::Done => {}
             },

@@ -24,9 +24,9 @@ const MARGIN: i64 = 2_000_000_000;
 /// A plain read that brings nothing for this long is broken.
 const STALLED: Duration = Duration::from_secs(30);
 
-/// How long after a caught-up stream ended its place need not be found again: too short for the
-/// file to be filled and rotated by lines that nobody saw.
-const SAME_BREATH: Duration = Duration::from_secs(10);
+/// How long after a quiet stream ended, or after its silence was broken, its place need not be found
+/// again: too short for the file to be filled and rotated by lines that nobody saw.
+const SAME_BREATH: Duration = Duration::from_secs(2);
 
 /// How often the search for the stored line may be cut short before later timestamps decide.
 const SEARCHES: u32 = 5;
@@ -91,6 +91,10 @@ enum Search {
 }
 
 /// One instance being read.
+#[allow(
+    clippy::struct_excessive_bools,
+    reason = "each is a doubt of its own; no two make a state"
+)]
 pub(super) struct Reading<'a> {
     pub(super) site: &'a Site,
     pub(super) task: &'a Task,
@@ -102,10 +106,15 @@ pub(super) struct Reading<'a> {
     search: Search,
     searches: u32,
     taken: u64,
+    /// Whether the latest read took new lines.
+    pub(super) fresh: bool,
     /// When a stream that had shown everything ended.
     pub(super) caught_up: Option<Duration>,
-    /// The first line that ended the silence of a stream that had shown everything.
-    pub(super) silence_broken_by: Option<Time>,
+    /// How often in a row the log was empty although lines of it are stored.
+    empties: u32,
+    /// A stream has missed lines that are there: the next read asks for the whole log, because after a
+    /// step of the node's clock new lines may carry stamps far before the stored one.
+    pub(super) doubtful: bool,
     /// The log was empty although lines of it are stored, and nobody watched meanwhile.
     unsure: bool,
 }
@@ -124,8 +133,10 @@ impl<'a> Reading<'a> {
             search: Search::Usual,
             searches: 0,
             taken: 0,
+            fresh: false,
             caught_up: None,
-            silence_broken_by: None,
+            empties: 0,
+            doubtful: false,
             unsure: false,
         }
     }
@@ -148,6 +159,11 @@ impl<'a> Reading<'a> {
             && self
                 .caught_up
                 .is_some_and(|at| self.site.clock.now() < at + SAME_BREATH)
+    }
+
+    /// The log has been shown to have ended where it was read to.
+    pub(super) fn caught_up_now(&mut self) {
+        self.caught_up = Some(self.site.clock.now());
     }
 
     /// Waits, unless the task is to stop or there is news of the pod.
@@ -187,7 +203,7 @@ impl<'a> Reading<'a> {
             self.writer.gap = Some(Gap { from, to: None, reason });
         }
         if self.writer.flush(|| {}).await == Written::Fenced {
-            return Some(End::Lost);
+            return Some(End::Fenced);
         }
         self.writer.finish();
         None
@@ -231,17 +247,22 @@ impl<'a> Reading<'a> {
     /// What the plain read that has come to its end says about the place of the stored line.
     fn judge(&mut self, stance: Stance) -> Close {
         let seen = self.intake.seen();
-        if seen.control > 0 && seen.lines == 0 {
+        // The kubelet's words at the end of a log say why there is no more of it.
+        if seen.ends_in_control {
             return Close::Refused;
         }
         let sought = matches!(stance, Stance::After(_) | Stance::AllSince(_));
         if sought && seen.lines == 0 {
             return self.empty();
         }
+        if matches!(stance, Stance::Later(_)) && seen.taken == 0 {
+            return self.sought(Search::LaterStamps, Close::Refused);
+        }
         let found = seen.taking || matches!(stance, Stance::Later(_));
         if found {
             self.unsure = false;
             self.searches = 0;
+            self.empties = 0;
             return self.sought(Search::Usual, Close::End);
         }
         if let Stance::After(_) = stance {
@@ -263,7 +284,12 @@ impl<'a> Reading<'a> {
 
     /// Nothing of what is stored is there, so whatever comes now is new. A follow stream that sought the
     /// stored line would pass it all over, and it may be rotated away before another read finds it.
+    /// One empty answer may have been cut short, so it is believed the second time.
     fn empty(&mut self) -> Close {
+        self.empties += 1;
+        if self.empties == 1 {
+            return self.sought(Search::Usual, Close::Misplaced);
+        }
         self.unsure |= !self.was_caught_up();
         self.sought(Search::NewFile, Close::Empty)
     }
@@ -278,7 +304,8 @@ impl<'a> Reading<'a> {
         let Some(position) = self.writer.position() else {
             return (Stance::All, None);
         };
-        let since = Some(position.time.plus_nanos(-MARGIN));
+        // An ended instance is read whole, once or twice, for the same reason as after doubts.
+        let since = (!self.ended && !self.doubtful).then(|| position.time.plus_nanos(-MARGIN));
         match self.search {
             Search::Usual => (Stance::After(position), since),
             Search::Twin(nth) => (Stance::AfterTwin { position, nth }, since),
@@ -327,9 +354,7 @@ impl<'a> Reading<'a> {
         };
         // Once, with the first lines of this read: afterwards the position is in this file.
         let new = seen.taken == self.writer.batch.lines.len() as u64;
-        let unbroken = self.search == Search::NewFile
-            && self.was_caught_up()
-            && self.silence_broken_by.is_none_or(|line| first <= line);
+        let unbroken = self.search == Search::NewFile && self.was_caught_up();
         if new && !unbroken {
             self.writer.gap = Some(Gap {
                 from: Some(position.time),
@@ -351,12 +376,13 @@ impl<'a> Reading<'a> {
     pub(super) fn count(&mut self) {
         let seen = self.intake.seen();
         self.taken += seen.taken;
+        self.fresh = seen.taken > 0;
         if seen.taken > 0 {
             // Whatever had to be sought is behind the lines taken.
             self.search = Search::Usual;
             self.searches = 0;
             self.unsure = false;
-            self.silence_broken_by = None;
+            self.empties = 0;
         }
         self.site.metrics.control_lines.inc_by(seen.control);
         self.site.metrics.lines_cut.inc_by(seen.cut);

@@ -17,6 +17,9 @@ use super::reading::{Close, Reading};
 const FIRST_WAIT: Duration = Duration::from_millis(250);
 const LONGEST_WAIT: Duration = Duration::from_secs(30);
 
+/// How long to wait for a status that is behind what the API server has just said.
+const STALE_STATUS: Duration = Duration::from_secs(2);
+
 /// How often the kubelet may say that it has not got the log of an ended instance before its rest
 /// is given up: with waits of 250 ms doubling to 30 s, about a minute and a half.
 const ATTEMPTS: u32 = 10;
@@ -31,6 +34,8 @@ pub(super) struct Rounds<'a> {
     backoff: Backoff,
     refusals: u32,
     empty: u32,
+    /// Whether the latest stream ended in order.
+    clean: bool,
 }
 
 /// What to do after a read.
@@ -48,6 +53,7 @@ impl<'a> Rounds<'a> {
             backoff: Backoff::new(FIRST_WAIT, LONGEST_WAIT),
             refusals: 0,
             empty: 0,
+            clean: false,
         }
     }
 
@@ -72,8 +78,13 @@ impl<'a> Rounds<'a> {
         let before = self.reading.taken();
         let ended = self.reading.has_ended();
         let mut close = self.reading.catch_up().await;
+        if close == Close::End && self.clean && self.reading.taken() == before {
+            // Two ends in order, of a stream and of a read after it, with nothing new.
+            self.reading.caught_up_now();
+        }
         if matches!(close, Close::End | Close::Empty) && !ended {
             close = self.reading.follow().await;
+            self.clean = close == Close::End;
         }
         let brought = self.reading.taken() > before;
         if brought {
@@ -90,12 +101,12 @@ impl<'a> Rounds<'a> {
         tracing::debug!(container = %self.reading.name(), ?close, ended, brought, "a round of reading is over");
         match close {
             Close::Stopped => Next::Leave(Some(End::Stopped)),
-            Close::Lost => Next::Leave(Some(End::Lost)),
+            Close::Lost => Next::Leave(Some(End::Fenced)),
             Close::Gone if self.reading.was_caught_up() => self.finish(None).await,
             Close::Gone => self.finish(Some(GapReason::Deleted)).await,
             Close::Elsewhere => {
                 // The status is about to change; let the next step be decided on it.
-                let end = self.reading.rest(FIRST_WAIT).await;
+                let end = self.reading.rest(STALE_STATUS).await;
                 Next::Leave(end)
             }
             Close::End if ended && !brought => self.finish(None).await,

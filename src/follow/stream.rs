@@ -36,12 +36,20 @@ const FORBIDDEN: Duration = Duration::from_secs(30);
 /// How long the last line of a log may take to be read.
 const PROBE: Duration = Duration::from_secs(10);
 
+/// The kubelet watches for new files only once it has read the present one to its end. A file that is
+/// rotated before leaves the stream mute until the next rotation, and the file between is passed over
+/// in silence. A stream that brings something after this time watches; one that does not is probed
+/// soon: well before the 10 s that the kubelet takes at least between two rotations.
+const WATCHING: Duration = Duration::from_secs(2);
+
 /// When a follow stream has to be looked at next.
 struct Due {
     /// It is closed and opened anew.
     reopen: Duration,
     /// It is checked against the last line of the log, if nothing comes before.
     probe: Duration,
+    /// What comes from then on shows that it watches for new files.
+    watching: Duration,
     /// The batch is written.
     flush: Option<Duration>,
     /// It must have shown the stored line.
@@ -73,12 +81,12 @@ impl Reading<'_> {
             Err(close) => return close,
         };
         let mut heard = self.site.clock.now();
-        self.silence_broken_by = None;
+        self.doubtful = false;
         let close = self.attend(&mut stream, &mut heard).await;
-        if self.site.clock.now() >= heard + IDLE {
-            self.caught_up = Some(self.site.clock.now());
-        }
-        self.silence_broken_by = self.intake.seen().first;
+        let now = self.site.clock.now();
+        // A stream that broke, or was busy, or was not read for a while, may have missed its last lines.
+        let quiet = now >= heard + IDLE && matches!(close, Close::End | Close::Reopen);
+        self.caught_up = quiet.then_some(now);
         self.count();
         let close = self.flush(&mut stream).await.unwrap_or(close);
         self.site
@@ -89,18 +97,24 @@ impl Reading<'_> {
         close
     }
 
-    async fn attend(&mut self, stream: &mut Option<LogStream>, heard: &mut Duration) -> Close {
-        let settings = &self.site.settings;
-        let clock = self.site.clock;
-        let reopen = settings.reopen.mul_f64(0.75 + 0.25 * fastrand::f64());
-        let mut due = Due {
-            reopen: clock.now() + reopen,
-            probe: clock.now() + settings.probe,
+    fn due(&self) -> Due {
+        let (settings, now) = (&self.site.settings, self.site.clock.now());
+        let watching = now + WATCHING;
+        Due {
+            reopen: now + settings.reopen.mul_f64(0.75 + 0.25 * fastrand::f64()),
+            // A log that is not being written is not being rotated either.
+            probe: if self.fresh { watching } else { now + settings.probe },
+            watching,
             flush: None,
             align: None,
             seek: None,
             mute: None,
-        };
+        }
+    }
+
+    async fn attend(&mut self, stream: &mut Option<LogStream>, heard: &mut Duration) -> Close {
+        let clock = self.site.clock;
+        let mut due = self.due();
         let mut pod = self.task.pod.clone();
         loop {
             if clock.now() >= due.next()
@@ -147,7 +161,11 @@ impl Reading<'_> {
 
     /// Something has come.
     fn heard(&self, due: &mut Due, now: Duration) {
-        due.probe = now + self.site.settings.probe;
+        if now >= due.watching {
+            due.probe = now + self.site.settings.probe;
+        } else if self.intake.seen().taken > 0 {
+            due.probe = due.watching;
+        }
         due.mute = None;
         if self.intake.seen().taking {
             due.align = None;
@@ -175,6 +193,7 @@ impl Reading<'_> {
         }
         if past(due.mute) {
             tracing::debug!(container = %self.name(), "the stream had gone mute and is opened anew");
+            self.doubtful = true;
             return Some(Close::Reopen);
         }
         if now >= due.reopen {
@@ -191,7 +210,13 @@ impl Reading<'_> {
 
     /// Whether the last line of the log is another than the last one stored.
     async fn has_more(&mut self) -> bool {
-        match tokio::time::timeout(PROBE, self.last_line()).await {
+        let stop = self.task.stop.clone();
+        let last = tokio::select! {
+            biased;
+            () = stop.cancelled() => return false,
+            last = tokio::time::timeout(PROBE, self.last_line()) => last,
+        };
+        match last {
             Ok(Some(last)) => self
                 .writer
                 .position()

@@ -47,16 +47,14 @@ pub(super) struct Writer<'a> {
 
 impl<'a> Writer<'a> {
     pub(super) fn new(site: &'a Site, task: &'a Task, origin: Arc<Origin>, position: Option<Position>) -> Self {
-        let writer = Self {
+        Self {
             site,
             task,
             origin,
             batch: Batch::default(),
             gap: None,
             position,
-        };
-        writer.mark(false);
-        writer
+        }
     }
 
     /// Where the stream stands: after the last line written.
@@ -111,6 +109,11 @@ impl<'a> Writer<'a> {
         }
         close();
         (write.await, Written::Late)
+    }
+
+    /// Notes in the checkpoint that the stream is being read.
+    pub(super) fn begin(&self) {
+        self.mark(false);
     }
 
     /// Notes in the checkpoint that the stream has been read to its end.

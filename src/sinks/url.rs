@@ -120,14 +120,16 @@ fn no_parameters(url: &Url) -> Result<(), BadSinkUrl> {
 }
 
 /// The path of `scheme:///absolute/path`, or of `scheme:relative/path`.
+/// `sqlite:///path/file.db`, or `sqlite://file.db` in the working directory, as lock stores have it.
 fn path(url: &Url) -> Result<PathBuf, BadSinkUrl> {
     let scheme = url.scheme();
-    if url.host_str().is_some_and(|host| !host.is_empty()) {
+    let relative = url.host_str().unwrap_or_default();
+    if url.port().is_some() || !url.username().is_empty() {
         return Err(BadSinkUrl(format!(
             "a `{scheme}` sink has no host; write three slashes: {scheme}:///path"
         )));
     }
-    let text = percent_decode(url.path());
+    let text = percent_decode(&format!("{relative}{}", url.path()));
     match text.as_deref() {
         Some(path) if !path.is_empty() && path != "/" => Ok(PathBuf::from(path)),
         _ => Err(BadSinkUrl(format!("a `{scheme}` sink needs a path: {scheme}:///path"))),

@@ -251,6 +251,21 @@ async fn a_stream_that_has_gone_mute_is_noticed_and_reopened() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn a_stream_that_is_mute_from_the_start_is_noticed_before_the_next_rotation() {
+    let mut scene = Scene::running().await;
+    scene.follow();
+    scene.lines(["a"]);
+    scene.stored(&["a"]).await;
+    assert_eq!(scene.sim.freeze(&Target::logs_of("shop", "cart")), 1);
+    scene.lines(["b"]);
+    tokio::time::sleep(Duration::from_secs(10)).await;
+    scene.pod.rotate("app").unwrap();
+    scene.lines(["c"]);
+    scene.stored(&["a", "b", "c"]).await;
+    assert!(scene.sink.gaps().is_empty(), "{:?}", scene.sink.gaps());
+}
+
+#[tokio::test(start_paused = true)]
 async fn nothing_is_written_once_the_claim_is_lost() {
     let mut scene = Scene::running().await;
     scene.follow();

@@ -9,7 +9,6 @@ use podlog::grant::Grant;
 use podlog::keeper::keeper;
 use podlog::locks::{Holder, LockStore, MemoryTable};
 use podlog::metrics::Metrics;
-use podlog::sim::{PodSpec, RestartPolicy};
 use podlog::status::health::Health;
 use tokio::task::JoinSet;
 
@@ -193,25 +192,6 @@ fn many_claims_that_end_while_the_store_is_silent_do_not_stall_the_loop() {
     }
     let took = world.stop(0);
     assert!(took <= 20 * SECOND, "{took:?}");
-}
-
-#[test]
-fn jobs_that_end_without_end_do_not_keep_a_replica_with_a_slow_store_from_claiming() {
-    let mut world = World::new(false);
-    world.add();
-    let job = |world: &mut World, i: u32| {
-        let spec = PodSpec::new("jobs", format!("j{i}")).node("n1").app("app");
-        world.create(spec.restart_policy(RestartPolicy::Never))
-    };
-    let mut jobs: Vec<_> = (0..300).map(|i| job(&mut world, i)).collect();
-    world.pass(10);
-    world.replicas[0].store.set(slow(Duration::from_millis(1500)));
-    let late = world.pod();
-    for _ in 0..60 {
-        world.act(|_| jobs.pop().unwrap().exit("app", 0).unwrap());
-        world.pass_for(SECOND / 2);
-    }
-    assert!(world.holders().contains_key(late.uid()));
 }
 
 #[tokio::test(start_paused = true)]

@@ -69,8 +69,6 @@ pub struct Seen {
     pub lines: u64,
     /// Lines taken.
     pub taken: u64,
-    /// The timestamp of the first line, taken or not.
-    pub first: Option<Time>,
     /// The timestamp of the first line taken.
     pub first_taken: Option<Time>,
     /// Whether lines are taken now: the place was found, or none was sought.
@@ -79,6 +77,8 @@ pub struct Seen {
     pub twins: u32,
     /// Lines without a timestamp: the kubelet's own words, or the end of a line begun before the read.
     pub control: u64,
+    /// Whether the latest of all was one of those.
+    pub ends_in_control: bool,
     /// Lines cut at the cap.
     pub cut: u64,
 }
@@ -183,10 +183,11 @@ impl Intake {
     fn line(&mut self, raw: &[u8], dropped: u64, batch: &mut Batch) {
         let Some((time, message)) = Time::split_line(raw) else {
             self.seen.control += 1;
+            self.seen.ends_in_control = true;
             return;
         };
         self.seen.lines += 1;
-        self.seen.first.get_or_insert(time);
+        self.seen.ends_in_control = false;
         let ordinal = self.ordinals.next(time);
         if !self.takes(time, ordinal, message) {
             return;
