@@ -1,8 +1,7 @@
 //! One instance being read: where it stands, and plain reads of what is there.
 //!
-//! A plain read begins a little before the stored line and seeks it. A line that is not there has
-//! been rotated away, which is reported as a gap, but only after the file has shown that it does
-//! not reach back that far. Text without a timestamp is never delivered.
+//! A plain read begins a little before the stored line and seeks it. A line that is not there was rotated
+//! away: a gap, once the file has shown that it begins later. Text without a timestamp is never delivered.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -28,7 +27,7 @@ const STALLED: Duration = Duration::from_secs(30);
 /// again: too short for the file to be filled and rotated by lines that nobody saw.
 const SAME_BREATH: Duration = Duration::from_secs(2);
 
-/// How often the search for the stored line may be cut short before later timestamps decide.
+/// How often the search for the stored line may fail before later timestamps decide.
 const SEARCHES: u32 = 5;
 
 /// Why a read ended.
@@ -110,6 +109,8 @@ pub(super) struct Reading<'a> {
     pub(super) fresh: bool,
     /// When a stream that had shown everything ended.
     pub(super) caught_up: Option<Duration>,
+    /// What remained without a line end when the log was read last.
+    rest: Option<u64>,
     /// How often in a row the log was empty although lines of it are stored.
     empties: u32,
     /// A stream has missed lines that are there: the next read asks for the whole log, because after a
@@ -135,6 +136,7 @@ impl<'a> Reading<'a> {
             taken: 0,
             fresh: false,
             caught_up: None,
+            rest: None,
             empties: 0,
             doubtful: false,
             unsure: false,
@@ -232,14 +234,22 @@ impl<'a> Reading<'a> {
             Err(close) => return close,
         };
         let close = self.drain(&mut stream).await;
+        let mut complete = true;
         if close == Close::End {
-            self.intake.finish(ended, &mut self.writer.batch);
+            // A read may be cut short in mid-line, so the rest counts when two reads agree on it.
+            let rest = self.intake.remainder();
+            complete = !ended || rest == self.rest;
+            self.rest = rest;
+            self.intake.finish(ended && complete, &mut self.writer.batch);
             self.note_gap();
         }
         self.count();
         match self.flush(&mut stream).await {
             Some(close) => close,
-            None if close == Close::End => self.judge(stance),
+            None if close == Close::End => match self.judge(stance) {
+                Close::End if !complete => Close::Misplaced,
+                judged => judged,
+            },
             None => close,
         }
     }

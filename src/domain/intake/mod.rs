@@ -147,6 +147,12 @@ impl Intake {
         self.keep(bytes);
     }
 
+    /// A hash of what remains without a line end, when anything does.
+    #[must_use]
+    pub fn remainder(&self) -> Option<u64> {
+        (!self.carry.is_empty()).then(|| Position::hash(&self.carry))
+    }
+
     /// The read has come to its end in order. What remains without a line end is a line too, if the
     /// instance has `ended`; until then it is a line being written. Without a timestamp it is neither.
     pub fn finish(&mut self, ended: bool, batch: &mut Batch) {
