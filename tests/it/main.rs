@@ -41,6 +41,7 @@ mod replicas;
 mod verdict;
 mod world;
 // What the simulated cluster does beyond the contract.
+mod kubectl;
 mod sim_pods;
 mod sim_streams;
 
