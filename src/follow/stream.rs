@@ -67,6 +67,13 @@ impl Due {
     }
 }
 
+/// When a chunk that begins now is written: half an age to one and a half from now, at a time that
+/// all streams have in common, so that they share a request and the process wakes once for all.
+fn together(now: Duration, age: Duration) -> Duration {
+    let (least, step) = ((now + age / 2).as_micros(), age.as_micros().max(1));
+    Duration::from_micros(u64::try_from(least.div_ceil(step) * step).unwrap_or(u64::MAX))
+}
+
 impl Reading<'_> {
     /// Follows the log from the stored position until the stream ends or must be closed.
     pub(super) async fn follow(&mut self) -> Close {
@@ -174,7 +181,7 @@ impl Reading<'_> {
             due.align = Some(limit.min(now + ALIGN));
         }
         if !self.writer.is_empty() {
-            due.flush.get_or_insert(now + self.site.settings.chunk_age);
+            due.flush.get_or_insert(together(now, self.site.settings.chunk_age));
         }
     }
 
