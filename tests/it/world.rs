@@ -65,7 +65,6 @@ pub(crate) struct World {
     wrongs: Wrongs,
     fences: Fences,
     started: usize,
-    forgiven: Option<&'static str>,
     lines: usize,
 }
 
@@ -125,7 +124,6 @@ impl World {
             wrongs,
             fences: Fences::default(),
             started: 0,
-            forgiven: None,
             lines: 0,
         }
     }
@@ -236,20 +234,8 @@ impl World {
             }
             self.ledger.check(self.main.block_on(async { Clock::tokio().now() }));
             let wrongs = self.wrongs.lock().unwrap();
-            let bad: Vec<_> = wrongs
-                .iter()
-                .filter(|wrong| self.forgiven.is_none_or(|f| !wrong.contains(f)))
-                .collect();
-            assert!(bad.is_empty(), "{bad:#?}");
+            assert!(wrongs.is_empty(), "{wrongs:#?}");
         }
-    }
-
-    /// The same, and this sort of wrong is expected.
-    pub(crate) fn pass_forgiving(&mut self, time: Duration, what: &'static str) {
-        self.forgiven = Some(what);
-        self.pass_for(time);
-        self.forgiven = None;
-        self.wrongs.lock().unwrap().clear();
     }
 
     /// Lets time pass until this holds; answers how long it took.
