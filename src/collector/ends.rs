@@ -129,8 +129,8 @@ impl Collector {
         };
         tracing::info!(namespace = %pod.namespace, pod = %pod.name, fence = %held.fence, why, "no longer collected here");
         let next = match &ended {
-            Ok(Ended::Finished) => Next::Finished,
-            Ok(Ended::Gone) => Next::Gone,
+            // The row of one that is gone stays for a while too, for those who have not heard of it.
+            Ok(Ended::Finished | Ended::Gone) => Next::Finished,
             // Whoever asked may have died while the task wrote what it had read.
             Ok(Ended::Stopped) => match std::mem::replace(&mut held.next, Next::Free) {
                 Next::Handed(heir) if !self.members.0.contains(&heir) => Next::Free,

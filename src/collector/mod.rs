@@ -95,6 +95,8 @@ pub struct Collector {
     untold: BTreeMap<PodUid, (Fence, Checkpoint)>,
     /// Until when a pod that is missing from the set need not be looked into again.
     looked: BTreeMap<PodUid, Duration>,
+    /// Since when pods that are collected to their end have been known to be gone.
+    buried: BTreeMap<PodUid, Duration>,
     /// Pods being looked into. The loop never waits for the API server.
     looks: JoinSet<Look>,
     members: (Vec<ReplicaId>, Duration),
@@ -137,6 +139,7 @@ impl Collector {
             resting: BTreeMap::new(),
             untold: BTreeMap::new(),
             looked: BTreeMap::new(),
+            buried: BTreeMap::new(),
             looks: JoinSet::new(),
             members,
             holdoff,

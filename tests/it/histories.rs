@@ -245,7 +245,8 @@ impl History {
         assert!(!self.fencing || found.twice == 0, "{found:?}");
         self.world.assert_even();
         let pods = self.world.sim.pods();
-        let rows = self.world.rows().rows.into_keys().filter_map(|key| key.pod().cloned());
+        let unfinished = self.world.rows().rows.into_iter().filter(|(_, row)| !row.finished);
+        let rows = unfinished.filter_map(|(key, _)| key.pod().cloned());
         let left: Vec<_> = rows
             .filter(|uid| !pods.iter().any(|pod| pod.uid() == uid.as_str()))
             .collect();

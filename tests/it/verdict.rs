@@ -51,6 +51,11 @@ impl World {
         held.collect()
     }
 
+    /// How many rows are about pods.
+    pub(crate) fn pod_rows(&self) -> usize {
+        self.rows().rows.keys().filter(|key| key.pod().is_some()).count()
+    }
+
     /// The row of a pod.
     pub(crate) fn key(pod: &SimPod) -> LockKey {
         LockKey::Pod(pod.uid().into())
