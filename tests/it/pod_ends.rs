@@ -51,7 +51,9 @@ fn a_replica_that_learns_late_of_a_deletion_does_not_collect_the_pod_again() {
             .collect();
         world.busy(5);
         if finished {
-            pods.iter().for_each(|pod| world.act(|_| pod.exit("app", 0).unwrap()));
+            for pod in &pods {
+                world.act(|_| pod.exit("app", 0).unwrap());
+            }
             world.until(60, "all are finished", |world| world.holders().is_empty());
         }
         // It knows all pods and would be the next to claim half of them, when time stands still for it,
@@ -59,7 +61,9 @@ fn a_replica_that_learns_late_of_a_deletion_does_not_collect_the_pod_again() {
         let late = world.add();
         world.pass(2);
         world.freeze(late);
-        pods.iter().for_each(|pod| world.act(|_| pod.remove().unwrap()));
+        for pod in &pods {
+            world.act(|_| pod.remove().unwrap());
+        }
         world.pass(10);
         world.thaw(late);
         world.pass(60);
@@ -165,6 +169,23 @@ fn a_task_that_panics_takes_no_other_down() {
     world.busy(70);
     world.pass(5);
     world.assert_exact();
+}
+
+#[test]
+fn a_pod_that_the_sink_refuses_is_not_claimed_again_and_again() {
+    let mut world = World::shared(true, 1, 3);
+    world.busy(3);
+    let taken = |world: &World| world.replicas[0].metrics.claims_taken.get();
+    world.ledger.outbid(world.sim.pods()[0].uid());
+    let before = taken(&world);
+    world.busy(30);
+    // Every five seconds or so.
+    assert!(
+        (4..=7).contains(&(taken(&world) - before)),
+        "{}",
+        taken(&world) - before
+    );
+    assert!(world.holders().len() >= 2);
 }
 
 #[test]

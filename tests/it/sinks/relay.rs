@@ -121,11 +121,10 @@ async fn connections_killed_at_any_moment_cost_no_line_and_double_none() {
                 tokio::time::sleep(Duration::from_millis(fastrand::u64(1..40))).await;
                 let found: Result<Vec<i64>, _> = sqlx::query_scalar(find).fetch_all(&mut conn).await;
                 // MySQL cannot show a list in which a statement stands whose bytes are no text, as ours may be.
-                let ids = found.or_else(|error| match error.to_string().contains("Cannot convert string") {
-                    true => Ok(Vec::new()),
-                    false => Err(error),
-                });
-                let ids = ids.unwrap();
+                let ids = match found {
+                    Err(error) if error.to_string().contains("Cannot convert string") => Vec::new(),
+                    found => found.unwrap(),
+                };
                 for id in ids {
                     // It may have ended by itself.
                     killed += u32::from(
