@@ -13,6 +13,7 @@ use async_trait::async_trait;
 use super::batch::{check_checkpoint, check_name};
 use super::{Holder, LockError, LockStore};
 use crate::clock::Clock;
+use crate::domain::claim::EVICTED;
 use crate::domain::{
     About, Claim, Fence, LockKey, LockRow, LockTable, Next, Release, Renewal, ReplicaId, Verdict, Want,
 };
@@ -259,7 +260,8 @@ impl LockStore for MemoryLocks {
         let Some(row) = inner.rows.get_mut(&self.id(key)) else {
             return Ok(false);
         };
-        (row.owner, row.fence, row.wanted_by, row.expires_at) = (None, fence, None, now);
+        let owner = row.owner.take().map(|_| EVICTED.into());
+        (row.owner, row.fence, row.wanted_by) = (owner, fence, None);
         Ok(true)
     }
 

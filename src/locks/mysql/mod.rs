@@ -24,6 +24,7 @@ use self::statements as sql;
 use super::batch::{Keyed, ROWS, Row, STORED_ROWS, check_checkpoint, check_name, cut, pack, sorted};
 use super::{DEAD, Holder, LockError, LockStore, schema};
 use crate::clock::Clock;
+use crate::domain::claim::EVICTED;
 use crate::domain::{
     About, Claim, Fence, LockKey, LockRow, LockTable, Next, Release, Renewal, ReplicaId, Verdict, Want,
 };
@@ -202,7 +203,11 @@ impl LockStore for MySqlLocks {
         let key = key.to_string();
         check_name("lock key", &key)?;
         // The fence always changes, so the count is exact however the server counts.
-        let bind = vec![Bind::Bytes(&self.me.cluster), Bind::Bytes(key.as_bytes())];
+        let bind = vec![
+            Bind::Bytes(EVICTED.as_bytes()),
+            Bind::Bytes(&self.me.cluster),
+            Bind::Bytes(key.as_bytes()),
+        ];
         Ok(self.write(sql::EVICT, bind).await? > 0)
     }
 

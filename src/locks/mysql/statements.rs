@@ -172,11 +172,11 @@ pub(super) const FORGET: &str = concat!(
     " WHERE l.state = 2 OR (l.id LIKE CAST('replica/%' AS BINARY) AND l.expires_at <= UTC_TIMESTAMP(6) - INTERVAL ? SECOND)"
 );
 
-/// Frees a row. Parameters: cluster, key.
+/// Takes a row from its holder, for nobody until it would have expired. Parameters: nobody's name, cluster, key.
 pub(super) const EVICT: &str = concat!(
-    "UPDATE distributed_lock l SET l.owner = NULL, l.wanted_by = NULL, l.sent = 0, l.fence = ",
+    "UPDATE distributed_lock l SET l.owner = IF(l.owner IS NULL, NULL, ?), l.wanted_by = NULL, l.sent = 0, l.fence = ",
     next_fence!(),
-    ", l.expires_at = UTC_TIMESTAMP(6), l.updated_at = UTC_TIMESTAMP(6) WHERE l.cluster = ? AND l.id = ?"
+    ", l.updated_at = UTC_TIMESTAMP(6) WHERE l.cluster = ? AND l.id = ?"
 );
 
 /// All rows of a cluster, at least one line even without rows. `{}` is the server. Parameter: cluster.

@@ -13,6 +13,7 @@ use super::super::batch::{Keyed, Packed, Row, pack, readable};
 use super::super::{DEAD, Holder, schema};
 use super::session::Job;
 use super::statements as sql;
+use crate::domain::claim::EVICTED;
 use crate::domain::{Claim, Fence, LockKey, Next, Renewal, Want};
 
 /// Whose statements they are, as they are bound.
@@ -291,7 +292,7 @@ impl Job for Forget<'_> {
     }
 }
 
-/// Frees a row; answers whether it was there.
+/// Takes a row from its holder; answers whether it was there.
 pub(super) struct Evict<'a> {
     pub(super) me: &'a Me,
     pub(super) key: &'a str,
@@ -307,7 +308,8 @@ impl Job for Evict<'_> {
             .bind(&self.me.cluster)
             .bind(self.key)
             .bind(fence)
-            .bind(now);
+            .bind(now)
+            .bind(EVICTED);
         let done = query.execute(&mut *transaction).await?;
         transaction.commit().await?;
         Ok(done.rows_affected() > 0)

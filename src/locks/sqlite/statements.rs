@@ -86,10 +86,11 @@ pub(super) const FORGET: &str = concat!(
     "))"
 );
 
-/// Frees a row. Parameters: cluster, key, fence, now.
+/// Takes a row from its holder, for nobody until it would have expired. Parameters: cluster, key, fence,
+/// now, nobody's name.
 pub(super) const EVICT: &str = "\
-    UPDATE distributed_lock SET owner = NULL, wanted_by = NULL, fence = ?3, expires_at = ?4, updated_at = ?4 \
-    WHERE cluster = ?1 AND id = ?2";
+    UPDATE distributed_lock SET owner = CASE WHEN owner IS NULL THEN NULL ELSE ?5 END, wanted_by = NULL, \
+    fence = ?3, updated_at = ?4 WHERE cluster = ?1 AND id = ?2";
 
 /// All rows of a cluster, at least one line even without rows. Parameter: cluster.
 pub(super) const TABLE: &str = concat!(
