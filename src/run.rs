@@ -324,7 +324,7 @@ pub async fn locks_command(store: Store, locks: Locks, stop: CancellationToken) 
     }
 }
 
-fn scope(config: &Config) -> Scope {
+pub(crate) fn scope(config: &Config) -> Scope {
     let pods = &config.selection;
     let default = Selection::default();
     Scope {
@@ -339,7 +339,7 @@ fn scope(config: &Config) -> Scope {
     }
 }
 
-fn holder(config: &Config) -> Holder {
+pub(crate) fn holder(config: &Config) -> Holder {
     Holder {
         replica: config.replica.clone(),
         cluster: config.store.cluster.clone(),
@@ -348,7 +348,7 @@ fn holder(config: &Config) -> Holder {
     }
 }
 
-fn access(config: &Config) -> Access {
+pub(crate) fn access(config: &Config) -> Access {
     Access {
         kubeconfig: config.selection.kubeconfig.clone(),
         context: config.selection.context.clone(),

@@ -15,10 +15,12 @@ mod mysql;
 mod open;
 mod schema;
 mod sqlite;
+mod survey;
 mod url;
 
 pub use memory::{MemoryLocks, MemoryTable};
 pub use open::{migrate, open};
+pub use survey::{TABLES, survey};
 pub use url::{BadLockUrl, LockUrl};
 
 use crate::domain::{Claim, Fence, LockKey, LockTable, Release, Renewal, ReplicaId, Verdict, Want};

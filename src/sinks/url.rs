@@ -102,6 +102,18 @@ impl SinkUrl {
         self
     }
 
+    /// How many files and sockets the sink has open when it writes so many streams.
+    #[must_use]
+    pub fn open_files(&self, streams: usize) -> usize {
+        match &self.kind {
+            Kind::Stdout => 0,
+            Kind::File(_) => streams.min(super::file::OPEN_FILES),
+            // The file, its write-ahead log and that one's index.
+            Kind::Sqlite(_) => 3,
+            Kind::MySql(_) => super::mysql::CONNECTIONS as usize,
+        }
+    }
+
     /// Whether records and the stream's position are stored together, so that each is stored exactly once.
     #[must_use]
     pub fn is_transactional(&self) -> bool {

@@ -47,6 +47,11 @@ mod sim_streams;
 
 // The built binary's command line, and signals.
 mod front;
+// What `podlog check` finds.
+mod check;
+mod check_mysql;
+// Tables of other versions, and replicas of two versions side by side.
+mod upgrade;
 
 // What a test needs in order not to be skipped.
 mod servers;

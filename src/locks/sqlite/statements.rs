@@ -103,3 +103,9 @@ pub(super) const TABLE: &str = concat!(
 /// Writes without changing anything: whether the file can be written. (`BEGIN IMMEDIATE` does not
 /// tell: on a read-only file it begins a transaction that reads.)
 pub(super) const TOUCH: &str = "UPDATE distributed_lock_fence SET fence = fence WHERE one = 1";
+
+/// Writes a row that no replica sees, and removes it; to be rolled back.
+pub(super) const PROBE: [&str; 2] = [
+    "INSERT INTO distributed_lock (cluster, id, fence, expires_at) VALUES ('podlog check', 'probe', 1, 0)",
+    "DELETE FROM distributed_lock WHERE cluster = 'podlog check' AND id = 'probe'",
+];

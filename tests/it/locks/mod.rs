@@ -3,7 +3,7 @@
 mod contract;
 mod figures;
 mod handover;
-mod lab;
+pub(crate) mod lab;
 mod mysql;
 mod settings;
 mod sqlite;
