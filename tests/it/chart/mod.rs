@@ -1,6 +1,7 @@
 //! The Helm chart, rendered and read back; no cluster is asked. Needs `helm` on the PATH, except for what is said
 //! about the chart's own files.
 
+mod manifests;
 mod refusals;
 mod rendered;
 mod rights;
