@@ -21,7 +21,7 @@ use crate::reckon::{Key, Line, Records, count};
 use crate::witness::Witness;
 
 /// How long pods write, in seconds. What is done to the replicas takes about as long.
-const WRITING: u64 = 180;
+const WRITING: u64 = 165;
 
 /// The longest that pods may be without a holder after a replica has gone: the ttl of 20 s and 2 s.
 const TAKEOVER: Duration = Duration::from_secs(22);
@@ -61,9 +61,13 @@ async fn play(lab: Lab, release: Release) {
     scene.finish().await;
     scene.judge(witness).await;
     scene.release.uninstall().await;
-    let left = scene.release.leftovers().await;
-    // The cluster itself puts its certificate into every namespace, as a ConfigMap without the label.
-    assert!(left.is_empty(), "left behind by helm uninstall: {left:?}");
+    // helm does not wait for the pods.
+    until("nothing but the database is left", PATIENCE, async || {
+        let left = scene.release.leftovers().await;
+        left.is_empty().then_some(()).ok_or(format!("there is {left:?}"))
+    })
+    .await;
+    scene.note("nothing but the database is left");
 }
 
 /// All namespaces, of which only the test's pods match.
@@ -204,7 +208,7 @@ impl Scene {
     async fn upgrade(&self) {
         self.release.apply("upgrade", &one_namespace(&self.lab)).await;
         self.held_by(3).await;
-        //self.release.test().await;
+        self.release.test().await;
         sleep(BREATH).await;
         self.release.roll_back().await;
         self.held_by(3).await;
