@@ -120,7 +120,7 @@ impl Release {
 
     /// `helm test`, which asks the cluster and the database with the replicas' rights.
     pub(crate) async fn test(&self) {
-        self.helm(&["test", "podlog", "--logs", TIMEOUT]).await;
+        self.helm(&["test", "podlog", TIMEOUT]).await;
     }
 
     /// Back to the release before; waits until the replicas are ready.
