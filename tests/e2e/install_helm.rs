@@ -78,10 +78,10 @@ impl Release {
         let mut url = url::Url::parse(&lab.url).unwrap();
         let password = url.password().unwrap_or_default().to_owned();
         url.set_password(None).unwrap();
-        let (host, port) = means.database.rsplit_once(':').expect("HOST:PORT");
+        let (host, port) = means.database.rsplit_once(':').unwrap();
         url.set_host(Some(host)).unwrap();
         url.set_port(port.parse().ok()).unwrap();
-        let (repository, tag) = means.image.rsplit_once(':').expect("REPOSITORY:TAG");
+        let (repository, tag) = means.image.rsplit_once(':').unwrap();
         let store = json!({"url": url.as_str(), "password": password});
         let values = json!({"lock": store, "sink": store, "image": {"repository": repository, "tag": tag}});
         let release = Self {
