@@ -13,6 +13,8 @@
 
 // The source tree and its documents: sizes, imports, tables.
 mod tidy;
+// The Helm chart and the manifests made from it, without a cluster.
+mod chart;
 
 // How pods are shared out: random histories of replicas that come and go.
 mod plan;

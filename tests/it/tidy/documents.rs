@@ -16,7 +16,7 @@ fn read(path: &str) -> String {
 }
 
 /// Compares what stands between two comments of a document with what should.
-fn agree(path: &str, name: &str, table: &str) {
+pub(crate) fn agree(path: &str, name: &str, table: &str) {
     let text = read(path);
     let (begin, end) = (
         format!("<!-- {name}: made by the tests -->\n"),
