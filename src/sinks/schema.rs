@@ -24,6 +24,10 @@ const APPLIED: &str =
 /// Creating five tables and views takes a second; another replica that is at it may be waited for.
 const DEADLINE: Duration = Duration::from_mins(1);
 
+/// Keeps a second migration out; the lock goes with the connection. `MariaDB` understands no wait without end, as
+/// sqlx's own lock asks for, and lets everybody through. One name per database, within the 64 characters allowed.
+const LOCK: &str = "SELECT GET_LOCK(CONCAT('podlog records ', LEFT(SHA2(DATABASE(), 256), 40)), ?)";
+
 /// What the database says about its tables, and what this program knows.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct State {
@@ -99,6 +103,14 @@ pub(super) async fn migrate_mysql(options: &MySqlConnectOptions, name: &str) -> 
     let work = async {
         let conn = MySqlConnection::connect_with(options).await;
         let mut conn = conn.map_err(|error| super::mysql::refusal(name, &error))?;
+        let lock = sqlx::query_scalar(LOCK).bind(DEADLINE.as_secs());
+        let locked: Option<i64> = lock
+            .fetch_one(&mut conn)
+            .await
+            .map_err(|error| super::mysql::refusal(name, &error))?;
+        if locked != Some(1) {
+            return Err(late(name));
+        }
         let done = ours(&MYSQL).run_direct(None, &mut conn, false).await;
         done.map_err(|error| failed(name, &error.into()))
     };

@@ -161,7 +161,7 @@ fn a_release_cut_off_at_any_point_frees_the_row_once_with_its_last_checkpoint() 
             a.release(release(&claim)).await.unwrap();
             assert_eq!(b.renew(&renewal(&heir, b"y")).await.unwrap(), [Verdict::Held]);
         }
-        assert!(cuts >= 20, "only {cuts} cuts hit");
+        assert!(cuts >= 6, "only {cuts} cuts hit");
     });
 }
 
@@ -218,6 +218,18 @@ fn a_store_that_refuses_or_is_silent_fails_in_time_and_is_found_again() {
             assert_eq!(a.renew(&renewal(&claim, b"back")).await.unwrap(), [Verdict::Held]);
             assert!(back.elapsed() < Duration::from_secs(3), "{:?}", back.elapsed());
         }
+    });
+}
+
+#[test]
+fn any_number_of_replicas_make_the_tables_at_once() {
+    on_both(async |database| {
+        let (lock, sink) = (database.url.as_str().parse().unwrap(), database.url.as_str().parse().unwrap());
+        let both = (0..6).map(async |_| {
+            locks::migrate(&lock).await.unwrap();
+            sinks::migrate(&sink).await.unwrap();
+        });
+        futures::future::join_all(both).await;
     });
 }
 
