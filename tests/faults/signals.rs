@@ -162,6 +162,7 @@ fn a_holder_stopped_in_mid_write_keeps_nobody_from_its_streams_and_its_late_pack
         println!("stopped in mid-write: every stream went on after {:?}", stopped.elapsed());
         // What was under way since before the takeover arrives now.
         a.sink.set(Way::Open);
+        a.sink.delay(Duration::ZERO);
         tokio::time::sleep(Duration::from_millis(500)).await;
         a.signal(Signal::CONT);
         bench.all_held_by(&["a", "b"]).await;
