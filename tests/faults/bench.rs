@@ -29,12 +29,13 @@ pub(crate) struct Bench<'a> {
     pub(crate) api: Proxy,
     pub(crate) dir: tempfile::TempDir,
     kubeconfig: PathBuf,
+    pods: usize,
     writing: JoinSet<()>,
     _server: JoinSet<()>,
 }
 
 impl<'a> Bench<'a> {
-    /// So many pods on a cluster, writing.
+    /// A cluster that will have so many pods once the first replicas are at work.
     pub(crate) async fn new(database: &'a Database, pods: usize) -> Self {
         let sim = SimCluster::new(Settings::default());
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
@@ -51,25 +52,24 @@ impl<'a> Bench<'a> {
             api.port
         );
         std::fs::write(&kubeconfig, text).unwrap();
-        for n in 0..pods {
-            let spec = PodSpec::new("shop", format!("p{n}")).node(format!("n{}", n % 3)).app("app");
-            sim.create(spec).unwrap().start("app").unwrap();
-        }
-        let mut bench = Self {
+        Self {
             database,
             sim,
             api,
             dir,
             kubeconfig,
+            pods,
             writing: JoinSet::new(),
             _server: server,
-        };
-        bench.write();
-        bench
+        }
     }
 
-    /// Lets all pods write until [`Self::finish`].
-    pub(crate) fn write(&mut self) {
+    /// Creates the pods and lets them write until [`Self::finish`].
+    fn write(&mut self) {
+        for n in 0..self.pods {
+            let spec = PodSpec::new("shop", format!("p{n}")).node(format!("n{}", n % 3)).app("app");
+            self.sim.create(spec).unwrap().start("app").unwrap();
+        }
         let sim = self.sim.clone();
         self.writing.spawn(async move {
             for n in 0_u64.. {
@@ -105,10 +105,25 @@ impl<'a> Bench<'a> {
     }
 
     /// Replicas of these names that have come to share all pods between them.
-    pub(crate) async fn replicas<const N: usize>(&self, names: [&str; N]) -> [Replica; N] {
+    pub(crate) async fn replicas<const N: usize>(&mut self, names: [&str; N]) -> [Replica; N] {
         let replicas = futures::future::join_all(names.map(|name| self.replica(name))).await;
+        self.begin(N).await;
         self.all_held_by(&names).await;
         replicas.try_into().ok().unwrap()
+    }
+
+    /// Waits until so many replicas are at work. The pods come only then, if there are none yet: each replica has
+    /// its share at once, and nothing needs to be moved.
+    pub(crate) async fn begin(&mut self, replicas: usize) {
+        if !self.sim.pods().is_empty() {
+            return;
+        }
+        until(&format!("{replicas} replicas are at work"), PATIENCE, async || {
+            let alive = self.database.replicas().await;
+            (alive == replicas).then_some(()).ok_or_else(|| format!("{alive} are"))
+        })
+        .await;
+        self.write();
     }
 
     /// Waits until every pod is held, all of these replicas hold some and nobody else does; answers how long it took.

@@ -65,7 +65,8 @@ pub(crate) async fn within(
 }
 
 impl Database {
-    async fn new(server: &str) -> Self {
+    /// A new one on this server.
+    pub(crate) async fn new(server: &str) -> Self {
         let mut url = Url::parse(server).unwrap();
         let admin = Box::new(MySqlConnectOptions::from_str(server).unwrap());
         let name = format!("podlog_faults_{:016x}", fastrand::u64(..));
@@ -104,10 +105,15 @@ impl Database {
 
     /// What every pod's row says, by UID.
     pub(crate) async fn claims(&self) -> BTreeMap<String, Claim> {
+        self.claims_by(&mut self.sql().await).await
+    }
+
+    /// The same over a connection that is there already.
+    pub(crate) async fn claims_by(&self, sql: &mut MySqlConnection) -> BTreeMap<String, Claim> {
         let query = "SELECT CONVERT(SUBSTRING(id, 5) USING utf8mb4) AS uid, CONVERT(owner USING utf8mb4) AS owner, fence, \
              CAST(expires_at > UTC_TIMESTAMP(6) AS SIGNED) AS good FROM distributed_lock WHERE id LIKE 'pod/%'";
         // Until the first replica has made the table there is none.
-        let rows = self.sql().await.fetch_all(query).await.unwrap_or_default();
+        let rows = sql.fetch_all(query).await.unwrap_or_default();
         let claim = |row: &sqlx::mysql::MySqlRow| {
             let owner: Option<String> = row.get("owner");
             let good = row.get::<Option<i64>, _>("good") == Some(1);
@@ -117,6 +123,13 @@ impl Database {
             (row.get("uid"), Claim { holder, fence })
         };
         rows.iter().map(claim).collect()
+    }
+
+    /// How many replicas count as alive.
+    pub(crate) async fn replicas(&self) -> usize {
+        let alive = "SELECT COUNT(*) FROM distributed_lock WHERE id LIKE 'replica/%' AND expires_at > UTC_TIMESTAMP(6)";
+        let count = sqlx::query_scalar::<_, i64>(alive).fetch_one(&mut self.sql().await).await;
+        count.unwrap_or(0) as usize
     }
 
     /// How many pods each replica holds.

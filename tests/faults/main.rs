@@ -24,7 +24,11 @@ mod stream;
 // Connections that end at the worst moment, one call at a time.
 mod network;
 
-// Signals to processes.
+// Servers of our own that crash and lie.
+mod crashes;
+mod server;
+// Servers that are away, and signals to processes.
+mod outages;
 mod signals;
 
 // What a test needs in order not to be skipped.

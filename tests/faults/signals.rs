@@ -184,6 +184,7 @@ fn what_the_clocks_of_the_replicas_show_has_no_effect() {
             let env = clock.map(|(name, value)| (name.to_owned(), value.to_owned()));
             all.push(bench.replica_with(name, |places| places.env = env.into()).await);
         }
+        bench.begin(3).await;
         bench.all_held_by(&["a", "b", "c"]).await;
         bench.progress(2).await;
         let shown = |replica: &Replica| replica.words().lines().next().unwrap_or_default().get(..13).map(str::to_owned);
@@ -204,6 +205,7 @@ fn two_processes_of_one_name_are_two_replicas() {
     on_both(async |database| {
         let mut bench = Bench::new(database, 8).await;
         let (first, second) = (bench.replica("same").await, bench.replica("same").await);
+        bench.begin(2).await;
         let owners = "SELECT COUNT(DISTINCT owner) FROM distributed_lock WHERE id LIKE 'pod/%' AND expires_at > UTC_TIMESTAMP(6)";
         let mut sql = database.sql().await;
         until("both hold pods", PATIENCE, async || {
