@@ -28,6 +28,10 @@ type Noted = (i64, String, bool, Vec<u8>);
 /// Creating five tables and views takes a second; another replica that is at it may be waited for.
 const DEADLINE: Duration = Duration::from_mins(1);
 
+/// Keeps a second migration out; the lock goes with the connection. `MariaDB` understands no wait without end, as
+/// sqlx's own lock asks for, and lets everybody through. One name per database, within the 64 characters allowed.
+const LOCK: &str = "SELECT GET_LOCK(CONCAT('podlog records ', LEFT(SHA2(DATABASE(), 256), 40)), ?)";
+
 /// The last migration this program knows.
 fn known(migrator: &Migrator) -> i64 {
     migrator.iter().map(|m| m.version).max().unwrap_or(0)
@@ -106,6 +110,14 @@ pub(super) async fn migrate_mysql(options: &MySqlConnectOptions, name: &str) -> 
     let work = async {
         let conn = MySqlConnection::connect_with(options).await;
         let mut conn = conn.map_err(|error| super::mysql::refusal(name, &error))?;
+        let lock = sqlx::query_scalar(LOCK).bind(DEADLINE.as_secs());
+        let locked: Option<i64> = lock
+            .fetch_one(&mut conn)
+            .await
+            .map_err(|error| super::mysql::refusal(name, &error))?;
+        if locked != Some(1) {
+            return Err(late(name));
+        }
         // Where nothing is to be done, no right to make tables is needed; and tables that newer programs have
         // extended are left alone, which sqlx would call unknown.
         let found = mysql_state(&mut conn).await;

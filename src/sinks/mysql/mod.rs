@@ -36,6 +36,11 @@ pub(super) use survey::survey;
 pub(super) const IN_FLIGHT: usize = 3;
 pub(super) const CONNECTIONS: u32 = IN_FLIGHT as u32 + 2;
 
+/// A server drops a connection, and with it an open transaction and its row locks, when nothing has come for two
+/// tries and this: a replica that is frozen in the middle of a write would keep its heir from the streams for hours.
+/// With tries of 5 s that is 15 s, sooner than its claims can be taken (20 s ttl - 5 s renewal + 1 s grace = 16 s).
+const SILENCE: Duration = Duration::from_secs(5);
+
 /// How long connecting may take when the program starts.
 pub(super) const CONNECT: Duration = Duration::from_secs(10);
 
@@ -66,7 +71,7 @@ impl MySqlSink {
         // Outside the pool first, which would hide the true error.
         let first = async {
             let mut conn = MySqlConnection::connect_with(&options).await?;
-            prepare(&mut conn).await?;
+            prepare(&mut conn, deadline).await?;
             let state = schema::mysql_state(&mut conn).await?;
             let server = Server::ask(&mut conn).await?;
             let sizes = sql::sizes(&mut conn).await?;
@@ -90,8 +95,9 @@ impl MySqlSink {
         let pool = MySqlPoolOptions::new()
             .max_connections(CONNECTIONS)
             .acquire_timeout(deadline)
-            .idle_timeout(Duration::from_mins(5))
-            .after_connect(|conn, _| Box::pin(prepare(conn)))
+            // Looked at once in this time, so idle connections go before the server drops them.
+            .idle_timeout(deadline)
+            .after_connect(move |conn, _| Box::pin(prepare(conn, deadline)))
             .connect_lazy_with(options);
         Ok(Self {
             pool,
@@ -237,11 +243,11 @@ fn unanswered(name: &str) -> SinkOpenError {
     SinkOpenError::Unavailable(why)
 }
 
-async fn prepare(conn: &mut MySqlConnection) -> Result<(), sqlx::Error> {
+async fn prepare(conn: &mut MySqlConnection, deadline: Duration) -> Result<(), sqlx::Error> {
     for statement in sql::SESSION {
         conn.execute(statement).await?;
     }
-    Ok(())
+    sql::limit_silence(conn, deadline * 2 + SILENCE).await
 }
 
 /// A connection that goes back to the pool only when its work was done. Otherwise it is closed at

@@ -21,7 +21,7 @@ use crate::sinks::survey::{ALL, DEADLINE, MIGRATE, REACHED, TABLES, WRITING, Wis
 pub(in crate::sinks) async fn survey(options: MySqlConnectOptions, name: &str, wish: Wish) -> Vec<Fact> {
     let made = within(async {
         let mut conn = MySqlConnection::connect_with(&options).await?;
-        prepare(&mut conn).await?;
+        prepare(&mut conn, DEADLINE).await?;
         Ok(conn)
     });
     let conn = match made.await {
