@@ -7,11 +7,13 @@
 pub mod backoff;
 pub mod chunk;
 pub mod claim;
+pub mod holdoff;
 pub mod id;
 pub mod intake;
 pub mod plan;
 pub mod pods;
 pub mod position;
+pub mod row;
 mod share;
 pub mod steps;
 pub mod time;
