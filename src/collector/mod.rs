@@ -4,7 +4,6 @@
 //! loop reads no log and writes no record, and it renews nothing: that is the keeper's.
 
 mod ends;
-mod holdoff;
 mod leavings;
 mod snapshot;
 mod turn;
@@ -20,6 +19,7 @@ use tokio_util::sync::CancellationToken;
 
 use crate::clock::Clock;
 use crate::domain::claim::Lease;
+use crate::domain::holdoff::HoldOff;
 use crate::domain::{Checkpoint, Fence, Next, Pod, PodSet, PodUid, ReplicaId};
 use crate::follow::{Ended, Site};
 use crate::grant::Grant;
@@ -30,7 +30,6 @@ use crate::status::Status;
 use crate::status::health::Heart;
 use crate::status::ready::Condition;
 
-use holdoff::HoldOff;
 use leavings::Look;
 
 /// What a collector is made of.

@@ -185,6 +185,17 @@ impl GoodUntil {
         self.0.fetch_update(Ordering::AcqRel, Ordering::Acquire, step).ok();
     }
 
+    /// Takes in at `now` that a renewal was accepted that makes the claim good until `deadline`.
+    /// Answers whether it came in time: what has ended does not come to life again.
+    #[must_use]
+    pub fn renew(&self, now: Duration, deadline: Duration) -> bool {
+        let in_time = now < self.deadline();
+        if in_time {
+            self.extend(deadline);
+        }
+        in_time
+    }
+
     /// Ends it at once: the claim is lost.
     pub fn revoke(&self) {
         self.0.store(0, Ordering::Release);

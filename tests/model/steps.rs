@@ -1,0 +1,448 @@
+//! What can happen next: clocks go on, statements are sent, arrive, are answered and get lost. Everything that may
+//! happen at a moment is a step of its own, and a replica that is frozen is one that takes none.
+
+use crate::canon;
+use crate::state::{FOR_EVER, Kind, LATE, Message, Slot, State, UNSEEN};
+use crate::world::{Broken, World};
+
+/// How a statement fares.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub(crate) enum Fate {
+    /// It arrives and is answered at once.
+    Answered,
+    /// It arrives at once and the answer is lost.
+    AnswerLost,
+    /// It never arrives.
+    Lost,
+    /// It is on its way.
+    Late,
+}
+
+/// A step; replicas and pods are numbered from 1.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub(crate) enum Step {
+    /// The database's clock ticks.
+    Database,
+    /// The clock of a replica ticks.
+    Clock(usize),
+    /// The database's clock jumps by so many ticks.
+    Jump(i8),
+    /// A replica looks at the table and finds that it must not be believed.
+    HoldsOff(usize),
+    Claims(usize, usize, Fate),
+    Renews(usize, usize, Fate),
+    /// A replica asks for a pod of another.
+    Asks(usize, usize),
+    /// The holder takes the request back.
+    Refuses(usize, usize),
+    /// The task has ended; its claim is given back.
+    Frees(usize, usize, Fate),
+    /// The task has written what it had read; the pod goes to the replica that asked for it.
+    HandsOver(usize, usize, Fate),
+    /// The pod is done with.
+    Finishes(usize, usize, Fate),
+    /// The task ends that should have ended before.
+    Drains(usize, usize),
+    /// A write to the sink leaves.
+    Writes(usize, usize, Fate),
+    /// A late statement arrives.
+    Arrives(Kind, usize, usize),
+    /// A late answer comes.
+    Answers(Kind, usize, usize),
+    /// Its sender waits no longer for a late statement or answer; the statement may still arrive.
+    GivenUp(Kind, usize, usize),
+    /// A late statement gets lost.
+    Vanishes(Kind, usize, usize),
+}
+
+impl Step {
+    /// The step without numbers.
+    pub(crate) fn kind(self) -> String {
+        let text = format!("{self:?}");
+        let words = text
+            .split(|c: char| !c.is_ascii_alphabetic())
+            .filter(|word| !word.is_empty());
+        words.collect::<Vec<_>>().join(" ")
+    }
+}
+
+/// Gathers the states that can follow one.
+pub(crate) struct Steps<'a> {
+    pub(crate) world: &'a World,
+    pub(crate) found: Vec<(Step, State)>,
+}
+
+impl Steps<'_> {
+    /// All that can follow.
+    pub(crate) fn after(&mut self, state: &State) {
+        self.found.clear();
+        self.clocks(state);
+        for replica in 0..self.world.replicas {
+            self.looks(state, replica);
+            for pod in 0..self.world.pods {
+                if state.seats[replica].slots[pod].fence == 0 {
+                    self.without(state, replica, pod);
+                } else {
+                    self.with(state, replica, pod);
+                }
+            }
+        }
+        for at in 0..state.late {
+            self.late(state, at);
+        }
+    }
+
+    fn add(&mut self, step: Step, mut state: State) {
+        if self.world.jumps.is_empty() {
+            canon::rest(&mut state);
+        }
+        canon::forget(&mut state, self.world.broken != Broken::ReleaseUnfenced);
+        if !self.world.strays {
+            canon::learn(&mut state);
+        }
+        canon::tidy(&mut state);
+        if self.world.nameless {
+            canon::rename(&mut state, self.world.replicas, self.world.pods);
+        }
+        self.found.push((step, state));
+    }
+
+    fn clocks(&mut self, old: &State) {
+        let (world, seats) = (self.world, &old.seats[..self.world.replicas]);
+        // The clocks of replicas are at most one tick behind the database's, and never ahead.
+        if seats.iter().all(|seat| seat.lag == 0) {
+            let mut state = *old;
+            for seat in &mut state.seats[..world.replicas] {
+                seat.lag = 1;
+                shift(&mut seat.seen, -1);
+            }
+            for row in &mut state.rows {
+                row.left = (row.left - 1).max(-(world.grace() as i8));
+            }
+            self.add(Step::Database, state);
+        }
+        for (replica, seat) in seats.iter().enumerate() {
+            if seat.lag > 0 && !old.messages().iter().any(|message| self.is_overdue(*message, replica)) {
+                let state = self.ticked(old, replica);
+                self.add(Step::Clock(replica + 1), state);
+            }
+        }
+        for by in world.jumps.iter().filter(|_| old.jumps > 0) {
+            self.jump(old, *by);
+        }
+    }
+
+    /// The replica must stop waiting for this before its clock goes on.
+    fn is_overdue(&self, message: Message, replica: usize) -> bool {
+        message.awaited() && usize::from(message.of) == replica + 1 && message.age >= self.world.times.patience
+    }
+
+    fn ticked(&self, old: &State, replica: usize) -> State {
+        let mut state = *old;
+        let seat = &mut state.seats[replica];
+        seat.lag -= 1;
+        shift(&mut seat.seen, 1);
+        seat.holdoff = seat.holdoff.saturating_sub(1);
+        for slot in seat.slots.iter_mut().filter(|slot| slot.left != FOR_EVER) {
+            slot.left = slot.left.saturating_sub(1);
+        }
+        for message in &mut state.net[..old.late] {
+            if message.awaited() && usize::from(message.of) == replica + 1 {
+                message.age += 1;
+            }
+        }
+        state
+    }
+
+    fn jump(&mut self, old: &State, by: i8) {
+        let world = self.world;
+        let slack = (world.times.margin + world.times.grace) as i8;
+        let claiming = |message: &Message| matches!(message.kind, Kind::ClaimAsked | Kind::ClaimStray);
+        if by > slack && !world.jumps_under_claims && old.messages().iter().any(claiming) {
+            return;
+        }
+        let mut state = *old;
+        state.jumps -= 1;
+        for row in &mut state.rows {
+            if row.owner != 0 {
+                row.left = (row.left - by).max(-(world.grace() as i8));
+            }
+        }
+        for seat in &mut state.seats[..world.replicas] {
+            shift(&mut seat.seen, -by);
+        }
+        self.add(Step::Jump(by), state);
+    }
+
+    /// A look that finds something wrong with the clock; one that does not is part of the claim made upon it.
+    fn looks(&mut self, old: &State, replica: usize) {
+        if old.seats[replica].seen != UNSEEN && self.world.has_jumped(old, replica) {
+            let mut state = *old;
+            state.seats[replica].seen = 0;
+            state.seats[replica].holdoff = self.world.times.ttl;
+            self.add(Step::HoldsOff(replica + 1), state);
+        }
+    }
+
+    /// What a replica does about a pod it has no claim of.
+    fn without(&mut self, old: &State, replica: usize, pod: usize) {
+        let (world, me) = (self.world, replica as u8 + 1);
+        let seat = old.seats[replica];
+        let waits = |m: &Message| m.awaited() && m.of == me && usize::from(m.pod) == pod;
+        let believes = seat.seen == UNSEEN || !world.has_jumped(old, replica);
+        if !believes || seat.holdoff > 0 || old.messages().iter().any(waits) {
+            return;
+        }
+        let mut looked = *old;
+        looked.seats[replica].seen = 0;
+        self.claims(&looked, replica, pod);
+        if canon::rests(&looked, replica) && world.jumps.is_empty() {
+            looked.seats[replica].lag = 1;
+            self.claims(&looked, replica, pod);
+            looked.seats[replica].lag = 0;
+        }
+        if world.hands && old.rows[pod].fence != 0 {
+            let mut state = looked;
+            world.ask(&mut state.rows[pod], me);
+            self.add_if_changed(Step::Asks(replica + 1, pod + 1), state, old);
+        }
+    }
+
+    fn claims(&mut self, looked: &State, replica: usize, pod: usize) {
+        let (world, me) = (self.world, replica as u8 + 1);
+        if !world.may_claim(&looked.rows[pod], me) {
+            return;
+        }
+        let step = |fate| Step::Claims(replica + 1, pod + 1, fate);
+        let mut state = *looked;
+        if let Some(fence) = world.claim(&mut state.rows[pod], me) {
+            let mut won = state;
+            won.seats[replica].slots[pod] = slot(fence, world.good_for(0));
+            self.add(step(Fate::Answered), won);
+            self.answer_lost(&mut state, replica, pod, fence);
+            self.add(step(Fate::AnswerLost), state);
+        }
+        self.send_late(step(Fate::Late), looked, message(Kind::ClaimAsked, me, pod, 0));
+    }
+
+    /// The answer to a claim that was won is lost: the replica knows of none.
+    fn answer_lost(&self, state: &mut State, replica: usize, pod: usize, fence: u8) {
+        if self.world.broken == Broken::LostAnswerActedOn {
+            state.seats[replica].slots[pod] = slot(fence, FOR_EVER);
+        }
+    }
+
+    /// What a replica does about a pod whose claim it has.
+    fn with(&mut self, old: &State, replica: usize, pod: usize) {
+        let (world, me) = (self.world, replica as u8 + 1);
+        let (had, row) = (old.seats[replica].slots[pod], old.rows[pod]);
+        if had.leaving || had.left == FOR_EVER {
+            let mut state = *old;
+            state.seats[replica].slots[pod] = Slot::default();
+            self.add(Step::Drains(replica + 1, pod + 1), state);
+            return;
+        }
+        if world.writes && had.left > 0 {
+            let step = |fate| Step::Writes(replica + 1, pod + 1, fate);
+            let write = message(Kind::Write, me, pod, had.fence);
+            let mut state = *old;
+            self.write(&mut state, write);
+            self.add_if_changed(step(Fate::Answered), state, old);
+            self.send_late(step(Fate::Late), old, write);
+        }
+        // The keeper renews one thing at a time, and hands nothing back meanwhile.
+        if old
+            .messages()
+            .iter()
+            .any(|m| m.awaited() && m.of == me && usize::from(m.pod) == pod)
+        {
+            return;
+        }
+        self.renews(old, replica, pod);
+        self.gives_back(
+            old,
+            replica,
+            pod,
+            |fate| Step::Frees(replica + 1, pod + 1, fate),
+            Kind::Free,
+            0,
+        );
+        if world.ends && had.left > 0 {
+            let step = |fate| Step::Finishes(replica + 1, pod + 1, fate);
+            self.gives_back(old, replica, pod, step, Kind::Finished, 0);
+        }
+        if row.owner == me && row.fence == had.fence && row.wanted != 0 {
+            let step = |fate| Step::HandsOver(replica + 1, pod + 1, fate);
+            self.gives_back(old, replica, pod, step, Kind::Handed, row.wanted);
+            let mut state = *old;
+            state.rows[pod].wanted = 0;
+            self.add(Step::Refuses(replica + 1, pod + 1), state);
+        }
+    }
+
+    fn renews(&mut self, old: &State, replica: usize, pod: usize) {
+        let (me, had) = (replica as u8 + 1, old.seats[replica].slots[pod]);
+        let step = |fate| Step::Renews(replica + 1, pod + 1, fate);
+        let mut state = *old;
+        let held = self.world.renew(&mut state.rows[pod], me, had.fence);
+        self.add_if_changed(step(Fate::AnswerLost), state, old);
+        self.verdict(&mut state, replica, pod, held, 0);
+        self.add_if_changed(step(Fate::Answered), state, old);
+        self.send_late(step(Fate::Late), old, message(Kind::RenewAsked, me, pod, had.fence));
+    }
+
+    /// The keeper heeds an answer to a renewal that was sent `age` ticks ago.
+    fn verdict(&self, state: &mut State, replica: usize, pod: usize, held: bool, age: u8) {
+        let slot = &mut state.seats[replica].slots[pod];
+        if held {
+            slot.left = self.world.renewed(slot.left, age);
+        } else {
+            *slot = Slot::default();
+        }
+    }
+
+    /// The claim leaves the replica with a release. Whether it ever arrives is nothing that the replica builds on.
+    fn gives_back(
+        &mut self,
+        old: &State,
+        replica: usize,
+        pod: usize,
+        step: impl Fn(Fate) -> Step,
+        kind: Kind,
+        heir: u8,
+    ) {
+        let mut without = *old;
+        let slot = &mut without.seats[replica].slots[pod];
+        let release = Message {
+            heir,
+            ..message(kind, replica as u8 + 1, pod, slot.fence)
+        };
+        if kind == Kind::Handed && self.world.broken == Broken::HandedBeforeDrained {
+            slot.leaving = true;
+        } else {
+            *slot = Slot::default();
+        }
+        let mut state = without;
+        self.world.give_back(&mut state.rows[pod], release);
+        self.add(step(Fate::Answered), state);
+        if kind == Kind::Free {
+            self.add(step(Fate::Lost), without);
+        }
+        self.send_late(step(Fate::Late), &without, release);
+    }
+
+    /// A write comes to the sink, which takes none from a claim older than the newest that wrote.
+    fn write(&self, state: &mut State, write: Message) {
+        let sink = &mut state.rows[usize::from(write.pod)].sink;
+        if write.fence >= *sink {
+            *sink = write.fence;
+        } else if self.world.broken == Broken::SinkUnfenced {
+            state.stale_write = true;
+        }
+    }
+
+    /// What becomes of something that is late.
+    fn late(&mut self, old: &State, at: usize) {
+        let m = old.net[at];
+        let (replica, pod) = (usize::from(m.of) - 1, usize::from(m.pod));
+        let (name, number) = (replica + 1, pod + 1);
+        let mut state = *old;
+        match m.kind {
+            Kind::ClaimAsked | Kind::RenewAsked => {
+                state.net[at] = self.arrives(&mut state, m);
+                if state.net[at].kind == Kind::None {
+                    state.remove(at);
+                }
+                self.add(Step::Arrives(m.kind, name, number), state);
+                let mut stray = *old;
+                let kind = if m.kind == Kind::ClaimAsked {
+                    Kind::ClaimStray
+                } else {
+                    Kind::RenewStray
+                };
+                stray.net[at] = Message { kind, age: 0, ..m };
+                if !self.world.strays {
+                    stray.remove(at);
+                }
+                self.add(Step::GivenUp(m.kind, name, number), stray);
+            }
+            Kind::ClaimWon | Kind::RenewHeld | Kind::RenewLost => {
+                state.remove(at);
+                let mut lost = state;
+                if m.kind == Kind::ClaimWon {
+                    state.seats[replica].slots[pod] = slot(m.fence, self.world.good_for(m.age));
+                    self.answer_lost(&mut lost, replica, pod, m.fence);
+                } else {
+                    self.verdict(&mut state, replica, pod, m.kind == Kind::RenewHeld, m.age);
+                }
+                self.add(Step::Answers(m.kind, name, number), state);
+                self.add(Step::GivenUp(m.kind, name, number), lost);
+            }
+            _ => {
+                state.remove(at);
+                let lost = state;
+                match m.kind {
+                    Kind::Write => self.write(&mut state, m),
+                    Kind::ClaimStray | Kind::RenewStray => drop(self.arrives(&mut state, m)),
+                    _ => self.world.give_back(&mut state.rows[pod], m),
+                }
+                self.add_if_changed(Step::Arrives(m.kind, name, number), state, &lost);
+                self.add(Step::Vanishes(m.kind, name, number), lost);
+            }
+        }
+    }
+
+    /// A late statement of claiming or renewing arrives. Answers what goes back.
+    fn arrives(&self, state: &mut State, asked: Message) -> Message {
+        let row = &mut state.rows[usize::from(asked.pod)];
+        let (kind, fence) = match asked.kind {
+            Kind::ClaimAsked | Kind::ClaimStray => match self.world.claim(row, asked.of) {
+                Some(fence) => (Kind::ClaimWon, fence),
+                // That it was not won changes nothing for anybody.
+                None => return Message::default(),
+            },
+            _ if self.world.renew(row, asked.of, asked.fence) => (Kind::RenewHeld, asked.fence),
+            _ => (Kind::RenewLost, asked.fence),
+        };
+        Message { kind, fence, ..asked }
+    }
+
+    fn send_late(&mut self, step: Step, old: &State, message: Message) {
+        if old.late < self.world.late.min(LATE) && (self.world.strays || message.awaited()) {
+            let mut state = *old;
+            state.send(message);
+            self.add(step, state);
+        }
+    }
+
+    fn add_if_changed(&mut self, step: Step, state: State, old: &State) {
+        if state != *old {
+            self.add(step, state);
+        }
+    }
+}
+
+fn slot(fence: u8, left: u8) -> Slot {
+    Slot {
+        fence,
+        left,
+        leaving: false,
+    }
+}
+
+fn message(kind: Kind, of: u8, pod: usize, fence: u8) -> Message {
+    Message {
+        kind,
+        of,
+        pod: pod as u8,
+        fence,
+        ..Message::default()
+    }
+}
+
+/// Moves an offset; what is far off stays far off, since the clocks' own difference is one tick at most.
+fn shift(seen: &mut i8, by: i8) {
+    if *seen != UNSEEN {
+        *seen = (*seen + by).clamp(-3, 3);
+    }
+}
