@@ -13,6 +13,7 @@ use crate::domain::intake::{Intake, Stance};
 use crate::domain::steps::{Source, has_ended, source_of};
 use crate::domain::{Gap, GapReason, Instance, Pod, Time};
 
+use super::close::Close;
 use super::writer::{Writer, Written};
 use super::{End, Site, Task};
 
@@ -29,56 +30,6 @@ const SAME_BREATH: Duration = Duration::from_secs(2);
 
 /// How often the search for the stored line may fail before later timestamps decide.
 const SEARCHES: u32 = 5;
-
-/// Why a read ended.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Close {
-    /// In order, with the stored line found, or none to be found.
-    End,
-    /// In order, without a single line, although lines are stored.
-    Empty,
-    /// The stored line was not where it was sought; the next read seeks differently.
-    Misplaced,
-    /// The connection failed, or the answer could not be checked.
-    Broken,
-    /// The server asks to be left alone for so long.
-    Wait(Duration),
-    /// The kubelet answers that it has not got the log.
-    Refused,
-    /// The instance has moved from the present to the previous log, or back.
-    Moved,
-    /// The kubelet names the instance no more, so what was opened was not its log.
-    Elsewhere,
-    /// The pod object is gone.
-    Gone,
-    /// Closed because writing took too long.
-    Late,
-    /// Closed on schedule, or because it had gone mute.
-    Reopen,
-    /// No stream may be kept open now; read again after so long.
-    Poll(Duration),
-    /// The task was asked to stop.
-    Stopped,
-    /// The claim is lost.
-    Lost,
-}
-
-impl Close {
-    /// The word used in metrics.
-    pub(super) fn as_str(self) -> &'static str {
-        match self {
-            Self::End | Self::Empty => "end",
-            Self::Misplaced => "misplaced",
-            Self::Broken | Self::Refused | Self::Wait(_) => "broken",
-            Self::Moved | Self::Elsewhere | Self::Gone => "gone",
-            Self::Late => "slow_sink",
-            Self::Reopen => "reopen",
-            Self::Poll(_) => "poll",
-            Self::Stopped => "stopped",
-            Self::Lost => "lost",
-        }
-    }
-}
 
 /// How the next plain read seeks the stored line.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -107,7 +58,9 @@ pub(super) struct Reading<'a> {
     taken: u64,
     /// Whether the latest read took new lines.
     pub(super) fresh: bool,
-    /// When a stream that had shown everything ended.
+    /// When the latest plain read began.
+    begun: Duration,
+    /// When all of the log had been read for certain.
     pub(super) caught_up: Option<Duration>,
     /// What remained without a line end when the log was read last.
     rest: Option<u64>,
@@ -135,6 +88,7 @@ impl<'a> Reading<'a> {
             searches: 0,
             taken: 0,
             fresh: false,
+            begun: Duration::ZERO,
             caught_up: None,
             rest: None,
             empties: 0,
@@ -157,15 +111,23 @@ impl<'a> Reading<'a> {
 
     /// Whether a stream had shown everything a moment ago.
     pub(super) fn was_caught_up(&self) -> bool {
-        !self.unsure
-            && self
-                .caught_up
-                .is_some_and(|at| self.site.clock.now() < at + SAME_BREATH)
+        !self.unsure && self.is_same_breath(self.caught_up)
     }
 
-    /// The log has been shown to have ended where it was read to.
-    pub(super) fn caught_up_now(&mut self) {
-        self.caught_up = Some(self.site.clock.now());
+    /// Whether this was a moment ago.
+    pub(super) fn is_same_breath(&self, at: Option<Duration>) -> bool {
+        at.is_some_and(|at| self.site.clock.now() < at + SAME_BREATH)
+    }
+
+    /// When a stream ended of whose end has just been heard; a process that slept does not know.
+    pub(super) fn heard_end(&self) -> Option<Duration> {
+        let site = self.site;
+        site.pulse.was_awake_for(SAME_BREATH).then(|| site.clock.now())
+    }
+
+    /// The latest plain read has shown that the log ended where it was read to, when that read began.
+    pub(super) fn note_caught_up(&mut self) {
+        self.caught_up = Some(self.begun);
     }
 
     /// Waits, unless the task is to stop or there is news of the pod.
@@ -227,6 +189,7 @@ impl<'a> Reading<'a> {
     /// Reads what is there, from the stored position to the present end.
     pub(super) async fn catch_up(&mut self) -> Close {
         let ended = self.ended;
+        self.begun = self.site.clock.now();
         let (stance, since) = self.stance();
         self.intake.begin(stance);
         let mut stream = match self.open(false, since).await {

@@ -4,15 +4,19 @@
 //! names. A stream is never left open and unread, nor trusted for ever: it is opened anew on a
 //! schedule, and one that is silent for long is compared with the last line of the log.
 
+use std::sync::Arc;
 use std::time::Duration;
+
+use tokio::sync::watch;
 
 use crate::cluster::{LogError, LogQuery, LogStream};
 use crate::domain::intake::{Batch, Intake};
 use crate::domain::steps::Source;
-use crate::domain::{Position, Time};
+use crate::domain::{Pod, Position, Time};
 use crate::metrics::Reason;
 
-use super::reading::{Close, Reading};
+use super::close::Close;
+use super::reading::Reading;
 
 /// A follow stream that has begun must show the stored line before it pauses for this long, and
 /// within [`SEEK`] in any case.
@@ -23,6 +27,10 @@ const SEEK: Duration = Duration::from_secs(10);
 
 /// A stream that has been silent for this long has shown all there was.
 const IDLE: Duration = Duration::from_secs(2);
+
+/// The kubelet's reader survives one rotation while its client does not read, and skips a file at the second. Two are
+/// 10 s apart at least, of which 2 s are for the time that the kubelet's clock and ours may differ in noticing.
+const HELD_UP: Duration = Duration::from_secs(8);
 
 /// A stream of an ended instance or a deleted pod that stays open is given this long to end by itself.
 const LINGER: Duration = Duration::from_secs(10);
@@ -85,8 +93,9 @@ impl Reading<'_> {
         let close = self.attend(&mut stream, &mut heard).await;
         let now = self.site.clock.now();
         // A stream that broke, or was busy, or was not read for a while, may have missed its last lines.
-        let quiet = now >= heard + IDLE && matches!(close, Close::End | Close::Reopen);
+        let quiet = matches!(close, Close::End | Close::Reopen) && self.is_silent(heard, now);
         self.caught_up = quiet.then_some(now);
+        self.doubtful |= close == Close::Mute;
         self.count();
         let close = self.flush(&mut stream).await.unwrap_or(close);
         self.site
@@ -144,7 +153,10 @@ impl Reading<'_> {
                 Err(error) => return self.broken(&error),
             };
             let now = clock.now();
-            if now >= *heard + IDLE {
+            if self.was_held_up(&mut due, *heard, now) {
+                return Close::Late;
+            }
+            if self.is_silent(*heard, now) {
                 self.caught_up = Some(now);
             }
             self.feed(&bytes);
@@ -157,6 +169,23 @@ impl Reading<'_> {
                 }
             }
         }
+    }
+
+    /// Whether nothing has come for so long that the stream has shown all there was. A process that slept
+    /// meanwhile heard nothing either.
+    fn is_silent(&self, heard: Duration, now: Duration) -> bool {
+        now >= heard + IDLE && self.site.pulse.was_awake_for(IDLE)
+    }
+
+    /// Whether what comes now was held up by a sleep of the process for so long that more may be missing after it.
+    fn was_held_up(&self, due: &mut Due, heard: Duration, now: Duration) -> bool {
+        let sleep = self.site.pulse.sleep();
+        if sleep.woke <= heard || now >= sleep.woke + IDLE {
+            return false;
+        }
+        // What was sent long ago does not show that the kubelet watches.
+        due.watching = now + WATCHING;
+        sleep.slept >= HELD_UP
     }
 
     /// Something has come.
@@ -193,8 +222,7 @@ impl Reading<'_> {
         }
         if past(due.mute) {
             tracing::debug!(container = %self.name(), "the stream had gone mute and is opened anew");
-            self.doubtful = true;
-            return Some(Close::Reopen);
+            return Some(Close::Mute);
         }
         if now >= due.reopen {
             return Some(Close::Reopen);
@@ -245,13 +273,16 @@ impl Reading<'_> {
     pub(super) async fn open(&mut self, follow: bool, since: Option<Time>) -> Result<LogStream, Close> {
         let (stop, site) = (self.task.stop.clone(), self.site);
         let query = self.query(follow, since);
+        tokio::select! {
+            biased;
+            () = stop.cancelled() => return Err(Close::Stopped),
+            () = gone(self.task.pod.clone()) => return Err(Close::Gone),
+            () = site.gate.open_turn() => {}
+        }
         let opened = tokio::select! {
             biased;
             () = stop.cancelled() => return Err(Close::Stopped),
-            opened = async {
-                site.gate.open_turn().await;
-                Box::pin(site.cluster.open_log(&query)).await
-            } => opened,
+            opened = Box::pin(site.cluster.open_log(&query)) => opened,
         };
         let checked = tokio::select! {
             biased;
@@ -314,6 +345,15 @@ impl Reading<'_> {
                 tracing::debug!(%container, %error, "the log stream broke; trying again");
                 Close::Broken
             }
+        }
+    }
+}
+
+/// Waits until the pod is known to be gone, so that its log cannot be asked for.
+async fn gone(mut pod: watch::Receiver<Arc<Pod>>) {
+    while !pod.borrow_and_update().gone {
+        if pod.changed().await.is_err() {
+            std::future::pending::<()>().await;
         }
     }
 }
