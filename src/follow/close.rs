@@ -40,9 +40,9 @@ pub(super) enum Close {
 }
 
 impl Close {
-    /// The word used in metrics.
-    pub(super) fn as_str(self) -> &'static str {
-        match self {
+    /// The word used in metrics; `None` when there was no stream that could end.
+    pub(super) fn as_str(self) -> Option<&'static str> {
+        let word = match self {
             Self::End | Self::Empty => "end",
             Self::Misplaced => "misplaced",
             Self::Broken | Self::Refused | Self::Wait(_) => "broken",
@@ -50,9 +50,10 @@ impl Close {
             Self::Late => "slow_sink",
             Self::Reopen => "reopen",
             Self::Mute => "mute",
-            Self::Poll(_) => "poll",
+            Self::Poll(_) => return None,
             Self::Stopped => "stopped",
             Self::Lost => "lost",
-        }
+        };
+        Some(word)
     }
 }

@@ -6,6 +6,7 @@
 //! renews or releases anything.
 
 mod close;
+mod identity;
 mod instance;
 pub mod pulse;
 mod reading;

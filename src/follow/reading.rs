@@ -14,6 +14,7 @@ use crate::domain::steps::{Source, has_ended, source_of};
 use crate::domain::{Gap, GapReason, Instance, Pod, Time};
 
 use super::close::Close;
+use super::identity::Identity;
 use super::writer::{Writer, Written};
 use super::{End, Site, Task};
 
@@ -62,6 +63,7 @@ pub(super) struct Reading<'a> {
     begun: Duration,
     /// When all of the log had been read for certain.
     pub(super) caught_up: Option<Duration>,
+    pub(super) identity: Identity,
     /// What remained without a line end when the log was read last.
     rest: Option<u64>,
     /// How often in a row the log was empty although lines of it are stored.
@@ -90,6 +92,7 @@ impl<'a> Reading<'a> {
             fresh: false,
             begun: Duration::ZERO,
             caught_up: None,
+            identity: Identity::default(),
             rest: None,
             empties: 0,
             doubtful: false,
@@ -190,8 +193,7 @@ impl<'a> Reading<'a> {
     pub(super) async fn catch_up(&mut self) -> Close {
         let ended = self.ended;
         self.begun = self.site.clock.now();
-        let (stance, since) = self.stance();
-        self.intake.begin(stance);
+        let (stance, since) = self.begin();
         let mut stream = match self.open(false, since).await {
             Ok(stream) => Some(stream),
             Err(close) => return close,
@@ -205,6 +207,9 @@ impl<'a> Reading<'a> {
             self.rest = rest;
             self.intake.finish(ended && complete, &mut self.writer.batch);
             self.note_gap();
+            if ended && complete && self.identity.vanished {
+                self.note_caught_up();
+            }
         }
         self.count();
         match self.flush(&mut stream).await {
@@ -272,8 +277,17 @@ impl<'a> Reading<'a> {
         close
     }
 
-    /// How the next plain read treats lines, and from when it asks for them.
-    pub(super) fn stance(&self) -> (Stance, Option<Time>) {
+    /// Makes ready for the next read.
+    pub(super) fn begin(&mut self) -> (Stance, Option<Time>) {
+        let (stance, since) = self.stance();
+        self.intake.begin(stance);
+        // Lines are taken only after the stored one, so that finding it is the proof.
+        self.identity = Identity::new(matches!(stance, Stance::After(_) | Stance::AfterTwin { .. }));
+        (stance, since)
+    }
+
+    /// How the next read treats lines, and from when it asks for them.
+    fn stance(&self) -> (Stance, Option<Time>) {
         let Some(position) = self.writer.position() else {
             return (Stance::All, None);
         };
@@ -339,6 +353,12 @@ impl<'a> Reading<'a> {
 
     /// Writes what has been taken; `Some` when reading cannot go on.
     pub(super) async fn flush(&mut self, stream: &mut Option<LogStream>) -> Option<Close> {
+        if !self.writer.is_empty()
+            && let Err(close) = self.confirm().await
+        {
+            self.writer.discard();
+            return Some(close);
+        }
         match self.writer.flush(|| *stream = None).await {
             Written::InTime => None,
             Written::Late => Some(Close::Late),

@@ -4,15 +4,12 @@
 //! names. A stream is never left open and unread, nor trusted for ever: it is opened anew on a
 //! schedule, and one that is silent for long is compared with the last line of the log.
 
-use std::sync::Arc;
 use std::time::Duration;
-
-use tokio::sync::watch;
 
 use crate::cluster::{LogError, LogQuery, LogStream};
 use crate::domain::intake::{Batch, Intake};
 use crate::domain::steps::Source;
-use crate::domain::{Pod, Position, Time};
+use crate::domain::{Position, Time};
 use crate::metrics::Reason;
 
 use super::close::Close;
@@ -50,6 +47,12 @@ const PROBE: Duration = Duration::from_secs(10);
 /// soon: well before the 10 s that the kubelet takes at least between two rotations.
 const WATCHING: Duration = Duration::from_secs(2);
 
+/// A stream that has brought so much since it was last probed is probed as soon as it falls silent. What writes so fast
+/// may fill a file before the usual probe; and a node's clock that is set back silences a stream, because the kubelet
+/// leaves out of it what is stamped before the time from which it was asked for. 1 MiB is a tenth of the usual file,
+/// and a probe costs less than to read that.
+const BUSY: usize = 1024 * 1024;
+
 /// When a follow stream has to be looked at next.
 struct Due {
     /// It is closed and opened anew.
@@ -64,6 +67,8 @@ struct Due {
     align: Option<Duration>,
     /// The same, however busy it is.
     seek: Option<Duration>,
+    /// Bytes that have come since the latest probe.
+    volume: usize,
     /// A line that the probe saw must have come.
     mute: Option<Duration>,
 }
@@ -82,8 +87,7 @@ impl Reading<'_> {
         let Some(_turn) = self.site.gate.try_enter(node.as_deref().unwrap_or_default()) else {
             return Close::Poll(self.site.settings.poll);
         };
-        let (stance, since) = self.stance();
-        self.intake.begin(stance);
+        let (_, since) = self.begin();
         let mut stream = match self.open(true, since).await {
             Ok(stream) => Some(stream),
             Err(close) => return close,
@@ -98,11 +102,9 @@ impl Reading<'_> {
         self.doubtful |= close == Close::Mute;
         self.count();
         let close = self.flush(&mut stream).await.unwrap_or(close);
-        self.site
-            .metrics
-            .stream_ends
-            .get_or_create(&Reason { reason: close.as_str() })
-            .inc();
+        if let Some(reason) = close.as_str() {
+            self.site.metrics.stream_ends.get_or_create(&Reason { reason }).inc();
+        }
         close
     }
 
@@ -114,6 +116,7 @@ impl Reading<'_> {
             // A log that is not being written is not being rotated either.
             probe: if self.fresh { watching } else { now + settings.probe },
             watching,
+            volume: 0,
             flush: None,
             align: None,
             seek: None,
@@ -160,6 +163,7 @@ impl Reading<'_> {
                 self.caught_up = Some(now);
             }
             self.feed(&bytes);
+            due.volume += bytes.len();
             *heard = now;
             self.heard(&mut due, now);
             if self.writer.is_full() {
@@ -191,7 +195,8 @@ impl Reading<'_> {
     /// Something has come.
     fn heard(&self, due: &mut Due, now: Duration) {
         if now >= due.watching {
-            due.probe = now + self.site.settings.probe;
+            let busy = due.volume >= BUSY;
+            due.probe = now + if busy { IDLE } else { self.site.settings.probe };
         } else if self.intake.seen().taken > 0 {
             due.probe = due.watching;
         }
@@ -229,6 +234,7 @@ impl Reading<'_> {
         }
         if now >= due.probe {
             due.probe = now + self.site.settings.probe;
+            due.volume = 0;
             if self.has_more().await {
                 due.mute = Some(self.site.clock.now() + IN_FLIGHT);
             }
@@ -269,34 +275,7 @@ impl Reading<'_> {
         batch.end()
     }
 
-    /// Opens the log and makes sure that it is this instance's.
-    pub(super) async fn open(&mut self, follow: bool, since: Option<Time>) -> Result<LogStream, Close> {
-        let (stop, site) = (self.task.stop.clone(), self.site);
-        let query = self.query(follow, since);
-        tokio::select! {
-            biased;
-            () = stop.cancelled() => return Err(Close::Stopped),
-            () = gone(self.task.pod.clone()) => return Err(Close::Gone),
-            () = site.gate.open_turn() => {}
-        }
-        let opened = tokio::select! {
-            biased;
-            () = stop.cancelled() => return Err(Close::Stopped),
-            opened = Box::pin(site.cluster.open_log(&query)) => opened,
-        };
-        let checked = tokio::select! {
-            biased;
-            () = stop.cancelled() => Err(Close::Stopped),
-            checked = Box::pin(self.check()) => checked,
-        };
-        match (opened, checked) {
-            (Ok(stream), Ok(())) => Ok(stream),
-            (Err(error), Ok(())) => Err(self.broken(&error)),
-            (_, Err(close)) => Err(close),
-        }
-    }
-
-    fn query(&self, follow: bool, since: Option<Time>) -> LogQuery {
+    pub(super) fn query(&self, follow: bool, since: Option<Time>) -> LogQuery {
         let pod = self.task.pod.borrow();
         LogQuery {
             namespace: pod.namespace.to_string(),
@@ -306,23 +285,6 @@ impl Reading<'_> {
             previous: self.source == Source::Previous,
             since,
             tail_lines: None,
-        }
-    }
-
-    /// Asks where the instance is now: what was opened by name is its log only if it has not moved.
-    async fn check(&mut self) -> Result<(), Close> {
-        let pod = self.task.pod.borrow().clone();
-        let now = match self.site.cluster.pod(&pod.namespace, &pod.name).await {
-            Ok(Some(now)) if now.uid == pod.uid => now,
-            Ok(_) => return Err(Close::Gone),
-            Err(error) => return Err(self.broken(&error.into())),
-        };
-        let before = self.source;
-        match self.learn(&now) {
-            Some(source) if source == before => Ok(()),
-            // Ended and restarted meanwhile: the next round reads it where it is.
-            Some(_) => Err(Close::Moved),
-            None => Err(Close::Elsewhere),
         }
     }
 
@@ -345,15 +307,6 @@ impl Reading<'_> {
                 tracing::debug!(%container, %error, "the log stream broke; trying again");
                 Close::Broken
             }
-        }
-    }
-}
-
-/// Waits until the pod is known to be gone, so that its log cannot be asked for.
-async fn gone(mut pod: watch::Receiver<Arc<Pod>>) {
-    while !pod.borrow_and_update().gone {
-        if pod.changed().await.is_err() {
-            std::future::pending::<()>().await;
         }
     }
 }

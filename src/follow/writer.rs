@@ -85,6 +85,12 @@ impl<'a> Writer<'a> {
         self.batch.lines.is_empty() && self.gap.is_none()
     }
 
+    /// Drops what waits: it is not this instance's.
+    pub(super) fn discard(&mut self) {
+        self.batch = Batch::default();
+        self.gap = None;
+    }
+
     /// Writes what waits. Calls `close` when the write has taken too long, and waits on.
     pub(super) async fn flush(&mut self, close: impl FnOnce()) -> Written {
         if self.is_empty() {
