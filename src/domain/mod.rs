@@ -12,6 +12,7 @@ pub mod intake;
 pub mod plan;
 pub mod pods;
 pub mod position;
+pub mod search;
 mod share;
 pub mod steps;
 pub mod time;

@@ -23,7 +23,7 @@ const ALIGN: Duration = Duration::from_secs(1);
 const SEEK: Duration = Duration::from_secs(10);
 
 /// A stream that has been silent for this long has shown all there was.
-const IDLE: Duration = Duration::from_secs(2);
+pub(super) const IDLE: Duration = Duration::from_secs(2);
 
 /// The kubelet's reader survives one rotation while its client does not read, and skips a file at the second. Two are
 /// 10 s apart at least, of which 2 s are for the time that the kubelet's clock and ours may differ in noticing.
@@ -93,13 +93,15 @@ impl Reading<'_> {
             Err(close) => return close,
         };
         let mut heard = self.site.clock.now();
-        self.doubtful = false;
+        self.search.trust();
         let close = self.attend(&mut stream, &mut heard).await;
         let now = self.site.clock.now();
         // A stream that broke, or was busy, or was not read for a while, may have missed its last lines.
         let quiet = matches!(close, Close::End | Close::Reopen) && self.is_silent(heard, now);
-        self.caught_up = quiet.then_some(now);
-        self.doubtful |= close == Close::Mute;
+        self.search.note_caught_up(quiet.then_some(now));
+        if close == Close::Mute {
+            self.search.doubt();
+        }
         self.count();
         let close = self.flush(&mut stream).await.unwrap_or(close);
         if let Some(reason) = close.as_str() {
@@ -160,7 +162,7 @@ impl Reading<'_> {
                 return Close::Late;
             }
             if self.is_silent(*heard, now) {
-                self.caught_up = Some(now);
+                self.search.note_caught_up(Some(now));
             }
             self.feed(&bytes);
             due.volume += bytes.len();
