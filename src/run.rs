@@ -21,6 +21,7 @@ use crate::config::{Config, SinkConfig, Store};
 use crate::domain::backoff::Backoff;
 use crate::domain::{PodSet, ReplicaId, Time};
 use crate::exit::Failure;
+use crate::follow::pulse::Pulse;
 use crate::follow::{Settings, Site};
 use crate::keeper::{Driver, keeper};
 use crate::locks::{self, Holder, LockStore, LockUrl};
@@ -378,6 +379,7 @@ fn site(config: &Config, cluster: Cluster, sink: Arc<dyn sinks::Sink>, clock: Cl
         sink,
         metrics,
         clock,
+        pulse: Pulse::new(clock),
         settings,
     })
 }

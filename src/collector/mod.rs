@@ -146,8 +146,17 @@ impl Collector {
         }
     }
 
-    /// Collects until `stop`, then gives everything back.
-    pub async fn run(mut self, stop: CancellationToken) {
+    /// Collects until `stop`, then gives everything back. Beats the pulse that pod tasks ask whether the process slept.
+    pub async fn run(self, stop: CancellationToken) {
+        let pulse = self.parts.site.pulse.clone();
+        tokio::select! {
+            biased;
+            never = pulse.beat() => match never {},
+            () = self.collect(stop) => {}
+        }
+    }
+
+    async fn collect(mut self, stop: CancellationToken) {
         let mut pods = self.parts.pods.clone();
         let mut due = self.clock.now();
         let mut earliest = due;

@@ -16,6 +16,7 @@ pub mod pods;
 pub mod position;
 pub mod row;
 pub mod schema;
+pub mod search;
 mod share;
 pub mod steps;
 pub mod time;

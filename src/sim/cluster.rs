@@ -256,6 +256,11 @@ impl SimCluster {
         self.shared.change(World::compact);
     }
 
+    /// Lets the statuses of pods fall behind what their kubelets do, or catch up with it.
+    pub fn lag(&self, lags: bool) {
+        self.shared.change(|world| world.lag(lags));
+    }
+
     /// The watches and log streams that are open now.
     #[must_use]
     pub fn streams(&self) -> Vec<OpenStream> {

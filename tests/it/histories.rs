@@ -6,6 +6,7 @@
 use std::time::Duration;
 
 use fastrand::Rng;
+use podlog::domain::Checkpoint;
 use podlog::sim::{Cut, PodSpec, RestartPolicy, SimCluster, SimPod, Target, Verb};
 
 use crate::flaky::Faults;
@@ -132,7 +133,8 @@ impl History {
     fn is_known(&self, pod: &SimPod) -> bool {
         let table = self.world.rows();
         let row = table.rows.get(&World::key(pod));
-        row.is_some_and(|row| row.checkpoint_len > 0) && self.written(pod).len() == 1
+        row.is_some_and(|row| row.checkpoint_len as usize > Checkpoint::default().encode().len())
+            && self.written(pod).len() == 1
     }
 
     /// Whether a line of the present instance is stored.

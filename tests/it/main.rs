@@ -32,6 +32,7 @@ mod real;
 
 // One pod followed on the simulated cluster.
 mod follow;
+mod gaps;
 mod recorder;
 mod scene;
 // Several replicas over one simulated cluster, and what can happen to them.

@@ -12,6 +12,7 @@ use podlog::cluster::{Cluster, Gate, Limits, Scope};
 use podlog::collector::{Collector, Parts};
 use podlog::domain::claim::Lease;
 use podlog::domain::{PodSet, ReplicaId, Time};
+use podlog::follow::pulse::Pulse;
 use podlog::follow::{Settings, Site};
 use podlog::keeper::keeper;
 use podlog::locks::{Holder, LockStore, MemoryLocks, MemoryTable};
@@ -352,6 +353,7 @@ fn site(cluster: Cluster, sink: Pen, metrics: Metrics) -> Arc<Site> {
         sink: Arc::new(sink),
         metrics,
         clock: Clock::tokio(),
+        pulse: Pulse::new(Clock::tokio()),
         settings: Settings {
             max_line: 256 * 1024,
             chunk_bytes: 64 * 1024,
