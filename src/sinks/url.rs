@@ -284,7 +284,7 @@ mod tests {
                 .unwrap_err()
                 .contains("no parameter `mode`")
         );
-        assert!(parse("file://logs:80/x").unwrap_err().contains("three slashes"));
+        assert!(parse("sqlite://me@logs/x").unwrap_err().contains("three slashes"));
         assert!(
             parse("file:///d?fsync=maybe")
                 .unwrap_err()
