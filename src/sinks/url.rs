@@ -296,7 +296,7 @@ mod tests {
                 .unwrap_err()
                 .contains("no parameter `mode`")
         );
-        assert!(parse("file://logs/x").unwrap_err().contains("three slashes"));
+        assert!(parse("sqlite://me@logs/x").unwrap_err().contains("three slashes"));
         assert!(
             parse("file:///d?fsync=maybe")
                 .unwrap_err()
@@ -322,5 +322,7 @@ mod tests {
         assert!(matches!(parse("stdout").unwrap().kind, Kind::Stdout));
         assert!(matches!(parse("stdout://").unwrap().kind, Kind::Stdout));
         assert!(matches!(parse("sqlite:///a/b.db").unwrap().kind, Kind::Sqlite(p) if p.as_os_str() == "/a/b.db"));
+        // Relative to the working directory.
+        assert!(matches!(parse("sqlite://a/b.db").unwrap().kind, Kind::Sqlite(p) if p.as_os_str() == "a/b.db"));
     }
 }
