@@ -209,16 +209,20 @@ impl Server {
         }
         let seen = self.check(&url, &["--no-migrate"]).await;
         assert_eq!((seen.status, seen.of("failed")), (4, both("tables")), "{}", seen.words);
+        self.nothing_is_left(&mut conn).await;
+    }
+
+    async fn nothing_is_left(&self, conn: &mut MySqlConnection) {
         let left = "SELECT (SELECT COUNT(*) FROM distributed_lock) + (SELECT COUNT(*) FROM log_stream) \
             + (SELECT COUNT(*) FROM log_record) + (SELECT COUNT(*) FROM log_gap)";
         assert_eq!(
-            sqlx::query_scalar::<_, i64>(left).fetch_one(&mut conn).await.unwrap(),
+            sqlx::query_scalar::<_, i64>(left).fetch_one(&mut *conn).await.unwrap(),
             0
         );
         let tables =
             "SELECT COUNT(*) FROM information_schema.tables WHERE table_schema = ? AND table_name LIKE 'podlog_probe%'";
         let tables = sqlx::query_scalar::<_, i64>(tables).bind(&self.name);
-        assert_eq!(tables.fetch_one(&mut conn).await.unwrap(), 0);
+        assert_eq!(tables.fetch_one(&mut *conn).await.unwrap(), 0);
     }
 }
 
