@@ -44,8 +44,8 @@ pub async fn look(config: Result<Config, Failure>) -> Report {
     };
     let (locks, sink, cluster) = tokio::join!(locks::look(&config), sink::look(&config), cluster::look(&config));
     let mut cluster_facts = cluster.facts;
-    let (kube, replicas) = (cluster.cluster.as_ref(), locks.replicas.as_deref());
-    cluster_facts.push(cluster::grace(kube, replicas.unwrap_or_default(), config.grace).await);
+    let (api, replicas) = (cluster.cluster.as_ref(), locks.replicas.as_deref());
+    cluster_facts.push(cluster::grace(api, replicas.unwrap_or_default(), config.grace).await);
     let load = host::Load {
         pods: cluster.pods,
         http2: cluster.http2,

@@ -174,6 +174,13 @@ impl Server {
                 seen.words
             );
         }
+        self.other_tables_are_named(&mut conn, &url).await;
+        self.nothing_is_left(&mut conn).await;
+    }
+
+    /// Tables of other versions, or without notes of their versions.
+    async fn other_tables_are_named(&self, conn: &mut MySqlConnection, url: &str) {
+        let both = vec!["lock store: tables".to_owned(), "sink: tables".to_owned()];
         let notes = ["podlog_lock_migrations", "podlog_records_schema"];
         for (change, state, remedy) in [
             (
@@ -194,31 +201,34 @@ impl Server {
             ),
         ] {
             for table in notes {
-                execute(&mut conn, &format!("UPDATE {table} {change}")).await;
+                execute(conn, &format!("UPDATE {table} {change}")).await;
             }
-            let seen = self.check(&url, &["--no-migrate"]).await;
+            let seen = self.check(url, &["--no-migrate"]).await;
             assert!(
-                both("tables").iter().all(|one| seen.of(state).contains(one)),
+                both.iter().all(|one| seen.of(state).contains(one)),
                 "{change}: {}",
                 seen.words
             );
             assert!(seen.remedy("tables").contains(remedy), "{change}: {}", seen.words);
         }
         for table in notes {
-            execute(&mut conn, &format!("DROP TABLE {table}")).await;
+            execute(conn, &format!("DROP TABLE {table}")).await;
         }
-        let seen = self.check(&url, &["--no-migrate"]).await;
-        assert_eq!((seen.status, seen.of("failed")), (4, both("tables")), "{}", seen.words);
+        let seen = self.check(url, &["--no-migrate"]).await;
+        assert_eq!((seen.status, seen.of("failed")), (4, both), "{}", seen.words);
+    }
+
+    async fn nothing_is_left(&self, conn: &mut MySqlConnection) {
         let left = "SELECT (SELECT COUNT(*) FROM distributed_lock) + (SELECT COUNT(*) FROM log_stream) \
             + (SELECT COUNT(*) FROM log_record) + (SELECT COUNT(*) FROM log_gap)";
         assert_eq!(
-            sqlx::query_scalar::<_, i64>(left).fetch_one(&mut conn).await.unwrap(),
+            sqlx::query_scalar::<_, i64>(left).fetch_one(&mut *conn).await.unwrap(),
             0
         );
         let tables =
             "SELECT COUNT(*) FROM information_schema.tables WHERE table_schema = ? AND table_name LIKE 'podlog_probe%'";
         let tables = sqlx::query_scalar::<_, i64>(tables).bind(&self.name);
-        assert_eq!(tables.fetch_one(&mut conn).await.unwrap(), 0);
+        assert_eq!(tables.fetch_one(&mut *conn).await.unwrap(), 0);
     }
 }
 
