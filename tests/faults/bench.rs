@@ -14,10 +14,10 @@ use tokio_util::sync::CancellationToken;
 use crate::database::{Database, until};
 use crate::proxy::Proxy;
 use crate::reckon::{reckon, stored, written};
-use crate::replica::{Places, Replica};
+use crate::replica::{Places, Replica, TIMES};
 
 /// Longer than anything takes that is asked for here, on a busy machine.
-pub(crate) const PATIENCE: Duration = Duration::from_secs(30);
+pub(crate) const PATIENCE: Duration = Duration::from_secs(45);
 
 /// How often each pod writes a line.
 const EVERY: Duration = Duration::from_millis(100);
@@ -65,7 +65,7 @@ impl<'a> Bench<'a> {
     }
 
     /// Creates the pods and lets them write until [`Self::finish`].
-    fn write(&mut self) {
+    pub(crate) fn write(&mut self) {
         for n in 0..self.pods {
             let spec = PodSpec::new("shop", format!("p{n}"))
                 .node(format!("n{}", n % 3))
@@ -83,7 +83,15 @@ impl<'a> Bench<'a> {
         });
     }
 
-    pub(crate) fn places(&self, lock: &Proxy, sink: &Proxy) -> Places {
+    /// The command line of a replica.
+    pub(crate) fn args(&self, name: &str, lock: &str, sink: &str) -> Vec<String> {
+        let kubeconfig = self.kubeconfig.display().to_string();
+        let own = ["--replica-id", name, "--lock", lock, "--sink", sink, "--kubeconfig", &kubeconfig];
+        let all = ["podlog", "run"].into_iter().chain(TIMES).chain(own);
+        all.map(str::to_owned).collect()
+    }
+
+    fn places(&self, lock: &Proxy, sink: &Proxy) -> Places {
         Places {
             lock: self.database.through(lock.port),
             sink: self.database.through(sink.port),
@@ -169,9 +177,14 @@ impl<'a> Bench<'a> {
         .await;
     }
 
+    /// Lets the pods fall silent.
+    pub(crate) async fn quiet(&mut self) {
+        self.writing.shutdown().await;
+    }
+
     /// Lets the pods fall silent and waits until all they wrote is stored or told as a gap.
     pub(crate) async fn finish(&mut self) -> Reckoning {
-        self.writing.shutdown().await;
+        self.quiet().await;
         let wrote = written(&self.sim);
         let end = Instant::now() + PATIENCE;
         loop {

@@ -8,6 +8,7 @@ use sqlx::{Connection, MySqlConnection};
 
 use crate::bench::{Bench, PATIENCE};
 use crate::database::{Database, until};
+use crate::proxy::Way;
 use crate::replica::TTL;
 use crate::server::on_own;
 use crate::servers;
@@ -117,11 +118,10 @@ fn renewals_go_on_when_the_server_has_no_connection_left() {
         tokio::time::sleep(TTL + Duration::from_secs(1)).await;
         assert_eq!(database.claims_by(&mut watch).await, before, "claims have moved");
         // Now their own connections break, and none can be had.
-        all.iter().for_each(|replica| {
-            replica.lock.cut();
-            replica.sink.cut();
-        });
+        let proxies = || all.iter().flat_map(|replica| [&replica.lock, &replica.sink]);
+        proxies().for_each(|proxy| proxy.set(Way::Refused));
         let more = hog(database.url.as_str()).await;
+        proxies().for_each(|proxy| proxy.set(Way::Open));
         until("all claims have ended", PATIENCE, async || {
             let held = database
                 .claims_by(&mut watch)

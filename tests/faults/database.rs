@@ -82,6 +82,15 @@ impl Database {
         Self { url, name, admin }
     }
 
+    /// No database at all, for replicas that keep everything in files.
+    pub(crate) fn nowhere() -> Self {
+        Self {
+            url: Url::parse("mysql://nobody@127.0.0.1:1/nothing").unwrap(),
+            name: String::new(),
+            admin: Box::new(MySqlConnectOptions::new()),
+        }
+    }
+
     /// Host and port.
     pub(crate) fn address(&self) -> String {
         format!("{}:{}", self.url.host_str().unwrap(), self.url.port().unwrap_or(3306))

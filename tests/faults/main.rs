@@ -29,6 +29,7 @@ mod crashes;
 mod server;
 // Servers that are away, and signals to processes.
 mod outages;
+mod single;
 mod signals;
 
 // What a test needs in order not to be skipped.

@@ -9,13 +9,7 @@ use sqlx::MySqlConnection;
 use crate::bench::{Bench, PATIENCE};
 use crate::database::{Claim, execute, on_both, until};
 use crate::proxy::Way;
-use crate::replica::{Replica, TTL};
-
-/// Expiry, grace and 2 s, and some for a machine on which everything runs at once.
-const TAKEOVER: Duration = Duration::from_millis(6_200 + 2_000 + 2_000);
-
-/// The longest that may pass between the last renewal that was sent and the end of writing: ttl - margin.
-const DEADLINE: Duration = Duration::from_millis(6_000 - 1_100);
+use crate::replica::{DEADLINE, Replica, TAKEOVER, TTL};
 
 /// How long nothing must be stored to count as silence.
 const SILENCE: Duration = Duration::from_secs(1);

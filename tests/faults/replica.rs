@@ -10,15 +10,23 @@ use tokio::process::{Child, Command};
 
 use crate::proxy::Proxy;
 
-/// The times of a claim in these tests: as short as settings may be, with 3 s for a statement.
-pub(crate) const TTL: Duration = Duration::from_secs(6);
-const TIMES: [&str; 12] = [
-    "--ttl=6s",
+/// The times of a claim in these tests: about as short as settings may be, with 3 s for a statement and 2 s for a
+/// write.
+pub(crate) const TTL: Duration = Duration::from_secs(8);
+
+/// The longest that writing may go on after the last renewal was sent: ttl - margin.
+pub(crate) const DEADLINE: Duration = Duration::from_millis(8_000 - 1_100);
+
+/// The longest that pods of a dead replica may wait: ttl, grace and 2 s, and some for a machine on which everything
+/// runs at once.
+pub(crate) const TAKEOVER: Duration = Duration::from_millis(8_000 + 200 + 2_000 + 3_000);
+pub(crate) const TIMES: [&str; 12] = [
+    "--ttl=8s",
     "--renew=500ms",
     "--margin=1100ms",
     "--takeover-grace=200ms",
-    "--write-timeout=1s",
-    "--grace=5s",
+    "--write-timeout=2s",
+    "--grace=6s",
     "--probe=5s",
     "--poll-interval=1s",
     "--open-rate=200",
@@ -28,7 +36,7 @@ const TIMES: [&str; 12] = [
 ];
 
 /// How long ending may take: the grace, and some for a busy machine.
-const ENDING: Duration = Duration::from_secs(12);
+const ENDING: Duration = Duration::from_secs(20);
 
 /// Where a replica finds what it needs.
 #[derive(Clone, Debug)]

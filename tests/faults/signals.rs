@@ -11,11 +11,8 @@ use sqlx::Row;
 use crate::bench::{Bench, PATIENCE};
 use crate::database::{Claim, Database, on_both, until};
 use crate::proxy::Way;
-use crate::replica::{Replica, TTL};
+use crate::replica::{Replica, TAKEOVER, TTL};
 use crate::servers;
-
-/// Expiry, grace and 2 s, and some for a machine on which everything runs at once.
-const TAKEOVER: Duration = Duration::from_millis(6_200 + 2_000 + 2_000);
 
 /// Where Debian's package `faketime` puts its library.
 pub(crate) const FAKETIME: &str = "/usr/lib/x86_64-linux-gnu/faketime/libfaketime.so.1";
