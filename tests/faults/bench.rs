@@ -86,7 +86,16 @@ impl<'a> Bench<'a> {
     /// The command line of a replica.
     pub(crate) fn args(&self, name: &str, lock: &str, sink: &str) -> Vec<String> {
         let kubeconfig = self.kubeconfig.display().to_string();
-        let own = ["--replica-id", name, "--lock", lock, "--sink", sink, "--kubeconfig", &kubeconfig];
+        let own = [
+            "--replica-id",
+            name,
+            "--lock",
+            lock,
+            "--sink",
+            sink,
+            "--kubeconfig",
+            &kubeconfig,
+        ];
         let all = ["podlog", "run"].into_iter().chain(TIMES).chain(own);
         all.map(str::to_owned).collect()
     }
