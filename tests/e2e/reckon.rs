@@ -66,6 +66,11 @@ pub(crate) struct GapRecord {
 }
 
 impl GapRecord {
+    /// Whether it says that the pod was deleted before its last lines were read for certain.
+    pub(crate) fn is_of_deletion(&self) -> bool {
+        self.reason == "deleted"
+    }
+
     pub(crate) fn show(&self) -> String {
         let Key { container, restart, .. } = &self.key;
         let time = |ns: Option<i64>| ns.map_or("open".to_owned(), |ns| ns.to_string());
