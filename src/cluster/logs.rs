@@ -10,13 +10,13 @@ use bytes::Bytes;
 use http::{Request, StatusCode, Version, header};
 use http_body_util::{BodyExt, Limited};
 use kube::client::Body;
+use prometheus_client::metrics::{counter::Counter, gauge::Gauge};
 use url::form_urlencoded::byte_serialize;
 
 use super::dial::chain;
 use super::failure::{ApiError, Asked, one_line};
 use super::{Cluster, HEADERS_DEADLINE};
 use crate::domain::Time;
-use crate::metrics::Metrics;
 
 /// The text of an error: a Status object, which is a few hundred bytes.
 const ERROR_LIMIT: usize = 64 * 1024;
@@ -124,7 +124,8 @@ impl From<ApiError> for LogError {
 pub struct LogStream {
     body: Body,
     version: Version,
-    metrics: Metrics,
+    streams_open: Gauge,
+    bytes_read: Counter,
 }
 
 impl LogStream {
@@ -136,7 +137,7 @@ impl LogStream {
             if let Ok(data) = frame.into_data()
                 && !data.is_empty()
             {
-                self.metrics.bytes_read.inc_by(data.len() as u64);
+                self.bytes_read.inc_by(data.len() as u64);
                 return Ok(Some(data));
             }
         }
@@ -152,7 +153,7 @@ impl LogStream {
 
 impl Drop for LogStream {
     fn drop(&mut self) {
-        self.metrics.streams_open.dec();
+        self.streams_open.dec();
     }
 }
 
@@ -189,12 +190,13 @@ impl Cluster {
         match response.status() {
             StatusCode::NO_CONTENT => Err(LogError::NotScheduled),
             status if status.is_success() => {
-                self.0.metrics.streams_open.inc();
-                let version = response.version();
+                let metrics = &self.0.metrics;
+                metrics.streams_open.inc();
                 Ok(LogStream {
+                    version: response.version(),
                     body: response.into_body(),
-                    version,
-                    metrics: self.0.metrics.clone(),
+                    streams_open: metrics.streams_open.clone(),
+                    bytes_read: metrics.bytes_read.clone(),
                 })
             }
             status => {

@@ -6,6 +6,7 @@ use http::Response;
 use http_body_util::Full;
 
 use super::*;
+use crate::metrics::Metrics;
 
 fn query() -> LogQuery {
     LogQuery {

@@ -1,6 +1,7 @@
 //! One container: takes the steps that `domain::steps` decides, one instance after another.
 //!
-//! It never reads a byte itself; an instance that is to be read is handed to `rounds`.
+//! It never reads a byte itself; an instance that is to be read is handed to `rounds`. What comes before and after the
+//! reading is boxed, so that the hours of reading do not hold room for it.
 
 use std::sync::Arc;
 
@@ -25,7 +26,7 @@ pub(super) async fn container(site: &Site, task: &Task, name: Arc<str>) -> End {
                 let missed = missed(mark.as_ref(), &instance);
                 read(site, task, &present, &name, (instance, source), missed).await
             }
-            Step::GiveUp(mark, reason) => give_up(site, task, &present, &name, mark, reason).await,
+            Step::GiveUp(mark, reason) => Box::pin(give_up(site, task, &present, &name, mark, reason)).await,
             Step::Wait => {
                 tokio::select! {
                     biased;
@@ -53,14 +54,14 @@ async fn read(
     missed: Option<Gap>,
 ) -> Option<End> {
     let origin = origin(pod, name, &instance.id, instance.restart);
-    let position = match open(site, task, &origin).await {
+    let position = match Box::pin(open(site, task, &origin)).await {
         Ok(position) => position,
         Err(end) => return Some(end),
     };
     let mut writer = Writer::new(site, task, (origin, instance.started), position);
     writer.gap = missed.filter(|_| position.is_none());
     // Before the checkpoint names the instance: afterwards nobody would know that some were missed.
-    if writer.flush(|| {}).await == Written::Fenced {
+    if Box::pin(writer.flush(|| {})).await == Written::Fenced {
         return Some(End::Fenced);
     }
     writer.begin();
@@ -134,4 +135,19 @@ fn origin(pod: &Pod, name: &Arc<str>, id: &ContainerId, restart: u32) -> Arc<Ori
         restart,
         labels: pod.labels.clone(),
     })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn size<A, B, C, F: Future>(_: fn(A, B, C) -> F) -> usize {
+        size_of::<F>()
+    }
+
+    /// 1.7 KB beside 0.6 KB of `Reading`; with what is awaited for moments in it, it was 4.8 KB.
+    #[test]
+    fn what_waits_for_hours_is_small() {
+        assert!(size(container) <= 2048, "{} bytes for a container", size(container));
+    }
 }

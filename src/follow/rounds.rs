@@ -75,10 +75,11 @@ impl<'a> Rounds<'a> {
         }
     }
 
+    /// What is done for moments is boxed, so that the hours of following do not hold room for it.
     async fn round(&mut self) -> Next {
         let before = self.reading.taken();
         let ended = self.reading.has_ended();
-        let mut close = self.reading.catch_up().await;
+        let mut close = Box::pin(self.reading.catch_up()).await;
         if close == Close::End && self.clean.is_some() && self.reading.taken() == before {
             // Two ends in order, of a stream and of a read after it, with nothing new.
             self.reading.note_caught_up();
@@ -100,7 +101,7 @@ impl<'a> Rounds<'a> {
         if brought || !matches!(close, Close::Empty) {
             self.empty = 0;
         }
-        self.after(close, ended, brought).await
+        Box::pin(self.after(close, ended, brought)).await
     }
 
     async fn after(&mut self, close: Close, ended: bool, brought: bool) -> Next {

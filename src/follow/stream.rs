@@ -95,7 +95,7 @@ impl Reading<'_> {
             return Close::Poll(self.site.settings.poll);
         };
         let (_, since) = self.begin();
-        let mut stream = match self.open(true, since).await {
+        let mut stream = match Box::pin(self.open(true, since)).await {
             Ok(stream) => Some(stream),
             Err(close) => return close,
         };
@@ -110,7 +110,7 @@ impl Reading<'_> {
             self.search.doubt();
         }
         self.count();
-        let close = self.flush(&mut stream).await.unwrap_or(close);
+        let close = Box::pin(self.flush(&mut stream)).await.unwrap_or(close);
         if let Some(reason) = close.as_str() {
             self.site.metrics.stream_ends.get_or_create(&Reason { reason }).inc();
         }
@@ -139,7 +139,7 @@ impl Reading<'_> {
         let mut pod = self.task.pod.clone();
         loop {
             if clock.now() >= due.next()
-                && let Some(close) = self.tend(stream, &mut due).await
+                && let Some(close) = Box::pin(self.tend(stream, &mut due)).await
             {
                 return close;
             }
@@ -177,7 +177,7 @@ impl Reading<'_> {
             self.heard(&mut due, now);
             if self.writer.is_full() {
                 due.flush = None;
-                if let Some(close) = self.flush(stream).await {
+                if let Some(close) = Box::pin(self.flush(stream)).await {
                     return close;
                 }
             }
@@ -244,7 +244,7 @@ impl Reading<'_> {
         if now >= due.probe {
             due.probe = now + self.site.settings.probe;
             due.volume = 0;
-            if self.has_more().await {
+            if Box::pin(self.has_more()).await {
                 due.mute = Some(self.site.clock.now() + IN_FLIGHT);
             }
         }
