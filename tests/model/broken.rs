@@ -15,7 +15,12 @@ fn refute(name: &str, world: &World, expected: &str) {
     let Some((why, history)) = found.violation else {
         panic!("{name}: nothing is found wrong in {} states", found.states);
     };
-    println!("{name}: {why}, after {} steps ({} states, {:.1} s)", history.len(), found.states, found.seconds);
+    println!(
+        "{name}: {why}, after {} steps ({} states, {:.1} s)",
+        history.len(),
+        found.states,
+        found.seconds
+    );
     for (step, state) in &history {
         println!("    {:<40} {}", format!("{step:?}"), show(&world, state));
     }
@@ -58,19 +63,28 @@ fn with(broken: Broken, late: usize) -> World {
 
 #[test]
 fn a_deadline_that_counts_from_the_answer_is_too_late() {
-    let world = World { jumps: &[2], ..with(Broken::DeadlineFromAnswer, 1) };
+    let world = World {
+        jumps: &[2],
+        ..with(Broken::DeadlineFromAnswer, 1)
+    };
     refute("deadline from the answer", &world, TWO);
 }
 
 #[test]
 fn without_a_margin_a_slow_clock_lets_two_act() {
-    let world = World { jumps: &[2], ..with(Broken::NoMargin, 0) };
+    let world = World {
+        jumps: &[2],
+        ..with(Broken::NoMargin, 0)
+    };
     refute("no margin", &world, TWO);
 }
 
 #[test]
 fn without_a_grace_a_slow_clock_lets_two_act() {
-    let world = World { jumps: &[2], ..with(Broken::NoGrace, 0) };
+    let world = World {
+        jumps: &[2],
+        ..with(Broken::NoGrace, 0)
+    };
     refute("no grace", &world, TWO);
 }
 
@@ -81,7 +95,10 @@ fn an_old_release_that_is_not_fenced_frees_a_new_claim() {
 
 #[test]
 fn a_jump_of_the_clock_that_is_believed_takes_pods_from_the_living() {
-    let world = World { jumps: &[8], ..with(Broken::JumpBelieved, 0) };
+    let world = World {
+        jumps: &[8],
+        ..with(Broken::JumpBelieved, 0)
+    };
     refute("jump believed", &world, TWO);
 }
 
@@ -97,25 +114,39 @@ fn a_pod_handed_over_before_it_was_drained_has_two() {
 
 #[test]
 fn a_sink_that_takes_whatever_comes_takes_a_late_write_of_an_old_claim() {
-    let world = World { writes: true, ..with(Broken::SinkUnfenced, 1) };
+    let world = World {
+        writes: true,
+        ..with(Broken::SinkUnfenced, 1)
+    };
     refute("unfenced sink", &world, "the sink took a write");
 }
 
 #[test]
 fn a_jump_between_a_look_and_its_claim_is_not_covered() {
-    let world = World { jumps: &[8], jumps_under_claims: true, ..with(Broken::Nothing, 1) };
+    let world = World {
+        jumps: &[8],
+        jumps_under_claims: true,
+        ..with(Broken::Nothing, 1)
+    };
     refute("jump under a claim", &world, TWO);
 }
 
 #[test]
 fn a_jump_before_the_first_look_is_not_covered() {
-    let world = World { jumps: &[8], newcomers: true, ..with(Broken::Nothing, 0) };
+    let world = World {
+        jumps: &[8],
+        newcomers: true,
+        ..with(Broken::Nothing, 0)
+    };
     refute("jump before the first look", &world, TWO);
 }
 
 #[test]
 fn a_margin_smaller_than_what_clocks_may_differ_by_outlives_the_hold_off() {
-    let mut world = World { jumps: &[8], ..with(Broken::Nothing, 0) };
+    let mut world = World {
+        jumps: &[8],
+        ..with(Broken::Nothing, 0)
+    };
     (world.times.margin, world.times.ttl) = (1, 4);
     refute("margin too small", &world, TWO);
 }

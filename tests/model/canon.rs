@@ -32,7 +32,13 @@ fn rank(state: &mut State, pod: usize) {
     if used & (used + 2) == 0 {
         return;
     }
-    let rank = |fence: u8| if fence == 0 { 0 } else { (used & ((2 << fence) - 1)).count_ones() as u8 };
+    let rank = |fence: u8| {
+        if fence == 0 {
+            0
+        } else {
+            (used & ((2 << fence) - 1)).count_ones() as u8
+        }
+    };
     let row = &mut state.rows[pod];
     (row.fence, row.sink) = (rank(row.fence), rank(row.sink));
     for seat in &mut state.seats {
@@ -156,15 +162,18 @@ pub(crate) fn forget(state: &mut State, releases_are_fenced: bool) {
 /// Whether nothing of a replica depends on its clock.
 pub(crate) fn rests(state: &State, replica: usize) -> bool {
     let waits = |message: &Message| message.awaited() && usize::from(message.of) == replica + 1;
-    state.seats[replica].slots.iter().all(|slot| slot.left == 0) && !state.messages().iter().any(waits)
+    let seat = &state.seats[replica];
+    // What was seen matters until the last jump is noticed.
+    let knows = state.jumps == 0 && seat.seen.abs() <= 1 && seat.holdoff == 0;
+    knows && seat.slots.iter().all(|slot| slot.left == 0) && !state.messages().iter().any(waits)
 }
 
-/// In a world without jumps, forgets what replicas know of the database's clock, and how far behind the clock of a
-/// replica is on which nothing depends. Whoever begins something may choose it anew.
+/// Forgets how far behind the clock of a replica is on which nothing depends: whoever begins something may choose it
+/// anew. With it goes a difference too small to be a jump, which could only have made it hold off for nothing.
 pub(crate) fn rest(state: &mut State) {
     for replica in 0..REPLICAS {
-        state.seats[replica].seen = 0;
         if rests(state, replica) {
+            state.seats[replica].seen = 0;
             state.seats[replica].lag = 0;
         }
     }

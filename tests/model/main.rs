@@ -7,6 +7,7 @@
 
 mod broken;
 mod canon;
+mod names;
 mod properties;
 mod search;
 mod state;

@@ -1,7 +1,8 @@
 //! What must hold in every state, and what must still be possible from it.
 
+use crate::names::{Fate, Step};
 use crate::state::State;
-use crate::steps::{Fate, Step, Steps};
+use crate::steps::Steps;
 use crate::world::World;
 
 /// What is wrong with a state, if anything.
@@ -29,7 +30,10 @@ pub(crate) fn violated(world: &World, state: &State) -> Option<String> {
             return Some(format!("{acting} replicas act on pod {}", pod + 1));
         }
         if row.sink > row.fence {
-            return Some(format!("the sink knows a fence of pod {} that the row does not", pod + 1));
+            return Some(format!(
+                "the sink knows a fence of pod {} that the row does not",
+                pod + 1
+            ));
         }
     }
     None
@@ -40,7 +44,10 @@ pub(crate) fn violated(world: &World, state: &State) -> Option<String> {
 pub(crate) fn left_alone(world: &World, from: &State) -> Option<String> {
     (1..=world.replicas).find_map(|survivor| {
         let mut state = *from;
-        let named = World { nameless: false, ..*world };
+        let named = World {
+            nameless: false,
+            ..*world
+        };
         let mut steps = Steps {
             world: &named,
             found: Vec::new(),
@@ -56,7 +63,9 @@ pub(crate) fn left_alone(world: &World, from: &State) -> Option<String> {
                 step(&mut steps, &mut state, |step| *step == clock);
             }
         }
-        Some(format!("replica {survivor}, left alone, does not get all pods in {ticks} ticks"))
+        Some(format!(
+            "replica {survivor}, left alone, does not get all pods in {ticks} ticks"
+        ))
     })
 }
 
@@ -65,7 +74,9 @@ fn act(steps: &mut Steps<'_>, state: &mut State, survivor: usize) -> bool {
     let comes = |step: &Step| matches!(step, Step::Arrives(..) | Step::Answers(..));
     while step(steps, state, comes) {}
     // What changes nothing is no step; it goes away.
-    while step(steps, state, |step| matches!(step, Step::Vanishes(..) | Step::GivenUp(..))) {}
+    while step(steps, state, |step| {
+        matches!(step, Step::Vanishes(..) | Step::GivenUp(..))
+    }) {}
     step(steps, state, |step| *step == Step::HoldsOff(survivor));
     let world = steps.world;
     for pod in 1..=world.pods {
@@ -73,8 +84,12 @@ fn act(steps: &mut Steps<'_>, state: &mut State, survivor: usize) -> bool {
         if slot.fence != 0 && slot.left == 0 {
             step(steps, state, |step| *step == Step::Frees(survivor, pod, Fate::Answered));
         }
-        step(steps, state, |step| *step == Step::Renews(survivor, pod, Fate::Answered));
-        step(steps, state, |step| *step == Step::Claims(survivor, pod, Fate::Answered));
+        step(steps, state, |step| {
+            *step == Step::Renews(survivor, pod, Fate::Answered)
+        });
+        step(steps, state, |step| {
+            *step == Step::Claims(survivor, pod, Fate::Answered)
+        });
     }
     (0..world.pods).all(|pod| state.rows[pod].finished || state.acts(survivor - 1, pod))
 }

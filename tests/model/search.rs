@@ -5,9 +5,10 @@ use std::collections::{BTreeSet, HashMap, HashSet};
 use std::hash::{BuildHasherDefault, Hash, Hasher};
 use std::time::Instant;
 
+use crate::names::Step;
 use crate::properties;
 use crate::state::{Key, State, UNSEEN};
-use crate::steps::{Step, Steps};
+use crate::steps::Steps;
 use crate::world::World;
 
 /// What was found.
@@ -137,7 +138,9 @@ impl Hasher for Folded {
     }
 
     fn write(&mut self, bytes: &[u8]) {
-        bytes.iter().for_each(|byte| self.0 = self.0.rotate_left(8) ^ u64::from(*byte));
+        bytes
+            .iter()
+            .for_each(|byte| self.0 = self.0.rotate_left(8) ^ u64::from(*byte));
     }
 
     fn write_u64(&mut self, word: u64) {

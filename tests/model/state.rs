@@ -184,7 +184,11 @@ impl State {
                 put(u64::from(slot.fence) | left | u64::from(slot.leaving) << 7, 8);
             }
         }
-        let net = self.net.iter().rev().fold(0, |bits, message| bits << 16 | message.pack());
+        let net = self
+            .net
+            .iter()
+            .rev()
+            .fold(0, |bits, message| bits << 16 | message.pack());
         Key(bits, net)
     }
 

@@ -2,67 +2,9 @@
 //! happen at a moment is a step of its own, and a replica that is frozen is one that takes none.
 
 use crate::canon;
+use crate::names::{Fate, Step};
 use crate::state::{FOR_EVER, Kind, LATE, Message, Slot, State, UNSEEN};
 use crate::world::{Broken, World};
-
-/// How a statement fares.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-pub(crate) enum Fate {
-    /// It arrives and is answered at once.
-    Answered,
-    /// It arrives at once and the answer is lost.
-    AnswerLost,
-    /// It never arrives.
-    Lost,
-    /// It is on its way.
-    Late,
-}
-
-/// A step; replicas and pods are numbered from 1.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-pub(crate) enum Step {
-    /// The database's clock ticks.
-    Database,
-    /// The clock of a replica ticks.
-    Clock(usize),
-    /// The database's clock jumps by so many ticks.
-    Jump(i8),
-    /// A replica looks at the table and finds that it must not be believed.
-    HoldsOff(usize),
-    Claims(usize, usize, Fate),
-    Renews(usize, usize, Fate),
-    /// A replica asks for a pod of another.
-    Asks(usize, usize),
-    /// The holder takes the request back.
-    Refuses(usize, usize),
-    /// The task has ended; its claim is given back.
-    Frees(usize, usize, Fate),
-    /// The task has written what it had read; the pod goes to the replica that asked for it.
-    HandsOver(usize, usize, Fate),
-    /// The pod is done with.
-    Finishes(usize, usize, Fate),
-    /// The task ends that should have ended before.
-    Drains(usize, usize),
-    /// A write to the sink leaves.
-    Writes(usize, usize, Fate),
-    /// A late statement arrives.
-    Arrives(Kind, usize, usize),
-    /// A late answer comes.
-    Answers(Kind, usize, usize),
-    /// Its sender waits no longer for a late statement or answer; the statement may still arrive.
-    GivenUp(Kind, usize, usize),
-    /// A late statement gets lost.
-    Vanishes(Kind, usize, usize),
-}
-
-impl Step {
-    /// The step without numbers.
-    pub(crate) fn kind(self) -> String {
-        let text = format!("{self:?}");
-        let words = text.split(|c: char| !c.is_ascii_alphabetic()).filter(|word| !word.is_empty());
-        words.collect::<Vec<_>>().join(" ")
-    }
-}
 
 /// Gathers the states that can follow one.
 pub(crate) struct Steps<'a> {
@@ -92,8 +34,10 @@ impl Steps<'_> {
 
     fn add(&mut self, step: Step, mut state: State) {
         if self.world.jumps.is_empty() {
-            canon::rest(&mut state);
+            // Nobody could tell a jump from none.
+            state.seats.iter_mut().for_each(|seat| seat.seen = 0);
         }
+        canon::rest(&mut state);
         canon::forget(&mut state, self.world.broken != Broken::ReleaseUnfenced);
         if !self.world.strays {
             canon::learn(&mut state);
@@ -194,7 +138,7 @@ impl Steps<'_> {
         let mut looked = *old;
         looked.seats[replica].seen = 0;
         self.claims(&looked, replica, pod);
-        if canon::rests(&looked, replica) && world.jumps.is_empty() {
+        if canon::rests(&looked, replica) {
             looked.seats[replica].lag = 1;
             self.claims(&looked, replica, pod);
             looked.seats[replica].lag = 0;
@@ -249,11 +193,22 @@ impl Steps<'_> {
             self.send_late(step(Fate::Late), old, write);
         }
         // The keeper renews one thing at a time, and hands nothing back meanwhile.
-        if old.messages().iter().any(|m| m.awaited() && m.of == me && usize::from(m.pod) == pod) {
+        if old
+            .messages()
+            .iter()
+            .any(|m| m.awaited() && m.of == me && usize::from(m.pod) == pod)
+        {
             return;
         }
         self.renews(old, replica, pod);
-        self.gives_back(old, replica, pod, |fate| Step::Frees(replica + 1, pod + 1, fate), Kind::Free, 0);
+        self.gives_back(
+            old,
+            replica,
+            pod,
+            |fate| Step::Frees(replica + 1, pod + 1, fate),
+            Kind::Free,
+            0,
+        );
         if world.ends && had.left > 0 {
             let step = |fate| Step::Finishes(replica + 1, pod + 1, fate);
             self.gives_back(old, replica, pod, step, Kind::Finished, 0);
@@ -289,7 +244,15 @@ impl Steps<'_> {
     }
 
     /// The claim leaves the replica with a release. Whether it ever arrives is nothing that the replica builds on.
-    fn gives_back(&mut self, old: &State, replica: usize, pod: usize, step: impl Fn(Fate) -> Step, kind: Kind, heir: u8) {
+    fn gives_back(
+        &mut self,
+        old: &State,
+        replica: usize,
+        pod: usize,
+        step: impl Fn(Fate) -> Step,
+        kind: Kind,
+        heir: u8,
+    ) {
         let mut without = *old;
         let slot = &mut without.seats[replica].slots[pod];
         let release = Message {
@@ -334,7 +297,11 @@ impl Steps<'_> {
                 }
                 self.add(Step::Arrives(m.kind, name, number), state);
                 let mut stray = *old;
-                let kind = if m.kind == Kind::ClaimAsked { Kind::ClaimStray } else { Kind::RenewStray };
+                let kind = if m.kind == Kind::ClaimAsked {
+                    Kind::ClaimStray
+                } else {
+                    Kind::RenewStray
+                };
                 stray.net[at] = Message { kind, age: 0, ..m };
                 if !self.world.strays {
                     stray.remove(at);
@@ -353,18 +320,26 @@ impl Steps<'_> {
                 self.add(Step::Answers(m.kind, name, number), state);
                 self.add(Step::GivenUp(m.kind, name, number), lost);
             }
-            _ => {
-                state.remove(at);
-                let lost = state;
-                match m.kind {
-                    Kind::Write => self.write(&mut state, m),
-                    Kind::ClaimStray | Kind::RenewStray => drop(self.arrives(&mut state, m)),
-                    _ => self.world.give_back(&mut state.rows[pod], m),
-                }
-                self.add_if_changed(Step::Arrives(m.kind, name, number), state, &lost);
-                self.add(Step::Vanishes(m.kind, name, number), lost);
-            }
+            _ => self.unawaited(&state, at),
         }
+    }
+
+    /// What becomes of a late statement that nobody waits for.
+    fn unawaited(&mut self, old: &State, at: usize) {
+        let m = old.net[at];
+        let (name, number) = (usize::from(m.of), usize::from(m.pod) + 1);
+        let mut state = *old;
+        state.remove(at);
+        let lost = state;
+        match m.kind {
+            Kind::Write => self.write(&mut state, m),
+            Kind::ClaimStray | Kind::RenewStray => {
+                self.arrives(&mut state, m);
+            }
+            _ => self.world.give_back(&mut state.rows[usize::from(m.pod)], m),
+        }
+        self.add_if_changed(Step::Arrives(m.kind, name, number), state, &lost);
+        self.add(Step::Vanishes(m.kind, name, number), lost);
     }
 
     /// A late statement of claiming or renewing arrives. Answers what goes back.

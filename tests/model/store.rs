@@ -40,7 +40,11 @@ fn at(left: i8) -> Duration {
 /// Ticks from now until the moment.
 fn left(moment: Duration) -> i8 {
     let count = |span: Duration| (span.as_millis() / TICK.as_millis()) as i8;
-    if moment < NOW { -count(NOW.saturating_sub(moment)) } else { count(moment.saturating_sub(NOW)) }
+    if moment < NOW {
+        -count(NOW.saturating_sub(moment))
+    } else {
+        count(moment.saturating_sub(NOW))
+    }
 }
 
 fn hold(row: &Row) -> Hold {
@@ -59,7 +63,11 @@ fn put(row: &mut Row, hold: &Hold, grace: u8) {
     row.owner = number(hold.owner.as_ref());
     row.wanted = number(hold.wanted_by.as_ref());
     row.fence = hold.fence.0 as u8;
-    row.left = if row.owner == 0 { -(grace as i8) } else { left(hold.expires_at) };
+    row.left = if row.owner == 0 {
+        -(grace as i8)
+    } else {
+        left(hold.expires_at)
+    };
     row.finished = hold.finished;
 }
 
@@ -86,7 +94,11 @@ impl World {
         }
         // The least that a fence may be, as if the clock stood still.
         let fence = fence_after(Fence(u64::from(row.fence)), Duration::ZERO);
-        put(row, &Hold::claimed(name(me), fence, NOW, self.lease().ttl), self.grace());
+        put(
+            row,
+            &Hold::claimed(name(me), fence, NOW, self.lease().ttl),
+            self.grace(),
+        );
         Some(row.fence)
     }
 
@@ -130,7 +142,11 @@ impl World {
 
     /// Ticks for which a claim is good that was taken or renewed by a statement sent `age` ticks ago.
     pub(crate) fn good_for(&self, age: u8) -> u8 {
-        let age = if self.broken == Broken::DeadlineFromAnswer { 0 } else { age };
+        let age = if self.broken == Broken::DeadlineFromAnswer {
+            0
+        } else {
+            age
+        };
         left(self.lease().good_until(at(-(age as i8)))).max(0) as u8
     }
 

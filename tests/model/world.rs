@@ -87,10 +87,18 @@ impl World {
     }
 
     pub(crate) fn margin(&self) -> u8 {
-        if self.broken == Broken::NoMargin { 0 } else { self.times.margin }
+        if self.broken == Broken::NoMargin {
+            0
+        } else {
+            self.times.margin
+        }
     }
 
     pub(crate) fn grace(&self) -> u8 {
-        if self.broken == Broken::NoGrace { 0 } else { self.times.grace }
+        if self.broken == Broken::NoGrace {
+            0
+        } else {
+            self.times.grace
+        }
     }
 }
