@@ -186,9 +186,9 @@ pub(crate) fn learn(state: &mut State) {
     for (replica, seat) in state.seats.iter_mut().enumerate() {
         for (pod, slot) in seat.slots.iter_mut().enumerate() {
             let (row, me) = (&state.rows[pod], replica as u8 + 1);
-            let stale = row.fence != slot.fence || row.owner != me;
+            let lost = row.fence != slot.fence || row.owner != me;
             let waits = |m: &Message| m.awaited() && m.of == me && usize::from(m.pod) == pod;
-            if slot.fence != 0 && slot.left == 0 && stale && !messages.iter().any(waits) {
+            if slot.fence != 0 && slot.left == 0 && lost && !messages.iter().any(waits) {
                 slot.fence = 0;
             }
         }

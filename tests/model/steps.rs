@@ -65,7 +65,7 @@ impl Steps<'_> {
         }
         for (replica, seat) in seats.iter().enumerate() {
             if seat.lag > 0 && !old.messages().iter().any(|message| self.is_overdue(*message, replica)) {
-                let state = self.ticked(old, replica);
+                let state = ticked(old, replica);
                 self.add(Step::Clock(replica + 1), state);
             }
         }
@@ -77,23 +77,6 @@ impl Steps<'_> {
     /// The replica must stop waiting for this before its clock goes on.
     fn is_overdue(&self, message: Message, replica: usize) -> bool {
         message.awaited() && usize::from(message.of) == replica + 1 && message.age >= self.world.times.patience
-    }
-
-    fn ticked(&self, old: &State, replica: usize) -> State {
-        let mut state = *old;
-        let seat = &mut state.seats[replica];
-        seat.lag -= 1;
-        shift(&mut seat.seen, 1);
-        seat.holdoff = seat.holdoff.saturating_sub(1);
-        for slot in seat.slots.iter_mut().filter(|slot| slot.left != FOR_EVER) {
-            slot.left = slot.left.saturating_sub(1);
-        }
-        for message in &mut state.net[..old.late] {
-            if message.awaited() && usize::from(message.of) == replica + 1 {
-                message.age += 1;
-            }
-        }
-        state
     }
 
     fn jump(&mut self, old: &State, by: i8) {
@@ -152,7 +135,7 @@ impl Steps<'_> {
 
     fn claims(&mut self, looked: &State, replica: usize, pod: usize) {
         let (world, me) = (self.world, replica as u8 + 1);
-        if !world.may_claim(&looked.rows[pod], me) {
+        if !world.may_claim(looked.rows[pod], me) {
             return;
         }
         let step = |fate| Step::Claims(replica + 1, pod + 1, fate);
@@ -395,4 +378,22 @@ fn shift(seen: &mut i8, by: i8) {
     if *seen != UNSEEN {
         *seen = (*seen + by).clamp(-3, 3);
     }
+}
+
+/// The clock of a replica has ticked.
+fn ticked(old: &State, replica: usize) -> State {
+    let mut state = *old;
+    let seat = &mut state.seats[replica];
+    seat.lag -= 1;
+    shift(&mut seat.seen, 1);
+    seat.holdoff = seat.holdoff.saturating_sub(1);
+    for slot in seat.slots.iter_mut().filter(|slot| slot.left != FOR_EVER) {
+        slot.left = slot.left.saturating_sub(1);
+    }
+    for message in &mut state.net[..old.late] {
+        if message.awaited() && usize::from(message.of) == replica + 1 {
+            message.age += 1;
+        }
+    }
+    state
 }

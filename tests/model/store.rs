@@ -47,7 +47,7 @@ fn left(moment: Duration) -> i8 {
     }
 }
 
-fn hold(row: &Row) -> Hold {
+fn hold(row: Row) -> Hold {
     let named = |replica: u8| (replica != 0).then(|| name(replica).clone());
     Hold {
         owner: named(row.owner),
@@ -83,13 +83,13 @@ impl World {
     }
 
     /// Whether a replica that looks at the table finds the row to be had.
-    pub(crate) fn may_claim(&self, row: &Row, me: u8) -> bool {
+    pub(crate) fn may_claim(&self, row: Row, me: u8) -> bool {
         row.fence == 0 || hold(row).may_be_claimed(name(me), NOW, ticks(self.grace()))
     }
 
     /// A claim arrives. Answers the fence when it wins.
     pub(crate) fn claim(&self, row: &mut Row, me: u8) -> Option<u8> {
-        if !self.may_claim(row, me) {
+        if !self.may_claim(*row, me) {
             return None;
         }
         // The least that a fence may be, as if the clock stood still.
@@ -104,17 +104,17 @@ impl World {
 
     /// A renewal arrives. Answers whether the claim is held.
     pub(crate) fn renew(&self, row: &mut Row, me: u8, fence: u8) -> bool {
-        let mut hold = hold(row);
-        let held = hold.renew(name(me), Fence(u64::from(fence)), NOW, self.lease().ttl);
+        let mut claim = hold(*row);
+        let held = claim.renew(name(me), Fence(u64::from(fence)), NOW, self.lease().ttl);
         if held {
-            put(row, &hold, self.grace());
+            put(row, &claim, self.grace());
         }
         held
     }
 
     /// A release arrives.
     pub(crate) fn give_back(&self, row: &mut Row, message: Message) {
-        let mut hold = hold(row);
+        let mut hold = hold(*row);
         let owned = if self.broken == Broken::ReleaseUnfenced {
             row.owner == message.of
         } else {
@@ -135,7 +135,7 @@ impl World {
 
     /// A request for the row arrives.
     pub(crate) fn ask(&self, row: &mut Row, me: u8) {
-        let mut hold = hold(row);
+        let mut hold = hold(*row);
         hold.ask(name(me), hold.fence);
         put(row, &hold, self.grace());
     }
