@@ -13,6 +13,7 @@ use async_trait::async_trait;
 use super::batch::{check_checkpoint, check_name};
 use super::{Holder, LockError, LockStore};
 use crate::clock::Clock;
+use crate::domain::claim::EVICTED;
 use crate::domain::row::{Hold, fence_after};
 use crate::domain::{About, Claim, Fence, LockKey, LockRow, LockTable, Next, Release, Renewal, Verdict, Want};
 
@@ -230,7 +231,8 @@ impl LockStore for MemoryLocks {
             return Ok(false);
         };
         let hold = &mut row.hold;
-        (hold.owner, hold.fence, hold.wanted_by, hold.expires_at) = (None, fence, None, now);
+        let owner = hold.owner.take().map(|_| EVICTED.into());
+        (hold.owner, hold.fence, hold.wanted_by) = (owner, fence, None);
         Ok(true)
     }
 
