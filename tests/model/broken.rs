@@ -2,7 +2,7 @@
 //! find nothing wrong with anything.
 
 use crate::search::explore;
-use crate::state::State;
+use crate::state::{FOR_EVER, State};
 use crate::world::{Broken, World};
 
 /// Explores a world in which something must go wrong, and prints the shortest way to it.
@@ -21,6 +21,7 @@ fn refute(name: &str, world: &World, expected: &str) {
         found.states,
         found.seconds
     );
+    println!("    step (replica, pod)                      row and claims, in ticks left; fences by rank");
     for (step, state) in &history {
         println!("    {:<40} {}", format!("{step:?}"), show(&world, state));
     }
@@ -42,6 +43,7 @@ fn show(world: &World, state: &State) -> String {
         match (slot.fence, slot.left) {
             (0, _) => "-".into(),
             (fence, 0) => format!("ended, fence {fence}"),
+            (fence, FOR_EVER) => format!("ACTS for ever, fence {fence}"),
             (fence, left) => format!("ACTS for {left}, fence {fence}"),
         }
     };

@@ -10,6 +10,7 @@
 
 mod broken;
 mod canon;
+mod clocks;
 mod names;
 mod properties;
 mod search;

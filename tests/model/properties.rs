@@ -1,4 +1,4 @@
-//! What must hold in every state, and what must still be possible from it.
+//! What must hold in every state, what no step may be, and what must still be possible.
 
 use crate::names::{Fate, Step};
 use crate::state::State;
@@ -39,6 +39,16 @@ pub(crate) fn violated(world: &World, state: &State) -> Option<String> {
     None
 }
 
+/// What is wrong with a step that is taken from a state, if anything.
+pub(crate) fn forbidden(before: &State, step: Step) -> Option<String> {
+    match step {
+        Step::Claims(replica, pod, _) if before.rows[pod - 1].finished => {
+            Some(format!("replica {replica} claims pod {pod} although it is done with"))
+        }
+        _ => None,
+    }
+}
+
 /// What goes wrong if from this state on one replica is left alone, everybody else being frozen, and nothing gets lost
 /// any more: it must act on every pod that is not finished within a hold-off, a ttl and the grace.
 pub(crate) fn left_alone(world: &World, from: &State) -> Option<String> {
@@ -48,10 +58,7 @@ pub(crate) fn left_alone(world: &World, from: &State) -> Option<String> {
             nameless: false,
             ..*world
         };
-        let mut steps = Steps {
-            world: &named,
-            found: Vec::new(),
-        };
+        let mut steps = Steps::of(&named);
         // Each tick takes a few steps; the clock that goes back by a jump makes a row last as much longer.
         let back = world.jumps.iter().map(|by| -by).max().unwrap_or(0).max(0) as u8;
         let ticks = 2 * world.times.ttl + world.times.grace + back + 2;

@@ -29,10 +29,7 @@ pub(crate) struct Found {
 pub(crate) fn explore(world: &World, alone: bool) -> Found {
     let began = Instant::now();
     let mut seen = Seen::default();
-    let mut steps = Steps {
-        world,
-        found: Vec::new(),
-    };
+    let mut steps = Steps::of(world);
     let mut found = Found {
         states: 0,
         transitions: 0,
@@ -54,12 +51,13 @@ pub(crate) fn explore(world: &World, alone: bool) -> Found {
         found.transitions += steps.found.len();
         for (step, next) in &steps.found {
             taken.insert(*step);
-            if !seen.add(next.pack(), at as u32) {
-                continue;
-            }
-            let stuck = || alone.then(|| properties::left_alone(world, next))?;
-            if let Some(why) = properties::violated(world, next).or_else(stuck) {
-                found.violation = Some((why, seen.history(world)));
+            let new = seen.add(next.pack(), at as u32);
+            let wrong = || new.then(|| properties::violated(world, next))?;
+            let stuck = || (new && alone).then(|| properties::left_alone(world, next))?;
+            if let Some(why) = properties::forbidden(&state, *step).or_else(wrong).or_else(stuck) {
+                let mut history = seen.history(world, at);
+                history.push((*step, *next));
+                found.violation = Some((why, history));
                 break;
             }
         }
@@ -100,14 +98,11 @@ impl Seen {
         new
     }
 
-    /// How the latest state was reached.
-    fn history(&self, world: &World) -> Vec<(Step, State)> {
+    /// How a state was reached.
+    fn history(&self, world: &World, at: usize) -> Vec<(Step, State)> {
         let mut history = Vec::new();
-        let (mut key, mut from) = self.order[self.order.len() - 1];
-        let mut steps = Steps {
-            world,
-            found: Vec::new(),
-        };
+        let (mut key, mut from) = self.order[at];
+        let mut steps = Steps::of(world);
         while from != u32::MAX {
             let before = self.order[from as usize];
             steps.after(&State::unpack(before.0));
@@ -122,8 +117,9 @@ impl Seen {
 impl Hash for Key {
     fn hash<H: Hasher>(&self, hasher: &mut H) {
         // In one go: a key is hashed millions of times, in a test built without optimisation.
-        let folded = (self.0 as u64) ^ ((self.0 >> 64) as u64).rotate_left(29) ^ self.1.rotate_left(47);
-        hasher.write_u64(folded.wrapping_mul(0x9e37_79b9_7f4a_7c15) ^ self.1);
+        let [low, high, net] = self.0;
+        let folded = low ^ high.rotate_left(29) ^ net.rotate_left(47);
+        hasher.write_u64(folded.wrapping_mul(0x9e37_79b9_7f4a_7c15) ^ net);
     }
 }
 

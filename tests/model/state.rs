@@ -12,6 +12,9 @@ pub(crate) const FOR_EVER: u8 = 7;
 /// The offset between two clocks is not known: the replica has not looked yet.
 pub(crate) const UNSEEN: i8 = 4;
 
+/// All that an offset between two clocks may be seen as.
+pub(crate) const OFFSETS: std::ops::RangeInclusive<i8> = -3..=UNSEEN;
+
 /// A row of the table. Replicas are numbered from 1; 0 is nobody.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(crate) struct Row {
@@ -140,7 +143,7 @@ pub(crate) struct State {
 
 /// A state in 24 bytes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) struct Key(pub(crate) u128, pub(crate) u64);
+pub(crate) struct Key(pub(crate) [u64; 3]);
 
 impl State {
     pub(crate) fn messages(&self) -> &[Message] {
@@ -189,13 +192,14 @@ impl State {
             .iter()
             .rev()
             .fold(0, |bits, message| bits << 16 | message.pack());
-        Key(bits, net)
+        Key([bits as u64, (bits >> 64) as u64, net])
     }
 
-    pub(crate) fn unpack(key: Key) -> Self {
+    pub(crate) fn unpack(Key([low, high, net]): Key) -> Self {
+        let bits = u128::from(low) | u128::from(high) << 64;
         let mut at = 2;
         let mut take = |width: u32| {
-            let value = (key.0 >> at) as u8 & ((1_u16 << width) - 1) as u8;
+            let value = (bits >> at) as u8 & ((1_u16 << width) - 1) as u8;
             at += width;
             value
         };
@@ -217,9 +221,9 @@ impl State {
                 leaving: take(1) == 1,
             }),
         });
-        let net: [Message; LATE] = std::array::from_fn(|at| Message::unpack(key.1 >> (16 * at) & 0xffff));
+        let net: [Message; LATE] = std::array::from_fn(|at| Message::unpack(net >> (16 * at) & 0xffff));
         let late = net.iter().filter(|message| message.kind != Kind::None).count();
-        let (jumps, stale_write) = (key.0 as u8 & 1, key.0 as u8 & 2 != 0);
+        let (jumps, stale_write) = (low as u8 & 1, low & 2 != 0);
         Self {
             rows,
             seats,

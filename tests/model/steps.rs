@@ -3,16 +3,31 @@
 
 use crate::canon;
 use crate::names::{Fate, Step};
-use crate::state::{FOR_EVER, Kind, LATE, Message, Slot, State, UNSEEN};
+use crate::state::{FOR_EVER, Kind, LATE, Message, OFFSETS, Slot, State};
 use crate::world::{Broken, World};
 
 /// Gathers the states that can follow one.
 pub(crate) struct Steps<'a> {
     pub(crate) world: &'a World,
     pub(crate) found: Vec<(Step, State)>,
+    /// What the product answers to each offset that can be seen: asked for in every state, but always the same.
+    holdoffs: Vec<Option<u8>>,
 }
 
-impl Steps<'_> {
+impl<'a> Steps<'a> {
+    pub(crate) fn of(world: &'a World) -> Self {
+        Self {
+            world,
+            found: Vec::new(),
+            holdoffs: OFFSETS.map(|seen| world.holds_off(seen)).collect(),
+        }
+    }
+
+    /// For how long a replica must not claim after the look that it takes now.
+    pub(crate) fn holds_off(&self, state: &State, replica: usize) -> Option<u8> {
+        self.holdoffs[(state.seats[replica].seen - OFFSETS.start()) as usize]
+    }
+
     /// All that can follow.
     pub(crate) fn after(&mut self, state: &State) {
         self.found.clear();
@@ -32,7 +47,7 @@ impl Steps<'_> {
         }
     }
 
-    fn add(&mut self, step: Step, mut state: State) {
+    pub(crate) fn add(&mut self, step: Step, mut state: State) {
         if self.world.jumps.is_empty() {
             // Nobody could tell a jump from none.
             state.seats.iter_mut().for_each(|seat| seat.seen = 0);
@@ -49,73 +64,12 @@ impl Steps<'_> {
         self.found.push((step, state));
     }
 
-    fn clocks(&mut self, old: &State) {
-        let (world, seats) = (self.world, &old.seats[..self.world.replicas]);
-        // The clocks of replicas are at most one tick behind the database's, and never ahead.
-        if seats.iter().all(|seat| seat.lag == 0) {
-            let mut state = *old;
-            for seat in &mut state.seats[..world.replicas] {
-                seat.lag = 1;
-                shift(&mut seat.seen, -1);
-            }
-            for row in &mut state.rows {
-                row.left = (row.left - 1).max(-(world.grace() as i8));
-            }
-            self.add(Step::Database, state);
-        }
-        for (replica, seat) in seats.iter().enumerate() {
-            if seat.lag > 0 && !old.messages().iter().any(|message| self.is_overdue(*message, replica)) {
-                let state = ticked(old, replica);
-                self.add(Step::Clock(replica + 1), state);
-            }
-        }
-        for by in world.jumps.iter().filter(|_| old.jumps > 0) {
-            self.jump(old, *by);
-        }
-    }
-
-    /// The replica must stop waiting for this before its clock goes on.
-    fn is_overdue(&self, message: Message, replica: usize) -> bool {
-        message.awaited() && usize::from(message.of) == replica + 1 && message.age >= self.world.times.patience
-    }
-
-    fn jump(&mut self, old: &State, by: i8) {
-        let world = self.world;
-        let slack = (world.times.margin + world.times.grace) as i8;
-        let claiming = |message: &Message| matches!(message.kind, Kind::ClaimAsked | Kind::ClaimStray);
-        if by > slack && !world.jumps_under_claims && old.messages().iter().any(claiming) {
-            return;
-        }
-        let mut state = *old;
-        state.jumps -= 1;
-        for row in &mut state.rows {
-            if row.owner != 0 {
-                row.left = (row.left - by).max(-(world.grace() as i8));
-            }
-        }
-        for seat in &mut state.seats[..world.replicas] {
-            shift(&mut seat.seen, -by);
-        }
-        self.add(Step::Jump(by), state);
-    }
-
-    /// A look that finds something wrong with the clock; one that does not is part of the claim made upon it.
-    fn looks(&mut self, old: &State, replica: usize) {
-        if old.seats[replica].seen != UNSEEN && self.world.has_jumped(old, replica) {
-            let mut state = *old;
-            state.seats[replica].seen = 0;
-            state.seats[replica].holdoff = self.world.times.ttl;
-            self.add(Step::HoldsOff(replica + 1), state);
-        }
-    }
-
     /// What a replica does about a pod it has no claim of.
     fn without(&mut self, old: &State, replica: usize, pod: usize) {
         let (world, me) = (self.world, replica as u8 + 1);
         let seat = old.seats[replica];
         let waits = |m: &Message| m.awaited() && m.of == me && usize::from(m.pod) == pod;
-        let believes = seat.seen == UNSEEN || !world.has_jumped(old, replica);
-        if !believes || seat.holdoff > 0 || old.messages().iter().any(waits) {
+        if seat.holdoff > 0 || self.holds_off(old, replica).is_some() || old.messages().iter().any(waits) {
             return;
         }
         let mut looked = *old;
@@ -371,29 +325,4 @@ fn message(kind: Kind, of: u8, pod: usize, fence: u8) -> Message {
         fence,
         ..Message::default()
     }
-}
-
-/// Moves an offset; what is far off stays far off, since the clocks' own difference is one tick at most.
-fn shift(seen: &mut i8, by: i8) {
-    if *seen != UNSEEN {
-        *seen = (*seen + by).clamp(-3, 3);
-    }
-}
-
-/// The clock of a replica has ticked.
-fn ticked(old: &State, replica: usize) -> State {
-    let mut state = *old;
-    let seat = &mut state.seats[replica];
-    seat.lag -= 1;
-    shift(&mut seat.seen, 1);
-    seat.holdoff = seat.holdoff.saturating_sub(1);
-    for slot in seat.slots.iter_mut().filter(|slot| slot.left != FOR_EVER) {
-        slot.left = slot.left.saturating_sub(1);
-    }
-    for message in &mut state.net[..old.late] {
-        if message.awaited() && usize::from(message.of) == replica + 1 {
-            message.age += 1;
-        }
-    }
-    state
 }

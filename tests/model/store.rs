@@ -5,14 +5,14 @@ use std::sync::LazyLock;
 use std::time::Duration;
 
 use podlog::domain::claim::Lease;
-use podlog::domain::holdoff::Seen;
+use podlog::domain::holdoff::HoldOff;
 use podlog::domain::row::{Hold, fence_after};
 use podlog::domain::{Fence, GoodUntil, LockTable, Next, ReplicaId};
 
-use crate::state::{Kind, Message, Row, State};
+use crate::state::{Kind, Message, Row, UNSEEN};
 use crate::world::{Broken, World};
 
-pub(crate) const TICK: Duration = Duration::from_millis(300);
+const TICK: Duration = Duration::from_millis(300);
 
 /// What every clock shows at every moment; only what is left until something counts.
 const NOW: Duration = Duration::from_secs(1000);
@@ -161,14 +161,19 @@ impl World {
         left(good.deadline().max(NOW)) as u8
     }
 
-    /// Whether the database's clock has jumped since the replica looked last, as far as it can tell.
-    pub(crate) fn has_jumped(&self, state: &State, replica: usize) -> bool {
-        let seen = state.seats[replica].seen;
+    /// For how many ticks of its own a replica must not claim that looks now and last saw this offset; `None` when
+    /// it has no reason to disbelieve the database.
+    pub(crate) fn holds_off(&self, seen: i8) -> Option<u8> {
         let answer = |offset: i8| LockTable {
             now: at(offset),
             ..LockTable::default()
         };
-        let (before, after) = (Seen::of(&answer(seen), NOW, NOW), Seen::of(&answer(0), NOW, NOW));
-        self.broken != Broken::JumpBelieved && after.differs(&before).is_some()
+        let mut holdoff = HoldOff::new(self.lease().ttl);
+        if seen != UNSEEN {
+            holdoff.observe(&answer(seen), NOW, NOW);
+        }
+        holdoff.observe(&answer(0), NOW, NOW)?;
+        let ends = (0..).find(|tick| !holdoff.is_on(NOW + ticks(*tick)));
+        ends.filter(|_| self.broken != Broken::JumpBelieved)
     }
 }
