@@ -2,6 +2,7 @@
 //! messages without their order. It never merges states of which one can do what the other cannot.
 
 use crate::state::{Kind, LATE, Message, PODS, REPLICAS, State};
+use crate::world::World;
 
 /// Numbers the fences of each pod by rank, and sorts what is late. Fences are only ever compared, and the next one
 /// is drawn after the largest, which is the row's.
@@ -137,17 +138,23 @@ fn replica_key(state: &State, replica: usize, pods: usize) -> u64 {
 }
 
 /// Forgets late statements that can do nothing any more, whenever they arrive: the fence they name is not the row's,
-/// and never will be again.
-pub(crate) fn forget(state: &mut State, releases_are_fenced: bool) {
+/// and never will be again. That the product refuses them is asked, not assumed.
+pub(crate) fn forget(state: &mut State, world: &World) {
     let mut at = 0;
     while at < state.late {
         let message = state.net[at];
         let row = state.rows[usize::from(message.pod)];
         let idle = row.fence != message.fence || row.owner != message.of;
         let gone = match message.kind {
-            Kind::RenewStray => idle || row.left <= 0,
-            Kind::Free | Kind::Handed | Kind::Finished => idle && releases_are_fenced,
-            Kind::ClaimStray => row.finished,
+            Kind::RenewStray => (idle || row.left <= 0) && !world.renew(&mut { row }, message.of, message.fence),
+            Kind::Free | Kind::Handed | Kind::Finished => {
+                idle && {
+                    let mut after = row;
+                    world.give_back(&mut after, message);
+                    after == row
+                }
+            }
+            Kind::ClaimStray => row.finished && !world.may_claim(row, message.of),
             _ => false,
         };
         if gone {

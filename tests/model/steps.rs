@@ -53,7 +53,7 @@ impl<'a> Steps<'a> {
             state.seats.iter_mut().for_each(|seat| seat.seen = 0);
         }
         canon::rest(&mut state);
-        canon::forget(&mut state, self.world.broken != Broken::ReleaseUnfenced);
+        canon::forget(&mut state, self.world);
         if !self.world.strays {
             canon::learn(&mut state);
         }

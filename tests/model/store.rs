@@ -173,7 +173,7 @@ impl World {
             holdoff.observe(&answer(seen), NOW, NOW);
         }
         holdoff.observe(&answer(0), NOW, NOW)?;
-        let ends = (0..).find(|tick| !holdoff.is_on(NOW + ticks(*tick)));
+        let ends = (0..=u8::MAX).find(|tick| !holdoff.is_on(NOW + ticks(*tick)));
         ends.filter(|_| self.broken != Broken::JumpBelieved)
     }
 }

@@ -37,17 +37,6 @@ fn of_three_replicas_and_two_pods_never_do_two_act_on_one_pod() {
 }
 
 #[test]
-#[ignore = "minutes and gigabytes: cargo test --release --test model -- --ignored --nocapture"]
-fn of_three_replicas_and_two_pods_never_do_two_act_however_the_databases_clock_jumps() {
-    let world = World {
-        jumps: JUMPS,
-        strays: false,
-        ..World::of(3, 2, 0)
-    };
-    hold("3 replicas, 2 pods, a jump", &world, false);
-}
-
-#[test]
 fn of_three_replicas_never_do_two_act_whatever_strays() {
     let world = World {
         ends: true,
