@@ -22,7 +22,7 @@ pub struct HoldOff {
 
 /// What one answer tells of the database's clock.
 #[derive(Debug)]
-pub struct Seen {
+struct Seen {
     server: Arc<str>,
     /// The database's clock minus ours, at most and at least: the answer was made between asking and receiving.
     least: i128,
@@ -31,8 +31,7 @@ pub struct Seen {
 
 impl Seen {
     /// What an answer tells that was asked for at `asked` and came at `now`.
-    #[must_use]
-    pub fn of(table: &LockTable, asked: Duration, now: Duration) -> Self {
+    fn of(table: &LockTable, asked: Duration, now: Duration) -> Self {
         Self {
             server: table.server.clone(),
             least: offset(table.now, now),
@@ -41,8 +40,7 @@ impl Seen {
     }
 
     /// Why claiming must be held off after `before`, when it must.
-    #[must_use]
-    pub fn differs(&self, before: &Self) -> Option<&'static str> {
+    fn differs(&self, before: &Self) -> Option<&'static str> {
         let jump = JUMP.as_nanos() as i128;
         if before.server != self.server {
             Some("another server answers")

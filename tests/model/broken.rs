@@ -1,0 +1,154 @@
+//! Broken protocols: each must be found out, and how is printed. A model that finds nothing wrong with them would
+//! find nothing wrong with anything.
+
+use crate::search::explore;
+use crate::state::{FOR_EVER, State};
+use crate::world::{Broken, World};
+
+/// Explores a world in which something must go wrong, and prints the shortest way to it.
+fn refute(name: &str, world: &World, expected: &str) {
+    let world = World {
+        nameless: false,
+        ..*world
+    };
+    let found = explore(&world, false);
+    let Some((why, history)) = found.violation else {
+        panic!("{name}: nothing is found wrong in {} states", found.states);
+    };
+    println!(
+        "{name}: {why}, after {} steps ({} states, {:.1} s)",
+        history.len(),
+        found.states,
+        found.seconds
+    );
+    println!("    step (replica, pod)                      row and claims, in ticks left; fences by rank");
+    for (step, state) in &history {
+        println!("    {:<40} {}", format!("{step:?}"), show(&world, state));
+    }
+    assert!(why.contains(expected), "{name}: {why}");
+}
+
+/// A state in one line.
+fn show(world: &World, state: &State) -> String {
+    let row = |pod: usize| {
+        let row = state.rows[pod];
+        match (row.fence, row.owner) {
+            (0, _) => "no row".into(),
+            (fence, 0) => format!("free, fence {fence}"),
+            (fence, owner) => format!("{owner}'s for {}, fence {fence}", row.left),
+        }
+    };
+    let seat = |replica: usize, pod: usize| {
+        let slot = state.seats[replica].slots[pod];
+        match (slot.fence, slot.left) {
+            (0, _) => "-".into(),
+            (fence, 0) => format!("ended, fence {fence}"),
+            (fence, FOR_EVER) => format!("ACTS for ever, fence {fence}"),
+            (fence, left) => format!("ACTS for {left}, fence {fence}"),
+        }
+    };
+    let one = |pod: usize| {
+        let seats: Vec<String> = (0..world.replicas).map(|replica| seat(replica, pod)).collect();
+        format!("row: {}; replicas: {}", row(pod), seats.join(" | "))
+    };
+    (0..world.pods).map(one).collect::<Vec<_>>().join("  //  ")
+}
+
+const TWO: &str = "replicas act on";
+
+fn with(broken: Broken, late: usize) -> World {
+    World {
+        broken,
+        ..World::of(2, 1, late)
+    }
+}
+
+#[test]
+fn a_deadline_that_counts_from_the_answer_is_too_late() {
+    let world = World {
+        jumps: &[2],
+        ..with(Broken::DeadlineFromAnswer, 1)
+    };
+    refute("deadline from the answer", &world, TWO);
+}
+
+#[test]
+fn without_a_margin_a_slow_clock_lets_two_act() {
+    let world = World {
+        jumps: &[2],
+        ..with(Broken::NoMargin, 0)
+    };
+    refute("no margin", &world, TWO);
+}
+
+#[test]
+fn without_a_grace_a_slow_clock_lets_two_act() {
+    let world = World {
+        jumps: &[2],
+        ..with(Broken::NoGrace, 0)
+    };
+    refute("no grace", &world, TWO);
+}
+
+#[test]
+fn an_old_release_that_is_not_fenced_frees_a_new_claim() {
+    refute("release without fence", &with(Broken::ReleaseUnfenced, 1), TWO);
+}
+
+#[test]
+fn a_jump_of_the_clock_that_is_believed_takes_pods_from_the_living() {
+    let world = World {
+        jumps: &[8],
+        ..with(Broken::JumpBelieved, 0)
+    };
+    refute("jump believed", &world, TWO);
+}
+
+#[test]
+fn a_claim_whose_answer_was_lost_must_not_be_acted_on() {
+    refute("lost answer acted on", &with(Broken::LostAnswerActedOn, 0), TWO);
+}
+
+#[test]
+fn a_pod_handed_over_before_it_was_drained_has_two() {
+    refute("hand-over before the drain", &with(Broken::HandedBeforeDrained, 0), TWO);
+}
+
+#[test]
+fn a_sink_that_takes_whatever_comes_takes_a_late_write_of_an_old_claim() {
+    let world = World {
+        writes: true,
+        ..with(Broken::SinkUnfenced, 1)
+    };
+    refute("unfenced sink", &world, "the sink took a write");
+}
+
+#[test]
+fn a_jump_between_a_look_and_its_claim_is_not_covered() {
+    let world = World {
+        jumps: &[8],
+        jumps_under_claims: true,
+        ..with(Broken::Nothing, 1)
+    };
+    refute("jump under a claim", &world, TWO);
+}
+
+#[test]
+fn a_jump_before_the_first_look_is_not_covered() {
+    let world = World {
+        jumps: &[8],
+        newcomers: true,
+        ..with(Broken::Nothing, 0)
+    };
+    refute("jump before the first look", &world, TWO);
+}
+
+#[test]
+fn a_margin_smaller_than_what_clocks_may_differ_by_outlives_the_hold_off() {
+    let mut world = World {
+        jumps: &[8],
+        ..with(Broken::Nothing, 0)
+    };
+    (world.times.margin, world.times.ttl) = (1, 4);
+    refute("margin too small", &world, TWO);
+}

@@ -1,0 +1,203 @@
+//! One state for all that differ in nothing that can matter: fences by rank, replicas and pods without their names,
+//! messages without their order. It never merges states of which one can do what the other cannot.
+
+use crate::state::{Kind, LATE, Message, PODS, REPLICAS, State};
+use crate::world::World;
+
+/// Numbers the fences of each pod by rank, and sorts what is late. Fences are only ever compared, and the next one
+/// is drawn after the largest, which is the row's.
+pub(crate) fn tidy(state: &mut State) {
+    for pod in 0..PODS {
+        if state.rows[pod].fence != 0 {
+            rank(state, pod);
+        }
+    }
+    let late = state.late;
+    state.net[..late].sort_unstable_by_key(|message| message_key(*message));
+}
+
+fn rank(state: &mut State, pod: usize) {
+    let mut used = 0_u32;
+    let row = &state.rows[pod];
+    used |= 1 << row.fence | 1 << row.sink;
+    for seat in &state.seats {
+        used |= 1 << seat.slots[pod].fence;
+    }
+    for message in state.messages() {
+        if usize::from(message.pod) == pod {
+            used |= 1 << message.fence;
+        }
+    }
+    used &= !1;
+    // Already 1, 2, 3 ...
+    if used & (used + 2) == 0 {
+        return;
+    }
+    let rank = |fence: u8| {
+        if fence == 0 {
+            0
+        } else {
+            (used & ((2 << fence) - 1)).count_ones() as u8
+        }
+    };
+    let row = &mut state.rows[pod];
+    (row.fence, row.sink) = (rank(row.fence), rank(row.sink));
+    for seat in &mut state.seats {
+        seat.slots[pod].fence = rank(seat.slots[pod].fence);
+    }
+    for message in &mut state.net[..state.late] {
+        if usize::from(message.pod) == pod {
+            message.fence = rank(message.fence);
+        }
+    }
+}
+
+fn message_key(message: Message) -> u32 {
+    let who = u32::from(message.of) | u32::from(message.pod) << 2 | (message.kind as u32) << 3;
+    who | u32::from(message.fence) << 7 | u32::from(message.heir) << 11 | u32::from(message.age) << 13
+}
+
+/// Renames pods and replicas so that states which differ by names only become one. Names that still tie are left as
+/// they are, which may keep two such states apart and is never wrong.
+pub(crate) fn rename(state: &mut State, replicas: usize, pods: usize) {
+    if pods == 2 && pod_key(state, 0) > pod_key(state, 1) {
+        swap_pods(state);
+    }
+    let keys: [u64; REPLICAS] = std::array::from_fn(|replica| replica_key(state, replica, pods));
+    let mut order: [usize; REPLICAS] = [0, 1, 2];
+    order[..replicas].sort_by_key(|replica| keys[*replica]);
+    if order == [0, 1, 2] {
+        return;
+    }
+    let mut name = [0_u8; REPLICAS + 1];
+    for (new, old) in order.iter().enumerate() {
+        name[old + 1] = new as u8 + 1;
+    }
+    let old = state.seats;
+    for (new, from) in order.iter().enumerate() {
+        state.seats[new] = old[*from];
+    }
+    for row in &mut state.rows {
+        (row.owner, row.wanted) = (name[usize::from(row.owner)], name[usize::from(row.wanted)]);
+    }
+    for message in &mut state.net[..state.late] {
+        (message.of, message.heir) = (name[usize::from(message.of)], name[usize::from(message.heir)]);
+    }
+    let late = state.late;
+    state.net[..late].sort_unstable_by_key(|message| message_key(*message));
+}
+
+fn swap_pods(state: &mut State) {
+    state.rows.swap(0, 1);
+    for seat in &mut state.seats {
+        seat.slots.swap(0, 1);
+    }
+    for message in &mut state.net[..state.late] {
+        message.pod = 1 - message.pod;
+    }
+    let late = state.late;
+    state.net[..late].sort_unstable_by_key(|message| message_key(*message));
+}
+
+/// What there is to see of a pod without naming anybody.
+fn pod_key(state: &State, pod: usize) -> u64 {
+    let row = &state.rows[pod];
+    let asked = u64::from(row.owner != 0) | u64::from(row.wanted != 0) << 1 | u64::from(row.finished) << 2;
+    let mut key = asked | ((row.left + 8) as u64) << 3 | u64::from(row.fence) << 8 | u64::from(row.sink) << 12;
+    let mut sum = 0;
+    for seat in &state.seats {
+        let slot = seat.slots[pod];
+        sum += u64::from(slot.left) + 16 * u64::from(slot.fence);
+    }
+    key |= sum << 16;
+    for message in state.messages() {
+        if usize::from(message.pod) == pod {
+            key += (1 + message.kind as u64) << 32;
+        }
+    }
+    key
+}
+
+/// What there is to see of a replica without naming anybody.
+fn replica_key(state: &State, replica: usize, pods: usize) -> u64 {
+    let (seat, name) = (&state.seats[replica], replica as u8 + 1);
+    let mut key = u64::from(seat.lag) | ((seat.seen + 3) as u64) << 2 | u64::from(seat.holdoff) << 5;
+    for (row, slot) in state.rows[..pods].iter().zip(&seat.slots) {
+        let part = u64::from(slot.fence) | u64::from(slot.left) << 4 | u64::from(slot.leaving) << 7;
+        key = key << 10 | part | u64::from(row.owner == name) << 8 | u64::from(row.wanted == name) << 9;
+    }
+    for (at, message) in state.messages().iter().enumerate() {
+        if message.of == name {
+            key += (1 + u64::from(message_key(*message) >> 2)) << 32;
+        }
+        if message.heir == name {
+            key += (1 + at as u64) << 28;
+        }
+    }
+    key
+}
+
+/// Forgets late statements that can do nothing any more, whenever they arrive: the fence they name is not the row's,
+/// and never will be again. That the product refuses them is asked, not assumed.
+pub(crate) fn forget(state: &mut State, world: &World) {
+    let mut at = 0;
+    while at < state.late {
+        let message = state.net[at];
+        let row = state.rows[usize::from(message.pod)];
+        let idle = row.fence != message.fence || row.owner != message.of;
+        let gone = match message.kind {
+            Kind::RenewStray => (idle || row.left <= 0) && !world.renew(&mut { row }, message.of, message.fence),
+            Kind::Free | Kind::Handed | Kind::Finished => {
+                idle && {
+                    let mut after = row;
+                    world.give_back(&mut after, message);
+                    after == row
+                }
+            }
+            Kind::ClaimStray => row.finished && !world.may_claim(row, message.of),
+            _ => false,
+        };
+        if gone {
+            state.remove(at);
+        } else {
+            at += 1;
+        }
+    }
+    debug_assert!(state.late <= LATE);
+}
+
+/// Whether nothing of a replica depends on its clock.
+pub(crate) fn rests(state: &State, replica: usize) -> bool {
+    let waits = |message: &Message| message.awaited() && usize::from(message.of) == replica + 1;
+    let seat = &state.seats[replica];
+    // What was seen matters until the last jump is noticed.
+    let knows = state.jumps == 0 && seat.seen.abs() <= 1 && seat.holdoff == 0;
+    knows && seat.slots.iter().all(|slot| slot.left == 0) && !state.messages().iter().any(waits)
+}
+
+/// Forgets how far behind the clock of a replica is on which nothing depends: whoever begins something may choose it
+/// anew. With it goes a difference too small to be a jump, which could only have made it hold off for nothing.
+pub(crate) fn rest(state: &mut State) {
+    for replica in 0..REPLICAS {
+        if rests(state, replica) {
+            state.seats[replica].seen = 0;
+            state.seats[replica].lag = 0;
+        }
+    }
+}
+
+/// Lets each replica know at once that a claim is lost on which it does not act any more. All it could still do
+/// under that claim is to be refused.
+pub(crate) fn learn(state: &mut State) {
+    let messages = state.net;
+    for (replica, seat) in state.seats.iter_mut().enumerate() {
+        for (pod, slot) in seat.slots.iter_mut().enumerate() {
+            let (row, me) = (&state.rows[pod], replica as u8 + 1);
+            let lost = row.fence != slot.fence || row.owner != me;
+            let waits = |m: &Message| m.awaited() && m.of == me && usize::from(m.pod) == pod;
+            if slot.fence != 0 && slot.left == 0 && lost && !messages.iter().any(waits) {
+                slot.fence = 0;
+            }
+        }
+    }
+}

@@ -1,0 +1,93 @@
+//! Clocks: that they go on at different rates, that the database's jumps, and that a replica notices. Claims change here
+//! by nothing but the time that passes.
+
+use crate::names::Step;
+use crate::state::{FOR_EVER, Kind, Message, OFFSETS, State, UNSEEN};
+use crate::steps::Steps;
+
+impl Steps<'_> {
+    /// Any clock may go on, and the database's may jump.
+    pub(crate) fn clocks(&mut self, old: &State) {
+        let (world, seats) = (self.world, &old.seats[..self.world.replicas]);
+        // The clocks of replicas are at most one tick behind the database's, and never ahead.
+        if seats.iter().all(|seat| seat.lag == 0) {
+            let mut state = *old;
+            for seat in &mut state.seats[..world.replicas] {
+                seat.lag = 1;
+                shift(&mut seat.seen, -1);
+            }
+            for row in &mut state.rows {
+                row.left = (row.left - 1).max(-(world.grace() as i8));
+            }
+            self.add(Step::Database, state);
+        }
+        for (replica, seat) in seats.iter().enumerate() {
+            if seat.lag > 0 && !old.messages().iter().any(|message| self.is_overdue(*message, replica)) {
+                let state = ticked(old, replica);
+                self.add(Step::Clock(replica + 1), state);
+            }
+        }
+        for by in world.jumps.iter().filter(|_| old.jumps > 0) {
+            self.jump(old, *by);
+        }
+    }
+
+    /// The replica must stop waiting for this before its clock goes on.
+    fn is_overdue(&self, message: Message, replica: usize) -> bool {
+        message.awaited() && usize::from(message.of) == replica + 1 && message.age >= self.world.times.patience
+    }
+
+    fn jump(&mut self, old: &State, by: i8) {
+        let world = self.world;
+        let slack = (world.times.margin + world.times.grace) as i8;
+        let claiming = |message: &Message| matches!(message.kind, Kind::ClaimAsked | Kind::ClaimStray);
+        if by > slack && !world.jumps_under_claims && old.messages().iter().any(claiming) {
+            return;
+        }
+        let mut state = *old;
+        state.jumps -= 1;
+        for row in &mut state.rows {
+            if row.owner != 0 {
+                row.left = (row.left - by).max(-(world.grace() as i8));
+            }
+        }
+        for seat in &mut state.seats[..world.replicas] {
+            shift(&mut seat.seen, -by);
+        }
+        self.add(Step::Jump(by), state);
+    }
+
+    /// A look that finds something wrong with the clock; one that does not is part of the claim made upon it.
+    pub(crate) fn looks(&mut self, old: &State, replica: usize) {
+        if let Some(holdoff) = self.holds_off(old, replica) {
+            let mut state = *old;
+            (state.seats[replica].seen, state.seats[replica].holdoff) = (0, holdoff);
+            self.add(Step::HoldsOff(replica + 1), state);
+        }
+    }
+}
+
+/// Moves an offset; what is far off stays far off, since the clocks' own difference is one tick at most.
+fn shift(seen: &mut i8, by: i8) {
+    if *seen != UNSEEN {
+        *seen = (*seen + by).clamp(*OFFSETS.start(), UNSEEN - 1);
+    }
+}
+
+/// The clock of a replica has ticked.
+fn ticked(old: &State, replica: usize) -> State {
+    let mut state = *old;
+    let seat = &mut state.seats[replica];
+    seat.lag -= 1;
+    shift(&mut seat.seen, 1);
+    seat.holdoff = seat.holdoff.saturating_sub(1);
+    for slot in seat.slots.iter_mut().filter(|slot| slot.left != FOR_EVER) {
+        slot.left = slot.left.saturating_sub(1);
+    }
+    for message in &mut state.net[..old.late] {
+        if message.awaited() && usize::from(message.of) == replica + 1 {
+            message.age += 1;
+        }
+    }
+    state
+}

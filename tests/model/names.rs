@@ -1,0 +1,64 @@
+//! The names of what can happen, as they appear in a history. Nothing happens here.
+
+use crate::state::Kind;
+
+/// How a statement fares.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub(crate) enum Fate {
+    /// It arrives and is answered at once.
+    Answered,
+    /// It arrives at once and the answer is lost.
+    AnswerLost,
+    /// It never arrives.
+    Lost,
+    /// It is on its way.
+    Late,
+}
+
+/// A step; replicas and pods are numbered from 1.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub(crate) enum Step {
+    /// The database's clock ticks.
+    Database,
+    /// The clock of a replica ticks.
+    Clock(usize),
+    /// The database's clock jumps by so many ticks.
+    Jump(i8),
+    /// A replica looks at the table and finds that it must not be believed.
+    HoldsOff(usize),
+    Claims(usize, usize, Fate),
+    Renews(usize, usize, Fate),
+    /// A replica asks for a pod of another.
+    Asks(usize, usize),
+    /// The holder takes the request back.
+    Refuses(usize, usize),
+    /// The task has ended; its claim is given back.
+    Frees(usize, usize, Fate),
+    /// The task has written what it had read; the pod goes to the replica that asked for it.
+    HandsOver(usize, usize, Fate),
+    /// The pod is done with.
+    Finishes(usize, usize, Fate),
+    /// The task ends that should have ended before.
+    Drains(usize, usize),
+    /// A write to the sink leaves.
+    Writes(usize, usize, Fate),
+    /// A late statement arrives.
+    Arrives(Kind, usize, usize),
+    /// A late answer comes.
+    Answers(Kind, usize, usize),
+    /// Its sender waits no longer for a late statement or answer; the statement may still arrive.
+    GivenUp(Kind, usize, usize),
+    /// A late statement gets lost.
+    Vanishes(Kind, usize, usize),
+}
+
+impl Step {
+    /// The step without numbers.
+    pub(crate) fn kind(self) -> String {
+        let text = format!("{self:?}");
+        let words = text
+            .split(|c: char| !c.is_ascii_alphabetic())
+            .filter(|word| !word.is_empty());
+        words.collect::<Vec<_>>().join(" ")
+    }
+}

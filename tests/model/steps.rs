@@ -1,0 +1,328 @@
+//! What can happen next: clocks go on, statements are sent, arrive, are answered and get lost. Everything that may
+//! happen at a moment is a step of its own, and a replica that is frozen is one that takes none.
+
+use crate::canon;
+use crate::names::{Fate, Step};
+use crate::state::{FOR_EVER, Kind, LATE, Message, OFFSETS, Slot, State};
+use crate::world::{Broken, World};
+
+/// Gathers the states that can follow one.
+pub(crate) struct Steps<'a> {
+    pub(crate) world: &'a World,
+    pub(crate) found: Vec<(Step, State)>,
+    /// What the product answers to each offset that can be seen: asked for in every state, but always the same.
+    holdoffs: Vec<Option<u8>>,
+}
+
+impl<'a> Steps<'a> {
+    pub(crate) fn of(world: &'a World) -> Self {
+        Self {
+            world,
+            found: Vec::new(),
+            holdoffs: OFFSETS.map(|seen| world.holds_off(seen)).collect(),
+        }
+    }
+
+    /// For how long a replica must not claim after the look that it takes now.
+    pub(crate) fn holds_off(&self, state: &State, replica: usize) -> Option<u8> {
+        self.holdoffs[(state.seats[replica].seen - OFFSETS.start()) as usize]
+    }
+
+    /// All that can follow.
+    pub(crate) fn after(&mut self, state: &State) {
+        self.found.clear();
+        self.clocks(state);
+        for replica in 0..self.world.replicas {
+            self.looks(state, replica);
+            for pod in 0..self.world.pods {
+                if state.seats[replica].slots[pod].fence == 0 {
+                    self.without(state, replica, pod);
+                } else {
+                    self.with(state, replica, pod);
+                }
+            }
+        }
+        for at in 0..state.late {
+            self.late(state, at);
+        }
+    }
+
+    pub(crate) fn add(&mut self, step: Step, mut state: State) {
+        if self.world.jumps.is_empty() {
+            // Nobody could tell a jump from none.
+            state.seats.iter_mut().for_each(|seat| seat.seen = 0);
+        }
+        canon::rest(&mut state);
+        canon::forget(&mut state, self.world);
+        if !self.world.strays {
+            canon::learn(&mut state);
+        }
+        canon::tidy(&mut state);
+        if self.world.nameless {
+            canon::rename(&mut state, self.world.replicas, self.world.pods);
+        }
+        self.found.push((step, state));
+    }
+
+    /// What a replica does about a pod it has no claim of.
+    fn without(&mut self, old: &State, replica: usize, pod: usize) {
+        let (world, me) = (self.world, replica as u8 + 1);
+        let seat = old.seats[replica];
+        let waits = |m: &Message| m.awaited() && m.of == me && usize::from(m.pod) == pod;
+        if seat.holdoff > 0 || self.holds_off(old, replica).is_some() || old.messages().iter().any(waits) {
+            return;
+        }
+        let mut looked = *old;
+        looked.seats[replica].seen = 0;
+        self.claims(&looked, replica, pod);
+        if canon::rests(&looked, replica) {
+            looked.seats[replica].lag = 1;
+            self.claims(&looked, replica, pod);
+            looked.seats[replica].lag = 0;
+        }
+        if world.hands && old.rows[pod].fence != 0 {
+            let mut state = looked;
+            world.ask(&mut state.rows[pod], me);
+            self.add_if_changed(Step::Asks(replica + 1, pod + 1), state, old);
+        }
+    }
+
+    fn claims(&mut self, looked: &State, replica: usize, pod: usize) {
+        let (world, me) = (self.world, replica as u8 + 1);
+        if !world.may_claim(looked.rows[pod], me) {
+            return;
+        }
+        let step = |fate| Step::Claims(replica + 1, pod + 1, fate);
+        let mut state = *looked;
+        if let Some(fence) = world.claim(&mut state.rows[pod], me) {
+            let mut won = state;
+            won.seats[replica].slots[pod] = slot(fence, world.good_for(0));
+            self.add(step(Fate::Answered), won);
+            self.answer_lost(&mut state, replica, pod, fence);
+            self.add(step(Fate::AnswerLost), state);
+        }
+        self.send_late(step(Fate::Late), looked, message(Kind::ClaimAsked, me, pod, 0));
+    }
+
+    /// The answer to a claim that was won is lost: the replica knows of none.
+    fn answer_lost(&self, state: &mut State, replica: usize, pod: usize, fence: u8) {
+        if self.world.broken == Broken::LostAnswerActedOn {
+            state.seats[replica].slots[pod] = slot(fence, FOR_EVER);
+        }
+    }
+
+    /// What a replica does about a pod whose claim it has.
+    fn with(&mut self, old: &State, replica: usize, pod: usize) {
+        let (world, me) = (self.world, replica as u8 + 1);
+        let (had, row) = (old.seats[replica].slots[pod], old.rows[pod]);
+        if had.leaving || had.left == FOR_EVER {
+            let mut state = *old;
+            state.seats[replica].slots[pod] = Slot::default();
+            self.add(Step::Drains(replica + 1, pod + 1), state);
+            return;
+        }
+        if world.writes && had.left > 0 {
+            let step = |fate| Step::Writes(replica + 1, pod + 1, fate);
+            let write = message(Kind::Write, me, pod, had.fence);
+            let mut state = *old;
+            self.write(&mut state, write);
+            self.add_if_changed(step(Fate::Answered), state, old);
+            self.send_late(step(Fate::Late), old, write);
+        }
+        // The keeper renews one thing at a time, and hands nothing back meanwhile.
+        if old
+            .messages()
+            .iter()
+            .any(|m| m.awaited() && m.of == me && usize::from(m.pod) == pod)
+        {
+            return;
+        }
+        self.renews(old, replica, pod);
+        self.gives_back(
+            old,
+            replica,
+            pod,
+            |fate| Step::Frees(replica + 1, pod + 1, fate),
+            Kind::Free,
+            0,
+        );
+        if world.ends && had.left > 0 {
+            let step = |fate| Step::Finishes(replica + 1, pod + 1, fate);
+            self.gives_back(old, replica, pod, step, Kind::Finished, 0);
+        }
+        if row.owner == me && row.fence == had.fence && row.wanted != 0 {
+            let step = |fate| Step::HandsOver(replica + 1, pod + 1, fate);
+            self.gives_back(old, replica, pod, step, Kind::Handed, row.wanted);
+            let mut state = *old;
+            state.rows[pod].wanted = 0;
+            self.add(Step::Refuses(replica + 1, pod + 1), state);
+        }
+    }
+
+    fn renews(&mut self, old: &State, replica: usize, pod: usize) {
+        let (me, had) = (replica as u8 + 1, old.seats[replica].slots[pod]);
+        let step = |fate| Step::Renews(replica + 1, pod + 1, fate);
+        let mut state = *old;
+        let held = self.world.renew(&mut state.rows[pod], me, had.fence);
+        self.add_if_changed(step(Fate::AnswerLost), state, old);
+        self.verdict(&mut state, replica, pod, held, 0);
+        self.add_if_changed(step(Fate::Answered), state, old);
+        self.send_late(step(Fate::Late), old, message(Kind::RenewAsked, me, pod, had.fence));
+    }
+
+    /// The keeper heeds an answer to a renewal that was sent `age` ticks ago.
+    fn verdict(&self, state: &mut State, replica: usize, pod: usize, held: bool, age: u8) {
+        let slot = &mut state.seats[replica].slots[pod];
+        if held {
+            slot.left = self.world.renewed(slot.left, age);
+        } else {
+            *slot = Slot::default();
+        }
+    }
+
+    /// The claim leaves the replica with a release. Whether it ever arrives is nothing that the replica builds on.
+    fn gives_back(
+        &mut self,
+        old: &State,
+        replica: usize,
+        pod: usize,
+        step: impl Fn(Fate) -> Step,
+        kind: Kind,
+        heir: u8,
+    ) {
+        let mut without = *old;
+        let slot = &mut without.seats[replica].slots[pod];
+        let release = Message {
+            heir,
+            ..message(kind, replica as u8 + 1, pod, slot.fence)
+        };
+        if kind == Kind::Handed && self.world.broken == Broken::HandedBeforeDrained {
+            slot.leaving = true;
+        } else {
+            *slot = Slot::default();
+        }
+        let mut state = without;
+        self.world.give_back(&mut state.rows[pod], release);
+        self.add(step(Fate::Answered), state);
+        if kind == Kind::Free {
+            self.add(step(Fate::Lost), without);
+        }
+        self.send_late(step(Fate::Late), &without, release);
+    }
+
+    /// A write comes to the sink, which takes none from a claim older than the newest that wrote.
+    fn write(&self, state: &mut State, write: Message) {
+        let sink = &mut state.rows[usize::from(write.pod)].sink;
+        if write.fence >= *sink {
+            *sink = write.fence;
+        } else if self.world.broken == Broken::SinkUnfenced {
+            state.stale_write = true;
+        }
+    }
+
+    /// What becomes of something that is late.
+    fn late(&mut self, old: &State, at: usize) {
+        let m = old.net[at];
+        let (replica, pod) = (usize::from(m.of) - 1, usize::from(m.pod));
+        let (name, number) = (replica + 1, pod + 1);
+        let mut state = *old;
+        match m.kind {
+            Kind::ClaimAsked | Kind::RenewAsked => {
+                state.net[at] = self.arrives(&mut state, m);
+                if state.net[at].kind == Kind::None {
+                    state.remove(at);
+                }
+                self.add(Step::Arrives(m.kind, name, number), state);
+                let mut stray = *old;
+                let kind = if m.kind == Kind::ClaimAsked {
+                    Kind::ClaimStray
+                } else {
+                    Kind::RenewStray
+                };
+                stray.net[at] = Message { kind, age: 0, ..m };
+                if !self.world.strays {
+                    stray.remove(at);
+                }
+                self.add(Step::GivenUp(m.kind, name, number), stray);
+            }
+            Kind::ClaimWon | Kind::RenewHeld | Kind::RenewLost => {
+                state.remove(at);
+                let mut lost = state;
+                if m.kind == Kind::ClaimWon {
+                    state.seats[replica].slots[pod] = slot(m.fence, self.world.good_for(m.age));
+                    self.answer_lost(&mut lost, replica, pod, m.fence);
+                } else {
+                    self.verdict(&mut state, replica, pod, m.kind == Kind::RenewHeld, m.age);
+                }
+                self.add(Step::Answers(m.kind, name, number), state);
+                self.add(Step::GivenUp(m.kind, name, number), lost);
+            }
+            _ => self.unawaited(&state, at),
+        }
+    }
+
+    /// What becomes of a late statement that nobody waits for.
+    fn unawaited(&mut self, old: &State, at: usize) {
+        let m = old.net[at];
+        let (name, number) = (usize::from(m.of), usize::from(m.pod) + 1);
+        let mut state = *old;
+        state.remove(at);
+        let lost = state;
+        match m.kind {
+            Kind::Write => self.write(&mut state, m),
+            Kind::ClaimStray | Kind::RenewStray => {
+                self.arrives(&mut state, m);
+            }
+            _ => self.world.give_back(&mut state.rows[usize::from(m.pod)], m),
+        }
+        self.add_if_changed(Step::Arrives(m.kind, name, number), state, &lost);
+        self.add(Step::Vanishes(m.kind, name, number), lost);
+    }
+
+    /// A late statement of claiming or renewing arrives. Answers what goes back.
+    fn arrives(&self, state: &mut State, asked: Message) -> Message {
+        let row = &mut state.rows[usize::from(asked.pod)];
+        let (kind, fence) = match asked.kind {
+            Kind::ClaimAsked | Kind::ClaimStray => match self.world.claim(row, asked.of) {
+                Some(fence) => (Kind::ClaimWon, fence),
+                // That it was not won changes nothing for anybody.
+                None => return Message::default(),
+            },
+            _ if self.world.renew(row, asked.of, asked.fence) => (Kind::RenewHeld, asked.fence),
+            _ => (Kind::RenewLost, asked.fence),
+        };
+        Message { kind, fence, ..asked }
+    }
+
+    fn send_late(&mut self, step: Step, old: &State, message: Message) {
+        if old.late < self.world.late.min(LATE) && (self.world.strays || message.awaited()) {
+            let mut state = *old;
+            state.send(message);
+            self.add(step, state);
+        }
+    }
+
+    fn add_if_changed(&mut self, step: Step, state: State, old: &State) {
+        if state != *old {
+            self.add(step, state);
+        }
+    }
+}
+
+fn slot(fence: u8, left: u8) -> Slot {
+    Slot {
+        fence,
+        left,
+        leaving: false,
+    }
+}
+
+fn message(kind: Kind, of: u8, pod: usize, fence: u8) -> Message {
+    Message {
+        kind,
+        of,
+        pod: pod as u8,
+        fence,
+        ..Message::default()
+    }
+}

@@ -1,0 +1,179 @@
+//! The store of the model: the product's own rules, applied to the model's rows. It has no rule of its own but the
+//! broken ones.
+
+use std::sync::LazyLock;
+use std::time::Duration;
+
+use podlog::domain::claim::Lease;
+use podlog::domain::holdoff::HoldOff;
+use podlog::domain::row::{Hold, fence_after};
+use podlog::domain::{Fence, GoodUntil, LockTable, Next, ReplicaId};
+
+use crate::state::{Kind, Message, Row, UNSEEN};
+use crate::world::{Broken, World};
+
+const TICK: Duration = Duration::from_millis(300);
+
+/// What every clock shows at every moment; only what is left until something counts.
+const NOW: Duration = Duration::from_secs(1000);
+
+static NAMES: LazyLock<[ReplicaId; 4]> = LazyLock::new(|| ["", "1", "2", "3"].map(ReplicaId::from));
+
+fn name(replica: u8) -> &'static ReplicaId {
+    &NAMES[usize::from(replica)]
+}
+
+fn number(name: Option<&ReplicaId>) -> u8 {
+    name.map_or(0, |name| name.as_str().as_bytes()[0] - b'0')
+}
+
+fn ticks(count: u8) -> Duration {
+    TICK * u32::from(count)
+}
+
+/// The moment so many ticks from now.
+fn at(left: i8) -> Duration {
+    let by = ticks(left.unsigned_abs());
+    if left < 0 { NOW.saturating_sub(by) } else { NOW + by }
+}
+
+/// Ticks from now until the moment.
+fn left(moment: Duration) -> i8 {
+    let count = |span: Duration| (span.as_millis() / TICK.as_millis()) as i8;
+    if moment < NOW {
+        -count(NOW.saturating_sub(moment))
+    } else {
+        count(moment.saturating_sub(NOW))
+    }
+}
+
+fn hold(row: Row) -> Hold {
+    let named = |replica: u8| (replica != 0).then(|| name(replica).clone());
+    Hold {
+        owner: named(row.owner),
+        fence: Fence(u64::from(row.fence)),
+        expires_at: at(row.left),
+        finished: row.finished,
+        wanted_by: named(row.wanted),
+    }
+}
+
+/// The row as the product left it. The model remembers no more of an expiry than can matter.
+fn put(row: &mut Row, hold: &Hold, grace: u8) {
+    row.owner = number(hold.owner.as_ref());
+    row.wanted = number(hold.wanted_by.as_ref());
+    row.fence = hold.fence.0 as u8;
+    row.left = if row.owner == 0 {
+        -(grace as i8)
+    } else {
+        left(hold.expires_at)
+    };
+    row.finished = hold.finished;
+}
+
+impl World {
+    fn lease(&self) -> Lease {
+        let times = self.times;
+        Lease {
+            ttl: ticks(times.ttl),
+            renew: TICK,
+            margin: ticks(self.margin()),
+            grace: ticks(self.grace()),
+        }
+    }
+
+    /// Whether a replica that looks at the table finds the row to be had.
+    pub(crate) fn may_claim(&self, row: Row, me: u8) -> bool {
+        row.fence == 0 || hold(row).may_be_claimed(name(me), NOW, ticks(self.grace()))
+    }
+
+    /// A claim arrives. Answers the fence when it wins.
+    pub(crate) fn claim(&self, row: &mut Row, me: u8) -> Option<u8> {
+        if !self.may_claim(*row, me) {
+            return None;
+        }
+        // The least that a fence may be, as if the clock stood still.
+        let fence = fence_after(Fence(u64::from(row.fence)), Duration::ZERO);
+        put(
+            row,
+            &Hold::claimed(name(me), fence, NOW, self.lease().ttl),
+            self.grace(),
+        );
+        Some(row.fence)
+    }
+
+    /// A renewal arrives. Answers whether the claim is held.
+    pub(crate) fn renew(&self, row: &mut Row, me: u8, fence: u8) -> bool {
+        let mut claim = hold(*row);
+        let held = claim.renew(name(me), Fence(u64::from(fence)), NOW, self.lease().ttl);
+        if held {
+            put(row, &claim, self.grace());
+        }
+        held
+    }
+
+    /// A release arrives.
+    pub(crate) fn give_back(&self, row: &mut Row, message: Message) {
+        let mut hold = hold(*row);
+        let owned = if self.broken == Broken::ReleaseUnfenced {
+            row.owner == message.of
+        } else {
+            hold.is_owned(name(message.of), Fence(u64::from(message.fence)))
+        };
+        if !owned {
+            return;
+        }
+        let next = match message.kind {
+            Kind::Handed => Next::Handed(name(message.heir).clone()),
+            Kind::Finished => Next::Finished,
+            _ => Next::Free,
+        };
+        let handed = fence_after(hold.fence, Duration::ZERO);
+        hold.give_back(&next, handed, NOW, self.lease().ttl);
+        put(row, &hold, self.grace());
+    }
+
+    /// A request for the row arrives.
+    pub(crate) fn ask(&self, row: &mut Row, me: u8) {
+        let mut hold = hold(*row);
+        hold.ask(name(me), hold.fence);
+        put(row, &hold, self.grace());
+    }
+
+    /// Ticks for which a claim is good that was taken or renewed by a statement sent `age` ticks ago.
+    pub(crate) fn good_for(&self, age: u8) -> u8 {
+        let age = if self.broken == Broken::DeadlineFromAnswer {
+            0
+        } else {
+            age
+        };
+        left(self.lease().good_until(at(-(age as i8)))).max(0) as u8
+    }
+
+    /// What is left of a claim after an answer that it is held: the renewal was sent `age` ticks ago.
+    pub(crate) fn renewed(&self, left_now: u8, age: u8) -> u8 {
+        let good = GoodUntil::new(at(left_now as i8));
+        let until = at(self.good_for(age) as i8);
+        if !good.renew(NOW, until) {
+            good.revoke();
+        }
+        // What is revoked ended long ago.
+        left(good.deadline().max(NOW)) as u8
+    }
+
+    /// For how many ticks of its own a replica must not claim that looks now and last saw this offset; `None` when
+    /// it has no reason to disbelieve the database.
+    pub(crate) fn holds_off(&self, seen: i8) -> Option<u8> {
+        let answer = |offset: i8| LockTable {
+            now: at(offset),
+            ..LockTable::default()
+        };
+        let mut holdoff = HoldOff::new(self.lease().ttl);
+        if seen != UNSEEN {
+            holdoff.observe(&answer(seen), NOW, NOW);
+        }
+        holdoff.observe(&answer(0), NOW, NOW)?;
+        let ends = (0..=u8::MAX).find(|tick| !holdoff.is_on(NOW + ticks(*tick)));
+        ends.filter(|_| self.broken != Broken::JumpBelieved)
+    }
+}

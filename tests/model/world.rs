@@ -1,0 +1,104 @@
+//! What is explored: how many replicas and pods, which times, which faults, and which rule is broken, if any.
+
+/// The times of a claim, in ticks. A tick is 300 ms, so that one is not seen as a jump of a clock (more than 500 ms)
+/// and two are.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Times {
+    pub(crate) ttl: u8,
+    pub(crate) margin: u8,
+    pub(crate) grace: u8,
+    /// How long a replica waits for an answer.
+    pub(crate) patience: u8,
+}
+
+/// A rule that is broken, to see that the model would notice.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Broken {
+    Nothing,
+    /// The deadline counts from the answer instead of from the moment before sending.
+    DeadlineFromAnswer,
+    /// The holder acts until the row expires on its own clock.
+    NoMargin,
+    /// Others take the row as soon as it has expired.
+    NoGrace,
+    /// A row is released by whoever owns it, whatever the fence.
+    ReleaseUnfenced,
+    /// A database whose clock has jumped is believed.
+    JumpBelieved,
+    /// A claim whose answer is lost is acted on, but nobody keeps its deadline.
+    LostAnswerActedOn,
+    /// A pod is handed over before its task has written what it had read.
+    HandedBeforeDrained,
+    /// A sink takes whatever comes.
+    SinkUnfenced,
+}
+
+/// What is explored.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct World {
+    pub(crate) replicas: usize,
+    pub(crate) pods: usize,
+    /// How many statements and answers may be late at a time; all others arrive at once or are lost.
+    pub(crate) late: usize,
+    pub(crate) times: Times,
+    /// How far the database's clock may jump, once; nowhere when empty.
+    pub(crate) jumps: &'static [i8],
+    /// The clock may also jump by more than margin and grace between a look at the table and the claim made upon it.
+    pub(crate) jumps_under_claims: bool,
+    /// Replicas have not looked at the table before the clock may jump.
+    pub(crate) newcomers: bool,
+    /// Pods may be asked for and handed over.
+    pub(crate) hands: bool,
+    /// Pods may come to their end.
+    pub(crate) ends: bool,
+    /// Writes to the sink may be late.
+    pub(crate) writes: bool,
+    /// Statements that nobody waits for may arrive late, and a replica may be slow to learn that it has lost a claim on
+    /// which it does not act any more. Without, such statements arrive at once or never, and it learns at once.
+    pub(crate) strays: bool,
+    /// States that differ by names only are one. Off where a counterexample is to be read.
+    pub(crate) nameless: bool,
+    pub(crate) broken: Broken,
+}
+
+impl World {
+    /// All that is not a question of size, with nothing broken.
+    pub(crate) const fn of(replicas: usize, pods: usize, late: usize) -> Self {
+        Self {
+            replicas,
+            pods,
+            late,
+            times: Times {
+                ttl: 5,
+                margin: 2,
+                grace: 1,
+                patience: 1,
+            },
+            jumps: &[],
+            jumps_under_claims: false,
+            newcomers: false,
+            hands: true,
+            ends: false,
+            writes: false,
+            strays: true,
+            nameless: true,
+            broken: Broken::Nothing,
+        }
+    }
+
+    pub(crate) fn margin(&self) -> u8 {
+        if self.broken == Broken::NoMargin {
+            0
+        } else {
+            self.times.margin
+        }
+    }
+
+    pub(crate) fn grace(&self) -> u8 {
+        if self.broken == Broken::NoGrace {
+            0
+        } else {
+            self.times.grace
+        }
+    }
+}
