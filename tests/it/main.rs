@@ -47,6 +47,8 @@ mod sim_streams;
 
 // The built binary's command line, and signals.
 mod front;
+// Input that no one in their right mind would send.
+mod hostile;
 
 // What a test needs in order not to be skipped.
 mod servers;
