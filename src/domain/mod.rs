@@ -14,6 +14,7 @@ pub mod pods;
 pub mod position;
 mod share;
 pub mod steps;
+pub mod text;
 pub mod time;
 
 pub use chunk::{Chunk, Gap, GapReason, Line, Origin};
@@ -22,4 +23,5 @@ pub use id::{ContainerId, Fence, LockKey, PodUid, ReplicaId, StreamId};
 pub use plan::{Plan, View, plan};
 pub use pods::{Container, ContainerKind, Instance, Phase, Pod, PodSet, State};
 pub use position::{Checkpoint, Mark, Position};
+pub use text::Plain;
 pub use time::Time;
