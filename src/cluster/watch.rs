@@ -13,7 +13,7 @@ use kube::api::{ListParams, ObjectList, WatchEvent, WatchParams};
 use tokio::time::Instant;
 
 use super::discover::Board;
-use super::failure::{ApiError, Asked};
+use super::failure::{ApiError, Asked, one_line};
 use super::prune::{Names, prune};
 use super::select::Scope;
 use super::{Cluster, HEADERS_DEADLINE, LIST_DEADLINE};
@@ -22,6 +22,8 @@ use crate::domain::backoff::Backoff;
 
 /// Pods on one page of a list: about 5 MB.
 const PAGE: u32 = 500;
+/// The most pages of a list: twice the 150,000 pods that Kubernetes can have, on pages that are half empty.
+const PAGES: usize = 1_200;
 /// How long the server keeps a watch open, in seconds, less up to a fifth. kube allows 295.
 const WATCH_SECONDS: u32 = 290;
 /// Bookmarks come about once a minute: two and a half missed ones, and the watch counts as dead.
@@ -132,7 +134,15 @@ impl<'a> Watcher<'a> {
             ..ListParams::default()
         };
         let mut pods = Vec::new();
+        let mut pages = 0;
         let version = loop {
+            pages += 1;
+            if pages > PAGES {
+                let text = format!(
+                    "the list of pods does not end: {PAGES} pages of {PAGE}; check what stands before the API server"
+                );
+                return Err(ApiError::Unavailable(text));
+            }
             let request = self.request().list(&params);
             let request = request.map_err(|error| ApiError::Rejected(error.to_string()))?;
             let fetching = self.cluster.fetch::<ObjectList<ApiPod>>(request);
@@ -178,7 +188,19 @@ impl<'a> Watcher<'a> {
             .scope
             .selection
             .wants(meta.labels.as_ref(), meta.annotations.as_ref());
-        wants.then(|| prune(pod, &mut self.names)).flatten()
+        if !wants {
+            return None;
+        }
+        let (namespace, name) = (meta.namespace.clone(), meta.name.clone());
+        let pod = prune(pod, &mut self.names);
+        if pod.is_none() {
+            tracing::warn!(
+                namespace = one_line(&namespace.unwrap_or_default()),
+                pod = one_line(&name.unwrap_or_default()),
+                "the API server shows a pod whose names or UID are impossible; it is passed over"
+            );
+        }
+        pod
     }
 
     /// Watches from a version on. Answers with why it cannot go on, and whether it brought anything.
@@ -190,8 +212,7 @@ impl<'a> Watcher<'a> {
                 Ok(request) => request,
                 Err(error) => return (ApiError::Rejected(error.to_string()), worked),
             };
-            let client = self.cluster.clients().api;
-            let opening = client.request_events::<ApiPod>(request);
+            let opening = self.cluster.events(request);
             let stream = match self.cluster.ask(self.asked("watch"), HEADERS_DEADLINE, opening).await {
                 Ok(stream) => stream,
                 Err(error) => return (error, worked),
