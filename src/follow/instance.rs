@@ -72,7 +72,7 @@ async fn read(
 /// The gap before an instance when others came between it and the one that was read before: they
 /// ran and ended while nobody looked, so they have no stream of their own to report it in.
 fn missed(mark: Option<&Mark>, instance: &Instance) -> Option<Gap> {
-    let before = mark.filter(|m| m.container_id != instance.id && m.restart + 1 < instance.restart)?;
+    let before = mark.filter(|m| m.container_id != instance.id && m.restart.saturating_add(1) < instance.restart)?;
     Some(Gap {
         from: before.position.map(|p| p.time),
         to: instance.started,
