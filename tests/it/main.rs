@@ -14,6 +14,10 @@
 // The source tree and its documents: sizes, imports, tables.
 mod tidy;
 
+// What must hold for any input; the fuzzers check the same.
+mod models;
+mod properties;
+
 // How pods are shared out: random histories of replicas that come and go.
 mod plan;
 // The contract of lock stores, on each of them.

@@ -1,6 +1,7 @@
 //! Hostile values in every column of the two tables that podlog reads back: `distributed_lock` and `log_stream`. Each
 //! pod has a row with one of them; what can be collected is, and the pod beside is collected whole.
 
+use std::fmt::Write as _;
 use std::process::Command;
 
 use podlog::domain::Fence;
@@ -31,8 +32,16 @@ fn bad(column: &'static str, value: impl Into<String>, collected: bool) -> Bad {
 
 fn quoted(text: &str) -> String {
     // As bytes, so that no dialect's rules of escaping matter.
-    let hex: String = text.bytes().map(|byte| format!("{byte:02x}")).collect();
-    format!("CAST(x'{hex}' AS CHAR)")
+    format!("CAST({} AS CHAR)", bytes(text))
+}
+
+/// A literal of bytes.
+fn bytes(text: &str) -> String {
+    let mut hex = String::new();
+    for byte in text.bytes() {
+        write!(hex, "{byte:02x}").unwrap();
+    }
+    format!("x'{hex}'")
 }
 
 /// Checkpoints that are none, and some that are and mean nonsense.
@@ -55,10 +64,7 @@ fn checkpoints() -> Vec<Bad> {
     ];
     let mut all: Vec<Bad> = texts
         .iter()
-        .map(|(text, collected)| {
-            let hex: String = text.bytes().map(|byte| format!("{byte:02x}")).collect();
-            bad("checkpoint", format!("x'{hex}'"), *collected)
-        })
+        .map(|(text, collected)| bad("checkpoint", bytes(text), *collected))
         .collect();
     all.push(bad("checkpoint", "x'fffe00'", false));
     all.push(bad("checkpoint", "x''", true));
@@ -310,7 +316,7 @@ async fn hostile_values_in_the_table_of_streams_cost_at_most_the_pod_they_are_of
         place
             .sql(&format!(
                 "INSERT INTO log_record (stream, seq, time_ns, ordinal, message) \
-                 SELECT id, 0, 1, 0, 'in the way' FROM log_stream WHERE pod = '{name}'"
+                 SELECT id, 0, 1, 0, x'00' FROM log_stream WHERE pod = '{name}'"
             ))
             .await;
         collect(place, &mut stand, &expected).await;
@@ -334,7 +340,7 @@ async fn a_stream_that_cannot_be_stored_does_not_keep_others_of_its_request_from
             .sql("UPDATE log_stream SET seq = 9223372036854775806 WHERE uid = 'full'")
             .await;
         let insert = "INSERT INTO log_record (stream, seq, time_ns, ordinal, message) \
-            SELECT id, 1, 1, 0, 'in the way' FROM log_stream WHERE uid = 'poison'";
+            SELECT id, 1, 1, 0, x'00' FROM log_stream WHERE uid = 'poison'";
         place.sql(insert).await;
         let lines: [(i64, u32, &[u8]); 3] = [(1, 0, b"a"), (2, 0, b"b"), (3, 0, b"c")];
         let chunks = [&poison, &full, &fine].map(|stream| chunk(stream, 1, None, &lines));

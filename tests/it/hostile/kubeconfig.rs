@@ -1,5 +1,6 @@
 //! Kubeconfigs of no sense. What is wrong is said on one line, and no credential with it.
 
+use std::fmt::Write as _;
 use std::process::Command;
 use std::time::{Duration, Instant};
 
@@ -60,7 +61,7 @@ fn bomb() -> Vec<u8> {
     let mut text = String::from("a0: &a0 [lol]\n");
     for level in 1..10 {
         let before = vec![format!("*a{}", level - 1); 9].join(",");
-        text += &format!("a{level}: &a{level} [{before}]\n");
+        writeln!(text, "a{level}: &a{level} [{before}]").unwrap();
     }
     (text + "clusters: *a9\n").into_bytes()
 }

@@ -86,7 +86,12 @@ impl Stand {
         for (name, _) in std::env::vars().filter(|(name, _)| name.starts_with("PODLOG_") || name == "RUST_LOG") {
             command.env_remove(name);
         }
-        command.args(["run", "--http", "off", "--poll-interval", "1s", "--log-level", "debug"]);
+        command.args(["run", "--poll-interval", "1s"]);
+        for (setting, usual) in [("--http", "off"), ("--log-level", "debug")] {
+            if !more.contains(&setting) {
+                command.args([setting, usual]);
+            }
+        }
         command.args(["--lock", lock, "--sink", sink, "--kubeconfig"]);
         command.arg(self.dir.path().join("kubeconfig")).args(more);
         command.current_dir(self.dir.path()).kill_on_drop(true);
