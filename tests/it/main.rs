@@ -13,6 +13,8 @@
 
 // The source tree and its documents: sizes, imports, tables.
 mod tidy;
+// The Helm chart and the manifests made from it, without a cluster.
+mod chart;
 
 // What must hold for any input; the fuzzers check the same.
 mod models;
@@ -34,6 +36,7 @@ mod real;
 
 // One pod followed on the simulated cluster.
 mod follow;
+mod gaps;
 mod recorder;
 mod scene;
 // Several replicas over one simulated cluster, and what can happen to them.
@@ -53,6 +56,11 @@ mod sim_streams;
 mod front;
 // Input that no one in their right mind would send.
 mod hostile;
+// What `podlog check` finds.
+mod check;
+mod check_mysql;
+// Tables of other versions, and replicas of two versions side by side.
+mod upgrade;
 
 // What a test needs in order not to be skipped.
 mod servers;

@@ -6,7 +6,10 @@
 
 mod fault;
 mod purge;
+mod rights;
+mod server;
 mod sql;
+mod survey;
 
 use std::collections::HashMap;
 use std::slice;
@@ -19,6 +22,7 @@ use sqlx::pool::PoolConnection;
 use sqlx::{Connection, Executor, MySql, MySqlConnection, MySqlPool};
 use tokio::time::timeout;
 
+use self::server::Server;
 use self::sql::Sizes;
 use super::place::{self, Row};
 use super::schema;
@@ -26,11 +30,17 @@ use super::sql::{Ids, is_of_a_row, one_by_one};
 use super::{Sink, SinkError, SinkOpenError};
 use crate::domain::{Chunk, Fence, Origin, Position};
 pub(super) use fault::refusal;
+pub(super) use survey::survey;
 
 /// Requests under way at the same time; with one more connection for streams being opened and one
 /// for retention the pool has five.
 pub(super) const IN_FLIGHT: usize = 3;
-const CONNECTIONS: u32 = IN_FLIGHT as u32 + 2;
+pub(super) const CONNECTIONS: u32 = IN_FLIGHT as u32 + 2;
+
+/// A server drops a connection, and with it an open transaction and its row locks, when nothing has come for two
+/// tries and this: a replica that is frozen in the middle of a write would keep its heir from the streams for hours.
+/// With tries of 5 s that is 15 s, sooner than its claims can be taken (20 s ttl - 5 s renewal + 1 s grace = 16 s).
+const SILENCE: Duration = Duration::from_secs(5);
 
 /// How long connecting may take when the program starts.
 pub(super) const CONNECT: Duration = Duration::from_secs(10);
@@ -62,26 +72,33 @@ impl MySqlSink {
         // Outside the pool first, which would hide the true error.
         let first = async {
             let mut conn = MySqlConnection::connect_with(&options).await?;
-            prepare(&mut conn).await?;
+            prepare(&mut conn, deadline).await?;
             let state = schema::mysql_state(&mut conn).await?;
+            let server = Server::ask(&mut conn).await?;
             let sizes = sql::sizes(&mut conn).await?;
-            conn.close().await?;
-            Ok((state, sizes))
+            Ok((conn, server, state, sizes))
         };
-        let (state, sizes) = match timeout(CONNECT, first).await {
+        let (mut conn, server, state, sizes) = match timeout(CONNECT, first).await {
             Ok(Ok(answer)) => answer,
             Ok(Err(error)) => return Err(refusal(&name, &error)),
-            Err(_) => {
-                let why = format!("mysql {name} did not answer within {CONNECT:?}; check the address and the network");
-                return Err(SinkOpenError::Unavailable(why));
-            }
+            Err(_) => return Err(unanswered(&name)),
         };
-        state.check(&name)?;
+        server.check(&name)?;
+        schema::check(&name, state)?;
+        let rights = async {
+            rights::try_all(&mut conn).await?;
+            conn.close().await
+        };
+        match timeout(CONNECT, rights).await {
+            Ok(tried) => tried.map_err(|error| refusal(&name, &error))?,
+            Err(_) => return Err(unanswered(&name)),
+        }
         let pool = MySqlPoolOptions::new()
             .max_connections(CONNECTIONS)
             .acquire_timeout(deadline)
-            .idle_timeout(Duration::from_mins(5))
-            .after_connect(|conn, _| Box::pin(prepare(conn)))
+            // Looked at once in this time, so idle connections go before the server drops them.
+            .idle_timeout(deadline)
+            .after_connect(move |conn, _| Box::pin(prepare(conn, deadline)))
             .connect_lazy_with(options);
         Ok(Self {
             pool,
@@ -243,11 +260,16 @@ impl MySqlSink {
     }
 }
 
-async fn prepare(conn: &mut MySqlConnection) -> Result<(), sqlx::Error> {
+fn unanswered(name: &str) -> SinkOpenError {
+    let why = format!("mysql {name} did not answer within {CONNECT:?}; check the address and the network");
+    SinkOpenError::Unavailable(why)
+}
+
+async fn prepare(conn: &mut MySqlConnection, deadline: Duration) -> Result<(), sqlx::Error> {
     for statement in sql::SESSION {
         conn.execute(statement).await?;
     }
-    Ok(())
+    sql::limit_silence(conn, deadline * 2 + SILENCE).await
 }
 
 /// A connection that goes back to the pool only when its work was done. Otherwise it is closed at

@@ -2,9 +2,10 @@
 //! MariaDB 10.6 and later, and there are few texts: closing a prepared statement stalls the connection.
 
 use std::sync::LazyLock;
+use std::time::Duration;
 
 use sqlx::mysql::MySqlConnection;
-use sqlx::{Connection, Error};
+use sqlx::{AssertSqlSafe, Connection, Error, Executor};
 
 use crate::domain::{Fence, Origin, StreamId};
 use crate::sinks::SinkError;
@@ -82,6 +83,14 @@ pub(super) async fn sizes(conn: &mut MySqlConnection) -> Result<Sizes, Error> {
     let plain = cipher.is_none_or(|(_, cipher)| cipher.is_empty());
     let statement = packet.min(if plain { PLAIN_BYTES } else { TLS_BYTES });
     Ok(Sizes { packet, statement })
+}
+
+/// Lets the server drop the connection when nothing has come for so long, between statements or within one.
+pub(super) async fn limit_silence(conn: &mut MySqlConnection, longest: Duration) -> Result<(), Error> {
+    let seconds = longest.as_secs().max(1);
+    // As text, which takes one exchange; a prepared statement takes two.
+    let set = format!("SET SESSION wait_timeout = {seconds}, net_read_timeout = {seconds}");
+    conn.execute(AssertSqlSafe(set)).await.map(drop)
 }
 
 /// Creates the stream's row or raises its fence; one transaction, so that a writer under an older

@@ -1,0 +1,234 @@
+//! Where a scenario plays: a simulated cluster behind a port, pods that write without end, replicas as processes, and
+//! at the end the reckoning. It injects no fault by itself.
+
+use std::collections::BTreeMap;
+use std::path::PathBuf;
+use std::time::{Duration, Instant};
+
+use podlog::reckoning::Reckoning;
+use podlog::sim::{PodSpec, Settings, SimCluster};
+use tokio::net::TcpListener;
+use tokio::task::JoinSet;
+use tokio_util::sync::CancellationToken;
+
+use crate::database::{Database, until};
+use crate::proxy::Proxy;
+use crate::reckon::{reckon, stored, written};
+use crate::replica::{Places, Replica, TIMES};
+
+/// Longer than anything takes that is asked for here, on a busy machine.
+pub(crate) const PATIENCE: Duration = Duration::from_secs(45);
+
+/// How often each pod writes a line.
+const EVERY: Duration = Duration::from_millis(100);
+
+pub(crate) struct Bench<'a> {
+    pub(crate) database: &'a Database,
+    pub(crate) sim: SimCluster,
+    /// Between replicas and the API server.
+    pub(crate) api: Proxy,
+    pub(crate) dir: tempfile::TempDir,
+    kubeconfig: PathBuf,
+    pods: usize,
+    writing: JoinSet<()>,
+    _server: JoinSet<()>,
+}
+
+impl<'a> Bench<'a> {
+    /// A cluster that will have so many pods once the first replicas are at work.
+    pub(crate) async fn new(database: &'a Database, pods: usize) -> Self {
+        let sim = SimCluster::new(Settings::default());
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let address = listener.local_addr().unwrap().to_string();
+        let (mut server, answering) = (JoinSet::new(), sim.clone());
+        server.spawn(async move { answering.serve(listener, CancellationToken::new()).await });
+        let api = Proxy::to(&address).await;
+        let dir = tempfile::tempdir().unwrap();
+        let kubeconfig = dir.path().join("kubeconfig");
+        let text = format!(
+            "apiVersion: v1\nkind: Config\ncurrent-context: t\nclusters:\n- name: t\n  cluster:\n    \
+             server: http://127.0.0.1:{}\nusers:\n- name: t\n  user: {{}}\ncontexts:\n- name: t\n  context:\n    \
+             cluster: t\n    user: t\n",
+            api.port
+        );
+        std::fs::write(&kubeconfig, text).unwrap();
+        Self {
+            database,
+            sim,
+            api,
+            dir,
+            kubeconfig,
+            pods,
+            writing: JoinSet::new(),
+            _server: server,
+        }
+    }
+
+    /// Creates the pods and lets them write until [`Self::finish`].
+    pub(crate) fn write(&mut self) {
+        for n in 0..self.pods {
+            let spec = PodSpec::new("shop", format!("p{n}"))
+                .node(format!("n{}", n % 3))
+                .app("app");
+            self.sim.create(spec).unwrap().start("app").unwrap();
+        }
+        let sim = self.sim.clone();
+        self.writing.spawn(async move {
+            for n in 0_u64.. {
+                for pod in sim.pods() {
+                    pod.line("app", format!("line {n}")).ok();
+                }
+                tokio::time::sleep(EVERY).await;
+            }
+        });
+    }
+
+    /// The command line of a replica.
+    pub(crate) fn args(&self, name: &str, lock: &str, sink: &str) -> Vec<String> {
+        let kubeconfig = self.kubeconfig.display().to_string();
+        let own = [
+            "--replica-id",
+            name,
+            "--lock",
+            lock,
+            "--sink",
+            sink,
+            "--kubeconfig",
+            &kubeconfig,
+        ];
+        let all = ["podlog", "run"].into_iter().chain(TIMES).chain(own);
+        all.map(str::to_owned).collect()
+    }
+
+    fn places(&self, lock: &Proxy, sink: &Proxy) -> Places {
+        Places {
+            lock: self.database.through(lock.port),
+            sink: self.database.through(sink.port),
+            kubeconfig: self.kubeconfig.clone(),
+            env: Vec::new(),
+        }
+    }
+
+    /// A replica that keeps claims and records in the database.
+    pub(crate) async fn replica(&self, name: &str) -> Replica {
+        self.replica_with(name, |_| ()).await
+    }
+
+    /// A replica some of whose places are others.
+    pub(crate) async fn replica_with(&self, name: &str, change: impl FnOnce(&mut Places)) -> Replica {
+        let lock = Proxy::to(&self.database.address()).await;
+        let sink = Proxy::to(&self.database.address()).await;
+        let mut places = self.places(&lock, &sink);
+        change(&mut places);
+        Replica::start(name, self.dir.path(), &places, lock, sink)
+    }
+
+    /// Replicas of these names that have come to share all pods between them.
+    pub(crate) async fn replicas<const N: usize>(&mut self, names: [&str; N]) -> [Replica; N] {
+        let replicas = futures::future::join_all(names.map(|name| self.replica(name))).await;
+        self.begin(N).await;
+        self.all_held_by(&names).await;
+        replicas.try_into().ok().unwrap()
+    }
+
+    /// Waits until so many replicas are at work. The pods come only then, if there are none yet: each replica has
+    /// its share at once, and nothing needs to be moved.
+    pub(crate) async fn begin(&mut self, replicas: usize) {
+        if !self.sim.pods().is_empty() {
+            return;
+        }
+        until(&format!("{replicas} replicas are at work"), PATIENCE, async || {
+            let alive = self.database.replicas().await;
+            (alive == replicas).then_some(()).ok_or_else(|| format!("{alive} are"))
+        })
+        .await;
+        self.write();
+    }
+
+    /// Waits until every pod is held, all of these replicas hold some and nobody else does; answers how long it took.
+    pub(crate) async fn all_held_by(&self, names: &[&str]) -> Duration {
+        let begun = Instant::now();
+        let pods = self.sim.pods().len();
+        until(&format!("{names:?} hold all {pods} pods"), PATIENCE, async || {
+            let shares = self.database.shares().await;
+            let all = shares.values().sum::<usize>() == pods && shares.keys().eq(names.iter().copied());
+            all.then_some(()).ok_or_else(|| format!("they hold {shares:?}"))
+        })
+        .await;
+        begun.elapsed()
+    }
+
+    /// The number of lines stored so far.
+    pub(crate) async fn stored(&self) -> u64 {
+        let all = stored(&mut self.database.sql().await).await;
+        all.values().map(|stream| stream.lines.len() as u64).sum()
+    }
+
+    /// Waits until so many more lines are stored of every stream.
+    pub(crate) async fn progress(&self, lines: usize) {
+        let counts = async || -> BTreeMap<_, _> {
+            let all = stored(&mut self.database.sql().await).await;
+            all.into_iter().map(|(key, stream)| (key, stream.lines.len())).collect()
+        };
+        let before = counts().await;
+        until("every stream goes on", PATIENCE, async || {
+            let now = counts().await;
+            let still: Vec<_> = written(&self.sim)
+                .into_keys()
+                .filter(|key| now.get(key).unwrap_or(&0) < &(before.get(key).unwrap_or(&0) + lines))
+                .map(|key| key.0)
+                .collect();
+            still
+                .is_empty()
+                .then_some(())
+                .ok_or_else(|| format!("these stand still: {still:?}"))
+        })
+        .await;
+    }
+
+    /// Lets the pods fall silent.
+    pub(crate) async fn quiet(&mut self) {
+        self.writing.shutdown().await;
+    }
+
+    /// Lets the pods fall silent and waits until all they wrote is stored or told as a gap.
+    pub(crate) async fn finish(&mut self) -> Reckoning {
+        self.quiet().await;
+        let wrote = written(&self.sim);
+        let end = Instant::now() + PATIENCE;
+        loop {
+            let kept = stored(&mut self.database.sql().await).await;
+            let (sum, findings) = reckon(&wrote, &kept);
+            if sum.lost == 0 || Instant::now() > end {
+                assert!(sum.is_clean(), "{sum}: {findings:#?}");
+                return sum;
+            }
+            tokio::time::sleep(Duration::from_millis(100)).await;
+        }
+    }
+
+    /// The same, and there must be no gap.
+    pub(crate) async fn finish_exactly(&mut self, what: &str) {
+        let sum = self.finish().await;
+        println!("{what}, {}: {sum}", self.database.address());
+        assert_eq!(sum.gaps, 0, "{sum}");
+        assert!(sum.written > 100, "{sum}");
+    }
+}
+
+impl Drop for Bench<'_> {
+    /// Shows what the replicas said last when the test has failed.
+    fn drop(&mut self) {
+        if !std::thread::panicking() {
+            return;
+        }
+        for entry in std::fs::read_dir(self.dir.path()).unwrap().flatten() {
+            if entry.path().extension().is_some_and(|ending| ending == "log") {
+                let words = std::fs::read_to_string(entry.path()).unwrap_or_default();
+                let lines: Vec<&str> = words.lines().collect();
+                println!("---- {}", entry.path().display());
+                println!("{}", lines[lines.len().saturating_sub(25)..].join("\n"));
+            }
+        }
+    }
+}

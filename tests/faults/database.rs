@@ -1,0 +1,178 @@
+//! A database of a test's own on a real server, removed afterwards, and what it says about claims. Nothing here is
+//! podlog's: it is what a person with a client would see.
+
+use std::collections::BTreeMap;
+use std::panic::AssertUnwindSafe;
+use std::str::FromStr;
+use std::time::{Duration, Instant};
+
+use futures::FutureExt;
+use sqlx::mysql::{MySqlConnectOptions, MySqlConnection};
+use sqlx::{AssertSqlSafe, ConnectOptions, Executor, Row};
+use url::Url;
+
+use crate::servers;
+
+/// A database on a server.
+pub(crate) struct Database {
+    /// With its password, not through any proxy.
+    pub(crate) url: Url,
+    pub(crate) name: String,
+    admin: Box<MySqlConnectOptions>,
+}
+
+/// What a pod's row says.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct Claim {
+    /// The readable part of the holder's identity, if it is held and has not expired.
+    pub(crate) holder: Option<String>,
+    pub(crate) fence: u64,
+}
+
+/// Runs a test on MySQL and on MariaDB at the same time, each in a database of its own.
+pub(crate) fn on_both(test: impl AsyncFn(&Database)) {
+    let mysql = servers::named("PODLOG_TEST_MYSQL");
+    let mariadb = servers::named("PODLOG_TEST_MARIADB");
+    runtime().block_on(async {
+        let one = async |server: Option<String>| match server {
+            Some(server) => within(&server, &test).await.err().map(|panic| (server, panic)),
+            None => None,
+        };
+        let (first, second) = tokio::join!(one(mysql), one(mariadb));
+        for (server, panic) in [first, second].into_iter().flatten() {
+            let port = Url::parse(&server).unwrap().port();
+            println!("failed on the server at port {port:?}");
+            std::panic::resume_unwind(panic);
+        }
+    });
+}
+
+pub(crate) fn runtime() -> tokio::runtime::Runtime {
+    let mut builder = tokio::runtime::Builder::new_multi_thread();
+    builder.worker_threads(2).enable_all().build().unwrap()
+}
+
+/// Runs a test in a database of its own on this server.
+pub(crate) async fn within(
+    server: &str,
+    test: impl AsyncFnOnce(&Database),
+) -> Result<(), Box<dyn std::any::Any + Send>> {
+    let database = Database::new(server).await;
+    let outcome = AssertUnwindSafe(test(&database)).catch_unwind().await;
+    let drop = format!("DROP DATABASE {}", database.name);
+    database.sql().await.execute(AssertSqlSafe(drop)).await.unwrap();
+    outcome
+}
+
+impl Database {
+    /// A new one on this server.
+    pub(crate) async fn new(server: &str) -> Self {
+        let mut url = Url::parse(server).unwrap();
+        let admin = Box::new(MySqlConnectOptions::from_str(server).unwrap());
+        let name = format!("podlog_faults_{:016x}", fastrand::u64(..));
+        let create = format!("CREATE DATABASE {name}");
+        admin
+            .connect()
+            .await
+            .unwrap()
+            .execute(AssertSqlSafe(create))
+            .await
+            .unwrap();
+        url.set_path(&name);
+        Self { url, name, admin }
+    }
+
+    /// No database at all, for replicas that keep everything in files.
+    pub(crate) fn nowhere() -> Self {
+        Self {
+            url: Url::parse("mysql://nobody@127.0.0.1:1/nothing").unwrap(),
+            name: String::new(),
+            admin: Box::new(MySqlConnectOptions::new()),
+        }
+    }
+
+    /// Host and port.
+    pub(crate) fn address(&self) -> String {
+        format!("{}:{}", self.url.host_str().unwrap(), self.url.port().unwrap_or(3306))
+    }
+
+    /// The URL of the same database by way of a proxy at this port.
+    pub(crate) fn through(&self, port: u16) -> String {
+        let mut url = self.url.clone();
+        url.set_host(Some("127.0.0.1")).unwrap();
+        url.set_port(Some(port)).unwrap();
+        url.into()
+    }
+
+    /// A connection of somebody else to it.
+    pub(crate) async fn sql(&self) -> MySqlConnection {
+        let options = self.admin.as_ref().clone().database(&self.name);
+        let connect = || options.connect();
+        until("a connection to the database", Duration::from_secs(30), async || {
+            connect().await.map_err(|error| error.to_string())
+        })
+        .await
+    }
+
+    pub(crate) async fn execute(&self, statement: &str) {
+        execute(&mut self.sql().await, statement).await;
+    }
+
+    /// What every pod's row says, by UID.
+    pub(crate) async fn claims(&self) -> BTreeMap<String, Claim> {
+        self.claims_by(&mut self.sql().await).await
+    }
+
+    /// The same over a connection that is there already.
+    pub(crate) async fn claims_by(&self, sql: &mut MySqlConnection) -> BTreeMap<String, Claim> {
+        let query = "SELECT CONVERT(SUBSTRING(id, 5) USING utf8mb4) AS uid, CONVERT(owner USING utf8mb4) AS owner, fence, \
+             CAST(expires_at > UTC_TIMESTAMP(6) AS SIGNED) AS good FROM distributed_lock WHERE id LIKE 'pod/%'";
+        // Until the first replica has made the table there is none.
+        let rows = sql.fetch_all(query).await.unwrap_or_default();
+        let claim = |row: &sqlx::mysql::MySqlRow| {
+            let owner: Option<String> = row.get("owner");
+            let good = row.get::<Option<i64>, _>("good") == Some(1);
+            let name = |owner: String| owner.split('#').next().unwrap().to_owned();
+            let holder = owner.filter(|_| good).map(name);
+            let fence = row.get("fence");
+            (row.get("uid"), Claim { holder, fence })
+        };
+        rows.iter().map(claim).collect()
+    }
+
+    /// How many replicas count as alive.
+    pub(crate) async fn replicas(&self) -> usize {
+        let alive = "SELECT COUNT(*) FROM distributed_lock WHERE id LIKE 'replica/%' AND expires_at > UTC_TIMESTAMP(6)";
+        let count = sqlx::query_scalar::<_, i64>(alive)
+            .fetch_one(&mut self.sql().await)
+            .await;
+        count.unwrap_or(0) as usize
+    }
+
+    /// How many pods each replica holds.
+    pub(crate) async fn shares(&self) -> BTreeMap<String, usize> {
+        let mut shares = BTreeMap::new();
+        for claim in self.claims().await.into_values() {
+            if let Some(holder) = claim.holder {
+                *shares.entry(holder).or_default() += 1;
+            }
+        }
+        shares
+    }
+}
+
+pub(crate) async fn execute(conn: &mut MySqlConnection, statement: &str) {
+    conn.execute(AssertSqlSafe(statement.to_owned())).await.unwrap();
+}
+
+/// Tries until it works; says at the end why it did not. Answers with what came out.
+pub(crate) async fn until<T>(what: &str, limit: Duration, mut attempt: impl AsyncFnMut() -> Result<T, String>) -> T {
+    let end = Instant::now() + limit;
+    loop {
+        match attempt().await {
+            Ok(value) => return value,
+            Err(why) => assert!(Instant::now() < end, "not within {limit:?}: {what}; {why}"),
+        }
+        tokio::time::sleep(Duration::from_millis(50)).await;
+    }
+}

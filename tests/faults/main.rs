@@ -1,0 +1,44 @@
+//! What servers, networks and machines do to podlog, with real servers, real connections and real processes;
+//! every scenario ends with a reckoning of what was written and what is stored.
+//!
+//! Needs `PODLOG_TEST_MYSQL` and `PODLOG_TEST_MARIADB`; some need `mariadbd` or `mysqld` on the path, or the file that
+//! `PODLOG_TEST_MYSQLD` names, and run servers of their own. What is missing is skipped, see [`servers`].
+
+#![cfg(target_os = "linux")]
+#![allow(
+    clippy::needless_pass_by_value,
+    clippy::needless_for_each,
+    clippy::never_loop,
+    clippy::single_match,
+    clippy::single_match_else,
+    clippy::duration_suboptimal_units,
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::print_stdout,
+    reason = "a test fails by panicking, and its helpers are tests too"
+)]
+
+// Between podlog and a server.
+mod proxy;
+// A database, a simulated cluster behind a port, the built binary as a process, and who is right in the end.
+mod bench;
+mod database;
+mod reckon;
+mod replica;
+mod stream;
+
+// Connections that end at the worst moment, one call at a time.
+mod network;
+
+// Servers of our own that crash and lie.
+mod crashes;
+mod server;
+// Servers that are away, and signals to processes.
+mod outages;
+mod signals;
+mod single;
+
+// What a test needs in order not to be skipped.
+#[path = "../it/servers.rs"]
+#[allow(dead_code, reason = "shared with another test binary")]
+mod servers;

@@ -1,0 +1,368 @@
+//! One call at a time on a lock store or a sink whose connection breaks, at every point at which it can: before a
+//! request arrives, and after it took effect but before the reply. And what a server's own troubles do to a call.
+
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use futures::FutureExt;
+use podlog::clock::Clock;
+use podlog::domain::{About, Claim, Fence, LockKey, Next, Release, Renewal, Verdict, Want};
+use podlog::locks::{self, Holder, LockError, LockStore};
+use podlog::metrics::Metrics;
+use podlog::sinks::group::Limits;
+use podlog::sinks::{self, Sink};
+use sqlx::Row;
+use tokio::task::JoinSet;
+
+use crate::database::{Database, execute, on_both};
+use crate::proxy::{Point, Proxy, Way};
+use crate::stream::{chunk, messages, origin};
+
+/// Pieces of data of one call: more than any call has, connecting included.
+const PIECES: i64 = 24;
+
+async fn holder(url: &str, replica: &str) -> Arc<dyn LockStore> {
+    let holder = Holder {
+        replica: replica.into(),
+        cluster: "here".into(),
+        ttl: Duration::from_mins(1),
+        grace: Duration::from_secs(1),
+    };
+    locks::open(&url.parse().unwrap(), holder).await.unwrap()
+}
+
+/// A store of `a` behind a proxy and one of `b` without.
+async fn two(database: &Database) -> (Arc<dyn LockStore>, Proxy, Arc<dyn LockStore>) {
+    locks::migrate(&database.url.as_str().parse().unwrap()).await.unwrap();
+    let proxy = Proxy::to(&database.address()).await;
+    let a = holder(&database.through(proxy.port), "a").await;
+    (a, proxy, holder(database.url.as_str(), "b").await)
+}
+
+fn pod(uid: &str) -> LockKey {
+    LockKey::Pod(uid.into())
+}
+
+async fn acquire(store: &Arc<dyn LockStore>, key: &LockKey) -> Result<Option<Claim>, LockError> {
+    let (key, about) = (key.clone(), About::default());
+    Ok(store.acquire(&[Want { key, about }]).await?.pop())
+}
+
+fn renewal(claim: &Claim, checkpoint: &[u8]) -> [Renewal; 1] {
+    [Renewal {
+        key: claim.key.clone(),
+        fence: claim.fence,
+        checkpoint: Some(checkpoint.to_vec()),
+    }]
+}
+
+fn release(claim: &Claim) -> Vec<Release> {
+    let claim = Claim {
+        key: claim.key.clone(),
+        fence: claim.fence,
+        previous: claim.previous,
+        checkpoint: Vec::new(),
+    };
+    vec![Release {
+        claim,
+        checkpoint: Some(b"final".to_vec()),
+        next: Next::Free,
+    }]
+}
+
+/// Every point at which a call can be cut off, over a connection that is there and over one that must be made first.
+/// The last ones come after it has ended.
+fn points(proxy: &Proxy) -> impl Iterator<Item = (String, Point, i64)> {
+    let points = [Point::Request, Point::Reply]
+        .into_iter()
+        .flat_map(|point| (0..PIECES).map(move |n| (point, n)));
+    let all = [false, true]
+        .into_iter()
+        .flat_map(move |cold| points.clone().map(move |(point, n)| (cold, point, n)));
+    all.map(|(cold, point, n)| {
+        if cold {
+            proxy.cut();
+        }
+        (format!("{point:?}-{n}-{cold}"), point, n)
+    })
+}
+
+#[test]
+fn a_claim_cut_off_at_any_point_is_won_once_or_not_at_all() {
+    on_both(async |database| {
+        let (a, proxy, b) = two(database).await;
+        let mut cuts = 0;
+        for (place, point, n) in points(&proxy) {
+            let key = pod(&place);
+            proxy.cut_at(point, n);
+            let answer = acquire(&a, &key).await;
+            cuts += u32::from(proxy.was_cut());
+            let theirs = acquire(&b, &key).await.unwrap();
+            match answer {
+                Ok(Some(mine)) => {
+                    assert_eq!(theirs, None, "won twice when cut at {place}");
+                    assert_eq!(a.renew(&renewal(&mine, b"x")).await.unwrap(), [Verdict::Held]);
+                }
+                Ok(None) => panic!("nobody else wanted it: {place}"),
+                // Nobody knows whether it was won; whoever has it now has it alone.
+                Err(error) => {
+                    assert!(matches!(error, LockError::Unavailable(_)), "{error:?}");
+                    let again = acquire(&a, &key).await.unwrap();
+                    assert_ne!(again.is_some(), theirs.is_some(), "{place}");
+                }
+            }
+        }
+        println!("{cuts} cuts");
+        assert!(cuts >= 20, "only {cuts} cuts hit");
+    });
+}
+
+#[test]
+fn a_renewal_cut_off_at_any_point_keeps_the_claim_and_stores_the_checkpoint_it_answers_for() {
+    on_both(async |database| {
+        let (a, proxy, b) = two(database).await;
+        let claim = acquire(&a, &pod("x")).await.unwrap().unwrap();
+        let mut cuts = 0;
+        for (at, (place, point, n)) in points(&proxy).enumerate() {
+            // Of a length of its own each, which the table shows.
+            let checkpoint = vec![b'x'; at + 1];
+            proxy.cut_at(point, n);
+            let answer = a.renew(&renewal(&claim, &checkpoint)).await;
+            cuts += u32::from(proxy.was_cut());
+            let length = b.table().await.unwrap().rows[&claim.key].checkpoint_len as usize;
+            match answer {
+                Ok(verdicts) => assert_eq!((&verdicts[..], length), (&[Verdict::Held][..], at + 1), "{place}"),
+                Err(_) => {
+                    assert!(length == at || length == at + 1, "{length} after {place}");
+                    let again = a.renew(&renewal(&claim, &checkpoint)).await.unwrap();
+                    assert_eq!(again, [Verdict::Held]);
+                }
+            }
+            assert_eq!(acquire(&b, &claim.key).await.unwrap(), None);
+        }
+        assert!(cuts >= 20, "only {cuts} cuts hit");
+    });
+}
+
+#[test]
+fn a_release_cut_off_at_any_point_frees_the_row_once_with_its_last_checkpoint() {
+    on_both(async |database| {
+        let (a, proxy, b) = two(database).await;
+        let mut cuts = 0;
+        for (place, point, n) in points(&proxy) {
+            let key = pod(&place);
+            let claim = acquire(&a, &key).await.unwrap().unwrap();
+            proxy.cut_at(point, n);
+            let answer = a.release(release(&claim)).await;
+            cuts += u32::from(proxy.was_cut());
+            if answer.is_err() {
+                // As it was or released: sent again it does no harm.
+                a.release(release(&claim)).await.unwrap();
+            }
+            let heir = acquire(&b, &key).await.unwrap().expect("it is free");
+            assert!(heir.fence > claim.fence && heir.checkpoint == b"final", "{heir:?}");
+            // A release that comes late frees nothing of the heir's.
+            a.release(release(&claim)).await.unwrap();
+            assert_eq!(b.renew(&renewal(&heir, b"y")).await.unwrap(), [Verdict::Held]);
+        }
+        assert!(cuts >= 6, "only {cuts} cuts hit");
+    });
+}
+
+#[test]
+fn a_write_cut_off_at_any_point_is_stored_once() {
+    on_both(async |database| {
+        let proxy = Proxy::to(&database.address()).await;
+        let url = database.through(proxy.port).parse().unwrap();
+        sinks::migrate(&url).await.unwrap();
+        let metrics = Metrics::default();
+        let opened = sinks::open(&url, Clock::boottime(), &metrics, Limits::default());
+        let opened = opened.await.unwrap();
+        let mut driver = JoinSet::new();
+        driver.spawn(opened.driver.map(Result::unwrap));
+        let sink: Arc<dyn Sink> = opened.sink;
+        let stream = origin("cut");
+        let (mut at, mut cuts, mut said) = (None, 0, Vec::new());
+        for (place, point, n) in points(&proxy) {
+            // Opening is cut as well as writing.
+            let fence = Fence(said.len() as u64 + 1);
+            proxy.cut_at(point, n);
+            let position = sink.open(&stream, fence).await.unwrap();
+            cuts += u32::from(proxy.was_cut());
+            assert_eq!(position, at, "{place}");
+            let lines: Vec<String> = (0..3).map(|line| format!("{place} {line}")).collect();
+            let next = chunk(&stream, fence, at, said.len(), &lines);
+            proxy.cut_at(point, n);
+            assert!(sink.write(std::slice::from_ref(&next)).await[0].is_ok(), "{place}");
+            cuts += u32::from(proxy.was_cut());
+            at = next.end;
+            said.extend(lines);
+        }
+        assert!(cuts >= 20, "only {cuts} cuts hit");
+        assert_eq!(messages(database, "cut").await, said);
+    });
+}
+
+#[test]
+fn a_store_that_refuses_or_is_silent_fails_in_time_and_is_found_again() {
+    on_both(async |database| {
+        let (a, proxy, b) = two(database).await;
+        let claim = acquire(&a, &pod("x")).await.unwrap().unwrap();
+        for way in [Way::Refused, Way::Frozen] {
+            proxy.set(way);
+            for _ in 0..2 {
+                let asked = Instant::now();
+                let error = a.renew(&renewal(&claim, b"away")).await.unwrap_err();
+                assert!(matches!(error, LockError::Unavailable(_)), "{error:?}");
+                assert!(asked.elapsed() < Duration::from_millis(3500), "{:?}", asked.elapsed());
+            }
+            assert_eq!(acquire(&b, &claim.key).await.unwrap(), None, "the claim lives on");
+            proxy.set(Way::Open);
+            let back = Instant::now();
+            assert_eq!(a.renew(&renewal(&claim, b"back")).await.unwrap(), [Verdict::Held]);
+            assert!(back.elapsed() < Duration::from_secs(3), "{:?}", back.elapsed());
+        }
+    });
+}
+
+#[test]
+fn any_number_of_replicas_make_the_tables_at_once() {
+    on_both(async |database| {
+        let (lock, sink) = (
+            database.url.as_str().parse().unwrap(),
+            database.url.as_str().parse().unwrap(),
+        );
+        let both = (0..6).map(async |_| {
+            locks::migrate(&lock).await.unwrap();
+            sinks::migrate(&sink).await.unwrap();
+        });
+        futures::future::join_all(both).await;
+    });
+}
+
+/// How many deadlocks the server has seen.
+async fn deadlocks(database: &Database) -> i64 {
+    let count = "SELECT count FROM information_schema.innodb_metrics WHERE name = 'lock_deadlocks'";
+    sqlx::query(count)
+        .fetch_one(&mut database.sql().await)
+        .await
+        .unwrap()
+        .get(0)
+}
+
+#[test]
+fn a_storm_of_deadlocks_costs_time_and_no_claim() {
+    on_both(async |database| {
+        let (a, _proxy, _) = two(database).await;
+        let want = |n: usize| Want {
+            key: pod(&format!("{n:03}")),
+            about: About::default(),
+        };
+        let claims = a.acquire(&(0..100).map(want).collect::<Vec<_>>()).await.unwrap();
+        let renewals: Vec<Renewal> = claims.iter().flat_map(|claim| renewal(claim, b"1")).collect();
+        let before = deadlocks(database).await;
+        // Two clients that update single rows of these in an order of their own, and hold them for a while.
+        let rogue = async |backwards: bool| {
+            let mut sql = database.sql().await;
+            loop {
+                execute(&mut sql, "START TRANSACTION").await;
+                for n in [0, 33, 66, 99] {
+                    let n = if backwards { 99 - n } else { n };
+                    let update =
+                        format!("UPDATE distributed_lock SET node = 'r' WHERE id = 'pod/{n:03}' AND cluster = 'here'");
+                    if sqlx::query(sqlx::AssertSqlSafe(update))
+                        .execute(&mut sql)
+                        .await
+                        .is_err()
+                    {
+                        break;
+                    }
+                    tokio::time::sleep(Duration::from_millis(2)).await;
+                }
+                execute(&mut sql, "COMMIT").await;
+            }
+        };
+        let renew = async {
+            for _ in 0..60 {
+                let verdicts = a.renew(&renewals).await.unwrap();
+                assert!(verdicts.iter().all(|verdict| *verdict != Verdict::Lost), "{verdicts:?}");
+            }
+        };
+        tokio::select! {
+            biased;
+            () = renew => {}
+            () = async { tokio::join!(rogue(false), rogue(true)); } => unreachable!("they never end"),
+        }
+        let seen = deadlocks(database).await - before;
+        assert!(seen > 0, "there was no deadlock");
+        println!("{seen} deadlocks");
+        assert!(
+            a.renew(&renewals)
+                .await
+                .unwrap()
+                .iter()
+                .all(|verdict| *verdict == Verdict::Held)
+        );
+    });
+}
+
+#[test]
+fn a_statement_that_is_killed_is_sent_again() {
+    on_both(async |database| {
+        let (a, _proxy, _) = two(database).await;
+        let claim = acquire(&a, &pod("x")).await.unwrap().unwrap();
+        let mut person = database.sql().await;
+        execute(&mut person, "START TRANSACTION").await;
+        execute(&mut person, "UPDATE distributed_lock SET node = 'r'").await;
+        let kill = async {
+            let find = "SELECT CAST(id AS SIGNED) FROM information_schema.processlist \
+                 WHERE db = DATABASE() AND id <> CONNECTION_ID() AND info LIKE 'UPDATE JSON_TABLE%'";
+            let mut sql = database.sql().await;
+            let id = crate::database::until("the statement waits", Duration::from_secs(5), async || {
+                let row = sqlx::query(find).fetch_optional(&mut sql).await.unwrap();
+                row.map(|row| row.get::<i64, _>(0))
+                    .ok_or_else(|| "it is not there".to_owned())
+            });
+            let id = id.await;
+            database.execute(&format!("KILL QUERY {id}")).await;
+            execute(&mut person, "ROLLBACK").await;
+        };
+        let one = renewal(&claim, b"one");
+        let (verdicts, ()) = tokio::join!(a.renew(&one), kill);
+        assert_eq!(verdicts.unwrap(), [Verdict::Held]);
+    });
+}
+
+#[test]
+fn rows_that_are_set_back_to_an_earlier_state_are_claimed_under_larger_fences_than_ever() {
+    on_both(async |database| {
+        let (a, _proxy, b) = two(database).await;
+        let key = pod("x");
+        let first = acquire(&a, &key).await.unwrap().unwrap();
+        database
+            .execute("CREATE TABLE snapshot AS SELECT * FROM distributed_lock")
+            .await;
+        // After the snapshot it changes hands twice.
+        a.release(release(&first)).await.unwrap();
+        let second = acquire(&b, &key).await.unwrap().unwrap();
+        b.release(release(&second)).await.unwrap();
+        let third = acquire(&a, &key).await.unwrap().unwrap();
+        let mut person = database.sql().await;
+        for statement in [
+            "START TRANSACTION",
+            "DELETE FROM distributed_lock",
+            "INSERT INTO distributed_lock SELECT * FROM snapshot",
+            "COMMIT",
+        ] {
+            execute(&mut person, statement).await;
+        }
+        assert_eq!(a.renew(&renewal(&third, b"x")).await.unwrap(), [Verdict::Lost]);
+        execute(
+            &mut person,
+            "UPDATE distributed_lock SET expires_at = expires_at - INTERVAL 1 HOUR",
+        )
+        .await;
+        let fourth = acquire(&b, &key).await.unwrap().unwrap();
+        assert!(fourth.fence > third.fence, "{} after {}", fourth.fence, third.fence);
+    });
+}

@@ -1,0 +1,268 @@
+//! Running replicas whose lock store, sink or API server is away, silent, slow or set back, as seen from outside:
+//! by what is in the tables, by what passes through the proxies, and by the reckoning.
+
+use std::collections::BTreeMap;
+use std::time::{Duration, Instant};
+
+use sqlx::MySqlConnection;
+
+use crate::bench::{Bench, PATIENCE};
+use crate::database::{Claim, execute, on_both, until};
+use crate::proxy::Way;
+use crate::replica::{DEADLINE, Replica, TAKEOVER, TTL};
+
+/// How long nothing must be stored to count as silence.
+const SILENCE: Duration = Duration::from_secs(1);
+
+/// A connection that is closed says so in fewer bytes than this; a write has more.
+const FAREWELL: u64 = 300;
+
+/// How many records are stored of the pods that this replica holds in `claims`, under these claims.
+async fn stored_under(sql: &mut MySqlConnection, claims: &BTreeMap<String, Claim>, replica: &Replica) -> i64 {
+    let own = |(uid, claim): (&String, &Claim)| {
+        let own = claim.holder.as_ref() == Some(&replica.name);
+        own.then(|| format!("(uid = '{uid}' AND fence <= {})", claim.fence))
+    };
+    let own: Vec<String> = claims.iter().filter_map(own).collect();
+    let sum = format!(
+        "SELECT CAST(COALESCE(SUM(seq), -1) AS SIGNED) FROM log_stream WHERE {}",
+        own.join(" OR ")
+    );
+    sqlx::query_scalar(sqlx::AssertSqlSafe(sum))
+        .fetch_one(sql)
+        .await
+        .unwrap()
+}
+
+/// Waits until nothing is stored any more under the claims of a replica; answers how long it took until the last.
+async fn falls_silent(bench: &Bench<'_>, claims: &BTreeMap<String, Claim>, replica: &Replica) -> Duration {
+    let mut sql = bench.database.sql().await;
+    let begun = Instant::now();
+    let (mut stored, mut since) = (stored_under(&mut sql, claims, replica).await, begun);
+    while since.elapsed() < SILENCE {
+        tokio::time::sleep(Duration::from_millis(20)).await;
+        let now = stored_under(&mut sql, claims, replica).await;
+        // Fewer, when somebody else has taken over one of the streams.
+        if now > stored {
+            since = Instant::now();
+        }
+        stored = now;
+        assert!(begun.elapsed() < PATIENCE, "{} does not stop writing", replica.name);
+    }
+    since - begun
+}
+
+#[test]
+fn a_replica_cut_off_from_its_claims_falls_silent_before_others_may_take_them() {
+    on_both(async |database| {
+        let mut bench = Bench::new(database, 8).await;
+        let [mut a, _b] = bench.replicas(["a", "b"]).await;
+        bench.progress(2).await;
+        for way in [Way::Refused, Way::Frozen] {
+            let claims = database.claims().await;
+            a.lock.set(way);
+            let (silent, took) = tokio::join!(falls_silent(&bench, &claims, &a), bench.all_held_by(&["b"]));
+            println!("{way:?}: silent after {silent:?}, taken over after {took:?}");
+            assert!(silent < DEADLINE + Duration::from_millis(300), "{silent:?}");
+            assert!(silent < took && took < TAKEOVER, "{took:?}");
+            bench.progress(2).await;
+            // It is the store that is away, not the sink: the replica could have written and did not.
+            let passed = a.sink.passed();
+            tokio::time::sleep(SILENCE).await;
+            assert!(a.sink.passed() - passed < FAREWELL, "it writes without claims");
+            a.lock.set(Way::Open);
+            bench.all_held_by(&["a", "b"]).await;
+            bench.progress(2).await;
+            assert!(a.is_running());
+        }
+        bench.finish_exactly("cut off from the lock store").await;
+    });
+}
+
+#[test]
+fn while_the_database_is_away_from_all_nobody_writes_and_afterwards_nothing_is_missing() {
+    on_both(async |database| {
+        let mut bench = Bench::new(database, 9).await;
+        let all = bench.replicas(["a", "b", "c"]).await;
+        bench.progress(2).await;
+        for way in [Way::Frozen, Way::Refused] {
+            for replica in &all {
+                replica.lock.set(way);
+                replica.sink.set(way);
+            }
+            tokio::time::sleep(2 * TTL).await;
+            let stored = bench.stored().await;
+            assert!(database.shares().await.is_empty(), "claims outlive two ttls");
+            tokio::time::sleep(Duration::from_millis(500)).await;
+            assert_eq!(bench.stored().await, stored, "somebody writes");
+            let back = Instant::now();
+            for replica in &all {
+                replica.lock.set(Way::Open);
+                replica.sink.set(Way::Open);
+            }
+            bench.progress(2).await;
+            println!(
+                "{way:?} for two ttls: all streams went on {:?} after it was back",
+                back.elapsed()
+            );
+        }
+        bench.finish_exactly("database away for two ttls, twice").await;
+    });
+}
+
+#[test]
+fn a_sink_that_is_away_for_longer_than_a_ttl_costs_no_claim_and_no_line() {
+    on_both(async |database| {
+        let mut bench = Bench::new(database, 8).await;
+        let all = bench.replicas(["a", "b"]).await;
+        bench.progress(2).await;
+        let before = database.claims().await;
+        for way in [Way::Frozen, Way::Refused] {
+            all.iter().for_each(|replica| replica.sink.set(way));
+            tokio::time::sleep(TTL + Duration::from_secs(1)).await;
+            all.iter().for_each(|replica| replica.sink.set(Way::Open));
+            assert_eq!(database.claims().await, before, "claims have moved");
+            bench.progress(2).await;
+        }
+        assert_eq!(database.claims().await, before, "claims have moved");
+        bench.finish_exactly("sink away").await;
+    });
+}
+
+#[test]
+fn a_slow_lock_store_is_good_enough_and_one_that_is_too_slow_is_away() {
+    on_both(async |database| {
+        let mut bench = Bench::new(database, 8).await;
+        let [a, _b] = bench.replicas(["a", "b"]).await;
+        bench.progress(2).await;
+        let before = database.claims().await;
+        // Two statements of two exchanges each, one for rows whose checkpoint has moved and one for the rest: 2.4 s.
+        a.lock.delay(Duration::from_millis(300));
+        tokio::time::sleep(TTL + Duration::from_secs(2)).await;
+        assert_eq!(database.claims().await, before, "claims have moved");
+        // Answers come after 3 s, which is too late for a statement, and the next comes over a new connection.
+        a.lock.delay(Duration::from_millis(1600));
+        let (silent, took) = tokio::join!(falls_silent(&bench, &before, &a), bench.all_held_by(&["b"]));
+        println!("too slow: silent after {silent:?}, taken over after {took:?}");
+        assert!(silent < took, "{silent:?}, {took:?}");
+        a.lock.delay(Duration::ZERO);
+        bench.all_held_by(&["a", "b"]).await;
+        bench.progress(2).await;
+        bench.finish_exactly("slow lock store").await;
+    });
+}
+
+#[test]
+fn a_persons_open_transaction_costs_the_pod_whose_row_it_locks_and_no_other() {
+    on_both(async |database| {
+        let mut bench = Bench::new(database, 8).await;
+        let _both = bench.replicas(["a", "b"]).await;
+        bench.progress(2).await;
+        let before = database.claims().await;
+        let locked = before.keys().next().unwrap().clone();
+        let mut person = database.sql().await;
+        execute(&mut person, "START TRANSACTION").await;
+        let lock = format!("SELECT * FROM distributed_lock WHERE id = 'pod/{locked}' FOR UPDATE");
+        execute(&mut person, &lock).await;
+        tokio::time::sleep(TTL + Duration::from_secs(3)).await;
+        let mut now = database.claims().await;
+        let lost = now.remove(&locked).unwrap();
+        assert_eq!(lost.holder, None, "it could not be renewed");
+        let mut others = before.clone();
+        others.remove(&locked);
+        assert_eq!(now, others, "other claims have moved");
+        execute(&mut person, "ROLLBACK").await;
+        bench.all_held_by(&["a", "b"]).await;
+        bench.progress(2).await;
+        bench.finish_exactly("a person's transaction on a claim").await;
+    });
+}
+
+#[test]
+fn a_database_set_back_to_an_earlier_state_loses_nothing_and_stores_nothing_twice() {
+    const TABLES: [&str; 4] = ["distributed_lock", "log_stream", "log_record", "log_gap"];
+    on_both(async |database| {
+        let mut bench = Bench::new(database, 8).await;
+        let [mut a, b] = bench.replicas(["a", "b"]).await;
+        bench.progress(3).await;
+        let mut person = database.sql().await;
+        execute(&mut person, "SET SESSION TRANSACTION ISOLATION LEVEL REPEATABLE READ").await;
+        execute(&mut person, "START TRANSACTION WITH CONSISTENT SNAPSHOT").await;
+        // Copies of one moment: the tables are made by another connection, since making one ends a transaction.
+        for table in TABLES {
+            database
+                .execute(&format!("CREATE TABLE old_{table} LIKE {table}"))
+                .await;
+        }
+        execute(&mut person, "ROLLBACK").await;
+        execute(&mut person, "START TRANSACTION").await;
+        for table in TABLES {
+            execute(
+                &mut person,
+                &format!("INSERT INTO old_{table} SELECT * FROM {table} LOCK IN SHARE MODE"),
+            )
+            .await;
+        }
+        execute(&mut person, "COMMIT").await;
+        // Afterwards pods change hands under larger fences, and more is stored.
+        a.kill().await;
+        bench.all_held_by(&["b"]).await;
+        bench.progress(3).await;
+        let before = database.claims().await;
+        // As a standby that takes over has nothing of what was written last, and no connection survives.
+        b.lock.set(Way::Refused);
+        b.sink.set(Way::Refused);
+        execute(&mut person, "SET FOREIGN_KEY_CHECKS = 0").await;
+        execute(&mut person, "START TRANSACTION").await;
+        for table in TABLES {
+            execute(&mut person, &format!("DELETE FROM {table}")).await;
+            execute(&mut person, &format!("INSERT INTO {table} SELECT * FROM old_{table}")).await;
+        }
+        execute(&mut person, "COMMIT").await;
+        b.lock.set(Way::Open);
+        b.sink.set(Way::Open);
+        bench.all_held_by(&["b"]).await;
+        bench.progress(3).await;
+        let restored = database.claims().await;
+        // What b held then it still holds under its old fence; what a held then must have a new one.
+        let taken = restored
+            .iter()
+            .filter(|(uid, claim)| claim.fence > before[*uid].fence)
+            .count();
+        println!("{taken} of {} pods were claimed anew", restored.len());
+        assert!(taken > 0);
+        bench.finish_exactly("database set back").await;
+    });
+}
+
+#[test]
+fn an_api_server_that_is_killed_or_frozen_costs_time_and_nothing_else() {
+    on_both(async |database| {
+        let mut bench = Bench::new(database, 8).await;
+        let all = bench.replicas(["a", "b"]).await;
+        bench.progress(2).await;
+        let before = database.claims().await;
+        for way in [Way::Refused, Way::Frozen] {
+            bench.api.set(way);
+            tokio::time::sleep(Duration::from_secs(4)).await;
+            bench.api.set(Way::Open);
+            let back = Instant::now();
+            bench.progress(2).await;
+            println!(
+                "API server {way:?} for 4 s: all streams went on {:?} after it was back",
+                back.elapsed()
+            );
+        }
+        bench.api.cut();
+        bench.progress(2).await;
+        assert_eq!(database.claims().await, before, "claims have moved");
+        drop(all);
+        until("nobody is left", Duration::from_secs(12), async || {
+            let alive = database.replicas().await;
+            (alive == 0).then_some(()).ok_or_else(|| format!("{alive} are"))
+        })
+        .await;
+        let _c = bench.replicas(["c"]).await;
+        bench.finish_exactly("API server away").await;
+    });
+}

@@ -1,0 +1,64 @@
+//! Compares what the simulated containers wrote with what is stored, read with SQL of its own.
+
+use std::collections::BTreeMap;
+
+use podlog::reckoning::{Entry, Finding, Reckoning, Stored, explain};
+use podlog::sim::SimCluster;
+use sqlx::{MySqlConnection, Row};
+
+/// A container instance: pod UID, container, container ID.
+pub(crate) type Stream = (String, String, String);
+
+pub(crate) type Streams = BTreeMap<Stream, Stored>;
+
+/// What the containers wrote.
+pub(crate) fn written(sim: &SimCluster) -> BTreeMap<Stream, Vec<Entry>> {
+    let stream = |truth: podlog::sim::Truth| {
+        let id = truth.instance.container_id.rsplit("://").next().unwrap().to_owned();
+        let entries = truth.lines.iter().map(|line| Entry::of(line.time, &line.message));
+        let key = (truth.instance.uid.clone(), truth.instance.container.clone(), id);
+        (key, entries.collect())
+    };
+    sim.truth().into_iter().map(stream).collect()
+}
+
+/// What is stored in MySQL.
+pub(crate) async fn stored(sql: &mut MySqlConnection) -> Streams {
+    let mut by_id: BTreeMap<i64, (Stream, Stored)> = BTreeMap::new();
+    let streams = "SELECT id, CONVERT(uid USING utf8mb4) AS uid, CONVERT(container USING utf8mb4) AS container, \
+         CONVERT(container_id USING utf8mb4) AS container_id FROM log_stream";
+    // Until the first replica has made the tables there are none.
+    for row in sqlx::query(streams).fetch_all(&mut *sql).await.unwrap_or_default() {
+        let key = (row.get("uid"), row.get("container"), row.get("container_id"));
+        by_id.insert(row.get("id"), (key, Stored::default()));
+    }
+    if by_id.is_empty() {
+        return Streams::new();
+    }
+    // Streams that were opened meanwhile are left for the next time.
+    let lines = "SELECT stream, time_ns, message FROM log_record ORDER BY stream, seq";
+    for row in sqlx::query(lines).fetch_all(&mut *sql).await.unwrap() {
+        if let Some((_, stored)) = by_id.get_mut(&row.get("stream")) {
+            stored
+                .lines
+                .push(Entry::of(row.get("time_ns"), &row.get::<Vec<u8>, _>("message")));
+        }
+    }
+    for row in sqlx::query("SELECT stream, seq FROM log_gap")
+        .fetch_all(sql)
+        .await
+        .unwrap()
+    {
+        if let Some((_, stored)) = by_id.get_mut(&row.get("stream")) {
+            stored.gaps.push(usize::try_from(row.get::<i64, _>("seq")).unwrap());
+        }
+    }
+    by_id.into_values().collect()
+}
+
+/// The reckoning, and the first of what is wrong.
+pub(crate) fn reckon(written: &BTreeMap<Stream, Vec<Entry>>, stored: &Streams) -> (Reckoning, Vec<String>) {
+    let (sum, findings) = explain(written, stored);
+    let show = |(stream, finding): &(&Stream, Finding)| format!("{}: {finding:?}", stream.0);
+    (sum, findings.iter().take(8).map(show).collect())
+}

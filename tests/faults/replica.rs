@@ -1,0 +1,134 @@
+//! The built binary as a real process: started, signalled, and its words kept in a file. Between it and its claims
+//! and its sink there is a proxy each.
+
+use std::path::{Path, PathBuf};
+use std::process::{ExitStatus, Stdio};
+use std::time::Duration;
+
+use rustix::process::{Pid, Signal, kill_process};
+use tokio::process::{Child, Command};
+
+use crate::proxy::Proxy;
+
+/// The times of a claim in these tests: about as short as settings may be, with 3 s for a statement and 2 s for a
+/// write.
+pub(crate) const TTL: Duration = Duration::from_secs(8);
+
+/// The longest that writing may go on after the last renewal was sent: ttl - margin.
+pub(crate) const DEADLINE: Duration = Duration::from_millis(8_000 - 1_100);
+
+/// The longest that pods of a dead replica may wait: ttl, grace and 2 s, and some for a machine on which everything
+/// runs at once.
+pub(crate) const TAKEOVER: Duration = Duration::from_millis(8_000 + 200 + 2_000 + 3_000);
+pub(crate) const TIMES: [&str; 12] = [
+    "--ttl=8s",
+    "--renew=500ms",
+    "--margin=1100ms",
+    "--takeover-grace=200ms",
+    "--write-timeout=2s",
+    "--grace=6s",
+    "--probe=5s",
+    "--poll-interval=1s",
+    "--open-rate=200",
+    "--http=off",
+    "--log-level=info",
+    "--log-format=text",
+];
+
+/// How long ending may take: the grace, and some for a busy machine.
+const ENDING: Duration = Duration::from_secs(20);
+
+/// Where a replica finds what it needs.
+#[derive(Clone, Debug)]
+pub(crate) struct Places {
+    pub(crate) lock: String,
+    pub(crate) sink: String,
+    pub(crate) kubeconfig: PathBuf,
+    /// Further variables of its environment.
+    pub(crate) env: Vec<(String, String)>,
+}
+
+/// One `podlog run`; killed when dropped.
+pub(crate) struct Replica {
+    pub(crate) name: String,
+    pub(crate) lock: Proxy,
+    pub(crate) sink: Proxy,
+    log: PathBuf,
+    child: Child,
+}
+
+impl Replica {
+    pub(crate) fn start(name: &str, dir: &Path, places: &Places, lock: Proxy, sink: Proxy) -> Self {
+        let log = dir.join(format!("{name}.log"));
+        let file = std::fs::OpenOptions::new()
+            .create(true)
+            .append(true)
+            .open(&log)
+            .unwrap();
+        // A limit on file sizes, which stands for a full disk, is an error to whoever ignores this signal.
+        let mut command = Command::new("sh");
+        command.args([
+            "-c",
+            "trap '' XFSZ; exec \"$0\" \"$@\"",
+            env!("CARGO_BIN_EXE_podlog"),
+            "run",
+        ]);
+        for (variable, _) in std::env::vars().filter(|(name, _)| name.starts_with("PODLOG_") || name == "RUST_LOG") {
+            command.env_remove(variable);
+        }
+        command.args(TIMES).args(["--replica-id", name]);
+        command.arg("--kubeconfig").arg(&places.kubeconfig);
+        command
+            .env("PODLOG_LOCK", &places.lock)
+            .env("PODLOG_SINK", &places.sink);
+        command
+            .envs(places.env.iter().cloned())
+            .current_dir(dir)
+            .kill_on_drop(true);
+        command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(file);
+        let child = command.spawn().unwrap();
+        let name = name.to_owned();
+        Self {
+            name,
+            lock,
+            sink,
+            log,
+            child,
+        }
+    }
+
+    pub(crate) fn pid(&self) -> Pid {
+        Pid::from_raw(self.child.id().unwrap().cast_signed()).unwrap()
+    }
+
+    pub(crate) fn signal(&self, signal: Signal) {
+        kill_process(self.pid(), signal).unwrap();
+    }
+
+    /// SIGKILL; returns when it is gone.
+    pub(crate) async fn kill(&mut self) {
+        self.child.kill().await.unwrap();
+    }
+
+    /// Waits for its end.
+    pub(crate) async fn ended(&mut self) -> ExitStatus {
+        let ended = tokio::time::timeout(ENDING, self.child.wait()).await;
+        ended
+            .unwrap_or_else(|_| panic!("{} does not end; it says: {}", self.name, self.words()))
+            .unwrap()
+    }
+
+    pub(crate) fn is_running(&mut self) -> bool {
+        self.child.try_wait().unwrap().is_none()
+    }
+
+    /// What it has said, also in earlier lives.
+    pub(crate) fn words(&self) -> String {
+        std::fs::read_to_string(&self.log).unwrap_or_default()
+    }
+
+    /// How often it has said this.
+    pub(crate) fn said(&self, what: &str) -> usize {
+        self.words().matches(what).count()
+    }
+}

@@ -1,0 +1,216 @@
+//! Database servers of the tests' own, with a folder and a port each, that may be killed, switched and lied to about
+//! the time. They come from `mariadbd` on the path and from the file that `PODLOG_TEST_MYSQLD` names.
+
+use std::net::TcpListener;
+use std::path::{Path, PathBuf};
+use std::process::Stdio;
+use std::time::Duration;
+
+use rustix::process::{Pid, Signal, kill_process};
+use sqlx::mysql::{MySqlConnectOptions, MySqlSslMode};
+use sqlx::{ConnectOptions, Executor};
+use tokio::process::{Child, Command};
+
+use crate::database::until;
+use crate::servers;
+
+/// How long a server may take to come up after a crash, on a busy machine.
+const COMING_UP: Duration = Duration::from_secs(60);
+
+/// A user without the right to write while the server is read-only.
+const USER: [&str; 3] = [
+    "CREATE DATABASE IF NOT EXISTS podlog",
+    "CREATE USER IF NOT EXISTS 'podlog'@'%' IDENTIFIED BY 'podlog'",
+    "GRANT SELECT, INSERT, UPDATE, DELETE, CREATE, DROP, INDEX, ALTER, CREATE VIEW, PROCESS, RELOAD, REFERENCES ON *.* TO 'podlog'@'%'",
+];
+
+/// What a server is to be made of.
+#[derive(Clone, Debug)]
+pub(crate) struct Kind {
+    program: PathBuf,
+    is_mariadb: bool,
+}
+
+/// A running server; killed when dropped.
+pub(crate) struct Server {
+    kind: Kind,
+    dir: tempfile::TempDir,
+    port: u16,
+    options: Vec<String>,
+    env: Vec<(String, String)>,
+    child: Child,
+}
+
+/// The servers that can be had on this machine; says which cannot.
+pub(crate) fn kinds() -> Vec<Kind> {
+    let mut kinds = Vec::new();
+    let path = std::env::var_os("PATH").unwrap_or_default();
+    let folders = std::env::split_paths(&path).chain([PathBuf::from("/usr/sbin")]);
+    match folders.map(|folder| folder.join("mariadbd")).find(|file| file.exists()) {
+        Some(program) => kinds.push(Kind {
+            program,
+            is_mariadb: true,
+        }),
+        None => servers::skip("there is no mariadbd on the path"),
+    }
+    if let Some(program) = servers::named("PODLOG_TEST_MYSQLD") {
+        kinds.push(Kind {
+            program: program.into(),
+            is_mariadb: false,
+        });
+    }
+    kinds
+}
+
+/// Runs a test on one server of each kind at the same time.
+pub(crate) fn on_own(options: &[&str], env: &[(&str, String)], test: impl AsyncFn(&mut Server)) {
+    crate::database::runtime().block_on(async {
+        let one = async |kind: Kind| {
+            let mut server = Server::start(kind, options, env).await;
+            test(&mut server).await;
+        };
+        futures::future::join_all(kinds().into_iter().map(one)).await;
+    });
+}
+
+impl Server {
+    async fn start(kind: Kind, options: &[&str], env: &[(&str, String)]) -> Self {
+        let dir = tempfile::Builder::new().prefix("podlog-server").tempdir().unwrap();
+        let data = dir.path().join("data");
+        // Below the range from which the system draws ports, so that nobody else gets it while the server is down.
+        let port = loop {
+            let port = fastrand::u16(20_000..32_000);
+            if TcpListener::bind(("127.0.0.1", port)).is_ok() {
+                break port;
+            }
+        };
+        initialise(&kind, dir.path(), &data).await;
+        let options = options.iter().map(|option| (*option).to_owned()).collect();
+        let env: Vec<_> = env
+            .iter()
+            .map(|(name, value)| ((*name).to_owned(), value.clone()))
+            .collect();
+        let child = spawn(&kind, dir.path(), port, &options, &env);
+        let server = Self {
+            kind,
+            dir,
+            port,
+            options,
+            env,
+            child,
+        };
+        server.wait().await;
+        for statement in USER {
+            server.execute(statement).await;
+        }
+        server
+    }
+
+    pub(crate) fn name(&self) -> &'static str {
+        if self.kind.is_mariadb { "mariadb" } else { "mysql" }
+    }
+
+    /// Where tests find it.
+    pub(crate) fn url(&self) -> String {
+        format!("mysql://podlog:podlog@127.0.0.1:{}/podlog", self.port)
+    }
+
+    /// A file in the server's folder.
+    pub(crate) fn file(&self, name: &str) -> PathBuf {
+        self.dir.path().join(name)
+    }
+
+    fn root(&self) -> MySqlConnectOptions {
+        let options = MySqlConnectOptions::new()
+            .username("root")
+            .ssl_mode(MySqlSslMode::Disabled);
+        options.socket(self.file("socket"))
+    }
+
+    /// A statement of the server's administrator.
+    pub(crate) async fn execute(&self, statement: &str) {
+        let mut conn = self.root().connect().await.unwrap();
+        conn.execute(sqlx::AssertSqlSafe(statement.to_owned())).await.unwrap();
+    }
+
+    async fn wait(&self) {
+        let what = format!("{} answers", self.name());
+        until(&what, COMING_UP, async || match self.root().connect().await {
+            Ok(_) => Ok(()),
+            Err(error) => {
+                let log = std::fs::read_to_string(self.file("log")).unwrap_or_default();
+                Err(format!(
+                    "{error}; {}",
+                    log.lines().rev().take(3).collect::<Vec<_>>().join(" | ")
+                ))
+            }
+        })
+        .await;
+    }
+
+    /// `kill -9`, and the same server again as soon as it has gone.
+    pub(crate) async fn crash(&mut self) {
+        let id = Pid::from_raw(self.child.id().unwrap().cast_signed()).unwrap();
+        kill_process(id, Signal::KILL).unwrap();
+        self.child.wait().await.unwrap();
+        self.child = spawn(&self.kind, self.dir.path(), self.port, &self.options, &self.env);
+        self.wait().await;
+    }
+}
+
+/// Makes the folder of a new server.
+async fn initialise(kind: &Kind, dir: &Path, data: &Path) {
+    let mut command = if kind.is_mariadb {
+        let mut command = Command::new("mariadb-install-db");
+        command.args([
+            "--no-defaults",
+            "--auth-root-authentication-method=normal",
+            "--skip-test-db",
+        ]);
+        command
+    } else {
+        let mut command = Command::new(&kind.program);
+        command.args(["--no-defaults", "--initialize-insecure"]);
+        command
+    };
+    command.arg("--user=root").arg(format!("--datadir={}", data.display()));
+    command
+        .stdout(Stdio::null())
+        .stderr(std::fs::File::create(dir.join("init.log")).unwrap());
+    let status = command.status().await.unwrap();
+    let said = || std::fs::read_to_string(dir.join("init.log")).unwrap();
+    assert!(status.success(), "{kind:?}: {}", said());
+}
+
+fn spawn(kind: &Kind, dir: &Path, port: u16, options: &Vec<String>, env: &[(String, String)]) -> Child {
+    let file = |name: &str| dir.join(name).display().to_string();
+    let log = std::fs::OpenOptions::new()
+        .create(true)
+        .append(true)
+        .open(dir.join("log"))
+        .unwrap();
+    let mut command = Command::new(&kind.program);
+    command
+        .arg("--no-defaults")
+        .arg("--user=root")
+        .arg("--bind-address=127.0.0.1");
+    command.arg(format!("--port={port}"));
+    command.arg(format!("--datadir={}", file("data")));
+    command.arg(format!("--socket={}", file("socket")));
+    command.arg(format!("--pid-file={}", file("pid")));
+    command.arg("--innodb-buffer-pool-size=32M");
+    // What is written outlives the process, which is all that dies here; the disk need not be waited for.
+    command.args(["--innodb-flush-log-at-trx-commit=2", "--sync-binlog=0"]);
+    // Names of hosts would match users of the distribution that are nobody's business here.
+    command.arg("--skip-name-resolve");
+    if !kind.is_mariadb {
+        command.args(["--mysqlx=OFF", "--secure-file-priv="]);
+    }
+    command.args(options).envs(env.iter().cloned());
+    command
+        .stdin(Stdio::null())
+        .stdout(Stdio::null())
+        .stderr(log)
+        .kill_on_drop(true);
+    command.spawn().unwrap()
+}

@@ -1,0 +1,241 @@
+//! Signals to the real binary while it collects: killed, stopped and continued, asked to end once and twice; and
+//! replicas whose machines do not agree about the time, or whose names are the same.
+
+use std::collections::BTreeMap;
+use std::path::Path;
+use std::time::{Duration, Instant};
+
+use rustix::process::Signal;
+use sqlx::Row;
+
+use crate::bench::{Bench, PATIENCE};
+use crate::database::{Claim, Database, on_both, until};
+use crate::proxy::Way;
+use crate::replica::{Replica, TAKEOVER, TTL};
+use crate::servers;
+
+/// Where Debian's package `faketime` puts its library.
+pub(crate) const FAKETIME: &str = "/usr/lib/x86_64-linux-gnu/faketime/libfaketime.so.1";
+
+/// Every pod's fence must have grown that has another holder now.
+fn assert_fences_grew(before: &BTreeMap<String, Claim>, after: &BTreeMap<String, Claim>) {
+    for (uid, claim) in before {
+        let now = &after[uid];
+        assert!(now.fence >= claim.fence, "{uid}: {now:?} after {claim:?}");
+        assert!(
+            now.holder == claim.holder || now.fence > claim.fence,
+            "{uid}: {now:?} after {claim:?}"
+        );
+    }
+}
+
+#[test]
+fn the_pods_of_a_killed_process_are_taken_over_within_a_ttl() {
+    on_both(async |database| {
+        let mut bench = Bench::new(database, 12).await;
+        let [mut a, b, c] = bench.replicas(["a", "b", "c"]).await;
+        bench.progress(3).await;
+        let before = database.claims().await;
+        a.kill().await;
+        let took = bench.all_held_by(&["b", "c"]).await;
+        println!("SIGKILL: taken over after {took:?}");
+        assert!(took < TAKEOVER, "{took:?}");
+        assert_fences_grew(&before, &database.claims().await);
+        bench.progress(3).await;
+        drop((b, c));
+        // Both were killed now, so somebody has to come and read the rest.
+        let _d = bench.replicas(["d"]).await;
+        bench.finish_exactly("SIGKILL of one and then of all").await;
+    });
+}
+
+#[test]
+fn a_process_that_is_asked_to_end_hands_over_within_two_seconds() {
+    on_both(async |database| {
+        let mut bench = Bench::new(database, 12).await;
+        let [mut a, _b, _c] = bench.replicas(["a", "b", "c"]).await;
+        bench.progress(3).await;
+        a.signal(Signal::TERM);
+        let took = bench.all_held_by(&["b", "c"]).await;
+        println!("SIGTERM: taken over after {took:?}");
+        assert!(took < Duration::from_secs(4), "{took:?}");
+        let status = a.ended().await;
+        assert!(status.success(), "{status}: {}", a.words());
+        bench.progress(2).await;
+        bench.finish_exactly("SIGTERM").await;
+    });
+}
+
+#[test]
+fn a_second_signal_ends_a_process_at_once_and_its_claims_expire() {
+    on_both(async |database| {
+        let mut bench = Bench::new(database, 8).await;
+        let [mut a, _b] = bench.replicas(["a", "b"]).await;
+        bench.progress(2).await;
+        // What it has read cannot be written, so it does not end by itself.
+        a.sink.set(Way::Frozen);
+        tokio::time::sleep(Duration::from_millis(500)).await;
+        a.signal(Signal::TERM);
+        until("it says that it stops", PATIENCE, async || {
+            (a.said("the same signal again stops at once") == 1)
+                .then_some(())
+                .ok_or_else(|| a.words())
+        })
+        .await;
+        let second = Instant::now();
+        a.signal(Signal::TERM);
+        let status = a.ended().await;
+        assert_eq!(status.code(), Some(143), "{}", a.words());
+        assert!(second.elapsed() < Duration::from_secs(2), "{:?}", second.elapsed());
+        let took = bench.all_held_by(&["b"]).await;
+        assert!(took < TAKEOVER, "{took:?}");
+        bench.progress(2).await;
+        bench.finish_exactly("SIGTERM twice").await;
+    });
+}
+
+/// Stops a replica for so long after another has taken its pods, and lets it go on.
+async fn stop_and_continue(bench: &Bench<'_>, a: &Replica, heir: &str, rest: Duration) -> Duration {
+    let stopped = Instant::now();
+    a.signal(Signal::STOP);
+    bench.all_held_by(&[heir]).await;
+    let took = stopped.elapsed();
+    // All streams go on while the former holder sleeps.
+    bench.progress(2).await;
+    tokio::time::sleep(rest.saturating_sub(stopped.elapsed())).await;
+    a.signal(Signal::CONT);
+    took
+}
+
+#[test]
+fn a_holder_that_was_stopped_beyond_its_ttl_writes_nothing_when_it_goes_on() {
+    on_both(async |database| {
+        let mut bench = Bench::new(database, 8).await;
+        let [mut a, _b] = bench.replicas(["a", "b"]).await;
+        bench.progress(2).await;
+        let before = database.claims().await;
+        let took = stop_and_continue(&bench, &a, "b", TTL + Duration::from_secs(10)).await;
+        println!("SIGSTOP: taken over after {took:?}");
+        assert!(took < TAKEOVER, "{took:?}");
+        let heir = database.claims().await;
+        assert_fences_grew(&before, &heir);
+        // It comes back as a replica among others and gets pods by asking, not by believing what it knew.
+        bench.all_held_by(&["a", "b"]).await;
+        assert_fences_grew(&heir, &database.claims().await);
+        assert!(a.is_running());
+        bench.progress(2).await;
+        bench.finish_exactly("SIGSTOP for ttl + 10 s, SIGCONT").await;
+    });
+}
+
+/// Waits until a transaction of podlog's sink is open in this database and holds row locks.
+async fn in_mid_write(database: &Database, a: &Replica) {
+    let find = "SELECT COUNT(*) FROM information_schema.innodb_trx t JOIN information_schema.processlist p \
+         ON p.id = t.trx_mysql_thread_id WHERE p.db = DATABASE() AND p.id <> CONNECTION_ID() AND t.trx_rows_locked > 0";
+    let mut sql = database.sql().await;
+    a.sink.delay(Duration::from_millis(40));
+    until("a write is half done", PATIENCE, async || {
+        a.sink.set(Way::Frozen);
+        // The server renews this view only when nobody has read it for a tenth of a second.
+        tokio::time::sleep(Duration::from_millis(300)).await;
+        let open: i64 = sqlx::query(find).fetch_one(&mut sql).await.unwrap().get(0);
+        if open > 0 {
+            return Ok(());
+        }
+        a.sink.set(Way::Open);
+        tokio::time::sleep(Duration::from_millis(100 + fastrand::u64(0..50))).await;
+        Err("no transaction is open".to_owned())
+    })
+    .await;
+}
+
+#[test]
+fn a_holder_stopped_in_mid_write_keeps_nobody_from_its_streams_and_its_late_packets_are_refused() {
+    on_both(async |database| {
+        let mut bench = Bench::new(database, 8).await;
+        let [a, _b] = bench.replicas(["a", "b"]).await;
+        bench.progress(2).await;
+        in_mid_write(database, &a).await;
+        let stopped = Instant::now();
+        a.signal(Signal::STOP);
+        let took = bench.all_held_by(&["b"]).await;
+        assert!(took < TAKEOVER, "{took:?}");
+        bench.progress(2).await;
+        println!(
+            "stopped in mid-write: every stream went on after {:?}",
+            stopped.elapsed()
+        );
+        // What was under way since before the takeover arrives now.
+        a.sink.set(Way::Open);
+        a.sink.delay(Duration::ZERO);
+        tokio::time::sleep(Duration::from_millis(500)).await;
+        a.signal(Signal::CONT);
+        bench.all_held_by(&["a", "b"]).await;
+        bench.progress(2).await;
+        bench.finish_exactly("SIGSTOP in mid-write").await;
+    });
+}
+
+#[test]
+fn what_the_clocks_of_the_replicas_show_has_no_effect() {
+    if !Path::new(FAKETIME).exists() {
+        return servers::skip(&format!("there is no {FAKETIME}: install faketime"));
+    }
+    on_both(async |database| {
+        let mut bench = Bench::new(database, 9).await;
+        let mut all = Vec::new();
+        for (name, time) in [("a", "+1h"), ("b", "-1h"), ("c", "+0 x1.001")] {
+            let clock = [
+                ("LD_PRELOAD", FAKETIME),
+                ("FAKETIME", time),
+                ("FAKETIME_DONT_FAKE_MONOTONIC", "1"),
+            ];
+            let env = clock.map(|(name, value)| (name.to_owned(), value.to_owned()));
+            all.push(bench.replica_with(name, |places| places.env = env.into()).await);
+        }
+        bench.begin(3).await;
+        bench.all_held_by(&["a", "b", "c"]).await;
+        bench.progress(2).await;
+        let shown = |replica: &Replica| {
+            replica
+                .words()
+                .lines()
+                .next()
+                .unwrap_or_default()
+                .get(..13)
+                .map(str::to_owned)
+        };
+        assert_ne!(shown(&all[0]), shown(&all[1]), "their clocks are the same");
+        let before = database.claims().await;
+        tokio::time::sleep(TTL).await;
+        assert_eq!(database.claims().await, before, "claims have moved");
+        all[0].kill().await;
+        let took = bench.all_held_by(&["b", "c"]).await;
+        assert!(took < TAKEOVER, "{took:?}");
+        bench.progress(2).await;
+        bench.finish_exactly("wall clocks an hour off").await;
+    });
+}
+
+#[test]
+fn two_processes_of_one_name_are_two_replicas() {
+    on_both(async |database| {
+        let mut bench = Bench::new(database, 8).await;
+        let (first, second) = (bench.replica("same").await, bench.replica("same").await);
+        bench.begin(2).await;
+        let owners = "SELECT COUNT(DISTINCT owner) FROM distributed_lock WHERE id LIKE 'pod/%' AND expires_at > UTC_TIMESTAMP(6)";
+        let mut sql = database.sql().await;
+        until("both hold pods", PATIENCE, async || {
+            let found = sqlx::query(owners).fetch_one(&mut sql).await;
+            let found: i64 = found.map_or(0, |row| row.get(0));
+            (found == 2).then_some(()).ok_or_else(|| format!("{found} do"))
+        })
+        .await;
+        bench.progress(2).await;
+        drop(first);
+        bench.progress(2).await;
+        drop(second);
+        let _third = bench.replicas(["same"]).await;
+        bench.finish_exactly("one name twice").await;
+    });
+}

@@ -1,0 +1,285 @@
+//! What befalls one replica alone: threads that are stuck, a checkpoint that was never stored, a file that is locked
+//! or full. The stores are files, or one of the databases.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::path::Path;
+use std::sync::mpsc;
+use std::time::Duration;
+
+use clap::Parser;
+use podlog::cli::{Cli, Command};
+use podlog::config::{Config, Passwords};
+use podlog::reckoning::{Entry, Stored};
+use podlog::sim::SimCluster;
+use rustix::process::{Resource, Rlimit, prlimit};
+use serde_json::Value;
+use sqlx::{Connection, Executor, Row, SqliteConnection};
+use tokio::task::JoinSet;
+use tokio_util::sync::CancellationToken;
+
+use crate::bench::{Bench, PATIENCE};
+use crate::database::{Database, on_both, until};
+use crate::proxy::Way;
+use crate::reckon::{Streams, reckon, written};
+use crate::replica::TTL;
+
+/// The settings that this command line means.
+fn config(args: &[String]) -> Config {
+    let cli = Cli::try_parse_from(args).unwrap();
+    let Command::Run(run) = cli.command else {
+        panic!("{args:?}")
+    };
+    Config::new(&run, &Passwords::default()).unwrap()
+}
+
+#[test]
+fn threads_that_are_stuck_for_longer_than_a_ttl_cost_no_claim() {
+    on_both(async |database| {
+        let mut bench = Bench::new(database, 8).await;
+        // A replica in this process, on a runtime of its own with two threads.
+        let inside = crate::database::runtime();
+        let (stop, mut replica) = (CancellationToken::new(), JoinSet::new());
+        let config = config(&bench.args("a", database.url.as_str(), database.url.as_str()));
+        replica.spawn_on(podlog::run(config, stop.clone()), inside.handle());
+        bench.begin(1).await;
+        bench.all_held_by(&["a"]).await;
+        bench.progress(2).await;
+        let before = database.claims().await;
+        let stored = bench.stored().await;
+        let (mut stuck, (told, free)) = (JoinSet::new(), mpsc::channel());
+        for _ in 0..2 {
+            let told = told.clone();
+            let sleep = async move {
+                std::thread::sleep(TTL + Duration::from_secs(1));
+                told.send(()).ok();
+            };
+            stuck.spawn_on(sleep, inside.handle());
+        }
+        tokio::time::sleep(TTL).await;
+        assert!(free.try_recv().is_err(), "they are not stuck any more");
+        assert_eq!(database.claims().await, before, "claims were not renewed");
+        assert!(
+            bench.stored().await < stored + 8 * 20,
+            "threads that are stuck have written"
+        );
+        while stuck.join_next().await.is_some() {}
+        bench.progress(2).await;
+        assert_eq!(database.claims().await, before, "claims have moved");
+        bench.finish_exactly("threads stuck for a ttl").await;
+        stop.cancel();
+        replica.join_next().await.unwrap().unwrap().unwrap();
+        inside.shutdown_background();
+    });
+}
+
+/// The records of all files below a folder: id and message, per pod, in the order in which they lie there.
+fn records(folder: &Path) -> BTreeMap<String, Vec<(String, String)>> {
+    let mut all: BTreeMap<String, Vec<(String, String)>> = BTreeMap::new();
+    let mut folders = vec![folder.to_owned()];
+    while let Some(folder) = folders.pop() {
+        for entry in std::fs::read_dir(folder).into_iter().flatten() {
+            let path = entry.unwrap().path();
+            if path.is_dir() {
+                folders.push(path);
+                continue;
+            }
+            let text = std::fs::read_to_string(path).unwrap();
+            // Without a last line that is half written.
+            for line in text.split_inclusive('\n').filter(|line| line.ends_with('\n')) {
+                let record: Value = serde_json::from_str(line).unwrap();
+                assert!(record.get("gap").is_none(), "{record}");
+                let text = |value: &Value| value.as_str().unwrap().to_owned();
+                let pod = text(&record["kubernetes"]["uid"]);
+                all.entry(pod)
+                    .or_default()
+                    .push((text(&record["id"]), text(&record["message"])));
+            }
+        }
+    }
+    all
+}
+
+#[test]
+fn without_a_transactional_sink_a_lost_checkpoint_costs_duplicates_that_can_be_told_by_their_ids() {
+    on_both(async |database| {
+        let mut bench = Bench::new(database, 8).await;
+        let folder = bench.dir.path().join("records");
+        let sink = format!("file://{}?fsync=never", folder.display());
+        let mut a = bench.replica_with("a", |places| places.sink.clone_from(&sink)).await;
+        let b = bench.replica_with("b", |places| places.sink.clone_from(&sink)).await;
+        bench.begin(2).await;
+        bench.all_held_by(&["a", "b"]).await;
+        let lines = || records(&folder).values().map(Vec::len).min().unwrap_or(0) * records(&folder).len();
+        until("all pods are written", PATIENCE, async || {
+            (lines() >= 8 * 10).then_some(()).ok_or(String::new())
+        })
+        .await;
+        let held = database.claims().await;
+        // It writes on until its deadline and cannot say so; then it dies.
+        a.lock.set(Way::Frozen);
+        tokio::time::sleep(Duration::from_secs(2)).await;
+        a.kill().await;
+        bench.all_held_by(&["b"]).await;
+        bench.quiet().await;
+        let wrote = written(&bench.sim);
+        let total: usize = wrote.values().map(Vec::len).sum();
+        until("everything is written", PATIENCE, async || {
+            let ids: BTreeSet<String> = records(&folder).into_values().flatten().map(|(id, _)| id).collect();
+            (ids.len() >= total)
+                .then_some(())
+                .ok_or_else(|| format!("{} of {total}", ids.len()))
+        })
+        .await;
+        let mut twice = BTreeMap::new();
+        for (uid, records) in records(&folder) {
+            let mut seen = BTreeMap::new();
+            let mut first = Vec::new();
+            for (id, message) in records {
+                match seen.insert(id.clone(), message.clone()) {
+                    None => first.push(message),
+                    Some(before) => {
+                        assert_eq!(before, message, "two lines have the id {id}");
+                        *twice.entry(uid.clone()).or_insert(0) += 1;
+                    }
+                }
+            }
+            // Whoever drops repeated ids has each line once and in order.
+            let truth = messages(&bench.sim, &uid);
+            assert_eq!(first, truth);
+        }
+        println!(
+            "lost checkpoint: duplicates per pod {:?}",
+            twice.values().collect::<Vec<_>>()
+        );
+        let of_a = |uid: &String| held[uid].holder.as_deref() == Some("a");
+        assert!(!twice.is_empty() && twice.keys().all(of_a), "{twice:?}");
+        // 2 s without a checkpoint, a renewal interval, and some for a busy machine, at ten lines a second.
+        assert!(twice.values().all(|count| *count <= 50), "{twice:?}");
+        drop(b);
+    });
+}
+
+/// What the only container of a pod has written.
+fn messages(sim: &SimCluster, uid: &str) -> Vec<String> {
+    let truth = sim.truth().into_iter().find(|truth| truth.instance.uid == uid);
+    let lines = truth.unwrap().lines.into_iter();
+    lines
+        .map(|line| String::from_utf8_lossy(&line.message).into_owned())
+        .collect()
+}
+
+/// What is stored in a file.
+async fn stored(url: &str) -> Streams {
+    let mut conn = SqliteConnection::connect(url).await.unwrap();
+    let mut all = BTreeMap::new();
+    // One snapshot of all tables. Until the first replica has made them there are none.
+    let mut tx = conn.begin().await.unwrap();
+    let streams = "SELECT id, uid, container, container_id FROM log_stream";
+    for row in sqlx::query(streams).fetch_all(&mut *tx).await.unwrap_or_default() {
+        let key: (String, String, String) = (row.get(1), row.get(2), row.get(3));
+        all.insert(row.get::<i64, _>(0), (key, Stored::default()));
+    }
+    if !all.is_empty() {
+        let lines = "SELECT stream, time_ns, message FROM log_record ORDER BY stream, seq";
+        for row in sqlx::query(lines).fetch_all(&mut *tx).await.unwrap() {
+            let lines = &mut all.get_mut(&row.get::<i64, _>(0)).unwrap().1.lines;
+            lines.push(Entry::of(row.get(1), &row.get::<Vec<u8>, _>(2)));
+        }
+        let gaps: Vec<i64> = sqlx::query_scalar("SELECT seq FROM log_gap")
+            .fetch_all(&mut *tx)
+            .await
+            .unwrap();
+        assert_eq!(gaps, [0; 0]);
+    }
+    all.into_values().collect()
+}
+
+/// Waits until so many more lines are stored of each pod.
+async fn progress(url: &str, pods: usize, lines: usize) {
+    let counts = async || -> BTreeMap<_, _> {
+        let all = stored(url).await;
+        all.into_iter().map(|(key, stream)| (key, stream.lines.len())).collect()
+    };
+    let before = counts().await;
+    until("every stream goes on", PATIENCE, async || {
+        let now = counts().await;
+        let on = now
+            .iter()
+            .filter(|(key, count)| **count >= before.get(key).unwrap_or(&0) + lines)
+            .count();
+        (on == pods).then_some(()).ok_or_else(|| format!("{on} of {pods} do"))
+    })
+    .await;
+}
+
+/// Two replicas on one file, to which something happens for longer than a ttl.
+fn on_a_file(what: &str, happen: impl AsyncFnOnce(&str, [&crate::replica::Replica; 2])) {
+    crate::database::runtime().block_on(async {
+        let nowhere = Database::nowhere();
+        let mut bench = Bench::new(&nowhere, 6).await;
+        let url = format!("sqlite://{}", bench.dir.path().join("podlog.db").display());
+        let start = async |name| {
+            let change = |places: &mut crate::replica::Places| (places.lock, places.sink) = (url.clone(), url.clone());
+            bench.replica_with(name, change).await
+        };
+        let (a, b) = (start("a").await, start("b").await);
+        until("both are at work", PATIENCE, async || {
+            (a.said("collecting") + b.said("collecting") == 2)
+                .then_some(())
+                .ok_or_else(|| a.words() + &b.words())
+        })
+        .await;
+        bench.write();
+        progress(&url, 6, 3).await;
+        happen(&url, [&a, &b]).await;
+        progress(&url, 6, 3).await;
+        bench.quiet().await;
+        let wrote = written(&bench.sim);
+        let sum = until("everything is stored", PATIENCE, async || {
+            let (sum, findings) = reckon(&wrote, &stored(&url).await);
+            (sum.lost == 0)
+                .then_some((sum, findings))
+                .ok_or_else(|| sum.to_string())
+        });
+        let (sum, findings) = sum.await;
+        println!("{what}: {sum}");
+        assert!(sum.is_clean(), "{sum}: {findings:#?}");
+    });
+}
+
+#[test]
+fn a_file_that_somebody_locks_for_longer_than_a_ttl_costs_time_and_nothing_else() {
+    on_a_file("SQLite locked", async |url, [a, b]| {
+        let mut person = SqliteConnection::connect(url).await.unwrap();
+        person.execute("BEGIN IMMEDIATE").await.unwrap();
+        tokio::time::sleep(TTL + Duration::from_secs(1)).await;
+        person.execute("ROLLBACK").await.unwrap();
+        assert!(
+            a.said("claims cannot be renewed") + b.said("claims cannot be renewed") == 2,
+            "{}",
+            a.words()
+        );
+    });
+}
+
+#[test]
+fn a_full_disk_under_a_file_costs_time_and_nothing_else() {
+    on_a_file("SQLite on a full disk", async |_, replicas| {
+        // What a process may write of a file stands for what fits on the disk.
+        let limit = |bytes: Option<u64>| {
+            for replica in replicas {
+                let limit = Rlimit {
+                    current: bytes,
+                    maximum: None,
+                };
+                prlimit(Some(replica.pid()), Resource::Fsize, limit).unwrap();
+            }
+        };
+        limit(Some(16 << 10));
+        tokio::time::sleep(TTL + Duration::from_secs(1)).await;
+        limit(None);
+        let said = |what: &str| replicas.iter().map(|replica| replica.said(what)).sum::<usize>();
+        assert!(said("the sink takes no records for now") > 0, "{}", replicas[0].words());
+        assert!(said("claims cannot be renewed") > 0, "{}", replicas[0].words());
+    });
+}
