@@ -1,4 +1,4 @@
-//! URLs of stores and sinks, with a password in them, and selectors.
+//! URLs of stores and sinks, with a password in them, and other values of settings.
 #![no_main]
 #![allow(dead_code)]
 
@@ -10,4 +10,5 @@ libfuzzer_sys::fuzz_target!(|input: (u8, &str, &str, &str)| {
     let schemes = ["mysql", "mariadb", "sqlite", "file", "stdout", "https", "x", ""];
     models::check_url(schemes[usize::from(scheme) % schemes.len()], before, after, rest);
     models::check_selectors(rest);
+    models::check_value(rest);
 });

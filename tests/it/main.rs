@@ -19,6 +19,7 @@ mod chart;
 // What must hold for any input; the fuzzers check the same.
 mod models;
 mod properties;
+mod rows;
 
 // How pods are shared out: random histories of replicas that come and go.
 mod plan;

@@ -3,8 +3,11 @@
 
 use std::collections::BTreeMap;
 
+use podlog::cli::file::File;
+use podlog::cli::units::{Listen, Size};
+use podlog::cli::{self, Command};
 use podlog::cluster::{Scope, Selection, pod_of};
-use podlog::config::SecretUrl;
+use podlog::config::{Config, Passwords, SecretUrl};
 use podlog::domain::intake::{Batch, Intake, Stance};
 use podlog::domain::steps::next_step;
 use podlog::domain::{Checkpoint, Line, LockKey, Pod, Position, Time};
@@ -187,6 +190,61 @@ fn check_shown(text: &str) {
     assert!(!all.contains(SECRET), "{text:?} is shown as {all}");
 }
 
+/// Sizes and addresses of any text are read or refused; a size reads back as it is shown.
+pub(crate) fn check_value(text: &str) {
+    if let Ok(size) = text.parse::<Size>() {
+        assert_eq!(size.to_string().parse(), Ok(size), "{text:?}");
+    }
+    drop(text.parse::<Listen>());
+}
+
+/// Text for people: one line, and not the password.
+fn check_line(text: &str) {
+    let fine = !text.is_empty() && !text.chars().any(char::is_control) && !text.contains(SECRET);
+    assert!(fine, "{text:?}");
+}
+
+/// A settings file of any text is read or refused on one line, which does not tell a password in it.
+pub(crate) fn check_file(before: &str, after: &str, rest: &str) {
+    // A line end would make another line of the value, with a key of its own; keys are told.
+    if ![before, after, rest].iter().any(|text| text.contains(SECRET)) && !before.contains(['\n', '\r']) {
+        let text = format!("lock = {before}mysql://user:{SECRET}@host/data{after}\n{rest}");
+        if let Err(failure) = File::parse("podlog.toml".into(), &text) {
+            check_line(&failure.to_string());
+        }
+    }
+    if let Err(failure) = File::parse("podlog.toml".into(), rest) {
+        assert_eq!(failure.code(), 2);
+        assert!(!failure.to_string().chars().any(char::is_control), "{failure}");
+    }
+}
+
+/// Flags of any value are taken or refused on one line; what is taken is shown as TOML and can be judged.
+pub(crate) fn check_flags(flags: &[(String, String)]) {
+    let mut args = vec!["podlog".to_owned(), "run".to_owned()];
+    for (name, value) in flags {
+        let may_hold_one = ["lock", "sink"].contains(&name.as_str());
+        let value = if may_hold_one {
+            value.clone()
+        } else {
+            value.replace(SECRET, "")
+        };
+        args.push(format!("--{name}={value}"));
+    }
+    let typed = match cli::read(args) {
+        Ok(typed) => typed,
+        Err(failure) => return check_line(&failure.to_string()),
+    };
+    let shown = typed.settings.parse::<toml::Table>();
+    assert!(shown.is_ok(), "{shown:?}: {}", typed.settings);
+    assert!(!typed.settings.contains(SECRET), "{}", typed.settings);
+    let Command::Run(run) = typed.cli.command else { return };
+    match Config::new(&run, &Passwords::default()) {
+        Ok(config) => assert!(!format!("{config:?}").contains(SECRET), "{config:?}"),
+        Err(failure) => check_line(&failure.to_string()),
+    }
+}
+
 /// A pod of any JSON is read or is none, and what is kept of it is fit for keys, paths and columns.
 pub(crate) fn check_pod(json: &[u8]) {
     let everything = Selection {
@@ -247,7 +305,7 @@ pub(crate) fn check_stored(bytes: &[u8], pod: &Pod) {
 }
 
 /// A stored position of any values can be sought.
-fn check_begin(position: Position) {
+pub(crate) fn check_begin(position: Position) {
     let log = format!("{} x\n{} x\n", position.time, position.time.plus_nanos(1));
     for nth in [0, 1, u32::MAX] {
         for stance in [

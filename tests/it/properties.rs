@@ -2,6 +2,7 @@
 
 use proptest::collection::vec;
 use proptest::prelude::*;
+use proptest::test_runner::RngSeed;
 
 use crate::models;
 
@@ -34,8 +35,47 @@ fn stamp() -> impl Strategy<Value = Vec<u8>> {
     })
 }
 
+/// So many cases, from a seed that is printed; `PROPTEST_RNG_SEED` repeats one.
+pub(crate) fn cases(cases: u32) -> ProptestConfig {
+    let given = ProptestConfig::default().rng_seed;
+    let seed = match given {
+        RngSeed::Fixed(seed) => seed,
+        RngSeed::Random => fastrand::u64(..),
+    };
+    println!("PROPTEST_RNG_SEED={seed}");
+    ProptestConfig {
+        cases,
+        failure_persistence: None,
+        rng_seed: RngSeed::Fixed(seed),
+        ..ProptestConfig::default()
+    }
+}
+
+/// The flags of `podlog run` that take a value, except those that name files.
+fn flags() -> Vec<String> {
+    let command = podlog::cli::command();
+    let run = command.find_subcommand("run").unwrap();
+    let names = run.get_arguments().filter_map(|flag| flag.get_long());
+    let names = names.filter(|name| !["config", "help", "version"].contains(name));
+    names.map(str::to_owned).collect()
+}
+
+/// What people type, and what they should not.
+fn value() -> impl Strategy<Value = String> {
+    prop_oneof![
+        "[0-9]{1,20}(ns|ms|s|m|h|d|w|months|y|years| |KiB|GiB|EB)?([0-9]{1,20}y)?",
+        "(18446744073709551615|584942417355|9223372036854775807)(s|y|ms|ns)?",
+        "(mysql|mariadb|sqlite|file|stdout|https)://(u:hunter2@|u@)?[a-z0-9.:/\\\\?=&%-]{0,20}",
+        "(mysql|sqlite|x)?:?/{0,2}u:hunter2@h/d[?#&=a-z]{0,6}",
+        "-?[0-9]{1,20}|true|false|off|[0-9.:\\[\\]]{1,20}",
+        "[a-zA-Z0-9.,_=!() -]{0,20}",
+        "\\PC{0,12}",
+        any::<String>(),
+    ]
+}
+
 proptest! {
-    #![proptest_config(ProptestConfig { cases: 2000, failure_persistence: None, ..ProptestConfig::default() })]
+    #![proptest_config(cases(2000))]
 
     #[test]
     fn any_bytes_are_the_same_lines_however_they_arrive(
@@ -70,6 +110,11 @@ proptest! {
     }
 
     #[test]
+    fn any_size_and_any_address_is_read_or_refused(text in "[0-9]{0,21} ?[kKMGT]?i?[bB]?|[0-9a-f.:\\[\\]]{0,20}|\\PC{0,9}") {
+        models::check_value(&text);
+    }
+
+    #[test]
     fn any_pod_is_kept_with_possible_names_or_not_at_all(
         uid in "[a-f0-9-]{0,70}|\\PC{0,70}", name in "[a-z]{0,260}|\\PC{0,9}", container in "[a-z]{0,140}|\\PC{0,9}",
         id in "(x://)?([0-9a-f]{0,140}|\\PC{0,9})", restart: i32, state in "running|terminated|waiting|x"
@@ -95,5 +140,25 @@ proptest! {
             bytes[at] = byte;
         }
         models::check_stored(&bytes, &models::running());
+    }
+}
+
+proptest! {
+    // Each builds the command line anew, which takes milliseconds.
+    #![proptest_config(cases(200))]
+
+    #[test]
+    fn any_flags_are_taken_or_refused_on_one_line_that_tells_no_password(
+        flags in vec((prop::sample::select(flags()), value()), 1..4)
+    ) {
+        models::check_flags(&flags);
+    }
+
+    #[test]
+    fn any_settings_file_is_read_or_refused_on_one_line_that_tells_no_password(
+        before in "['\"\\[{ ]{0,4}|\\PC{0,4}", after in "['\"\\]} ,]{0,4}|\\PC{0,4}",
+        rest in "([a-z.-]{1,9} ?= ?['\"\\[{]?[a-z0-9.:-]{0,9}['\"\\]}]?[\n ]){0,4}|\\PC{0,30}|[\\[\\]{}=.\"'\n0-9a-z-]{0,60}"
+    ) {
+        models::check_file(&before, &after, &rest);
     }
 }
