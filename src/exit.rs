@@ -7,6 +7,7 @@ use std::io::Write as _;
 use std::process::ExitCode;
 
 use crate::cluster::{ApiError, ClusterError};
+use crate::domain::Plain;
 use crate::locks::LockError;
 use crate::sinks::{SinkError, SinkOpenError};
 
@@ -112,7 +113,7 @@ impl fmt::Display for Failure {
             .enumerate()
         {
             f.write_str(if i == 0 { "" } else { " " })?;
-            f.write_str(part)?;
+            Plain(part).fmt(f)?;
         }
         Ok(())
     }

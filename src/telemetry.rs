@@ -2,12 +2,18 @@
 //!
 //! Set up once at the start. Nothing here knows any secret, and no event may carry one.
 
+use std::fmt::{self, Write as _};
 use std::io::IsTerminal;
 
+use tracing::field::{Field, Visit};
 use tracing_subscriber::EnvFilter;
+use tracing_subscriber::field::RecordFields;
 use tracing_subscriber::filter::ParseError;
+use tracing_subscriber::fmt::FormatFields;
+use tracing_subscriber::fmt::format::Writer;
 
 use crate::config::LogFormat;
+use crate::domain::text::Escaping;
 use crate::exit::Failure;
 
 /// What libraries may say when nothing else is asked for.
@@ -27,7 +33,7 @@ pub fn start(level: Option<&str>, format: LogFormat) -> Result<(), Failure> {
         .with_ansi(std::io::stderr().is_terminal())
         .with_writer(std::io::stderr);
     let started = match format {
-        LogFormat::Text => logger.try_init(),
+        LogFormat::Text => logger.fmt_fields(Fields).try_init(),
         LogFormat::Json => logger
             .json()
             .flatten_event(true)
@@ -54,6 +60,55 @@ fn wrong(setting: &str, text: &str, error: &ParseError) -> Failure {
     Failure::usage(format!(
         "{setting} {text:?}: {error}; use error, warn, info, debug, trace or filters"
     ))
+}
+
+/// Writes fields as `name=value`. Values come from API servers, databases and containers, so what could break a line
+/// or command a terminal is escaped in them.
+struct Fields;
+
+impl<'w> FormatFields<'w> for Fields {
+    fn format_fields<R: RecordFields>(&self, writer: Writer<'w>, fields: R) -> fmt::Result {
+        let mut visitor = Visitor {
+            writer,
+            is_first: true,
+            result: Ok(()),
+        };
+        fields.record(&mut visitor);
+        visitor.result
+    }
+}
+
+struct Visitor<'w> {
+    writer: Writer<'w>,
+    is_first: bool,
+    result: fmt::Result,
+}
+
+impl Visitor<'_> {
+    fn write(&mut self, name: &str, value: &dyn fmt::Debug) -> fmt::Result {
+        if !std::mem::take(&mut self.is_first) {
+            self.writer.write_char(' ')?;
+        }
+        if name != "message" {
+            // Italic names and dim signs, as tracing has them.
+            let (before, between, after) = if self.writer.has_ansi_escapes() {
+                ("\x1b[3m", "\x1b[0m\x1b[2m", "\x1b[0m")
+            } else {
+                ("", "", "")
+            };
+            write!(self.writer, "{before}{name}{between}={after}")?;
+        }
+        write!(Escaping(&mut self.writer), "{value:?}")
+    }
+}
+
+impl Visit for Visitor<'_> {
+    fn record_debug(&mut self, field: &Field, value: &dyn fmt::Debug) {
+        // What the `log` crate says of itself.
+        if self.result.is_ok() && !field.name().starts_with("log.") {
+            self.result = self.write(field.name(), value);
+        }
+    }
 }
 
 fn log_panic(panic: &std::panic::PanicHookInfo<'_>) {

@@ -30,7 +30,8 @@ impl File {
         Self::parse(name, &text)
     }
 
-    fn parse(name: String, text: &str) -> Result<Self, Failure> {
+    /// Reads the text of a file of this name. Fails when it is not TOML or has a key that is no flag.
+    pub fn parse(name: String, text: &str) -> Result<Self, Failure> {
         // The parser's own text is several lines with an excerpt, which may hold a password.
         let table: toml::Table = text.parse().map_err(|e: toml::de::Error| {
             let at = e

@@ -93,7 +93,19 @@ impl Clients {
     }
 }
 
+/// Whether the token of the kubeconfig can be sent: kube panics about one that cannot.
+fn has_sendable_token(config: &Config) -> bool {
+    // By way of JSON, because only that exposes it without another dependency.
+    let user = serde_json::to_value(&config.auth_info).unwrap_or_default();
+    let token = user.get("token").and_then(serde_json::Value::as_str);
+    token.is_none_or(|token| http::HeaderValue::from_str(token).is_ok())
+}
+
 fn build(config: &Config, plain_http2: bool) -> Result<Clients, ClusterError> {
+    if !has_sendable_token(config) {
+        let text = "the token has line breaks or other characters that no header can have";
+        return Err(ClusterError::Credentials(text.into()));
+    }
     let credentials = |error: kube::Error| ClusterError::Credentials(unusable(&error));
     let url = &config.cluster_url;
     let host = url.host().unwrap_or_default().trim_matches(['[', ']']).to_owned();
@@ -147,6 +159,24 @@ fn direct(mut config: Config, own: &[String]) -> Result<Config, ClusterError> {
     Ok(config)
 }
 
+/// What is wrong with a kubeconfig. The words of the YAML library show the lines in question, which may be a token's.
+fn cause(error: &KubeconfigError) -> String {
+    let text = chain(error);
+    if !matches!(error, KubeconfigError::Parse(_)) {
+        return text;
+    }
+    let number = |after: &str| {
+        let (_, rest) = text.split_once(after)?;
+        let end = rest.find(|c: char| !c.is_ascii_digit()).unwrap_or(rest.len());
+        rest[..end].parse::<u32>().ok()
+    };
+    let place = number("line ").zip(number("column "));
+    let place = place.map_or_else(String::new, |(line, column)| {
+        format!(", at line {line} column {column}")
+    });
+    format!("it is not YAML, or not of the form of a kubeconfig{place}")
+}
+
 /// Why credentials cannot be used.
 fn unusable(error: &kube::Error) -> String {
     match error {
@@ -163,7 +193,7 @@ impl Access {
                 let file = path.display().to_string();
                 let read = Kubeconfig::read_from(path).map_err(|error| ClusterError::Kubeconfig {
                     file: file.clone(),
-                    cause: chain(&error),
+                    cause: cause(&error),
                 })?;
                 self.of(read, &file).await
             }
@@ -195,7 +225,7 @@ impl Access {
             }
             Err(error) => Err(ClusterError::Kubeconfig {
                 file: found.into(),
-                cause: chain(&error),
+                cause: cause(&error),
             }),
         }
     }
@@ -220,7 +250,7 @@ impl Access {
         let config = Config::from_custom_kubeconfig(read, &options).await;
         let config = config.map_err(|error| ClusterError::Kubeconfig {
             file: file.to_owned(),
-            cause: chain(&error),
+            cause: cause(&error),
         })?;
         direct(config, &own)
     }

@@ -233,5 +233,5 @@ pub(super) fn chain(error: &dyn std::error::Error) -> String {
         }
         cause = inner.source();
     }
-    text.replace(['\n', '\r'], " ")
+    text.replace(char::is_control, " ")
 }

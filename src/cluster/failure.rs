@@ -147,7 +147,7 @@ impl Asked<'_> {
             404 => ApiError::NotFound(format!("the API server knows no such {}: {said}", self.resource)),
             410 => ApiError::Gone,
             429 => ApiError::Throttled {
-                after: after.unwrap_or(Duration::from_secs(1)),
+                after: after.unwrap_or(Duration::from_secs(1)).min(PATIENCE),
             },
             500.. => ApiError::Unavailable(format!(
                 "the API server failed to {} {}: {code} {said}",
@@ -181,6 +181,15 @@ impl Asked<'_> {
                 (None, Some(error)) => unauthorized(error),
                 (None, None) => ApiError::Unavailable(chain(&*error)),
             },
+            // Its words repeat values of the answer, and a pod's environment may hold secrets.
+            kube::Error::SerdeError(error) => ApiError::Unavailable(format!(
+                "the API server's answer to {} {} cannot be read: {:?} error at line {} column {}; check that the address in the kubeconfig is that of an API server",
+                self.verb,
+                self.resource,
+                error.classify(),
+                error.line(),
+                error.column()
+            )),
             other => ApiError::Unavailable(chain(&other)),
         }
     }
@@ -215,12 +224,15 @@ pub fn rule(verb: &str, resource: &str) -> String {
     format!(r#"- {{apiGroups: [""], resources: ["{resource}"], verbs: ["{verb}"]}}"#)
 }
 
-/// Text from elsewhere on one line of bounded length.
+/// Text from elsewhere on one line of bounded length, without control characters.
 pub(super) fn one_line(text: &str) -> String {
-    let mut line: String = text.trim().chars().take(400).collect();
-    line = line.replace(['\n', '\r'], " ");
-    line
+    let line = text.trim().chars().take(400);
+    line.map(|c| if c.is_control() { ' ' } else { c }).collect()
 }
+
+/// The longest that a server is obeyed that asks for patience. One that asks for years is out of its mind, and its
+/// pods would be forgotten.
+const PATIENCE: Duration = Duration::from_mins(5);
 
 #[cfg(test)]
 mod tests {
@@ -266,6 +278,10 @@ mod tests {
             panic!()
         };
         assert_eq!(after, Duration::from_secs(7));
+        let ApiError::Throttled { after } = asked.refused(429, "", Some(Duration::from_secs(u64::MAX))) else {
+            panic!()
+        };
+        assert_eq!(after, PATIENCE);
         assert!(matches!(asked.refused(503, "", None), ApiError::Unavailable(_)));
         assert!(matches!(asked.refused(422, "", None), ApiError::Rejected(_)));
     }

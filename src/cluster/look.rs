@@ -10,7 +10,7 @@ use k8s_openapi::api::core::v1::{Namespace, Pod as ApiPod};
 use kube::Resource;
 use kube::api::{ListParams, ObjectList};
 
-use super::failure::{ApiError, Asked};
+use super::failure::{ApiError, Asked, one_line};
 use super::prune::{Names, prune};
 use super::select::Scope;
 use super::{Cluster, GET_DEADLINE};
@@ -19,18 +19,43 @@ use crate::domain::Pod;
 /// Pods on one page of a list: about 5 MB.
 const PAGE: u32 = 500;
 
+/// The most pages of a list: twice the 150,000 pods that Kubernetes can have, on pages that are half empty.
+const PAGES: usize = 1_200;
+
 /// A page of a list of pods, as far as they are wanted.
-pub(super) struct Page {
-    pub(super) pods: Vec<Pod>,
+struct Page {
+    pods: Vec<Pod>,
     /// Where the next page begins; `None` after the last.
-    pub(super) next: Option<String>,
+    next: Option<String>,
     /// The version of the whole list.
-    pub(super) version: String,
+    version: String,
 }
 
 impl Cluster {
+    /// The pods of a namespace, or of all, and the version of that list. `deadline` is for each page.
+    pub(super) async fn pages(
+        &self,
+        scope: &Scope,
+        namespace: Option<&str>,
+        names: &mut Names,
+        deadline: Duration,
+    ) -> Result<(Vec<Pod>, String), ApiError> {
+        let (mut pods, mut next) = (Vec::new(), None);
+        for _ in 0..PAGES {
+            let page = self.page(scope, namespace, next, names, deadline).await?;
+            pods.extend(page.pods);
+            next = page.next;
+            if next.is_none() {
+                return Ok((pods, page.version));
+            }
+        }
+        Err(ApiError::Unavailable(format!(
+            "the list of pods does not end: {PAGES} pages of {PAGE}; check what stands before the API server"
+        )))
+    }
+
     /// One page of the pods of a namespace, or of all. `deadline` is for this page.
-    pub(super) async fn page(
+    async fn page(
         &self,
         scope: &Scope,
         namespace: Option<&str>,
@@ -68,15 +93,9 @@ impl Cluster {
 
     /// The pods of a namespace, or of all, that there are now.
     pub async fn pods_now(&self, scope: &Scope, namespace: Option<&str>) -> Result<Vec<Pod>, ApiError> {
-        let (mut pods, mut names, mut next) = (Vec::new(), Names::default(), None);
-        loop {
-            let page = self.page(scope, namespace, next, &mut names, GET_DEADLINE).await?;
-            pods.extend(page.pods);
-            next = page.next;
-            if next.is_none() {
-                return Ok(pods);
-            }
-        }
+        let mut names = Names::default();
+        let (pods, _) = self.pages(scope, namespace, &mut names, GET_DEADLINE).await?;
+        Ok(pods)
     }
 
     /// Whether there is a namespace of this name. Needs a right that podlog can do without.
@@ -127,5 +146,17 @@ impl Cluster {
 pub(super) fn wanted(scope: &Scope, pod: ApiPod, names: &mut Names) -> Option<Pod> {
     let meta = &pod.metadata;
     let wants = scope.selection.wants(meta.labels.as_ref(), meta.annotations.as_ref());
-    wants.then(|| prune(pod, names)).flatten()
+    if !wants {
+        return None;
+    }
+    let (namespace, name) = (meta.namespace.clone(), meta.name.clone());
+    let pod = prune(pod, names);
+    if pod.is_none() {
+        tracing::warn!(
+            namespace = one_line(&namespace.unwrap_or_default()),
+            pod = one_line(&name.unwrap_or_default()),
+            "the API server shows a pod whose names or UID are impossible; it is passed over"
+        );
+    }
+    pod
 }

@@ -7,6 +7,7 @@
 mod access;
 mod dial;
 mod discover;
+mod events;
 mod failure;
 mod gate;
 mod logs;
@@ -23,6 +24,7 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use http::{Request, Response};
+use http_body_util::{BodyExt as _, Limited};
 use k8s_openapi::api::authorization::v1::SelfSubjectAccessReview;
 use k8s_openapi::api::core::v1::Pod as ApiPod;
 use k8s_openapi::apimachinery::pkg::version::Info as VersionInfo;
@@ -50,6 +52,10 @@ use crate::metrics::{Metrics, Request as Counted};
 
 /// A single pod, a review of rights, the version.
 const GET_DEADLINE: Duration = Duration::from_secs(10);
+/// The longest answer in bytes: 500 pods of half a megabyte, which is a hundred times what they are.
+const LONGEST_ANSWER: usize = 256 << 20;
+/// The longest refusal in bytes: a Status object, which is a few hundred.
+const LONGEST_REFUSAL: usize = 64 << 10;
 /// A page of 500 pods; the server itself gives up after 60 s.
 const LIST_DEADLINE: Duration = Duration::from_secs(30);
 /// The first byte of a watch or a log.
@@ -195,14 +201,12 @@ impl Cluster {
     async fn fetch<T: DeserializeOwned>(&self, request: Request<Vec<u8>>) -> Result<T, kube::Error> {
         let client = self.clients().api;
         let response = client.send(request.map(Body::from)).await?;
-        let code = response.status();
-        let bytes = response.into_body().collect_bytes().await?;
-        if code.is_success() {
-            return serde_json::from_slice(&bytes).map_err(kube::Error::SerdeError);
+        if !response.status().is_success() {
+            return Err(refusal(response).await);
         }
-        let status = serde_json::from_slice::<Status>(&bytes);
-        let status = status.unwrap_or_else(|_| Status::failure(&String::from_utf8_lossy(&bytes), ""));
-        Err(kube::Error::Api(Box::new(status.with_code(code.as_u16()))))
+        let body = Limited::new(response.into_body(), LONGEST_ANSWER);
+        let bytes = body.collect().await.map_err(kube::Error::Service)?.to_bytes();
+        serde_json::from_slice(&bytes).map_err(kube::Error::SerdeError)
     }
 
     /// Sends one request under a deadline, counts it, and says what its failure means.
@@ -263,4 +267,23 @@ impl Cluster {
             Err(error) => tracing::warn!(%error, "the credentials could not be read anew"),
         }
     }
+}
+
+/// What the server says in place of what was asked for.
+async fn refusal(response: Response<Body>) -> kube::Error {
+    let code = response.status().as_u16();
+    let said = Limited::new(response.into_body(), LONGEST_REFUSAL).collect().await;
+    let bytes = said.map(http_body_util::Collected::to_bytes).unwrap_or_default();
+    let status = serde_json::from_slice::<Status>(&bytes);
+    let status = status.unwrap_or_else(|_| Status::failure(&String::from_utf8_lossy(&bytes), ""));
+    kube::Error::Api(Box::new(status.with_code(code)))
+}
+
+/// The pod in this JSON as discovery keeps it; `None` when it is none, is not wanted, or has impossible names. This is
+/// how a pod of a list or of an event is read, by itself, so that it can be tested with anything.
+#[must_use]
+pub fn pod_of(json: &[u8], selection: &Selection) -> Option<Pod> {
+    let pod: ApiPod = serde_json::from_slice(json).ok()?;
+    let wanted = selection.wants(pod.metadata.labels.as_ref(), pod.metadata.annotations.as_ref());
+    wanted.then(|| prune::prune(pod, &mut Names::default())).flatten()
 }

@@ -33,29 +33,42 @@ impl Names {
     }
 }
 
-/// What is kept of a pod; `None` for one without identity, which the API server never sends.
+/// The longest UID, container name and container ID, in bytes: the width of their columns at the database sinks.
+/// Kubernetes has UIDs of 36, names of at most 63 and IDs of 64.
+const UID: usize = 64;
+const CONTAINER: usize = 128;
+/// The longest name of an object in Kubernetes.
+const NAME: usize = 253;
+
+/// Whether this may stand in paths, keys and lines of text: visible ASCII of some length, without a slash.
+fn is_name(text: &str, longest: usize) -> bool {
+    !text.is_empty() && text.len() <= longest && text.bytes().all(|b| b.is_ascii_graphic() && b != b'/')
+}
+
+/// What is kept of a pod; `None` for one without identity or with impossible names, which the API server never
+/// sends. One such pod in a batch of claims would be refused with all the others.
 pub(super) fn prune(pod: ApiPod, names: &mut Names) -> Option<Pod> {
     let meta = pod.metadata;
-    let uid = PodUid::from(meta.uid?);
+    let uid = PodUid::from(meta.uid.filter(|uid| is_name(uid, UID))?);
     let spec = pod.spec.unwrap_or_default();
     let status = pod.status.unwrap_or_default();
     let labels = meta.labels.unwrap_or_default();
     let labels: BTreeMap<_, _> = labels.iter().map(|(k, v)| (names.share(k), names.share(v))).collect();
     let mut containers = Vec::new();
     for (name, kind) in named(&spec) {
-        if wants_container(meta.annotations.as_ref(), name) {
+        if is_name(name, CONTAINER) && wants_container(meta.annotations.as_ref(), name) {
             containers.push(container(name, kind, &status, names));
         }
     }
     containers.shrink_to_fit();
     Some(Pod {
         uid,
-        namespace: names.share(&meta.namespace?),
-        name: meta.name?.into(),
+        namespace: names.share(meta.namespace.as_deref().filter(|name| is_name(name, NAME))?),
+        name: meta.name.filter(|name| is_name(name, NAME))?.into(),
         node: spec
             .node_name
             .as_deref()
-            .filter(|node| !node.is_empty())
+            .filter(|node| is_name(node, NAME))
             .map(|node| names.share(node)),
         labels,
         phase: phase(&status),
@@ -149,7 +162,7 @@ fn terminated(state: &ContainerState, restart: u32) -> Option<Instance> {
 fn instance(id: Option<&str>, restart: u32, started: Option<&ApiTime>) -> Option<Instance> {
     let id = id?;
     let bare = id.split_once("://").map_or(id, |(_, bare)| bare);
-    (!bare.is_empty()).then(|| Instance {
+    is_name(bare, CONTAINER).then(|| Instance {
         id: ContainerId::from(bare),
         restart,
         started: started

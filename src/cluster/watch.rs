@@ -124,19 +124,9 @@ impl<'a> Watcher<'a> {
 
     /// Lists all pages, puts them on the board and answers with the version to watch from.
     async fn list(&mut self) -> Result<String, ApiError> {
-        let (mut pods, mut next) = (Vec::new(), None);
-        let version = loop {
-            let (scope, names) = (self.scope, &mut self.names);
-            let page = self
-                .cluster
-                .page(scope, self.namespace, next, names, LIST_DEADLINE)
-                .await?;
-            pods.extend(page.pods);
-            next = page.next;
-            if next.is_none() {
-                break page.version;
-            }
-        };
+        let (scope, names) = (self.scope, &mut self.names);
+        let listing = self.cluster.pages(scope, self.namespace, names, LIST_DEADLINE);
+        let (pods, version) = listing.await?;
         if pods.is_empty() {
             self.seek_namespace().await;
         }
@@ -173,8 +163,7 @@ impl<'a> Watcher<'a> {
                 Ok(request) => request,
                 Err(error) => return (ApiError::Rejected(error.to_string()), worked),
             };
-            let client = self.cluster.clients().api;
-            let opening = client.request_events::<ApiPod>(request);
+            let opening = self.cluster.events(request);
             let stream = match self.cluster.ask(self.asked("watch"), HEADERS_DEADLINE, opening).await {
                 Ok(stream) => stream,
                 Err(error) => return (error, worked),

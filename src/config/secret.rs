@@ -43,7 +43,7 @@ impl SecretUrl {
             return Err("# in it must be written %23".to_owned());
         }
         let split_early = url.path().contains('@') || url.query().is_some_and(|query| query.contains('@'));
-        if url.port().is_some() && url.username().is_empty() && split_early {
+        if has_colon(text) && split_early {
             return Err("/ and ? in a password must be written %2F and %3F".to_owned());
         }
         let text = text.to_owned();
@@ -76,6 +76,13 @@ impl SecretUrl {
             url,
         })
     }
+}
+
+/// Whether there is a colon where user and host are, as typed: what was read may have lost it.
+fn has_colon(text: &str) -> bool {
+    let rest = text.split_once("://").map_or("", |(_, rest)| rest);
+    let authority = rest.split(['/', '?', '#', '\\']).next().unwrap_or_default();
+    authority.contains(':')
 }
 
 impl fmt::Display for SecretUrl {
@@ -196,6 +203,10 @@ mod tests {
             "mysql://u:12#hunter2@h/d",
             "mysql://u:12/hunter2@h/d",
             "mysql://u:12?hunter2@h/d",
+            "mysql://u:/hunter2@h/d",
+            "mysql://u:?hunter2@h/d",
+            "mysql://u:\\?hunter2@h/d",
+            "mysql://u:a@b/hunter2@h/d",
         ] {
             let said = SecretUrl::parse(text).unwrap_err();
             assert!(!said.contains("hunter2"), "{text}: {said}");

@@ -19,6 +19,7 @@ pub mod schema;
 pub mod search;
 mod share;
 pub mod steps;
+pub mod text;
 pub mod time;
 
 pub use chunk::{Chunk, Gap, GapReason, Line, Origin};
@@ -28,4 +29,5 @@ pub use id::{ContainerId, Fence, LockKey, PodUid, ReplicaId, StreamId};
 pub use plan::{Plan, View, plan};
 pub use pods::{Container, ContainerKind, Instance, Phase, Pod, PodSet, State};
 pub use position::{Checkpoint, Mark, Position};
+pub use text::Plain;
 pub use time::Time;

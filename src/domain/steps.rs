@@ -104,7 +104,8 @@ fn is_later(instance: &Instance, mark: &Mark) -> bool {
 #[must_use]
 pub fn has_missed(instance: &Instance, mark: &Mark) -> bool {
     let fallen = instance.restart < mark.restart;
-    mark.container_id != instance.id && (mark.restart + 1 < instance.restart || fallen && instance.restart > 0)
+    mark.container_id != instance.id
+        && (mark.restart.saturating_add(1) < instance.restart || fallen && instance.restart > 0)
 }
 
 /// The mark of an instance of which nothing is stored, unless the mark is already about it.

@@ -121,10 +121,13 @@ fn mysql(text: &str) -> Result<LockUrl, BadLockUrl> {
 }
 
 fn sqlite(path: &str) -> Result<LockUrl, BadLockUrl> {
-    if path.is_empty() || path.ends_with('/') || path.contains(['?', '#']) {
-        return Err(BadLockUrl(format!(
-            "the lock URL sqlite://{path} must name a file and has no parameters: sqlite:///path/podlog.db"
-        )));
+    let host = path.split('/').next().unwrap_or_default();
+    if path.is_empty() || path.ends_with('/') || path.contains(['?', '#']) || host.contains('@') {
+        // The text may hold a password, which is of no use here, so it is not repeated.
+        return Err(BadLockUrl(
+            "a lock URL sqlite:// must name a file and has no host, user, password or parameters: sqlite:///path/podlog.db"
+                .into(),
+        ));
     }
     Ok(LockUrl(Place::Sqlite(path.into())))
 }
@@ -132,15 +135,23 @@ fn sqlite(path: &str) -> Result<LockUrl, BadLockUrl> {
 impl fmt::Display for LockUrl {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match &self.0 {
-            Place::MySql(url) if url.password().is_some() => {
+            Place::MySql(url) => {
                 let mut url = url.clone();
                 // It has a host, or it would have no password; were it refused, nothing may be shown.
-                if url.set_password(Some("***")).is_err() {
+                if url.password().is_some() && url.set_password(Some("***")).is_err() {
                     return f.write_str("mysql://***");
                 }
+                // A password may have been written as a parameter, which is refused but shown as refused.
+                let masked = url.query().map(|query| {
+                    let shown = query.split('&').map(|pair| match pair.split_once('=') {
+                        Some((name, _)) if !PARAMETERS.contains(&name) => format!("{name}=***"),
+                        _ => pair.to_owned(),
+                    });
+                    shown.collect::<Vec<_>>().join("&")
+                });
+                url.set_query(masked.as_deref());
                 url.fmt(f)
             }
-            Place::MySql(url) => url.fmt(f),
             Place::Sqlite(path) => write!(f, "sqlite://{}", path.display()),
             Place::Memory(_) => f.write_str("memory://"),
         }
@@ -187,6 +198,10 @@ mod tests {
             "mysql://user:secret@db/",
             "mysql://user:secret@db/a/b",
             "mysql://user:secret@db/podlog?ssl-mod=x",
+            "mysql://user@db/podlog?password=secret",
+            "sqlite://user:secret@db/",
+            "sqlite://user:secret@db/podlog.db",
+            "mysql://user@db/podlog?p%61ssword=secret&ssl-mode=x",
         ] {
             let error = read(text).unwrap_err().to_string();
             assert!(!error.contains("secret"), "{error}");

@@ -127,6 +127,10 @@ pub(super) fn plan<'a>(rows: &mut HashMap<&'a StreamId, Row>, chunks: &'a [Chunk
             continue;
         };
         match place(row, chunk) {
+            Place::New(_) if row.seq.checked_add_unsigned(chunk.lines.len() as u64).is_none() => {
+                let why = "the stream's seq in log_stream leaves no numbers for more records; correct it";
+                plan.answers.push(Err(SinkError::Rejected(why.into())));
+            }
             Place::New(from) => {
                 take(&mut plan, row, chunk, from, longest);
                 moved.insert(row.id, *row);

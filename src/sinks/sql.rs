@@ -4,8 +4,11 @@
 use std::collections::{BTreeMap, HashMap};
 use std::sync::{Mutex, PoisonError};
 
+use futures::future::BoxFuture;
+
+use super::SinkError;
 use super::place::{Record, Row};
-use crate::domain::{Origin, StreamId};
+use crate::domain::{Chunk, Origin, StreamId};
 
 /// Rows of one insert are a power of two up to 2^9 = 512, so there are ten texts and not five hundred;
 /// 512 rows of 6 values are far below the 32,766 values SQLite takes and the 65,535 MySQL takes.
@@ -51,6 +54,37 @@ pub(super) fn labels(origin: &Origin) -> String {
     let labels: BTreeMap<&str, &str> = origin.labels.iter().map(|(k, v)| (&**k, &**v)).collect();
     // Maps of text always serialise.
     serde_json::to_string(&labels).unwrap_or_default()
+}
+
+/// Whether the failure is of one row, which the database can never take where it was to be put, and not of the
+/// database: what is to be stored beside it may be stored without it.
+pub(super) fn is_of_a_row(error: &sqlx::Error) -> bool {
+    error
+        .as_database_error()
+        .is_some_and(|error| !matches!(error.kind(), sqlx::error::ErrorKind::Other))
+}
+
+/// Stores chunk by chunk what could not be stored together. What follows a chunk of its stream that could not be
+/// stored is not tried, for it would be out of order.
+pub(super) async fn one_by_one<'a>(
+    ids: &'a [i64],
+    chunks: &'a [Chunk],
+    store: impl Fn(&'a i64, &'a Chunk) -> BoxFuture<'a, Result<(), SinkError>>,
+) -> Vec<Result<(), SinkError>> {
+    let mut failed: HashMap<&StreamId, SinkError> = HashMap::new();
+    let mut answers = Vec::with_capacity(chunks.len());
+    for (id, chunk) in ids.iter().zip(chunks) {
+        let stream = &chunk.origin.stream;
+        let answer = match failed.get(stream) {
+            Some(error) => Err(error.clone()),
+            None => store(id, chunk).await,
+        };
+        if let Err(error) = &answer {
+            failed.insert(stream, error.clone());
+        }
+        answers.push(answer);
+    }
+    answers
 }
 
 /// The ids of streams' rows. An id is never used again, so what is remembered is true or its row is gone.

@@ -16,6 +16,11 @@ mod tidy;
 // The Helm chart and the manifests made from it, without a cluster.
 mod chart;
 
+// What must hold for any input; the fuzzers check the same.
+mod models;
+mod properties;
+mod rows;
+
 // How pods are shared out: random histories of replicas that come and go.
 mod plan;
 // The contract of lock stores, on each of them.
@@ -50,6 +55,8 @@ mod sim_streams;
 
 // The built binary's command line, and signals.
 mod front;
+// Input that no one in their right mind would send.
+mod hostile;
 // What `podlog check` finds.
 mod check;
 mod check_mysql;

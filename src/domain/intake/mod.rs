@@ -147,6 +147,12 @@ impl Intake {
         self.keep(bytes);
     }
 
+    /// Bytes of memory held for the line that has begun, spare ones included.
+    #[must_use]
+    pub fn held(&self) -> usize {
+        self.carry.capacity()
+    }
+
     /// A hash of what remains without a line end, when anything does.
     #[must_use]
     pub fn remainder(&self) -> Option<u64> {

@@ -19,8 +19,13 @@ impl Ordinals {
     /// The number of the next line, which carries this timestamp.
     pub(super) fn next(&mut self, time: Time) -> u32 {
         if time != self.time {
-            self.recent[self.oldest] = (self.time, self.next);
-            self.oldest = (self.oldest + 1) % self.recent.len();
+            // Each stamp once: two that take turns must not drive out the others.
+            if let Some(known) = self.recent.iter_mut().find(|(t, _)| *t == self.time) {
+                known.1 = self.next;
+            } else {
+                self.recent[self.oldest] = (self.time, self.next);
+                self.oldest = (self.oldest + 1) % self.recent.len();
+            }
             self.next = self
                 .recent
                 .iter()
@@ -31,13 +36,13 @@ impl Ordinals {
             self.time = time;
         }
         let ordinal = self.next;
-        self.next += 1;
+        self.next = self.next.saturating_add(1);
         ordinal
     }
 
     /// The line at this position has just been seen.
     pub(super) fn resume(&mut self, position: Position) {
         self.time = position.time;
-        self.next = position.ordinal + 1;
+        self.next = position.ordinal.saturating_add(1);
     }
 }

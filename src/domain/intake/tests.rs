@@ -181,3 +181,15 @@ fn a_last_line_without_line_end_is_taken_only_when_the_instance_has_ended() {
     intake.finish(true, &mut batch);
     assert_eq!(messages(&batch), ["a", "half"]);
 }
+
+#[test]
+fn a_stamp_that_returns_after_two_others_took_turns_is_numbered_on() {
+    let mut lines = vec![(3, "x")];
+    for _ in 0..10 {
+        lines.extend([(5, "a"), (6, "b")]);
+    }
+    lines.push((3, "x"));
+    let batch = read(&mut Intake::new(CAP), Stance::All, &log(&lines), 99);
+    assert_eq!(batch.lines.last().map(|line| line.ordinal), Some(1));
+    assert_eq!(batch.lines[20].ordinal, 9);
+}

@@ -44,7 +44,8 @@ macro_rules! join {
 
 /// What can be claimed. Parameters: replica, grace in microseconds, array, cluster.
 pub(super) const LOOK: &str = concat!(
-    "SELECT l.id, l.fence, l.state <> 2 AND (l.owner IS NULL OR l.owner = ? \
+    // There is no fence after the last, and trying to count on would fail the statement for all its rows.
+    "SELECT l.id, l.fence, l.state <> 2 AND l.fence < 18446744073709551615 AND (l.owner IS NULL OR l.owner = ? \
      OR l.expires_at <= UTC_TIMESTAMP(6) - INTERVAL ? MICROSECOND) AS takeable FROM ",
     join!()
 );

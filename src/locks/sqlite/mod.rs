@@ -153,27 +153,36 @@ impl LockStore for SqliteLocks {
     }
 }
 
+/// Text as far as it is text: anybody may have written the row, and one that is no UTF-8 must not hide the others.
+fn text(row: &SqliteRow, column: &str) -> Result<Option<String>, sqlx::Error> {
+    let bytes: Option<&[u8]> = row.try_get_unchecked(column)?;
+    Ok(bytes.map(|bytes| String::from_utf8_lossy(bytes).into_owned()))
+}
+
 fn table_of(rows: &[SqliteRow]) -> Result<LockTable, sqlx::Error> {
     let mut table = LockTable::default();
     for row in rows {
         let now: i64 = row.try_get("now")?;
         table.now = Duration::from_micros(now.unsigned_abs());
-        let Some(id) = row.try_get::<Option<String>, _>("id")? else {
+        let Some(id) = text(row, "id")? else {
             continue; // The line that is there when the table is empty.
         };
         // A row that podlog did not write is nobody's business here.
         let Some(key) = LockKey::parse(&id) else { continue };
         let about = About {
-            namespace: row.try_get::<String, _>("namespace")?.into(),
-            pod: row.try_get::<String, _>("pod")?.into(),
-            node: row.try_get::<String, _>("node")?.into(),
+            namespace: text(row, "namespace")?.unwrap_or_default().into(),
+            pod: text(row, "pod")?.unwrap_or_default().into(),
+            node: text(row, "node")?.unwrap_or_default().into(),
         };
         let seen = LockRow {
-            owner: row.try_get::<Option<String>, _>("owner")?.map(Into::into),
+            owner: text(row, "owner")?.map(Into::into),
             fence: Fence(row.try_get::<i64, _>("fence")?.unsigned_abs()),
-            expires_in: (row.try_get::<i64, _>("expires_at")? - now).div_euclid(1000),
+            expires_in: row
+                .try_get::<i64, _>("expires_at")?
+                .saturating_sub(now)
+                .div_euclid(1000),
             finished: row.try_get::<i64, _>("state")? == 2,
-            wanted_by: row.try_get::<Option<String>, _>("wanted_by")?.map(Into::into),
+            wanted_by: text(row, "wanted_by")?.map(Into::into),
             about,
             checkpoint_len: row.try_get::<Option<i64>, _>("checkpoint_len")?.unwrap_or(0) as u32,
         };

@@ -12,6 +12,7 @@ mod sql;
 mod survey;
 
 use std::collections::HashMap;
+use std::slice;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
@@ -25,7 +26,7 @@ use self::server::Server;
 use self::sql::Sizes;
 use super::place::{self, Row};
 use super::schema;
-use super::sql::Ids;
+use super::sql::{Ids, is_of_a_row, one_by_one};
 use super::{Sink, SinkError, SinkOpenError};
 use crate::domain::{Chunk, Fence, Origin, Position};
 pub(super) use fault::refusal;
@@ -230,10 +231,31 @@ impl Sink for MySqlSink {
 
 impl MySqlSink {
     async fn store_in_time(&self, ids: &[i64], chunks: &[Chunk]) -> Vec<Result<(), SinkError>> {
+        match self.try_to_store(ids, chunks).await {
+            Ok(answers) => answers,
+            Err((_, true)) if chunks.len() > 1 => {
+                one_by_one(ids, chunks, |id, chunk| Box::pin(self.alone(id, chunk))).await
+            }
+            Err((error, _)) => vec![Err(error); chunks.len()],
+        }
+    }
+
+    async fn alone(&self, id: &i64, chunk: &Chunk) -> Result<(), SinkError> {
+        let answers = self.try_to_store(slice::from_ref(id), slice::from_ref(chunk)).await;
+        let answer = answers.map_err(|(error, _)| error)?.pop();
+        answer.unwrap_or_else(|| Err(self.late()))
+    }
+
+    /// The answers, or the failure and whether it is of a row and not of the database.
+    async fn try_to_store(
+        &self,
+        ids: &[i64],
+        chunks: &[Chunk],
+    ) -> Result<Vec<Result<(), SinkError>>, (SinkError, bool)> {
         match timeout(self.deadline, self.store(ids, chunks)).await {
-            Ok(Ok(answers)) => answers,
-            Ok(Err(error)) => vec![Err(self.again(&error)); chunks.len()],
-            Err(_) => vec![Err(self.late()); chunks.len()],
+            Ok(Ok(answers)) => Ok(answers),
+            Ok(Err(error)) => Err((self.again(&error), is_of_a_row(&error))),
+            Err(_) => Err((self.late(), false)),
         }
     }
 }

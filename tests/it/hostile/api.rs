@@ -1,0 +1,261 @@
+//! API servers that answer anything but what was asked for.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
+
+use podlog::sim::{PodSpec, Target};
+
+use super::front::{Answer, Front, OPEN_END, answer};
+use super::stand::{MARKER, Stand};
+
+/// Answers that no client could make sense of, and some that look as if.
+fn nonsense() -> Vec<Answer> {
+    let bytes = |text: &str| Answer::Bytes(text.as_bytes().to_vec());
+    let html = "<!DOCTYPE html><html><body>\n<h1>Sign in</h1>\n\u{1b}[31m\n</body></html>";
+    let mut noise = vec![0_u8; 4096];
+    fastrand::Rng::with_seed(1).fill(&mut noise);
+    vec![
+        Answer::Bytes(noise),
+        bytes(""),
+        bytes("HTTP/1.1 200"),
+        bytes("HTTP/9.9 99999 \u{1b}[2J\r\n\r\n"),
+        bytes("SSH-2.0-OpenSSH_9.9\r\n"),
+        answer("200 OK", "content-type: text/html\r\n", html),
+        answer("502 Bad Gateway", "content-type: text/html\r\n", html),
+        answer("418 \u{1f600}", "x-\u{1}: y\r\n", "\0\0\0"),
+        answer("200 OK", "content-encoding: gzip\r\n", "not gzip at all"),
+        answer("200 OK", "", "{\"kind\":\"Status\",\"code\":\"many\"}"),
+        answer(
+            "500 No",
+            "",
+            "{\"kind\":\"Status\",\"message\":\"a\\n\\u001b[31mb\\u009b\",\"code\":500}",
+        ),
+        bytes("HTTP/1.1 200 OK\r\ncontent-length: 1000000\r\n\r\nshort"),
+        bytes("HTTP/1.1 200 OK\r\ncontent-length: 3\r\n\r\nmuch more than that"),
+        bytes("HTTP/1.1 200 OK\r\ncontent-length: -1\r\n\r\n"),
+        bytes("HTTP/1.1 200 OK\r\ntransfer-encoding: chunked\r\n\r\nzz\r\ngarbage\r\n"),
+        bytes("HTTP/1.1 200 OK\r\ntransfer-encoding: chunked\r\n\r\nffffffffffffffffff\r\nx\r\n"),
+        bytes("HTTP/1.1 200 OK\r\ntransfer-encoding: chunked\r\n\r\n5\r\nab"),
+        Answer::Endless {
+            head: b"HTTP/1.1 200 OK\r\n".to_vec(),
+            piece: b"x-endless: yyyyyyyyyyyyyyyyyyyyyyyyyyyyyyyyyyyyyyyyyyy\r\n".to_vec(),
+            bytes: 64 << 20,
+        },
+    ]
+}
+
+/// A rule that gives one of these after another to requests that match, over and over.
+fn in_turn(
+    answers: Vec<Answer>,
+    hits: impl Fn(&str) -> bool + Send + Sync + 'static,
+) -> impl Fn(&str) -> Option<Answer> {
+    let next = AtomicUsize::new(0);
+    move |head: &str| hits(head).then(|| answers[next.fetch_add(1, Ordering::Relaxed) % answers.len()].clone())
+}
+
+/// Lists and watches of pods.
+fn is_discovery(head: &str) -> bool {
+    head.starts_with("GET /api/v1/pods?")
+}
+
+#[tokio::test]
+async fn a_log_that_is_nonsense_in_every_way_is_read_once_the_server_makes_sense_again() {
+    let mut stand = Stand::new().await;
+    let answers = nonsense();
+    let names: Vec<String> = (0..answers.len()).map(|n| format!("bad-{n}-")).collect();
+    for name in &names {
+        let pod = stand
+            .sim
+            .create(PodSpec::new("shop", name).node("n1").app("app"))
+            .unwrap();
+        pod.start("app").unwrap();
+        for n in 0..50 {
+            pod.line("app", format!("line {n}")).unwrap();
+        }
+    }
+    stand.write(50);
+    // Each pod has a sort of nonsense of its own, twice.
+    let told: Vec<AtomicUsize> = names.iter().map(|_| AtomicUsize::new(0)).collect();
+    let (all, pods) = (2 * answers.len() as u64, names.clone());
+    stand.front.rule(move |head| {
+        let at = pods.iter().position(|name| head.contains(&format!("/{name}/log")))?;
+        (told[at].fetch_add(1, Ordering::Relaxed) < 2).then(|| answers[at].clone())
+    });
+    stand.run();
+    stand
+        .until("all was said", async |stand| stand.front.struck() >= all)
+        .await;
+    stand.write(50);
+    stand.good_is_whole().await;
+    let expected: Vec<String> = (0..50).map(|n| format!("line {n}")).collect();
+    stand
+        .until("all pods are stored whole", async |stand| {
+            let stored = stand.messages();
+            names.iter().all(|name| stored.get(name) == Some(&expected))
+        })
+        .await;
+    stand.end().await;
+}
+
+#[tokio::test]
+async fn lists_and_watches_that_are_nonsense_stop_no_stream_and_new_pods_are_found_afterwards() {
+    let mut stand = Stand::new().await;
+    stand.write(20);
+    stand.run();
+    stand.good_is_whole().await;
+    stand.front.rule(in_turn(nonsense(), is_discovery));
+    stand.sim.cut(&Target::watches(), podlog::sim::Cut::Reset);
+    stand
+        .until("all of it was said", async |stand| stand.front.struck() >= 18)
+        .await;
+    stand.write(20);
+    stand.good_is_whole().await;
+    let late = stand
+        .sim
+        .create(PodSpec::new("shop", "late").node("n1").app("app"))
+        .unwrap();
+    late.start("app").unwrap();
+    late.line("app", "late 0").unwrap();
+    stand.front.peace();
+    stand
+        .until("the late pod is stored", async |stand| {
+            stand.messages().get("late").is_some_and(|lines| lines == &["late 0"])
+        })
+        .await;
+    stand.end().await;
+}
+
+#[tokio::test]
+async fn half_an_event_and_events_of_no_sense_cost_a_watch_and_no_pod() {
+    let mut stand = Stand::new().await;
+    stand.write(20);
+    stand.run();
+    stand.good_is_whole().await;
+    let whole = r#"{"type":"ADDED","object":{"apiVersion":"v1","kind":"Pod","metadata":{"name":"x","uid":"x""#;
+    let secret = format!(r#"{{"type":"ADDED","object":{{"metadata":{{"name":"x","uid":"u"}},"spec":"{MARKER}"}}}}"#);
+    let events = [
+        whole,
+        "{\"type\":\"ADDED\",\"object\":null}\n",
+        "{\"type\":\"BLOOMED\",\"object\":{}}\n",
+        "{\"type\":\"ERROR\",\"object\":{\"code\":999999}}\n",
+        "{\"type\":\"BOOKMARK\",\"object\":{\"metadata\":{\"resourceVersion\":\"\\n\\u001b?&x=1\"}}}\n",
+        "[[[[[[[[[[[[\n",
+        "null\n\n\n\n",
+        &secret,
+        &format!("{}\n", "[".repeat(100_000)),
+    ];
+    let answers = events
+        .iter()
+        .map(|event| Answer::Bytes(format!("{OPEN_END}{event}").into_bytes()));
+    let count = events.len() as u64;
+    let watch = |head: &str| is_discovery(head) && head.contains("watch=");
+    stand.front.rule(in_turn(answers.collect(), watch));
+    stand.sim.cut(&Target::watches(), podlog::sim::Cut::Reset);
+    stand
+        .until("each was said", async |stand| stand.front.struck() >= count)
+        .await;
+    stand.write(20);
+    stand.good_is_whole().await;
+    stand.front.peace();
+    stand.end().await;
+}
+
+/// Lets a replica that collects be told this by every list or watch, and answers its largest memory, MiB.
+async fn flooded(hits: fn(&str) -> bool, head: &str, piece: &str) -> u64 {
+    let mut stand = Stand::new().await;
+    stand.write(20);
+    stand.run();
+    stand.good_is_whole().await;
+    let flood = Answer::Endless {
+        head: format!("{OPEN_END}{head}").into_bytes(),
+        piece: piece.repeat(1 + (64 << 10) / piece.len()).into_bytes(),
+        bytes: 2 << 30,
+    };
+    stand.front.rule(move |head| hits(head).then(|| flood.clone()));
+    stand.sim.compact();
+    stand.sim.cut(&Target::watches(), podlog::sim::Cut::Reset);
+    stand
+        .until("a flood has been broken off", async |stand| stand.front.struck() >= 2)
+        .await;
+    stand.write(20);
+    stand.good_is_whole().await;
+    println!("{} MiB were sent", stand.front.sent() >> 20);
+    let peak = stand.peak();
+    stand.front.peace();
+    stand.end().await;
+    peak
+}
+
+#[tokio::test]
+async fn a_list_without_end_is_broken_off_before_it_fills_the_memory() {
+    let item = r#"{"metadata":{"name":"x","namespace":"y","uid":"z","labels":{"a":"b"}}},"#;
+    let peak = flooded(is_discovery, r#"{"kind":"PodList","items":["#, item).await;
+    println!("{peak} MiB");
+    assert!(peak < 1024, "{peak} MiB");
+}
+
+#[tokio::test]
+async fn a_watch_event_without_end_is_broken_off_before_it_fills_the_memory() {
+    let watch = |head: &str| is_discovery(head) && head.contains("watch=");
+    let peak = flooded(watch, r#"{"type":"ADDED","object":{"metadata":{"name":""#, "x").await;
+    println!("{peak} MiB");
+    assert!(peak < 256, "{peak} MiB");
+}
+
+#[tokio::test]
+async fn a_list_that_always_has_another_page_is_given_up() {
+    let mut stand = Stand::new().await;
+    stand.write(20);
+    stand.run();
+    stand.good_is_whole().await;
+    let page =
+        r#"{"kind":"PodList","apiVersion":"v1","metadata":{"continue":"again","resourceVersion":"1"},"items":[]}"#;
+    stand
+        .front
+        .rule(move |head| is_discovery(head).then(|| answer("200 OK", "", page)));
+    stand.sim.compact();
+    stand.sim.cut(&Target::watches(), podlog::sim::Cut::Reset);
+    let given_up = "the list of pods does not end";
+    stand
+        .until(given_up, async |stand| stand.log().contains(given_up))
+        .await;
+    stand.write(20);
+    stand.good_is_whole().await;
+    stand.front.peace();
+    stand.end().await;
+}
+
+#[tokio::test]
+async fn a_redirect_is_not_followed_and_takes_no_credentials_along() {
+    let mut stand = Stand::new().await;
+    let bad = stand.bad();
+    bad.line("app", "bad 0").unwrap();
+    let mut tasks = tokio::task::JoinSet::new();
+    let other = Front::start(0, &mut tasks).await;
+    other.rule(|_| Some(answer("200 OK", "", "{}")));
+    let place = format!("location: http://127.0.0.1:{}/api/v1/elsewhere\r\n", other.port());
+    let turn = Arc::new(AtomicUsize::new(0));
+    stand.write(20);
+    stand.run();
+    stand.good_is_whole().await;
+    stand.front.rule(move |head| {
+        let status = ["301 Moved", "302 Found", "303 See", "307 Temporary", "308 Permanent"];
+        let status = status[turn.fetch_add(1, Ordering::Relaxed) % status.len()];
+        (is_discovery(head) || head.contains("/pods/bad")).then(|| answer(status, &place, "go there"))
+    });
+    stand.sim.cut(&Target::watches(), podlog::sim::Cut::Reset);
+    stand.sim.cut(&Target::logs_of("shop", "bad"), podlog::sim::Cut::Reset);
+    stand
+        .until("all redirects were said", async |stand| stand.front.struck() >= 10)
+        .await;
+    stand.write(20);
+    stand.good_is_whole().await;
+    let credentials = |head: &String| head.to_ascii_lowercase().contains(&format!("bearer {MARKER}"));
+    assert!(
+        stand.front.heads().iter().all(credentials),
+        "the first host is given the token"
+    );
+    assert_eq!(other.heads(), Vec::<String>::new(), "the other host was asked");
+    stand.front.peace();
+    stand.end().await;
+}
