@@ -30,6 +30,13 @@ pub fn execute(args: impl IntoIterator<Item = OsString>) -> Result<(), Failure> 
         // Settings that are refused are shown first, since they tell why.
         return Config::new(run, &Passwords::from_env()?).map(drop);
     }
+    if let Command::Simulate(simulate) = &typed.cli.command {
+        // The collectors of a thousand histories say more than anybody reads, unless they are asked.
+        if typed.cli.general.log_level.is_some() {
+            telemetry::start(typed.cli.general.log_level.as_deref(), typed.cli.general.log_format)?;
+        }
+        return crate::simulate(simulate);
+    }
     telemetry::start(typed.cli.general.log_level.as_deref(), typed.cli.general.log_format)?;
     for variable in &typed.unknown {
         tracing::warn!(
@@ -73,8 +80,8 @@ async fn work(cli: Cli) -> Result<(), Failure> {
             let store = Store::new(claims, &passwords)?;
             stop::run(signals, token.clone(), crate::locks_command(store, locks, token)).await
         }
-        // Needs no runtime; done before there was one.
-        Command::Completions { .. } => Ok(()),
+        // Need no runtime; done before there was one.
+        Command::Completions { .. } | Command::Simulate(_) => Ok(()),
     }
 }
 

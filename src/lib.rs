@@ -5,7 +5,7 @@
 //! In reading order: `domain` is what podlog knows and how it decides; `cluster`, `locks` and
 //! `sinks` are its three sides to the world and never import one another; `follow` reads one pod,
 //! `keeper` renews claims, `collector` owns them; `run` puts the parts together. `sim` is a
-//! simulated cluster, for `demo` and the tests.
+//! simulated cluster, for `demo`, `simulate` and the tests; `simulate` plays random histories on it.
 
 pub mod admin;
 pub mod check;
@@ -27,6 +27,7 @@ pub mod reckoning;
 pub mod retention;
 pub mod run;
 pub mod sim;
+pub mod simulate;
 pub mod sinks;
 pub mod status;
 pub mod stop;
@@ -35,3 +36,4 @@ pub mod telemetry;
 pub use check::check;
 pub use demo::demo;
 pub use run::{locks_command, migrate, run};
+pub use simulate::simulate;

@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use clap::{ArgAction, Args, ValueEnum};
 
-use super::units::{Listen, Secret, Size, duration};
+use super::units::{Listen, Secret, Seeds, Size, duration};
 
 /// What the program says about itself.
 #[derive(Args, Clone, Debug)]
@@ -239,6 +239,18 @@ pub struct Demo {
     /// Whether replicas claim pods. `off` shows what happens when each collects everything.
     #[arg(long, env = "PODLOG_CLAIMS", value_name = "WHETHER", default_value = "on")]
     pub claims: Switch,
+}
+
+/// Everything `podlog simulate` can be told.
+#[derive(Args, Clone, Debug, PartialEq, Eq)]
+#[command(next_help_heading = "Simulation")]
+pub struct Simulate {
+    /// How many histories to play, or the seeds of those to play: `1000` is `0..1000`.
+    #[arg(long, env = "PODLOG_SEEDS", value_name = "COUNT|FROM..TO", default_value = "1000")]
+    pub seeds: Seeds,
+    /// How many histories to play at the same time; without it one for each core.
+    #[arg(long, env = "PODLOG_JOBS", value_name = "COUNT", value_parser = clap::value_parser!(u32).range(1..))]
+    pub jobs: Option<u32>,
 }
 
 /// On or off.

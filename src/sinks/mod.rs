@@ -17,7 +17,7 @@ pub mod json;
 mod late;
 mod mysql;
 mod open;
-mod place;
+pub(crate) mod place;
 #[cfg(test)]
 mod probe;
 mod retain;

@@ -24,17 +24,17 @@ use crate::domain::{Chunk, Fence, Gap, Position, StreamId};
 
 /// A stream's row.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) struct Row {
-    pub(super) id: i64,
-    pub(super) fence: Fence,
-    pub(super) position: Option<Position>,
+pub(crate) struct Row {
+    pub(crate) id: i64,
+    pub(crate) fence: Fence,
+    pub(crate) position: Option<Position>,
     /// The number of the next record.
-    pub(super) seq: i64,
+    pub(crate) seq: i64,
 }
 
 /// The columns of a row in the order in which both dialects select them: id, fence, `time_ns`,
 /// ordinal, hash, seq.
-pub(super) type Columns = (i64, i64, Option<i64>, Option<i64>, Option<i64>, i64);
+pub(crate) type Columns = (i64, i64, Option<i64>, Option<i64>, Option<i64>, i64);
 
 impl From<Columns> for Row {
     fn from((id, fence, time, ordinal, hash, seq): Columns) -> Self {
@@ -58,31 +58,31 @@ impl From<Columns> for Row {
 
 /// A record to insert.
 #[derive(Clone, Copy, Debug)]
-pub(super) struct Record<'a> {
-    pub(super) stream: i64,
-    pub(super) seq: i64,
-    pub(super) time: i64,
-    pub(super) ordinal: u32,
-    pub(super) message: &'a [u8],
-    pub(super) cut: u64,
+pub(crate) struct Record<'a> {
+    pub(crate) stream: i64,
+    pub(crate) seq: i64,
+    pub(crate) time: i64,
+    pub(crate) ordinal: u32,
+    pub(crate) message: &'a [u8],
+    pub(crate) cut: u64,
 }
 
 /// A gap to insert.
 #[derive(Clone, Copy, Debug)]
-pub(super) struct GapRow {
-    pub(super) stream: i64,
-    pub(super) seq: i64,
-    pub(super) gap: Gap,
+pub(crate) struct GapRow {
+    pub(crate) stream: i64,
+    pub(crate) seq: i64,
+    pub(crate) gap: Gap,
 }
 
 /// What one transaction does, and what it answers once it is committed.
 #[derive(Debug, Default)]
-pub(super) struct Plan<'a> {
-    pub(super) records: Vec<Record<'a>>,
-    pub(super) gaps: Vec<GapRow>,
+pub(crate) struct Plan<'a> {
+    pub(crate) records: Vec<Record<'a>>,
+    pub(crate) gaps: Vec<GapRow>,
     /// Rows whose position moved, as they are afterwards, by id.
-    pub(super) moved: Vec<Row>,
-    pub(super) answers: Vec<Result<(), SinkError>>,
+    pub(crate) moved: Vec<Row>,
+    pub(crate) answers: Vec<Result<(), SinkError>>,
 }
 
 /// How a chunk relates to its stream's row.
@@ -115,7 +115,7 @@ fn place(row: &Row, chunk: &Chunk) -> Place {
 }
 
 /// Decides for all chunks of a group. `rows` has the locked rows; a chunk without one is answered `Again`.
-pub(super) fn plan<'a>(rows: &mut HashMap<&'a StreamId, Row>, chunks: &'a [Chunk], longest: usize) -> Plan<'a> {
+pub(crate) fn plan<'a>(rows: &mut HashMap<&'a StreamId, Row>, chunks: &'a [Chunk], longest: usize) -> Plan<'a> {
     let mut plan = Plan::default();
     let mut moved = std::collections::BTreeMap::new();
     for chunk in chunks {

@@ -41,12 +41,9 @@ mod gaps;
 mod recorder;
 mod scene;
 // Several replicas over one simulated cluster, and what can happen to them.
-mod flaky;
 mod histories;
-mod ledger;
 mod pod_ends;
 mod replicas;
-mod verdict;
 mod world;
 // What the simulated cluster does beyond the contract.
 mod kubectl;

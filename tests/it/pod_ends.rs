@@ -4,8 +4,8 @@ use std::time::Duration;
 
 use podlog::sim::{Effect, PodSpec, RestartPolicy, Target, Verb};
 
-use crate::flaky::Faults;
 use crate::world::World;
+use podlog::simulate::store::Faults;
 
 const SECOND: Duration = Duration::from_secs(1);
 

@@ -137,14 +137,14 @@ fn a_holder_that_is_asked_and_dies_is_succeeded() {
 fn a_pod_whose_sink_is_stuck_is_handed_over_late_or_not_at_all_but_stays_collected() {
     let mut world = World::shared(true, 1, 12);
     world.busy(3);
-    *world.replicas[0].sink.takes.lock().unwrap() = Duration::from_mins(5);
+    world.replicas[0].sink.take(Duration::from_mins(5));
     world.busy(2);
     world.add();
     world.busy(70);
     // Whoever was refused asks again within a second, so the table hardly shows it.
     let refusals = |world: &World| world.replicas[0].statements("refuse");
     world.until(40, "requests in vain are refused", |world| refusals(world) > 0);
-    *world.replicas[0].sink.takes.lock().unwrap() = Duration::from_millis(10);
+    world.replicas[0].sink.take(Duration::from_millis(10));
     world.busy(300);
     world.pass(60);
     world.assert_exact();
@@ -158,14 +158,14 @@ fn a_pod_handed_to_a_replica_that_died_meanwhile_is_free_at_once() {
     world.add();
     world.busy(20);
     // Ten seconds are longer than a dead replica's own row lasts after this.
-    *world.replicas[0].sink.takes.lock().unwrap() = Duration::from_secs(28);
+    world.replicas[0].sink.take(Duration::from_secs(28));
     let asked = |world: &World| world.rows().rows.values().any(|row| row.wanted_by.is_some());
     world.write_all();
     world.pass_for(SECOND / 2);
     world.until(10, "the newcomer asks", asked);
     world.pass(2);
     let dead = world.kill(1);
-    *world.replicas[0].sink.takes.lock().unwrap() = Duration::from_millis(10);
+    world.replicas[0].sink.take(Duration::from_millis(10));
     world.pass(27);
     let to_the_dead = world.holders().values().filter(|name| **name == dead).count();
     assert_eq!(to_the_dead, 0);

@@ -12,8 +12,10 @@ use podlog::metrics::Metrics;
 use podlog::status::health::Health;
 use tokio::task::JoinSet;
 
-use crate::flaky::{Faults, Fences, Flaky, Switch, Wrongs};
-use crate::world::{LEASE, World};
+use crate::world::World;
+use podlog::simulate::LEASE;
+use podlog::simulate::breach::Breaches;
+use podlog::simulate::store::{Faults, Fences, Flaky, Switch};
 
 const SECOND: Duration = Duration::from_secs(1);
 
@@ -226,7 +228,7 @@ async fn an_answer_to_a_renewal_that_comes_after_the_deadline_revives_nothing() 
         inner,
         switch: switch.clone(),
         fences: Fences::default(),
-        wrongs: Wrongs::default(),
+        breaches: Breaches::default(),
     };
     let (keeper, driver) = keeper(
         LEASE,

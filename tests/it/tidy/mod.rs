@@ -119,7 +119,8 @@ fn may_import(from: &str, to: &str) -> bool {
         // Values and functions know nobody; the simulated cluster must not share podlog's mistakes.
         ("domain" | "sim", _) => false,
         ("lib", "sim") => true,
-        (from, "sim") => from == "demo",
+        (from, "sim") => ["demo", "simulate"].contains(&from),
+        (from, "simulate") => ["lib", "command"].contains(&from),
         ("cluster" | "locks" | "sinks", to) => ["domain", "metrics", "clock"].contains(&to),
         ("follow", to) => !["collector", "keeper", "locks", "run", "command", "demo"].contains(&to),
         ("keeper", to) => !["collector", "follow", "sinks", "cluster", "run", "command", "demo"].contains(&to),

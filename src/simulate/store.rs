@@ -7,44 +7,48 @@ use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use async_trait::async_trait;
-use podlog::domain::{Claim, Fence, LockKey, LockTable, Release, Renewal, Verdict, Want};
-use podlog::locks::{LockError, LockStore, MemoryLocks};
 
-/// What must never happen and did.
-pub(crate) type Wrongs = Arc<Mutex<Vec<String>>>;
+use super::breach::{Breaches, Rule};
+use super::lock;
+use crate::domain::{Claim, Fence, LockKey, LockTable, Release, Renewal, Verdict, Want};
+use crate::locks::{LockError, LockStore, MemoryLocks};
+
+/// The kinds of statement whose answers can be lost.
+pub const STATEMENTS: [&str; 7] = ["acquire", "renew", "release", "table", "ask", "refuse", "forget"];
 
 /// The largest fence each row was claimed under, over all replicas.
-pub(crate) type Fences = Arc<Mutex<BTreeMap<LockKey, Fence>>>;
+pub type Fences = Arc<Mutex<BTreeMap<LockKey, Fence>>>;
 
 /// What goes wrong between a replica and the table, until it is changed.
 #[derive(Clone, Debug, Default)]
-pub(crate) struct Faults {
+pub struct Faults {
     /// Refused at once.
-    pub(crate) refused: bool,
+    pub refused: bool,
     /// No answer, and nothing happens at the table.
-    pub(crate) silent: bool,
+    pub silent: bool,
     /// Half of it on the way to the table, half on the way back.
-    pub(crate) delay: Duration,
+    pub delay: Duration,
     /// How many answers to a statement of this kind are lost after it took effect.
-    pub(crate) lost: BTreeMap<&'static str, u32>,
+    pub lost: BTreeMap<&'static str, u32>,
 }
 
 /// The handle on the faults of one replica.
 #[derive(Clone, Debug, Default)]
-pub(crate) struct Switch(Arc<Mutex<Faults>>);
+pub struct Switch(Arc<Mutex<Faults>>);
 
 impl Switch {
-    pub(crate) fn set(&self, faults: Faults) {
-        *self.0.lock().unwrap() = faults;
+    /// Lets these faults come instead of the ones before.
+    pub fn set(&self, faults: Faults) {
+        *lock(&self.0) = faults;
     }
 
     fn get(&self) -> Faults {
-        self.0.lock().unwrap().clone()
+        lock(&self.0).clone()
     }
 
     /// Whether this answer is to be lost.
     fn loses(&self, kind: &'static str) -> bool {
-        let mut faults = self.0.lock().unwrap();
+        let mut faults = lock(&self.0);
         let left = faults.lost.get_mut(kind).filter(|left| **left > 0);
         left.map(|left| *left -= 1).is_some()
     }
@@ -52,11 +56,15 @@ impl Switch {
 
 /// One replica's way to the table.
 #[derive(Debug)]
-pub(crate) struct Flaky {
-    pub(crate) inner: MemoryLocks,
-    pub(crate) switch: Switch,
-    pub(crate) fences: Fences,
-    pub(crate) wrongs: Wrongs,
+pub struct Flaky {
+    /// The table, on behalf of the replica.
+    pub inner: MemoryLocks,
+    /// What goes wrong on the way.
+    pub switch: Switch,
+    /// Where the fences of all replicas are noted.
+    pub fences: Fences,
+    /// Where it is noted that one did not grow.
+    pub breaches: Breaches,
 }
 
 /// As long as a store lets its callers wait.
@@ -91,12 +99,12 @@ impl Flaky {
     }
 
     fn note(&self, claims: &[Claim]) {
-        let mut fences = self.fences.lock().unwrap();
+        let mut fences = lock(&self.fences);
         for claim in claims {
             let before = fences.insert(claim.key.clone(), claim.fence);
             if before.is_some_and(|before| before >= claim.fence) {
-                let wrong = format!("the fence of {} did not grow: {}", claim.key, claim.fence);
-                self.wrongs.lock().unwrap().push(wrong);
+                let what = format!("the fence of {} did not grow: {}", claim.key, claim.fence);
+                self.breaches.note(Rule::FencesGrow, what);
             }
         }
     }

@@ -1,0 +1,102 @@
+//! What must hold, and what was found that does not. Words and a list; nothing is judged here.
+
+use std::fmt;
+use std::sync::{Arc, Mutex};
+
+use super::lock;
+
+/// What must hold at any time or at the end.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Rule {
+    /// At most one replica has a pod, in the table and in what replicas believe.
+    OneHolder,
+    /// Nothing is written after the deadline of a claim.
+    Deadline,
+    /// The fences of a row grow.
+    FencesGrow,
+    /// Nothing is written under a fence that is smaller than one seen.
+    StaleFence,
+    /// Lines of a stream are stored in the order in which they were written.
+    Order,
+    /// Nothing is stored twice where that is promised.
+    Once,
+    /// Nothing is stored that the stream's container did not write.
+    Foreign,
+    /// What was written is stored, or a gap tells that it is not.
+    Complete,
+    /// A gap tells of lines that are not stored.
+    TrueGap,
+    /// Once faults have ended, every pod has a holder or is finished.
+    Held,
+    /// Pods are spread over the replicas within a tenth.
+    Even,
+    /// The lock store is asked no more than the number of replicas explains.
+    Cheap,
+    /// What is over leaves no row, no stream and no task.
+    Tidy,
+    /// No part ends by itself.
+    Alive,
+}
+
+impl Rule {
+    /// The rule in words.
+    #[must_use]
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::OneHolder => "at most one replica has a pod",
+            Self::Deadline => "nothing is written after its deadline",
+            Self::FencesGrow => "fences grow",
+            Self::StaleFence => "nothing is written under a stale fence",
+            Self::Order => "lines keep their order",
+            Self::Once => "nothing is stored twice",
+            Self::Foreign => "nothing is stored that was not written",
+            Self::Complete => "every line is stored or in a gap",
+            Self::TrueGap => "a gap means missing lines",
+            Self::Held => "every pod has a holder",
+            Self::Even => "pods are spread evenly",
+            Self::Cheap => "the lock store is asked rarely",
+            Self::Tidy => "what is over leaves nothing behind",
+            Self::Alive => "nothing panics or ends by itself",
+        }
+    }
+}
+
+/// A rule that was broken, and how.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Breach {
+    /// The rule.
+    pub rule: Rule,
+    /// What was seen.
+    pub what: String,
+}
+
+impl Breach {
+    /// A rule was broken like this.
+    pub fn new(rule: Rule, what: impl fmt::Display) -> Self {
+        let what = what.to_string();
+        Self { rule, what }
+    }
+}
+
+impl fmt::Display for Breach {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "broken: {}: {}", self.rule.as_str(), self.what)
+    }
+}
+
+/// All that was found. Cloning shares the list.
+#[derive(Clone, Debug, Default)]
+pub struct Breaches(Arc<Mutex<Vec<Breach>>>);
+
+impl Breaches {
+    /// Adds what was seen.
+    pub fn note(&self, rule: Rule, what: impl fmt::Display) {
+        lock(&self.0).push(Breach::new(rule, what));
+    }
+
+    /// What was found first.
+    #[must_use]
+    pub fn first(&self) -> Option<Breach> {
+        lock(&self.0).first().cloned()
+    }
+}

@@ -1,0 +1,120 @@
+//! What can be seen of a world of collectors: the table, who holds what, and whether all is as it must be.
+//!
+//! It looks past all faults and changes nothing.
+
+use std::collections::BTreeMap;
+use std::future::Future;
+use std::time::Duration;
+
+use super::breach::{Breach, Rule};
+use super::reckon::Reckoning;
+use super::world::{Replica, World};
+use crate::domain::{LockKey, LockTable};
+use crate::locks::{LockStore, MemoryLocks};
+use crate::metrics::Statement;
+use crate::sim::SimPod;
+
+impl Replica {
+    /// How many statements of this kind the table has answered.
+    #[must_use]
+    pub fn statements(&self, operation: &'static str) -> u64 {
+        let result = "ok";
+        self.metrics
+            .statements
+            .get_or_create(&Statement { operation, result })
+            .get()
+    }
+}
+
+impl World {
+    /// Asks the table itself, past all faults.
+    pub fn ask<T, F: Future<Output = T>>(&self, ask: impl FnOnce(MemoryLocks) -> F) -> T {
+        self.main.block_on(ask(self.holder("observer")))
+    }
+
+    /// The table.
+    #[must_use]
+    pub fn rows(&self) -> LockTable {
+        // A table in memory always answers.
+        self.ask(|locks| async move { locks.table().await.unwrap_or_default() })
+    }
+
+    /// Pods by holder, of rows that have not expired.
+    #[must_use]
+    pub fn shares(&self) -> BTreeMap<String, usize> {
+        let mut shares = BTreeMap::new();
+        for name in self.holders().into_values() {
+            *shares.entry(name).or_default() += 1;
+        }
+        shares
+    }
+
+    /// The holder of each pod that has one.
+    #[must_use]
+    pub fn holders(&self) -> BTreeMap<String, String> {
+        let rows = self.rows().rows.into_iter();
+        let held = rows.filter_map(|(key, row)| {
+            let owner = row.owner.filter(|_| row.expires_in > 0)?;
+            Some((key.pod()?.to_string(), owner.to_string()))
+        });
+        held.collect()
+    }
+
+    /// How many rows are about pods.
+    #[must_use]
+    pub fn pod_rows(&self) -> usize {
+        self.rows().rows.keys().filter(|key| key.pod().is_some()).count()
+    }
+
+    /// The row of a pod.
+    #[must_use]
+    pub fn key(pod: &SimPod) -> LockKey {
+        LockKey::Pod(pod.uid().into())
+    }
+
+    /// How what is stored compares with what was written, when nothing more is to come.
+    #[must_use]
+    pub fn reckon(&self) -> Reckoning {
+        self.ledger.reckon(&self.sim.truth(), true)
+    }
+
+    /// What is wrong with the shares: every replica that lives is to hold its own, within a tenth or one pod.
+    #[must_use]
+    pub fn uneven(&self) -> Option<Breach> {
+        let shares = self.shares();
+        let total: usize = shares.values().sum();
+        let mean = total as f64 / self.replicas.len() as f64;
+        let off = |replica: &&Replica| {
+            let share = shares.get(&replica.name).copied().unwrap_or_default() as f64;
+            (share - mean).abs() > (mean / 10.0).max(1.0)
+        };
+        let replica = self.replicas.iter().find(off)?;
+        Some(Breach::new(Rule::Even, format!("{} of {shares:?}", replica.name)))
+    }
+
+    /// What is wrong with the rows once all has come to rest: each pod is held or finished, no other row is left.
+    #[must_use]
+    pub fn unkept(&self) -> Option<Breach> {
+        let (pods, table) = (self.sim.pods(), self.rows());
+        for pod in &pods {
+            let row = table.rows.get(&Self::key(pod));
+            if !row.is_some_and(|row| row.finished || row.expires_in > 0 && row.owner.is_some()) {
+                return Some(Breach::new(
+                    Rule::Held,
+                    format!("{} {}: {row:?}", pod.name(), pod.uid()),
+                ));
+            }
+        }
+        let left = table.rows.iter().find(|(key, row)| {
+            let gone = |uid: &str| pods.iter().all(|pod| pod.uid() != uid);
+            !row.finished && key.pod().is_some_and(|uid| gone(uid.as_str()))
+        });
+        left.map(|(key, row)| Breach::new(Rule::Tidy, format!("{key} has no pod: {row:?}")))
+    }
+
+    /// What the clock of all replicas shows.
+    #[must_use]
+    pub fn time(&self) -> Duration {
+        self.main.block_on(async { crate::clock::Clock::tokio().now() })
+    }
+}

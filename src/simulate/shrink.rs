@@ -1,0 +1,61 @@
+//! Makes a failing history short: leaves out steps for as long as it still fails.
+//!
+//! Delta debugging with a bound on the attempts. It knows nothing of what the steps are.
+
+use super::history::{History, Step};
+
+/// The shortest history found with at most so many attempts that still `fails`. Halves are left out first,
+/// single steps last.
+#[must_use]
+pub fn shrink(history: &History, attempts: u32, fails: impl Fn(&History) -> bool) -> History {
+    let mut best = history.clone();
+    let mut left = attempts;
+    let mut size = best.steps.len().div_ceil(2);
+    while size > 0 {
+        let (mut at, mut shrunk) = (0, false);
+        while at < best.steps.len() {
+            if left == 0 {
+                return best;
+            }
+            left -= 1;
+            let end = (at + size).min(best.steps.len());
+            let steps: Vec<Step> = [&best.steps[..at], &best.steps[end..]].concat();
+            let shorter = best.with(steps);
+            if fails(&shorter) {
+                (best, shrunk) = (shorter, true);
+            } else {
+                at = end;
+            }
+        }
+        if !shrunk || size > 1 {
+            size /= 2;
+        }
+    }
+    best
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::history::Act;
+    use super::*;
+
+    #[test]
+    fn a_history_shrinks_to_the_steps_that_make_it_fail() {
+        let history = History::of(1);
+        let steps = (0..60).map(|number| Step(Act::Rotate(number), 20)).collect();
+        let history = history.with(steps);
+        let has = |history: &History, number| history.steps.contains(&Step(Act::Rotate(number), 20));
+        let shrunk = shrink(&history, 1000, |history| has(history, 7) && has(history, 41));
+        assert_eq!(shrunk.steps, [Step(Act::Rotate(7), 20), Step(Act::Rotate(41), 20)]);
+    }
+
+    #[test]
+    fn shrinking_gives_up_after_so_many_attempts() {
+        let count = std::cell::Cell::new(0);
+        let shrunk = shrink(&History::of(1), 9, |_| {
+            count.set(count.get() + 1);
+            false
+        });
+        assert_eq!((shrunk, count.get()), (History::of(1), 9));
+    }
+}
