@@ -2,6 +2,7 @@
 //! at the end the reckoning. It injects no fault by itself.
 
 use std::collections::BTreeMap;
+use std::io::Write as _;
 use std::path::PathBuf;
 use std::time::{Duration, Instant};
 
@@ -67,7 +68,9 @@ impl<'a> Bench<'a> {
     /// Creates the pods and lets them write until [`Self::finish`].
     pub(crate) fn write(&mut self) {
         for n in 0..self.pods {
-            let spec = PodSpec::new("shop", format!("p{n}")).node(format!("n{}", n % 3)).app("app");
+            let spec = PodSpec::new("shop", format!("p{n}"))
+                .node(format!("n{}", n % 3))
+                .app("app");
             self.sim.create(spec).unwrap().start("app").unwrap();
         }
         let sim = self.sim.clone();
@@ -84,7 +87,16 @@ impl<'a> Bench<'a> {
     /// The command line of a replica.
     pub(crate) fn args(&self, name: &str, lock: &str, sink: &str) -> Vec<String> {
         let kubeconfig = self.kubeconfig.display().to_string();
-        let own = ["--replica-id", name, "--lock", lock, "--sink", sink, "--kubeconfig", &kubeconfig];
+        let own = [
+            "--replica-id",
+            name,
+            "--lock",
+            lock,
+            "--sink",
+            sink,
+            "--kubeconfig",
+            &kubeconfig,
+        ];
         let all = ["podlog", "run"].into_iter().chain(TIMES).chain(own);
         all.map(str::to_owned).collect()
     }
@@ -147,27 +159,26 @@ impl<'a> Bench<'a> {
         begun.elapsed()
     }
 
-    /// The number of lines stored so far.
-    pub(crate) async fn stored(&self) -> u64 {
-        let all = stored(&mut self.database.sql().await).await;
-        all.values().map(|stream| stream.lines.len() as u64).sum()
+    /// The number of records stored so far.
+    pub(crate) async fn stored(&self) -> i64 {
+        self.database.stored().await.into_values().sum()
     }
 
-    /// Waits until so many more lines are stored of every stream.
-    pub(crate) async fn progress(&self, lines: usize) {
-        let counts = async || -> BTreeMap<_, _> {
-            let all = stored(&mut self.database.sql().await).await;
-            all.into_iter().map(|(key, stream)| (key, stream.lines.len())).collect()
-        };
-        let before = counts().await;
+    /// Waits until so many more records are stored of every stream.
+    pub(crate) async fn progress(&self, records: i64) {
+        let before = self.database.stored().await;
+        let keys: Vec<_> = written(&self.sim).into_keys().map(|(uid, _, id)| (uid, id)).collect();
         until("every stream goes on", PATIENCE, async || {
-            let now = counts().await;
-            let still: Vec<_> = written(&self.sim)
-                .into_keys()
-                .filter(|key| now.get(key).unwrap_or(&0) < &(before.get(key).unwrap_or(&0) + lines))
-                .map(|key| key.0)
+            let now = self.database.stored().await;
+            let goal = |key| before.get(key).unwrap_or(&0) + records;
+            let still: Vec<_> = keys
+                .iter()
+                .filter(|key| now.get(key).unwrap_or(&0) < &goal(key))
                 .collect();
-            still.is_empty().then_some(()).ok_or_else(|| format!("these stand still: {still:?}"))
+            still
+                .is_empty()
+                .then_some(())
+                .ok_or_else(|| format!("these stand still: {still:?}"))
         })
         .await;
     }
@@ -212,8 +223,8 @@ impl Drop for Bench<'_> {
             if entry.path().extension().is_some_and(|ending| ending == "log") {
                 let words = std::fs::read_to_string(entry.path()).unwrap_or_default();
                 let lines: Vec<&str> = words.lines().collect();
-                println!("---- {}", entry.path().display());
-                println!("{}", lines[lines.len().saturating_sub(25)..].join("\n"));
+                let last = lines[lines.len().saturating_sub(25)..].join("\n");
+                writeln!(std::io::stderr(), "---- {}\n{last}", entry.path().display()).ok();
             }
         }
     }

@@ -13,6 +13,14 @@ use crate::replica::TTL;
 use crate::server::on_own;
 use crate::servers;
 use crate::signals::FAKETIME;
+use crate::together::scenarios;
+
+scenarios! {
+    a_database_that_is_killed_comes_back_with_every_claim_and_every_line_once,
+    a_database_that_turns_read_only_is_left_and_found_again,
+    renewals_go_on_when_the_server_has_no_connection_left,
+    a_database_whose_clock_jumps_is_not_believed_and_its_time_zone_does_not_matter,
+}
 
 /// Defaults of a server whose administrator had other programs in mind.
 const ODD: [&str; 3] = [
@@ -21,7 +29,6 @@ const ODD: [&str; 3] = [
     "--sql-mode=",
 ];
 
-#[test]
 fn a_database_that_is_killed_comes_back_with_every_claim_and_every_line_once() {
     on_own(&ODD, &[], async |server| {
         let database = Database::new(&server.url()).await;
@@ -34,17 +41,24 @@ fn a_database_that_is_killed_comes_back_with_every_claim_and_every_line_once() {
             server.crash().await;
             let up = crashed.elapsed();
             bench.progress(2).await;
-            println!("{} killed: up after {up:?}, all streams after {:?}", server.name(), crashed.elapsed());
+            println!(
+                "{} killed: up after {up:?}, all streams after {:?}",
+                server.name(),
+                crashed.elapsed()
+            );
             let after = database.claims().await;
             for (uid, claim) in &before {
-                assert!(after[uid].fence >= claim.fence, "round {round}: {uid}: {:?} after {claim:?}", after[uid]);
+                assert!(
+                    after[uid].fence >= claim.fence,
+                    "round {round}: {uid}: {:?} after {claim:?}",
+                    after[uid]
+                );
             }
         }
         bench.finish_exactly(&format!("kill -9 of {}", server.name())).await;
     });
 }
 
-#[test]
 fn a_database_that_turns_read_only_is_left_and_found_again() {
     on_own(&[], &[], async |server| {
         let database = Database::new(&server.url()).await;
@@ -68,8 +82,16 @@ fn a_database_that_turns_read_only_is_left_and_found_again() {
         let back = Instant::now();
         server.execute("SET GLOBAL read_only = 0").await;
         bench.progress(2).await;
-        println!("{} read-only: all streams went on {:?} after it was over", server.name(), back.elapsed());
-        assert!(all.iter().all(|replica| replica.said("read-only") > 0), "{}", all[0].words());
+        println!(
+            "{} read-only: all streams went on {:?} after it was over",
+            server.name(),
+            back.elapsed()
+        );
+        assert!(
+            all.iter().all(|replica| replica.said("read-only") > 0),
+            "{}",
+            all[0].words()
+        );
         bench.finish_exactly(&format!("{} read-only", server.name())).await;
     });
 }
@@ -88,34 +110,43 @@ async fn hog(server: &str) -> Vec<MySqlConnection> {
     }
 }
 
-#[test]
 fn renewals_go_on_when_the_server_has_no_connection_left() {
     on_own(&["--max-connections=40"], &[], async |server| {
         let database = Database::new(&server.url()).await;
         let mut bench = Bench::new(&database, 8).await;
         let all = bench.replicas(["a", "b"]).await;
         bench.progress(2).await;
-        let mut watch = database.sql().await;
-        let before = database.claims_by(&mut watch).await;
+        let before = database.claims().await;
         let hogs = hog(database.url.as_str()).await;
         assert!(!hogs.is_empty());
         tokio::time::sleep(TTL + Duration::from_secs(1)).await;
-        assert_eq!(database.claims_by(&mut watch).await, before, "claims have moved");
+        assert_eq!(database.claims().await, before, "claims have moved");
         // Now their own connections break, and none can be had.
         let proxies = || all.iter().flat_map(|replica| [&replica.lock, &replica.sink]);
         proxies().for_each(|proxy| proxy.set(Way::Refused));
         let more = hog(database.url.as_str()).await;
         proxies().for_each(|proxy| proxy.set(Way::Open));
         until("all claims have ended", PATIENCE, async || {
-            let held = database.claims_by(&mut watch).await.into_values().filter(|claim| claim.holder.is_some()).count();
+            let held = database
+                .claims_by(&mut watch)
+                .await
+                .into_values()
+                .filter(|claim| claim.holder.is_some())
+                .count();
             (held == 0).then_some(()).ok_or_else(|| format!("{held} have not"))
         })
         .await;
         drop((hogs, more));
         let back = Instant::now();
         bench.progress(2).await;
-        println!("{}: all streams went on {:?} after there were connections", server.name(), back.elapsed());
-        bench.finish_exactly(&format!("{} without connections", server.name())).await;
+        println!(
+            "{}: all streams went on {:?} after there were connections",
+            server.name(),
+            back.elapsed()
+        );
+        bench
+            .finish_exactly(&format!("{} without connections", server.name()))
+            .await;
     });
 }
 
@@ -127,7 +158,6 @@ fn set_clock(file: &Path, offset: i64) {
 /// When the clocks of Berlin went from 3:00 back to 2:00: 25 October 2026, 1:00 UTC.
 const BACK_TO_WINTER: i64 = 1_792_890_000;
 
-#[test]
 fn a_database_whose_clock_jumps_is_not_believed_and_its_time_zone_does_not_matter() {
     if !Path::new(FAKETIME).exists() {
         return servers::skip(&format!("there is no {FAKETIME}: install faketime"));
@@ -152,23 +182,34 @@ fn a_database_whose_clock_jumps_is_not_believed_and_its_time_zone_does_not_matte
         let before = database.claims().await;
         until("the clocks have gone back", Duration::from_secs(60), async || {
             let time = "SELECT CONCAT(UTC_TIMESTAMP(), ' ', NOW())";
-            let time: String = sqlx::query_scalar(time).fetch_one(&mut database.sql().await).await.unwrap();
+            let time: String = sqlx::query_scalar(time)
+                .fetch_one(&mut database.sql().await)
+                .await
+                .unwrap();
             (time.as_str() > "2026-10-25 01:00:03").then_some(()).ok_or(time)
         })
         .await;
-        assert_eq!(database.claims().await, before, "claims have moved when summer time ended");
+        assert_eq!(
+            database.claims().await,
+            before,
+            "claims have moved when summer time ended"
+        );
         let said = |what: &str| -> usize { all.iter().map(|replica| replica.said(what)).sum() };
         assert_eq!(said("held off"), 0);
         for (hour, jumps) in [(1, 2), (0, 4)] {
             set_clock(file.path(), offset + hour * 3600);
             until("both have noticed", PATIENCE, async || {
                 let noticed = said("claiming is held off");
-                (noticed == jumps).then_some(()).ok_or_else(|| format!("{noticed} of {jumps}"))
+                (noticed == jumps)
+                    .then_some(())
+                    .ok_or_else(|| format!("{noticed} of {jumps}"))
             })
             .await;
             bench.progress(2).await;
             bench.all_held_by(&["a", "b"]).await;
         }
-        bench.finish_exactly(&format!("clock of {} an hour on and back", server.name())).await;
+        bench
+            .finish_exactly(&format!("clock of {} an hour on and back", server.name()))
+            .await;
     });
 }

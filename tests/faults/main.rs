@@ -20,6 +20,7 @@ mod database;
 mod reckon;
 mod replica;
 mod stream;
+mod together;
 
 // Connections that end at the worst moment, one call at a time.
 mod network;
@@ -29,8 +30,8 @@ mod crashes;
 mod server;
 // Servers that are away, and signals to processes.
 mod outages;
-mod single;
 mod signals;
+mod single;
 
 // What a test needs in order not to be skipped.
 #[path = "../it/servers.rs"]

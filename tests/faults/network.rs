@@ -17,6 +17,19 @@ use tokio::task::JoinSet;
 use crate::database::{Database, execute, on_both};
 use crate::proxy::{Point, Proxy, Way};
 use crate::stream::{chunk, messages, origin};
+use crate::together::scenarios;
+
+scenarios! {
+    a_claim_cut_off_at_any_point_is_won_once_or_not_at_all,
+    a_renewal_cut_off_at_any_point_keeps_the_claim_and_stores_the_checkpoint_it_answers_for,
+    a_release_cut_off_at_any_point_frees_the_row_once_with_its_last_checkpoint,
+    a_write_cut_off_at_any_point_is_stored_once,
+    a_store_that_refuses_or_is_silent_fails_in_time_and_is_found_again,
+    any_number_of_replicas_make_the_tables_at_once,
+    a_storm_of_deadlocks_costs_time_and_no_claim,
+    a_statement_that_is_killed_is_sent_again,
+    rows_that_are_set_back_to_an_earlier_state_are_claimed_under_larger_fences_than_ever,
+}
 
 /// Pieces of data of one call: more than any call has, connecting included.
 const PIECES: i64 = 24;
@@ -73,8 +86,12 @@ fn release(claim: &Claim) -> Vec<Release> {
 /// Every point at which a call can be cut off, over a connection that is there and over one that must be made first.
 /// The last ones come after it has ended.
 fn points(proxy: &Proxy) -> impl Iterator<Item = (String, Point, i64)> {
-    let points = [Point::Request, Point::Reply].into_iter().flat_map(|point| (0..PIECES).map(move |n| (point, n)));
-    let all = [false, true].into_iter().flat_map(move |cold| points.clone().map(move |(point, n)| (cold, point, n)));
+    let points = [Point::Request, Point::Reply]
+        .into_iter()
+        .flat_map(|point| (0..PIECES).map(move |n| (point, n)));
+    let all = [false, true]
+        .into_iter()
+        .flat_map(move |cold| points.clone().map(move |(point, n)| (cold, point, n)));
     all.map(|(cold, point, n)| {
         if cold {
             proxy.cut();
@@ -83,7 +100,6 @@ fn points(proxy: &Proxy) -> impl Iterator<Item = (String, Point, i64)> {
     })
 }
 
-#[test]
 fn a_claim_cut_off_at_any_point_is_won_once_or_not_at_all() {
     on_both(async |database| {
         let (a, proxy, b) = two(database).await;
@@ -113,7 +129,6 @@ fn a_claim_cut_off_at_any_point_is_won_once_or_not_at_all() {
     });
 }
 
-#[test]
 fn a_renewal_cut_off_at_any_point_keeps_the_claim_and_stores_the_checkpoint_it_answers_for() {
     on_both(async |database| {
         let (a, proxy, b) = two(database).await;
@@ -140,7 +155,6 @@ fn a_renewal_cut_off_at_any_point_keeps_the_claim_and_stores_the_checkpoint_it_a
     });
 }
 
-#[test]
 fn a_release_cut_off_at_any_point_frees_the_row_once_with_its_last_checkpoint() {
     on_both(async |database| {
         let (a, proxy, b) = two(database).await;
@@ -165,7 +179,6 @@ fn a_release_cut_off_at_any_point_frees_the_row_once_with_its_last_checkpoint() 
     });
 }
 
-#[test]
 fn a_write_cut_off_at_any_point_is_stored_once() {
     on_both(async |database| {
         let proxy = Proxy::to(&database.address()).await;
@@ -199,7 +212,6 @@ fn a_write_cut_off_at_any_point_is_stored_once() {
     });
 }
 
-#[test]
 fn a_store_that_refuses_or_is_silent_fails_in_time_and_is_found_again() {
     on_both(async |database| {
         let (a, proxy, b) = two(database).await;
@@ -221,10 +233,12 @@ fn a_store_that_refuses_or_is_silent_fails_in_time_and_is_found_again() {
     });
 }
 
-#[test]
 fn any_number_of_replicas_make_the_tables_at_once() {
     on_both(async |database| {
-        let (lock, sink) = (database.url.as_str().parse().unwrap(), database.url.as_str().parse().unwrap());
+        let (lock, sink) = (
+            database.url.as_str().parse().unwrap(),
+            database.url.as_str().parse().unwrap(),
+        );
         let both = (0..6).map(async |_| {
             locks::migrate(&lock).await.unwrap();
             sinks::migrate(&sink).await.unwrap();
@@ -236,10 +250,13 @@ fn any_number_of_replicas_make_the_tables_at_once() {
 /// How many deadlocks the server has seen.
 async fn deadlocks(database: &Database) -> i64 {
     let count = "SELECT count FROM information_schema.innodb_metrics WHERE name = 'lock_deadlocks'";
-    sqlx::query(count).fetch_one(&mut database.sql().await).await.unwrap().get(0)
+    sqlx::query(count)
+        .fetch_one(&mut database.sql().await)
+        .await
+        .unwrap()
+        .get(0)
 }
 
-#[test]
 fn a_storm_of_deadlocks_costs_time_and_no_claim() {
     on_both(async |database| {
         let (a, _proxy, _) = two(database).await;
@@ -257,8 +274,13 @@ fn a_storm_of_deadlocks_costs_time_and_no_claim() {
                 execute(&mut sql, "START TRANSACTION").await;
                 for n in [0, 33, 66, 99] {
                     let n = if backwards { 99 - n } else { n };
-                    let update = format!("UPDATE distributed_lock SET node = 'r' WHERE id = 'pod/{n:03}' AND cluster = 'here'");
-                    if sqlx::query(sqlx::AssertSqlSafe(update)).execute(&mut sql).await.is_err() {
+                    let update =
+                        format!("UPDATE distributed_lock SET node = 'r' WHERE id = 'pod/{n:03}' AND cluster = 'here'");
+                    if sqlx::query(sqlx::AssertSqlSafe(update))
+                        .execute(&mut sql)
+                        .await
+                        .is_err()
+                    {
                         break;
                     }
                     tokio::time::sleep(Duration::from_millis(2)).await;
@@ -280,11 +302,16 @@ fn a_storm_of_deadlocks_costs_time_and_no_claim() {
         let seen = deadlocks(database).await - before;
         assert!(seen > 0, "there was no deadlock");
         println!("{seen} deadlocks");
-        assert!(a.renew(&renewals).await.unwrap().iter().all(|verdict| *verdict == Verdict::Held));
+        assert!(
+            a.renew(&renewals)
+                .await
+                .unwrap()
+                .iter()
+                .all(|verdict| *verdict == Verdict::Held)
+        );
     });
 }
 
-#[test]
 fn a_statement_that_is_killed_is_sent_again() {
     on_both(async |database| {
         let (a, _proxy, _) = two(database).await;
@@ -298,7 +325,8 @@ fn a_statement_that_is_killed_is_sent_again() {
             let mut sql = database.sql().await;
             let id = crate::database::until("the statement waits", Duration::from_secs(5), async || {
                 let row = sqlx::query(find).fetch_optional(&mut sql).await.unwrap();
-                row.map(|row| row.get::<i64, _>(0)).ok_or_else(|| "it is not there".to_owned())
+                row.map(|row| row.get::<i64, _>(0))
+                    .ok_or_else(|| "it is not there".to_owned())
             });
             let id = id.await;
             database.execute(&format!("KILL QUERY {id}")).await;
@@ -310,13 +338,14 @@ fn a_statement_that_is_killed_is_sent_again() {
     });
 }
 
-#[test]
 fn rows_that_are_set_back_to_an_earlier_state_are_claimed_under_larger_fences_than_ever() {
     on_both(async |database| {
         let (a, _proxy, b) = two(database).await;
         let key = pod("x");
         let first = acquire(&a, &key).await.unwrap().unwrap();
-        database.execute("CREATE TABLE snapshot AS SELECT * FROM distributed_lock").await;
+        database
+            .execute("CREATE TABLE snapshot AS SELECT * FROM distributed_lock")
+            .await;
         // After the snapshot it changes hands twice.
         a.release(release(&first)).await.unwrap();
         let second = acquire(&b, &key).await.unwrap().unwrap();
@@ -332,7 +361,11 @@ fn rows_that_are_set_back_to_an_earlier_state_are_claimed_under_larger_fences_th
             execute(&mut person, statement).await;
         }
         assert_eq!(a.renew(&renewal(&third, b"x")).await.unwrap(), [Verdict::Lost]);
-        execute(&mut person, "UPDATE distributed_lock SET expires_at = expires_at - INTERVAL 1 HOUR").await;
+        execute(
+            &mut person,
+            "UPDATE distributed_lock SET expires_at = expires_at - INTERVAL 1 HOUR",
+        )
+        .await;
         let fourth = acquire(&b, &key).await.unwrap().unwrap();
         assert!(fourth.fence > third.fence, "{} after {}", fourth.fence, third.fence);
     });

@@ -39,10 +39,16 @@ pub(crate) async fn stored(sql: &mut MySqlConnection) -> Streams {
     let lines = "SELECT stream, time_ns, message FROM log_record ORDER BY stream, seq";
     for row in sqlx::query(lines).fetch_all(&mut *sql).await.unwrap() {
         if let Some((_, stored)) = by_id.get_mut(&row.get("stream")) {
-            stored.lines.push(Entry::of(row.get("time_ns"), &row.get::<Vec<u8>, _>("message")));
+            stored
+                .lines
+                .push(Entry::of(row.get("time_ns"), &row.get::<Vec<u8>, _>("message")));
         }
     }
-    for row in sqlx::query("SELECT stream, seq FROM log_gap").fetch_all(sql).await.unwrap() {
+    for row in sqlx::query("SELECT stream, seq FROM log_gap")
+        .fetch_all(sql)
+        .await
+        .unwrap()
+    {
         if let Some((_, stored)) = by_id.get_mut(&row.get("stream")) {
             stored.gaps.push(usize::try_from(row.get::<i64, _>("seq")).unwrap());
         }

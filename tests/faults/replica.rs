@@ -60,17 +60,31 @@ pub(crate) struct Replica {
 impl Replica {
     pub(crate) fn start(name: &str, dir: &Path, places: &Places, lock: Proxy, sink: Proxy) -> Self {
         let log = dir.join(format!("{name}.log"));
-        let file = std::fs::OpenOptions::new().create(true).append(true).open(&log).unwrap();
+        let file = std::fs::OpenOptions::new()
+            .create(true)
+            .append(true)
+            .open(&log)
+            .unwrap();
         // A limit on file sizes, which stands for a full disk, is an error to whoever ignores this signal.
         let mut command = Command::new("sh");
-        command.args(["-c", "trap '' XFSZ; exec \"$0\" \"$@\"", env!("CARGO_BIN_EXE_podlog"), "run"]);
+        command.args([
+            "-c",
+            "trap '' XFSZ; exec \"$0\" \"$@\"",
+            env!("CARGO_BIN_EXE_podlog"),
+            "run",
+        ]);
         for (variable, _) in std::env::vars().filter(|(name, _)| name.starts_with("PODLOG_") || name == "RUST_LOG") {
             command.env_remove(variable);
         }
         command.args(TIMES).args(["--replica-id", name]);
         command.arg("--kubeconfig").arg(&places.kubeconfig);
-        command.env("PODLOG_LOCK", &places.lock).env("PODLOG_SINK", &places.sink);
-        command.envs(places.env.iter().cloned()).current_dir(dir).kill_on_drop(true);
+        command
+            .env("PODLOG_LOCK", &places.lock)
+            .env("PODLOG_SINK", &places.sink);
+        command
+            .envs(places.env.iter().cloned())
+            .current_dir(dir)
+            .kill_on_drop(true);
         command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(file);
         let child = command.spawn().unwrap();
         let name = name.to_owned();

@@ -10,6 +10,7 @@ use rustix::process::{Pid, Signal, kill_process};
 use sqlx::mysql::{MySqlConnectOptions, MySqlSslMode};
 use sqlx::{ConnectOptions, Executor};
 use tokio::process::{Child, Command};
+use tokio::sync::Mutex;
 
 use crate::database::until;
 use crate::servers;
@@ -84,9 +85,12 @@ impl Server {
                 break port;
             }
         };
-        initialise(&kind, dir.path(), &data).await;
+        new_data(&kind, &data).await;
         let options = options.iter().map(|option| (*option).to_owned()).collect();
-        let env: Vec<_> = env.iter().map(|(name, value)| ((*name).to_owned(), value.clone())).collect();
+        let env: Vec<_> = env
+            .iter()
+            .map(|(name, value)| ((*name).to_owned(), value.clone()))
+            .collect();
         let child = spawn(&kind, dir.path(), port, &options, &env);
         let server = Self {
             kind,
@@ -118,7 +122,9 @@ impl Server {
     }
 
     fn root(&self) -> MySqlConnectOptions {
-        let options = MySqlConnectOptions::new().username("root").ssl_mode(MySqlSslMode::Disabled);
+        let options = MySqlConnectOptions::new()
+            .username("root")
+            .ssl_mode(MySqlSslMode::Disabled);
         options.socket(self.file("socket"))
     }
 
@@ -134,7 +140,10 @@ impl Server {
             Ok(_) => Ok(()),
             Err(error) => {
                 let log = std::fs::read_to_string(self.file("log")).unwrap_or_default();
-                Err(format!("{error}; {}", log.lines().rev().take(3).collect::<Vec<_>>().join(" | ")))
+                Err(format!(
+                    "{error}; {}",
+                    log.lines().rev().take(3).collect::<Vec<_>>().join(" | ")
+                ))
             }
         })
         .await;
@@ -150,19 +159,56 @@ impl Server {
     }
 }
 
-/// Makes the folder of a new server.
+/// The folder of a new server: a copy of one that is made once and kept with what the build leaves behind.
+async fn new_data(kind: &Kind, data: &Path) {
+    static MAKING: Mutex<()> = Mutex::const_new(());
+    let name = if kind.is_mariadb { "mariadb" } else { "mysql" };
+    let kept = Path::new(env!("CARGO_TARGET_TMPDIR")).join(format!("{name}-data"));
+    let making = MAKING.lock().await;
+    if !kept.exists() {
+        let dir = tempfile::tempdir_in(env!("CARGO_TARGET_TMPDIR")).unwrap();
+        let made = dir.path().join("data");
+        initialise(kind, dir.path(), &made).await;
+        std::fs::rename(&made, &kept).unwrap();
+    }
+    drop(making);
+    let copied = Command::new("cp")
+        .arg("-a")
+        .arg(&kept)
+        .arg(data)
+        .status()
+        .await
+        .unwrap();
+    assert!(
+        copied.success(),
+        "{} could not be copied: is there room?",
+        kept.display()
+    );
+}
+
+/// Makes the folder of a server from nothing.
 async fn initialise(kind: &Kind, dir: &Path, data: &Path) {
     let mut command = if kind.is_mariadb {
         let mut command = Command::new("mariadb-install-db");
-        command.args(["--no-defaults", "--auth-root-authentication-method=normal", "--skip-test-db"]);
+        command.args([
+            "--no-defaults",
+            "--auth-root-authentication-method=normal",
+            "--skip-test-db",
+        ]);
         command
     } else {
         let mut command = Command::new(&kind.program);
-        command.args(["--no-defaults", "--initialize-insecure"]);
+        command.args([
+            "--no-defaults",
+            "--initialize-insecure",
+            "--innodb-redo-log-capacity=8M",
+        ]);
         command
     };
     command.arg("--user=root").arg(format!("--datadir={}", data.display()));
-    command.stdout(Stdio::null()).stderr(std::fs::File::create(dir.join("init.log")).unwrap());
+    command
+        .stdout(Stdio::null())
+        .stderr(std::fs::File::create(dir.join("init.log")).unwrap());
     let status = command.status().await.unwrap();
     let said = || std::fs::read_to_string(dir.join("init.log")).unwrap();
     assert!(status.success(), "{kind:?}: {}", said());
@@ -170,9 +216,16 @@ async fn initialise(kind: &Kind, dir: &Path, data: &Path) {
 
 fn spawn(kind: &Kind, dir: &Path, port: u16, options: &Vec<String>, env: &[(String, String)]) -> Child {
     let file = |name: &str| dir.join(name).display().to_string();
-    let log = std::fs::OpenOptions::new().create(true).append(true).open(dir.join("log")).unwrap();
+    let log = std::fs::OpenOptions::new()
+        .create(true)
+        .append(true)
+        .open(dir.join("log"))
+        .unwrap();
     let mut command = Command::new(&kind.program);
-    command.arg("--no-defaults").arg("--user=root").arg("--bind-address=127.0.0.1");
+    command
+        .arg("--no-defaults")
+        .arg("--user=root")
+        .arg("--bind-address=127.0.0.1");
     command.arg(format!("--port={port}"));
     command.arg(format!("--datadir={}", file("data")));
     command.arg(format!("--socket={}", file("socket")));
@@ -183,9 +236,14 @@ fn spawn(kind: &Kind, dir: &Path, port: u16, options: &Vec<String>, env: &[(Stri
     // Names of hosts would match users of the distribution that are nobody's business here.
     command.arg("--skip-name-resolve");
     if !kind.is_mariadb {
-        command.args(["--mysqlx=OFF", "--secure-file-priv="]);
+        command.args(["--mysqlx=OFF", "--secure-file-priv=", "--performance-schema=OFF"]);
+        command.arg("--innodb-redo-log-capacity=8M");
     }
     command.args(options).envs(env.iter().cloned());
-    command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(log).kill_on_drop(true);
+    command
+        .stdin(Stdio::null())
+        .stdout(Stdio::null())
+        .stderr(log)
+        .kill_on_drop(true);
     command.spawn().unwrap()
 }

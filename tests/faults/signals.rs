@@ -13,6 +13,17 @@ use crate::database::{Claim, Database, on_both, until};
 use crate::proxy::Way;
 use crate::replica::{Replica, TAKEOVER, TTL};
 use crate::servers;
+use crate::together::scenarios;
+
+scenarios! {
+    the_pods_of_a_killed_process_are_taken_over_within_a_ttl,
+    a_process_that_is_asked_to_end_hands_over_within_two_seconds,
+    a_second_signal_ends_a_process_at_once_and_its_claims_expire,
+    a_holder_that_was_stopped_beyond_its_ttl_writes_nothing_when_it_goes_on,
+    a_holder_stopped_in_mid_write_keeps_nobody_from_its_streams_and_its_late_packets_are_refused,
+    what_the_clocks_of_the_replicas_show_has_no_effect,
+    two_processes_of_one_name_are_two_replicas,
+}
 
 /// Where Debian's package `faketime` puts its library.
 pub(crate) const FAKETIME: &str = "/usr/lib/x86_64-linux-gnu/faketime/libfaketime.so.1";
@@ -22,11 +33,13 @@ fn assert_fences_grew(before: &BTreeMap<String, Claim>, after: &BTreeMap<String,
     for (uid, claim) in before {
         let now = &after[uid];
         assert!(now.fence >= claim.fence, "{uid}: {now:?} after {claim:?}");
-        assert!(now.holder == claim.holder || now.fence > claim.fence, "{uid}: {now:?} after {claim:?}");
+        assert!(
+            now.holder == claim.holder || now.fence > claim.fence,
+            "{uid}: {now:?} after {claim:?}"
+        );
     }
 }
 
-#[test]
 fn the_pods_of_a_killed_process_are_taken_over_within_a_ttl() {
     on_both(async |database| {
         let mut bench = Bench::new(database, 12).await;
@@ -46,7 +59,6 @@ fn the_pods_of_a_killed_process_are_taken_over_within_a_ttl() {
     });
 }
 
-#[test]
 fn a_process_that_is_asked_to_end_hands_over_within_two_seconds() {
     on_both(async |database| {
         let mut bench = Bench::new(database, 12).await;
@@ -63,7 +75,6 @@ fn a_process_that_is_asked_to_end_hands_over_within_two_seconds() {
     });
 }
 
-#[test]
 fn a_second_signal_ends_a_process_at_once_and_its_claims_expire() {
     on_both(async |database| {
         let mut bench = Bench::new(database, 8).await;
@@ -74,7 +85,9 @@ fn a_second_signal_ends_a_process_at_once_and_its_claims_expire() {
         tokio::time::sleep(Duration::from_millis(500)).await;
         a.signal(Signal::TERM);
         until("it says that it stops", PATIENCE, async || {
-            (a.said("the same signal again stops at once") == 1).then_some(()).ok_or_else(|| a.words())
+            (a.said("the same signal again stops at once") == 1)
+                .then_some(())
+                .ok_or_else(|| a.words())
         })
         .await;
         let second = Instant::now();
@@ -102,7 +115,6 @@ async fn stop_and_continue(bench: &Bench<'_>, a: &Replica, heir: &str, rest: Dur
     took
 }
 
-#[test]
 fn a_holder_that_was_stopped_beyond_its_ttl_writes_nothing_when_it_goes_on() {
     on_both(async |database| {
         let mut bench = Bench::new(database, 8).await;
@@ -144,7 +156,6 @@ async fn in_mid_write(database: &Database, a: &Replica) {
     .await;
 }
 
-#[test]
 fn a_holder_stopped_in_mid_write_keeps_nobody_from_its_streams_and_its_late_packets_are_refused() {
     on_both(async |database| {
         let mut bench = Bench::new(database, 8).await;
@@ -156,7 +167,10 @@ fn a_holder_stopped_in_mid_write_keeps_nobody_from_its_streams_and_its_late_pack
         let took = bench.all_held_by(&["b"]).await;
         assert!(took < TAKEOVER, "{took:?}");
         bench.progress(2).await;
-        println!("stopped in mid-write: every stream went on after {:?}", stopped.elapsed());
+        println!(
+            "stopped in mid-write: every stream went on after {:?}",
+            stopped.elapsed()
+        );
         // What was under way since before the takeover arrives now.
         a.sink.set(Way::Open);
         a.sink.delay(Duration::ZERO);
@@ -168,7 +182,6 @@ fn a_holder_stopped_in_mid_write_keeps_nobody_from_its_streams_and_its_late_pack
     });
 }
 
-#[test]
 fn what_the_clocks_of_the_replicas_show_has_no_effect() {
     if !Path::new(FAKETIME).exists() {
         return servers::skip(&format!("there is no {FAKETIME}: install faketime"));
@@ -177,14 +190,26 @@ fn what_the_clocks_of_the_replicas_show_has_no_effect() {
         let mut bench = Bench::new(database, 9).await;
         let mut all = Vec::new();
         for (name, time) in [("a", "+1h"), ("b", "-1h"), ("c", "+0 x1.001")] {
-            let clock = [("LD_PRELOAD", FAKETIME), ("FAKETIME", time), ("FAKETIME_DONT_FAKE_MONOTONIC", "1")];
+            let clock = [
+                ("LD_PRELOAD", FAKETIME),
+                ("FAKETIME", time),
+                ("FAKETIME_DONT_FAKE_MONOTONIC", "1"),
+            ];
             let env = clock.map(|(name, value)| (name.to_owned(), value.to_owned()));
             all.push(bench.replica_with(name, |places| places.env = env.into()).await);
         }
         bench.begin(3).await;
         bench.all_held_by(&["a", "b", "c"]).await;
         bench.progress(2).await;
-        let shown = |replica: &Replica| replica.words().lines().next().unwrap_or_default().get(..13).map(str::to_owned);
+        let shown = |replica: &Replica| {
+            replica
+                .words()
+                .lines()
+                .next()
+                .unwrap_or_default()
+                .get(..13)
+                .map(str::to_owned)
+        };
         assert_ne!(shown(&all[0]), shown(&all[1]), "their clocks are the same");
         let before = database.claims().await;
         tokio::time::sleep(TTL).await;
@@ -197,7 +222,6 @@ fn what_the_clocks_of_the_replicas_show_has_no_effect() {
     });
 }
 
-#[test]
 fn two_processes_of_one_name_are_two_replicas() {
     on_both(async |database| {
         let mut bench = Bench::new(database, 8).await;

@@ -21,15 +21,24 @@ use crate::database::{Database, on_both, until};
 use crate::proxy::Way;
 use crate::reckon::{Streams, reckon, written};
 use crate::replica::TTL;
+use crate::together::scenarios;
+
+scenarios! {
+    threads_that_are_stuck_for_longer_than_a_ttl_cost_no_claim,
+    without_a_transactional_sink_a_lost_checkpoint_costs_duplicates_that_can_be_told_by_their_ids,
+    a_file_that_somebody_locks_for_longer_than_a_ttl_costs_time_and_nothing_else,
+    a_full_disk_under_a_file_costs_time_and_nothing_else,
+}
 
 /// The settings that this command line means.
 fn config(args: &[String]) -> Config {
     let cli = Cli::try_parse_from(args).unwrap();
-    let Command::Run(run) = cli.command else { panic!("{args:?}") };
+    let Command::Run(run) = cli.command else {
+        panic!("{args:?}")
+    };
     Config::new(&run, &Passwords::default()).unwrap()
 }
 
-#[test]
 fn threads_that_are_stuck_for_longer_than_a_ttl_cost_no_claim() {
     on_both(async |database| {
         let mut bench = Bench::new(database, 8).await;
@@ -55,7 +64,10 @@ fn threads_that_are_stuck_for_longer_than_a_ttl_cost_no_claim() {
         tokio::time::sleep(TTL).await;
         assert!(free.try_recv().is_err(), "they are not stuck any more");
         assert_eq!(database.claims().await, before, "claims were not renewed");
-        assert!(bench.stored().await < stored + 8 * 20, "threads that are stuck have written");
+        assert!(
+            bench.stored().await < stored + 8 * 20,
+            "threads that are stuck have written"
+        );
         while stuck.join_next().await.is_some() {}
         bench.progress(2).await;
         assert_eq!(database.claims().await, before, "claims have moved");
@@ -84,14 +96,15 @@ fn records(folder: &Path) -> BTreeMap<String, Vec<(String, String)>> {
                 assert!(record.get("gap").is_none(), "{record}");
                 let text = |value: &Value| value.as_str().unwrap().to_owned();
                 let pod = text(&record["kubernetes"]["uid"]);
-                all.entry(pod).or_default().push((text(&record["id"]), text(&record["message"])));
+                all.entry(pod)
+                    .or_default()
+                    .push((text(&record["id"]), text(&record["message"])));
             }
         }
     }
     all
 }
 
-#[test]
 fn without_a_transactional_sink_a_lost_checkpoint_costs_duplicates_that_can_be_told_by_their_ids() {
     on_both(async |database| {
         let mut bench = Bench::new(database, 8).await;
@@ -102,7 +115,10 @@ fn without_a_transactional_sink_a_lost_checkpoint_costs_duplicates_that_can_be_t
         bench.begin(2).await;
         bench.all_held_by(&["a", "b"]).await;
         let lines = || records(&folder).values().map(Vec::len).min().unwrap_or(0) * records(&folder).len();
-        until("all pods are written", PATIENCE, async || (lines() >= 8 * 10).then_some(()).ok_or(String::new())).await;
+        until("all pods are written", PATIENCE, async || {
+            (lines() >= 8 * 10).then_some(()).ok_or(String::new())
+        })
+        .await;
         let held = database.claims().await;
         // It writes on until its deadline and cannot say so; then it dies.
         a.lock.set(Way::Frozen);
@@ -114,7 +130,9 @@ fn without_a_transactional_sink_a_lost_checkpoint_costs_duplicates_that_can_be_t
         let total: usize = wrote.values().map(Vec::len).sum();
         until("everything is written", PATIENCE, async || {
             let ids: BTreeSet<String> = records(&folder).into_values().flatten().map(|(id, _)| id).collect();
-            (ids.len() >= total).then_some(()).ok_or_else(|| format!("{} of {total}", ids.len()))
+            (ids.len() >= total)
+                .then_some(())
+                .ok_or_else(|| format!("{} of {total}", ids.len()))
         })
         .await;
         let mut twice = BTreeMap::new();
@@ -131,11 +149,23 @@ fn without_a_transactional_sink_a_lost_checkpoint_costs_duplicates_that_can_be_t
                 }
             }
             // Whoever drops repeated ids has each line once and in order.
-            let truth = bench.sim.truth().into_iter().find(|truth| truth.instance.uid == uid).unwrap();
-            let truth: Vec<_> = truth.lines.iter().map(|line| String::from_utf8_lossy(&line.message).into_owned()).collect();
+            let truth = bench
+                .sim
+                .truth()
+                .into_iter()
+                .find(|truth| truth.instance.uid == uid)
+                .unwrap();
+            let truth: Vec<_> = truth
+                .lines
+                .iter()
+                .map(|line| String::from_utf8_lossy(&line.message).into_owned())
+                .collect();
             assert_eq!(first, truth);
         }
-        println!("lost checkpoint: duplicates per pod {:?}", twice.values().collect::<Vec<_>>());
+        println!(
+            "lost checkpoint: duplicates per pod {:?}",
+            twice.values().collect::<Vec<_>>()
+        );
         let of_a = |uid: &String| held[uid].holder.as_deref() == Some("a");
         assert!(!twice.is_empty() && twice.keys().all(of_a), "{twice:?}");
         // 2 s without a checkpoint, a renewal interval, and some for a busy machine, at ten lines a second.
@@ -161,7 +191,10 @@ async fn stored(url: &str) -> Streams {
             let lines = &mut all.get_mut(&row.get::<i64, _>(0)).unwrap().1.lines;
             lines.push(Entry::of(row.get(1), &row.get::<Vec<u8>, _>(2)));
         }
-        let gaps: Vec<i64> = sqlx::query_scalar("SELECT seq FROM log_gap").fetch_all(&mut *tx).await.unwrap();
+        let gaps: Vec<i64> = sqlx::query_scalar("SELECT seq FROM log_gap")
+            .fetch_all(&mut *tx)
+            .await
+            .unwrap();
         assert_eq!(gaps, [0; 0]);
     }
     all.into_values().collect()
@@ -176,7 +209,10 @@ async fn progress(url: &str, pods: usize, lines: usize) {
     let before = counts().await;
     until("every stream goes on", PATIENCE, async || {
         let now = counts().await;
-        let on = now.iter().filter(|(key, count)| **count >= before.get(key).unwrap_or(&0) + lines).count();
+        let on = now
+            .iter()
+            .filter(|(key, count)| **count >= before.get(key).unwrap_or(&0) + lines)
+            .count();
         (on == pods).then_some(()).ok_or_else(|| format!("{on} of {pods} do"))
     })
     .await;
@@ -194,7 +230,9 @@ fn on_a_file(what: &str, happen: impl AsyncFnOnce(&str, [&crate::replica::Replic
         };
         let (a, b) = (start("a").await, start("b").await);
         until("both are at work", PATIENCE, async || {
-            (a.said("collecting") + b.said("collecting") == 2).then_some(()).ok_or_else(|| a.words() + &b.words())
+            (a.said("collecting") + b.said("collecting") == 2)
+                .then_some(())
+                .ok_or_else(|| a.words() + &b.words())
         })
         .await;
         bench.write();
@@ -205,7 +243,9 @@ fn on_a_file(what: &str, happen: impl AsyncFnOnce(&str, [&crate::replica::Replic
         let wrote = written(&bench.sim);
         let sum = until("everything is stored", PATIENCE, async || {
             let (sum, findings) = reckon(&wrote, &stored(&url).await);
-            (sum.lost == 0).then_some((sum, findings)).ok_or_else(|| sum.to_string())
+            (sum.lost == 0)
+                .then_some((sum, findings))
+                .ok_or_else(|| sum.to_string())
         });
         let (sum, findings) = sum.await;
         println!("{what}: {sum}");
@@ -213,18 +253,20 @@ fn on_a_file(what: &str, happen: impl AsyncFnOnce(&str, [&crate::replica::Replic
     });
 }
 
-#[test]
 fn a_file_that_somebody_locks_for_longer_than_a_ttl_costs_time_and_nothing_else() {
     on_a_file("SQLite locked", async |url, [a, b]| {
         let mut person = SqliteConnection::connect(url).await.unwrap();
         person.execute("BEGIN IMMEDIATE").await.unwrap();
         tokio::time::sleep(TTL + Duration::from_secs(1)).await;
         person.execute("ROLLBACK").await.unwrap();
-        assert!(a.said("claims cannot be renewed") + b.said("claims cannot be renewed") == 2, "{}", a.words());
+        assert!(
+            a.said("claims cannot be renewed") + b.said("claims cannot be renewed") == 2,
+            "{}",
+            a.words()
+        );
     });
 }
 
-#[test]
 fn a_full_disk_under_a_file_costs_time_and_nothing_else() {
     on_a_file("SQLite on a full disk", async |_, replicas| {
         // What a process may write of a file stands for what fits on the disk.

@@ -31,7 +31,14 @@ pub(crate) struct Faults {
 
 /// The handle on the faults of one replica.
 #[derive(Clone, Debug, Default)]
-pub(crate) struct Switch(Arc<Mutex<Faults>>);
+pub(crate) struct Switch(Arc<Mutex<Faults>>, pub(crate) Arc<Mutex<Tally>>);
+
+/// Rows of all calls together.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(crate) struct Tally {
+    pub(crate) wanted: usize,
+    pub(crate) won: usize,
+}
 
 impl Switch {
     pub(crate) fn set(&self, faults: Faults) {
@@ -108,6 +115,9 @@ impl LockStore for Flaky {
         let statement = async {
             let claims = self.inner.acquire(wants).await?;
             self.note(&claims);
+            let mut tally = self.switch.1.lock().unwrap();
+            tally.wanted += wants.len();
+            tally.won += claims.len();
             Ok(claims)
         };
         self.pass("acquire", statement).await

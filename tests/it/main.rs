@@ -30,6 +30,7 @@ mod real;
 
 // One pod followed on the simulated cluster.
 mod follow;
+mod readers;
 mod recorder;
 mod scene;
 // Several replicas over one simulated cluster, and what can happen to them.
