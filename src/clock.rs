@@ -24,7 +24,8 @@ impl Clock {
     }
 
     /// The clock of the current single-threaded Tokio runtime, which a test can pause. Begins at one
-    /// day, so that subtracting from it is safe.
+    /// day, so that subtracting from it is safe. Shows whole milliseconds, as Tokio's timers do: what
+    /// is below depends on when in real time the runtime was made, and differs from run to run.
     #[must_use]
     pub fn tokio() -> Self {
         thread_local! {
@@ -32,7 +33,8 @@ impl Clock {
         }
         Self(|| {
             let base = BASE.with(|base| *base.get_or_init(tokio::time::Instant::now));
-            Duration::from_hours(24) + tokio::time::Instant::now().duration_since(base)
+            let passed = tokio::time::Instant::now().duration_since(base);
+            Duration::from_hours(24) + Duration::from_millis(u64::try_from(passed.as_millis()).unwrap_or(u64::MAX))
         })
     }
 

@@ -23,7 +23,7 @@ pub fn execute(args: impl IntoIterator<Item = OsString>) -> Result<(), Failure> 
         print(|out| clap_complete::generate(shell, &mut cli::command(), "podlog", out));
         return Ok(());
     }
-    if let Command::Run(run) = &typed.cli.command
+    if let Command::Run(run) | Command::Check { run, .. } = &typed.cli.command
         && run.process.print_config
     {
         print(|out| out.extend_from_slice(typed.settings.as_bytes()));
@@ -58,6 +58,10 @@ async fn work(cli: Cli) -> Result<(), Failure> {
         Command::Run(run) => {
             let config = Config::new(&run, &passwords)?;
             stop::run(signals, token.clone(), crate::run(config, token)).await
+        }
+        Command::Check { json, run } => {
+            let config = Config::unchecked(&run, &passwords);
+            stop::run(signals, token.clone(), Box::pin(crate::check(config, json, token))).await
         }
         Command::Demo(demo) => stop::run(signals, token.clone(), crate::demo(demo, token)).await,
         Command::Migrate(flags::Migrate { claims, sink }) => {

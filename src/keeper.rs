@@ -214,9 +214,7 @@ impl Driver {
             return;
         };
         match verdict {
-            Verdict::Held if self.clock.now() < kept.grant.good_until.deadline() => {
-                kept.grant.good_until.extend(good_until);
-            }
+            Verdict::Held if kept.grant.good_until.renew(self.clock.now(), good_until) => {}
             // Too late: the task has stopped, and what it left behind must not come to life again.
             Verdict::Held => kept.grant.revoke(),
             Verdict::Busy => {

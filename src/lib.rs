@@ -8,6 +8,7 @@
 //! simulated cluster, for `demo` and the tests.
 
 pub mod admin;
+pub mod check;
 pub mod cli;
 pub mod clock;
 pub mod cluster;
@@ -31,5 +32,6 @@ pub mod status;
 pub mod stop;
 pub mod telemetry;
 
+pub use check::check;
 pub use demo::demo;
 pub use run::{locks_command, migrate, run};

@@ -84,7 +84,7 @@ pub struct Metrics {
     pub holdoffs: Counter,
     /// Requests to the API server.
     pub api_requests: Family<Request, Counter>,
-    /// Statements to the lock store.
+    /// Calls to the lock store, each of a few statements per batch of rows.
     pub statements: Family<Statement, Counter>,
     /// Rows deleted because they were older than the retention.
     pub retention_deleted: Counter,
@@ -244,7 +244,11 @@ impl Metrics {
             "Times claiming was held off because the database changed",
             self.holdoffs.clone(),
         );
-        r.register("statements", "Statements to the lock store", self.statements.clone());
+        r.register(
+            "statements",
+            "Calls to the lock store, each of a few statements per batch of rows",
+            self.statements.clone(),
+        );
     }
 }
 

@@ -21,6 +21,7 @@ use crate::config::{Config, SinkConfig, Store};
 use crate::domain::backoff::Backoff;
 use crate::domain::{PodSet, ReplicaId, Time};
 use crate::exit::Failure;
+use crate::follow::pulse::Pulse;
 use crate::follow::{Settings, Site};
 use crate::keeper::{Driver, keeper};
 use crate::locks::{self, Holder, LockStore, LockUrl};
@@ -324,7 +325,7 @@ pub async fn locks_command(store: Store, locks: Locks, stop: CancellationToken) 
     }
 }
 
-fn scope(config: &Config) -> Scope {
+pub(crate) fn scope(config: &Config) -> Scope {
     let pods = &config.selection;
     let default = Selection::default();
     Scope {
@@ -339,7 +340,7 @@ fn scope(config: &Config) -> Scope {
     }
 }
 
-fn holder(config: &Config) -> Holder {
+pub(crate) fn holder(config: &Config) -> Holder {
     Holder {
         replica: config.replica.clone(),
         cluster: config.store.cluster.clone(),
@@ -348,7 +349,7 @@ fn holder(config: &Config) -> Holder {
     }
 }
 
-fn access(config: &Config) -> Access {
+pub(crate) fn access(config: &Config) -> Access {
     Access {
         kubeconfig: config.selection.kubeconfig.clone(),
         context: config.selection.context.clone(),
@@ -378,6 +379,7 @@ fn site(config: &Config, cluster: Cluster, sink: Arc<dyn sinks::Sink>, clock: Cl
         sink,
         metrics,
         clock,
+        pulse: Pulse::new(clock),
         settings,
     })
 }

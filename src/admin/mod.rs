@@ -34,8 +34,8 @@ pub async fn list(store: &dyn LockStore, json: bool, out: &mut (dyn Write + Send
     written.or_else(|e| quiet_when_nobody_reads(&e))
 }
 
-/// Frees the claim on `NAMESPACE/POD`. Refuses when nothing is held under that name, and when
-/// several incarnations are and `uid` does not choose one.
+/// Frees the claim on `NAMESPACE/POD`, and says when others may take it. Refuses when nothing is held
+/// under that name, and when several incarnations are and `uid` does not choose one.
 pub async fn release(
     store: &dyn LockStore,
     pod: &str,
@@ -55,7 +55,8 @@ pub async fn release(
         .filter(|(key, row)| key.pod().is_some() && *row.about.namespace == *namespace && *row.about.pod == *name)
         .filter(|(key, _)| uid.is_none_or(|uid| key.pod().is_some_and(|own| own.as_str() == uid)))
         .collect();
-    let held: Vec<_> = named.iter().filter(|(_, row)| row.owner.is_some()).collect();
+    let is_held = |row: &LockRow| row.owner.is_some() && !row.is_evicted();
+    let held: Vec<_> = named.iter().filter(|(_, row)| is_held(row)).collect();
     let (key, row) = match held.as_slice() {
         [(key, row)] => (*key, *row),
         [] => {
@@ -78,12 +79,24 @@ pub async fn release(
             "{pod}: the row has gone meanwhile; see podlog locks list"
         )));
     }
-    writeln!(out, "freed {pod}: {}", describe(key, row)).or_else(|e| quiet_when_nobody_reads(&e))
+    let soon = if row.expires_in > 0 {
+        format!("when the claim runs out in {}", seconds(row.expires_in))
+    } else {
+        "at once".to_owned()
+    };
+    writeln!(
+        out,
+        "freed {pod}: {}; it stops at its next renewal, and others may take the pod {soon} (and after the takeover grace)",
+        describe(key, row)
+    )
+    .or_else(|e| quiet_when_nobody_reads(&e))
 }
 
 fn nothing_held(named: &[(&LockKey, &LockRow)]) -> &'static str {
     if named.is_empty() {
         "there is no such row"
+    } else if named.iter().any(|(_, row)| row.is_evicted()) {
+        "it has been freed already and is taken when its former claim has run out"
     } else if named.iter().all(|(_, row)| row.finished) {
         "it has been collected to its end, so nobody holds it"
     } else {
@@ -140,6 +153,7 @@ impl Shown {
             state: match (&row.owner, row.finished, row.expires_in > 0) {
                 (_, true, _) => "finished",
                 (None, ..) => "free",
+                (Some(_), ..) if row.is_evicted() => "freed",
                 (Some(_), _, true) => "held",
                 (Some(_), _, false) => "expired",
             },

@@ -115,7 +115,8 @@ async fn a_pod_is_freed_by_its_name_past_incarnations_that_are_finished() {
     ]);
     assert_eq!(
         released(&shelf, "shop/cart-0", None).await.unwrap(),
-        "freed shop/cart-0: uid u2 held by r1\n"
+        "freed shop/cart-0: uid u2 held by r1; it stops at its next renewal, and others may take the pod \
+         when the claim runs out in 12.3s (and after the takeover grace)\n"
     );
     assert_eq!(*shelf.evicted.lock().unwrap(), [LockKey::Pod("u2".into())]);
 }
@@ -126,6 +127,7 @@ async fn what_is_ambiguous_or_not_there_is_refused_and_nothing_is_freed() {
         ("cart-0", "u1", "r1", false),
         ("cart-0", "u2", "r2", false),
         ("job", "u3", "", true),
+        ("web", "u4", crate::domain::claim::EVICTED, false),
     ]);
     let failure = released(&shelf, "shop/cart-0", None).await.unwrap_err();
     assert_eq!(failure.code(), 2);
@@ -135,6 +137,7 @@ async fn what_is_ambiguous_or_not_there_is_refused_and_nothing_is_freed() {
     );
     for (pod, said) in [
         ("shop/job", "to its end"),
+        ("shop/web", "freed already"),
         ("shop/nope", "no such row"),
         ("cart-0", "NAMESPACE/POD"),
         ("a/b/c", "NAMESPACE/POD"),

@@ -42,6 +42,18 @@ pub enum Command {
     Run(Box<flags::Run>),
     /// Collect the logs of a simulated cluster with several replicas, kill one, and count the lines.
     Demo(flags::Demo),
+    /// Look whether everything is there that `podlog run` needs with these settings, and say what is missing.
+    ///
+    /// Takes the settings of `podlog run`. Connects to the lock store, the sink and the API server, tries the
+    /// rights, and leaves nothing behind. The exit status is 0 when all is well, otherwise as of `podlog run`.
+    Check {
+        /// Print JSON.
+        #[arg(long, env = "PODLOG_JSON", action = clap::ArgAction::Set, default_value_t = false)]
+        json: bool,
+        #[command(flatten)]
+        #[allow(missing_docs)]
+        run: Box<flags::Run>,
+    },
     /// Create or update the tables of the lock store and of the sink.
     Migrate(flags::Migrate),
     /// Look at the claims, or free one.

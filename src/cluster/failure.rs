@@ -209,6 +209,12 @@ pub(super) fn no_credentials(error: &AuthError) -> String {
 /// What podlog needs, in the form that YAML takes on one line.
 pub(super) const RULES: &str = r#"[{apiGroups: [""], resources: ["pods"], verbs: ["get", "list", "watch"]}, {apiGroups: [""], resources: ["pods/log"], verbs: ["get"]}]"#;
 
+/// The rule that grants one right, in the form that YAML takes on one line.
+#[must_use]
+pub fn rule(verb: &str, resource: &str) -> String {
+    format!(r#"- {{apiGroups: [""], resources: ["{resource}"], verbs: ["{verb}"]}}"#)
+}
+
 /// Text from elsewhere on one line of bounded length.
 pub(super) fn one_line(text: &str) -> String {
     let mut line: String = text.trim().chars().take(400).collect();

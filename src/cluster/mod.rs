@@ -10,6 +10,7 @@ mod discover;
 mod failure;
 mod gate;
 mod logs;
+mod look;
 mod prune;
 mod select;
 mod tasks;
@@ -34,10 +35,11 @@ use tokio::time::Instant;
 use tower::{BoxError, Service};
 
 pub use access::Access;
-pub use failure::{ApiError, ClusterError};
+pub use failure::{ApiError, ClusterError, rule};
 pub use gate::{Gate, Limits, Turn};
 pub use logs::{LogError, LogQuery, LogStream};
 pub use select::{Scope, ScopeError, Selection};
+pub use transport::connections;
 
 use access::Clients;
 use failure::Asked;

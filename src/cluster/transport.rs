@@ -31,6 +31,16 @@ const STREAMS: usize = 100;
 /// again: the connection had closed, or had been told to go away, a moment before.
 const TRIES: usize = 3;
 
+/// How many connections so many log streams and watches take. Lists and watches have a pool of their own, and
+/// beside the open streams others are read to their end, for which one more connection is counted.
+#[must_use]
+pub fn connections(streams: usize, watches: usize, http2: bool) -> usize {
+    if !http2 {
+        return streams + watches + 2;
+    }
+    (streams + 1).div_ceil(STREAMS).max(1) + (watches + 1).div_ceil(STREAMS)
+}
+
 /// The pool. Cloning shares it; its connections end when the last clone and the last response go.
 #[derive(Clone)]
 pub(super) struct Pool(Arc<Inner>);

@@ -7,21 +7,20 @@
 use std::time::Duration;
 
 use futures::{Stream, StreamExt};
-use k8s_openapi::api::core::v1::{Namespace, Pod as ApiPod};
+use k8s_openapi::api::core::v1::Pod as ApiPod;
 use kube::Resource;
-use kube::api::{ListParams, ObjectList, WatchEvent, WatchParams};
+use kube::api::{WatchEvent, WatchParams};
 use tokio::time::Instant;
 
 use super::discover::Board;
 use super::failure::{ApiError, Asked};
-use super::prune::{Names, prune};
+use super::look::wanted;
+use super::prune::Names;
 use super::select::Scope;
 use super::{Cluster, HEADERS_DEADLINE, LIST_DEADLINE};
 use crate::domain::Pod;
 use crate::domain::backoff::Backoff;
 
-/// Pods on one page of a list: about 5 MB.
-const PAGE: u32 = 500;
 /// How long the server keeps a watch open, in seconds, less up to a fifth. kube allows 295.
 const WATCH_SECONDS: u32 = 290;
 /// Bookmarks come about once a minute: two and a half missed ones, and the watch counts as dead.
@@ -125,22 +124,17 @@ impl<'a> Watcher<'a> {
 
     /// Lists all pages, puts them on the board and answers with the version to watch from.
     async fn list(&mut self) -> Result<String, ApiError> {
-        let mut params = ListParams {
-            label_selector: self.scope.labels.clone(),
-            field_selector: self.scope.fields.clone(),
-            limit: Some(PAGE),
-            ..ListParams::default()
-        };
-        let mut pods = Vec::new();
+        let (mut pods, mut next) = (Vec::new(), None);
         let version = loop {
-            let request = self.request().list(&params);
-            let request = request.map_err(|error| ApiError::Rejected(error.to_string()))?;
-            let fetching = self.cluster.fetch::<ObjectList<ApiPod>>(request);
-            let page = self.cluster.ask(self.asked("list"), LIST_DEADLINE, fetching).await?;
-            pods.extend(page.items.into_iter().filter_map(|pod| self.wanted(pod)));
-            match page.metadata.continue_.filter(|token| !token.is_empty()) {
-                Some(token) => params.continue_token = Some(token),
-                None => break page.metadata.resource_version.unwrap_or_default(),
+            let (scope, names) = (self.scope, &mut self.names);
+            let page = self
+                .cluster
+                .page(scope, self.namespace, next, names, LIST_DEADLINE)
+                .await?;
+            pods.extend(page.pods);
+            next = page.next;
+            if next.is_none() {
+                break page.version;
             }
         };
         if pods.is_empty() {
@@ -157,14 +151,8 @@ impl<'a> Watcher<'a> {
             return;
         };
         self.sought = true;
-        let asked = Asked {
-            verb: "get",
-            resource: "namespaces",
-            namespace: None,
-        };
-        let request = kube::core::Request::new(Namespace::url_path(&(), None));
         // Without the right to look there is nothing to say.
-        if let Ok(None) = self.cluster.get::<Namespace>(asked, &request, name).await {
+        if let Ok(false) = self.cluster.has_namespace(name).await {
             tracing::warn!(
                 namespace = name,
                 "there is no such namespace; its pods are collected once it is created"
@@ -173,12 +161,7 @@ impl<'a> Watcher<'a> {
     }
 
     fn wanted(&mut self, pod: ApiPod) -> Option<Pod> {
-        let meta = &pod.metadata;
-        let wants = self
-            .scope
-            .selection
-            .wants(meta.labels.as_ref(), meta.annotations.as_ref());
-        wants.then(|| prune(pod, &mut self.names)).flatten()
+        wanted(self.scope, pod, &mut self.names)
     }
 
     /// Watches from a version on. Answers with why it cannot go on, and whether it brought anything.

@@ -21,6 +21,11 @@ use super::{Collector, Held};
 /// How long a pod is left alone after its task panicked or its checkpoint could not be read.
 const REST: Duration = Duration::from_mins(1);
 
+/// How long a pod is left alone after the sink refused to store under its claim: less than a minute,
+/// because a new claim mends most such refusals, and more than nothing, because it may not, and a claim
+/// and an opening take milliseconds.
+const REST_REFUSED: Duration = Duration::from_secs(5);
+
 type End = Result<(Id, Ended), JoinError>;
 
 impl Collector {
@@ -72,16 +77,17 @@ impl Collector {
         self.held.insert(uid, held);
     }
 
-    /// Gives back a claim whose pod cannot be collected for now.
-    pub(super) async fn leave_alone(&mut self, claim: Claim, uid: &PodUid) {
-        self.resting.insert(uid.clone(), self.clock.now() + REST);
-        let release = Release {
+    /// Gives back claims whose pods cannot be collected for now.
+    pub(super) async fn leave_alone(&mut self, claims: Vec<Claim>) {
+        let until = self.clock.now() + REST;
+        let uids = claims.iter().filter_map(|claim| claim.key.pod().cloned());
+        self.resting.extend(uids.map(|uid| (uid, until)));
+        let release = |claim| Release {
             claim,
             checkpoint: None,
             next: Next::Free,
         };
-        let answer = self.ask("release", self.parts.store.release(vec![release])).await;
-        self.note(answer);
+        self.release(claims.into_iter().map(release).collect()).await;
     }
 
     /// Takes in the end of a task, and of all others that have ended by now, and releases their claims.
@@ -129,8 +135,8 @@ impl Collector {
         };
         tracing::info!(namespace = %pod.namespace, pod = %pod.name, fence = %held.fence, why, "no longer collected here");
         let next = match &ended {
-            Ok(Ended::Finished) => Next::Finished,
-            Ok(Ended::Gone) => Next::Gone,
+            // The row of one that is gone stays for a while too, for those who have not heard of it.
+            Ok(Ended::Finished | Ended::Gone) => Next::Finished,
             // Whoever asked may have died while the task wrote what it had read.
             Ok(Ended::Stopped) => match std::mem::replace(&mut held.next, Next::Free) {
                 Next::Handed(heir) if !self.members.0.contains(&heir) => Next::Free,
@@ -148,7 +154,10 @@ impl Collector {
         // A sink also refuses what it could not finish before the deadline.
         let in_time = held.grant.good_until.allows(self.clock.now(), self.parts.lease.margin);
         let lost = match ended {
-            Ok(Ended::Fenced) if in_time => Some("fenced"),
+            Ok(Ended::Fenced) if in_time => {
+                self.resting.insert(uid.clone(), self.clock.now() + REST_REFUSED);
+                Some("fenced")
+            }
             Ok(Ended::Fenced | Ended::Lost) => Some("deadline"),
             _ => None,
         };
@@ -166,7 +175,7 @@ impl Collector {
                 "the claim was not renewed in time, so the pod was stopped before others may take it; see why the lock store did not answer"
             }
             "fenced" => {
-                "the sink refuses to store under this claim, so the pod is claimed and opened again; see the sink's message"
+                "the sink refuses to store under this claim, so the pod is claimed and opened again in a few seconds; see the sink's message"
             }
             _ => "the claim has expired, was freed by hand, or has another holder; the pod was stopped",
         };

@@ -21,6 +21,11 @@ const FRESH: Duration = Duration::from_mins(1);
 /// When to ask again after the API server could not say.
 const AGAIN: Duration = Duration::from_secs(5);
 
+/// How long the row of a pod that is gone stays, finished: another replica may not have heard of the
+/// deletion, and would claim the pod anew if it had no row. A watch that has gone mute is given up after
+/// 150 s of silence; 30 s are left for its successor to answer.
+const TOMBSTONE: Duration = Duration::from_mins(3);
+
 /// A pod that was looked into, and what became of it.
 pub(super) type Look = (PodUid, About, Fate);
 
@@ -47,7 +52,8 @@ impl Collector {
         self.conclude(fates, table).await;
         let now = self.clock.now();
         self.looked.retain(|_, until| now < *until);
-        let missing = |uid: &PodUid| !set.pods.contains_key(uid) && !self.looked.contains_key(uid);
+        let known = |uid: &PodUid| self.looked.contains_key(uid) || self.buried.contains_key(uid);
+        let missing = |uid: &PodUid| !set.pods.contains_key(uid) && !known(uid);
         let held = self
             .held
             .iter()
@@ -79,7 +85,7 @@ impl Collector {
 
     async fn conclude(&mut self, fates: Vec<Look>, table: &LockTable) {
         let now = self.clock.now();
-        let (mut forget, mut unread) = (Vec::new(), Vec::new());
+        let mut unread = Vec::new();
         for (uid, about, fate) in fates {
             if fate == Fate::Unknown {
                 self.looked.insert(uid, now + AGAIN);
@@ -103,12 +109,22 @@ impl Collector {
             }
             let key = LockKey::Pod(uid.clone());
             match (fate, table.rows.get(&key)) {
-                (Fate::Gone, Some(row)) if row.finished => forget.push(key),
+                (Fate::Gone, Some(row)) if row.finished => drop(self.buried.insert(uid, now)),
                 // Claimed once more, so that what nobody read is reported under a fence.
                 (Fate::Gone, Some(_)) => unread.push(Arc::new(gone(uid, about))),
                 _ => {}
             }
         }
+        self.forget(table, now).await;
+        self.take(unread).await;
+    }
+
+    /// Deletes the rows of pods that have been gone, and of replicas that have been dead, for long enough.
+    async fn forget(&mut self, table: &LockTable, now: Duration) {
+        self.buried
+            .retain(|uid, _| table.rows.contains_key(&LockKey::Pod(uid.clone())));
+        let old = self.buried.iter().filter(|(_, since)| now >= **since + TOMBSTONE);
+        let mut forget: Vec<LockKey> = old.map(|(uid, _)| LockKey::Pod(uid.clone())).collect();
         let dead = table
             .rows
             .iter()
@@ -118,7 +134,6 @@ impl Collector {
             let answer = self.ask("forget", self.parts.store.forget(&forget)).await;
             self.note(answer);
         }
-        self.take(unread).await;
     }
 }
 

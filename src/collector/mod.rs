@@ -4,7 +4,6 @@
 //! loop reads no log and writes no record, and it renews nothing: that is the keeper's.
 
 mod ends;
-mod holdoff;
 mod leavings;
 mod snapshot;
 mod turn;
@@ -20,6 +19,7 @@ use tokio_util::sync::CancellationToken;
 
 use crate::clock::Clock;
 use crate::domain::claim::Lease;
+use crate::domain::holdoff::HoldOff;
 use crate::domain::{Checkpoint, Fence, Next, Pod, PodSet, PodUid, ReplicaId};
 use crate::follow::{Ended, Site};
 use crate::grant::Grant;
@@ -30,7 +30,6 @@ use crate::status::Status;
 use crate::status::health::Heart;
 use crate::status::ready::Condition;
 
-use holdoff::HoldOff;
 use leavings::Look;
 
 /// What a collector is made of.
@@ -95,6 +94,8 @@ pub struct Collector {
     untold: BTreeMap<PodUid, (Fence, Checkpoint)>,
     /// Until when a pod that is missing from the set need not be looked into again.
     looked: BTreeMap<PodUid, Duration>,
+    /// Since when pods that are collected to their end have been known to be gone.
+    buried: BTreeMap<PodUid, Duration>,
     /// Pods being looked into. The loop never waits for the API server.
     looks: JoinSet<Look>,
     members: (Vec<ReplicaId>, Duration),
@@ -137,6 +138,7 @@ impl Collector {
             resting: BTreeMap::new(),
             untold: BTreeMap::new(),
             looked: BTreeMap::new(),
+            buried: BTreeMap::new(),
             looks: JoinSet::new(),
             members,
             holdoff,
@@ -144,8 +146,17 @@ impl Collector {
         }
     }
 
-    /// Collects until `stop`, then gives everything back.
-    pub async fn run(mut self, stop: CancellationToken) {
+    /// Collects until `stop`, then gives everything back. Beats the pulse that pod tasks ask whether the process slept.
+    pub async fn run(self, stop: CancellationToken) {
+        let pulse = self.parts.site.pulse.clone();
+        tokio::select! {
+            biased;
+            never = pulse.beat() => match never {},
+            () = self.collect(stop) => {}
+        }
+    }
+
+    async fn collect(mut self, stop: CancellationToken) {
         let mut pods = self.parts.pods.clone();
         let mut due = self.clock.now();
         let mut earliest = due;
@@ -156,7 +167,7 @@ impl Collector {
                 // First, so that neither ends nor changes without end can put it off. It rests after each turn.
                 () = self.clock.sleep_until(due) => {
                     let began = self.clock.now();
-                    let wake = self.turn().await;
+                    let wake = self.turn(&stop).await;
                     let now = self.clock.now();
                     self.parts.beat.beat();
                     earliest = now + rest(self.clock.since(began));
@@ -198,15 +209,15 @@ impl Collector {
         }
     }
 
-    /// Sends one statement to the store, under a deadline, and counts it.
+    /// Makes one call to the store, under a deadline, and counts it.
     async fn ask<T>(
         &self,
         operation: &'static str,
-        statement: impl Future<Output = Result<T, LockError>>,
+        call: impl Future<Output = Result<T, LockError>>,
     ) -> Result<T, LockError> {
         let late = || Err(LockError::Unavailable("the lock store did not answer in time".into()));
-        // Up to 500 rows are one statement and more are several; none of the batches here is larger.
-        let answer = tokio::time::timeout(STATEMENT_DEADLINE * 2, statement)
+        // A call takes a few statements per batch of rows; a claim is for one batch.
+        let answer = tokio::time::timeout(STATEMENT_DEADLINE * 2, call)
             .await
             .unwrap_or_else(|_| late());
         let result = if answer.is_ok() { "ok" } else { "error" };

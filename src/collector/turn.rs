@@ -4,6 +4,8 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
 
+use tokio_util::sync::CancellationToken;
+
 use crate::domain::plan::{Plan, View, plan};
 use crate::domain::{About, Claim, Fence, LockKey, LockTable, Next, Pod, PodUid, Want};
 use crate::grant::Grant;
@@ -11,7 +13,7 @@ use crate::metrics::Reason;
 
 use super::Collector;
 
-/// Pods claimed in one turn at most: one statement's worth. A longer queue is taken turn by turn, so
+/// Pods claimed in one turn at most: one batch of a store. A longer queue is taken turn by turn, so
 /// that a replica alone with thousands of pods begins with the first ones at once.
 const CLAIMS: usize = 200;
 
@@ -19,11 +21,22 @@ const CLAIMS: usize = 200;
 const HAND_OVER: Duration = Duration::from_secs(30);
 
 impl Collector {
-    /// Looks, plans and acts. Answers when there may be something to do next, if before the next tick.
-    pub(super) async fn turn(&mut self) -> Option<Duration> {
-        self.announce().await;
+    /// Looks, plans and acts, unless told to stop meanwhile. Answers when there may be something to do
+    /// next, if before the next tick.
+    pub(super) async fn turn(&mut self, stop: &CancellationToken) -> Option<Duration> {
+        // A claim that is given up while the store works would be taken with nobody knowing of it.
+        let in_vain = self.failing;
+        tokio::select! {
+            biased;
+            () = stop.cancelled(), if in_vain => return None,
+            () = self.announce() => {}
+        }
         let asked = self.clock.now();
-        let answer = self.ask("table", self.parts.store.table()).await;
+        let answer = tokio::select! {
+            biased;
+            () = stop.cancelled() => return None,
+            answer = self.ask("table", self.parts.store.table()) => answer,
+        };
         let table = self.note(answer)?;
         self.parts.store_reached.fulfil();
         let now = self.clock.now();
@@ -37,7 +50,7 @@ impl Collector {
         let plan = self.plan(&table, now);
         let vain = self.hand(&plan, now);
         self.refuse(&plan, vain).await;
-        if !self.holdoff.is_on(now) {
+        if !self.holdoff.is_on(now) && !stop.is_cancelled() {
             self.claim(&plan).await;
             self.request(&plan).await;
             self.clear_leavings(&table).await;
@@ -202,14 +215,16 @@ impl Collector {
             .map(|pod| (LockKey::Pod(pod.uid.clone()), pod))
             .collect();
         self.metrics.claims_taken.inc_by(claims.len() as u64);
-        for claim in claims {
-            if let Some(pod) = by_key.get(&claim.key) {
-                self.begin(claim, pod.clone(), sent).await;
-            }
-        }
+        let unread = claims.into_iter().filter_map(|claim| {
+            let pod = by_key.get(&claim.key)?.clone();
+            self.begin(claim, pod, sent)
+        });
+        let unread = unread.collect();
+        self.leave_alone(unread).await;
     }
 
-    async fn begin(&mut self, claim: Claim, pod: Arc<Pod>, sent: Duration) {
+    /// Starts the task of a pod, or gives its claim back, when it cannot be told how far the pod is stored.
+    fn begin(&mut self, claim: Claim, pod: Arc<Pod>, sent: Duration) -> Option<Claim> {
         match self.checkpoint_of(&claim, &pod) {
             Ok(known) => {
                 if pod.gone && known.is_empty() {
@@ -218,11 +233,12 @@ impl Collector {
                         "the pod was deleted before anything of it was stored; its containers are unknown, so no gap record can be delivered");
                 }
                 self.start(claim, pod, known, sent);
+                None
             }
             Err(error) => {
                 tracing::error!(namespace = %pod.namespace, pod = %pod.name, uid = %pod.uid, %error,
                     "the pod is not collected; delete its row from distributed_lock to begin anew");
-                self.leave_alone(claim, &pod.uid).await;
+                Some(claim)
             }
         }
     }

@@ -25,12 +25,15 @@ const LARGEST_CHUNK: usize = 8 << 20;
 /// The longest time between reopenings: a quarter of the kubelet's 4 h is left for what delays one.
 const LONGEST_REOPEN: Duration = Duration::from_hours(3);
 
-/// Checks everything together and answers with the first thing that is wrong.
-pub(super) fn check(config: &Config) -> Result<(), Failure> {
-    lease(&config.lease, config.sink.timeout)?;
-    shutdown(config)?;
-    streams(config)?;
-    retention(config)
+/// Checks everything together and answers with the first thing that is wrong in each group.
+pub(super) fn faults(config: &Config) -> Vec<Failure> {
+    let judged = [
+        lease(&config.lease, config.sink.timeout),
+        shutdown(config),
+        streams(config),
+        retention(config),
+    ];
+    judged.into_iter().filter_map(Result::err).collect()
 }
 
 /// The times of a claim. With T = ttl, I = renew, M = margin, G = takeover grace, D = statement

@@ -112,7 +112,13 @@ pub struct Streams {
 impl Config {
     /// What `podlog run` was told. Fails with the first setting that is wrong or unsafe.
     pub fn new(typed: &flags::Run, passwords: &Passwords) -> Result<Self, Failure> {
-        let config = Self {
+        let config = Self::unchecked(typed, passwords)?;
+        config.faults().into_iter().next().map_or(Ok(config), Err)
+    }
+
+    /// The same without judging whether the settings are safe; only for telling what is wrong with them.
+    pub fn unchecked(typed: &flags::Run, passwords: &Passwords) -> Result<Self, Failure> {
+        Ok(Self {
             replica: replica(typed.times.replica_id.as_deref())?,
             store: Store::new(&typed.claims, passwords)?,
             lease: Lease {
@@ -131,9 +137,13 @@ impl Config {
                 Listen::At(address) => Some(address),
             },
             migrate: !typed.times.no_migrate,
-        };
-        checks::check(&config)?;
-        Ok(config)
+        })
+    }
+
+    /// The first fault of each group of settings.
+    #[must_use]
+    pub fn faults(&self) -> Vec<Failure> {
+        checks::faults(self)
     }
 }
 

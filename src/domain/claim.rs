@@ -96,9 +96,10 @@ pub enum Next {
     Free,
     /// It was asked for by this replica, which alone may claim it until one ttl has passed.
     Handed(ReplicaId),
-    /// The pod is done with. Nobody may claim it; the row stays until the pod object is gone.
+    /// The pod is done with. Nobody may claim it; the row stays until nobody can believe any more that
+    /// there is such a pod.
     Finished,
-    /// The row is deleted: the pod is done with and its object is gone.
+    /// The row is deleted. For rows that nobody would claim again by mistake.
     Gone,
 }
 
@@ -119,6 +120,18 @@ pub struct LockRow {
     pub about: About,
     /// The stored checkpoint's length in bytes; the checkpoint itself comes with a claim.
     pub checkpoint_len: u32,
+}
+
+/// The owner of a row that was freed by hand, until the claim it had would have expired: by then its
+/// holder has stopped by itself. Replicas have a `#` in their names, so nobody has this one.
+pub const EVICTED: &str = "freed-by-hand";
+
+impl LockRow {
+    /// Whether the row was freed by hand and waits for its former holder's time to run out.
+    #[must_use]
+    pub fn is_evicted(&self) -> bool {
+        self.owner.as_ref().is_some_and(|owner| owner.as_str() == EVICTED)
+    }
 }
 
 /// Milliseconds, negative for the past.
@@ -170,6 +183,17 @@ impl GoodUntil {
         // A revoked deadline is 0 and stays 0, whatever reply still comes in.
         let step = |now| (now != 0 && later > now).then_some(later);
         self.0.fetch_update(Ordering::AcqRel, Ordering::Acquire, step).ok();
+    }
+
+    /// Takes in at `now` that a renewal was accepted that makes the claim good until `deadline`.
+    /// Answers whether it came in time: what has ended does not come to life again.
+    #[must_use]
+    pub fn renew(&self, now: Duration, deadline: Duration) -> bool {
+        let in_time = now < self.deadline();
+        if in_time {
+            self.extend(deadline);
+        }
+        in_time
     }
 
     /// Ends it at once: the claim is lost.

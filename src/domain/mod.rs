@@ -7,17 +7,23 @@
 pub mod backoff;
 pub mod chunk;
 pub mod claim;
+pub mod fact;
+pub mod holdoff;
 pub mod id;
 pub mod intake;
 pub mod plan;
 pub mod pods;
 pub mod position;
+pub mod row;
+pub mod schema;
+pub mod search;
 mod share;
 pub mod steps;
 pub mod time;
 
 pub use chunk::{Chunk, Gap, GapReason, Line, Origin};
 pub use claim::{About, Claim, GoodUntil, LockRow, LockTable, Next, Release, Renewal, Verdict, Want};
+pub use fact::{Cause, Fact, Outcome};
 pub use id::{ContainerId, Fence, LockKey, PodUid, ReplicaId, StreamId};
 pub use plan::{Plan, View, plan};
 pub use pods::{Container, ContainerKind, Instance, Phase, Pod, PodSet, State};

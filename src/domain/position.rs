@@ -46,6 +46,9 @@ pub struct Mark {
     /// How many instances came before it. All of those are done with.
     #[serde(rename = "r")]
     pub restart: u32,
+    /// When it started, as the API says; `None` when that is not known, or was stored by an older version.
+    #[serde(rename = "s", default, skip_serializing_if = "Option::is_none")]
+    pub started: Option<Time>,
     /// The last stored line; `None` when there is none yet.
     #[serde(rename = "p", default, skip_serializing_if = "Option::is_none")]
     pub position: Option<Position>,
@@ -103,6 +106,7 @@ mod tests {
         let mark = Mark {
             container_id: "abc".into(),
             restart: 2,
+            started: Some(Time(7)),
             position: Some(position),
             finished: true,
         };
@@ -111,6 +115,14 @@ mod tests {
         };
         assert_eq!(Checkpoint::decode(&checkpoint.encode()).unwrap(), checkpoint);
         assert_eq!(Checkpoint::decode(b"").unwrap(), Checkpoint::default());
+    }
+
+    #[test]
+    fn a_checkpoint_of_an_older_or_a_newer_version_is_read() {
+        let old = Checkpoint::decode(br#"{"c":{"app":{"i":"abc","r":2}}}"#).unwrap();
+        let new = Checkpoint::decode(br#"{"c":{"app":{"i":"abc","r":2,"new":[1]}},"new":{}}"#).unwrap();
+        assert_eq!(old, new);
+        assert_eq!(old.containers["app"].started, None);
     }
 
     #[test]

@@ -77,16 +77,34 @@ pub fn source_of(container: &Container, instance: &Instance) -> Option<Source> {
 
 /// The earliest instance that is known to the kubelet and not stored to its end.
 fn first_unread(container: &Container, mark: Option<&Mark>) -> Option<(Instance, Source)> {
-    let last = container.last.iter().map(|i| (i, Source::Previous));
-    let now = container.state.instance().into_iter().map(|i| (i, Source::Current));
+    let now = container.state.instance();
+    let marked = |instance: &Instance| mark.is_some_and(|mark| mark.container_id == instance.id);
+    let all = container.last.iter().map(|i| (i, Source::Previous));
+    let all = all.chain(now.into_iter().map(|i| (i, Source::Current)));
+    // The last one is older than the present one, whatever its number and its clock say.
+    let passed = now.is_some_and(marked);
     let unread = |instance: &Instance| match mark {
         None => true,
         Some(mark) if mark.container_id == instance.id => !mark.finished,
-        Some(mark) => instance.restart >= mark.restart,
+        Some(mark) => is_later(instance, mark),
     };
-    last.chain(now)
+    all.filter(|(_, source)| !passed || *source == Source::Current)
         .find(|(instance, _)| unread(instance))
         .map(|(i, source)| (i.clone(), source))
+}
+
+/// Whether an instance came after the marked one, which is another. The count falls when a node has lost what
+/// it knew of its containers, so that the time counts too; of which a node's clock may be set back.
+fn is_later(instance: &Instance, mark: &Mark) -> bool {
+    let started = instance.started.zip(mark.started);
+    instance.restart >= mark.restart || started.is_some_and(|(this, marked)| this > marked)
+}
+
+/// Whether others came and went between the marked instance and this one, which is read next.
+#[must_use]
+pub fn has_missed(instance: &Instance, mark: &Mark) -> bool {
+    let fallen = instance.restart < mark.restart;
+    mark.container_id != instance.id && (mark.restart + 1 < instance.restart || fallen && instance.restart > 0)
 }
 
 /// The mark of an instance of which nothing is stored, unless the mark is already about it.
@@ -96,6 +114,7 @@ fn begun(instance: &Instance, mark: Option<&Mark>) -> Mark {
         _ => Mark {
             container_id: instance.id.clone(),
             restart: instance.restart,
+            started: instance.started,
             position: None,
             finished: false,
         },
@@ -105,6 +124,7 @@ fn begun(instance: &Instance, mark: Option<&Mark>) -> Mark {
 #[cfg(test)]
 mod tests {
     use super::super::pods::{ContainerKind, Phase};
+    use super::super::time::Time;
     use super::*;
 
     fn instance(restart: u32) -> Instance {
@@ -138,6 +158,7 @@ mod tests {
         Mark {
             container_id: instance(restart).id,
             restart,
+            started: None,
             position: None,
             finished,
         }
@@ -177,6 +198,51 @@ mod tests {
             given_up(&running(5, Some(4)), 4),
             Step::Read(instance(4), Source::Previous)
         );
+    }
+
+    #[test]
+    fn an_instance_whose_number_has_fallen_is_read_if_it_started_later() {
+        let at = |restart: u32, second| Instance {
+            started: Some(Time(second)),
+            ..instance(restart)
+        };
+        let read = |now: Instance, last: Option<Instance>, mark: &Mark| {
+            let mut pod = running(0, None);
+            pod.containers[0].state = State::Running(now);
+            pod.containers[0].last = last;
+            next_step(&pod, "app", Some(mark))
+        };
+        let stored = Mark {
+            started: Some(Time(50)),
+            ..mark(5, true)
+        };
+        let unknown = mark(5, true);
+        assert_eq!(read(at(0, 60), None, &stored), Step::Read(at(0, 60), Source::Current));
+        assert_eq!(
+            read(at(1, 70), Some(at(0, 60)), &stored),
+            Step::Read(at(0, 60), Source::Previous)
+        );
+        for (now, last, mark) in [
+            (at(4, 40), None, &stored),
+            (at(4, 40), Some(at(3, 30)), &stored),
+            (at(0, 60), None, &unknown),
+            // A clock that was set back between the last and the present one.
+            (at(5, 50), Some(at(4, 90)), &stored),
+        ] {
+            assert_eq!(read(now.clone(), last, mark), Step::Wait, "{now:?}");
+        }
+        let unfinished = Mark {
+            finished: false,
+            ..stored
+        };
+        let given_up = Step::GiveUp(unfinished.clone(), GapReason::Restarted);
+        assert_eq!(read(at(0, 60), None, &unfinished), given_up);
+    }
+
+    #[test]
+    fn instances_between_the_marked_one_and_the_next_are_missed() {
+        let missed = |restart| has_missed(&instance(restart), &mark(3, true));
+        assert_eq!([0, 1, 3, 4, 5].map(missed), [false, true, false, false, true]);
     }
 
     #[test]

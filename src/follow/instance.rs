@@ -4,7 +4,7 @@
 
 use std::sync::Arc;
 
-use crate::domain::steps::{Source, Step, next_step};
+use crate::domain::steps::{Source, Step, has_missed, next_step};
 use crate::domain::{ContainerId, Gap, GapReason, Instance, Mark, Origin, Pod, Position, StreamId};
 use crate::sinks::SinkError;
 
@@ -57,7 +57,7 @@ async fn read(
         Ok(position) => position,
         Err(end) => return Some(end),
     };
-    let mut writer = Writer::new(site, task, origin, position);
+    let mut writer = Writer::new(site, task, (origin, instance.started), position);
     writer.gap = missed.filter(|_| position.is_none());
     // Before the checkpoint names the instance: afterwards nobody would know that some were missed.
     if writer.flush(|| {}).await == Written::Fenced {
@@ -72,7 +72,7 @@ async fn read(
 /// The gap before an instance when others came between it and the one that was read before: they
 /// ran and ended while nobody looked, so they have no stream of their own to report it in.
 fn missed(mark: Option<&Mark>, instance: &Instance) -> Option<Gap> {
-    let before = mark.filter(|m| m.container_id != instance.id && m.restart + 1 < instance.restart)?;
+    let before = mark.filter(|mark| has_missed(instance, mark))?;
     Some(Gap {
         from: before.position.map(|p| p.time),
         to: instance.started,
@@ -108,7 +108,7 @@ async fn give_up(site: &Site, task: &Task, pod: &Pod, name: &Arc<str>, mark: Mar
         Ok(position) => position,
         Err(end) => return Some(end),
     };
-    let mut writer = Writer::new(site, task, origin, position);
+    let mut writer = Writer::new(site, task, (origin, mark.started), position);
     writer.gap = Some(Gap {
         from: position.map(|p| p.time),
         to: None,

@@ -5,7 +5,10 @@
 //! statement after the sink's `write` returned `Ok`, and nowhere else. This part never claims,
 //! renews or releases anything.
 
+mod close;
+mod identity;
 mod instance;
+pub mod pulse;
 mod reading;
 mod rounds;
 mod stream;
@@ -28,6 +31,8 @@ use crate::grant::Grant;
 use crate::metrics::Metrics;
 use crate::sinks::Sink;
 
+use self::pulse::Pulse;
+
 /// What all pod tasks share.
 #[derive(Clone, Debug)]
 pub struct Site {
@@ -41,6 +46,8 @@ pub struct Site {
     pub metrics: Metrics,
     /// The clock of deadlines.
     pub clock: Clock,
+    /// Whether the process has been running all the time.
+    pub pulse: Pulse,
     /// Sizes and times.
     pub settings: Settings,
 }

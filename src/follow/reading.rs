@@ -10,90 +10,20 @@ use bytes::Bytes;
 
 use crate::cluster::{LogError, LogStream};
 use crate::domain::intake::{Intake, Stance};
+use crate::domain::search::{Search, Shown, is_same_breath};
 use crate::domain::steps::{Source, has_ended, source_of};
 use crate::domain::{Gap, GapReason, Instance, Pod, Time};
 
+use super::close::Close;
+use super::identity::Identity;
+use super::stream::IDLE;
 use super::writer::{Writer, Written};
 use super::{End, Site, Task};
-
-/// How far before the stored line a read begins. The API cuts to whole seconds, and a container's
-/// two streams are stamped by two writers, so a line may carry an earlier stamp than the one before it.
-const MARGIN: i64 = 2_000_000_000;
 
 /// A plain read that brings nothing for this long is broken.
 const STALLED: Duration = Duration::from_secs(30);
 
-/// How long after a quiet stream ended, or after its silence was broken, its place need not be found
-/// again: too short for the file to be filled and rotated by lines that nobody saw.
-const SAME_BREATH: Duration = Duration::from_secs(2);
-
-/// How often the search for the stored line may fail before later timestamps decide.
-const SEARCHES: u32 = 5;
-
-/// Why a read ended.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Close {
-    /// In order, with the stored line found, or none to be found.
-    End,
-    /// In order, without a single line, although lines are stored.
-    Empty,
-    /// The stored line was not where it was sought; the next read seeks differently.
-    Misplaced,
-    /// The connection failed, or the answer could not be checked.
-    Broken,
-    /// The server asks to be left alone for so long.
-    Wait(Duration),
-    /// The kubelet answers that it has not got the log.
-    Refused,
-    /// The instance has moved from the present to the previous log, or back.
-    Moved,
-    /// The kubelet names the instance no more, so what was opened was not its log.
-    Elsewhere,
-    /// The pod object is gone.
-    Gone,
-    /// Closed because writing took too long.
-    Late,
-    /// Closed on schedule, or because it had gone mute.
-    Reopen,
-    /// No stream may be kept open now; read again after so long.
-    Poll(Duration),
-    /// The task was asked to stop.
-    Stopped,
-    /// The claim is lost.
-    Lost,
-}
-
-impl Close {
-    /// The word used in metrics.
-    pub(super) fn as_str(self) -> &'static str {
-        match self {
-            Self::End | Self::Empty => "end",
-            Self::Misplaced => "misplaced",
-            Self::Broken | Self::Refused | Self::Wait(_) => "broken",
-            Self::Moved | Self::Elsewhere | Self::Gone => "gone",
-            Self::Late => "slow_sink",
-            Self::Reopen => "reopen",
-            Self::Poll(_) => "poll",
-            Self::Stopped => "stopped",
-            Self::Lost => "lost",
-        }
-    }
-}
-
-/// How the next plain read seeks the stored line.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Search {
-    Usual,
-    Twin(u32),
-    NewFile,
-    LaterStamps,
-}
-
 /// One instance being read.
-#[allow(
-    clippy::struct_excessive_bools,
-    reason = "each is a doubt of its own; no two make a state"
-)]
 pub(super) struct Reading<'a> {
     pub(super) site: &'a Site,
     pub(super) task: &'a Task,
@@ -102,22 +32,13 @@ pub(super) struct Reading<'a> {
     ended: bool,
     pub(super) writer: Writer<'a>,
     pub(super) intake: Intake,
-    search: Search,
-    searches: u32,
+    pub(super) search: Search,
     taken: u64,
     /// Whether the latest read took new lines.
     pub(super) fresh: bool,
-    /// When a stream that had shown everything ended.
-    pub(super) caught_up: Option<Duration>,
-    /// What remained without a line end when the log was read last.
-    rest: Option<u64>,
-    /// How often in a row the log was empty although lines of it are stored.
-    empties: u32,
-    /// A stream has missed lines that are there: the next read asks for the whole log, because after a
-    /// step of the node's clock new lines may carry stamps far before the stored one.
-    pub(super) doubtful: bool,
-    /// The log was empty although lines of it are stored, and nobody watched meanwhile.
-    unsure: bool,
+    /// When the latest plain read began.
+    begun: Duration,
+    pub(super) identity: Identity,
 }
 
 impl<'a> Reading<'a> {
@@ -131,15 +52,11 @@ impl<'a> Reading<'a> {
             ended: false,
             writer,
             intake,
-            search: Search::Usual,
-            searches: 0,
+            search: Search::default(),
             taken: 0,
             fresh: false,
-            caught_up: None,
-            rest: None,
-            empties: 0,
-            doubtful: false,
-            unsure: false,
+            begun: Duration::ZERO,
+            identity: Identity::default(),
         }
     }
 
@@ -157,15 +74,23 @@ impl<'a> Reading<'a> {
 
     /// Whether a stream had shown everything a moment ago.
     pub(super) fn was_caught_up(&self) -> bool {
-        !self.unsure
-            && self
-                .caught_up
-                .is_some_and(|at| self.site.clock.now() < at + SAME_BREATH)
+        self.search.was_caught_up(self.site.clock.now())
     }
 
-    /// The log has been shown to have ended where it was read to.
-    pub(super) fn caught_up_now(&mut self) {
-        self.caught_up = Some(self.site.clock.now());
+    /// Whether this was a moment ago.
+    pub(super) fn is_same_breath(&self, at: Option<Duration>) -> bool {
+        is_same_breath(at, self.site.clock.now())
+    }
+
+    /// When a stream ended of whose end has just been heard; a process that slept does not know.
+    pub(super) fn heard_end(&self) -> Option<Duration> {
+        let site = self.site;
+        site.pulse.was_awake_for(IDLE).then(|| site.clock.now())
+    }
+
+    /// The latest plain read has shown that the log ended where it was read to, when that read began.
+    pub(super) fn note_caught_up(&mut self) {
+        self.search.note_caught_up(Some(self.begun));
     }
 
     /// Waits, unless the task is to stop or there is news of the pod.
@@ -227,8 +152,8 @@ impl<'a> Reading<'a> {
     /// Reads what is there, from the stored position to the present end.
     pub(super) async fn catch_up(&mut self) -> Close {
         let ended = self.ended;
-        let (stance, since) = self.stance();
-        self.intake.begin(stance);
+        self.begun = self.site.clock.now();
+        let (stance, since) = self.begin();
         let mut stream = match self.open(false, since).await {
             Ok(stream) => Some(stream),
             Err(close) => return close,
@@ -236,12 +161,12 @@ impl<'a> Reading<'a> {
         let close = self.drain(&mut stream).await;
         let mut complete = true;
         if close == Close::End {
-            // A read may be cut short in mid-line, so the rest counts when two reads agree on it.
-            let rest = self.intake.remainder();
-            complete = !ended || rest == self.rest;
-            self.rest = rest;
+            complete = self.search.is_complete(ended, self.intake.remainder());
             self.intake.finish(ended && complete, &mut self.writer.batch);
             self.note_gap();
+            if ended && complete && self.identity.vanished {
+                self.note_caught_up();
+            }
         }
         self.count();
         match self.flush(&mut stream).await {
@@ -256,72 +181,22 @@ impl<'a> Reading<'a> {
 
     /// What the plain read that has come to its end says about the place of the stored line.
     fn judge(&mut self, stance: Stance) -> Close {
-        let seen = self.intake.seen();
-        // The kubelet's words at the end of a log say why there is no more of it.
-        if seen.ends_in_control {
-            return Close::Refused;
+        match self.search.judge(stance, self.intake.seen(), self.site.clock.now()) {
+            Shown::Whole => Close::End,
+            Shown::Empty => Close::Empty,
+            Shown::Misplaced => Close::Misplaced,
+            Shown::CutShort => Close::Broken,
+            Shown::Refused => Close::Refused,
         }
-        let sought = matches!(stance, Stance::After(_) | Stance::AllSince(_));
-        if sought && seen.lines == 0 {
-            return self.empty();
-        }
-        if matches!(stance, Stance::Later(_)) && seen.taken == 0 {
-            return self.sought(Search::LaterStamps, Close::Refused);
-        }
-        let found = seen.taking || matches!(stance, Stance::Later(_));
-        if found {
-            self.unsure = false;
-            self.searches = 0;
-            self.empties = 0;
-            return self.sought(Search::Usual, Close::End);
-        }
-        if let Stance::After(_) = stance {
-            let again = if seen.twins > 0 {
-                Search::Twin(seen.twins)
-            } else {
-                Search::NewFile
-            };
-            return self.sought(again, Close::Misplaced);
-        }
-        self.searches += 1;
-        let next = if self.searches < SEARCHES {
-            Search::Usual
-        } else {
-            Search::LaterStamps
-        };
-        self.sought(next, Close::Broken)
     }
 
-    /// Nothing of what is stored is there, so whatever comes now is new. A follow stream that sought the
-    /// stored line would pass it all over, and it may be rotated away before another read finds it.
-    /// One empty answer may have been cut short, so it is believed the second time.
-    fn empty(&mut self) -> Close {
-        self.empties += 1;
-        if self.empties == 1 {
-            return self.sought(Search::Usual, Close::Misplaced);
-        }
-        self.unsure |= !self.was_caught_up();
-        self.sought(Search::NewFile, Close::Empty)
-    }
-
-    fn sought(&mut self, next: Search, close: Close) -> Close {
-        self.search = next;
-        close
-    }
-
-    /// How the next plain read treats lines, and from when it asks for them.
-    pub(super) fn stance(&self) -> (Stance, Option<Time>) {
-        let Some(position) = self.writer.position() else {
-            return (Stance::All, None);
-        };
-        // An ended instance is read whole, once or twice, for the same reason as after doubts.
-        let since = (!self.ended && !self.doubtful).then(|| position.time.plus_nanos(-MARGIN));
-        match self.search {
-            Search::Usual => (Stance::After(position), since),
-            Search::Twin(nth) => (Stance::AfterTwin { position, nth }, since),
-            Search::NewFile => (Stance::AllSince(position), None),
-            Search::LaterStamps => (Stance::Later(position), since),
-        }
+    /// Makes ready for the next read.
+    pub(super) fn begin(&mut self) -> (Stance, Option<Time>) {
+        let (stance, since) = self.search.stance(self.writer.position(), self.ended);
+        self.intake.begin(stance);
+        // Lines are taken only after the stored one, so that finding it is the proof.
+        self.identity = Identity::new(matches!(stance, Stance::After(_) | Stance::AfterTwin { .. }));
+        (stance, since)
     }
 
     /// Takes in everything a plain read brings.
@@ -354,28 +229,22 @@ impl<'a> Reading<'a> {
 
     /// Puts a gap before the first line that is taken from a file that no longer has the stored line.
     fn note_gap(&mut self) {
-        let sought = match self.search {
-            Search::NewFile | Search::LaterStamps => self.writer.position(),
-            Search::Usual | Search::Twin(_) => None,
-        };
-        let seen = self.intake.seen();
-        let (Some(position), Some(first)) = (sought, seen.first_taken) else {
-            return;
-        };
-        // Once, with the first lines of this read: afterwards the position is in this file.
-        let new = seen.taken == self.writer.batch.lines.len() as u64;
-        let unbroken = self.search == Search::NewFile && self.was_caught_up();
-        if new && !unbroken {
-            self.writer.gap = Some(Gap {
-                from: Some(position.time),
-                to: Some(first),
-                reason: GapReason::Rotated,
-            });
-        }
+        let unwritten = self.writer.batch.lines.len() as u64;
+        let now = self.site.clock.now();
+        let gap = self
+            .search
+            .gap(self.writer.position(), self.intake.seen(), unwritten, now);
+        self.writer.gap = gap.or(self.writer.gap.take());
     }
 
     /// Writes what has been taken; `Some` when reading cannot go on.
     pub(super) async fn flush(&mut self, stream: &mut Option<LogStream>) -> Option<Close> {
+        if !self.writer.is_empty()
+            && let Err(close) = self.confirm().await
+        {
+            self.writer.discard();
+            return Some(close);
+        }
         match self.writer.flush(|| *stream = None).await {
             Written::InTime => None,
             Written::Late => Some(Close::Late),
@@ -388,11 +257,7 @@ impl<'a> Reading<'a> {
         self.taken += seen.taken;
         self.fresh = seen.taken > 0;
         if seen.taken > 0 {
-            // Whatever had to be sought is behind the lines taken.
-            self.search = Search::Usual;
-            self.searches = 0;
-            self.unsure = false;
-            self.empties = 0;
+            self.search.took();
         }
         self.site.metrics.control_lines.inc_by(seen.control);
         self.site.metrics.lines_cut.inc_by(seen.cut);

@@ -11,7 +11,8 @@ use crate::domain::GapReason;
 use crate::domain::backoff::Backoff;
 
 use super::End;
-use super::reading::{Close, Reading};
+use super::close::Close;
+use super::reading::Reading;
 
 /// The first wait after a round that brought no new line, and the longest.
 const FIRST_WAIT: Duration = Duration::from_millis(250);
@@ -34,8 +35,8 @@ pub(super) struct Rounds<'a> {
     backoff: Backoff,
     refusals: u32,
     empty: u32,
-    /// Whether the latest stream ended in order.
-    clean: bool,
+    /// When the latest stream ended, if in order.
+    clean: Option<Duration>,
 }
 
 /// What to do after a read.
@@ -53,7 +54,7 @@ impl<'a> Rounds<'a> {
             backoff: Backoff::new(FIRST_WAIT, LONGEST_WAIT),
             refusals: 0,
             empty: 0,
-            clean: false,
+            clean: None,
         }
     }
 
@@ -78,14 +79,18 @@ impl<'a> Rounds<'a> {
         let before = self.reading.taken();
         let ended = self.reading.has_ended();
         let mut close = self.reading.catch_up().await;
-        if close == Close::End && self.clean && self.reading.taken() == before {
+        if close == Close::End && self.clean.is_some() && self.reading.taken() == before {
             // Two ends in order, of a stream and of a read after it, with nothing new.
-            self.reading.caught_up_now();
+            self.reading.note_caught_up();
         }
         if matches!(close, Close::End | Close::Empty) && !ended {
             close = self.reading.follow().await;
-            // That the pod is gone says nothing of how its stream ended before.
-            self.clean = close == Close::End || self.clean && close == Close::Gone;
+            self.clean = match close {
+                Close::End => self.reading.heard_end(),
+                // That the pod is gone says nothing of how its stream ended before.
+                Close::Gone => self.clean,
+                _ => None,
+            };
         }
         let brought = self.reading.taken() > before;
         if brought {
@@ -103,7 +108,10 @@ impl<'a> Rounds<'a> {
         match close {
             Close::Stopped => Next::Leave(Some(End::Stopped)),
             Close::Lost => Next::Leave(Some(End::Fenced)),
-            Close::Gone if self.clean || self.reading.was_caught_up() => self.finish(None).await,
+            // A stream may be cut short in order too, so that its end counts only if the pod was gone right after it.
+            Close::Gone if self.reading.is_same_breath(self.clean) || self.reading.was_caught_up() => {
+                self.finish(None).await
+            }
             Close::Gone => self.finish(Some(GapReason::Deleted)).await,
             Close::Elsewhere => {
                 // The status is about to change; let the next step be decided on it.
@@ -113,7 +121,7 @@ impl<'a> Rounds<'a> {
             Close::End if ended && !brought => self.finish(None).await,
             Close::Empty if ended => self.nothing_left().await,
             Close::Refused => self.refused(ended).await,
-            Close::Late | Close::Reopen => Next::Again,
+            Close::Late | Close::Reopen | Close::Mute => Next::Again,
             Close::Poll(wait) => Next::AgainAfter(wait),
             Close::End | Close::Misplaced | Close::Moved if brought => Next::Again,
             Close::Wait(least) => Next::AgainAfter(least.max(self.pause())),

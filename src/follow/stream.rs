@@ -12,7 +12,8 @@ use crate::domain::steps::Source;
 use crate::domain::{Position, Time};
 use crate::metrics::Reason;
 
-use super::reading::{Close, Reading};
+use super::close::Close;
+use super::reading::Reading;
 
 /// A follow stream that has begun must show the stored line before it pauses for this long, and
 /// within [`SEEK`] in any case.
@@ -22,7 +23,11 @@ const ALIGN: Duration = Duration::from_secs(1);
 const SEEK: Duration = Duration::from_secs(10);
 
 /// A stream that has been silent for this long has shown all there was.
-const IDLE: Duration = Duration::from_secs(2);
+pub(super) const IDLE: Duration = Duration::from_secs(2);
+
+/// The kubelet's reader survives one rotation while its client does not read, and skips a file at the second. Two are
+/// 10 s apart at least, of which 2 s are for the time that the kubelet's clock and ours may differ in noticing.
+const HELD_UP: Duration = Duration::from_secs(8);
 
 /// A stream of an ended instance or a deleted pod that stays open is given this long to end by itself.
 const LINGER: Duration = Duration::from_secs(10);
@@ -42,6 +47,12 @@ const PROBE: Duration = Duration::from_secs(10);
 /// soon: well before the 10 s that the kubelet takes at least between two rotations.
 const WATCHING: Duration = Duration::from_secs(2);
 
+/// A stream that has brought so much since it was last probed is probed as soon as it falls silent. What writes so fast
+/// may fill a file before the usual probe; and a node's clock that is set back silences a stream, because the kubelet
+/// leaves out of it what is stamped before the time from which it was asked for. 1 MiB is a tenth of the usual file,
+/// and a probe costs less than to read that.
+const BUSY: usize = 1024 * 1024;
+
 /// When a follow stream has to be looked at next.
 struct Due {
     /// It is closed and opened anew.
@@ -56,6 +67,8 @@ struct Due {
     align: Option<Duration>,
     /// The same, however busy it is.
     seek: Option<Duration>,
+    /// Bytes that have come since the latest probe.
+    volume: usize,
     /// A line that the probe saw must have come.
     mute: Option<Duration>,
 }
@@ -67,6 +80,13 @@ impl Due {
     }
 }
 
+/// When a chunk that begins now is written: half an age to one and a half from now, at a time that
+/// all streams have in common, so that they share a request and the process wakes once for all.
+fn together(now: Duration, age: Duration) -> Duration {
+    let (least, step) = ((now + age / 2).as_micros(), age.as_micros().max(1));
+    Duration::from_micros(u64::try_from(least.div_ceil(step) * step).unwrap_or(u64::MAX))
+}
+
 impl Reading<'_> {
     /// Follows the log from the stored position until the stream ends or must be closed.
     pub(super) async fn follow(&mut self) -> Close {
@@ -74,26 +94,26 @@ impl Reading<'_> {
         let Some(_turn) = self.site.gate.try_enter(node.as_deref().unwrap_or_default()) else {
             return Close::Poll(self.site.settings.poll);
         };
-        let (stance, since) = self.stance();
-        self.intake.begin(stance);
+        let (_, since) = self.begin();
         let mut stream = match self.open(true, since).await {
             Ok(stream) => Some(stream),
             Err(close) => return close,
         };
         let mut heard = self.site.clock.now();
-        self.doubtful = false;
+        self.search.trust();
         let close = self.attend(&mut stream, &mut heard).await;
         let now = self.site.clock.now();
         // A stream that broke, or was busy, or was not read for a while, may have missed its last lines.
-        let quiet = now >= heard + IDLE && matches!(close, Close::End | Close::Reopen);
-        self.caught_up = quiet.then_some(now);
+        let quiet = matches!(close, Close::End | Close::Reopen) && self.is_silent(heard, now);
+        self.search.note_caught_up(quiet.then_some(now));
+        if close == Close::Mute {
+            self.search.doubt();
+        }
         self.count();
         let close = self.flush(&mut stream).await.unwrap_or(close);
-        self.site
-            .metrics
-            .stream_ends
-            .get_or_create(&Reason { reason: close.as_str() })
-            .inc();
+        if let Some(reason) = close.as_str() {
+            self.site.metrics.stream_ends.get_or_create(&Reason { reason }).inc();
+        }
         close
     }
 
@@ -105,6 +125,7 @@ impl Reading<'_> {
             // A log that is not being written is not being rotated either.
             probe: if self.fresh { watching } else { now + settings.probe },
             watching,
+            volume: 0,
             flush: None,
             align: None,
             seek: None,
@@ -144,10 +165,14 @@ impl Reading<'_> {
                 Err(error) => return self.broken(&error),
             };
             let now = clock.now();
-            if now >= *heard + IDLE {
-                self.caught_up = Some(now);
+            if self.was_held_up(&mut due, *heard, now) {
+                return Close::Late;
+            }
+            if self.is_silent(*heard, now) {
+                self.search.note_caught_up(Some(now));
             }
             self.feed(&bytes);
+            due.volume += bytes.len();
             *heard = now;
             self.heard(&mut due, now);
             if self.writer.is_full() {
@@ -159,10 +184,28 @@ impl Reading<'_> {
         }
     }
 
+    /// Whether nothing has come for so long that the stream has shown all there was. A process that slept
+    /// meanwhile heard nothing either.
+    fn is_silent(&self, heard: Duration, now: Duration) -> bool {
+        now >= heard + IDLE && self.site.pulse.was_awake_for(IDLE)
+    }
+
+    /// Whether what comes now was held up by a sleep of the process for so long that more may be missing after it.
+    fn was_held_up(&self, due: &mut Due, heard: Duration, now: Duration) -> bool {
+        let sleep = self.site.pulse.sleep();
+        if sleep.woke <= heard || now >= sleep.woke + IDLE {
+            return false;
+        }
+        // What was sent long ago does not show that the kubelet watches.
+        due.watching = now + WATCHING;
+        sleep.slept >= HELD_UP
+    }
+
     /// Something has come.
     fn heard(&self, due: &mut Due, now: Duration) {
         if now >= due.watching {
-            due.probe = now + self.site.settings.probe;
+            let busy = due.volume >= BUSY;
+            due.probe = now + if busy { IDLE } else { self.site.settings.probe };
         } else if self.intake.seen().taken > 0 {
             due.probe = due.watching;
         }
@@ -174,7 +217,7 @@ impl Reading<'_> {
             due.align = Some(limit.min(now + ALIGN));
         }
         if !self.writer.is_empty() {
-            due.flush.get_or_insert(now + self.site.settings.chunk_age);
+            due.flush.get_or_insert(together(now, self.site.settings.chunk_age));
         }
     }
 
@@ -193,14 +236,14 @@ impl Reading<'_> {
         }
         if past(due.mute) {
             tracing::debug!(container = %self.name(), "the stream had gone mute and is opened anew");
-            self.doubtful = true;
-            return Some(Close::Reopen);
+            return Some(Close::Mute);
         }
         if now >= due.reopen {
             return Some(Close::Reopen);
         }
         if now >= due.probe {
             due.probe = now + self.site.settings.probe;
+            due.volume = 0;
             if self.has_more().await {
                 due.mute = Some(self.site.clock.now() + IN_FLIGHT);
             }
@@ -241,31 +284,7 @@ impl Reading<'_> {
         batch.end()
     }
 
-    /// Opens the log and makes sure that it is this instance's.
-    pub(super) async fn open(&mut self, follow: bool, since: Option<Time>) -> Result<LogStream, Close> {
-        let (stop, site) = (self.task.stop.clone(), self.site);
-        let query = self.query(follow, since);
-        let opened = tokio::select! {
-            biased;
-            () = stop.cancelled() => return Err(Close::Stopped),
-            opened = async {
-                site.gate.open_turn().await;
-                Box::pin(site.cluster.open_log(&query)).await
-            } => opened,
-        };
-        let checked = tokio::select! {
-            biased;
-            () = stop.cancelled() => Err(Close::Stopped),
-            checked = Box::pin(self.check()) => checked,
-        };
-        match (opened, checked) {
-            (Ok(stream), Ok(())) => Ok(stream),
-            (Err(error), Ok(())) => Err(self.broken(&error)),
-            (_, Err(close)) => Err(close),
-        }
-    }
-
-    fn query(&self, follow: bool, since: Option<Time>) -> LogQuery {
+    pub(super) fn query(&self, follow: bool, since: Option<Time>) -> LogQuery {
         let pod = self.task.pod.borrow();
         LogQuery {
             namespace: pod.namespace.to_string(),
@@ -275,23 +294,6 @@ impl Reading<'_> {
             previous: self.source == Source::Previous,
             since,
             tail_lines: None,
-        }
-    }
-
-    /// Asks where the instance is now: what was opened by name is its log only if it has not moved.
-    async fn check(&mut self) -> Result<(), Close> {
-        let pod = self.task.pod.borrow().clone();
-        let now = match self.site.cluster.pod(&pod.namespace, &pod.name).await {
-            Ok(Some(now)) if now.uid == pod.uid => now,
-            Ok(_) => return Err(Close::Gone),
-            Err(error) => return Err(self.broken(&error.into())),
-        };
-        let before = self.source;
-        match self.learn(&now) {
-            Some(source) if source == before => Ok(()),
-            // Ended and restarted meanwhile: the next round reads it where it is.
-            Some(_) => Err(Close::Moved),
-            None => Err(Close::Elsewhere),
         }
     }
 

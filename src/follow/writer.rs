@@ -7,7 +7,7 @@ use std::sync::Arc;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use crate::domain::intake::Batch;
-use crate::domain::{Chunk, Gap, Mark, Origin, Position};
+use crate::domain::{Chunk, Gap, Mark, Origin, Position, Time};
 use crate::sinks::SinkError;
 
 use super::{Site, Task};
@@ -37,6 +37,7 @@ pub(super) struct Writer<'a> {
     site: &'a Site,
     task: &'a Task,
     origin: Arc<Origin>,
+    started: Option<Time>,
     /// Lines not written yet.
     pub(super) batch: Batch,
     /// A gap to be written before them.
@@ -46,11 +47,18 @@ pub(super) struct Writer<'a> {
 }
 
 impl<'a> Writer<'a> {
-    pub(super) fn new(site: &'a Site, task: &'a Task, origin: Arc<Origin>, position: Option<Position>) -> Self {
+    /// A writer of the instance that `origin` names and that started then, beginning at a position.
+    pub(super) fn new(
+        site: &'a Site,
+        task: &'a Task,
+        (origin, started): (Arc<Origin>, Option<Time>),
+        position: Option<Position>,
+    ) -> Self {
         Self {
             site,
             task,
             origin,
+            started,
             batch: Batch::default(),
             gap: None,
             position,
@@ -75,6 +83,12 @@ impl<'a> Writer<'a> {
     /// Whether nothing waits to be written.
     pub(super) fn is_empty(&self) -> bool {
         self.batch.lines.is_empty() && self.gap.is_none()
+    }
+
+    /// Drops what waits: it is not this instance's.
+    pub(super) fn discard(&mut self) {
+        self.batch = Batch::default();
+        self.gap = None;
     }
 
     /// Writes what waits. Calls `close` when the write has taken too long, and waits on.
@@ -190,6 +204,7 @@ impl<'a> Writer<'a> {
         let mark = Mark {
             container_id: self.origin.stream.container_id.clone(),
             restart: self.origin.restart,
+            started: self.started,
             position: self.position,
             finished,
         };

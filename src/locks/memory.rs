@@ -13,9 +13,9 @@ use async_trait::async_trait;
 use super::batch::{check_checkpoint, check_name};
 use super::{Holder, LockError, LockStore};
 use crate::clock::Clock;
-use crate::domain::{
-    About, Claim, Fence, LockKey, LockRow, LockTable, Next, Release, Renewal, ReplicaId, Verdict, Want,
-};
+use crate::domain::claim::EVICTED;
+use crate::domain::row::{Hold, fence_after};
+use crate::domain::{About, Claim, Fence, LockKey, LockRow, LockTable, Next, Release, Renewal, Verdict, Want};
 
 /// How long a replica must be dead before its row may go.
 const DEAD: Duration = super::DEAD;
@@ -31,17 +31,13 @@ pub struct MemoryTable {
 struct Inner {
     rows: BTreeMap<(String, LockKey), Row>,
     /// The largest fence given out, so that none repeats even if the clock stands still.
-    top: u64,
+    top: Fence,
     /// How far the table's clock has been moved, in milliseconds.
     skew: i64,
 }
 
 struct Row {
-    owner: Option<ReplicaId>,
-    fence: Fence,
-    expires_at: Duration,
-    finished: bool,
-    wanted_by: Option<ReplicaId>,
+    hold: Hold,
     about: About,
     checkpoint: Vec<u8>,
 }
@@ -49,8 +45,8 @@ struct Row {
 impl Inner {
     /// A fence larger than any before it, and at least the time in microseconds.
     fn next_fence(&mut self, now: Duration) -> Fence {
-        self.top = (self.top + 1).max(u64::try_from(now.as_micros()).unwrap_or(u64::MAX));
-        Fence(self.top)
+        self.top = fence_after(self.top, now);
+        self.top
     }
 }
 
@@ -108,29 +104,18 @@ impl MemoryLocks {
         (self.holder.cluster.clone(), key.clone())
     }
 
-    fn owns(&self, row: &Row, fence: Fence) -> bool {
-        row.fence == fence && row.owner.as_ref() == Some(&self.holder.replica)
-    }
-
     fn acquire_one(&self, inner: &mut Inner, want: &Want, now: Duration) -> Option<Claim> {
         let id = self.id(&want.key);
         let old = inner.rows.get(&id);
-        let takeable = old.is_none_or(|row| {
-            let mine = row.owner.as_ref().is_none_or(|owner| *owner == self.holder.replica);
-            !row.finished && (mine || row.expires_at + self.holder.grace <= now)
-        });
-        if !takeable {
+        let Holder { replica, grace, .. } = &self.holder;
+        if !old.is_none_or(|row| row.hold.may_be_claimed(replica, now, *grace)) {
             return None;
         }
-        let previous = old.map_or(Fence(0), |row| row.fence);
+        let previous = old.map_or(Fence(0), |row| row.hold.fence);
         let checkpoint = old.map_or_else(Vec::new, |row| row.checkpoint.clone());
         let fence = inner.next_fence(now);
         let row = Row {
-            owner: Some(self.holder.replica.clone()),
-            fence,
-            expires_at: now + self.holder.ttl,
-            finished: false,
-            wanted_by: None,
+            hold: Hold::claimed(&self.holder.replica, fence, now, self.holder.ttl),
             about: want.about.clone(),
             checkpoint: checkpoint.clone(),
         };
@@ -146,26 +131,16 @@ impl MemoryLocks {
     fn release_one(&self, inner: &mut Inner, release: Release, now: Duration) {
         let id = self.id(&release.claim.key);
         let fence = inner.next_fence(now);
-        let Some(row) = inner
-            .rows
-            .get_mut(&id)
-            .filter(|row| self.owns(row, release.claim.fence))
-        else {
+        let owned = |row: &&mut Row| row.hold.is_owned(&self.holder.replica, release.claim.fence);
+        let Some(row) = inner.rows.get_mut(&id).filter(owned) else {
             return;
         };
         if let Some(checkpoint) = release.checkpoint {
             row.checkpoint = checkpoint;
         }
-        (row.owner, row.wanted_by, row.expires_at) = (None, None, now);
-        match release.next {
-            Next::Free => {}
-            Next::Handed(heir) => {
-                (row.owner, row.fence, row.expires_at) = (Some(heir), fence, now + self.holder.ttl);
-            }
-            Next::Finished => row.finished = true,
-            Next::Gone => {
-                inner.rows.remove(&id);
-            }
+        row.hold.give_back(&release.next, fence, now, self.holder.ttl);
+        if release.next == Next::Gone {
+            inner.rows.remove(&id);
         }
     }
 }
@@ -190,11 +165,12 @@ impl LockStore for MemoryLocks {
         }
         let (now, mut inner) = (self.table.now(), self.table.lock());
         let renew = |renewal: &Renewal| {
+            let Holder { replica, ttl, .. } = &self.holder;
             let row = inner.rows.get_mut(&self.id(&renewal.key));
-            let Some(row) = row.filter(|row| self.owns(row, renewal.fence) && row.expires_at > now) else {
+            let held = row.and_then(|row| row.hold.renew(replica, renewal.fence, now, *ttl).then_some(row));
+            let Some(row) = held else {
                 return Verdict::Lost;
             };
-            row.expires_at = row.expires_at.max(now + self.holder.ttl);
             if let Some(checkpoint) = &renewal.checkpoint {
                 row.checkpoint.clone_from(checkpoint);
             }
@@ -217,14 +193,8 @@ impl LockStore for MemoryLocks {
     async fn ask(&self, rows: &[(LockKey, Fence)]) -> Result<(), LockError> {
         let mut inner = self.table.lock();
         for (key, fence) in rows {
-            let me = &self.holder.replica;
-            if let Some(row) = inner.rows.get_mut(&self.id(key))
-                && row.fence == *fence
-                && !row.finished
-                && row.wanted_by.is_none()
-                && row.owner.as_ref().is_some_and(|owner| owner != me)
-            {
-                row.wanted_by = Some(me.clone());
+            if let Some(row) = inner.rows.get_mut(&self.id(key)) {
+                row.hold.ask(&self.holder.replica, *fence);
             }
         }
         Ok(())
@@ -233,8 +203,9 @@ impl LockStore for MemoryLocks {
     async fn refuse(&self, rows: &[(LockKey, Fence)]) -> Result<(), LockError> {
         let mut inner = self.table.lock();
         for (key, fence) in rows {
-            if let Some(row) = inner.rows.get_mut(&self.id(key)).filter(|row| self.owns(row, *fence)) {
-                row.wanted_by = None;
+            let owned = |row: &&mut Row| row.hold.is_owned(&self.holder.replica, *fence);
+            if let Some(row) = inner.rows.get_mut(&self.id(key)).filter(owned) {
+                row.hold.wanted_by = None;
             }
         }
         Ok(())
@@ -245,8 +216,8 @@ impl LockStore for MemoryLocks {
         let before = inner.rows.len();
         for key in keys {
             let id = self.id(key);
-            let dead = |row: &Row| matches!(key, LockKey::Replica(_)) && row.expires_at + DEAD <= now;
-            if inner.rows.get(&id).is_some_and(|row| row.finished || dead(row)) {
+            let dead = |row: &Row| matches!(key, LockKey::Replica(_)) && row.hold.expires_at + DEAD <= now;
+            if inner.rows.get(&id).is_some_and(|row| row.hold.finished || dead(row)) {
                 inner.rows.remove(&id);
             }
         }
@@ -259,7 +230,9 @@ impl LockStore for MemoryLocks {
         let Some(row) = inner.rows.get_mut(&self.id(key)) else {
             return Ok(false);
         };
-        (row.owner, row.fence, row.wanted_by, row.expires_at) = (None, fence, None, now);
+        let hold = &mut row.hold;
+        let owner = hold.owner.take().map(|_| EVICTED.into());
+        (hold.owner, hold.fence, hold.wanted_by) = (owner, fence, None);
         Ok(true)
     }
 
@@ -271,11 +244,11 @@ impl LockStore for MemoryLocks {
             .filter(|((cluster, _), _)| *cluster == self.holder.cluster);
         let rows = mine.map(|((_, key), row)| {
             let seen = LockRow {
-                owner: row.owner.clone(),
-                fence: row.fence,
-                expires_in: row.expires_at.as_millis() as i64 - now.as_millis() as i64,
-                finished: row.finished,
-                wanted_by: row.wanted_by.clone(),
+                owner: row.hold.owner.clone(),
+                fence: row.hold.fence,
+                expires_in: row.hold.expires_at.as_millis() as i64 - now.as_millis() as i64,
+                finished: row.hold.finished,
+                wanted_by: row.hold.wanted_by.clone(),
                 about: row.about.clone(),
                 checkpoint_len: row.checkpoint.len() as u32,
             };

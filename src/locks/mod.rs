@@ -15,10 +15,12 @@ mod mysql;
 mod open;
 mod schema;
 mod sqlite;
+mod survey;
 mod url;
 
 pub use memory::{MemoryLocks, MemoryTable};
 pub use open::{migrate, open};
+pub use survey::{TABLES, survey};
 pub use url::{BadLockUrl, LockUrl};
 
 use crate::domain::{Claim, Fence, LockKey, LockTable, Release, Renewal, ReplicaId, Verdict, Want};
@@ -65,8 +67,10 @@ pub trait LockStore: Send + Sync + fmt::Debug {
     /// dead for a minute. Rows that are held, or unfinished, stay. Answers how many went.
     async fn forget(&self, keys: &[LockKey]) -> Result<u64, LockError>;
 
-    /// Frees a row whoever holds it, with a new fence; the checkpoint stays. For people, not for
-    /// replicas. Answers whether there was such a row.
+    /// Takes a row from whoever holds it, with a new fence; the checkpoint stays. It belongs to
+    /// [`EVICTED`](crate::domain::claim::EVICTED) until the claim would have expired, because its
+    /// holder, which is not asked, may act that long. A row that nobody holds stays free. For people,
+    /// not for replicas. Answers whether there was such a row.
     async fn evict(&self, key: &LockKey) -> Result<bool, LockError>;
 
     /// All rows of the cluster.

@@ -2,12 +2,13 @@
 //!
 //! Versions are recorded in a table of podlog's own, so that neither podlog's other tables nor
 //! another program's migrations in the same database are ever taken for these. Nothing here runs
-//! unless somebody asks for it.
+//! unless somebody asks for it. Which later tables suit is the rule in `domain::schema`.
 
 use sqlx::SqlSafeStr;
 use sqlx::migrate::{MigrateError, Migration, MigrationType, Migrator};
 
 use super::LockError;
+use crate::domain::schema::{Applied, Standing};
 
 /// Where the versions of the lock tables are recorded. sqlx's own default name would be shared with
 /// every other user of sqlx in the database.
@@ -16,8 +17,35 @@ pub(super) const VERSIONS: &str = "podlog_lock_migrations";
 /// The version that this program works with: the last of the migrations below.
 pub(super) const VERSION: i64 = 101;
 
-/// Asks for the version of the tables, and whether a migration was broken off. The same text on every store.
-pub(super) const LOOK: &str = "SELECT MAX(version) AS version, SUM(CASE WHEN success THEN 0 ELSE 1 END) > 0 AS broken FROM podlog_lock_migrations";
+/// Asks for the migrations that were applied. The same text on every store.
+pub(super) const LOOK: &str =
+    "SELECT version, description, success, checksum FROM podlog_lock_migrations ORDER BY version";
+
+/// A row of [`LOOK`].
+pub(super) type Noted = (i64, String, bool, Vec<u8>);
+
+/// How the tables stand, by what `LOOK` answered.
+pub(super) fn standing(noted: Vec<Noted>) -> Standing {
+    // The text of each migration is the same on every store or differs in all; MySQL's and SQLite's are both ours.
+    let known = [mysql(), sqlite()];
+    let same = |version: i64, checksum: &[u8]| {
+        let mut ours = known
+            .iter()
+            .flat_map(|migrator| migrator.iter())
+            .filter(|one| one.version == version);
+        version > VERSION || ours.any(|one| *one.checksum == *checksum)
+    };
+    let applied: Vec<Applied> = noted
+        .into_iter()
+        .map(|(version, description, success, checksum)| Applied {
+            same: same(version, &checksum),
+            version,
+            description,
+            success,
+        })
+        .collect();
+    Standing::of(&applied, VERSION)
+}
 
 /// The migrations of `MySQL` and `MariaDB`.
 pub(super) fn mysql() -> Migrator {
@@ -44,18 +72,18 @@ fn migrator(distributed_lock: &'static str) -> Migrator {
     migrator
 }
 
-/// Judges the version found in the store called `name`; `None` when nothing is recorded.
-pub(super) fn judge(name: &str, version: Option<i64>, broken: bool) -> Result<(), LockError> {
-    let what = match version {
-        _ if broken => return Err(interrupted(name)),
-        Some(VERSION) => return Ok(()),
-        Some(newer) if newer > VERSION => format!(
-            "the lock tables in {name} have version {newer} and this podlog knows {VERSION}: run a newer podlog"
+/// Refuses tables that this program cannot work with, in the store called `name`.
+pub(super) fn judge(name: &str, standing: Standing) -> Result<(), LockError> {
+    let what = match standing {
+        Standing::Current | Standing::Extended(_) | Standing::Differs(_) => return Ok(()),
+        Standing::Missing => return Err(missing(name)),
+        Standing::Broken => return Err(interrupted(name)),
+        Standing::Newer(newer) => format!(
+            "the lock tables in {name} have version {newer}, which this podlog (it knows {VERSION}) cannot work with: run a newer podlog"
         ),
-        Some(older) => format!(
+        Standing::Older(older) => format!(
             "the lock tables in {name} have version {older} and this podlog needs {VERSION}: run `podlog migrate`"
         ),
-        None => return Err(missing(name)),
     };
     Err(LockError::Refused(what))
 }
@@ -77,7 +105,9 @@ pub(super) fn failed(name: &str, error: MigrateError, driver: impl Fn(&sqlx::Err
     match error {
         MigrateError::Execute(error) | MigrateError::ExecuteMigration(error, _) => driver(&error),
         MigrateError::Dirty(_) => interrupted(name),
-        MigrateError::VersionMissing(newer) => judge(name, Some(newer), false).err().unwrap_or_else(|| missing(name)),
+        MigrateError::VersionMissing(newer) => judge(name, Standing::Newer(newer))
+            .err()
+            .unwrap_or_else(|| missing(name)),
         MigrateError::VersionMismatch(version) => LockError::Refused(format!(
             "migration {version} of the lock tables in {name} is not the one this podlog would run: \
              the tables were made by a development version; drop distributed_lock and {VERSIONS} and run `podlog migrate`"
@@ -99,11 +129,26 @@ mod tests {
 
     #[test]
     fn each_wrong_version_has_its_own_remedy() {
-        let says = |version, broken| judge("db", version, broken).unwrap_err().to_string();
-        assert!(judge("db", Some(VERSION), false).is_ok());
-        assert!(says(Some(VERSION - 1), false).contains("podlog migrate"));
-        assert!(says(Some(VERSION + 1), false).contains("newer podlog"));
-        assert!(says(None, false).contains("podlog migrate"));
-        assert!(says(Some(VERSION), true).contains("broken off"));
+        let says = |standing| judge("db", standing).unwrap_err().to_string();
+        assert!(judge("db", Standing::Current).is_ok());
+        assert!(judge("db", Standing::Extended(VERSION + 1)).is_ok());
+        assert!(says(Standing::Older(VERSION - 1)).contains("podlog migrate"));
+        assert!(says(Standing::Newer(VERSION + 1)).contains("newer podlog"));
+        assert!(says(Standing::Missing).contains("podlog migrate"));
+        assert!(says(Standing::Broken).contains("broken off"));
+    }
+
+    #[test]
+    fn what_was_made_by_our_own_text_is_current() {
+        for migrator in [mysql(), sqlite()] {
+            let noted = migrator
+                .iter()
+                .map(|m| (m.version, m.description.to_string(), true, m.checksum.to_vec()));
+            assert_eq!(standing(noted.collect()), Standing::Current);
+        }
+        assert_eq!(
+            standing(vec![(VERSION, "x".into(), true, vec![1])]),
+            Standing::Differs(VERSION)
+        );
     }
 }

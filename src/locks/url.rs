@@ -53,6 +53,17 @@ impl LockUrl {
         }
     }
 
+    /// How many files and sockets the stores of one replica have open: the collector's and the keeper's.
+    #[must_use]
+    pub fn open_files(&self) -> usize {
+        match &self.0 {
+            Place::MySql(_) => 2,
+            // The file, its write-ahead log and that one's index.
+            Place::Sqlite(_) => 2 * 3,
+            Place::Memory(_) => 0,
+        }
+    }
+
     /// Whether the store keeps its claims only while this process lives.
     #[must_use]
     pub fn is_memory(&self) -> bool {

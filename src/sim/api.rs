@@ -66,8 +66,11 @@ where
                 }
             }
             let answer = match call.route {
-                Some(Route::Review) if call.fits() => review(body, call.is_json()).await,
-                _ => call.answer(&shared, &effects),
+                Some(Route::Review) if call.fits() => review(&shared, body, call.is_json()).await,
+                _ => shared
+                    .rights
+                    .admit(&call.place)
+                    .and_then(|()| call.answer(&shared, &effects)),
             };
             tracing::trace!(method = %call.parts.method, uri = %call.parts.uri, refused = answer.is_err(), "request");
             Ok(answer.unwrap_or_else(|refusal| refusal.response()))
@@ -196,8 +199,8 @@ impl Call {
     }
 }
 
-/// Everything is allowed here.
-async fn review<B>(body: B, is_json: bool) -> Result<Response<SimBody>, Refusal>
+/// Says whether a right is there.
+async fn review<B>(shared: &Shared, body: B, is_json: bool) -> Result<Response<SimBody>, Refusal>
 where
     B: Body,
 {
@@ -206,17 +209,18 @@ where
     let review = if is_json {
         serde_json::from_reader(body.aggregate().reader())
     } else {
-        // kubectl asks in protobuf and accepts JSON; what it asks makes no difference.
+        // kubectl asks in protobuf and accepts JSON; it is told that all is allowed.
         Ok(json!({}))
     };
     let mut review: Value = review.map_err(|error| unreadable(&error.to_string()))?;
+    let allowed = shared.rights.reviewed(&review);
     let Some(fields) = review.as_object_mut() else {
         return Err(unreadable("not an object"));
     };
     for (field, value) in [
         ("apiVersion", json!("authorization.k8s.io/v1")),
         ("kind", json!("SelfSubjectAccessReview")),
-        ("status", json!({"allowed": true})),
+        ("status", json!({"allowed": allowed})),
     ] {
         fields.insert(field.to_owned(), value);
     }

@@ -14,6 +14,7 @@ use super::faults::{Cut, Effect, Faults, Flow, OpenStream, Target, Verb};
 use super::files::Truth;
 use super::handle::SimPod;
 use super::pod::PodSpec;
+use super::rights::Rights;
 use super::world::{Key, World};
 
 /// How a simulated cluster behaves.
@@ -104,6 +105,7 @@ pub(super) struct Shared {
     pub(super) settings: Settings,
     pub(super) clock: Clock,
     pub(super) faults: Faults,
+    pub(super) rights: Rights,
     /// The newest resource version, for watches to wait on.
     pub(super) version: watch::Sender<u64>,
     requests: Mutex<Requests>,
@@ -143,6 +145,7 @@ impl SimCluster {
         let shared = Shared {
             clock: Clock::starting_at(settings.now),
             faults: Faults::default(),
+            rights: Rights::default(),
             version: watch::Sender::new(world.version()),
             requests: Mutex::default(),
             world: Mutex::new(world),
@@ -151,6 +154,19 @@ impl SimCluster {
         Self {
             shared: Arc::new(shared),
         }
+    }
+
+    /// Takes a right away, in a namespace or in all: a verb and a resource as RBAC names them, such as `get` and
+    /// `pods/log`. Requests are refused and reviews say so, until the right is [given](Self::give).
+    pub fn take(&self, verb: &str, resource: &str, namespace: Option<&str>) {
+        let right = (verb.to_owned(), resource.to_owned(), namespace.map(str::to_owned));
+        self.shared.rights.change(right, true);
+    }
+
+    /// Gives back a right that was taken away with the same words.
+    pub fn give(&self, verb: &str, resource: &str, namespace: Option<&str>) {
+        let right = (verb.to_owned(), resource.to_owned(), namespace.map(str::to_owned));
+        self.shared.rights.change(right, false);
     }
 
     /// The API server as a service to put under `kube::Client::new`.
@@ -238,6 +254,11 @@ impl SimCluster {
     /// Forgets the history, so that whoever resumes a watch or a paged list is told `410 Gone`.
     pub fn compact(&self) {
         self.shared.change(World::compact);
+    }
+
+    /// Lets the statuses of pods fall behind what their kubelets do, or catch up with it.
+    pub fn lag(&self, lags: bool) {
+        self.shared.change(|world| world.lag(lags));
     }
 
     /// The watches and log streams that are open now.

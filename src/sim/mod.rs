@@ -26,6 +26,7 @@ mod handle;
 mod list;
 mod logs;
 mod pod;
+mod rights;
 mod route;
 mod select;
 mod serve;

@@ -44,6 +44,8 @@ pub(super) struct World {
     /// Every log there ever was, for the truth.
     logs: Vec<Arc<Log>>,
     rng: fastrand::Rng,
+    /// Changes are not published: the kubelet knows of them and the API does not.
+    lags: bool,
     pub(super) nodes: BTreeSet<String>,
     pub(super) namespaces: BTreeSet<String>,
 }
@@ -60,6 +62,7 @@ impl World {
             history_max,
             logs: Vec::new(),
             rng: fastrand::Rng::with_seed(seed),
+            lags: false,
             nodes: BTreeSet::new(),
             namespaces: BTreeSet::from(["default".to_owned()]),
         }
@@ -199,8 +202,16 @@ impl World {
         self.history.get(index)
     }
 
+    /// Lets statuses fall behind what the kubelet does, or catch up with it.
+    pub(super) fn lag(&mut self, lags: bool) {
+        self.lags = lags;
+        for key in self.pods.keys().cloned().collect::<Vec<_>>() {
+            self.publish(&key);
+        }
+    }
+
     fn publish(&mut self, key: &Key) {
-        let Some(pod) = self.pods.get(key) else {
+        let Some(pod) = self.pods.get(key).filter(|_| !self.lags) else {
             return;
         };
         self.version += 1;

@@ -62,7 +62,7 @@ impl Late {
     }
 
     /// The answers were taken, or will be: nothing of these streams can come again.
-    pub(super) fn answered(&mut self, parts: &[Part]) {
+    pub(super) fn answered<'a>(&mut self, parts: impl IntoIterator<Item = &'a Part>) {
         for part in parts {
             self.0.remove(&part.stream);
         }

@@ -26,10 +26,12 @@ mod schema;
 mod sql;
 mod sqlite;
 mod stdout;
+mod survey;
 mod url;
 
 pub use open::{Opened, SinkOpenError, migrate, open};
 pub use retain::Retention;
+pub use survey::{TABLES, Wish, survey};
 pub use url::{BadSinkUrl, SinkUrl};
 
 /// A place for records. Writers call it concurrently.

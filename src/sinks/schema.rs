@@ -1,7 +1,8 @@
 //! The tables of the SQL sinks: bringing them up to date, and checking on opening that they are.
 //!
 //! What was applied is noted in a table of its own, so that the tables of claims, which may lie in the
-//! same database, have their own versions. Opening a sink never changes a table.
+//! same database, have their own versions. Opening a sink never changes a table. Which later tables suit is
+//! the rule in `domain::schema`.
 
 use std::time::Duration;
 
@@ -12,14 +13,17 @@ use sqlx::{Connection, MySqlConnection, SqliteConnection};
 use tokio::time::timeout;
 
 use super::SinkOpenError;
+use crate::domain::schema::{Applied, Standing};
 
 static MYSQL: Migrator = sqlx::migrate!("migrations/mysql/records");
 static SQLITE: Migrator = sqlx::migrate!("migrations/sqlite/records");
 
 /// Where applied migrations are noted.
 const NOTES: &str = "podlog_records_schema";
-const APPLIED: &str =
-    "SELECT COUNT(*), MAX(version), COUNT(CASE WHEN NOT success THEN 1 END) FROM podlog_records_schema";
+const APPLIED: &str = "SELECT version, description, success, checksum FROM podlog_records_schema ORDER BY version";
+
+/// A row of `APPLIED`.
+type Noted = (i64, String, bool, Vec<u8>);
 
 /// Creating five tables and views takes a second; another replica that is at it may be waited for.
 const DEADLINE: Duration = Duration::from_mins(1);
@@ -28,41 +32,47 @@ const DEADLINE: Duration = Duration::from_mins(1);
 /// sqlx's own lock asks for, and lets everybody through. One name per database, within the 64 characters allowed.
 const LOCK: &str = "SELECT GET_LOCK(CONCAT('podlog records ', LEFT(SHA2(DATABASE(), 256), 40)), ?)";
 
-/// What the database says about its tables, and what this program knows.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) struct State {
-    applied: Option<i64>,
-    broken: bool,
-    known: i64,
+/// The last migration this program knows.
+fn known(migrator: &Migrator) -> i64 {
+    migrator.iter().map(|m| m.version).max().unwrap_or(0)
 }
 
-impl State {
-    fn new(count: i64, applied: Option<i64>, failed: i64, migrator: &Migrator) -> Self {
-        Self {
-            applied: applied.filter(|_| count > 0),
-            broken: failed > 0,
-            known: migrator.iter().map(|m| m.version).max().unwrap_or(0),
-        }
-    }
+fn standing(noted: Vec<Noted>, migrator: &Migrator) -> Standing {
+    let known = known(migrator);
+    let same = |version: i64, checksum: &[u8]| {
+        let ours = migrator.iter().find(|one| one.version == version);
+        version > known || ours.is_some_and(|one| *one.checksum == *checksum)
+    };
+    let applied: Vec<Applied> = noted
+        .into_iter()
+        .map(|(version, description, success, checksum)| Applied {
+            same: same(version, &checksum),
+            version,
+            description,
+            success,
+        })
+        .collect();
+    Standing::of(&applied, known)
+}
 
-    /// Refuses tables that are not the ones this program was made for.
-    pub(super) fn check(self, name: &str) -> Result<(), SinkOpenError> {
-        let known = self.known;
-        let why = match self.applied {
-            _ if self.broken => "a migration of the record tables failed half-way; drop the log_ tables and views and \
-                podlog_records_schema, then run `podlog migrate`"
-                .to_owned(),
-            None => "the record tables do not exist; run `podlog migrate`".to_owned(),
-            Some(version) if version < known => {
-                format!("the record tables are of version {version}, this podlog needs {known}; run `podlog migrate`")
-            }
-            Some(version) if version > known => {
-                format!("the record tables are of version {version}, this podlog knows {known}; install a newer podlog")
-            }
-            Some(_) => return Ok(()),
-        };
-        Err(SinkOpenError::Refused(format!("{name}: {why}")))
-    }
+/// Refuses tables that this program cannot work with.
+pub(super) fn check(name: &str, standing: Standing) -> Result<(), SinkOpenError> {
+    let known = known(&MYSQL);
+    let why = match standing {
+        Standing::Current | Standing::Extended(_) | Standing::Differs(_) => return Ok(()),
+        Standing::Broken => "a migration of the record tables failed half-way; drop the log_ tables and views and \
+            podlog_records_schema, then run `podlog migrate`"
+            .to_owned(),
+        Standing::Missing => "the record tables do not exist; run `podlog migrate`".to_owned(),
+        Standing::Older(version) => {
+            format!("the record tables are of version {version}, this podlog needs {known}; run `podlog migrate`")
+        }
+        Standing::Newer(version) => format!(
+            "the record tables are of version {version}, which this podlog (it knows {known}) cannot work with; \
+             install a newer podlog"
+        ),
+    };
+    Err(SinkOpenError::Refused(format!("{name}: {why}")))
 }
 
 /// The same migrations, noted in our own table.
@@ -72,13 +82,12 @@ fn ours(migrator: &Migrator) -> Migrator {
     ours
 }
 
-pub(super) async fn mysql_state(conn: &mut MySqlConnection) -> Result<State, sqlx::Error> {
-    let (count, applied, failed) = match sqlx::query_as(APPLIED).fetch_one(conn).await {
-        Ok(answer) => answer,
-        Err(sqlx::Error::Database(error)) if missing(&*error) => (0, None, 0),
-        Err(error) => return Err(error),
-    };
-    Ok(State::new(count, applied, failed, &MYSQL))
+pub(super) async fn mysql_state(conn: &mut MySqlConnection) -> Result<Standing, sqlx::Error> {
+    match sqlx::query_as(APPLIED).fetch_all(conn).await {
+        Ok(noted) => Ok(standing(noted, &MYSQL)),
+        Err(sqlx::Error::Database(error)) if missing(&*error) => Ok(Standing::Missing),
+        Err(error) => Err(error),
+    }
 }
 
 fn missing(error: &dyn sqlx::error::DatabaseError) -> bool {
@@ -87,15 +96,13 @@ fn missing(error: &dyn sqlx::error::DatabaseError) -> bool {
         .is_some_and(|error| error.number() == 1146)
 }
 
-pub(super) async fn sqlite_state(conn: &mut SqliteConnection) -> Result<State, sqlx::Error> {
+pub(super) async fn sqlite_state(conn: &mut SqliteConnection) -> Result<Standing, sqlx::Error> {
     let find = "SELECT COUNT(*) FROM sqlite_master WHERE type = 'table' AND name = ?";
     let tables: i64 = sqlx::query_scalar(find).bind(NOTES).fetch_one(&mut *conn).await?;
-    let (count, applied, failed) = if tables == 0 {
-        (0, None, 0)
-    } else {
-        sqlx::query_as(APPLIED).fetch_one(conn).await?
-    };
-    Ok(State::new(count, applied, failed, &SQLITE))
+    if tables == 0 {
+        return Ok(Standing::Missing);
+    }
+    Ok(standing(sqlx::query_as(APPLIED).fetch_all(conn).await?, &SQLITE))
 }
 
 /// Creates or updates the tables in MySQL or MariaDB.
@@ -110,6 +117,16 @@ pub(super) async fn migrate_mysql(options: &MySqlConnectOptions, name: &str) -> 
             .map_err(|error| super::mysql::refusal(name, &error))?;
         if locked != Some(1) {
             return Err(late(name));
+        }
+        // Where nothing is to be done, no right to make tables is needed; and tables that newer programs have
+        // extended are left alone, which sqlx would call unknown.
+        let found = mysql_state(&mut conn).await;
+        let found = found.map_err(|error| super::mysql::refusal(name, &error))?;
+        if matches!(found, Standing::Newer(_)) {
+            return check(name, found);
+        }
+        if found.is_done() {
+            return Ok(());
         }
         let done = ours(&MYSQL).run_direct(None, &mut conn, false).await;
         done.map_err(|error| failed(name, &error.into()))
@@ -127,6 +144,14 @@ pub(super) async fn migrate_sqlite(options: SqliteConnectOptions, name: &str) ->
             .begin_with("BEGIN IMMEDIATE")
             .await
             .map_err(|error| super::sqlite::refusal(name, &error))?;
+        let found = sqlite_state(&mut tx).await;
+        let found = found.map_err(|error| super::sqlite::refusal(name, &error))?;
+        if matches!(found, Standing::Newer(_)) {
+            return check(name, found);
+        }
+        if found.is_done() {
+            return Ok(());
+        }
         let done = ours(&SQLITE).run_direct(None, &mut *tx, false).await;
         done.map_err(|error| failed(name, &error.into()))?;
         tx.commit().await.map_err(|error| super::sqlite::refusal(name, &error))
@@ -153,14 +178,25 @@ mod tests {
 
     #[test]
     fn tables_that_do_not_fit_are_refused_with_a_remedy() {
-        let refused = |count, applied, failed| {
-            let state = State::new(count, applied, failed, &MYSQL);
-            state.check("db").map_err(|error| error.to_string())
-        };
-        assert_eq!(refused(5, Some(205), 0), Ok(()));
-        assert!(refused(0, None, 0).unwrap_err().contains("podlog migrate"));
-        assert!(refused(1, Some(201), 0).unwrap_err().contains("needs 205"));
-        assert!(refused(9, Some(300), 0).unwrap_err().contains("newer podlog"));
-        assert!(refused(2, Some(202), 1).unwrap_err().contains("half-way"));
+        let refused = |standing| check("db", standing).map_err(|error| error.to_string());
+        assert_eq!(refused(Standing::Current), Ok(()));
+        assert_eq!(refused(Standing::Extended(300)), Ok(()));
+        assert!(refused(Standing::Missing).unwrap_err().contains("podlog migrate"));
+        assert!(refused(Standing::Older(201)).unwrap_err().contains("needs 205"));
+        assert!(refused(Standing::Newer(300)).unwrap_err().contains("newer podlog"));
+        assert!(refused(Standing::Broken).unwrap_err().contains("half-way"));
+    }
+
+    #[test]
+    fn what_was_made_by_our_own_texts_is_current_and_by_some_of_them_older() {
+        for migrator in [&MYSQL, &SQLITE] {
+            let noted = || {
+                migrator
+                    .iter()
+                    .map(|m| (m.version, m.description.to_string(), true, m.checksum.to_vec()))
+            };
+            assert_eq!(standing(noted().collect(), migrator), Standing::Current);
+            assert_eq!(standing(noted().take(2).collect(), migrator), Standing::Older(202));
+        }
     }
 }

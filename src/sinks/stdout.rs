@@ -5,6 +5,7 @@
 
 use std::io::{self, Write};
 use std::sync::Arc;
+use std::time::Duration;
 
 use async_trait::async_trait;
 use tokio::sync::{Mutex, Notify};
@@ -53,22 +54,11 @@ impl StdoutSink {
 impl Sink for StdoutSink {
     async fn write(&self, chunks: &[Chunk]) -> Vec<Result<(), SinkError>> {
         let mut out = self.out.clone().lock_owned().await;
-        let mut buffer = std::mem::take(&mut out.buffer);
-        let mut parts = Vec::with_capacity(chunks.len());
-        let now = self.clock.now();
-        for chunk in chunks {
-            let start = buffer.len();
-            Encoder::new(&chunk.origin).chunk(chunk, &mut buffer);
-            let part = Part::new(chunk, start, buffer.len());
-            // Checked again here, because the wait for a blocked reader may have been long.
-            if out.late.has(&part) || !part.good_until.allows(now, std::time::Duration::ZERO) {
-                buffer.truncate(start);
-            }
-            parts.push(part);
-        }
+        // Judged here, because the wait for a blocked reader may have been long.
+        let (buffer, parts) = out.encode(chunks, self.clock.now());
         let task = tokio::task::spawn_blocking(move || {
-            let answers = out.put(buffer, &parts, &mut io::stdout().lock());
-            (out, parts, answers)
+            let done = out.put(buffer, &parts, &mut io::stdout().lock());
+            (out, parts, done)
         });
         let Ok((mut out, parts, (written, error))) = task.await else {
             let why = "the write to standard output was stopped".into();
@@ -84,24 +74,45 @@ impl Sink for StdoutSink {
             .map(|e| format!("standard output cannot be written: {e}"))
             .unwrap_or_default()
             .into();
-        let answer = |part: &Part| match () {
-            () if out.late.has(part) => Ok(()),
-            () if !part.good_until.allows(now, std::time::Duration::ZERO) => Err(SinkError::Fenced),
-            () if part.end <= written => Ok(()),
-            () => Err(SinkError::Again {
-                after: None,
-                why: why.clone(),
-            }),
-        };
-        let answers = parts.iter().map(answer).collect();
-        out.late.answered(&parts);
-        answers
+        out.late.answered(parts.iter().map(|(part, _)| part));
+        answers(&parts, written, &why)
     }
 }
 
+/// What was decided of a chunk before the write, once: a deadline may move until the answer is made.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Fate {
+    /// Its records are in the buffer.
+    Goes,
+    /// It was written in an earlier try.
+    Known,
+    /// Its claim had ended.
+    Ended,
+}
+
 impl Out {
+    /// The records of the chunks that are to be written, and what becomes of each chunk.
+    fn encode(&mut self, chunks: &[Chunk], now: Duration) -> (Vec<u8>, Vec<(Part, Fate)>) {
+        let mut buffer = std::mem::take(&mut self.buffer);
+        let mut parts = Vec::with_capacity(chunks.len());
+        for chunk in chunks {
+            let mut part = Part::new(chunk, buffer.len(), buffer.len());
+            let fate = if self.late.has(&part) {
+                Fate::Known
+            } else if part.good_until.allows(now, Duration::ZERO) {
+                Encoder::new(&chunk.origin).chunk(chunk, &mut buffer);
+                part.end = buffer.len();
+                Fate::Goes
+            } else {
+                Fate::Ended
+            };
+            parts.push((part, fate));
+        }
+        (buffer, parts)
+    }
+
     /// Writes the buffer and keeps it for the next time. Answers how much was written, and what stopped it.
-    fn put(&mut self, mut buffer: Vec<u8>, parts: &[Part], to: &mut impl Write) -> (usize, Option<io::Error>) {
+    fn put(&mut self, mut buffer: Vec<u8>, parts: &[(Part, Fate)], to: &mut impl Write) -> (usize, Option<io::Error>) {
         if self.torn {
             // The torn record comes once more; its first half must not swallow it.
             if let Err(error) = to.write_all(b"\n") {
@@ -121,8 +132,10 @@ impl Out {
         }
         let stopped = stopped.or_else(|| to.flush().err());
         self.torn = stopped.is_some() && written > 0 && buffer[written - 1] != b'\n';
-        for part in parts.iter().filter(|part| part.end <= written && part.start < part.end) {
-            self.late.put(part);
+        for (part, fate) in parts {
+            if *fate == Fate::Goes && part.end <= written {
+                self.late.put(part);
+            }
         }
         buffer.clear();
         if buffer.capacity() <= KEPT {
@@ -132,9 +145,25 @@ impl Out {
     }
 }
 
+/// What to answer for each chunk when so much of the buffer was written.
+fn answers(parts: &[(Part, Fate)], written: usize, why: &Arc<str>) -> Vec<Result<(), SinkError>> {
+    let answer = |(part, fate): &(Part, Fate)| match fate {
+        Fate::Known => Ok(()),
+        Fate::Goes if part.end <= written => Ok(()),
+        Fate::Goes => Err(SinkError::Again {
+            after: None,
+            why: why.clone(),
+        }),
+        Fate::Ended => Err(SinkError::Fenced),
+    };
+    parts.iter().map(answer).collect()
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::domain::GoodUntil;
+    use crate::sinks::probe::{chunk, origin};
 
     /// Takes this many bytes, then fails.
     struct Full(usize, Vec<u8>);
@@ -153,6 +182,35 @@ mod tests {
         fn flush(&mut self) -> io::Result<()> {
             Ok(())
         }
+    }
+
+    #[test]
+    fn what_was_passed_over_is_not_called_written_whatever_stands_behind_it() {
+        let mut out = Out::default();
+        let now = Duration::from_secs(100);
+        let mut ended = chunk(&origin("u1", "app"), 1, &[(1, b"ended")]);
+        ended.good_until = GoodUntil::new(Duration::from_secs(99));
+        let good = chunk(
+            &origin("u2", "app"),
+            1,
+            &[(1, b"good and longer"), (2, b"and more of it")],
+        );
+        let (buffer, parts) = out.encode(&[ended.clone(), good.clone()], now);
+        // A renewal that was under way is answered now.
+        ended.good_until.extend(Duration::from_secs(110));
+        let mut all = Full(usize::MAX, Vec::new());
+        let (written, error) = out.put(buffer, &parts, &mut all);
+        assert!(error.is_none());
+        let said = answers(&parts, written, &"".into());
+        assert!(matches!(said[..], [Err(SinkError::Fenced), Ok(())]), "{said:?}");
+        // Nobody took the answers: what was written is known next time, and only that.
+        let (buffer, parts) = out.encode(&[good, ended], now);
+        let mut again = Full(usize::MAX, Vec::new());
+        let (written, _) = out.put(buffer, &parts, &mut again);
+        let said = answers(&parts, written, &"".into());
+        assert!(matches!(said[..], [Ok(()), Ok(())]), "{said:?}");
+        let text = String::from_utf8(again.1).unwrap();
+        assert!(text.contains("ended") && !text.contains("good"), "{text}");
     }
 
     #[test]

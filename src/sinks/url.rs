@@ -102,6 +102,18 @@ impl SinkUrl {
         self
     }
 
+    /// How many files and sockets the sink has open when it writes so many streams.
+    #[must_use]
+    pub fn open_files(&self, streams: usize) -> usize {
+        match &self.kind {
+            Kind::Stdout => 0,
+            Kind::File(_) => streams.min(super::file::OPEN_FILES),
+            // The file, its write-ahead log and that one's index.
+            Kind::Sqlite(_) => 3,
+            Kind::MySql(_) => super::mysql::CONNECTIONS as usize,
+        }
+    }
+
     /// Whether records and the stream's position are stored together, so that each is stored exactly once.
     #[must_use]
     pub fn is_transactional(&self) -> bool {
@@ -284,7 +296,7 @@ mod tests {
                 .unwrap_err()
                 .contains("no parameter `mode`")
         );
-        assert!(parse("file://logs/x").unwrap_err().contains("three slashes"));
+        assert!(parse("sqlite://me@logs/x").unwrap_err().contains("three slashes"));
         assert!(
             parse("file:///d?fsync=maybe")
                 .unwrap_err()
@@ -310,5 +322,7 @@ mod tests {
         assert!(matches!(parse("stdout").unwrap().kind, Kind::Stdout));
         assert!(matches!(parse("stdout://").unwrap().kind, Kind::Stdout));
         assert!(matches!(parse("sqlite:///a/b.db").unwrap().kind, Kind::Sqlite(p) if p.as_os_str() == "/a/b.db"));
+        // Relative to the working directory.
+        assert!(matches!(parse("sqlite://a/b.db").unwrap().kind, Kind::Sqlite(p) if p.as_os_str() == "a/b.db"));
     }
 }

@@ -198,6 +198,15 @@ impl Lab {
     }
 }
 
+impl Lab {
+    /// Gives the service account of [`Lab::kubeconfig`] these rights in the lab's namespace instead of those it had.
+    pub(crate) async fn set_rules(&self, rules: Value) {
+        let granted: Api<Role> = Api::namespaced(self.kube.clone(), &self.namespace);
+        let patch = Patch::Merge(json!({"rules": rules}));
+        granted.patch("reader", &PatchParams::default(), &patch).await.unwrap();
+    }
+}
+
 pub(crate) async fn create_namespace(kube: &Client, name: &str) {
     let namespaces: Api<Namespace> = Api::all(kube.clone());
     let made = serde_json::from_value(json!({"metadata": {"name": name}})).unwrap();

@@ -5,6 +5,8 @@
 #![allow(clippy::unwrap_used)]
 
 mod holders;
+mod install;
+mod install_helm;
 mod lab;
 mod pods;
 mod reckon;

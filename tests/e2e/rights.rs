@@ -6,7 +6,7 @@ use serde_json::{Value, json};
 
 use crate::lab::{self, Lab, create, create_namespace, delete_namespace, pod, until};
 use crate::reckon::Records;
-use crate::replica::Replica;
+use crate::replica::{Replica, execute};
 
 const SOON: Duration = Duration::from_secs(40);
 
@@ -91,6 +91,68 @@ async fn a_missing_right_is_named_and_the_other_namespace_is_collected() {
         delete_namespace(&lab.kube, &other).await;
         replica.ask_to_end();
         replica.ended().await;
+    })
+    .await;
+}
+
+/// What podlog needs, each right by a rule of its own, without one of them.
+fn rules_without(missing: Option<usize>) -> Value {
+    let kept = NEEDED.iter().enumerate().filter(|(index, _)| Some(*index) != missing);
+    kept.map(|(_, (verb, resource))| json!({"apiGroups": [""], "resources": [resource], "verbs": [verb]}))
+        .collect()
+}
+
+const NEEDED: [(&str, &str); 4] = [
+    ("list", "pods"),
+    ("watch", "pods"),
+    ("get", "pods"),
+    ("get", "pods/log"),
+];
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn check_names_each_missing_right_and_is_content_with_all() {
+    lab::run(async |lab| {
+        let kubeconfig = lab.kubeconfig(&[(&lab.namespace, rules_without(None))]).await;
+        lab.create(&pod("one", "Never", "echo n=1 one; sleep 600")).await;
+        lab.all_started().await;
+        let path = kubeconfig.to_str().unwrap();
+        let args = [
+            "check",
+            "--json",
+            "--http=off",
+            "--kubeconfig",
+            path,
+            "--namespace",
+            &lab.namespace,
+        ];
+        for missing in [None, Some(0), Some(1), Some(2), Some(3)] {
+            lab.set_rules(rules_without(missing)).await;
+            let named = missing.map(|index| {
+                let (verb, resource) = NEEDED[index];
+                let rule = format!(r#"- {{apiGroups: [""], resources: ["{resource}"], verbs: ["{verb}"]}}"#);
+                (format!("{verb} {resource} in namespace {}", lab.namespace), rule)
+            });
+            // The API server takes a moment to know of new rules.
+            until("what is missing is named and nothing else", SOON, async || {
+                let output = execute(&lab, &args);
+                let report: Value = serde_json::from_slice(&output.stdout).unwrap();
+                let refused = report["facts"].as_array().unwrap().iter();
+                let refused = refused.filter(|fact| fact["fact"].as_str().unwrap().contains("has not this right"));
+                let found: Vec<_> = refused
+                    .map(|fact| (fact["subject"].to_string(), fact["remedy"].to_string()))
+                    .collect();
+                let as_meant = match (&named, found.as_slice()) {
+                    (None, []) => output.status.code() == Some(0),
+                    (Some((subject, rule)), [(one, remedy)]) => {
+                        let told = one.contains(subject.as_str()) && remedy.replace('\\', "").contains(rule.as_str());
+                        told && output.status.code() == Some(4)
+                    }
+                    _ => false,
+                };
+                as_meant.then_some(()).ok_or(report.to_string())
+            })
+            .await;
+        }
     })
     .await;
 }

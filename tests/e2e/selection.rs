@@ -55,7 +55,15 @@ async fn a_completed_job_is_collected_once_and_its_row_goes_with_the_pod() {
         assert_eq!(row(&lab, &uid).await, Some((None, 2)));
         assert_eq!(lines(&lab, "job").await, 31);
         lab.delete("job").await;
-        row_until(&lab, &uid, "the row is forgotten", Option::is_none).await;
+        // Not before every replica must have heard of the deletion, which is after three minutes.
+        let gone = async || {
+            row(&lab, &uid)
+                .await
+                .is_none()
+                .then_some(())
+                .ok_or("it is there".to_owned())
+        };
+        until("the row is forgotten", 4 * PATIENCE, gone).await;
         replica.ask_to_end();
         replica.ended().await;
     })

@@ -42,11 +42,16 @@ async fn goes_on(lab: &Lab, names: &[String], what: &str) {
         let before = lines(lab, name).await;
         until("it goes on", RECOVERY, async || {
             let now = lines(lab, name).await;
-            (now >= before + 10).then_some(()).ok_or(format!("{name}: {now}, {before} before"))
+            (now >= before + 10)
+                .then_some(())
+                .ok_or(format!("{name}: {now}, {before} before"))
         })
         .await;
     }
-    say(&format!("e2e: {what}: all went on {:?} after it was over", back.elapsed()));
+    say(&format!(
+        "e2e: {what}: all went on {:?} after it was over",
+        back.elapsed()
+    ));
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

@@ -128,7 +128,7 @@ fn renewals_go_on_when_the_server_has_no_connection_left() {
         proxies().for_each(|proxy| proxy.set(Way::Open));
         until("all claims have ended", PATIENCE, async || {
             let held = database
-                .claims_by(&mut watch)
+                .claims()
                 .await
                 .into_values()
                 .filter(|claim| claim.holder.is_some())

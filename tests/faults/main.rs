@@ -1,11 +1,17 @@
-//! What servers, networks and machines do to podlog, with real servers, real connections and real processes:
-//! `tests/SCENARIOS.md` is the list. Every scenario ends with a reckoning of what was written and what is stored.
+//! What servers, networks and machines do to podlog, with real servers, real connections and real processes;
+//! every scenario ends with a reckoning of what was written and what is stored.
 //!
 //! Needs `PODLOG_TEST_MYSQL` and `PODLOG_TEST_MARIADB`; some need `mariadbd` or `mysqld` on the path, or the file that
 //! `PODLOG_TEST_MYSQLD` names, and run servers of their own. What is missing is skipped, see [`servers`].
 
 #![cfg(target_os = "linux")]
 #![allow(
+    clippy::needless_pass_by_value,
+    clippy::needless_for_each,
+    clippy::never_loop,
+    clippy::single_match,
+    clippy::single_match_else,
+    clippy::duration_suboptimal_units,
     clippy::unwrap_used,
     clippy::expect_used,
     clippy::print_stdout,

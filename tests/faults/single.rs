@@ -10,6 +10,7 @@ use clap::Parser;
 use podlog::cli::{Cli, Command};
 use podlog::config::{Config, Passwords};
 use podlog::reckoning::{Entry, Stored};
+use podlog::sim::SimCluster;
 use rustix::process::{Resource, Rlimit, prlimit};
 use serde_json::Value;
 use sqlx::{Connection, Executor, Row, SqliteConnection};
@@ -149,17 +150,7 @@ fn without_a_transactional_sink_a_lost_checkpoint_costs_duplicates_that_can_be_t
                 }
             }
             // Whoever drops repeated ids has each line once and in order.
-            let truth = bench
-                .sim
-                .truth()
-                .into_iter()
-                .find(|truth| truth.instance.uid == uid)
-                .unwrap();
-            let truth: Vec<_> = truth
-                .lines
-                .iter()
-                .map(|line| String::from_utf8_lossy(&line.message).into_owned())
-                .collect();
+            let truth = messages(&bench.sim, &uid);
             assert_eq!(first, truth);
         }
         println!(
@@ -172,6 +163,15 @@ fn without_a_transactional_sink_a_lost_checkpoint_costs_duplicates_that_can_be_t
         assert!(twice.values().all(|count| *count <= 50), "{twice:?}");
         drop(b);
     });
+}
+
+/// What the only container of a pod has written.
+fn messages(sim: &SimCluster, uid: &str) -> Vec<String> {
+    let truth = sim.truth().into_iter().find(|truth| truth.instance.uid == uid);
+    let lines = truth.unwrap().lines.into_iter();
+    lines
+        .map(|line| String::from_utf8_lossy(&line.message).into_owned())
+        .collect()
 }
 
 /// What is stored in a file.

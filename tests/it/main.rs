@@ -13,6 +13,8 @@
 
 // The source tree and its documents: sizes, imports, tables.
 mod tidy;
+// The Helm chart and the manifests made from it, without a cluster.
+mod chart;
 
 // How pods are shared out: random histories of replicas that come and go.
 mod plan;
@@ -30,6 +32,7 @@ mod real;
 
 // One pod followed on the simulated cluster.
 mod follow;
+mod gaps;
 mod readers;
 mod recorder;
 mod scene;
@@ -42,11 +45,17 @@ mod replicas;
 mod verdict;
 mod world;
 // What the simulated cluster does beyond the contract.
+mod kubectl;
 mod sim_pods;
 mod sim_streams;
 
 // The built binary's command line, and signals.
 mod front;
+// What `podlog check` finds.
+mod check;
+mod check_mysql;
+// Tables of other versions, and replicas of two versions side by side.
+mod upgrade;
 
 // What a test needs in order not to be skipped.
 mod servers;

@@ -37,10 +37,41 @@ fn finished_jobs_are_collected_once_and_forgotten_after_the_pod_is_deleted() {
     for job in &jobs {
         world.act(|_| job.remove().unwrap());
     }
-    world.until(100, "their rows are forgotten", |world| {
-        world.rows().rows.keys().all(|key| key.pod().is_none())
-    });
+    world.until(300, "their rows are forgotten", |world| world.pod_rows() == 0);
     world.assert_exact();
+}
+
+#[test]
+fn a_replica_that_learns_late_of_a_deletion_does_not_collect_the_pod_again() {
+    for finished in [false, true] {
+        let mut world = World::shared(false, 1, 0);
+        let spec = |i| PodSpec::new("shop", format!("j{i}")).node("n1").app("app");
+        let pods: Vec<_> = (0..12)
+            .map(|i| world.create(spec(i).restart_policy(RestartPolicy::Never)))
+            .collect();
+        world.busy(5);
+        if finished {
+            for pod in &pods {
+                world.act(|_| pod.exit("app", 0).unwrap());
+            }
+            world.until(60, "all are finished", |world| world.holders().is_empty());
+        }
+        // It knows all pods and would be the next to claim half of them, when time stands still for it,
+        // for less than a claim lasts.
+        let late = world.add();
+        world.pass(2);
+        world.freeze(late);
+        for pod in &pods {
+            world.act(|_| pod.remove().unwrap());
+        }
+        world.pass(10);
+        world.thaw(late);
+        world.pass(60);
+        let found = world.reckon();
+        assert_eq!((found.lost, found.twice, found.gaps), (0, 0, 0), "{found:?}");
+        assert_eq!(world.replicas[late].metrics.claims_taken.get(), 0);
+        world.until(300, "the rows are forgotten", |world| world.pod_rows() == 0);
+    }
 }
 
 #[test]
@@ -60,7 +91,7 @@ fn a_pod_deleted_while_its_replica_is_dead_leaves_a_gap_and_no_row() {
         for pod in &orphans {
             world.act(|_| pod.remove().unwrap());
         }
-        world.until(100, "the rows are gone", |world| {
+        world.until(300, "the rows are gone", |world| {
             orphans
                 .iter()
                 .all(|pod| !world.rows().rows.contains_key(&World::key(pod)))
@@ -102,14 +133,10 @@ fn the_gap_of_a_deleted_pod_is_reported_once_although_its_release_was_lost() {
     });
     world.pass(10);
     world.replicas[heir].store.set(Faults::default());
-    world.pass(200);
+    world.pass(400);
     let found = world.reckon();
     assert_eq!((found.lost, found.twice, found.gaps), (0, 0, 3), "{found:?}");
-    assert!(
-        world.rows().rows.keys().all(|key| key.pod().is_none()),
-        "{:#?}",
-        world.rows()
-    );
+    assert_eq!(world.pod_rows(), 0, "{:#?}", world.rows());
 }
 
 #[test]
@@ -142,6 +169,23 @@ fn a_task_that_panics_takes_no_other_down() {
     world.busy(70);
     world.pass(5);
     world.assert_exact();
+}
+
+#[test]
+fn a_pod_that_the_sink_refuses_is_not_claimed_again_and_again() {
+    let mut world = World::shared(true, 1, 3);
+    world.busy(3);
+    let taken = |world: &World| world.replicas[0].metrics.claims_taken.get();
+    world.ledger.outbid(world.sim.pods()[0].uid());
+    let before = taken(&world);
+    world.busy(30);
+    // Every five seconds or so.
+    assert!(
+        (4..=7).contains(&(taken(&world) - before)),
+        "{}",
+        taken(&world) - before
+    );
+    assert!(world.holders().len() >= 2);
 }
 
 #[test]

@@ -97,7 +97,10 @@ async fn the_end_of_a_line_whose_beginning_is_not_replayed_is_not_taken_for_a_li
     scene.pod.write("app", &Text::out("y").at(base + 6 * second)).unwrap();
     scene.stored(&["AAAABBBB", "z", "y"]).await;
     assert!(scene.sink.gaps().is_empty(), "{:?}", scene.sink.gaps());
-    assert!(scene.metrics.control_lines.get() >= 1, "the end of the line was not replayed");
+    assert!(
+        scene.metrics.control_lines.get() >= 1,
+        "the end of the line was not replayed"
+    );
 }
 
 #[tokio::test(start_paused = true)]

@@ -1,12 +1,14 @@
 //! A pod on the simulated cluster and what is needed to follow it, on a paused clock. It asserts only that what a test
 //! waits for comes.
 
+use std::convert::Infallible;
 use std::sync::Arc;
 use std::time::Duration;
 
 use podlog::clock::Clock;
 use podlog::cluster::{Cluster, Gate, Limits};
 use podlog::domain::{Checkpoint, Fence, GoodUntil, Pod};
+use podlog::follow::pulse::Pulse;
 use podlog::follow::{Ended, Settings, Site, Task, follow};
 use podlog::grant::Grant;
 use podlog::metrics::Metrics;
@@ -31,6 +33,7 @@ pub(crate) struct Scene {
     pub(crate) grant: Grant,
     pub(crate) stop: CancellationToken,
     pub(crate) tasks: JoinSet<Ended>,
+    pulse: JoinSet<Infallible>,
 }
 
 impl Scene {
@@ -57,6 +60,7 @@ impl Scene {
             grant: Grant::new(Fence(0), GoodUntil::new(Duration::ZERO), Clock::tokio()),
             stop: CancellationToken::new(),
             tasks: JoinSet::new(),
+            pulse: JoinSet::new(),
         }
     }
 
@@ -67,12 +71,17 @@ impl Scene {
     /// Follows the pod from the checkpoint that was reached last.
     pub(crate) fn follow(&mut self) {
         let clock = Clock::tokio();
+        let pulse = Pulse::new(clock);
+        let beaten = pulse.clone();
+        self.pulse = JoinSet::new();
+        self.pulse.spawn(async move { beaten.beat().await });
         let site = Site {
             cluster: self.cluster.clone(),
             gate: Gate::new(Limits::default(), &self.metrics),
             sink: Arc::new(self.sink.clone()),
             metrics: self.metrics.clone(),
             clock,
+            pulse,
             settings: Settings {
                 max_line: 256 * 1024,
                 chunk_bytes: 64 * 1024,

@@ -32,6 +32,9 @@ pub(crate) trait Stage {
 
     fn namespace(&self) -> &str;
 
+    /// Whether the very first version is surely no longer known.
+    fn has_forgotten(&self) -> bool;
+
     /// Runs a pod, labelled `app` with its name, until every script has printed its lines.
     async fn run(&self, name: &str, scripts: &[Script]);
 
@@ -122,6 +125,10 @@ impl Stage for SimStage {
         "contract"
     }
 
+    fn has_forgotten(&self) -> bool {
+        true
+    }
+
     async fn run(&self, name: &str, scripts: &[Script]) {
         let spec = PodSpec::new(self.namespace(), name).node("n1").label("app", name);
         let spec = spec.restart_policy(RestartPolicy::Never);
@@ -198,6 +205,10 @@ impl Stage for KubeStage {
 
     fn namespace(&self) -> &str {
         &self.namespace
+    }
+
+    fn has_forgotten(&self) -> bool {
+        false
     }
 
     async fn run(&self, name: &str, scripts: &[Script]) {

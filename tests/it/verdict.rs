@@ -5,10 +5,22 @@ use std::future::Future;
 
 use podlog::domain::{LockKey, LockTable};
 use podlog::locks::{LockStore, MemoryLocks};
+use podlog::metrics::Statement;
 use podlog::sim::SimPod;
 
 use crate::ledger::Reckoning;
-use crate::world::World;
+use crate::world::{Replica, World};
+
+impl Replica {
+    /// How many statements of this kind the table has answered.
+    pub(crate) fn statements(&self, operation: &'static str) -> u64 {
+        let result = "ok";
+        self.metrics
+            .statements
+            .get_or_create(&Statement { operation, result })
+            .get()
+    }
+}
 
 impl World {
     /// Asks the table itself, past all faults.
@@ -37,6 +49,11 @@ impl World {
             Some((key.pod()?.to_string(), owner.to_string()))
         });
         held.collect()
+    }
+
+    /// How many rows are about pods.
+    pub(crate) fn pod_rows(&self) -> usize {
+        self.rows().rows.keys().filter(|key| key.pod().is_some()).count()
     }
 
     /// The row of a pod.

@@ -24,6 +24,9 @@ pub(super) enum Fault {
 /// `ER_LOCK_WAIT_TIMEOUT`: somebody holds a row lock longer than we wait.
 pub(super) const LOCK_WAIT: u16 = 1205;
 
+/// `ER_NO_SUCH_TABLE`.
+pub(super) const NO_TABLE: u16 = 1146;
+
 /// The server's number of an error, when it is the server's.
 pub(super) fn number(error: &sqlx::Error) -> Option<u16> {
     let error = error.as_database_error()?;

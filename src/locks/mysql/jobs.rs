@@ -351,7 +351,7 @@ impl Job for Rights {
     type Answer = ();
 
     async fn run(&self, conn: &mut MySqlConnection) -> Result<(), sqlx::Error> {
-        for text in sql::RIGHTS {
+        for (_, _, text) in sql::RIGHTS {
             conn.execute(text).await?;
         }
         Ok(())

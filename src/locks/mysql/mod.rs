@@ -8,6 +8,7 @@ mod fault;
 mod jobs;
 mod session;
 mod statements;
+mod survey;
 
 use std::collections::HashMap;
 use std::time::Duration;
@@ -21,9 +22,12 @@ use url::Url;
 use self::jobs::{Acquire, Bind, Me, Read, Renew, Rights, Write};
 use self::session::Session;
 use self::statements as sql;
+pub(super) use self::survey::survey;
 use super::batch::{Keyed, ROWS, Row, STORED_ROWS, check_checkpoint, check_name, cut, pack, sorted};
 use super::{DEAD, Holder, LockError, LockStore, schema};
 use crate::clock::Clock;
+use crate::domain::claim::EVICTED;
+use crate::domain::schema::Standing;
 use crate::domain::{
     About, Claim, Fence, LockKey, LockRow, LockTable, Next, Release, Renewal, ReplicaId, Verdict, Want,
 };
@@ -46,7 +50,10 @@ impl MySqlLocks {
     pub(super) async fn open(url: &Url, name: String, holder: Holder) -> Result<Self, LockError> {
         let options = session::options(url, &name)?;
         let (mut conn, settings) = session::connect(&options, &name).await?;
-        check_schema(&mut conn, &name).await?;
+        let standing = standing(&mut conn)
+            .await
+            .map_err(|error| fault::explain(&name, &error))?;
+        schema::judge(&name, standing)?;
         let session = Session::new(options, name, conn);
         session.run(&Rights).await?;
         Ok(Self {
@@ -202,7 +209,11 @@ impl LockStore for MySqlLocks {
         let key = key.to_string();
         check_name("lock key", &key)?;
         // The fence always changes, so the count is exact however the server counts.
-        let bind = vec![Bind::Bytes(&self.me.cluster), Bind::Bytes(key.as_bytes())];
+        let bind = vec![
+            Bind::Bytes(EVICTED.as_bytes()),
+            Bind::Bytes(&self.me.cluster),
+            Bind::Bytes(key.as_bytes()),
+        ];
         Ok(self.write(sql::EVICT, bind).await? > 0)
     }
 
@@ -267,14 +278,13 @@ fn table_of(rows: &[MySqlRow]) -> Result<LockTable, sqlx::Error> {
     Ok(table)
 }
 
-async fn check_schema(conn: &mut MySqlConnection, name: &str) -> Result<(), LockError> {
-    let row = match sqlx::query(schema::LOOK).fetch_one(conn).await {
-        Ok(row) => row,
-        Err(error) => return Err(fault::explain(name, &error)),
-    };
-    let found = || Ok((row.try_get("version")?, row.try_get::<Option<i64>, _>("broken")?));
-    let (version, broken) = found().map_err(|error: sqlx::Error| fault::explain(name, &error))?;
-    schema::judge(name, version, broken == Some(1))
+/// How the tables stand.
+async fn standing(conn: &mut MySqlConnection) -> Result<Standing, sqlx::Error> {
+    match sqlx::query_as(schema::LOOK).fetch_all(conn).await {
+        Ok(noted) => Ok(schema::standing(noted)),
+        Err(error) if fault::number(&error) == Some(fault::NO_TABLE) => Ok(Standing::Missing),
+        Err(error) => Err(error),
+    }
 }
 
 /// Makes the tables, or brings them up to date.
@@ -282,6 +292,14 @@ pub(super) async fn migrate(url: &Url, name: String) -> Result<(), LockError> {
     let options = session::options(url, &name)?;
     let (mut conn, _) = session::connect(&options, &name).await?;
     let work = async {
+        // Where nothing is to be done, no right to make tables is needed; and tables that newer programs have
+        // extended are left alone, which sqlx would call unknown.
+        let found = standing(&mut conn)
+            .await
+            .map_err(|error| fault::explain(&name, &error))?;
+        if found.is_done() {
+            return Ok(());
+        }
         // One name per database, within the 64 characters allowed; the lock goes with the connection. (MySQL 9 has no MD5.)
         let locked: Option<i64> =
             sqlx::query_scalar("SELECT GET_LOCK(CONCAT('podlog locks ', LEFT(SHA2(DATABASE(), 256), 40)), ?)")

@@ -27,6 +27,9 @@ const LONGEST_PAUSE: Duration = Duration::from_secs(1);
 /// into the same 3 s. The server counts whole seconds.
 const LOCK_WAIT_SECONDS: &str = "1";
 
+/// Strict, so that nothing is cut silently; the rest of the server's modes could change what the statements mean.
+const SQL_MODE: &str = "STRICT_ALL_TABLES,NO_ENGINE_SUBSTITUTION";
+
 /// Work on a connection that may be done again from the start when it failed in the middle.
 pub(super) trait Job: Sync {
     /// What it answers.
@@ -159,13 +162,19 @@ pub(super) async fn connect(
     options: &MySqlConnectOptions,
     name: &str,
 ) -> Result<(MySqlConnection, Settings), LockError> {
+    let (conn, settings) = dial(options, name).await?;
+    settings.check(name)?;
+    Ok((conn, settings))
+}
+
+/// The same without judging what took effect.
+pub(super) async fn dial(options: &MySqlConnectOptions, name: &str) -> Result<(MySqlConnection, Settings), LockError> {
     let attempt = async {
         let mut conn = match options.connect().await {
             Ok(conn) => conn,
             Err(error) => return Err(unreachable(options, name, &error).await),
         };
         let settings = settle(&mut conn).await.map_err(|error| fault::explain(name, &error))?;
-        settings.check(name)?;
         Ok((conn, settings))
     };
     match timeout(CONNECT, attempt).await {
@@ -212,13 +221,14 @@ pub(super) struct Settings {
     time_zone: String,
     lock_wait: String,
     autocommit: String,
+    sql_mode: String,
     binlog: String,
     log_bin: String,
     read_only: bool,
 }
 
 async fn settle(conn: &mut MySqlConnection) -> Result<Settings, sqlx::Error> {
-    // Strict, so that nothing is cut silently; the rest of the server's modes could change what the statements mean.
+    // The mode as in `SQL_MODE`.
     conn.execute(
         "SET SESSION sql_mode = 'STRICT_ALL_TABLES,NO_ENGINE_SUBSTITUTION', time_zone = '+00:00', \
          innodb_lock_wait_timeout = 1, lock_wait_timeout = 2, \
@@ -231,7 +241,7 @@ async fn settle(conn: &mut MySqlConnection) -> Result<Settings, sqlx::Error> {
     let rows = conn
         .fetch_all(
             "SHOW SESSION VARIABLES WHERE Variable_name IN ('version', 'transaction_isolation', 'tx_isolation', \
-             'time_zone', 'innodb_lock_wait_timeout', 'autocommit', 'binlog_format', 'log_bin', 'read_only', 'innodb_read_only')",
+             'time_zone', 'innodb_lock_wait_timeout', 'autocommit', 'sql_mode', 'binlog_format', 'log_bin', 'read_only', 'innodb_read_only')",
         )
         .await?;
     let mut settings = Settings::default();
@@ -243,6 +253,7 @@ async fn settle(conn: &mut MySqlConnection) -> Result<Settings, sqlx::Error> {
             "time_zone" => settings.time_zone = value,
             "innodb_lock_wait_timeout" => settings.lock_wait = value,
             "autocommit" => settings.autocommit = value,
+            "sql_mode" => settings.sql_mode = value,
             "binlog_format" => settings.binlog = value,
             "log_bin" => settings.log_bin = value,
             _ => settings.read_only |= value == "ON",
@@ -259,6 +270,21 @@ impl Settings {
 
     /// Refuses a session in which the statements would not do what they say.
     fn check(&self, name: &str) -> Result<(), LockError> {
+        let wrong = self.judge(name).into_iter().find_map(|(_, judged)| judged.err());
+        wrong.map_or(Ok(()), Err)
+    }
+
+    /// Judges the server and the session: what each thing is, or why it cannot be used.
+    pub(super) fn judge(&self, name: &str) -> [(&'static str, Result<String, LockError>); 4] {
+        [
+            ("server", self.judge_version(name)),
+            ("session", self.judge_session(name)),
+            ("binary log", self.judge_binlog(name)),
+            ("read-only", self.judge_writing(name)),
+        ]
+    }
+
+    fn judge_version(&self, name: &str) -> Result<String, LockError> {
         let (oldest, kind) = if self.is_mariadb() {
             ((10, 6), "MariaDB")
         } else {
@@ -270,11 +296,16 @@ impl Settings {
                 self.version, oldest.0, oldest.1
             )));
         }
+        Ok(format!("{kind} {}", self.version))
+    }
+
+    fn judge_session(&self, name: &str) -> Result<String, LockError> {
         let wrong = [
             ("transaction isolation", &self.isolation, "READ-COMMITTED"),
             ("time_zone", &self.time_zone, "+00:00"),
             ("innodb_lock_wait_timeout", &self.lock_wait, LOCK_WAIT_SECONDS),
             ("autocommit", &self.autocommit, "ON"),
+            ("sql_mode", &self.sql_mode, SQL_MODE),
         ]
         .into_iter()
         .find(|(_, is, must)| is.as_str() != *must);
@@ -284,17 +315,29 @@ impl Settings {
                  a proxy in between must pass session settings on"
             )));
         }
+        Ok("isolation READ-COMMITTED, strict sql_mode and UTC are in force".into())
+    }
+
+    fn judge_binlog(&self, name: &str) -> Result<String, LockError> {
         if self.binlog == "STATEMENT" && self.log_bin != "OFF" {
             return Err(LockError::Refused(format!(
                 "the lock store {name} has binlog_format=STATEMENT, with which its copies would differ: set it to ROW"
             )));
         }
+        Ok(if self.log_bin == "OFF" {
+            "off".into()
+        } else {
+            format!("format {}", self.binlog)
+        })
+    }
+
+    fn judge_writing(&self, name: &str) -> Result<String, LockError> {
         if self.read_only {
             return Err(LockError::Unavailable(format!(
                 "the lock store {name} is read-only: it is probably failing over; if it stays so, point the URL at the primary"
             )));
         }
-        Ok(())
+        Ok("no".into())
     }
 }
 
@@ -318,6 +361,7 @@ mod tests {
             time_zone: "+00:00".into(),
             lock_wait: "1".into(),
             autocommit: "ON".into(),
+            sql_mode: SQL_MODE.into(),
             binlog: "ROW".into(),
             log_bin: "ON".into(),
             read_only: false,
@@ -328,11 +372,12 @@ mod tests {
     fn a_session_that_is_not_as_set_is_refused_by_name() {
         type Change = fn(&mut Settings);
         good().check("db").unwrap();
-        let cases: [(Change, &str); 6] = [
+        let cases: [(Change, &str); 7] = [
             (|s| s.version = "5.7.44".into(), "MySQL 8.0"),
             (|s| s.version = "5.5.5-10.5.1-MariaDB".into(), "MariaDB 10.6"),
             (|s| s.isolation = "REPEATABLE-READ".into(), "READ-COMMITTED"),
             (|s| s.time_zone = "SYSTEM".into(), "+00:00"),
+            (|s| s.sql_mode = String::new(), "sql_mode"),
             (|s| s.binlog = "STATEMENT".into(), "ROW"),
             (|s| s.read_only = true, "primary"),
         ];

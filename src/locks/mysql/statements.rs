@@ -172,11 +172,11 @@ pub(super) const FORGET: &str = concat!(
     " WHERE l.state = 2 OR (l.id LIKE CAST('replica/%' AS BINARY) AND l.expires_at <= UTC_TIMESTAMP(6) - INTERVAL ? SECOND)"
 );
 
-/// Frees a row. Parameters: cluster, key.
+/// Takes a row from its holder, for nobody until it would have expired. Parameters: nobody's name, cluster, key.
 pub(super) const EVICT: &str = concat!(
-    "UPDATE distributed_lock l SET l.owner = NULL, l.wanted_by = NULL, l.sent = 0, l.fence = ",
+    "UPDATE distributed_lock l SET l.owner = IF(l.owner IS NULL, NULL, ?), l.wanted_by = NULL, l.sent = 0, l.fence = ",
     next_fence!(),
-    ", l.expires_at = UTC_TIMESTAMP(6), l.updated_at = UTC_TIMESTAMP(6) WHERE l.cluster = ? AND l.id = ?"
+    ", l.updated_at = UTC_TIMESTAMP(6) WHERE l.cluster = ? AND l.id = ?"
 );
 
 /// All rows of a cluster, at least one line even without rows. `{}` is the server. Parameter: cluster.
@@ -199,10 +199,32 @@ pub(super) const TABLE_MYSQL: &str = table!("@@server_uuid");
 /// The table, from `MariaDB`, which has no UUID.
 pub(super) const TABLE_MARIADB: &str = table!("CONCAT(@@server_id, '@', @@hostname)");
 
-/// Statements without effect that need the rights of those above: whether they are allowed.
-pub(super) const RIGHTS: [&str; 3] = [
-    "INSERT INTO distributed_lock (cluster, id, fence, expires_at) \
-     SELECT cluster, id, fence, expires_at FROM distributed_lock WHERE cluster = '' AND id = ''",
-    "UPDATE distributed_lock SET owner = NULL WHERE cluster = '' AND id = ''",
-    "DELETE FROM distributed_lock WHERE cluster = '' AND id = ''",
+/// Each right that the statements above need, and a statement without effect that needs this right only.
+pub(super) const RIGHTS: [(&str, &str, &str); 4] = [
+    ("SELECT", "distributed_lock", "SELECT * FROM distributed_lock LIMIT 0"),
+    (
+        "INSERT",
+        "distributed_lock",
+        "INSERT INTO distributed_lock (cluster, id, fence, expires_at) \
+         SELECT '', '', 0, UTC_TIMESTAMP(6) FROM DUAL WHERE 1 = 0",
+    ),
+    (
+        "UPDATE",
+        "distributed_lock",
+        "UPDATE distributed_lock SET owner = NULL WHERE 1 = 0",
+    ),
+    ("DELETE", "distributed_lock", "DELETE FROM distributed_lock WHERE 1 = 0"),
 ];
+
+/// Writes a row that no replica sees, changes it and removes it; to be rolled back. Parameter of each: its id.
+pub(super) const PROBE: [&str; 3] = [
+    "INSERT INTO distributed_lock (cluster, id, fence, expires_at) VALUES ('podlog check', ?, 1, UTC_TIMESTAMP(6))",
+    "UPDATE distributed_lock SET fence = fence + 1 WHERE cluster = 'podlog check' AND id = ?",
+    "DELETE FROM distributed_lock WHERE cluster = 'podlog check' AND id = ?",
+];
+
+/// The server's clock in microseconds since 1970.
+pub(super) const NOW: &str = "SELECT TIMESTAMPDIFF(MICROSECOND, '1970-01-01 00:00:00.000000', UTC_TIMESTAMP(6))";
+
+/// As whom the server knows the user, which is what rights are granted to.
+pub(super) const USER: &str = "SELECT CURRENT_USER()";

@@ -13,6 +13,8 @@ use super::super::batch::{Keyed, Packed, Row, pack, readable};
 use super::super::{DEAD, Holder, schema};
 use super::session::Job;
 use super::statements as sql;
+use crate::domain::claim::EVICTED;
+use crate::domain::schema::Standing;
 use crate::domain::{Claim, Fence, LockKey, Next, Renewal, Want};
 
 /// Whose statements they are, as they are bound.
@@ -291,7 +293,7 @@ impl Job for Forget<'_> {
     }
 }
 
-/// Frees a row; answers whether it was there.
+/// Takes a row from its holder; answers whether it was there.
 pub(super) struct Evict<'a> {
     pub(super) me: &'a Me,
     pub(super) key: &'a str,
@@ -307,7 +309,8 @@ impl Job for Evict<'_> {
             .bind(&self.me.cluster)
             .bind(self.key)
             .bind(fence)
-            .bind(now);
+            .bind(now)
+            .bind(EVICTED);
         let done = query.execute(&mut *transaction).await?;
         transaction.commit().await?;
         Ok(done.rows_affected() > 0)
@@ -332,14 +335,14 @@ impl Job for Read<'_> {
 pub(super) struct Version;
 
 impl Job for Version {
-    type Answer = (Option<i64>, bool);
+    type Answer = Standing;
 
     async fn run(&self, conn: &mut SqliteConnection) -> Result<Self::Answer, sqlx::Error> {
-        let row = sqlx::query(schema::LOOK).fetch_one(conn).await?;
-        Ok((
-            row.try_get("version")?,
-            row.try_get::<Option<i64>, _>("broken")? == Some(1),
-        ))
+        match sqlx::query_as(schema::LOOK).fetch_all(conn).await {
+            Ok(noted) => Ok(schema::standing(noted)),
+            Err(sqlx::Error::Database(error)) if error.message().starts_with("no such table") => Ok(Standing::Missing),
+            Err(error) => Err(error),
+        }
     }
 }
 
@@ -362,6 +365,11 @@ impl Job for Migrate {
 
     async fn run(&self, conn: &mut SqliteConnection) -> Result<Self::Answer, sqlx::Error> {
         let mut transaction = conn.begin_with("BEGIN IMMEDIATE").await?;
+        // Tables that newer programs have extended are left alone; sqlx would call them unknown.
+        let noted = sqlx::query_as(schema::LOOK).fetch_all(&mut *transaction).await;
+        if noted.is_ok_and(|noted| schema::standing(noted).is_done()) {
+            return Ok(Ok(()));
+        }
         // `run` cannot be named in a future that must be `Send`; this is what it calls.
         if let Err(error) = schema::sqlite().run_direct(None, &mut *transaction, false).await {
             return Ok(Err(error));

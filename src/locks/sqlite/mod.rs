@@ -6,6 +6,7 @@
 mod jobs;
 mod session;
 mod statements;
+mod survey;
 
 use std::collections::HashSet;
 use std::path::Path;
@@ -20,6 +21,7 @@ use self::jobs::{
 };
 use self::session::{Session, explain};
 use self::statements as sql;
+pub(super) use self::survey::survey;
 use super::batch::{ROWS, STORED_ROWS, check_checkpoint, check_name, cut, sorted};
 use super::{Holder, LockError, LockStore, schema};
 use crate::domain::{About, Claim, Fence, LockKey, LockRow, LockTable, Release, Renewal, Verdict, Want};
@@ -38,8 +40,8 @@ impl SqliteLocks {
     /// Opens the file and checks its tables.
     pub(super) async fn open(path: &Path, holder: Holder) -> Result<Self, LockError> {
         let session = Session::open(path, false).await?;
-        let (version, broken) = session.run(&Version).await?;
-        schema::judge(&format!("the lock file {}", path.display()), version, broken)?;
+        let standing = session.run(&Version).await?;
+        schema::judge(&format!("the lock file {}", path.display()), standing)?;
         session.run(&Touch).await?;
         Ok(Self {
             session,

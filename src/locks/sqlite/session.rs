@@ -106,7 +106,7 @@ async fn connect(path: &Path, create: bool) -> Result<SqliteConnection, LockErro
 }
 
 /// Refuses what `SQLite` would only call "unable to open database file".
-fn check_place(path: &Path, create: bool) -> Result<(), LockError> {
+pub(super) fn check_place(path: &Path, create: bool) -> Result<(), LockError> {
     let refused = |what: &str| Err(LockError::Refused(format!("the lock file {} {what}", path.display())));
     let folder = path
         .parent()

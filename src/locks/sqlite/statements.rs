@@ -86,10 +86,11 @@ pub(super) const FORGET: &str = concat!(
     "))"
 );
 
-/// Frees a row. Parameters: cluster, key, fence, now.
+/// Takes a row from its holder, for nobody until it would have expired. Parameters: cluster, key, fence,
+/// now, nobody's name.
 pub(super) const EVICT: &str = "\
-    UPDATE distributed_lock SET owner = NULL, wanted_by = NULL, fence = ?3, expires_at = ?4, updated_at = ?4 \
-    WHERE cluster = ?1 AND id = ?2";
+    UPDATE distributed_lock SET owner = CASE WHEN owner IS NULL THEN NULL ELSE ?5 END, wanted_by = NULL, \
+    fence = ?3, updated_at = ?4 WHERE cluster = ?1 AND id = ?2";
 
 /// All rows of a cluster, at least one line even without rows. Parameter: cluster.
 pub(super) const TABLE: &str = concat!(
@@ -102,3 +103,9 @@ pub(super) const TABLE: &str = concat!(
 /// Writes without changing anything: whether the file can be written. (`BEGIN IMMEDIATE` does not
 /// tell: on a read-only file it begins a transaction that reads.)
 pub(super) const TOUCH: &str = "UPDATE distributed_lock_fence SET fence = fence WHERE one = 1";
+
+/// Writes a row that no replica sees, and removes it; to be rolled back.
+pub(super) const PROBE: [&str; 2] = [
+    "INSERT INTO distributed_lock (cluster, id, fence, expires_at) VALUES ('podlog check', 'probe', 1, 0)",
+    "DELETE FROM distributed_lock WHERE cluster = 'podlog check' AND id = 'probe'",
+];

@@ -7,6 +7,7 @@
 mod append;
 mod path;
 mod rotate;
+mod survey;
 
 use std::collections::HashMap;
 use std::io;
@@ -19,6 +20,7 @@ use tokio::sync::Mutex;
 use tracing::warn;
 
 use self::append::Appender;
+pub(super) use self::survey::survey;
 use super::json::Encoder;
 use super::late::{Late, Part};
 use super::stdout::KEPT;
@@ -28,7 +30,7 @@ use crate::clock::Clock;
 use crate::domain::{Chunk, StreamId};
 
 /// Files kept open: a quarter of the usual limit of 1024, which streams and connections need as well.
-const OPEN_FILES: usize = 256;
+pub(super) const OPEN_FILES: usize = 256;
 /// How often `fsync=interval` forces records to the disk.
 const SYNC_EVERY: Duration = Duration::from_secs(1);
 
@@ -60,9 +62,7 @@ impl FileSink {
         let dir = options.dir.clone();
         let tried = tokio::task::spawn_blocking(move || {
             std::fs::create_dir_all(&dir)?;
-            let probe = dir.join(format!(".podlog-{:x}", fastrand::u64(..)));
-            std::fs::write(&probe, b"")?;
-            std::fs::remove_file(&probe)
+            try_out(&dir)
         });
         match tried.await {
             Ok(Ok(())) => {}
@@ -200,6 +200,13 @@ impl Files {
             }
         }
     }
+}
+
+/// Makes a file in a directory and removes it.
+fn try_out(dir: &Path) -> io::Result<()> {
+    let probe = dir.join(format!(".podlog-{:x}", fastrand::u64(..)));
+    std::fs::write(&probe, b"")?;
+    std::fs::remove_file(&probe)
 }
 
 /// Path, cause and remedy, on one line.

@@ -5,7 +5,7 @@ use sqlx::mysql::MySqlDatabaseError;
 
 use crate::sinks::SinkOpenError;
 
-fn number(error: &Error) -> Option<u16> {
+pub(super) fn number(error: &Error) -> Option<u16> {
     let error = error.as_database_error()?;
     Some(error.try_downcast_ref::<MySqlDatabaseError>()?.number())
 }

@@ -6,7 +6,10 @@
 
 mod fault;
 mod purge;
+mod rights;
+mod server;
 mod sql;
+mod survey;
 
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex, PoisonError};
@@ -18,6 +21,7 @@ use sqlx::pool::PoolConnection;
 use sqlx::{Connection, Executor, MySql, MySqlConnection, MySqlPool};
 use tokio::time::timeout;
 
+use self::server::Server;
 use self::sql::Sizes;
 use super::place::{self, Row};
 use super::schema;
@@ -25,11 +29,12 @@ use super::sql::Ids;
 use super::{Sink, SinkError, SinkOpenError};
 use crate::domain::{Chunk, Fence, Origin, Position};
 pub(super) use fault::refusal;
+pub(super) use survey::survey;
 
 /// Requests under way at the same time; with one more connection for streams being opened and one
 /// for retention the pool has five.
 pub(super) const IN_FLIGHT: usize = 3;
-const CONNECTIONS: u32 = IN_FLIGHT as u32 + 2;
+pub(super) const CONNECTIONS: u32 = IN_FLIGHT as u32 + 2;
 
 /// A server drops a connection, and with it an open transaction and its row locks, when nothing has come for two
 /// tries and this: a replica that is frozen in the middle of a write would keep its heir from the streams for hours.
@@ -68,19 +73,25 @@ impl MySqlSink {
             let mut conn = MySqlConnection::connect_with(&options).await?;
             prepare(&mut conn, deadline).await?;
             let state = schema::mysql_state(&mut conn).await?;
+            let server = Server::ask(&mut conn).await?;
             let sizes = sql::sizes(&mut conn).await?;
-            conn.close().await?;
-            Ok((state, sizes))
+            Ok((conn, server, state, sizes))
         };
-        let (state, sizes) = match timeout(CONNECT, first).await {
+        let (mut conn, server, state, sizes) = match timeout(CONNECT, first).await {
             Ok(Ok(answer)) => answer,
             Ok(Err(error)) => return Err(refusal(&name, &error)),
-            Err(_) => {
-                let why = format!("mysql {name} did not answer within {CONNECT:?}; check the address and the network");
-                return Err(SinkOpenError::Unavailable(why));
-            }
+            Err(_) => return Err(unanswered(&name)),
         };
-        state.check(&name)?;
+        server.check(&name)?;
+        schema::check(&name, state)?;
+        let rights = async {
+            rights::try_all(&mut conn).await?;
+            conn.close().await
+        };
+        match timeout(CONNECT, rights).await {
+            Ok(tried) => tried.map_err(|error| refusal(&name, &error))?,
+            Err(_) => return Err(unanswered(&name)),
+        }
         let pool = MySqlPoolOptions::new()
             .max_connections(CONNECTIONS)
             .acquire_timeout(deadline)
@@ -225,6 +236,11 @@ impl MySqlSink {
             Err(_) => vec![Err(self.late()); chunks.len()],
         }
     }
+}
+
+fn unanswered(name: &str) -> SinkOpenError {
+    let why = format!("mysql {name} did not answer within {CONNECT:?}; check the address and the network");
+    SinkOpenError::Unavailable(why)
 }
 
 async fn prepare(conn: &mut MySqlConnection, deadline: Duration) -> Result<(), sqlx::Error> {

@@ -7,6 +7,7 @@
 mod fault;
 mod purge;
 mod sql;
+mod survey;
 
 use std::collections::HashMap;
 use std::path::Path;
@@ -25,6 +26,7 @@ use super::sql::Ids;
 use super::{Sink, SinkError, SinkOpenError};
 use crate::domain::{Chunk, Fence, Origin, Position};
 pub(super) use fault::refusal;
+pub(super) use survey::survey;
 
 /// How long a transaction waits for another process's. Less than an attempt's 5 s, so that the answer
 /// says what was waited for.
@@ -70,7 +72,7 @@ impl SqliteSink {
             Ok(state)
         };
         match timeout(CONNECT, first).await {
-            Ok(Ok(state)) => state.check(&name)?,
+            Ok(Ok(state)) => schema::check(&name, state)?,
             Ok(Err(error)) => return Err(refusal(&name, &error)),
             Err(_) => {
                 return Err(SinkOpenError::Unavailable(format!(

@@ -37,6 +37,15 @@ static INSERT: LazyLock<Vec<String>> =
 /// Bytes copied for one statement.
 const STATEMENT_BYTES: usize = 4 << 20;
 
+/// Writes a stream, a line and a gap; to be rolled back. The number below zero does not move the table's own.
+pub(super) const PROBE: [&str; 3] = [
+    "INSERT INTO log_stream \
+     (id, uid, container, container_id, namespace, pod, restart, labels, fence, created_at, updated_at) \
+     VALUES (-1, 'podlog check', '', '', '', '', 0, '{}', 0, unixepoch(), unixepoch())",
+    "INSERT INTO log_record (stream, seq, time_ns, ordinal, message) VALUES (-1, 0, 0, 0, x'00')",
+    "INSERT OR REPLACE INTO log_gap (stream, seq, reason) VALUES (-1, 0, 'deleted')",
+];
+
 /// Creates the stream's row or raises its fence; one transaction, so that a writer under an older
 /// claim has either finished or is refused.
 pub(super) async fn open(

@@ -170,7 +170,7 @@ pub(crate) async fn a_replica_is_alive_while_its_row_is_and_forgotten_a_minute_l
     assert!(b.table().await.unwrap().rows.is_empty());
 }
 
-pub(crate) async fn an_evicted_row_is_free_and_its_holder_notices(lab: &Lab) {
+pub(crate) async fn an_evicted_row_is_free_when_its_holder_must_have_stopped(lab: &Lab) {
     let (a, b) = (lab.holder("a").await, lab.holder("b").await);
     let key = pod("x");
     let claim = acquire(&a, &key).await.unwrap();
@@ -178,11 +178,24 @@ pub(crate) async fn an_evicted_row_is_free_and_its_holder_notices(lab: &Lab) {
     assert!(b.evict(&key).await.unwrap());
     assert_eq!(renew(&a, &claim, None).await, Verdict::Lost);
     let row = b.table().await.unwrap().rows.remove(&key).unwrap();
-    assert!(
-        row.owner.is_none() && row.fence > claim.fence && !row.finished,
-        "{row:?}"
-    );
+    assert!(row.is_evicted() && row.fence > claim.fence && !row.finished, "{row:?}");
+    assert!(row.expires_in > 40_000, "{row:?}");
+    assert_eq!(acquire(&a, &key).await, None, "its own holder is not told apart");
+    lab.pass(TTL).await;
+    assert_eq!(acquire(&b, &key).await, None, "expired, but within the grace");
+    lab.pass(GRACE).await;
     let new = acquire(&b, &key).await.unwrap();
     assert_eq!((new.previous, new.checkpoint.as_slice()), (row.fence, &b"kept"[..]));
     assert!(!b.evict(&pod("absent")).await.unwrap());
+}
+
+pub(crate) async fn an_evicted_row_that_nobody_held_stays_free(lab: &Lab) {
+    let (a, b) = (lab.holder("a").await, lab.holder("b").await);
+    let key = pod("x");
+    let claim = acquire(&a, &key).await.unwrap();
+    release(&a, claim, None, Next::Free).await;
+    assert!(b.evict(&key).await.unwrap());
+    let row = b.table().await.unwrap().rows.remove(&key).unwrap();
+    assert!(row.owner.is_none(), "{row:?}");
+    assert!(acquire(&b, &key).await.is_some());
 }

@@ -3,7 +3,7 @@
 mod contract;
 mod figures;
 mod handover;
-mod lab;
+pub(crate) mod lab;
 mod mysql;
 mod settings;
 mod sqlite;
@@ -52,7 +52,8 @@ macro_rules! clauses {
             handover::a_finished_row_is_not_claimable_and_can_be_forgotten,
             handover::a_row_that_is_not_finished_is_never_forgotten,
             handover::a_replica_is_alive_while_its_row_is_and_forgotten_a_minute_later,
-            handover::an_evicted_row_is_free_and_its_holder_notices,
+            handover::an_evicted_row_is_free_when_its_holder_must_have_stopped,
+            handover::an_evicted_row_that_nobody_held_stays_free,
         );)*
     };
 }

@@ -8,5 +8,5 @@ mod files;
 mod measure;
 mod relay;
 mod retention;
-mod stream;
-mod world;
+pub(crate) mod stream;
+pub(crate) mod world;

@@ -16,7 +16,7 @@ fn read(path: &str) -> String {
 }
 
 /// Compares what stands between two comments of a document with what should.
-fn agree(path: &str, name: &str, table: &str) {
+pub(crate) fn agree(path: &str, name: &str, table: &str) {
     let text = read(path);
     let (begin, end) = (
         format!("<!-- {name}: made by the tests -->\n"),
@@ -192,6 +192,30 @@ fn migrations_are_listed_in_order_and_the_same_for_all_databases() {
         let locks: Vec<&String> = names.iter().filter(|name| name.starts_with("locks/")).collect();
         assert_eq!(listed, locks, "{database}");
     }
+}
+
+/// The last migrations of the first version. Later ones must let older replicas go on; one that cannot is the last
+/// resort, see `migrations/README.md`.
+const FIRST: [(&str, &str); 2] = [("locks", "0101"), ("records", "0205")];
+
+#[test]
+fn later_migrations_say_that_they_only_add() {
+    let mut faults = Vec::new();
+    for file in files(&["migrations"], "sql") {
+        let parts: Vec<&str> = file.path.split('/').collect();
+        let (family, name) = (parts[2], parts[3]);
+        let (_, first) = FIRST.iter().find(|(known, _)| *known == family).unwrap();
+        let later = &name[..4] > *first;
+        if later && !name[4..].starts_with("_additive_") {
+            faults.push(format!("{} is not named additive", file.path));
+        }
+        let statements = file.text.lines().filter(|line| !line.trim_start().starts_with("--"));
+        let text = statements.collect::<Vec<_>>().join(" ").to_uppercase();
+        let words = ["DROP ", "RENAME ", "MODIFY ", "CHANGE "];
+        let removes = words.into_iter().filter(|word| later && text.contains(word));
+        faults.extend(removes.map(|word| format!("{} does more than add: {word}", file.path)));
+    }
+    none(&faults);
 }
 
 #[test]

@@ -5,6 +5,8 @@ mod lexer;
 
 use std::path::{Path, PathBuf};
 
+pub(crate) use documents::agree;
+
 /// Lines of a file, and of a function from `fn` to its closing brace.
 const FILE: usize = 400;
 const FUNCTION: usize = 60;
@@ -15,7 +17,7 @@ struct Source {
     text: String,
 }
 
-fn root() -> &'static Path {
+pub(crate) fn root() -> &'static Path {
     Path::new(env!("CARGO_MANIFEST_DIR"))
 }
 

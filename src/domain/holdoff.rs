@@ -6,7 +6,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use crate::domain::LockTable;
+use super::claim::LockTable;
 
 /// A shift between the database's clock and ours larger than this is a jump: slewing of 500 ppm
 /// makes 0.5 ms a second, and an answer that takes long is allowed for.
@@ -14,22 +14,50 @@ const JUMP: Duration = Duration::from_millis(500);
 
 /// Watches the server's identity and clock.
 #[derive(Debug)]
-pub(super) struct HoldOff {
+pub struct HoldOff {
     ttl: Duration,
     seen: Option<Seen>,
     until: Duration,
 }
 
+/// What one answer tells of the database's clock.
 #[derive(Debug)]
-struct Seen {
+pub struct Seen {
     server: Arc<str>,
     /// The database's clock minus ours, at most and at least: the answer was made between asking and receiving.
     least: i128,
     most: i128,
 }
 
+impl Seen {
+    /// What an answer tells that was asked for at `asked` and came at `now`.
+    #[must_use]
+    pub fn of(table: &LockTable, asked: Duration, now: Duration) -> Self {
+        Self {
+            server: table.server.clone(),
+            least: offset(table.now, now),
+            most: offset(table.now, asked),
+        }
+    }
+
+    /// Why claiming must be held off after `before`, when it must.
+    #[must_use]
+    pub fn differs(&self, before: &Self) -> Option<&'static str> {
+        let jump = JUMP.as_nanos() as i128;
+        if before.server != self.server {
+            Some("another server answers")
+        } else if self.least > before.most + jump || self.most < before.least - jump {
+            Some("its clock has jumped")
+        } else {
+            None
+        }
+    }
+}
+
 impl HoldOff {
-    pub(super) fn new(ttl: Duration) -> Self {
+    /// Nothing has been seen yet; a hold-off will last one `ttl`.
+    #[must_use]
+    pub fn new(ttl: Duration) -> Self {
         Self {
             ttl,
             seen: None,
@@ -39,28 +67,19 @@ impl HoldOff {
 
     /// Takes in an answer that was asked for at `asked` and came at `now`. Answers why claiming must
     /// be held off from now on, when it must.
-    pub(super) fn observe(&mut self, table: &LockTable, asked: Duration, now: Duration) -> Option<&'static str> {
-        let (least, most) = (offset(table.now, now), offset(table.now, asked));
-        let seen = Seen {
-            server: table.server.clone(),
-            least,
-            most,
-        };
-        let before = self.seen.replace(seen)?;
-        let jump = JUMP.as_nanos() as i128;
-        let why = if before.server != table.server {
-            "another server answers"
-        } else if least > before.most + jump || most < before.least - jump {
-            "its clock has jumped"
-        } else {
-            return None;
-        };
-        self.until = now + self.ttl;
-        Some(why)
+    pub fn observe(&mut self, table: &LockTable, asked: Duration, now: Duration) -> Option<&'static str> {
+        let seen = Seen::of(table, asked, now);
+        let why = self.seen.as_ref().and_then(|before| seen.differs(before));
+        self.seen = Some(seen);
+        if why.is_some() {
+            self.until = now + self.ttl;
+        }
+        why
     }
 
     /// Whether claiming is held off.
-    pub(super) fn is_on(&self, now: Duration) -> bool {
+    #[must_use]
+    pub fn is_on(&self, now: Duration) -> bool {
         now < self.until
     }
 }

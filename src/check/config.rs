@@ -1,0 +1,70 @@
+//! The settings by themselves: whether they are safe together, and what they mean for a crash.
+
+use std::time::Duration;
+
+use super::fact_of;
+use crate::cli::units::show;
+use crate::config::Config;
+use crate::domain::Fact;
+use crate::domain::claim::Lease;
+use crate::exit::Failure;
+use crate::run::scope;
+
+/// A turn of the collector after the expiry it has slept for, and a statement.
+const TURN: Duration = Duration::from_secs(1);
+
+pub(super) fn look(config: &Config) -> Vec<Fact> {
+    let mut facts: Vec<Fact> = config
+        .faults()
+        .iter()
+        .map(|fault| fact_of("safety", fault, "; "))
+        .collect();
+    if facts.is_empty() {
+        facts.push(Fact::ok("safety", "times, sizes and counts are safe together"));
+        facts.push(times(&config.lease));
+    } else {
+        facts.push(Fact::skipped("takeover", "the settings are not safe"));
+    }
+    if let Err(error) = scope(config).check() {
+        facts.push(fact_of("selection", &Failure::usage(error), "; "));
+    }
+    facts
+}
+
+/// What the times of a claim mean. A holder stops at ttl - margin after it sent its last renewal; that one
+/// arrived, and so expires, at most a statement later; others wait for the takeover grace.
+fn times(lease: &Lease) -> Fact {
+    let stops = lease.ttl.saturating_sub(lease.margin);
+    let latest = lease.ttl + lease.grace + TURN;
+    let found = format!(
+        "ttl {}, renewed every {}, margin {}: a replica that cannot renew stops after {}, and the pods of one that crashed are taken over within about {}",
+        show(lease.ttl),
+        show(lease.renew),
+        show(lease.margin),
+        show(stops),
+        show(latest),
+    );
+    Fact::ok("takeover", found)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_times_are_added_up() {
+        let seconds = Duration::from_secs;
+        let lease = Lease {
+            ttl: seconds(20),
+            renew: seconds(5),
+            margin: seconds(5),
+            grace: seconds(1),
+        };
+        let fact = times(&lease);
+        assert!(
+            fact.found.contains("stops after 15s") && fact.found.ends_with("about 22s"),
+            "{}",
+            fact.found
+        );
+    }
+}

@@ -1,0 +1,164 @@
+//! This machine: whether as many files may be open as the streams need, and whether the HTTP address is free.
+
+use std::net::SocketAddr;
+
+use rustix::process::{Resource, getrlimit};
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::net::TcpStream;
+use tokio::time::timeout;
+
+use super::DEADLINE;
+use super::cluster::running;
+use crate::cluster::connections;
+use crate::config::Config;
+use crate::domain::{Cause, Fact, Pod};
+use crate::locks::LockUrl;
+use crate::sinks::SinkUrl;
+use crate::status::server;
+
+/// What every process has open: standard streams, the runtimes' own, signals, and some requests to `--http`.
+const BASE: usize = 40;
+
+/// What there is to do.
+pub(super) struct Load {
+    /// The pods that are selected, when they are known.
+    pub(super) pods: Option<Vec<Pod>>,
+    /// Whether logs come over HTTP/2, when that is known.
+    pub(super) http2: Option<bool>,
+    /// Replicas that are alive; 0 counts as the one that is to be started.
+    pub(super) replicas: usize,
+}
+
+pub(super) async fn look(config: &Config, load: &Load) -> Vec<Fact> {
+    let mut facts = vec![files(config, load)];
+    if let Some(pods) = &load.pods
+        && pods.len() > config.max_pods * load.replicas.max(1)
+    {
+        facts.push(Fact::warning(
+            "--max-pods",
+            format!(
+                "{} pods are selected, which is more than {} times --max-pods; some would wait",
+                pods.len(),
+                load.replicas.max(1)
+            ),
+            "start more replicas, or raise it in all of them",
+        ));
+    }
+    if let Some(address) = config.http {
+        facts.push(http(address).await);
+    }
+    facts
+}
+
+fn files(config: &Config, load: &Load) -> Fact {
+    let subject = "open files";
+    let Some(pods) = &load.pods else {
+        return Fact::skipped(subject, "the pods could not be listed");
+    };
+    let streams = running(pods).div_ceil(load.replicas.max(1)).min(config.streams.open);
+    // Without a log that was read it is not known; API servers speak HTTP/2.
+    let http2 = load.http2.unwrap_or(true);
+    let net = connections(streams, config.selection.namespaces.len().max(1), http2);
+    let lock: Option<LockUrl> = config.store.url.expose().parse().ok();
+    let sink: Option<SinkUrl> = config.sink.url.expose().parse().ok();
+    let stores = lock.map_or(0, |url| url.open_files()) + sink.map_or(0, |url| url.open_files(streams));
+    let what = format!(
+        "{streams} streams, with {} replicas, over {net} connections; {stores} for lock store and sink; {BASE} for the rest",
+        load.replicas.max(1)
+    );
+    enough(&what, net + stores + BASE, getrlimit(Resource::Nofile).current)
+}
+
+/// The need against the limit; `None` is without limit. A fifth is left for more pods to come.
+fn enough(what: &str, need: usize, limit: Option<u64>) -> Fact {
+    let subject = "open files";
+    let Some(limit) = limit else {
+        return Fact::ok(
+            subject,
+            format!("about {need} are needed ({what}), and there is no limit"),
+        );
+    };
+    let need = need as u64;
+    let found = format!("about {need} are needed ({what}), and the limit is {limit}");
+    let remedy = "raise it: ulimit -n, LimitNOFILE in systemd, or that of the container runtime";
+    if need > limit {
+        Fact::failed(Cause::Machine, subject, found, remedy)
+    } else if need * 5 > limit * 4 {
+        Fact::warning(subject, format!("{found}, which leaves little room"), remedy)
+    } else {
+        Fact::ok(subject, found)
+    }
+}
+
+/// Whether the address can be listened at, or a replica does already.
+async fn http(address: SocketAddr) -> Fact {
+    let subject = format!("--http {address}");
+    let in_pod = std::env::var_os("KUBERNETES_SERVICE_HOST").is_some();
+    match server::bind(address).await {
+        Ok(_) if in_pod && address.ip().is_loopback() => Fact::warning(
+            subject,
+            "free, but nobody outside this pod can reach it",
+            "use 0.0.0.0 as the address",
+        ),
+        Ok(_) => Fact::ok(subject, "free"),
+        Err(failure) => {
+            if let Ok(Ok(true)) = timeout(DEADLINE, answers(address)).await {
+                return Fact::ok(subject, "a replica answers there");
+            }
+            let line = failure.to_string();
+            let (found, remedy) = line.rsplit_once("; ").unwrap_or((&line, ""));
+            let found = found.trim_start_matches(&format!("{subject}: ")).to_owned();
+            Fact::warning(subject, found, remedy)
+        }
+    }
+}
+
+/// Whether what listens there is a podlog, by the names of its metrics.
+async fn answers(address: SocketAddr) -> std::io::Result<bool> {
+    let mut stream = TcpStream::connect(address).await?;
+    stream.write_all(b"GET /metrics HTTP/1.0\r\n\r\n").await?;
+    let mut answer = Vec::new();
+    stream.take(1 << 16).read_to_end(&mut answer).await?;
+    Ok(String::from_utf8_lossy(&answer).contains("podlog_"))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::domain::Outcome;
+
+    #[test]
+    fn the_need_is_held_against_the_limit() {
+        let outcome = |need, limit| enough("", need, limit).outcome;
+        assert_eq!(outcome(80, Some(100)), Outcome::Ok);
+        assert_eq!(outcome(81, Some(100)), Outcome::Warning);
+        assert_eq!(outcome(101, Some(100)), Outcome::Failed(Cause::Machine));
+        assert_eq!(outcome(1 << 30, None), Outcome::Ok);
+    }
+
+    #[test]
+    fn a_hundred_streams_share_a_connection_only_over_http2() {
+        // One more place for the reads beside the open streams, and one connection for lists and watches.
+        assert_eq!(connections(0, 1, true), 2);
+        assert_eq!(connections(99, 1, true), 2);
+        assert_eq!(connections(100, 1, true), 3);
+        assert_eq!(connections(8000, 1, true), 82);
+        assert_eq!(connections(8000, 1, false), 8003);
+    }
+
+    #[tokio::test]
+    async fn an_address_in_use_is_a_warning() {
+        let taken = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let address = taken.local_addr().unwrap();
+        let fact = tokio::select! {
+            fact = http(address) => fact,
+            // Takes the connection and says nothing useful.
+            () = async { loop { drop(taken.accept().await); } } => unreachable!(),
+        };
+        assert_eq!(fact.outcome, Outcome::Warning, "{fact:?}");
+        assert!(
+            fact.found.contains("in use") && fact.remedy.contains("--http off"),
+            "{fact:?}"
+        );
+    }
+}

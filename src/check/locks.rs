@@ -1,0 +1,74 @@
+//! The lock store: what it says of itself, and then whether `podlog run` could open it and who does already.
+
+use tokio::time::timeout;
+
+use super::{DEADLINE, fact_of, ready};
+use crate::config::Config;
+use crate::domain::{Fact, ReplicaId};
+use crate::exit::Failure;
+use crate::locks::{self, LockUrl};
+use crate::run::holder;
+
+const CLAIMS: &str = "claims";
+
+/// What was found.
+pub(super) struct Found {
+    pub(super) facts: Vec<Fact>,
+    /// The replicas that are alive; `None` when that could not be asked.
+    pub(super) replicas: Option<Vec<ReplicaId>>,
+}
+
+pub(super) async fn look(config: &Config) -> Found {
+    let url: LockUrl = match config.store.url.expose().parse() {
+        Ok(url) => url,
+        Err(error) => {
+            let facts = vec![fact_of("--lock", &Failure::usage(error), ": ")];
+            return Found { facts, replicas: None };
+        }
+    };
+    let mut facts = locks::survey(&url, config.migrate).await;
+    let mut replicas = None;
+    if !ready(&facts, locks::TABLES) {
+        facts.push(Fact::skipped(CLAIMS, "the lock store is not ready"));
+    } else if !url.is_memory() {
+        match claims(config, &url).await {
+            Ok((fact, alive)) => {
+                facts.push(fact);
+                replicas = Some(alive);
+            }
+            Err(failure) => facts.push(fact_of(CLAIMS, &failure, ": ")),
+        }
+    }
+    Found { facts, replicas }
+}
+
+/// Opens the store as `podlog run` does, and reads its table.
+async fn claims(config: &Config, url: &LockUrl) -> Result<(Fact, Vec<ReplicaId>), Failure> {
+    let reading = async {
+        let store = locks::open(url, holder(config)).await?;
+        store.table().await
+    };
+    let late = |_| {
+        Failure::unreachable(format!(
+            "the lock store {url} did not answer within {DEADLINE:?}: is it overloaded?"
+        ))
+    };
+    let table = timeout(DEADLINE, reading).await.map_err(late)??;
+    let alive: Vec<ReplicaId> = table.replicas().cloned().collect();
+    let held = table
+        .rows
+        .iter()
+        .filter(|(key, row)| key.pod().is_some() && row.owner.is_some())
+        .count();
+    let names: Vec<&str> = alive.iter().map(ReplicaId::as_str).collect();
+    let who = if names.is_empty() {
+        "none".to_owned()
+    } else {
+        names.join(", ")
+    };
+    let found = format!(
+        "of cluster {}: {held} pods are held; replicas alive: {who}",
+        config.store.cluster
+    );
+    Ok((Fact::ok(CLAIMS, found), alive))
+}

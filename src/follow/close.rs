@@ -1,0 +1,59 @@
+//! Why a read of a log ended: the word that `rounds` decides by.
+//!
+//! Only words; nothing is decided here.
+
+use std::time::Duration;
+
+/// Why a read ended.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Close {
+    /// In order, with the stored line found, or none to be found.
+    End,
+    /// In order, without a single line, although lines are stored.
+    Empty,
+    /// The stored line was not where it was sought; the next read seeks differently.
+    Misplaced,
+    /// The connection failed, or the answer could not be checked.
+    Broken,
+    /// The server asks to be left alone for so long.
+    Wait(Duration),
+    /// The kubelet answers that it has not got the log.
+    Refused,
+    /// The instance has moved from the present to the previous log, or back.
+    Moved,
+    /// The kubelet names the instance no more, so what was opened was not its log.
+    Elsewhere,
+    /// The pod object is gone.
+    Gone,
+    /// Closed because it was left unread: writing took too long, or the process slept.
+    Late,
+    /// Closed on schedule.
+    Reopen,
+    /// Closed because there are lines that it does not bring.
+    Mute,
+    /// No stream may be kept open now; read again after so long.
+    Poll(Duration),
+    /// The task was asked to stop.
+    Stopped,
+    /// The claim is lost.
+    Lost,
+}
+
+impl Close {
+    /// The word used in metrics; `None` when there was no stream that could end.
+    pub(super) fn as_str(self) -> Option<&'static str> {
+        let word = match self {
+            Self::End | Self::Empty => "end",
+            Self::Misplaced => "misplaced",
+            Self::Broken | Self::Refused | Self::Wait(_) => "broken",
+            Self::Moved | Self::Elsewhere | Self::Gone => "gone",
+            Self::Late => "slow_sink",
+            Self::Reopen => "reopen",
+            Self::Mute => "mute",
+            Self::Poll(_) => return None,
+            Self::Stopped => "stopped",
+            Self::Lost => "lost",
+        };
+        Some(word)
+    }
+}

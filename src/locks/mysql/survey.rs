@@ -1,0 +1,199 @@
+//! Looking at a `MySQL` or `MariaDB` store: the server, the session, the tables, and each right by a statement
+//! that needs it and changes nothing.
+
+use std::future::Future;
+use std::io;
+
+use sqlx::mysql::MySqlConnection;
+use sqlx::{AssertSqlSafe, Connection, Executor};
+use tokio::time::timeout;
+use url::Url;
+
+use super::super::schema::VERSIONS;
+use super::super::survey::{ALL, DEADLINE, MIGRATE, REACHED, TABLES, WRITING, clock, failed, here, skipped, tables};
+use super::{fault, session, standing, statements as sql};
+use crate::domain::schema::Standing;
+use crate::domain::{Cause, Fact};
+
+/// `ER_DUP_FIELDNAME`: the right to create was there, the table was not to be.
+const TWICE: u16 = 1060;
+/// No right to the statement, or to a column.
+const DENIED: [u16; 3] = [1142, 1143, 1044];
+
+/// Looks at everything.
+pub(in crate::locks) async fn survey(url: &Url, name: String, migrates: bool) -> Vec<Fact> {
+    let rest = ["server", "session", "clock", TABLES, "rights", WRITING, MIGRATE];
+    let options = match session::options(url, &name) {
+        Ok(options) => options,
+        Err(error) => return [vec![failed(REACHED, &error)], skipped(&rest, "the URL cannot be used")].concat(),
+    };
+    let (conn, settings) = match session::dial(&options, &name).await {
+        Ok(made) => made,
+        Err(error) => {
+            return [
+                vec![failed(REACHED, &error)],
+                skipped(&rest, "the lock store was not reached"),
+            ]
+            .concat();
+        }
+    };
+    let mut facts = vec![Fact::ok(REACHED, format!("{name} was reached"))];
+    for (subject, judged) in settings.judge(&name) {
+        facts.push(judged.map_or_else(|error| failed(subject, &error), |found| Fact::ok(subject, found)));
+    }
+    let mut look = Look {
+        conn,
+        name,
+        facts,
+        user: String::new(),
+    };
+    if timeout(ALL, look.all(migrates)).await.is_err() {
+        let found = format!("{} left questions unanswered for {ALL:?}", look.name);
+        look.facts.push(Fact::failed(
+            Cause::Unreachable,
+            "answering",
+            found,
+            "look what the server is doing (SHOW PROCESSLIST)",
+        ));
+    }
+    let Look { conn, facts, .. } = look;
+    // Only politeness.
+    timeout(DEADLINE, conn.close()).await.ok();
+    facts
+}
+
+/// A connection and what was found over it.
+struct Look {
+    conn: MySqlConnection,
+    name: String,
+    facts: Vec<Fact>,
+    user: String,
+}
+
+/// A question under its deadline.
+async fn within<T>(question: impl Future<Output = Result<T, sqlx::Error>>) -> Result<T, sqlx::Error> {
+    let late = || {
+        sqlx::Error::Io(io::Error::new(
+            io::ErrorKind::TimedOut,
+            format!("no answer within {DEADLINE:?}"),
+        ))
+    };
+    timeout(DEADLINE, question).await.unwrap_or_else(|_| Err(late()))
+}
+
+impl Look {
+    async fn all(&mut self, migrates: bool) {
+        self.clock().await;
+        self.user = within(sqlx::query_scalar(sql::USER).fetch_one(&mut self.conn))
+            .await
+            .unwrap_or_default();
+        let may_create = self.may_create().await;
+        let found = self.tables(migrates, may_create).await;
+        if found == Standing::Missing {
+            self.facts
+                .extend(skipped(&["rights", WRITING], "there are no tables yet"));
+        } else if self.rights().await {
+            self.writing().await;
+        } else {
+            self.facts.push(Fact::skipped(WRITING, "a right is missing"));
+        }
+        self.facts.push(self.migrating(may_create, found.is_done()));
+    }
+
+    async fn tables(&mut self, migrates: bool, may_create: bool) -> Standing {
+        match within(standing(&mut self.conn)).await {
+            Ok(found) => {
+                self.facts.push(tables(&self.name, found, migrates, may_create));
+                found
+            }
+            Err(error) => {
+                let mut fact = failed(TABLES, &fault::explain(&self.name, &error));
+                if fault::number(&error).is_some_and(|number| DENIED.contains(&number)) {
+                    fact.remedy = self.grant("SELECT", VERSIONS);
+                }
+                self.facts.push(fact);
+                // Whether the tables are there shows when their rights are tried.
+                Standing::Current
+            }
+        }
+    }
+
+    async fn clock(&mut self) {
+        let before = here();
+        let asked = within(sqlx::query_scalar(sql::NOW).fetch_one(&mut self.conn)).await;
+        let fact = match asked {
+            Ok(server) => clock(server, before, here()),
+            Err(error) => failed("clock", &fault::explain(&self.name, &error)),
+        };
+        self.facts.push(fact);
+    }
+
+    /// Tries each right by a statement without effect. Answers whether all are there.
+    async fn rights(&mut self) -> bool {
+        let mut all = true;
+        for (right, table, text) in sql::RIGHTS {
+            let subject = format!("{right} on {table}");
+            let fact = match within(self.conn.execute(text)).await {
+                Ok(_) => Fact::ok(subject, "granted"),
+                Err(error) if fault::number(&error).is_some_and(|number| DENIED.contains(&number)) => Fact::failed(
+                    Cause::Refused,
+                    subject,
+                    format!("the user {} has not this right", self.user),
+                    self.grant(right, table),
+                ),
+                Err(error) => failed(&subject, &fault::explain(&self.name, &error)),
+            };
+            all &= !fact.has_failed();
+            self.facts.push(fact);
+        }
+        all
+    }
+
+    fn grant(&self, right: &str, table: &str) -> String {
+        let (user, host) = self.user.rsplit_once('@').unwrap_or((&self.user, "%"));
+        format!("GRANT {right} ON {table} TO '{user}'@'{host}'")
+    }
+
+    /// Writes a row, changes it, removes it, and takes it all back.
+    async fn writing(&mut self) {
+        let conn = &mut self.conn;
+        let id = format!("probe/{:016x}", fastrand::u64(..));
+        let work = async {
+            let mut tx = conn.begin().await?;
+            for text in sql::PROBE {
+                sqlx::query(text).bind(id.as_bytes()).execute(&mut *tx).await?;
+            }
+            tx.rollback().await
+        };
+        let fact = match within(work).await {
+            Ok(()) => Fact::ok(
+                WRITING,
+                "a row was written, changed and removed, and all of it rolled back",
+            ),
+            Err(error) => failed(WRITING, &fault::explain(&self.name, &error)),
+        };
+        self.facts.push(fact);
+    }
+
+    /// Whether tables could be made: tried with a table that cannot be, which is found out after the right is.
+    async fn may_create(&mut self) -> bool {
+        let name = format!("podlog_probe_{:08x}", fastrand::u32(..));
+        let text = AssertSqlSafe(format!("CREATE TABLE {name} (a INT, a INT)"));
+        let answer = within(self.conn.execute(text)).await;
+        answer.is_err_and(|error| fault::number(&error) == Some(TWICE))
+    }
+
+    fn migrating(&self, may_create: bool, done: bool) -> Fact {
+        let user = &self.user;
+        match (may_create, done) {
+            (true, _) => Fact::ok(MIGRATE, format!("could make tables as {user}")),
+            (false, true) => Fact::ok(MIGRATE, format!("has nothing to do; {user} could not make tables")),
+            (false, false) => Fact::failed(
+                Cause::Refused,
+                MIGRATE,
+                format!("could not make tables as {user}"),
+                "run it as a user with CREATE, ALTER and INDEX on the database",
+            ),
+        }
+    }
+}

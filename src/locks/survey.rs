@@ -1,0 +1,139 @@
+//! Looks at a lock store without changing it, one thing after another, and says how each stands.
+//!
+//! What a look begins it rolls back. One thing that fails does not hide the next; what depends on it is skipped.
+
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
+
+use super::url::{LockUrl, Place};
+use super::{LockError, mysql, schema, sqlite};
+use crate::domain::schema::Standing;
+use crate::domain::{Cause, Fact};
+
+/// How long one question may take.
+pub(super) const DEADLINE: Duration = Duration::from_secs(10);
+/// How long all of them may: a server that leaves three unanswered hangs.
+pub(super) const ALL: Duration = Duration::from_secs(30);
+
+/// The subjects, in the order they are looked at.
+pub(super) const REACHED: &str = "connection";
+/// The subject of the tables' version.
+pub const TABLES: &str = "tables";
+pub(super) const WRITING: &str = "writing";
+pub(super) const MIGRATE: &str = "podlog migrate";
+
+/// Looks at the store that `url` names. `migrates` says whether `podlog run` would make the tables itself.
+pub async fn survey(url: &LockUrl, migrates: bool) -> Vec<Fact> {
+    match &url.0 {
+        Place::MySql(inner) => mysql::survey(inner, url.to_string(), migrates).await,
+        Place::Sqlite(path) => sqlite::survey(path, migrates).await,
+        Place::Memory(_) => vec![Fact::warning(
+            REACHED,
+            "claims are kept in one process only, so every replica collects every pod",
+            "use mysql:// or sqlite://",
+        )],
+    }
+}
+
+/// An error as a fact. Its line ends in the remedy.
+pub(super) fn failed(subject: &str, error: &LockError) -> Fact {
+    let cause = match error {
+        LockError::Unavailable(_) => Cause::Unreachable,
+        LockError::Refused(_) => Cause::Refused,
+    };
+    let line = error.to_string();
+    let (found, remedy) = line.rsplit_once(": ").unwrap_or((&line, ""));
+    Fact::failed(cause, subject, found, remedy)
+}
+
+/// What depends on something that is not there.
+pub(super) fn skipped(subjects: &[&str], because: &str) -> Vec<Fact> {
+    subjects
+        .iter()
+        .map(|subject| Fact::skipped(*subject, because))
+        .collect()
+}
+
+/// The tables as a fact. Missing and older ones are no failure where `podlog run` makes them itself and may.
+pub(super) fn tables(name: &str, standing: Standing, migrates: bool, may_create: bool) -> Fact {
+    let known = schema::VERSION;
+    match (standing, schema::judge(name, standing)) {
+        (Standing::Differs(version), _) => Fact::warning(
+            TABLES,
+            format!("migration {version} is not the one this podlog has; they were made by a development version"),
+            "drop them and run `podlog migrate` when nothing runs",
+        ),
+        (Standing::Extended(version), _) => Fact::ok(
+            TABLES,
+            format!("version {version}; newer than {known}, and made to suit it too"),
+        ),
+        (_, Ok(())) => Fact::ok(TABLES, format!("version {known}, the one this podlog needs")),
+        (Standing::Missing | Standing::Older(_), Err(error)) if migrates && may_create => {
+            let line = error.to_string();
+            let found = line.rsplit_once(": ").map_or(line.as_str(), |(found, _)| found);
+            Fact::warning(
+                TABLES,
+                format!("{found}; `podlog run` would make them at its start"),
+                "run `podlog migrate` to have it done before",
+            )
+        }
+        (_, Err(error)) => failed(TABLES, &error),
+    }
+}
+
+/// The time on this machine since 1970, microseconds.
+pub(super) fn here() -> i64 {
+    let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+    i64::try_from(now.as_micros()).unwrap_or(i64::MAX)
+}
+
+/// Beyond this a difference between two clocks is a fault in setting them, seconds.
+const CLOCKS: f64 = 5.0;
+
+/// The server's clock against this machine's, which was read before and after.
+pub(super) fn clock(server: i64, before: i64, after: i64) -> Fact {
+    let ahead = (server - i64::midpoint(before, after)) as f64 / 1e6;
+    let found = if ahead < 0.0 {
+        format!("the server's is {:.3} s behind this machine's", -ahead)
+    } else {
+        format!("the server's is {ahead:.3} s ahead of this machine's")
+    };
+    if ahead.abs() <= CLOCKS {
+        return Fact::ok("clock", found);
+    }
+    let harm = "claims do not suffer, but ages and times of different machines cannot be compared";
+    Fact::warning("clock", format!("{found}; {harm}"), "have both set by NTP")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::domain::Outcome;
+
+    #[test]
+    fn missing_tables_are_a_failure_only_where_run_would_not_make_them() {
+        assert_eq!(tables("db", Standing::Missing, true, true).outcome, Outcome::Warning);
+        for (migrates, may_create) in [(false, true), (true, false)] {
+            let fact = tables("db", Standing::Older(100), migrates, may_create);
+            assert_eq!(fact.outcome, Outcome::Failed(Cause::Refused));
+            assert_eq!(fact.remedy, "run `podlog migrate`");
+        }
+        let newer = tables("db", Standing::Newer(900), true, true);
+        assert_eq!(
+            (newer.outcome, &*newer.remedy),
+            (Outcome::Failed(Cause::Refused), "run a newer podlog")
+        );
+    }
+
+    #[test]
+    fn clocks_that_differ_by_much_are_warned_about() {
+        assert_eq!(
+            clock(1_500_000, 1_000_000, 2_000_000),
+            Fact::ok("clock", "the server's is 0.000 s ahead of this machine's")
+        );
+        let behind = clock(0, 9_000_000, 11_000_000);
+        assert!(
+            behind.outcome == Outcome::Warning && behind.found.contains("10.000 s behind"),
+            "{behind:?}"
+        );
+    }
+}

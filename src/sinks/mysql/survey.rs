@@ -1,0 +1,222 @@
+//! Looking at a MySQL or MariaDB sink: the server, the session, the tables, and each right by a statement that
+//! needs it and changes nothing.
+
+use std::future::Future;
+use std::io;
+
+use sqlx::mysql::{MySqlConnectOptions, MySqlConnection};
+use sqlx::{AssertSqlSafe, Connection, Executor};
+use tokio::time::timeout;
+
+use super::rights::{NOTES, PROBE, RIGHTS, denied, twice};
+use super::server::Server;
+use super::{prepare, refusal, sql};
+use crate::domain::schema::Standing;
+use crate::domain::{Cause, Fact};
+use crate::sinks::SinkOpenError;
+use crate::sinks::schema::mysql_state;
+use crate::sinks::survey::{ALL, DEADLINE, MIGRATE, REACHED, TABLES, WRITING, Wish, failed, skipped, tables};
+
+/// Looks at everything.
+pub(in crate::sinks) async fn survey(options: MySqlConnectOptions, name: &str, wish: Wish) -> Vec<Fact> {
+    let made = within(async {
+        let mut conn = MySqlConnection::connect_with(&options).await?;
+        prepare(&mut conn, DEADLINE).await?;
+        Ok(conn)
+    });
+    let conn = match made.await {
+        Ok(conn) => conn,
+        Err(error) => {
+            let rest = ["server", "session", TABLES, "rights", WRITING, "packets", MIGRATE];
+            let first = vec![failed(REACHED, &refusal(name, &error))];
+            return [first, skipped(&rest, "the sink was not reached")].concat();
+        }
+    };
+    let mut look = Look {
+        conn,
+        name,
+        facts: vec![Fact::ok(REACHED, format!("{name} was reached"))],
+        user: String::new(),
+    };
+    if timeout(ALL, look.all(wish)).await.is_err() {
+        let found = format!("{} left questions unanswered for {ALL:?}", look.name);
+        look.facts.push(Fact::failed(
+            Cause::Unreachable,
+            "answering",
+            found,
+            "look what the server is doing (SHOW PROCESSLIST)",
+        ));
+    }
+    let Look { conn, facts, .. } = look;
+    // Only politeness.
+    timeout(DEADLINE, conn.close()).await.ok();
+    facts
+}
+
+/// A connection and what was found over it.
+struct Look<'a> {
+    conn: MySqlConnection,
+    name: &'a str,
+    facts: Vec<Fact>,
+    user: String,
+}
+
+/// A question under its deadline.
+async fn within<T>(question: impl Future<Output = Result<T, sqlx::Error>>) -> Result<T, sqlx::Error> {
+    let late = || {
+        sqlx::Error::Io(io::Error::new(
+            io::ErrorKind::TimedOut,
+            format!("no answer within {DEADLINE:?}"),
+        ))
+    };
+    timeout(DEADLINE, question).await.unwrap_or_else(|_| Err(late()))
+}
+
+impl Look<'_> {
+    async fn all(&mut self, wish: Wish) {
+        match within(Server::ask(&mut self.conn)).await {
+            Ok(server) => self.server(&server),
+            Err(error) => self.facts.push(failed("server", &refusal(self.name, &error))),
+        }
+        let user = sqlx::query_scalar("SELECT CURRENT_USER()");
+        self.user = within(user.fetch_one(&mut self.conn)).await.unwrap_or_default();
+        let may_create = self.may_create("TABLE", "(a INT, a INT)").await;
+        let may_view = self.may_create("VIEW", "AS SELECT 1 AS a, 1 AS a").await;
+        let found = self.tables(wish, may_create && may_view).await;
+        if found == Standing::Missing {
+            self.facts
+                .extend(skipped(&["rights", WRITING], "there are no tables yet"));
+        } else if self.rights(wish).await {
+            self.writing().await;
+        } else {
+            self.facts.push(Fact::skipped(WRITING, "a right is missing"));
+        }
+        self.packets(wish).await;
+        self.migrating(may_create, may_view, found.is_done());
+    }
+
+    fn server(&mut self, server: &Server) {
+        for (subject, judged) in server.judge(self.name) {
+            self.facts
+                .push(judged.map_or_else(|error| failed(subject, &error), |found| Fact::ok(subject, found)));
+        }
+        if !server.is_strict() {
+            self.facts.push(Fact::warning(
+                "sql_mode",
+                "not strict: names that are too long for their columns are cut",
+                "SET GLOBAL sql_mode = CONCAT(@@sql_mode, ',STRICT_TRANS_TABLES')",
+            ));
+        }
+    }
+
+    async fn tables(&mut self, wish: Wish, may_create: bool) -> Standing {
+        match within(mysql_state(&mut self.conn)).await {
+            Ok(found) => {
+                self.facts.push(tables(self.name, found, wish.migrates, may_create));
+                found
+            }
+            Err(error) => {
+                let mut fact = failed(TABLES, &refusal(self.name, &error));
+                if denied(&error) {
+                    fact.remedy = self.grant("SELECT", NOTES);
+                }
+                self.facts.push(fact);
+                // Whether the tables are there shows when their rights are tried.
+                Standing::Current
+            }
+        }
+    }
+
+    /// Tries each right by a statement without effect. Answers whether all that are needed are there.
+    async fn rights(&mut self, wish: Wish) -> bool {
+        let mut all = true;
+        for right in &RIGHTS {
+            let subject = format!("{} on {}", right.verb, right.table);
+            let needed = wish.retains || !right.retains;
+            let fact = match within(self.conn.execute(right.text)).await {
+                Ok(_) => Fact::ok(subject, "granted"),
+                Err(error) if denied(&error) && !needed => Fact::warning(
+                    subject,
+                    "not granted; needed with --retain only",
+                    self.grant(right.verb, right.table),
+                ),
+                Err(error) if denied(&error) => Fact::failed(
+                    Cause::Refused,
+                    subject,
+                    format!("the user {} has not this right", self.user),
+                    self.grant(right.verb, right.table),
+                ),
+                Err(error) => failed(&subject, &refusal(self.name, &error)),
+            };
+            all &= !fact.has_failed();
+            self.facts.push(fact);
+        }
+        all
+    }
+
+    fn grant(&self, right: &str, table: &str) -> String {
+        let (user, host) = self.user.rsplit_once('@').unwrap_or((&self.user, "%"));
+        format!("GRANT {right} ON {table} TO '{user}'@'{host}'")
+    }
+
+    /// Writes a stream, a line and a gap, and takes it all back.
+    async fn writing(&mut self) {
+        let conn = &mut self.conn;
+        // Below zero, so that the table's own numbering is not moved.
+        let id = -1 - i64::from(fastrand::u32(..));
+        let work = async {
+            let mut tx = conn.begin().await?;
+            for text in PROBE {
+                sqlx::query(text).bind(id).execute(&mut *tx).await?;
+            }
+            tx.rollback().await
+        };
+        let fact = match within(work).await {
+            Ok(()) => Fact::ok(
+                WRITING,
+                "a stream, a line and a gap were written, and all of it rolled back",
+            ),
+            Err(error) => failed(WRITING, &refusal(self.name, &error)),
+        };
+        self.facts.push(fact);
+    }
+
+    /// Whether a line of the greatest length fits into a statement.
+    async fn packets(&mut self, wish: Wish) {
+        let fact = match within(sql::sizes(&mut self.conn)).await {
+            Ok(sizes) => {
+                let found = format!("max_allowed_packet is {} KiB", sizes.packet >> 10);
+                if sizes.packet < wish.max_line + super::PACKET_REST {
+                    let harm = "lines of --max-line do not fit and would be refused";
+                    Fact::warning("packets", format!("{found}: {harm}"), "raise it, or lower --max-line")
+                } else {
+                    Fact::ok("packets", found)
+                }
+            }
+            Err(error) => failed("packets", &refusal(self.name, &error)),
+        };
+        self.facts.push(fact);
+    }
+
+    /// Whether something could be made: tried with what cannot be, which is found out after the right is.
+    async fn may_create(&mut self, what: &str, body: &str) -> bool {
+        let text = format!("CREATE {what} podlog_probe_{:08x} {body}", fastrand::u32(..));
+        let answer = within(self.conn.execute(AssertSqlSafe(text))).await;
+        answer.is_err_and(|error| twice(&error))
+    }
+
+    fn migrating(&mut self, may_create: bool, may_view: bool, done: bool) {
+        let user = &self.user;
+        let what = if may_create { "views" } else { "tables" };
+        self.facts.push(if may_create && may_view {
+            Fact::ok(MIGRATE, format!("could make tables and views as {user}"))
+        } else if done {
+            Fact::ok(MIGRATE, format!("has nothing to do; {user} could not make {what}"))
+        } else {
+            let error = SinkOpenError::Refused(format!(
+                "could not make {what} as {user}; run it as a user with CREATE, CREATE VIEW, ALTER and INDEX on the database"
+            ));
+            failed(MIGRATE, &error)
+        });
+    }
+}

@@ -1,0 +1,98 @@
+//! Looks at a sink without storing anything, one thing after another, and says how each stands.
+//!
+//! What a look begins it rolls back or removes. One thing that fails does not hide the next; what depends on
+//! it is skipped.
+
+use std::time::Duration;
+
+use super::url::{Kind, SinkUrl};
+use super::{SinkOpenError, file, mysql, schema, sqlite, url};
+use crate::domain::schema::Standing;
+use crate::domain::{Cause, Fact};
+
+/// How long one question may take.
+pub(super) const DEADLINE: Duration = Duration::from_secs(10);
+/// How long all of them may: a server that leaves three unanswered hangs.
+pub(super) const ALL: Duration = Duration::from_secs(30);
+
+/// The subjects that more than one kind of sink has.
+pub(super) const REACHED: &str = "connection";
+/// The subject of the tables' version.
+pub const TABLES: &str = "tables";
+pub(super) const WRITING: &str = "writing";
+pub(super) const MIGRATE: &str = "podlog migrate";
+
+/// What the settings want of a sink.
+#[derive(Clone, Copy, Debug)]
+pub struct Wish {
+    /// `podlog run` makes the tables itself.
+    pub migrates: bool,
+    /// Old records are deleted.
+    pub retains: bool,
+    /// The longest line, bytes.
+    pub max_line: usize,
+}
+
+/// Looks at the sink that `url` names.
+pub async fn survey(url: &SinkUrl, wish: Wish) -> Vec<Fact> {
+    let name = url.to_string();
+    match &url.kind {
+        Kind::Stdout => vec![Fact::ok("stdout", "records go to standard output; nothing to look at")],
+        Kind::File(options) => file::survey(options).await,
+        Kind::Sqlite(path) => sqlite::survey(path, &name, wish).await,
+        Kind::MySql(url) => match url::options(url) {
+            Ok(options) => mysql::survey(options, &name, wish).await,
+            Err(error) => vec![Fact::failed(
+                Cause::Setting,
+                REACHED,
+                format!("{name}: {error}"),
+                "correct the URL",
+            )],
+        },
+    }
+}
+
+/// An error as a fact. Its line ends in the remedy.
+pub(super) fn failed(subject: &str, error: &SinkOpenError) -> Fact {
+    let cause = match error {
+        SinkOpenError::Unavailable(_) => Cause::Unreachable,
+        SinkOpenError::Refused(_) => Cause::Refused,
+    };
+    let line = error.to_string();
+    let (found, remedy) = line.rsplit_once("; ").unwrap_or((&line, ""));
+    Fact::failed(cause, subject, found, remedy)
+}
+
+/// What depends on something that is not there.
+pub(super) fn skipped(subjects: &[&str], because: &str) -> Vec<Fact> {
+    subjects
+        .iter()
+        .map(|subject| Fact::skipped(*subject, because))
+        .collect()
+}
+
+/// The tables as a fact. Missing and older ones are no failure where `podlog run` makes them itself and may.
+pub(super) fn tables(name: &str, standing: Standing, migrates: bool, may_create: bool) -> Fact {
+    match (standing, schema::check(name, standing)) {
+        (Standing::Differs(version), _) => Fact::warning(
+            TABLES,
+            format!("migration {version} is not the one this podlog has; they were made by a development version"),
+            "drop them and run `podlog migrate` when nothing runs",
+        ),
+        (Standing::Extended(version), _) => Fact::ok(
+            TABLES,
+            format!("version {version}; newer than this podlog's, and made to suit it too"),
+        ),
+        (_, Ok(())) => Fact::ok(TABLES, "of the version this podlog needs"),
+        (Standing::Missing | Standing::Older(_), Err(error)) if migrates && may_create => {
+            let line = error.to_string();
+            let found = line.rsplit_once("; ").map_or(line.as_str(), |(found, _)| found);
+            Fact::warning(
+                TABLES,
+                format!("{found}; `podlog run` would make them at its start"),
+                "run `podlog migrate` to have it done before",
+            )
+        }
+        (_, Err(error)) => failed(TABLES, &error),
+    }
+}

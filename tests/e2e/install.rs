@@ -1,0 +1,272 @@
+//! podlog as people install it: the chart, from the first `helm install` to `helm uninstall`, while pods write.
+//!
+//! Needs helm and, beside what the other tests need, `PODLOG_TEST_PODLOG_IMAGE`. Where `PODLOG_TEST_RESTART_MYSQL` is
+//! a command, the database is restarted with it in between; run this test apart from others then.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::panic::AssertUnwindSafe;
+use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
+
+use futures::FutureExt;
+use kube::ResourceExt;
+use kube::api::ListParams;
+use serde_json::{Value, json};
+use tokio::time::sleep;
+
+use crate::holders::{Holders, POLL};
+use crate::install_helm::{BREATH, Means, Release};
+use crate::lab::{self, Lab, PATIENCE, say, until};
+use crate::pods;
+use crate::reckon::{Key, Line, Records, count};
+use crate::witness::Witness;
+
+/// How long pods write, in seconds. What is done to the replicas takes about as long.
+const WRITING: u64 = 165;
+
+/// The longest that pods may be without a holder after a replica has gone: the ttl of 20 s and 2 s.
+const TAKEOVER: Duration = Duration::from_secs(22);
+
+struct Scene {
+    lab: Lab,
+    release: Release,
+    holders: Holders,
+    pods: usize,
+    began: Instant,
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn installed_scaled_upgraded_and_rolled_back_every_line_is_stored_once() {
+    let Some(means) = Means::find() else { return };
+    lab::run(async |lab| {
+        let release = Release::prepare(&lab, &means).await;
+        let outcome = AssertUnwindSafe(play(lab, release.clone())).catch_unwind().await;
+        if outcome.is_err() {
+            release.keep_words().await;
+        }
+        release.remove().await;
+        if let Err(panic) = outcome {
+            std::panic::resume_unwind(panic);
+        }
+    })
+    .await;
+}
+
+async fn play(lab: Lab, release: Release) {
+    let witness = Witness::watch(&lab.namespace);
+    let mut scene = Scene::begin(lab, release).await;
+    scene.scale().await;
+    scene.restart_database().await;
+    scene.force().await;
+    scene.upgrade().await;
+    scene.finish().await;
+    scene.judge(witness).await;
+    scene.release.uninstall().await;
+    // helm does not wait for the pods.
+    until("nothing but the database is left", PATIENCE, async || {
+        let left = scene.release.leftovers().await;
+        left.is_empty().then_some(()).ok_or(format!("there is {left:?}"))
+    })
+    .await;
+    scene.note("nothing but the database is left");
+}
+
+/// All namespaces, of which only the test's pods match.
+fn everywhere(lab: &Lab) -> Value {
+    json!({"settings": {"selector": format!("e2e={}", lab.namespace)}})
+}
+
+/// The test's namespace only, other settings, closed off.
+fn one_namespace(lab: &Lab) -> Value {
+    json!({"namespaces": [&*lab.namespace], "networkPolicy": {"enabled": true},
+        "settings": {"selector": format!("e2e={}", lab.namespace), "chunk-age": "150ms", "log-format": "json"}})
+}
+
+/// Pods that write until a given second, of several kinds.
+fn writers(lab: &Lab, end: u64) -> Vec<Value> {
+    let chosen = ["chatty", "both", "several", "job", "odd-0", "quiet-0"];
+    let mut pods = pods::all(end);
+    pods.retain(|pod| {
+        let name = pod["metadata"]["name"].as_str().unwrap();
+        let number = name.rsplit('-').next().and_then(|n| n.parse().ok()).unwrap_or(0);
+        chosen.iter().any(|kind| name.starts_with(kind)) && number < 3
+    });
+    for pod in &mut pods {
+        pod["metadata"]["labels"] = json!({"e2e": &*lab.namespace});
+    }
+    pods
+}
+
+impl Scene {
+    async fn begin(lab: Lab, release: Release) -> Self {
+        let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap();
+        let began = Instant::now();
+        let writers = writers(&lab, now.as_secs() + WRITING);
+        for pod in &writers {
+            lab.create(pod).await;
+        }
+        release.apply("install", &everywhere(&lab)).await;
+        lab.all_started().await;
+        Self {
+            holders: Holders::watch(lab.sql().await),
+            pods: writers.len(),
+            lab,
+            release,
+            began,
+        }
+    }
+
+    fn note(&self, what: &str) {
+        let (at, shares) = (self.began.elapsed().as_secs_f64(), self.holders.shares());
+        say(&format!("e2e: {at:5.1} s {what}; {shares:?}"));
+    }
+
+    /// Waits until so many replicas run and each of them, and nobody else, holds pods.
+    async fn shared_by(&self, replicas: i32) {
+        self.release.settled(replicas).await;
+        until("every replica holds pods", PATIENCE, async || {
+            let alive = self.release.replicas().await;
+            let shares = self.holders.shares();
+            let holding: BTreeSet<String> = shares.keys().map(|owner| of(owner).to_owned()).collect();
+            let said = format!("{alive:?} run, and hold {shares:?}");
+            (holding == alive).then_some(()).ok_or(said)
+        })
+        .await;
+        self.note(&format!("{replicas} replicas share the pods"));
+    }
+
+    /// Waits until so many replicas run and between them hold every pod that still writes.
+    async fn held_by(&self, replicas: i32) {
+        self.release.settled(replicas).await;
+        until("every pod is held", PATIENCE, async || {
+            let (alive, running) = (self.release.replicas().await, self.running().await);
+            let held: BTreeSet<String> = alive.iter().flat_map(|one| self.holders.held_by(one)).collect();
+            let waiting: Vec<&String> = running.difference(&held).collect();
+            waiting.is_empty().then_some(()).ok_or(format!("{waiting:?} are not"))
+        })
+        .await;
+        assert!(
+            !self.running().await.is_empty(),
+            "the pods ended before this could be seen"
+        );
+        self.note(&format!("{replicas} replicas hold the pods"));
+    }
+
+    async fn scale(&self) {
+        self.shared_by(3).await;
+        self.release.scale(5).await;
+        self.shared_by(5).await;
+        self.release.scale(2).await;
+        self.shared_by(2).await;
+    }
+
+    async fn restart_database(&mut self) {
+        let Ok(command) = std::env::var("PODLOG_TEST_RESTART_MYSQL") else {
+            return say("e2e: PODLOG_TEST_RESTART_MYSQL is not set: the database is not restarted");
+        };
+        let mut restart = tokio::process::Command::new("sh");
+        let output = restart.args(["-c", &command]).output().await.unwrap();
+        assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+        // The old connection is gone with the server.
+        self.holders = Holders::watch(self.lab.sql().await);
+        self.note("the database was restarted");
+        self.held_by(2).await;
+    }
+
+    /// Deletes a replica without mercy, and sees that others take its pods over in time.
+    async fn force(&self) {
+        let victim = self.release.replicas().await.pop_first().unwrap();
+        let held = self.holders.held_by(&victim);
+        assert!(!held.is_empty(), "{victim} holds nothing");
+        let since = Instant::now();
+        self.release.delete_by_force(&victim).await;
+        let mut longest = Duration::ZERO;
+        until("its pods are taken over", TAKEOVER + 4 * POLL, async || {
+            let taken = self.holders.takeovers(&held, &victim, since);
+            // Pods that have ended in the meantime need no holder.
+            let open = self.running().await;
+            let waiting = taken.iter().filter(|(uid, time)| time.is_none() && open.contains(*uid));
+            let waiting: Vec<&String> = waiting.map(|(uid, _)| uid).collect();
+            longest = taken.values().flatten().max().copied().unwrap_or_default();
+            waiting.is_empty().then_some(()).ok_or(format!("{waiting:?} are not"))
+        })
+        .await;
+        self.note(&format!("{victim} was deleted by force; takeover {longest:.1?}"));
+        self.held_by(2).await;
+    }
+
+    /// The UIDs of the pods that still write.
+    async fn running(&self) -> BTreeSet<String> {
+        let pods = self.lab.pods().list(&ListParams::default()).await.unwrap();
+        let running = pods.iter().filter(|pod| {
+            let phase = pod.status.as_ref().and_then(|status| status.phase.as_deref());
+            phase == Some("Running")
+        });
+        running.filter_map(ResourceExt::uid).collect()
+    }
+
+    /// A rolling upgrade to other settings and to rights in one namespace only, and back again.
+    async fn upgrade(&self) {
+        self.release.apply("upgrade", &one_namespace(&self.lab)).await;
+        self.held_by(3).await;
+        self.release.test().await;
+        sleep(BREATH).await;
+        self.release.roll_back().await;
+        self.held_by(3).await;
+        assert_eq!(self.release.restarts().await, 0, "a replica was restarted");
+    }
+
+    /// Waits until all pods have ended and nothing more is stored.
+    async fn finish(&self) {
+        let limit = Duration::from_secs(WRITING) + PATIENCE;
+        until("all pods have ended", limit, async || {
+            let open = self.running().await;
+            open.is_empty().then_some(()).ok_or(format!("{open:?} run"))
+        })
+        .await;
+        let mut sql = self.lab.sql().await;
+        let (mut last, mut since) = (-1, Instant::now());
+        // Longer than any retry that has met with success before.
+        while since.elapsed() < Duration::from_secs(8) {
+            let now = count(&mut sql).await;
+            if now != last {
+                (last, since) = (now, Instant::now());
+            }
+            sleep(Duration::from_millis(500)).await;
+        }
+        self.note("nothing more is stored");
+    }
+
+    async fn judge(&self, witness: Option<Witness>) {
+        let records = Records::load(&mut self.lab.sql().await).await;
+        let written: BTreeMap<Key, Vec<Line>> = witness.map_or_else(
+            || {
+                say("e2e: the node's log files are not on this machine; only numbers are compared");
+                records.streams.clone()
+            },
+            Witness::lines,
+        );
+        let sum = records.reckon(&written);
+        let by_number = records.faults_by_number();
+        let took = self.began.elapsed().as_secs();
+        say(&format!("e2e: installed: pods={} {sum} total_s={took}", self.pods));
+        if !sum.is_clean() || !by_number.is_empty() || !records.gaps.is_empty() {
+            records.explain(&written);
+        }
+        assert!(sum.is_clean() && by_number.is_empty(), "{sum}; {by_number:?}");
+        assert!(
+            records.gaps.is_empty(),
+            "gap records although nothing was rotated or deleted"
+        );
+        assert_eq!(records.names.len(), self.pods, "pods of which lines are stored");
+        // Each job's lines are known without looking at the node.
+        for name in ["job-0", "job-1", "job-2"] {
+            let lines: usize = records.of_pod(name).iter().map(|(_, lines)| lines.len()).sum();
+            assert_eq!(lines, 31, "{name}");
+        }
+    }
+}
+
+/// The replica whose life this owner is.
+fn of(owner: &str) -> &str {
+    owner.rsplit_once('#').map_or(owner, |(name, _)| name)
+}

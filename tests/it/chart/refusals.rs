@@ -1,0 +1,204 @@
+//! Values that cannot work are refused before anything is made, in words that say what to do.
+
+use std::process::Command;
+
+use super::{helm, set, template};
+use crate::tidy;
+
+/// `NAME=VALUE` pairs that are wrong, and words of the one line that must come.
+const BAD: &[(&[&str], &str)] = &[
+    (&["lock.url="], "lock.url is empty: replicas need a MySQL or MariaDB"),
+    (&["existingSecret=mine"], "both existingSecret and lock or sink are set"),
+    (
+        &["lock.url=", "existingSecret=mine", "sink.url=stdout"],
+        "both existingSecret and lock or sink are set",
+    ),
+    (
+        &["mysql.enabled=true"],
+        "both mysql.enabled and a lock, sink or existingSecret",
+    ),
+    (
+        &["lock.url=sqlite:///x.db"],
+        "lock.url is a file or memory of one process",
+    ),
+    (&["lock.url=memory://"], "lock.url is a file or memory of one process"),
+    (
+        &["lock.url=db.example:3306"],
+        "lock.url is not of the form mysql://user@host:3306/database",
+    ),
+    (
+        &["lock.url=mysql://user@db.example"],
+        "lock.url is not of the form mysql://user@host:3306/database",
+    ),
+    (
+        &["lock.password=twice"],
+        "lock.password is set and lock.url has a password too",
+    ),
+    (&["sink.url=sqlite:///x.db"], "sink.url is an SQLite file"),
+    (
+        &["sink.url=file:///data"],
+        "the root file system is read-only; mount a volume there",
+    ),
+    (
+        &["settings.retain=7d"],
+        "records at stdout or in files cannot be deleted",
+    ),
+    (
+        &["sink.url=mysql://u@h/d", "settings.retain=10m"],
+        "settings.retain 10m would delete what was just written",
+    ),
+    (
+        &["settings.ttl=15s"],
+        "settings.ttl 15s is too short: margin 5s + 2 x renew 5s + statement deadline 3s = 18000ms",
+    ),
+    (&["settings.renew=50ms"], "use at least 100ms"),
+    (&["settings.margin=500ms"], "settings.margin 500ms is too short"),
+    (
+        &["settings.takeover-grace=1m"],
+        "settings.takeover-grace 1m is longer than settings.ttl 20s",
+    ),
+    (&["settings.write-timeout=8s"], "settings.write-timeout 8s does not fit"),
+    (&["settings.grace=7s"], "settings.grace 7s is too short"),
+    (
+        &["terminationGracePeriodSeconds=20"],
+        "terminationGracePeriodSeconds 20 is not above settings.grace 20s",
+    ),
+    (
+        &["hpa.enabled=true", "hpa.maxReplicas=1"],
+        "hpa.maxReplicas 1 is below hpa.minReplicas 2",
+    ),
+    (
+        &["hpa.enabled=true", "hpa.cpu=null"],
+        "hpa.enabled without anything to go by",
+    ),
+    (
+        &["hpa.enabled=true", "vpa.enabled=true", "vpa.updateMode=Recreate"],
+        "hpa and vpa would both act",
+    ),
+    (
+        &["serviceMonitor.enabled=true", "podMonitor.enabled=true"],
+        "would scrape every replica twice",
+    ),
+    (
+        &["serviceMonitor.enabled=true", "service.enabled=false"],
+        "serviceMonitor needs the Service",
+    ),
+    (
+        &["lock.url=", "mysql.enabled=true", "migrate.mode=job"],
+        "runs before mysql.enabled has made the database",
+    ),
+    (
+        &["podLabels.app\\.kubernetes\\.io/name=x"],
+        "the label app.kubernetes.io/name belongs to the chart",
+    ),
+];
+
+/// What the schema refuses, and the value it names.
+const BAD_BY_SCHEMA: &[(&str, &str)] = &[
+    ("lock.ulr=mysql://u@h/d", "ulr"),
+    ("replicaCount=3", "replicaCount"),
+    ("settings.tll=3s", "tll"),
+    ("settings.ttl=3", "settings.ttl"),
+    ("settings.ttl=3 minutes", "settings.ttl"),
+    ("settings.ttl=null", "ttl"),
+    ("settings.log-format=xml", "log-format"),
+    ("replicas=three", "replicas"),
+    ("replicas=-1", "replicas"),
+    ("hpa.minReplicas=0", "hpa.minReplicas"),
+    ("namespaces=shop", "namespaces"),
+    ("namespaces={Shop}", "namespaces"),
+    ("migrate.mode=always", "migrate.mode"),
+    ("image.digest=sha256:12", "image.digest"),
+    ("http.port=0", "http.port"),
+    (
+        "podDisruptionBudget.maxUnavailable=0",
+        "podDisruptionBudget.maxUnavailable",
+    ),
+];
+
+/// What helm says about these values on top of the least that works.
+fn refusal(pairs: &[&str]) -> Option<String> {
+    let mut values = vec!["-f".to_owned(), set("minimal").to_str().unwrap().to_owned()];
+    for pair in pairs {
+        values.extend(["--set".to_owned(), (*pair).to_owned()]);
+    }
+    Some(template(&values)?.expect_err(&format!("{pairs:?} was taken")))
+}
+
+#[test]
+fn values_that_do_not_go_together_are_refused_on_one_line_that_says_what_to_do() {
+    for (pairs, words) in BAD {
+        let Some(said) = refusal(pairs) else { return };
+        let lines: Vec<&str> = said.lines().filter(|line| line.contains("podlog: ")).collect();
+        assert!(lines.len() == 1 && lines[0].contains(words), "{pairs:?}: {said}");
+        assert!(!said.contains("hidden"), "{pairs:?} shows a password: {said}");
+    }
+}
+
+#[test]
+fn a_value_that_is_misspelt_or_of_the_wrong_kind_is_named() {
+    for (pair, named) in BAD_BY_SCHEMA {
+        let Some(said) = refusal(&[pair]) else { return };
+        assert!(said.contains("schema") && said.contains(named), "{pair}: {said}");
+        assert!(!said.contains("hidden"), "{pair} shows a password: {said}");
+    }
+}
+
+#[test]
+fn the_chart_has_no_lint() {
+    let minimal = [
+        "-f".to_owned(),
+        set("everything").to_str().unwrap().to_owned(),
+        "--strict".to_owned(),
+    ];
+    let Some(output) = helm(&["lint"], &minimal) else {
+        return;
+    };
+    assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stdout));
+}
+
+/// Times around each rule: the chart must judge them as `podlog run` does.
+const TIMES: &[&[(&str, &str)]] = &[
+    &[],
+    &[("ttl", "18s"), ("write-timeout", "5s")],
+    &[("ttl", "17999ms")],
+    &[("ttl", "18s"), ("write-timeout", "5001ms")],
+    &[("margin", "1020ms")],
+    &[("margin", "1019ms")],
+    &[("takeover-grace", "20s")],
+    &[("takeover-grace", "20001ms")],
+    &[("write-timeout", "7s")],
+    &[("write-timeout", "7001ms")],
+    &[("write-timeout", "0s")],
+    &[("grace", "8s")],
+    &[("grace", "7999ms")],
+    &[("renew", "100ms")],
+    &[("renew", "99ms")],
+    &[("retain", "1h")],
+    &[("retain", "59m")],
+    &[("ttl", "2m"), ("renew", "20s"), ("margin", "10s"), ("grace", "1m")],
+];
+
+#[test]
+fn the_chart_judges_times_as_the_program_does() {
+    for times in TIMES {
+        let set = |(name, value): &(&str, &str)| ["--set".to_owned(), format!("settings.{name}={value}")];
+        let file = super::set("mysql-sink").to_str().unwrap().to_owned();
+        let values: Vec<String> = ["-f".to_owned(), file]
+            .into_iter()
+            .chain(times.iter().flat_map(set))
+            .collect();
+        let Some(chart) = template(&values) else { return };
+        let mut run = Command::new(env!("CARGO_BIN_EXE_podlog"));
+        run.args(["run", "--print-config", "--lock=mysql://u@h/d", "--sink=mysql://u@h/d"]);
+        run.args(times.iter().map(|(name, value)| format!("--{name}={value}")));
+        let output = run.current_dir(tidy::root()).output().unwrap();
+        let said = String::from_utf8_lossy(&output.stderr);
+        assert_eq!(
+            chart.is_ok(),
+            output.status.success(),
+            "{times:?}: the chart: {:?}; podlog: {said}",
+            chart.err()
+        );
+    }
+}

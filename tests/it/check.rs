@@ -1,0 +1,350 @@
+//! `podlog check` as a process, against a simulated API server and each kind of store: what is missing is named, and
+//! nothing is left behind.
+
+use std::path::PathBuf;
+use std::time::Duration;
+
+use podlog::sim::{Effect, PodSpec, SimCluster, Target, Verb};
+use serde_json::Value;
+use sqlx::{AssertSqlSafe, Connection, Executor, SqliteConnection};
+use tempfile::TempDir;
+use tokio::net::TcpListener;
+use tokio::process::Command;
+use tokio::task::JoinSet;
+use tokio_util::sync::CancellationToken;
+
+/// Far more than a check takes, far less than a test may.
+const PATIENCE: Duration = Duration::from_mins(1);
+
+const RIGHTS: [(&str, &str); 4] = [
+    ("list", "pods"),
+    ("watch", "pods"),
+    ("get", "pods"),
+    ("get", "pods/log"),
+];
+
+/// A simulated cluster with a pod `shop/cart` that has written a line, and a directory for files.
+pub(crate) struct Ground {
+    pub(crate) sim: SimCluster,
+    pub(crate) dir: TempDir,
+    _server: JoinSet<()>,
+}
+
+/// What one check said.
+pub(crate) struct Seen {
+    pub(crate) status: i32,
+    pub(crate) facts: Vec<Value>,
+    pub(crate) words: String,
+}
+
+impl Seen {
+    /// The facts of this state, as `check: subject`.
+    pub(crate) fn of(&self, state: &str) -> Vec<String> {
+        let facts = self.facts.iter().filter(|fact| fact["state"] == state);
+        let text = |fact: &Value, name: &str| fact[name].as_str().unwrap_or_default().to_owned();
+        facts
+            .map(|fact| format!("{}: {}", text(fact, "check"), text(fact, "subject")))
+            .collect()
+    }
+
+    pub(crate) fn remedy(&self, subject: &str) -> &str {
+        let fact = self.facts.iter().find(|fact| fact["subject"] == subject);
+        fact.unwrap_or_else(|| panic!("nothing about {subject}: {}", self.words))["remedy"]
+            .as_str()
+            .unwrap()
+    }
+
+    fn is(&self, status: i32, failed: &[&str]) {
+        assert_eq!(
+            (self.status, self.of("failed")),
+            (status, failed.iter().map(|s| (*s).to_owned()).collect()),
+            "{}",
+            self.words
+        );
+    }
+}
+
+impl Ground {
+    pub(crate) async fn new() -> Self {
+        let sim = SimCluster::default();
+        let pod = sim.create(PodSpec::new("shop", "cart").node("n1").app("app")).unwrap();
+        pod.start("app").unwrap();
+        pod.line("app", "one").unwrap();
+        let listener = TcpListener::bind(("127.0.0.1", 0)).await.unwrap();
+        let address = listener.local_addr().unwrap().to_string();
+        let mut server = JoinSet::new();
+        let answering = sim.clone();
+        server.spawn(async move { answering.serve(listener, CancellationToken::new()).await });
+        let ground = Self {
+            sim,
+            dir: tempfile::tempdir().unwrap(),
+            _server: server,
+        };
+        std::fs::write(ground.path("kubeconfig"), kubeconfig(&address)).unwrap();
+        ground
+    }
+
+    /// The same with tables for claims and records in one SQLite file.
+    async fn ready() -> Self {
+        let ground = Self::new().await;
+        assert_eq!(ground.podlog(&["migrate"], &[]).await.0, 0);
+        ground
+    }
+
+    pub(crate) fn path(&self, name: &str) -> PathBuf {
+        self.dir.path().join(name)
+    }
+
+    fn file(&self) -> String {
+        format!("sqlite://{}", self.path("podlog.db").display())
+    }
+
+    /// Runs the binary with only these settings; claims and records are in the SQLite file unless they say otherwise.
+    pub(crate) async fn podlog(&self, args: &[&str], variables: &[(&str, &str)]) -> (i32, String, String) {
+        let mut command = Command::new(env!("CARGO_BIN_EXE_podlog"));
+        for (name, _) in std::env::vars().filter(|(name, _)| name.starts_with("PODLOG_") || name == "RUST_LOG") {
+            command.env_remove(name);
+        }
+        command
+            .env("PODLOG_KUBECONFIG", self.path("kubeconfig"))
+            .env("PODLOG_HTTP", "off");
+        command.env("PODLOG_LOCK", self.file()).env("PODLOG_SINK", self.file());
+        command.args(args).envs(variables.iter().copied()).kill_on_drop(true);
+        let output = tokio::time::timeout(PATIENCE, command.output()).await.unwrap().unwrap();
+        let text = |bytes: &[u8]| String::from_utf8_lossy(bytes).into_owned();
+        (
+            output.status.code().unwrap(),
+            text(&output.stdout),
+            text(&output.stderr),
+        )
+    }
+
+    pub(crate) async fn check(&self, args: &[&str]) -> Seen {
+        self.check_with(args, &[]).await
+    }
+
+    pub(crate) async fn check_with(&self, args: &[&str], variables: &[(&str, &str)]) -> Seen {
+        let (status, out, err) = self.podlog(&[&["check", "--json"], args].concat(), variables).await;
+        let words = format!("{out}{err}");
+        let report: Value = serde_json::from_str(&out).unwrap_or_else(|error| panic!("{error}: {words}"));
+        assert_eq!(report["status"], status, "{words}");
+        let facts = report["facts"].as_array().unwrap().clone();
+        Seen { status, facts, words }
+    }
+
+    async fn sql(&self, statement: &str) {
+        let mut conn = SqliteConnection::connect(&self.file()).await.unwrap();
+        conn.execute(AssertSqlSafe(statement.to_owned())).await.unwrap();
+        conn.close().await.unwrap();
+    }
+}
+
+fn kubeconfig(address: &str) -> String {
+    serde_json::json!({"apiVersion": "v1", "kind": "Config", "current-context": "sim",
+        "clusters": [{"name": "sim", "cluster": {"server": format!("http://{address}")}}],
+        "users": [{"name": "sim", "user": {}}],
+        "contexts": [{"name": "sim", "context": {"cluster": "sim", "user": "sim"}}]})
+    .to_string()
+}
+
+/// A port that nobody listens at.
+pub(crate) fn closed() -> u16 {
+    std::net::TcpListener::bind("127.0.0.1:0")
+        .unwrap()
+        .local_addr()
+        .unwrap()
+        .port()
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn all_is_well_on_one_line_each_and_nothing_is_left_behind() {
+    let ground = Ground::ready().await;
+    let logs = format!("file://{}", ground.path("logs").display());
+    std::fs::create_dir(ground.path("logs")).unwrap();
+    for sink in [ground.file(), logs, "stdout".into()] {
+        let seen = ground.check(&["--sink", &sink]).await;
+        seen.is(0, &[]);
+        assert!(seen.of("warning").is_empty(), "{}", seen.words);
+    }
+    let (status, out, err) = ground.podlog(&["check"], &[]).await;
+    assert_eq!((status, &*err), (0, ""), "{out}");
+    assert!(
+        out.lines().count() > 15 && out.ends_with("0 warnings, 0 failed, 1 skipped\n"),
+        "{out}"
+    );
+    assert!(
+        out.contains("✓ cluster: reading a log: ") && out.contains("shop/cart, container app"),
+        "{out}"
+    );
+    assert_eq!(std::fs::read_dir(ground.path("logs")).unwrap().count(), 0);
+    let mut conn = SqliteConnection::connect(&ground.file()).await.unwrap();
+    for table in ["distributed_lock", "log_stream", "log_record", "log_gap"] {
+        let count = AssertSqlSafe(format!("SELECT COUNT(*) FROM {table}"));
+        assert_eq!(
+            sqlx::query_scalar::<_, i64>(count).fetch_one(&mut conn).await.unwrap(),
+            0,
+            "{table}"
+        );
+    }
+    assert!(ground.sim.streams().is_empty(), "{:?}", ground.sim.streams());
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn each_right_that_is_taken_away_is_named_with_the_rule_that_gives_it() {
+    let ground = Ground::ready().await;
+    ground.sim.create(PodSpec::new("other", "pod").app("app")).unwrap();
+    for (verb, resource) in RIGHTS {
+        let rule = format!(r#"- {{apiGroups: [""], resources: ["{resource}"], verbs: ["{verb}"]}}"#);
+        ground.sim.take(verb, resource, None);
+        let seen = ground.check(&[]).await;
+        let subject = format!("{verb} {resource} in all namespaces");
+        assert_eq!(
+            (seen.status, seen.of("failed")[0].clone()),
+            (4, format!("cluster: {subject}")),
+            "{}",
+            seen.words
+        );
+        assert!(
+            seen.remedy(&subject).contains("ClusterRole") && seen.remedy(&subject).contains(&rule),
+            "{}",
+            seen.words
+        );
+        ground.sim.give(verb, resource, None);
+
+        ground.sim.take(verb, resource, Some("other"));
+        let seen = ground.check(&["--namespace", "shop,other"]).await;
+        let subject = format!("{verb} {resource} in namespace other");
+        seen.is(4, &[&format!("cluster: {subject}")]);
+        assert!(seen.remedy(&subject).contains("a Role in namespace other") && seen.remedy(&subject).contains(&rule));
+        ground.sim.give(verb, resource, Some("other"));
+    }
+    ground.check(&["--namespace", "shop,other"]).await.is(0, &[]);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_namespace_that_is_not_there_and_a_log_that_cannot_be_read_are_told() {
+    let ground = Ground::ready().await;
+    let seen = ground.check(&["--namespace", "shop,nowhere"]).await;
+    seen.is(4, &["cluster: namespace nowhere"]);
+    let refuse = Effect::Refuse {
+        status: 502,
+        retry_after: None,
+    };
+    ground.sim.inject(Target::verb(Verb::Log), refuse, u32::MAX);
+    ground.check(&[]).await.is(3, &["cluster: reading a log"]);
+    ground.sim.clear_faults();
+    let seen = ground.check(&["--selector", "app=none"]).await;
+    seen.is(0, &[]);
+    assert_eq!(seen.of("warning"), ["cluster: listing pods in all namespaces"]);
+    let seen = ground.check(&["--selector", "a b"]).await;
+    seen.is(2, &["settings: selection"]);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn one_thing_that_fails_hides_no_other_and_what_depends_on_it_is_skipped() {
+    let ground = Ground::ready().await;
+    std::fs::write(
+        ground.path("kubeconfig"),
+        kubeconfig(&format!("127.0.0.1:{}", closed())),
+    )
+    .unwrap();
+    std::fs::write(ground.path("file"), "").unwrap();
+    let sink = format!("file://{}/logs", ground.path("file").display());
+    let seen = ground.check(&["--ttl=1s", "--sink", &sink]).await;
+    seen.is(2, &["settings: safety", "sink: writing", "cluster: connection"]);
+    let skipped = seen.of("skipped");
+    for subject in [
+        "settings: takeover",
+        "cluster: rights",
+        "cluster: reading a log",
+        "this machine: open files",
+    ] {
+        assert!(skipped.contains(&subject.to_owned()), "{subject}: {}", seen.words);
+    }
+    assert!(
+        seen.of("ok").contains(&"lock store: writing".to_owned()),
+        "{}",
+        seen.words
+    );
+    ground
+        .check(&["--sink", &sink])
+        .await
+        .is(4, &["sink: writing", "cluster: connection"]);
+    ground.check(&[]).await.is(3, &["cluster: connection"]);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn tables_are_told_to_be_missing_older_newer_or_extended() {
+    let ground = Ground::new().await;
+    let seen = ground.check(&[]).await;
+    seen.is(0, &[]);
+    assert_eq!(seen.of("warning"), ["lock store: connection", "sink: connection"]);
+    assert!(!ground.path("podlog.db").exists());
+    let seen = ground.check(&["--no-migrate"]).await;
+    seen.is(4, &["lock store: connection", "sink: connection"]);
+    assert!(seen.remedy("connection").contains("podlog migrate"), "{}", seen.words);
+
+    assert_eq!(ground.podlog(&["migrate"], &[]).await.0, 0);
+    for (change, status, remedy) in [
+        (
+            "UPDATE podlog_lock_migrations SET version = 100",
+            4,
+            "run `podlog migrate`",
+        ),
+        (
+            "UPDATE podlog_lock_migrations SET version = 199",
+            4,
+            "run a newer podlog",
+        ),
+        (
+            "UPDATE podlog_lock_migrations SET version = 101, success = FALSE",
+            4,
+            "podlog migrate",
+        ),
+        ("UPDATE podlog_lock_migrations SET success = TRUE", 0, ""),
+        (
+            "INSERT INTO podlog_lock_migrations (version, description, success, checksum, execution_time) \
+             VALUES (199, 'additive note', TRUE, x'00', 1)",
+            0,
+            "",
+        ),
+    ] {
+        ground.sql(change).await;
+        let seen = ground.check(&["--no-migrate", "--sink", "stdout"]).await;
+        let failed: &[&str] = if status == 0 { &[] } else { &["lock store: tables"] };
+        seen.is(status, failed);
+        assert!(seen.remedy("tables").contains(remedy), "{change}: {}", seen.words);
+    }
+    // Where `podlog run` brings the tables up to date itself, older ones are no failure.
+    ground
+        .sql("DELETE FROM podlog_lock_migrations WHERE version > 101")
+        .await;
+    ground.sql("UPDATE podlog_lock_migrations SET version = 100").await;
+    let seen = ground.check(&["--sink", "stdout"]).await;
+    seen.is(0, &[]);
+    assert_eq!(seen.of("warning"), ["lock store: tables"]);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn no_secret_is_shown_whatever_fails() {
+    let ground = Ground::new().await;
+    let url = format!("mysql://u:hunter2@127.0.0.1:{}/d", closed());
+    let variables = [("PODLOG_LOCK", &*url), ("PODLOG_SINK", &*url)];
+    let seen = ground.check_with(&[], &variables).await;
+    seen.is(3, &["lock store: connection", "sink: connection"]);
+    let (status, out, err) = ground.podlog(&["check"], &variables).await;
+    assert_eq!(status, 3);
+    assert!(
+        ![&*out, &err, &seen.words].iter().any(|words| words.contains("hunter2")),
+        "{out}{err}"
+    );
+    assert!(out.contains("mysql://u:***@"), "{out}");
+    let (status, out, err) = ground
+        .podlog(&["check"], &[("PODLOG_LOCK", "u:hunter2@tcp(h)/d")])
+        .await;
+    assert_eq!(status, 2);
+    assert!(
+        !out.contains("hunter2") && !err.contains("hunter2") && out.contains("settings cannot be read"),
+        "{out}{err}"
+    );
+}

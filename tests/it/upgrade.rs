@@ -1,0 +1,228 @@
+//! Updating while replicas run: what this program says about tables of every earlier version, and that it goes on
+//! beside a newer one that has extended them.
+
+use std::path::Path;
+use std::process::Command;
+
+use podlog::domain::{Fence, Next, Verdict};
+use podlog::locks::{self, LockUrl};
+use podlog::sinks;
+use sqlx::migrate::Migrator;
+use sqlx::{Connection, MySqlConnection, SqliteConnection};
+
+use crate::locks::lab::{acquire, holder, pod, release, renew};
+use crate::sinks::stream::{Said, chunk, origin};
+use crate::sinks::world::{Place, as_said, each_exact};
+
+const LINES: [Said<'static>; 3] = [(5, 0, b"a"), (6, 0, b"b"), (7, 0, b"c")];
+
+/// What the two families of migrations are called, where they are noted, and what they make.
+const LOCKS: (&str, &str) = ("locks", "podlog_lock_migrations");
+const RECORDS: (&str, &str) = ("records", "podlog_records_schema");
+const TABLES: [&str; 5] = [
+    "distributed_lock",
+    "distributed_lock_fence",
+    "log_stream",
+    "log_record",
+    "log_gap",
+];
+
+impl Place {
+    fn lock(&self) -> LockUrl {
+        self.url.parse().unwrap()
+    }
+
+    fn is_sqlite(&self) -> bool {
+        self.name == "sqlite"
+    }
+
+    async fn empty(&self) {
+        for view in ["log_line", "log_gaps"] {
+            self.sql(&format!("DROP VIEW IF EXISTS {view}")).await;
+        }
+        for table in TABLES.iter().chain([&LOCKS.1, &RECORDS.1]) {
+            self.sql(&format!("DROP TABLE IF EXISTS {table}")).await;
+        }
+    }
+
+    /// The migrations of a family as the files have them.
+    async fn migrator(&self, (folder, notes): (&str, &'static str)) -> Migrator {
+        let database = if self.is_sqlite() { "sqlite" } else { "mysql" };
+        let path = Path::new(env!("CARGO_MANIFEST_DIR"))
+            .join("migrations")
+            .join(database)
+            .join(folder);
+        let mut migrator = Migrator::new(path).await.unwrap();
+        migrator.dangerous_set_table_name(notes);
+        migrator.set_locking(false);
+        migrator
+    }
+
+    /// Applies the migrations up to a version, as a program that had no later ones did.
+    async fn apply(&self, family: (&str, &'static str), version: i64) {
+        let migrator = self.migrator(family).await;
+        if self.is_sqlite() {
+            let mut conn = SqliteConnection::connect(&self.url).await.unwrap();
+            migrator.run_direct(Some(version), &mut conn, false).await.unwrap();
+        } else {
+            let mut conn = MySqlConnection::connect(&self.url).await.unwrap();
+            migrator.run_direct(Some(version), &mut conn, false).await.unwrap();
+        }
+    }
+
+    /// Notes a migration that this program does not know.
+    async fn note(&self, description: &str) {
+        for (_, notes) in [LOCKS, RECORDS] {
+            let row = format!(
+                "INSERT INTO {notes} (version, description, success, checksum, execution_time) \
+                 SELECT MAX(version) + 50, '{description}', TRUE, 'x', 1 FROM {notes}"
+            );
+            self.sql(&row).await;
+        }
+    }
+
+    /// What a later version adds: a column in each table that earlier programs do not write.
+    async fn extend(&self) {
+        for table in TABLES {
+            if self.is_sqlite() || table != "distributed_lock_fence" {
+                self.sql(&format!("ALTER TABLE {table} ADD COLUMN later TEXT NULL"))
+                    .await;
+            }
+        }
+        self.note("additive later").await;
+    }
+
+    /// `podlog run --no-migrate`, which must not get as far as the cluster.
+    fn run(&self) -> (Option<i32>, String) {
+        let mut command = Command::new(env!("CARGO_BIN_EXE_podlog"));
+        for (name, _) in std::env::vars().filter(|(name, _)| name.starts_with("PODLOG_") || name == "RUST_LOG") {
+            command.env_remove(name);
+        }
+        command.args(["run", "--no-migrate", "--http=off", "--kubeconfig=/nowhere"]);
+        let output = command
+            .env("PODLOG_LOCK", &self.url)
+            .env("PODLOG_SINK", &self.url)
+            .output()
+            .unwrap();
+        (
+            output.status.code(),
+            String::from_utf8_lossy(&output.stderr).into_owned(),
+        )
+    }
+
+    async fn open_lock(&self, replica: &str) -> Result<(), String> {
+        let opened = locks::open(&self.lock(), holder("here", replica)).await;
+        opened.map(drop).map_err(|error| error.to_string())
+    }
+
+    async fn open_sink(&self) -> Result<(), String> {
+        let (clock, metrics) = (podlog::clock::Clock::boottime(), podlog::metrics::Metrics::default());
+        let opened = sinks::open(&self.parsed(), clock, &metrics, sinks::group::Limits::default()).await;
+        opened.map(drop).map_err(|error| error.to_string())
+    }
+}
+
+#[tokio::test]
+async fn tables_of_every_earlier_version_are_told_to_be_migrated_and_then_are() {
+    each_exact(async |place| {
+        for family in [LOCKS, RECORDS] {
+            let versions: Vec<i64> = place.migrator(family).await.iter().map(|one| one.version).collect();
+            // Before the first, and each but the last.
+            for version in [0].into_iter().chain(versions[..versions.len() - 1].iter().copied()) {
+                place.empty().await;
+                locks::migrate(&place.lock()).await.unwrap();
+                if family == LOCKS {
+                    place.empty().await;
+                    sinks::migrate(&place.parsed()).await.unwrap();
+                }
+                place.apply(family, version).await;
+                let (status, words) = place.run();
+                assert_eq!(status, Some(4), "{family:?} {version}: {words}");
+                assert!(
+                    words.contains("podlog migrate") && !words.contains("kubeconfig"),
+                    "{words}"
+                );
+                locks::migrate(&place.lock()).await.unwrap();
+                sinks::migrate(&place.parsed()).await.unwrap();
+                place.open_lock("a").await.unwrap();
+                place.open_sink().await.unwrap();
+                assert!(
+                    place.run().1.contains("kubeconfig"),
+                    "the tables are no longer what stops it"
+                );
+            }
+        }
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn a_replica_goes_on_beside_a_newer_one_that_has_extended_the_tables() {
+    each_exact(async |place| {
+        locks::migrate(&place.lock()).await.unwrap();
+        let (old, sink) = (
+            locks::open(&place.lock(), holder("here", "old")).await.unwrap(),
+            place.open().await,
+        );
+        let stream = origin("side-by-side");
+        let claim = acquire(&old, &pod("x")).await.unwrap();
+        sink.sink.open(&stream, Fence(1)).await.unwrap();
+        let first = chunk(&stream, 1, None, &LINES[..1]);
+        let second = chunk(&stream, 1, first.end, &LINES[1..2]);
+        let third = chunk(&stream, 1, second.end, &LINES[2..]);
+        assert!(sink.sink.write(std::slice::from_ref(&first)).await[0].is_ok());
+
+        place.extend().await;
+        place.sql("UPDATE distributed_lock SET later = 'kept'").await;
+        // The old one goes on with the connections it has: renewing, claiming, writing, looking.
+        assert_eq!(renew(&old, &claim, Some(b"one")).await, Verdict::Held);
+        let other = acquire(&old, &pod("y")).await.unwrap();
+        assert!(sink.sink.write(std::slice::from_ref(&second)).await[0].is_ok());
+        assert_eq!(old.table().await.unwrap().rows.len(), 2);
+
+        // It may also be started anew, and its own migrating changes nothing.
+        locks::migrate(&place.lock()).await.unwrap();
+        sinks::migrate(&place.parsed()).await.unwrap();
+        let again = locks::open(&place.lock(), holder("here", "again")).await.unwrap();
+        let reopened = place.open().await;
+        assert_eq!(acquire(&again, &pod("x")).await, None, "the pod is held by the first");
+        release(&old, claim, Some(b"two"), Next::Free).await;
+        release(&old, other, None, Next::Gone).await;
+        let taken = acquire(&again, &pod("x")).await.unwrap();
+        assert_eq!(taken.checkpoint, b"two");
+        assert_eq!(reopened.sink.open(&stream, Fence(2)).await.unwrap(), second.end);
+        let third = podlog::domain::Chunk {
+            fence: Fence(2),
+            ..third
+        };
+        assert!(reopened.sink.write(std::slice::from_ref(&third)).await[0].is_ok());
+        assert_eq!(place.read(&stream).await, as_said(&LINES));
+        let kept = place
+            .rows(["later"], "FROM distributed_lock WHERE later IS NOT NULL")
+            .await;
+        assert_eq!(kept, [[Some("kept".to_owned())]], "what the newer one wrote stays");
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn tables_that_a_newer_version_changed_stop_the_start_and_not_the_running() {
+    each_exact(async |place| {
+        locks::migrate(&place.lock()).await.unwrap();
+        let old = locks::open(&place.lock(), holder("here", "old")).await.unwrap();
+        let claim = acquire(&old, &pod("x")).await.unwrap();
+        place.note("split table").await;
+        let refusals = [
+            place.open_lock("b").await,
+            place.open_sink().await,
+            locks::migrate(&place.lock()).await.map_err(|error| error.to_string()),
+            sinks::migrate(&place.parsed()).await.map_err(|error| error.to_string()),
+        ];
+        for refusal in refusals {
+            let words = refusal.unwrap_err();
+            assert!(words.contains("newer podlog") && words.lines().count() == 1, "{words}");
+        }
+        assert_eq!(renew(&old, &claim, None).await, Verdict::Held);
+    })
+    .await;
+}
