@@ -25,6 +25,9 @@ const USER: [&str; 3] = [
     "GRANT SELECT, INSERT, UPDATE, DELETE, CREATE, DROP, INDEX, ALTER, CREATE VIEW, PROCESS, RELOAD, REFERENCES ON *.* TO 'podlog'@'%'",
 ];
 
+/// A variable of the environment, and its value.
+pub(crate) type Variable = (&'static str, String);
+
 /// What a server is to be made of.
 #[derive(Clone, Debug)]
 pub(crate) struct Kind {
@@ -38,8 +41,14 @@ pub(crate) struct Server {
     dir: tempfile::TempDir,
     port: u16,
     options: Vec<String>,
-    env: Vec<(String, String)>,
+    env: Vec<Variable>,
     child: Child,
+}
+
+impl Kind {
+    fn name(&self) -> &'static str {
+        if self.is_mariadb { "mariadb" } else { "mysql" }
+    }
 }
 
 /// The servers that can be had on this machine; says which cannot.
@@ -63,10 +72,11 @@ pub(crate) fn kinds() -> Vec<Kind> {
     kinds
 }
 
-/// Runs a test on one server of each kind at the same time.
-pub(crate) fn on_own(options: &[&str], env: &[(&str, String)], test: impl AsyncFn(&mut Server)) {
+/// Runs a test on one server of each kind at the same time. What is in the environment of each may depend on its name.
+pub(crate) fn on_own(options: &[&str], env: impl Fn(&str) -> Vec<Variable>, test: impl AsyncFn(&mut Server)) {
     crate::database::runtime().block_on(async {
         let one = async |kind: Kind| {
+            let env = env(kind.name());
             let mut server = Server::start(kind, options, env).await;
             test(&mut server).await;
         };
@@ -75,7 +85,7 @@ pub(crate) fn on_own(options: &[&str], env: &[(&str, String)], test: impl AsyncF
 }
 
 impl Server {
-    async fn start(kind: Kind, options: &[&str], env: &[(&str, String)]) -> Self {
+    async fn start(kind: Kind, options: &[&str], env: Vec<Variable>) -> Self {
         let dir = tempfile::Builder::new().prefix("podlog-server").tempdir().unwrap();
         let data = dir.path().join("data");
         // Below the range from which the system draws ports, so that nobody else gets it while the server is down.
@@ -87,10 +97,6 @@ impl Server {
         };
         new_data(&kind, &data).await;
         let options = options.iter().map(|option| (*option).to_owned()).collect();
-        let env: Vec<_> = env
-            .iter()
-            .map(|(name, value)| ((*name).to_owned(), value.clone()))
-            .collect();
         let child = spawn(&kind, dir.path(), port, &options, &env);
         let server = Self {
             kind,
@@ -108,7 +114,7 @@ impl Server {
     }
 
     pub(crate) fn name(&self) -> &'static str {
-        if self.kind.is_mariadb { "mariadb" } else { "mysql" }
+        self.kind.name()
     }
 
     /// Where tests find it.
@@ -162,8 +168,7 @@ impl Server {
 /// The folder of a new server: a copy of one that is made once and kept with what the build leaves behind.
 async fn new_data(kind: &Kind, data: &Path) {
     static MAKING: Mutex<()> = Mutex::const_new(());
-    let name = if kind.is_mariadb { "mariadb" } else { "mysql" };
-    let kept = Path::new(env!("CARGO_TARGET_TMPDIR")).join(format!("{name}-data"));
+    let kept = Path::new(env!("CARGO_TARGET_TMPDIR")).join(format!("{}-data", kind.name()));
     let making = MAKING.lock().await;
     if !kept.exists() {
         let dir = tempfile::tempdir_in(env!("CARGO_TARGET_TMPDIR")).unwrap();
@@ -214,7 +219,7 @@ async fn initialise(kind: &Kind, dir: &Path, data: &Path) {
     assert!(status.success(), "{kind:?}: {}", said());
 }
 
-fn spawn(kind: &Kind, dir: &Path, port: u16, options: &Vec<String>, env: &[(String, String)]) -> Child {
+fn spawn(kind: &Kind, dir: &Path, port: u16, options: &Vec<String>, env: &[Variable]) -> Child {
     let file = |name: &str| dir.join(name).display().to_string();
     let log = std::fs::OpenOptions::new()
         .create(true)
