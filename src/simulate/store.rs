@@ -34,12 +34,27 @@ pub struct Faults {
 
 /// The handle on the faults of one replica.
 #[derive(Clone, Debug, Default)]
-pub struct Switch(Arc<Mutex<Faults>>);
+pub struct Switch(Arc<Mutex<Faults>>, Arc<Mutex<Tally>>);
+
+/// Rows of all calls together.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Tally {
+    /// Rows that were asked for.
+    pub wanted: usize,
+    /// Rows that were won.
+    pub won: usize,
+}
 
 impl Switch {
     /// Lets these faults come instead of the ones before.
     pub fn set(&self, faults: Faults) {
         *lock(&self.0) = faults;
+    }
+
+    /// What this replica has asked for and won.
+    #[must_use]
+    pub fn tally(&self) -> Tally {
+        *lock(&self.1)
     }
 
     fn get(&self) -> Faults {
@@ -116,6 +131,9 @@ impl LockStore for Flaky {
         let statement = async {
             let claims = self.inner.acquire(wants).await?;
             self.note(&claims);
+            let mut tally = lock(&self.switch.1);
+            tally.wanted += wants.len();
+            tally.won += claims.len();
             Ok(claims)
         };
         self.pass("acquire", statement).await

@@ -15,5 +15,6 @@ mod rights;
 mod selection;
 #[path = "../it/servers.rs"]
 mod servers;
+mod servers_away;
 mod suite;
 mod witness;

@@ -10,9 +10,17 @@ use crate::bench::{Bench, PATIENCE};
 use crate::database::{Database, until};
 use crate::proxy::Way;
 use crate::replica::TTL;
-use crate::server::on_own;
+use crate::server::{Variable, on_own};
 use crate::servers;
 use crate::signals::FAKETIME;
+use crate::together::scenarios;
+
+scenarios! {
+    a_database_that_is_killed_comes_back_with_every_claim_and_every_line_once,
+    a_database_that_turns_read_only_is_left_and_found_again,
+    renewals_go_on_when_the_server_has_no_connection_left,
+    a_database_whose_clock_jumps_is_not_believed_and_its_time_zone_does_not_matter,
+}
 
 /// Defaults of a server whose administrator had other programs in mind.
 const ODD: [&str; 3] = [
@@ -21,9 +29,13 @@ const ODD: [&str; 3] = [
     "--sql-mode=",
 ];
 
-#[test]
+/// The environment of a server to whom nobody lies about the time.
+fn plain(_: &str) -> Vec<Variable> {
+    Vec::new()
+}
+
 fn a_database_that_is_killed_comes_back_with_every_claim_and_every_line_once() {
-    on_own(&ODD, &[], async |server| {
+    on_own(&ODD, plain, async |server| {
         let database = Database::new(&server.url()).await;
         let mut bench = Bench::new(&database, 8).await;
         let _all = bench.replicas(["a", "b"]).await;
@@ -52,9 +64,8 @@ fn a_database_that_is_killed_comes_back_with_every_claim_and_every_line_once() {
     });
 }
 
-#[test]
 fn a_database_that_turns_read_only_is_left_and_found_again() {
-    on_own(&[], &[], async |server| {
+    on_own(&[], plain, async |server| {
         let database = Database::new(&server.url()).await;
         let mut bench = Bench::new(&database, 8).await;
         let all = bench.replicas(["a", "b"]).await;
@@ -104,19 +115,17 @@ async fn hog(server: &str) -> Vec<MySqlConnection> {
     }
 }
 
-#[test]
 fn renewals_go_on_when_the_server_has_no_connection_left() {
-    on_own(&["--max-connections=40"], &[], async |server| {
+    on_own(&["--max-connections=40"], plain, async |server| {
         let database = Database::new(&server.url()).await;
         let mut bench = Bench::new(&database, 8).await;
         let all = bench.replicas(["a", "b"]).await;
         bench.progress(2).await;
-        let mut watch = database.sql().await;
-        let before = database.claims_by(&mut watch).await;
+        let before = database.claims().await;
         let hogs = hog(database.url.as_str()).await;
         assert!(!hogs.is_empty());
         tokio::time::sleep(TTL + Duration::from_secs(1)).await;
-        assert_eq!(database.claims_by(&mut watch).await, before, "claims have moved");
+        assert_eq!(database.claims().await, before, "claims have moved");
         // Now their own connections break, and none can be had.
         let proxies = || all.iter().flat_map(|replica| [&replica.lock, &replica.sink]);
         proxies().for_each(|proxy| proxy.set(Way::Refused));
@@ -124,7 +133,7 @@ fn renewals_go_on_when_the_server_has_no_connection_left() {
         proxies().for_each(|proxy| proxy.set(Way::Open));
         until("all claims have ended", PATIENCE, async || {
             let held = database
-                .claims_by(&mut watch)
+                .claims()
                 .await
                 .into_values()
                 .filter(|claim| claim.holder.is_some())
@@ -154,35 +163,45 @@ fn set_clock(file: &Path, offset: i64) {
 /// When the clocks of Berlin went from 3:00 back to 2:00: 25 October 2026, 1:00 UTC.
 const BACK_TO_WINTER: i64 = 1_792_890_000;
 
-#[test]
+/// The time in UTC, and what the server's zone makes of it.
+async fn time_of(database: &Database) -> String {
+    let time = sqlx::query_scalar("SELECT CONCAT(UTC_TIMESTAMP(), ' ', NOW())");
+    time.fetch_one(&mut database.sql().await).await.unwrap()
+}
+
 fn a_database_whose_clock_jumps_is_not_believed_and_its_time_zone_does_not_matter() {
     if !Path::new(FAKETIME).exists() {
         return servers::skip(&format!("there is no {FAKETIME}: install faketime"));
     }
-    let file = tempfile::NamedTempFile::new().unwrap();
+    // Each server has a clock of its own: one comes up sooner than the other.
+    let clocks = tempfile::tempdir().unwrap();
+    let clock = |name: &str| clocks.path().join(name);
     let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap().as_secs() as i64;
     // The change to winter time comes when the replicas are at work.
-    let offset = BACK_TO_WINTER - 25 - now;
-    set_clock(file.path(), offset);
-    let env = [
-        ("LD_PRELOAD", FAKETIME.to_owned()),
-        ("FAKETIME_TIMESTAMP_FILE", file.path().display().to_string()),
-        ("FAKETIME_CACHE_DURATION", "1".to_owned()),
-        ("FAKETIME_DONT_FAKE_MONOTONIC", "1".to_owned()),
-        ("TZ", "Europe/Berlin".to_owned()),
-    ];
-    on_own(&[], &env, async |server| {
+    let offset = BACK_TO_WINTER - 45 - now;
+    let env = |name: &str| {
+        set_clock(&clock(name), offset);
+        vec![
+            ("LD_PRELOAD", FAKETIME.to_owned()),
+            ("FAKETIME_TIMESTAMP_FILE", clock(name).display().to_string()),
+            ("FAKETIME_CACHE_DURATION", "1".to_owned()),
+            ("FAKETIME_DONT_FAKE_MONOTONIC", "1".to_owned()),
+            ("TZ", "Europe/Berlin".to_owned()),
+        ]
+    };
+    on_own(&[], env, async |server| {
         let database = Database::new(&server.url()).await;
         let mut bench = Bench::new(&database, 8).await;
         let all = bench.replicas(["a", "b"]).await;
         bench.progress(2).await;
         let before = database.claims().await;
-        until("the clocks have gone back", Duration::from_secs(60), async || {
-            let time = "SELECT CONCAT(UTC_TIMESTAMP(), ' ', NOW())";
-            let time: String = sqlx::query_scalar(time)
-                .fetch_one(&mut database.sql().await)
-                .await
-                .unwrap();
+        let time = time_of(&database).await;
+        assert!(
+            time.as_str() < "2026-10-25 01:00:00",
+            "the clocks went back too soon: {time}"
+        );
+        until("the clocks have gone back", PATIENCE, async || {
+            let time = time_of(&database).await;
             (time.as_str() > "2026-10-25 01:00:03").then_some(()).ok_or(time)
         })
         .await;
@@ -194,7 +213,7 @@ fn a_database_whose_clock_jumps_is_not_believed_and_its_time_zone_does_not_matte
         let said = |what: &str| -> usize { all.iter().map(|replica| replica.said(what)).sum() };
         assert_eq!(said("held off"), 0);
         for (hour, jumps) in [(1, 2), (0, 4)] {
-            set_clock(file.path(), offset + hour * 3600);
+            set_clock(&clock(server.name()), offset + hour * 3600);
             until("both have noticed", PATIENCE, async || {
                 let noticed = said("claiming is held off");
                 (noticed == jumps)

@@ -7,8 +7,9 @@ use std::str::FromStr;
 use std::time::{Duration, Instant};
 
 use futures::FutureExt;
-use sqlx::mysql::{MySqlConnectOptions, MySqlConnection};
+use sqlx::mysql::{MySqlConnectOptions, MySqlConnection, MySqlRow};
 use sqlx::{AssertSqlSafe, ConnectOptions, Executor, Row};
+use tokio::sync::Mutex;
 use url::Url;
 
 use crate::servers;
@@ -19,6 +20,7 @@ pub(crate) struct Database {
     pub(crate) url: Url,
     pub(crate) name: String,
     admin: Box<MySqlConnectOptions>,
+    watch: Mutex<Option<MySqlConnection>>,
 }
 
 /// What a pod's row says.
@@ -79,7 +81,13 @@ impl Database {
             .await
             .unwrap();
         url.set_path(&name);
-        Self { url, name, admin }
+        let watch = Mutex::default();
+        Self {
+            url,
+            name,
+            admin,
+            watch,
+        }
     }
 
     /// No database at all, for replicas that keep everything in files.
@@ -88,6 +96,7 @@ impl Database {
             url: Url::parse("mysql://nobody@127.0.0.1:1/nothing").unwrap(),
             name: String::new(),
             admin: Box::new(MySqlConnectOptions::new()),
+            watch: Mutex::default(),
         }
     }
 
@@ -118,18 +127,31 @@ impl Database {
         execute(&mut self.sql().await, statement).await;
     }
 
-    /// What every pod's row says, by UID.
-    pub(crate) async fn claims(&self) -> BTreeMap<String, Claim> {
-        self.claims_by(&mut self.sql().await).await
+    /// The rows of a query, over one connection that is kept. None while there are no tables yet.
+    pub(crate) async fn rows(&self, query: &str) -> Vec<MySqlRow> {
+        let mut watch = self.watch.lock().await;
+        loop {
+            let mut sql = match watch.take() {
+                Some(sql) => sql,
+                None => self.sql().await,
+            };
+            match sql.fetch_all(AssertSqlSafe(query.to_owned())).await {
+                Ok(rows) => {
+                    *watch = Some(sql);
+                    return rows;
+                }
+                Err(sqlx::Error::Database(_)) => return Vec::new(),
+                // The server has gone and come back.
+                Err(_) => {}
+            }
+        }
     }
 
-    /// The same over a connection that is there already.
-    pub(crate) async fn claims_by(&self, sql: &mut MySqlConnection) -> BTreeMap<String, Claim> {
+    /// What every pod's row says, by UID.
+    pub(crate) async fn claims(&self) -> BTreeMap<String, Claim> {
         let query = "SELECT CONVERT(SUBSTRING(id, 5) USING utf8mb4) AS uid, CONVERT(owner USING utf8mb4) AS owner, fence, \
              CAST(expires_at > UTC_TIMESTAMP(6) AS SIGNED) AS good FROM distributed_lock WHERE id LIKE 'pod/%'";
-        // Until the first replica has made the table there is none.
-        let rows = sql.fetch_all(query).await.unwrap_or_default();
-        let claim = |row: &sqlx::mysql::MySqlRow| {
+        let claim = |row: &MySqlRow| {
             let owner: Option<String> = row.get("owner");
             let good = row.get::<Option<i64>, _>("good") == Some(1);
             let name = |owner: String| owner.split('#').next().unwrap().to_owned();
@@ -137,16 +159,20 @@ impl Database {
             let fence = row.get("fence");
             (row.get("uid"), Claim { holder, fence })
         };
-        rows.iter().map(claim).collect()
+        self.rows(query).await.iter().map(claim).collect()
     }
 
     /// How many replicas count as alive.
     pub(crate) async fn replicas(&self) -> usize {
-        let alive = "SELECT COUNT(*) FROM distributed_lock WHERE id LIKE 'replica/%' AND expires_at > UTC_TIMESTAMP(6)";
-        let count = sqlx::query_scalar::<_, i64>(alive)
-            .fetch_one(&mut self.sql().await)
-            .await;
-        count.unwrap_or(0) as usize
+        let alive = "SELECT id FROM distributed_lock WHERE id LIKE 'replica/%' AND expires_at > UTC_TIMESTAMP(6)";
+        self.rows(alive).await.len()
+    }
+
+    /// How many records are stored of each stream; by pod and container ID.
+    pub(crate) async fn stored(&self) -> BTreeMap<(String, String), i64> {
+        let query = "SELECT CONVERT(uid USING utf8mb4), CONVERT(container_id USING utf8mb4), CAST(seq AS SIGNED) FROM log_stream";
+        let rows = self.rows(query).await;
+        rows.iter().map(|row| ((row.get(0), row.get(1)), row.get(2))).collect()
     }
 
     /// How many pods each replica holds.
@@ -173,6 +199,6 @@ pub(crate) async fn until<T>(what: &str, limit: Duration, mut attempt: impl Asyn
             Ok(value) => return value,
             Err(why) => assert!(Instant::now() < end, "not within {limit:?}: {what}; {why}"),
         }
-        tokio::time::sleep(Duration::from_millis(50)).await;
+        tokio::time::sleep(Duration::from_millis(100)).await;
     }
 }

@@ -1,8 +1,13 @@
 //! What servers, networks and machines do to podlog, with real servers, real connections and real processes;
 //! every scenario ends with a reckoning of what was written and what is stored.
 //!
-//! Needs `PODLOG_TEST_MYSQL` and `PODLOG_TEST_MARIADB`; some need `mariadbd` or `mysqld` on the path, or the file that
-//! `PODLOG_TEST_MYSQLD` names, and run servers of their own. What is missing is skipped, see [`servers`].
+//! `PODLOG_TEST_MYSQL` and `PODLOG_TEST_MARIADB` name servers that are only written to, each scenario in a database of
+//! its own. What kills servers and lies to them starts its own: `mariadbd` from the path, with `mariadb-install-db`, and
+//! the file that `PODLOG_TEST_MYSQLD` names (`scripts/mysqld-of` runs one that is not installed); clocks need Debian's
+//! `faketime`. What is missing is skipped aloud, and with `PODLOG_TEST_REQUIRE_ALL=1` fails; see [`servers`].
+//!
+//! All of it takes two to three minutes, mostly of waiting. Claims last 8 s and writes may take 2 s, so a machine that
+//! makes a process wait for seconds fails it: where others work too, `nice -n -10` gives it what it needs.
 
 #![cfg(target_os = "linux")]
 #![allow(
@@ -26,6 +31,7 @@ mod database;
 mod reckon;
 mod replica;
 mod stream;
+mod together;
 
 // Connections that end at the worst moment, one call at a time.
 mod network;

@@ -17,6 +17,19 @@ use tokio::task::JoinSet;
 use crate::database::{Database, execute, on_both};
 use crate::proxy::{Point, Proxy, Way};
 use crate::stream::{chunk, messages, origin};
+use crate::together::scenarios;
+
+scenarios! {
+    a_claim_cut_off_at_any_point_is_won_once_or_not_at_all,
+    a_renewal_cut_off_at_any_point_keeps_the_claim_and_stores_the_checkpoint_it_answers_for,
+    a_release_cut_off_at_any_point_frees_the_row_once_with_its_last_checkpoint,
+    a_write_cut_off_at_any_point_is_stored_once,
+    a_store_that_refuses_or_is_silent_fails_in_time_and_is_found_again,
+    any_number_of_replicas_make_the_tables_at_once,
+    a_storm_of_deadlocks_costs_time_and_no_claim,
+    a_statement_that_is_killed_is_sent_again,
+    rows_that_are_set_back_to_an_earlier_state_are_claimed_under_larger_fences_than_ever,
+}
 
 /// Pieces of data of one call: more than any call has, connecting included.
 const PIECES: i64 = 24;
@@ -87,7 +100,6 @@ fn points(proxy: &Proxy) -> impl Iterator<Item = (String, Point, i64)> {
     })
 }
 
-#[test]
 fn a_claim_cut_off_at_any_point_is_won_once_or_not_at_all() {
     on_both(async |database| {
         let (a, proxy, b) = two(database).await;
@@ -117,7 +129,6 @@ fn a_claim_cut_off_at_any_point_is_won_once_or_not_at_all() {
     });
 }
 
-#[test]
 fn a_renewal_cut_off_at_any_point_keeps_the_claim_and_stores_the_checkpoint_it_answers_for() {
     on_both(async |database| {
         let (a, proxy, b) = two(database).await;
@@ -144,7 +155,6 @@ fn a_renewal_cut_off_at_any_point_keeps_the_claim_and_stores_the_checkpoint_it_a
     });
 }
 
-#[test]
 fn a_release_cut_off_at_any_point_frees_the_row_once_with_its_last_checkpoint() {
     on_both(async |database| {
         let (a, proxy, b) = two(database).await;
@@ -169,7 +179,6 @@ fn a_release_cut_off_at_any_point_frees_the_row_once_with_its_last_checkpoint() 
     });
 }
 
-#[test]
 fn a_write_cut_off_at_any_point_is_stored_once() {
     on_both(async |database| {
         let proxy = Proxy::to(&database.address()).await;
@@ -203,7 +212,6 @@ fn a_write_cut_off_at_any_point_is_stored_once() {
     });
 }
 
-#[test]
 fn a_store_that_refuses_or_is_silent_fails_in_time_and_is_found_again() {
     on_both(async |database| {
         let (a, proxy, b) = two(database).await;
@@ -225,7 +233,6 @@ fn a_store_that_refuses_or_is_silent_fails_in_time_and_is_found_again() {
     });
 }
 
-#[test]
 fn any_number_of_replicas_make_the_tables_at_once() {
     on_both(async |database| {
         let (lock, sink) = (
@@ -250,7 +257,6 @@ async fn deadlocks(database: &Database) -> i64 {
         .get(0)
 }
 
-#[test]
 fn a_storm_of_deadlocks_costs_time_and_no_claim() {
     on_both(async |database| {
         let (a, _proxy, _) = two(database).await;
@@ -306,7 +312,6 @@ fn a_storm_of_deadlocks_costs_time_and_no_claim() {
     });
 }
 
-#[test]
 fn a_statement_that_is_killed_is_sent_again() {
     on_both(async |database| {
         let (a, _proxy, _) = two(database).await;
@@ -333,7 +338,6 @@ fn a_statement_that_is_killed_is_sent_again() {
     });
 }
 
-#[test]
 fn rows_that_are_set_back_to_an_earlier_state_are_claimed_under_larger_fences_than_ever() {
     on_both(async |database| {
         let (a, _proxy, b) = two(database).await;

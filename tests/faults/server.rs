@@ -10,6 +10,7 @@ use rustix::process::{Pid, Signal, kill_process};
 use sqlx::mysql::{MySqlConnectOptions, MySqlSslMode};
 use sqlx::{ConnectOptions, Executor};
 use tokio::process::{Child, Command};
+use tokio::sync::Mutex;
 
 use crate::database::until;
 use crate::servers;
@@ -24,6 +25,9 @@ const USER: [&str; 3] = [
     "GRANT SELECT, INSERT, UPDATE, DELETE, CREATE, DROP, INDEX, ALTER, CREATE VIEW, PROCESS, RELOAD, REFERENCES ON *.* TO 'podlog'@'%'",
 ];
 
+/// A variable of the environment, and its value.
+pub(crate) type Variable = (&'static str, String);
+
 /// What a server is to be made of.
 #[derive(Clone, Debug)]
 pub(crate) struct Kind {
@@ -37,8 +41,14 @@ pub(crate) struct Server {
     dir: tempfile::TempDir,
     port: u16,
     options: Vec<String>,
-    env: Vec<(String, String)>,
+    env: Vec<Variable>,
     child: Child,
+}
+
+impl Kind {
+    fn name(&self) -> &'static str {
+        if self.is_mariadb { "mariadb" } else { "mysql" }
+    }
 }
 
 /// The servers that can be had on this machine; says which cannot.
@@ -62,10 +72,11 @@ pub(crate) fn kinds() -> Vec<Kind> {
     kinds
 }
 
-/// Runs a test on one server of each kind at the same time.
-pub(crate) fn on_own(options: &[&str], env: &[(&str, String)], test: impl AsyncFn(&mut Server)) {
+/// Runs a test on one server of each kind at the same time. What is in the environment of each may depend on its name.
+pub(crate) fn on_own(options: &[&str], env: impl Fn(&str) -> Vec<Variable>, test: impl AsyncFn(&mut Server)) {
     crate::database::runtime().block_on(async {
         let one = async |kind: Kind| {
+            let env = env(kind.name());
             let mut server = Server::start(kind, options, env).await;
             test(&mut server).await;
         };
@@ -74,7 +85,7 @@ pub(crate) fn on_own(options: &[&str], env: &[(&str, String)], test: impl AsyncF
 }
 
 impl Server {
-    async fn start(kind: Kind, options: &[&str], env: &[(&str, String)]) -> Self {
+    async fn start(kind: Kind, options: &[&str], env: Vec<Variable>) -> Self {
         let dir = tempfile::Builder::new().prefix("podlog-server").tempdir().unwrap();
         let data = dir.path().join("data");
         // Below the range from which the system draws ports, so that nobody else gets it while the server is down.
@@ -84,12 +95,8 @@ impl Server {
                 break port;
             }
         };
-        initialise(&kind, dir.path(), &data).await;
+        new_data(&kind, &data).await;
         let options = options.iter().map(|option| (*option).to_owned()).collect();
-        let env: Vec<_> = env
-            .iter()
-            .map(|(name, value)| ((*name).to_owned(), value.clone()))
-            .collect();
         let child = spawn(&kind, dir.path(), port, &options, &env);
         let server = Self {
             kind,
@@ -107,7 +114,7 @@ impl Server {
     }
 
     pub(crate) fn name(&self) -> &'static str {
-        if self.kind.is_mariadb { "mariadb" } else { "mysql" }
+        self.kind.name()
     }
 
     /// Where tests find it.
@@ -158,7 +165,33 @@ impl Server {
     }
 }
 
-/// Makes the folder of a new server.
+/// The folder of a new server: a copy of one that is made once and kept with what the build leaves behind.
+async fn new_data(kind: &Kind, data: &Path) {
+    static MAKING: Mutex<()> = Mutex::const_new(());
+    let kept = Path::new(env!("CARGO_TARGET_TMPDIR")).join(format!("{}-data", kind.name()));
+    let making = MAKING.lock().await;
+    if !kept.exists() {
+        let dir = tempfile::tempdir_in(env!("CARGO_TARGET_TMPDIR")).unwrap();
+        let made = dir.path().join("data");
+        initialise(kind, dir.path(), &made).await;
+        std::fs::rename(&made, &kept).unwrap();
+    }
+    drop(making);
+    let copied = Command::new("cp")
+        .arg("-a")
+        .arg(&kept)
+        .arg(data)
+        .status()
+        .await
+        .unwrap();
+    assert!(
+        copied.success(),
+        "{} could not be copied: is there room?",
+        kept.display()
+    );
+}
+
+/// Makes the folder of a server from nothing.
 async fn initialise(kind: &Kind, dir: &Path, data: &Path) {
     let mut command = if kind.is_mariadb {
         let mut command = Command::new("mariadb-install-db");
@@ -170,7 +203,11 @@ async fn initialise(kind: &Kind, dir: &Path, data: &Path) {
         command
     } else {
         let mut command = Command::new(&kind.program);
-        command.args(["--no-defaults", "--initialize-insecure"]);
+        command.args([
+            "--no-defaults",
+            "--initialize-insecure",
+            "--innodb-redo-log-capacity=8M",
+        ]);
         command
     };
     command.arg("--user=root").arg(format!("--datadir={}", data.display()));
@@ -182,7 +219,7 @@ async fn initialise(kind: &Kind, dir: &Path, data: &Path) {
     assert!(status.success(), "{kind:?}: {}", said());
 }
 
-fn spawn(kind: &Kind, dir: &Path, port: u16, options: &Vec<String>, env: &[(String, String)]) -> Child {
+fn spawn(kind: &Kind, dir: &Path, port: u16, options: &Vec<String>, env: &[Variable]) -> Child {
     let file = |name: &str| dir.join(name).display().to_string();
     let log = std::fs::OpenOptions::new()
         .create(true)
@@ -204,7 +241,8 @@ fn spawn(kind: &Kind, dir: &Path, port: u16, options: &Vec<String>, env: &[(Stri
     // Names of hosts would match users of the distribution that are nobody's business here.
     command.arg("--skip-name-resolve");
     if !kind.is_mariadb {
-        command.args(["--mysqlx=OFF", "--secure-file-priv="]);
+        command.args(["--mysqlx=OFF", "--secure-file-priv=", "--performance-schema=OFF"]);
+        command.arg("--innodb-redo-log-capacity=8M");
     }
     command.args(options).envs(env.iter().cloned());
     command

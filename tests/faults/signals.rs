@@ -13,6 +13,17 @@ use crate::database::{Claim, Database, on_both, until};
 use crate::proxy::Way;
 use crate::replica::{Replica, TAKEOVER, TTL};
 use crate::servers;
+use crate::together::scenarios;
+
+scenarios! {
+    the_pods_of_a_killed_process_are_taken_over_within_a_ttl,
+    a_process_that_is_asked_to_end_hands_over_within_two_seconds,
+    a_second_signal_ends_a_process_at_once_and_its_claims_expire,
+    a_holder_that_was_stopped_beyond_its_ttl_writes_nothing_when_it_goes_on,
+    a_holder_stopped_in_mid_write_keeps_nobody_from_its_streams_and_its_late_packets_are_refused,
+    what_the_clocks_of_the_replicas_show_has_no_effect,
+    two_processes_of_one_name_are_two_replicas,
+}
 
 /// Where Debian's package `faketime` puts its library.
 pub(crate) const FAKETIME: &str = "/usr/lib/x86_64-linux-gnu/faketime/libfaketime.so.1";
@@ -29,7 +40,6 @@ fn assert_fences_grew(before: &BTreeMap<String, Claim>, after: &BTreeMap<String,
     }
 }
 
-#[test]
 fn the_pods_of_a_killed_process_are_taken_over_within_a_ttl() {
     on_both(async |database| {
         let mut bench = Bench::new(database, 12).await;
@@ -49,7 +59,6 @@ fn the_pods_of_a_killed_process_are_taken_over_within_a_ttl() {
     });
 }
 
-#[test]
 fn a_process_that_is_asked_to_end_hands_over_within_two_seconds() {
     on_both(async |database| {
         let mut bench = Bench::new(database, 12).await;
@@ -66,7 +75,6 @@ fn a_process_that_is_asked_to_end_hands_over_within_two_seconds() {
     });
 }
 
-#[test]
 fn a_second_signal_ends_a_process_at_once_and_its_claims_expire() {
     on_both(async |database| {
         let mut bench = Bench::new(database, 8).await;
@@ -107,7 +115,6 @@ async fn stop_and_continue(bench: &Bench<'_>, a: &Replica, heir: &str, rest: Dur
     took
 }
 
-#[test]
 fn a_holder_that_was_stopped_beyond_its_ttl_writes_nothing_when_it_goes_on() {
     on_both(async |database| {
         let mut bench = Bench::new(database, 8).await;
@@ -149,7 +156,6 @@ async fn in_mid_write(database: &Database, a: &Replica) {
     .await;
 }
 
-#[test]
 fn a_holder_stopped_in_mid_write_keeps_nobody_from_its_streams_and_its_late_packets_are_refused() {
     on_both(async |database| {
         let mut bench = Bench::new(database, 8).await;
@@ -176,7 +182,6 @@ fn a_holder_stopped_in_mid_write_keeps_nobody_from_its_streams_and_its_late_pack
     });
 }
 
-#[test]
 fn what_the_clocks_of_the_replicas_show_has_no_effect() {
     if !Path::new(FAKETIME).exists() {
         return servers::skip(&format!("there is no {FAKETIME}: install faketime"));
@@ -217,7 +222,6 @@ fn what_the_clocks_of_the_replicas_show_has_no_effect() {
     });
 }
 
-#[test]
 fn two_processes_of_one_name_are_two_replicas() {
     on_both(async |database| {
         let mut bench = Bench::new(database, 8).await;

@@ -22,6 +22,14 @@ use crate::database::{Database, on_both, until};
 use crate::proxy::Way;
 use crate::reckon::{Streams, reckon, written};
 use crate::replica::TTL;
+use crate::together::scenarios;
+
+scenarios! {
+    threads_that_are_stuck_for_longer_than_a_ttl_cost_no_claim,
+    without_a_transactional_sink_a_lost_checkpoint_costs_duplicates_that_can_be_told_by_their_ids,
+    a_file_that_somebody_locks_for_longer_than_a_ttl_costs_time_and_nothing_else,
+    a_full_disk_under_a_file_costs_time_and_nothing_else,
+}
 
 /// The settings that this command line means.
 fn config(args: &[String]) -> Config {
@@ -32,7 +40,6 @@ fn config(args: &[String]) -> Config {
     Config::new(&run, &Passwords::default()).unwrap()
 }
 
-#[test]
 fn threads_that_are_stuck_for_longer_than_a_ttl_cost_no_claim() {
     on_both(async |database| {
         let mut bench = Bench::new(database, 8).await;
@@ -99,7 +106,6 @@ fn records(folder: &Path) -> BTreeMap<String, Vec<(String, String)>> {
     all
 }
 
-#[test]
 fn without_a_transactional_sink_a_lost_checkpoint_costs_duplicates_that_can_be_told_by_their_ids() {
     on_both(async |database| {
         let mut bench = Bench::new(database, 8).await;
@@ -247,7 +253,6 @@ fn on_a_file(what: &str, happen: impl AsyncFnOnce(&str, [&crate::replica::Replic
     });
 }
 
-#[test]
 fn a_file_that_somebody_locks_for_longer_than_a_ttl_costs_time_and_nothing_else() {
     on_a_file("SQLite locked", async |url, [a, b]| {
         let mut person = SqliteConnection::connect(url).await.unwrap();
@@ -262,7 +267,6 @@ fn a_file_that_somebody_locks_for_longer_than_a_ttl_costs_time_and_nothing_else(
     });
 }
 
-#[test]
 fn a_full_disk_under_a_file_costs_time_and_nothing_else() {
     on_a_file("SQLite on a full disk", async |_, replicas| {
         // What a process may write of a file stands for what fits on the disk.

@@ -38,6 +38,7 @@ mod real;
 // One pod followed on the simulated cluster.
 mod follow;
 mod gaps;
+mod readers;
 mod recorder;
 mod scene;
 // Several replicas over one simulated cluster, and what can happen to them.

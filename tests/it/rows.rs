@@ -1,6 +1,7 @@
 //! Rows of the two tables that podlog reads back, with any value in any column: whatever a row says, it is read or
 //! refused, and the row beside it is as good as ever. On `SQLite`, whose tables are made as podlog makes them.
 
+use std::fmt::Write;
 use std::time::Duration;
 
 use podlog::clock::Clock;
@@ -36,7 +37,10 @@ fn text() -> impl Strategy<Value = String> {
 }
 
 fn hex(bytes: &[u8]) -> String {
-    bytes.iter().map(|byte| format!("{byte:02x}")).collect()
+    bytes.iter().fold(String::new(), |mut text, byte| {
+        write!(text, "{byte:02x}").unwrap();
+        text
+    })
 }
 
 /// A column of one of these, and a value for it.

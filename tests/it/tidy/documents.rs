@@ -103,21 +103,16 @@ fn the_manual_lists_every_metric() {
     agree("docs/metrics.md", "metrics", &table);
 }
 
-#[test]
-fn every_promise_names_tests_that_exist() {
-    let mut known = BTreeSet::new();
-    for file in files(&["src", "tests"], "rs") {
-        // Macros make tests of clauses, so every function counts.
-        known.extend(
-            lexer::functions(&lexer::code(&file.text))
-                .into_iter()
-                .map(|(name, _)| name),
-        );
-    }
-    let text = read("ARCHITECTURE.md");
-    let rows: Vec<&str> = text.split_once("| promise | ").unwrap().1.lines().skip(2).collect();
-    let rows: Vec<&str> = rows.into_iter().take_while(|line| line.starts_with('|')).collect();
-    assert!(rows.len() >= 9, "one row for each promise");
+/// Every function there is. Macros make tests of clauses, so each counts.
+fn functions() -> BTreeSet<String> {
+    let files = files(&["src", "tests"], "rs");
+    let all = files.iter().flat_map(|file| lexer::functions(&lexer::code(&file.text)));
+    all.map(|(name, _)| name).collect()
+}
+
+/// What is wrong with the tests that these rows of a table name.
+fn unknown_tests(rows: &[&str]) -> Vec<String> {
+    let known = functions();
     let mut faults = Vec::new();
     for row in rows {
         let tests: Vec<&str> = row
@@ -134,7 +129,25 @@ fn every_promise_names_tests_that_exist() {
             .filter(|name| !known.contains(name.rsplit("::").next().unwrap_or(name)));
         faults.extend(missing.map(|name| format!("there is no test {name}")));
     }
-    none(&faults);
+    faults
+}
+
+#[test]
+fn every_promise_names_tests_that_exist() {
+    let text = read("ARCHITECTURE.md");
+    let rows: Vec<&str> = text.split_once("| promise | ").unwrap().1.lines().skip(2).collect();
+    let rows: Vec<&str> = rows.into_iter().take_while(|line| line.starts_with('|')).collect();
+    assert!(rows.len() >= 9, "one row for each promise");
+    none(&unknown_tests(&rows));
+}
+
+#[test]
+fn every_scenario_names_tests_that_exist() {
+    let text = read("tests/SCENARIOS.md");
+    let is_row = |line: &&str| line.starts_with("| ") && !line.starts_with("| |");
+    let rows: Vec<&str> = text.lines().filter(is_row).collect();
+    assert_eq!(rows.len(), 30 + 9, "thirty of claims and nine of the reader");
+    none(&unknown_tests(&rows));
 }
 
 #[test]

@@ -1,0 +1,134 @@
+//! One pod followed over a kubelet whose reader has the habits of the real one: it skips files, repeats files, leaves
+//! out timestamps and ends while lines are unread. Each case was first seen on the real reader.
+
+use std::time::Duration;
+
+use podlog::follow::Ended;
+use podlog::sim::{Cut, Effect, RestartPolicy, Settings, Target, Text};
+
+use crate::scene::{MINUTE, Scene};
+
+/// A pod whose log reader is held up as soon as the client does not read: nothing fits in between.
+async fn narrow(policy: RestartPolicy) -> Scene {
+    let settings = Settings {
+        buffer_bytes: 8,
+        ..Settings::default()
+    };
+    Scene::new(settings, policy).await
+}
+
+fn log() -> Target {
+    Target::logs_of("shop", "cart")
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_file_skipped_by_a_reader_that_was_held_up_before_its_first_end_of_file_is_a_gap() {
+    let mut scene = narrow(RestartPolicy::Always).await;
+    scene.lines(["a", "b", "c"]);
+    scene.follow();
+    scene.stored(&["a", "b", "c"]).await;
+    // The next stream replays these lines, more than fits in between, and is held up from its first byte on.
+    scene.sim.inject(log(), Effect::Freeze { after: 0 }, 1);
+    scene.sim.cut(&log(), Cut::Clean);
+    tokio::time::sleep(Duration::from_secs(3)).await;
+    scene.pod.rotate("app").unwrap();
+    scene.lines(["in the file that is skipped"]);
+    scene.pod.rotate("app").unwrap();
+    scene.lines(["d"]);
+    scene.stored(&["a", "b", "c", "d"]).await;
+    assert_eq!(scene.sink.gaps().len(), 1);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_reader_that_watched_and_was_held_up_during_one_rotation_costs_nothing() {
+    let mut scene = narrow(RestartPolicy::Always).await;
+    scene.follow();
+    scene.lines(["a"]);
+    scene.stored(&["a"]).await;
+    assert_eq!(scene.sim.freeze(&log()), 1);
+    scene.lines(["b", "c"]);
+    scene.pod.rotate("app").unwrap();
+    scene.lines(["d"]);
+    scene.sim.thaw(&log());
+    scene.stored(&["a", "b", "c", "d"]).await;
+    tokio::time::sleep(5 * MINUTE).await;
+    scene.stored(&["a", "b", "c", "d"]).await;
+    assert!(scene.sink.gaps().is_empty(), "{:?}", scene.sink.gaps());
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_reader_that_skips_a_file_and_sends_another_twice_leaves_a_gap_and_no_line_twice() {
+    let mut scene = narrow(RestartPolicy::Always).await;
+    scene.follow();
+    scene.lines(["a"]);
+    scene.stored(&["a"]).await;
+    assert_eq!(scene.sim.freeze(&log()), 1);
+    scene.lines(["b0", "b1", "b2", "b3"]);
+    scene.pod.rotate("app").unwrap();
+    scene.lines(["in the file that is skipped"]);
+    scene.pod.rotate("app").unwrap();
+    scene.lines(["d0", "d1", "d2", "d3"]);
+    scene.sim.thaw(&log());
+    let expected = ["a", "b0", "b1", "b2", "b3", "d0", "d1", "d2", "d3"];
+    scene.stored(&expected).await;
+    tokio::time::sleep(5 * MINUTE).await;
+    scene.stored(&expected).await;
+    assert_eq!(scene.sink.gaps().len(), 1, "{:?}", scene.sink.gaps());
+}
+
+#[tokio::test(start_paused = true)]
+async fn the_end_of_a_line_whose_beginning_is_not_replayed_is_not_taken_for_a_line() {
+    let mut scene = Scene::running().await;
+    scene.follow();
+    let base = jiff::Timestamp::now().as_nanosecond() as i64;
+    let second = 1_000_000_000;
+    // Resuming after z asks for what was written from three seconds after the line's beginning on.
+    let parts = [
+        Text::out("AAAA").partial().at(base),
+        Text::out("BBBB").at(base + 5 * second),
+        Text::out("z").at(base + 5 * second + second / 10),
+    ];
+    for part in &parts {
+        scene.pod.write("app", part).unwrap();
+    }
+    scene.stored(&["AAAABBBB", "z"]).await;
+    scene.stop().await;
+    scene.follow();
+    scene.pod.write("app", &Text::out("y").at(base + 6 * second)).unwrap();
+    scene.stored(&["AAAABBBB", "z", "y"]).await;
+    assert!(scene.sink.gaps().is_empty(), "{:?}", scene.sink.gaps());
+    assert!(
+        scene.metrics.control_lines.get() >= 1,
+        "the end of the line was not replayed"
+    );
+}
+
+#[tokio::test(start_paused = true)]
+async fn two_outputs_that_the_kubelet_glues_together_are_delivered_as_it_shows_them() {
+    let mut scene = Scene::running().await;
+    scene.follow();
+    for text in [Text::out("OUT1-").partial(), Text::err("ERR"), Text::out("OUT2")] {
+        scene.pod.write("app", &text).unwrap();
+    }
+    scene.lines(["next"]);
+    scene.stored(&["OUT1-ERR", "OUT2", "next"]).await;
+    assert!(scene.sink.gaps().is_empty(), "{:?}", scene.sink.gaps());
+}
+
+#[tokio::test(start_paused = true)]
+async fn lines_written_after_a_rotation_and_before_an_exit_are_read_though_the_stream_ended_without_them() {
+    let mut scene = narrow(RestartPolicy::Never).await;
+    scene.follow();
+    scene.lines(["a"]);
+    scene.stored(&["a"]).await;
+    assert_eq!(scene.sim.freeze(&log()), 1);
+    scene.lines(["b0", "b1", "b2", "b3"]);
+    scene.pod.rotate("app").unwrap();
+    scene.lines(["c"]);
+    scene.pod.exit("app", 0).unwrap();
+    scene.refresh().await;
+    scene.sim.thaw(&log());
+    assert_eq!(scene.ended().await, Ended::Finished);
+    scene.stored(&["a", "b0", "b1", "b2", "b3", "c"]).await;
+    assert!(scene.sink.gaps().is_empty(), "{:?}", scene.sink.gaps());
+}
