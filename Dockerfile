@@ -5,6 +5,8 @@
 ARG RUST=1.95
 
 FROM docker.io/library/rust:${RUST}-bookworm AS build
+# Debian keeps no older versions to pin.
+# hadolint ignore=DL3008
 RUN --mount=type=cache,target=/var/cache/apt,sharing=locked \
     --mount=type=cache,target=/var/lib/apt,sharing=locked \
     apt-get update && apt-get install -y --no-install-recommends musl-tools ca-certificates
