@@ -87,7 +87,7 @@ impl Cleaner {
                 checkpoint: None,
                 next: Next::Free,
             };
-            if let Err(error) = self.store.release(vec![release]).await {
+            if let Err(error) = self.store.release(&[release]).await {
                 tracing::debug!(%error, "the claim to delete old records expires by itself");
             }
         }

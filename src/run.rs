@@ -70,6 +70,7 @@ pub async fn run(config: Config, stop: CancellationToken) -> Result<(), Failure>
         readiness: readiness.clone(),
         health: health.clone(),
         registry: Arc::new(registry),
+        stopping: stop.clone(),
     };
     if world.lock.is_memory() {
         tracing::warn!(

@@ -23,7 +23,7 @@ impl LockStore for Shelf {
     async fn renew(&self, _: &[Renewal]) -> Result<Vec<Verdict>, LockError> {
         unreachable!("a command renews nothing")
     }
-    async fn release(&self, _: Vec<Release>) -> Result<(), LockError> {
+    async fn release(&self, _: &[Release]) -> Result<(), LockError> {
         unreachable!("a command holds nothing")
     }
     async fn ask(&self, _: &[(LockKey, Fence)]) -> Result<(), LockError> {

@@ -180,6 +180,7 @@ impl<'a> Watcher<'a> {
                     tracing::debug!(%error, "a watch broke; it goes on from where it was");
                     tokio::time::sleep(self.backoff.wait(fastrand::f64())).await;
                 }
+                None if opened.elapsed() < LIVED => tokio::time::sleep(self.backoff.wait(fastrand::f64())).await,
                 None => {}
             }
         }

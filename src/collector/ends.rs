@@ -26,6 +26,9 @@ const REST: Duration = Duration::from_mins(1);
 /// and an opening take milliseconds.
 const REST_REFUSED: Duration = Duration::from_secs(5);
 
+/// How soon a release that failed is tried again while the replica stops.
+const AGAIN: Duration = Duration::from_millis(500);
+
 type End = Result<(Id, Ended), JoinError>;
 
 impl Collector {
@@ -87,11 +90,19 @@ impl Collector {
             checkpoint: None,
             next: Next::Free,
         };
-        self.release(claims.into_iter().map(release).collect()).await;
+        let releases: Vec<Release> = claims.into_iter().map(release).collect();
+        self.release(&releases).await;
     }
 
-    /// Takes in the end of a task, and of all others that have ended by now, and releases their claims.
+    /// Takes in the end of a task, and of all others that have ended by now, and releases their claims. Those that
+    /// the store was not told of expire.
     pub(super) async fn settle(&mut self, first: End) {
+        let releases = self.take_back(first).await;
+        self.release(&releases).await;
+    }
+
+    /// Takes in the end of a task, and of all others that have ended by now. Answers what is to be released.
+    async fn take_back(&mut self, first: End) -> Vec<Release> {
         let mut ends = vec![first];
         while let Some(end) = self.tasks.try_join_next_with_id() {
             ends.push(end);
@@ -116,7 +127,7 @@ impl Collector {
                 next,
             }));
         }
-        self.release(releases).await;
+        releases
     }
 
     /// Takes in the end of a task; answers what becomes of its pod.
@@ -182,15 +193,43 @@ impl Collector {
         tracing::warn!(namespace = %pod.namespace, pod = %pod.name, fence = %held.fence, reason, "{what}");
     }
 
-    async fn release(&mut self, releases: Vec<Release>) {
+    /// Answers whether the store has been told.
+    async fn release(&mut self, releases: &[Release]) -> bool {
         if releases.is_empty() {
-            return;
+            return true;
         }
-        let told: Vec<PodUid> = releases.iter().filter_map(|r| r.claim.key.pod().cloned()).collect();
         let answer = self.ask("release", self.parts.store.release(releases)).await;
-        if self.note(answer).is_some() {
-            for uid in told {
-                self.untold.remove(&uid);
+        let told = self.note(answer).is_some();
+        if told {
+            for uid in releases.iter().filter_map(|release| release.claim.key.pod()) {
+                self.untold.remove(uid);
+            }
+        }
+        told
+    }
+
+    /// Releases these claims and those of all tasks as they end. What failed is tried again, because whoever takes over
+    /// reads again what the store was not told; a release changes a row only while it is held under this very claim.
+    async fn give_back(&mut self, mut releases: Vec<Release>, deadline: Duration) {
+        let now = self.clock.now();
+        // Claims that had ended before are not worth it: whoever wants the pods has them by now.
+        let worth = self.held.values().any(|held| held.grant.good_until.deadline() > now);
+        loop {
+            if self.release(&releases).await {
+                releases.clear();
+                if self.tasks.is_empty() {
+                    return;
+                }
+            }
+            let now = self.clock.now();
+            let again = if releases.is_empty() { deadline } else { now + AGAIN };
+            if now >= deadline || !worth && self.tasks.is_empty() {
+                return;
+            }
+            tokio::select! {
+                biased;
+                Some(end) = self.tasks.join_next_with_id() => releases.extend(self.take_back(end).await),
+                () = self.clock.sleep_until(again.min(deadline)) => {}
             }
         }
     }
@@ -214,15 +253,7 @@ impl Collector {
             checkpoint: None,
             next: Next::Gone,
         });
-        self.release(release.into_iter().collect()).await;
-        while !self.tasks.is_empty() {
-            let end = tokio::select! {
-                biased;
-                Some(end) = self.tasks.join_next_with_id() => end,
-                () = self.clock.sleep_until(deadline) => break,
-            };
-            self.settle(end).await;
-        }
+        self.give_back(release.into_iter().collect(), deadline).await;
         if !self.tasks.is_empty() {
             tracing::error!(
                 pods = self.tasks.len(),

@@ -45,6 +45,8 @@ impl Collector {
         if !set.complete {
             return;
         }
+        let now = self.clock.now();
+        self.departed.compare(table, now, TOMBSTONE);
         let mut fates = Vec::new();
         while let Some(done) = self.looks.try_join_next() {
             fates.extend(done.ok().filter(|(uid, ..)| !set.pods.contains_key(uid)));
@@ -66,6 +68,9 @@ impl Collector {
                 queries.insert(uid.clone(), row.about.clone());
             }
         }
+        let unclaimed = self.departed.unclaimed();
+        let mine = unclaimed.filter(|pod| missing(&pod.uid) && self.is_my_turn(&pod.uid));
+        queries.extend(mine.map(|pod| (pod.uid.clone(), About::of(pod))));
         let room = LOOKS.saturating_sub(self.looks.len());
         for (uid, about) in queries.into_iter().take(room) {
             self.looked.insert(uid.clone(), now + FRESH);
@@ -78,9 +83,13 @@ impl Collector {
     fn is_mine_to_clear(&self, uid: &PodUid, row: &LockRow) -> bool {
         let grace = self.parts.lease.grace.as_millis() as i64;
         let unheld = row.finished || row.owner.is_none() || row.expires_in < -grace;
+        unheld && self.is_my_turn(uid) && !self.held.contains_key(uid)
+    }
+
+    fn is_my_turn(&self, uid: &PodUid) -> bool {
         let members = &self.members.0;
         let turn = xxhash_rust::xxh3::xxh3_64(uid.as_str().as_bytes()) as usize % members.len().max(1);
-        unheld && members.get(turn) == Some(&self.parts.me) && !self.held.contains_key(uid)
+        members.get(turn) == Some(&self.parts.me)
     }
 
     async fn conclude(&mut self, fates: Vec<Look>, table: &LockTable) {
@@ -111,8 +120,13 @@ impl Collector {
             match (fate, table.rows.get(&key)) {
                 (Fate::Gone, Some(row)) if row.finished => drop(self.buried.insert(uid, now)),
                 // Claimed once more, so that what nobody read is reported under a fence.
-                (Fate::Gone, Some(_)) => unread.push(Arc::new(gone(uid, about))),
-                _ => {}
+                (Fate::Gone, Some(_)) => {
+                    let known = self.departed.gone(&uid);
+                    unread.push(Arc::new(known.unwrap_or_else(|| gone(uid, about))));
+                }
+                // Nobody has ever had it.
+                (Fate::Gone, None) => unread.extend(self.departed.gone(&uid).map(Arc::new)),
+                _ => self.departed.forget(&uid),
             }
         }
         self.forget(table, now).await;

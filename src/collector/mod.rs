@@ -3,6 +3,7 @@
 //! One task per claimed pod runs in its `JoinSet`; a task gets leave to act, never the claim. The
 //! loop reads no log and writes no record, and it renews nothing: that is the keeper's.
 
+mod departed;
 mod ends;
 mod leavings;
 mod snapshot;
@@ -25,11 +26,12 @@ use crate::follow::{Ended, Site};
 use crate::grant::Grant;
 use crate::keeper::Keeper;
 use crate::locks::{LockError, LockStore, STATEMENT_DEADLINE};
-use crate::metrics::{Metrics, Statement};
+use crate::metrics::{Metrics, Reason, Statement};
 use crate::status::Status;
 use crate::status::health::Heart;
 use crate::status::ready::Condition;
 
+use departed::Departed;
 use leavings::Look;
 
 /// What a collector is made of.
@@ -96,6 +98,8 @@ pub struct Collector {
     looked: BTreeMap<PodUid, Duration>,
     /// Since when pods that are collected to their end have been known to be gone.
     buried: BTreeMap<PodUid, Duration>,
+    /// Pods that have left the set and may not have been read.
+    departed: Departed,
     /// Pods being looked into. The loop never waits for the API server.
     looks: JoinSet<Look>,
     members: (Vec<ReplicaId>, Duration),
@@ -139,6 +143,7 @@ impl Collector {
             untold: BTreeMap::new(),
             looked: BTreeMap::new(),
             buried: BTreeMap::new(),
+            departed: Departed::default(),
             looks: JoinSet::new(),
             members,
             holdoff,
@@ -192,9 +197,10 @@ impl Collector {
     }
 
     /// Tells pod tasks what has become of their pods.
-    fn heed(&mut self, set: &PodSet) {
+    fn heed(&mut self, set: &Arc<PodSet>) {
         if set.complete {
             self.parts.listed.fulfil();
+            self.note_departed(set);
         }
         for (uid, held) in &self.held {
             if let Some(pod) = set.pods.get(uid) {
@@ -206,6 +212,21 @@ impl Collector {
                     news
                 });
             }
+        }
+    }
+
+    fn note_departed(&mut self, set: &Arc<PodSet>) {
+        let left_out = self.departed.note(set);
+        if left_out > 0 {
+            let reason = "deleted";
+            self.metrics
+                .gaps
+                .get_or_create(&Reason { reason })
+                .inc_by(left_out as u64);
+            tracing::error!(
+                pods = left_out,
+                "pods were deleted before they were claimed, and there are too many to report each; see why the lock store does not answer"
+            );
         }
     }
 

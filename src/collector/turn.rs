@@ -227,7 +227,7 @@ impl Collector {
     fn begin(&mut self, claim: Claim, pod: Arc<Pod>, sent: Duration) -> Option<Claim> {
         match self.checkpoint_of(&claim, &pod) {
             Ok(known) => {
-                if pod.gone && known.is_empty() {
+                if pod.gone && known.is_empty() && pod.containers.is_empty() {
                     self.metrics.gaps.get_or_create(&Reason { reason: "deleted" }).inc();
                     tracing::warn!(namespace = %pod.namespace, pod = %pod.name, uid = %pod.uid,
                         "the pod was deleted before anything of it was stored; its containers are unknown, so no gap record can be delivered");

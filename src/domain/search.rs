@@ -74,6 +74,8 @@ pub struct Search {
     caught_up: Option<Duration>,
     /// What remained without a line end when the log was read last.
     rest: Option<u64>,
+    /// Whether it had no line then, although the instance had ended.
+    empty: bool,
 }
 
 impl Search {
@@ -126,9 +128,10 @@ impl Search {
 
     /// Whether a read of an instance that has `ended` shows its last line whole. `rest` is a hash of what remains
     /// without a line end. A read may be cut short in mid-line, so the rest counts when two reads agree on it.
-    pub fn is_complete(&mut self, ended: bool, rest: Option<u64>) -> bool {
-        let complete = !ended || rest == self.rest;
-        self.rest = rest;
+    /// The same holds for a log without `lines`.
+    pub fn is_complete(&mut self, ended: bool, lines: u64, rest: Option<u64>) -> bool {
+        let complete = !ended || rest == self.rest && (lines > 0 || self.empty);
+        (self.rest, self.empty) = (rest, ended && lines == 0);
         complete
     }
 

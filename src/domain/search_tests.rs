@@ -140,6 +140,14 @@ fn a_rest_without_line_end_counts_when_two_reads_agree_on_it() {
         (true, None),
         (true, None),
     ];
-    let complete = reads.map(|(ended, rest)| search.is_complete(ended, rest));
+    let complete = reads.map(|(ended, rest)| search.is_complete(ended, 1, rest));
     assert_eq!(complete, [true, false, true, false, true]);
+}
+
+#[test]
+fn a_log_of_an_ended_instance_is_empty_when_two_reads_agree_on_it() {
+    let mut search = Search::default();
+    let reads = [(false, 0), (true, 0), (true, 0), (true, 1)];
+    let complete = reads.map(|(ended, lines)| search.is_complete(ended, lines, None));
+    assert_eq!(complete, [true, false, true, true]);
 }

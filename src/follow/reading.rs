@@ -23,6 +23,10 @@ use super::{End, Site, Task};
 /// A plain read that brings nothing for this long is broken.
 const STALLED: Duration = Duration::from_secs(30);
 
+/// A stream that was left unread for so long while the API server was asked about the pod is closed: the kubelet skips
+/// files for a follower that does not read, but not before two rotations, which are 10 s apart at least.
+const UNREAD: Duration = Duration::from_secs(5);
+
 /// One instance being read.
 pub(super) struct Reading<'a> {
     pub(super) site: &'a Site,
@@ -143,8 +147,8 @@ impl<'a> Reading<'a> {
     /// Takes in what a pod's status says of the instance.
     pub(super) fn learn(&mut self, pod: &Pod) -> Option<Source> {
         let container = pod.container(&self.name())?;
-        let source = source_of(container, &self.instance)?;
         self.ended |= has_ended(container, &self.instance);
+        let source = source_of(container, &self.instance)?;
         self.source = source;
         Some(source)
     }
@@ -161,7 +165,9 @@ impl<'a> Reading<'a> {
         let close = self.drain(&mut stream).await;
         let mut complete = true;
         if close == Close::End {
-            complete = self.search.is_complete(ended, self.intake.remainder());
+            complete = self
+                .search
+                .is_complete(ended, self.intake.seen().lines, self.intake.remainder());
             self.intake.finish(ended && complete, &mut self.writer.batch);
             self.note_gap();
             if ended && complete && self.identity.vanished {
@@ -239,11 +245,15 @@ impl<'a> Reading<'a> {
 
     /// Writes what has been taken; `Some` when reading cannot go on.
     pub(super) async fn flush(&mut self, stream: &mut Option<LogStream>) -> Option<Close> {
+        let began = self.site.clock.now();
         if !self.writer.is_empty()
             && let Err(close) = self.confirm().await
         {
             self.writer.discard();
             return Some(close);
+        }
+        if self.site.clock.since(began) >= UNREAD {
+            *stream = None;
         }
         match self.writer.flush(|| *stream = None).await {
             Written::InTime => None,

@@ -29,7 +29,7 @@ pub(super) const IDLE: Duration = Duration::from_secs(2);
 /// 10 s apart at least, of which 2 s are for the time that the kubelet's clock and ours may differ in noticing.
 const HELD_UP: Duration = Duration::from_secs(8);
 
-/// A stream of an ended instance or a deleted pod that stays open is given this long to end by itself.
+/// A stream of an ended instance or a deleted pod that brings nothing more is given this long to end by itself.
 const LINGER: Duration = Duration::from_secs(10);
 
 /// A line that a probe saw is given this long to arrive in the stream.
@@ -38,8 +38,9 @@ const IN_FLIGHT: Duration = Duration::from_secs(2);
 /// How long to wait before asking again for a log that may not be read.
 const FORBIDDEN: Duration = Duration::from_secs(30);
 
-/// How long the last line of a log may take to be read.
-const PROBE: Duration = Duration::from_secs(10);
+/// How long the last line of a log may take to be read. The stream waits unread meanwhile, which must be well below
+/// [`HELD_UP`].
+const PROBE: Duration = Duration::from_secs(5);
 
 /// The kubelet watches for new files only once it has read the present one to its end. A file that is
 /// rotated before leaves the stream mute until the next rotation, and the file between is passed over
@@ -57,6 +58,8 @@ const BUSY: usize = 1024 * 1024;
 struct Due {
     /// It is closed and opened anew.
     reopen: Duration,
+    /// Its end is awaited.
+    lingers: bool,
     /// It is checked against the last line of the log, if nothing comes before.
     probe: Duration,
     /// What comes from then on shows that it watches for new files.
@@ -122,6 +125,7 @@ impl Reading<'_> {
         let watching = now + WATCHING;
         Due {
             reopen: now + settings.reopen.mul_f64(0.75 + 0.25 * fastrand::f64()),
+            lingers: false,
             // A log that is not being written is not being rotated either.
             probe: if self.fresh { watching } else { now + settings.probe },
             watching,
@@ -153,6 +157,7 @@ impl Reading<'_> {
                         return Close::Stopped;
                     }
                     if self.has_ended() || pod.borrow_and_update().gone {
+                        due.lingers = true;
                         due.reopen = due.reopen.min(clock.now() + LINGER);
                     }
                     continue;
@@ -210,6 +215,10 @@ impl Reading<'_> {
             due.probe = due.watching;
         }
         due.mute = None;
+        if due.lingers {
+            // Of a deleted pod nothing can be had but through this stream.
+            due.reopen = now + LINGER;
+        }
         if self.intake.seen().taking {
             due.align = None;
         } else {

@@ -176,7 +176,7 @@ impl<'a> Writer<'a> {
             from = gap.from.map(tracing::field::display),
             to = gap.to.map(tracing::field::display),
             reason,
-            "lines of this range can no longer be had from the API; a gap record was delivered"
+            "lines of this range can no longer be had from the API; their gap record is with the sink"
         );
     }
 
@@ -188,6 +188,9 @@ impl<'a> Writer<'a> {
             why,
             "the sink refuses these lines for good; they are passed over"
         );
+        if let Some(gap) = chunk.gap {
+            self.report(gap);
+        }
     }
 
     /// Gives the buffers of a large chunk to the next one. A quiet stream keeps none.

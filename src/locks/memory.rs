@@ -128,15 +128,15 @@ impl MemoryLocks {
         })
     }
 
-    fn release_one(&self, inner: &mut Inner, release: Release, now: Duration) {
+    fn release_one(&self, inner: &mut Inner, release: &Release, now: Duration) {
         let id = self.id(&release.claim.key);
         let fence = inner.next_fence(now);
         let owned = |row: &&mut Row| row.hold.is_owned(&self.holder.replica, release.claim.fence);
         let Some(row) = inner.rows.get_mut(&id).filter(owned) else {
             return;
         };
-        if let Some(checkpoint) = release.checkpoint {
-            row.checkpoint = checkpoint;
+        if let Some(checkpoint) = &release.checkpoint {
+            row.checkpoint.clone_from(checkpoint);
         }
         row.hold.give_back(&release.next, fence, now, self.holder.ttl);
         if release.next == Next::Gone {
@@ -179,8 +179,8 @@ impl LockStore for MemoryLocks {
         Ok(renewals.iter().map(renew).collect())
     }
 
-    async fn release(&self, releases: Vec<Release>) -> Result<(), LockError> {
-        for release in &releases {
+    async fn release(&self, releases: &[Release]) -> Result<(), LockError> {
+        for release in releases {
             check_checkpoint(&release.claim.key, release.checkpoint.as_deref())?;
         }
         let (now, mut inner) = (self.table.now(), self.table.lock());

@@ -53,7 +53,7 @@ pub trait LockStore: Send + Sync + fmt::Debug {
 
     /// Gives claims back with their final checkpoints. A claim that was lost meanwhile is passed over.
     /// After an error the rows are as they were or released; they expire by themselves.
-    async fn release(&self, releases: Vec<Release>) -> Result<(), LockError>;
+    async fn release(&self, releases: &[Release]) -> Result<(), LockError>;
 
     /// Asks the holders of these rows to hand them to this replica, unless somebody asked before or
     /// the fence has changed.

@@ -143,7 +143,7 @@ impl LockStore for Flaky {
         self.pass("renew", self.inner.renew(renewals)).await
     }
 
-    async fn release(&self, releases: Vec<Release>) -> Result<(), LockError> {
+    async fn release(&self, releases: &[Release]) -> Result<(), LockError> {
         self.pass("release", self.inner.release(releases)).await
     }
 

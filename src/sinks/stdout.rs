@@ -3,7 +3,9 @@
 //! When the reader goes away the sink is broken for good and says so through [`StdoutSink::broken`];
 //! it cannot end the program itself.
 
+use std::fs::File;
 use std::io::{self, Write};
+use std::os::fd::AsFd;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -57,7 +59,10 @@ impl Sink for StdoutSink {
         // Judged here, because the wait for a blocked reader may have been long.
         let (buffer, parts) = out.encode(chunks, self.clock.now());
         let task = tokio::task::spawn_blocking(move || {
-            let done = out.put(buffer, &parts, &mut io::stdout().lock());
+            let done = match descriptor() {
+                Ok(mut to) => out.put(buffer, &parts, &mut to),
+                Err(error) => (0, Some(error)),
+            };
             (out, parts, done)
         });
         let Ok((mut out, parts, (written, error))) = task.await else {
@@ -77,6 +82,12 @@ impl Sink for StdoutSink {
         out.late.answered(parts.iter().map(|(part, _)| part));
         answers(&parts, written, &why)
     }
+}
+
+/// Standard output itself: the standard library's writer may keep back what it says it has written, after a write that
+/// took only a part.
+fn descriptor() -> io::Result<File> {
+    io::stdout().as_fd().try_clone_to_owned().map(File::from)
 }
 
 /// What was decided of a chunk before the write, once: a deadline may move until the answer is made.

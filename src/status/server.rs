@@ -42,12 +42,8 @@ pub struct Pages {
     pub health: Health,
     /// The metrics.
     pub registry: Arc<Registry>,
-}
-
-#[derive(Clone, Debug)]
-struct Shared {
-    pages: Pages,
-    stop: CancellationToken,
+    /// Cancelled when the replica stops, which may take until `--grace` is over.
+    pub stopping: CancellationToken,
 }
 
 /// Listens at `address`. Fails with one line that says what to do.
@@ -65,16 +61,12 @@ pub async fn bind(address: SocketAddr) -> Result<TcpListener, Failure> {
 
 /// Serves the endpoints until `stop` is cancelled and the last answers are given.
 pub async fn serve(listener: TcpListener, pages: Pages, stop: CancellationToken) -> Result<(), Failure> {
-    let shared = Shared {
-        pages,
-        stop: stop.clone(),
-    };
     let router = Router::new()
         .route("/healthz", get(healthz))
         .route("/readyz", get(readyz))
         .route("/metrics", get(metrics))
         .route("/status", get(status))
-        .with_state(shared);
+        .with_state(pages);
     let server = axum::serve(listener, router).with_graceful_shutdown(stop.clone().cancelled_owned());
     finish_within(&stop, LAST_ANSWERS, server.into_future())
         .await
@@ -82,8 +74,8 @@ pub async fn serve(listener: TcpListener, pages: Pages, stop: CancellationToken)
         .map_err(|e| Failure::unclean(format!("serving --http failed: {e}; restart, or use --http off")))
 }
 
-async fn healthz(State(shared): State<Shared>) -> Response {
-    let late = shared.pages.health.late();
+async fn healthz(State(pages): State<Pages>) -> Response {
+    let late = pages.health.late();
     if late.is_empty() {
         return "ok\n".into_response();
     }
@@ -95,9 +87,9 @@ async fn healthz(State(shared): State<Shared>) -> Response {
     (StatusCode::SERVICE_UNAVAILABLE, text).into_response()
 }
 
-async fn readyz(State(shared): State<Shared>) -> Response {
-    let mut missing = shared.pages.readiness.missing();
-    if shared.stop.is_cancelled() {
+async fn readyz(State(pages): State<Pages>) -> Response {
+    let mut missing = pages.readiness.missing();
+    if pages.stopping.is_cancelled() {
         missing.push("not stopping");
     }
     if missing.is_empty() {
@@ -107,16 +99,16 @@ async fn readyz(State(shared): State<Shared>) -> Response {
     (StatusCode::SERVICE_UNAVAILABLE, text).into_response()
 }
 
-async fn metrics(State(shared): State<Shared>) -> Response {
+async fn metrics(State(pages): State<Pages>) -> Response {
     let mut text = String::new();
-    match encode(&mut text, &shared.pages.registry) {
+    match encode(&mut text, &pages.registry) {
         Ok(()) => ([(CONTENT_TYPE, OPENMETRICS)], text).into_response(),
         Err(_) => (StatusCode::INTERNAL_SERVER_ERROR, "metrics could not be written\n").into_response(),
     }
 }
 
-async fn status(State(shared): State<Shared>) -> Json<Arc<Status>> {
-    Json(shared.pages.status.borrow().clone())
+async fn status(State(pages): State<Pages>) -> Json<Arc<Status>> {
+    Json(pages.status.borrow().clone())
 }
 
 #[cfg(test)]
@@ -138,6 +130,7 @@ mod tests {
         health: Health,
         metrics: Metrics,
         stop: CancellationToken,
+        stopping: CancellationToken,
         tasks: JoinSet<Result<(), Failure>>,
     }
 
@@ -149,12 +142,13 @@ mod tests {
         let (readiness, health) = (Readiness::default(), Health::new(Clock::boottime()));
         let listener = bind(([127, 0, 0, 1], 0).into()).await.unwrap();
         let address = listener.local_addr().unwrap();
-        let stop = CancellationToken::new();
+        let (stop, stopping) = (CancellationToken::new(), CancellationToken::new());
         let pages = Pages {
             status,
             readiness: readiness.clone(),
             health: health.clone(),
             registry: Arc::new(registry),
+            stopping: stopping.clone(),
         };
         let mut tasks = JoinSet::new();
         tasks.spawn(serve(listener, pages, stop.clone()));
@@ -165,6 +159,7 @@ mod tests {
             health,
             metrics,
             stop,
+            stopping,
             tasks,
         }
     }
@@ -189,6 +184,8 @@ mod tests {
         assert_eq!(served.get("/readyz").await, (503, "missing: first list done\n".into()));
         list.fulfil();
         assert_eq!(served.get("/readyz").await, (200, "ok\n".into()));
+        served.stopping.cancel();
+        assert_eq!(served.get("/readyz").await, (503, "missing: not stopping\n".into()));
     }
 
     #[tokio::test]

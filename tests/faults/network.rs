@@ -163,16 +163,16 @@ fn a_release_cut_off_at_any_point_frees_the_row_once_with_its_last_checkpoint() 
             let key = pod(&place);
             let claim = acquire(&a, &key).await.unwrap().unwrap();
             proxy.cut_at(point, n);
-            let answer = a.release(release(&claim)).await;
+            let answer = a.release(&release(&claim)).await;
             cuts += u32::from(proxy.was_cut());
             if answer.is_err() {
                 // As it was or released: sent again it does no harm.
-                a.release(release(&claim)).await.unwrap();
+                a.release(&release(&claim)).await.unwrap();
             }
             let heir = acquire(&b, &key).await.unwrap().expect("it is free");
             assert!(heir.fence > claim.fence && heir.checkpoint == b"final", "{heir:?}");
             // A release that comes late frees nothing of the heir's.
-            a.release(release(&claim)).await.unwrap();
+            a.release(&release(&claim)).await.unwrap();
             assert_eq!(b.renew(&renewal(&heir, b"y")).await.unwrap(), [Verdict::Held]);
         }
         assert!(cuts >= 6, "only {cuts} cuts hit");
@@ -347,9 +347,9 @@ fn rows_that_are_set_back_to_an_earlier_state_are_claimed_under_larger_fences_th
             .execute("CREATE TABLE snapshot AS SELECT * FROM distributed_lock")
             .await;
         // After the snapshot it changes hands twice.
-        a.release(release(&first)).await.unwrap();
+        a.release(&release(&first)).await.unwrap();
         let second = acquire(&b, &key).await.unwrap().unwrap();
-        b.release(release(&second)).await.unwrap();
+        b.release(&release(&second)).await.unwrap();
         let third = acquire(&a, &key).await.unwrap().unwrap();
         let mut person = database.sql().await;
         for statement in [

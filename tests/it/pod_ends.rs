@@ -210,3 +210,78 @@ fn a_dead_api_server_does_not_keep_claims_from_being_given_back() {
     });
     assert!(took <= 3 * SECOND, "{took:?}");
 }
+
+#[test]
+fn a_pod_that_came_and_went_while_the_store_was_away_leaves_a_gap() {
+    for (fencing, away) in [(true, 5), (false, 400)] {
+        let mut world = World::shared(fencing, 2, 4);
+        let refused = || Faults {
+            refused: true,
+            ..Faults::default()
+        };
+        world.replicas.iter().for_each(|replica| replica.store.set(refused()));
+        world.pass(1);
+        let pod = world.pod();
+        world.write(&pod);
+        world.pass(2);
+        world.act(|_| pod.remove().unwrap());
+        world.pass(away);
+        let quiet = world.replicas.iter();
+        quiet.for_each(|replica| replica.store.set(Faults::default()));
+        world.until(60, "its gap is reported", |world| world.reckon().gaps == 1);
+        world.pass(400);
+        let found = world.reckon();
+        assert_eq!((found.lost, found.twice, found.gaps), (0, 0, 1), "{found:?}");
+        assert_eq!(world.pod_rows(), 4, "{:#?}", world.rows());
+    }
+}
+
+#[test]
+fn what_began_while_a_pods_replica_was_dead_is_in_the_gap_of_its_deletion() {
+    let mut world = World::shared(false, 2, 6);
+    world.busy(6);
+    world.pass(6);
+    let dead = world.kill(0);
+    let pods = world.sim.pods().into_iter();
+    let orphans: Vec<_> = pods
+        .filter(|pod| world.holders().get(pod.uid()) == Some(&dead))
+        .collect();
+    assert!(!orphans.is_empty());
+    for pod in &orphans {
+        world.act(|_| pod.exit("app", 1).unwrap());
+        world.act(|_| pod.start("app").unwrap());
+        world.write(pod);
+    }
+    world.pass(2);
+    for pod in &orphans {
+        world.act(|_| pod.remove().unwrap());
+    }
+    world.until(300, "the rows are gone", |world| {
+        let rows = world.rows();
+        orphans.iter().all(|pod| !rows.rows.contains_key(&World::key(pod)))
+    });
+    let found = world.reckon();
+    assert_eq!((found.lost, found.twice), (0, 0), "{found:?}");
+    // One for the instance that was being read, and one for the one that followed it.
+    assert_eq!(found.gaps, 2 * orphans.len(), "{found:?}");
+}
+
+#[test]
+fn a_replica_that_stops_tells_the_store_again_what_it_could_not_be_told() {
+    let mut world = World::shared(false, 2, 10);
+    world.busy(5);
+    world.replicas[0].store.set(Faults {
+        refused: true,
+        ..Faults::default()
+    });
+    world.ask_to_stop(0);
+    world.busy(3);
+    assert!(!world.ended(0));
+    world.replicas[0].store.set(Faults::default());
+    let took = world.stop(0);
+    assert!(took < 2 * SECOND, "{took:?}");
+    world.until(3, "the other has its pods", |world| world.holders().len() == 10);
+    world.busy(3);
+    world.pass(5);
+    world.assert_exact();
+}

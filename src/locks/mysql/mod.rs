@@ -145,11 +145,11 @@ impl LockStore for MySqlLocks {
             .collect())
     }
 
-    async fn release(&self, releases: Vec<Release>) -> Result<(), LockError> {
-        for release in &releases {
+    async fn release(&self, releases: &[Release]) -> Result<(), LockError> {
+        for release in releases {
             check_checkpoint(&release.claim.key, release.checkpoint.as_deref())?;
         }
-        let (gone, kept): (Vec<_>, Vec<_>) = sorted(&releases, |release| &release.claim.key)?
+        let (gone, kept): (Vec<_>, Vec<_>) = sorted(releases, |release| &release.claim.key)?
             .into_iter()
             .partition(|(_, release)| release.next == Next::Gone);
         for batch in cut(&kept, STORED_ROWS, |release| {

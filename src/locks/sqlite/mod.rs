@@ -89,11 +89,11 @@ impl LockStore for SqliteLocks {
         Ok(renewals.iter().map(verdict).collect())
     }
 
-    async fn release(&self, releases: Vec<Release>) -> Result<(), LockError> {
-        for release in &releases {
+    async fn release(&self, releases: &[Release]) -> Result<(), LockError> {
+        for release in releases {
             check_checkpoint(&release.claim.key, release.checkpoint.as_deref())?;
         }
-        let sorted = sorted(&releases, |release| &release.claim.key)?;
+        let sorted = sorted(releases, |release| &release.claim.key)?;
         for releases in cut(&sorted, STORED_ROWS, |release| {
             release.checkpoint.as_ref().map_or(0, Vec::len)
         }) {

@@ -172,17 +172,15 @@ impl MySqlSink {
         let mut sorted = ids.to_vec();
         sorted.sort_unstable();
         sorted.dedup();
-        let found: HashMap<i64, Row> = sql::lock(&mut tx, &sorted)
-            .await?
-            .into_iter()
-            .map(|r| (r.id, r))
-            .collect();
+        let locked = sql::lock(&mut tx, &sorted).await?.into_iter();
+        let found: HashMap<i64, sql::Locked> = locked.map(|row| (row.id, row)).collect();
         let mut rows = HashMap::new();
         for (id, chunk) in ids.iter().zip(chunks) {
-            if let Some(row) = found.get(id) {
-                rows.insert(&chunk.origin.stream, *row);
+            let stream = &chunk.origin.stream;
+            if let Some(row) = found.get(id).and_then(|row| row.of(stream)) {
+                rows.insert(stream, row);
             } else {
-                self.ids.forget(&chunk.origin.stream);
+                self.ids.forget(stream);
             }
         }
         let longest = sizes.packet.saturating_sub(PACKET_REST).min(LONGEST);

@@ -32,7 +32,7 @@ const CREATE: &str = "INSERT INTO log_stream \
 const RAISE: &str = "UPDATE log_stream SET fence = ?, labels = ?, node = ?, updated_at = UTC_TIMESTAMP(6) WHERE id = ?";
 
 const GAP: &str = "INSERT INTO log_gap (stream, seq, from_ns, to_ns, reason) VALUES (?, ?, ?, ?, ?) \
-    ON DUPLICATE KEY UPDATE from_ns = VALUES(from_ns), to_ns = VALUES(to_ns), reason = VALUES(reason)";
+    ON DUPLICATE KEY UPDATE to_ns = VALUES(to_ns), reason = VALUES(reason)";
 
 /// One statement for all streams of a group. The join is told its order: reading the whole of
 /// `log_stream` instead would lock rows of other writers.
@@ -49,8 +49,8 @@ static LOCK: LazyLock<[(usize, String); 4]> = LazyLock::new(|| {
     [1, 8, 64, 512].map(|size| {
         let marks = vec!["?"; size].join(",");
         let text = format!(
-            "SELECT id, fence, time_ns, ordinal, hash, seq FROM log_stream FORCE INDEX (PRIMARY) \
-             WHERE id IN ({marks}) ORDER BY id FOR UPDATE"
+            "SELECT id, fence, time_ns, ordinal, hash, seq, uid, container, container_id \
+             FROM log_stream FORCE INDEX (PRIMARY) WHERE id IN ({marks}) ORDER BY id FOR UPDATE"
         );
         (size, text)
     })
@@ -151,16 +151,41 @@ async fn create(conn: &mut MySqlConnection, origin: &Origin, fence: Fence) -> Re
     })
 }
 
+/// A row that is locked, and the instance that it is of.
+#[derive(Debug, sqlx::FromRow)]
+pub(super) struct Locked {
+    pub(super) id: i64,
+    fence: i64,
+    time_ns: Option<i64>,
+    ordinal: Option<i64>,
+    hash: Option<i64>,
+    seq: i64,
+    uid: Vec<u8>,
+    container: Vec<u8>,
+    container_id: Vec<u8>,
+}
+
+impl Locked {
+    /// The row, if it is this stream's. A server that was failed over to, or restored, may have given the id that is
+    /// remembered to another stream.
+    pub(super) fn of(&self, stream: &StreamId) -> Option<Row> {
+        let same = self.uid == stream.uid.as_str().as_bytes()
+            && self.container == stream.container.as_bytes()
+            && self.container_id == stream.container_id.as_str().as_bytes();
+        same.then(|| (self.id, self.fence, self.time_ns, self.ordinal, self.hash, self.seq).into())
+    }
+}
+
 /// Locks the rows of these ids, which are sorted and differ. Rows that are gone are left out.
-pub(super) async fn lock(conn: &mut MySqlConnection, ids: &[i64]) -> Result<Vec<Row>, Error> {
+pub(super) async fn lock(conn: &mut MySqlConnection, ids: &[i64]) -> Result<Vec<Locked>, Error> {
     let mut rows = Vec::with_capacity(ids.len());
     for part in ids.chunks(512) {
         let (size, text) = LOCK.iter().find(|(size, _)| part.len() <= *size).unwrap_or(&LOCK[3]);
-        let mut query = sqlx::query_as::<_, Columns>(text.as_str());
+        let mut query = sqlx::query_as::<_, Locked>(text.as_str());
         for place in 0..*size {
             query = query.bind(part.get(place).or(part.last()));
         }
-        rows.extend(query.fetch_all(&mut *conn).await?.into_iter().map(Row::from));
+        rows.extend(query.fetch_all(&mut *conn).await?);
     }
     Ok(rows)
 }
@@ -187,7 +212,7 @@ pub(super) async fn insert(conn: &mut MySqlConnection, records: &[Record<'_>], l
     Ok(())
 }
 
-/// Inserts gaps; one that is there already is replaced.
+/// Inserts gaps. One that is there already is the same again, or becomes one that ends where the new one does.
 pub(super) async fn insert_gaps(conn: &mut MySqlConnection, gaps: &[GapRow]) -> Result<(), Error> {
     for row in gaps {
         sqlx::query(GAP)

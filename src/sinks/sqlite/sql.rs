@@ -22,7 +22,8 @@ const CREATE: &str = "INSERT INTO log_stream \
 
 const RAISE: &str = "UPDATE log_stream SET fence = ?, labels = ?, node = ?, updated_at = unixepoch() WHERE id = ?";
 
-const GAP: &str = "INSERT OR REPLACE INTO log_gap (stream, seq, from_ns, to_ns, reason) VALUES (?, ?, ?, ?, ?)";
+const GAP: &str = "INSERT INTO log_gap (stream, seq, from_ns, to_ns, reason) VALUES (?, ?, ?, ?, ?) \
+    ON CONFLICT (stream, seq) DO UPDATE SET to_ns = excluded.to_ns, reason = excluded.reason";
 
 const ROWS: &str = "SELECT id, fence, time_ns, ordinal, hash, seq FROM log_stream \
     WHERE id IN (SELECT value FROM json_each(?))";
@@ -129,7 +130,7 @@ pub(super) async fn insert(conn: &mut SqliteConnection, records: &[Record<'_>]) 
     Ok(())
 }
 
-/// Inserts gaps; one that is there already is replaced.
+/// Inserts gaps. One that is there already is the same again, or becomes one that ends where the new one does.
 pub(super) async fn insert_gaps(conn: &mut SqliteConnection, gaps: &[GapRow]) -> Result<(), Error> {
     for row in gaps {
         sqlx::query(GAP)

@@ -58,7 +58,9 @@ pub(crate) async fn twelve_hundred_rows_go_in_one_call(lab: &Lab) {
         checkpoint: None,
         next: Next::Free,
     };
-    a.release(claims.into_iter().map(give).collect()).await.unwrap();
+    a.release(&claims.into_iter().map(give).collect::<Vec<_>>())
+        .await
+        .unwrap();
     let table = a.table().await.unwrap();
     assert_eq!(table.rows.len(), 1200);
     assert!(

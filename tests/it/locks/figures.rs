@@ -32,7 +32,9 @@ async fn figures(lab: &Lab) {
             checkpoint: None,
             next: Next::Gone,
         };
-        a.release(claims.into_iter().map(give).collect()).await.unwrap();
+        a.release(&claims.into_iter().map(give).collect::<Vec<_>>())
+            .await
+            .unwrap();
     }
     fresh.sort();
     println!("acquire 1000 fresh rows: {:?}", fresh[2]);

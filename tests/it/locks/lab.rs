@@ -251,5 +251,5 @@ pub(crate) async fn release(store: &Arc<dyn LockStore>, claim: Claim, checkpoint
         checkpoint: checkpoint.map(<[u8]>::to_vec),
         next,
     };
-    store.release(vec![release]).await.unwrap();
+    store.release(&[release]).await.unwrap();
 }
