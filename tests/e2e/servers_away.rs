@@ -1,11 +1,14 @@
-//! A replica while the API server and the kubelet are frozen and killed. It takes them away from everybody who uses
-//! the cluster, so it is run by itself: `cargo test --test e2e -- --ignored`.
+//! Replicas while the API server or the kubelet is frozen and killed. It takes them away from everybody who uses the
+//! cluster, so it is run by itself: `cargo test --test e2e servers_away -- --ignored --test-threads=1`.
 //!
-//! `PODLOG_TEST_SIGNAL` is a command that takes a signal and the name of a process of the cluster;
-//! `PODLOG_TEST_REVIVE` is a command that starts again what was killed.
+//! `PODLOG_TEST_SIGNAL` is a shell command that sends the signal `$1` (`STOP`, `CONT` or `KILL`) to the process `$2`
+//! (`apiserver` or `kubelet`); `PODLOG_TEST_REVIVE` is one that starts again what was killed, or `true` where something
+//! else does. `PODLOG_TEST_AWAY` is for how many seconds each is away, if not longer than a claim lasts.
 
+use std::collections::BTreeMap;
 use std::time::{Duration, Instant};
 
+use sqlx::Row;
 use tokio::process::Command;
 use tokio::time::sleep;
 
@@ -17,17 +20,60 @@ use crate::witness::Witness;
 
 const TALK: &str = "n=0; while true; do n=$((n+1)); echo n=$n x; sleep 0.2; done";
 
-/// How long a server is away: longer than a ttl.
-const AWAY: Duration = Duration::from_secs(25);
+/// Longer than the 20 s for which a claim lasts.
+const AWAY: u64 = 25;
 
 /// How long everything may take to work again.
 const RECOVERY: Duration = Duration::from_mins(2);
 
-async fn run(command: &str, args: &[&str]) {
-    let mut words = command.split_whitespace();
-    let mut command = Command::new(words.next().unwrap());
-    let status = command.args(words).args(args).status().await.unwrap();
-    assert!(status.success(), "{command:?}: {status}");
+/// What takes a server away.
+struct Hand {
+    process: &'static str,
+    signal: String,
+    revive: String,
+    away: Duration,
+}
+
+impl Hand {
+    fn of(process: &'static str) -> Option<Self> {
+        let (signal, revive) = servers::named("PODLOG_TEST_SIGNAL").zip(servers::named("PODLOG_TEST_REVIVE"))?;
+        let away = std::env::var("PODLOG_TEST_AWAY").map_or(AWAY, |seconds| seconds.parse().unwrap());
+        Some(Self {
+            process,
+            signal,
+            revive,
+            away: Duration::from_secs(away),
+        })
+    }
+
+    async fn run(command: &str, args: &[&str]) -> Result<(), String> {
+        let status = Command::new("sh").args(["-c", command, "sh"]).args(args).status().await;
+        let status = status.unwrap();
+        status
+            .success()
+            .then_some(())
+            .ok_or_else(|| format!("{command} {args:?}: {status}"))
+    }
+
+    async fn send(&self, signal: &str) {
+        Self::run(&self.signal, &[signal, self.process]).await.unwrap();
+    }
+
+    async fn freeze(&self) {
+        self.send("STOP").await;
+        sleep(self.away).await;
+        self.send("CONT").await;
+    }
+
+    async fn kill(&self) {
+        self.send("KILL").await;
+        sleep(self.away).await;
+        // Others need it too: that it could not be started at the first try is no reason to leave it away.
+        until("it is started again", RECOVERY, async || {
+            Self::run(&self.revive, &[]).await
+        })
+        .await;
+    }
 }
 
 async fn lines(lab: &Lab, name: &str) -> usize {
@@ -54,49 +100,72 @@ async fn goes_on(lab: &Lab, names: &[String], what: &str) {
     ));
 }
 
-#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-#[ignore = "takes the API server and the kubelet away from everybody: run alone with --ignored"]
-async fn servers_of_the_cluster_that_are_frozen_or_killed_cost_time_and_nothing_else() {
-    let Some((signal, revive)) = servers::named("PODLOG_TEST_SIGNAL").zip(servers::named("PODLOG_TEST_REVIVE")) else {
-        return;
-    };
-    lab::run(async |lab| {
-        let witness = Witness::watch(&lab.namespace);
-        let mut replicas = [lab.replica("a"), lab.replica("b")];
-        tables(&lab).await;
-        let names: Vec<String> = (0..6).map(|n| format!("talk-{n}")).collect();
-        for name in &names {
-            lab.create(&pod(name, "Never", TALK)).await;
-        }
-        stored(&lab, "talk-5", 10).await;
-        for process in ["kube-apiserver", "kube-kubelet"] {
-            run(&signal, &["STOP", process]).await;
-            sleep(AWAY).await;
-            run(&signal, &["CONT", process]).await;
-            goes_on(&lab, &names, &format!("{process} frozen")).await;
-            run(&signal, &["KILL", process]).await;
-            sleep(AWAY).await;
-            run(&revive, &[]).await;
-            goes_on(&lab, &names, &format!("{process} killed")).await;
-        }
-        for name in &names {
-            lab.delete(name).await;
-        }
-        until("nothing is held", RECOVERY, async || {
-            let held = "SELECT COUNT(*) FROM distributed_lock WHERE id LIKE 'pod/%' AND owner IS NOT NULL";
-            let held: i64 = sqlx::query_scalar(held).fetch_one(&mut lab.sql().await).await.unwrap();
-            (held == 0).then_some(()).ok_or(format!("{held} pods are"))
-        })
-        .await;
-        for replica in &mut replicas {
-            replica.ask_to_end();
-            replica.ended().await;
-        }
-        let records = Records::load(&mut lab.sql().await).await;
-        assert_eq!(records.faults_by_number(), Vec::<String>::new());
-        let Some(witness) = witness else { return };
-        let sum = records.reckon(&witness.lines());
-        assert!(sum.is_clean() && records.gaps.is_empty(), "{sum}");
+/// Who holds each pod, under which fence.
+async fn claims(lab: &Lab) -> BTreeMap<Vec<u8>, (Vec<u8>, u64)> {
+    let claims =
+        sqlx::query("SELECT id, owner, fence FROM distributed_lock WHERE id LIKE 'pod/%' AND owner IS NOT NULL");
+    let rows = claims.fetch_all(&mut lab.sql().await).await.unwrap();
+    let claim = |row: &sqlx::mysql::MySqlRow| (row.get(0), (row.get(1), row.get(2)));
+    rows.iter().map(claim).collect()
+}
+
+async fn play(lab: Lab, hand: Hand) {
+    let witness = Witness::watch(&lab.namespace);
+    let mut replicas = [lab.replica("a"), lab.replica("b")];
+    tables(&lab).await;
+    let names: Vec<String> = (0..6).map(|n| format!("talk-{n}")).collect();
+    for name in &names {
+        lab.create(&pod(name, "Never", TALK)).await;
+    }
+    for name in &names {
+        stored(&lab, name, 10).await;
+    }
+    // Whoever came first has taken all; from then on nothing has a reason to move.
+    let before = until("both have their shares", RECOVERY, async || {
+        let claims = claims(&lab).await;
+        let of_a = claims.values().filter(|(owner, _)| owner.starts_with(b"a#")).count();
+        (claims.len() == 6 && of_a == 3)
+            .then_some(claims)
+            .ok_or(format!("a has {of_a}"))
     })
     .await;
+    hand.freeze().await;
+    goes_on(&lab, &names, &format!("{} frozen", hand.process)).await;
+    hand.kill().await;
+    goes_on(&lab, &names, &format!("{} killed", hand.process)).await;
+    assert_eq!(claims(&lab).await, before, "claims have moved");
+    for name in &names {
+        lab.delete(name).await;
+    }
+    until("nothing is held", RECOVERY, async || {
+        let held = claims(&lab).await.len();
+        (held == 0).then_some(()).ok_or(format!("{held} pods are"))
+    })
+    .await;
+    for replica in &mut replicas {
+        replica.ask_to_end();
+        replica.ended().await;
+    }
+    let records = Records::load(&mut lab.sql().await).await;
+    assert_eq!(records.faults_by_number(), Vec::<String>::new());
+    let Some(witness) = witness else { return };
+    let sum = records.reckon(&witness.lines());
+    say(&format!("e2e: {} away: {sum}", hand.process));
+    assert!(sum.is_clean() && records.gaps.is_empty(), "{sum}");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+#[ignore = "takes the API server away from everybody: run alone with --ignored"]
+async fn an_api_server_of_a_cluster_that_is_frozen_and_killed_costs_time_and_nothing_else() {
+    if let Some(hand) = Hand::of("apiserver") {
+        lab::run(|lab| play(lab, hand)).await;
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+#[ignore = "takes the kubelet away from everybody: run alone with --ignored"]
+async fn a_kubelet_that_is_frozen_and_killed_costs_time_and_nothing_else() {
+    if let Some(hand) = Hand::of("kubelet") {
+        lab::run(|lab| play(lab, hand)).await;
+    }
 }

@@ -45,6 +45,7 @@ mod scene;
 mod histories;
 mod pod_ends;
 mod replicas;
+mod scaling;
 mod world;
 // What the simulated cluster does beyond the contract.
 mod kubectl;
