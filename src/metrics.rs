@@ -10,6 +10,8 @@ use prometheus_client::metrics::gauge::Gauge;
 use prometheus_client::metrics::histogram::Histogram;
 use prometheus_client::registry::{Registry, Unit};
 
+use crate::domain::GapReason;
+
 /// The reason why something happened, from a fixed set of words.
 #[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
 pub struct Reason {
@@ -128,6 +130,11 @@ impl Metrics {
             statements: Family::default(),
             retention_deleted: Counter::default(),
         };
+        // A series that appears with its first gap would hide that gap from `increase`, which compares with before.
+        for reason in GapReason::ALL {
+            let reason = reason.as_str();
+            drop(all.gaps.get_or_create(&Reason { reason }));
+        }
         let registry = registry.sub_registry_with_prefix("podlog");
         all.register_pods(registry);
         all.register_lines(registry);
@@ -256,5 +263,22 @@ impl Default for Metrics {
     /// Metrics that nobody serves.
     fn default() -> Self {
         Self::new(&mut Registry::default())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn gaps_are_counted_from_nought_so_that_an_alert_sees_the_first() {
+        let mut registry = Registry::default();
+        let _metrics = Metrics::new(&mut registry);
+        let mut text = String::new();
+        prometheus_client::encoding::text::encode(&mut text, &registry).unwrap();
+        for reason in ["rotated", "restarted", "deleted", "unavailable"] {
+            let series = format!("podlog_gaps_total{{reason=\"{reason}\"}} 0");
+            assert!(text.contains(&series), "{series} is not in:\n{text}");
+        }
     }
 }

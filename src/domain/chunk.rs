@@ -68,6 +68,9 @@ pub enum GapReason {
 }
 
 impl GapReason {
+    /// Every reason there is.
+    pub const ALL: [Self; 4] = [Self::Rotated, Self::Restarted, Self::Deleted, Self::Unavailable];
+
     /// The word used in records, metrics and log fields.
     #[must_use]
     pub fn as_str(self) -> &'static str {

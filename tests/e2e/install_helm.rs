@@ -17,7 +17,7 @@ use crate::lab::{Lab, PATIENCE, create_namespace, delete_namespace, say, until};
 use crate::servers;
 
 /// How long helm waits for the replicas.
-const TIMEOUT: &str = "--timeout=2m";
+const TIMEOUT: &str = "--timeout=4m";
 
 /// What the tests need besides a cluster and a database.
 pub(crate) struct Means {

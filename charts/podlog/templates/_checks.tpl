@@ -94,6 +94,9 @@
 
 {{- define "podlog.checkParts" -}}
 {{- $v := .Values -}}
+{{- if regexMatch "[A-Z]" (regexReplaceAll "^[^/]*[.:][^/]*/" $v.image.repository "") -}}
+{{- fail (printf "podlog: image.repository %s has capital letters, which names of images have not; put the registry and name there to which you pushed the image" $v.image.repository) -}}
+{{- end -}}
 {{- if $v.hpa.enabled -}}
 {{- if lt (int64 $v.hpa.maxReplicas) (int64 $v.hpa.minReplicas) -}}
 {{- fail (printf "podlog: hpa.maxReplicas %d is below hpa.minReplicas %d; raise it" (int64 $v.hpa.maxReplicas) (int64 $v.hpa.minReplicas)) -}}

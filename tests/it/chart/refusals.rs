@@ -52,6 +52,10 @@ const BAD: &[(&[&str], &str)] = &[
         "settings.ttl 15s is too short: margin 5s + 2 x renew 5s + statement deadline 3s = 18000ms",
     ),
     (&["settings.renew=50ms"], "use at least 100ms"),
+    (
+        &["image.repository=REGISTRY/podlog"],
+        "image.repository REGISTRY/podlog has capital letters",
+    ),
     (&["settings.margin=500ms"], "settings.margin 500ms is too short"),
     (
         &["settings.takeover-grace=1m"],
