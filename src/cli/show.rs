@@ -61,7 +61,9 @@ fn quoted(name: &str, value: &str) -> String {
     } else {
         value.to_owned()
     };
-    if masked == "true" || masked == "false" || masked.parse::<i64>().is_ok() {
+    // What is typed with a sign or zeros before it is no number in TOML, or not the same text.
+    let number = masked.parse::<i64>().is_ok_and(|number| number.to_string() == masked);
+    if masked == "true" || masked == "false" || number {
         return masked;
     }
     toml::Value::String(masked).to_string()
@@ -100,6 +102,14 @@ pub fn table() -> String {
 mod tests {
     use super::*;
     use crate::cli::read;
+
+    #[test]
+    fn a_number_that_toml_would_read_otherwise_is_quoted() {
+        assert_eq!(quoted("max-pods", "70"), "70");
+        for text in ["007", "+7", "-0"] {
+            assert_eq!(quoted("replica-id", text), format!("\"{text}\""));
+        }
+    }
 
     #[test]
     fn settings_are_toml_with_their_sources_and_without_secrets() {

@@ -25,8 +25,20 @@ const LARGEST_CHUNK: usize = 8 << 20;
 /// The longest time between reopenings: a quarter of the kubelet's 4 h is left for what delays one.
 const LONGEST_REOPEN: Duration = Duration::from_hours(3);
 
+/// The longest of the times that are added to each other and to the present: far more than makes sense, and far less
+/// than a clock can hold.
+const LONGEST_TIME: Duration = Duration::from_hours(24);
+
+/// The longest that records are kept: a hundred years as people count them, 365.25 days each. Nanoseconds in 64 bits
+/// reach back three times as far.
+const LONGEST_RETAIN: Duration = Duration::from_hours(100 * 36_525 * 24 / 100);
+
 /// Checks everything together and answers with the first thing that is wrong in each group.
 pub(super) fn faults(config: &Config) -> Vec<Failure> {
+    // Nothing can be added up before this holds.
+    if let Err(failure) = times(config) {
+        return vec![failure];
+    }
     let judged = [
         lease(&config.lease, config.sink.timeout),
         shutdown(config),
@@ -34,6 +46,28 @@ pub(super) fn faults(config: &Config) -> Vec<Failure> {
         retention(config),
     ];
     judged.into_iter().filter_map(Result::err).collect()
+}
+
+/// Times that can be reckoned with at all.
+fn times(config: &Config) -> Result<(), Failure> {
+    let lease = &config.lease;
+    let times = [
+        ("ttl", lease.ttl, LONGEST_TIME),
+        ("renew", lease.renew, LONGEST_TIME),
+        ("margin", lease.margin, LONGEST_TIME),
+        ("takeover-grace", lease.grace, LONGEST_TIME),
+        ("write-timeout", config.sink.timeout, LONGEST_TIME),
+        ("grace", config.grace, LONGEST_TIME),
+        ("retain", config.sink.retain.unwrap_or_default(), LONGEST_RETAIN),
+    ];
+    match times.iter().find(|(_, time, most)| time > most) {
+        Some((flag, time, most)) => refuse(format!(
+            "--{flag} {} is longer than anything can be meant to take; use at most {}",
+            show(*time),
+            show(*most)
+        )),
+        None => Ok(()),
+    }
 }
 
 /// The times of a claim. With T = ttl, I = renew, M = margin, G = takeover grace, D = statement

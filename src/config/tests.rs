@@ -48,6 +48,24 @@ fn times_that_would_lose_claims_are_refused_with_the_arithmetic() {
 }
 
 #[test]
+fn times_that_no_clock_can_reckon_with_are_refused_and_not_added_up() {
+    for flag in ["ttl", "renew", "margin", "takeover-grace", "write-timeout", "grace"] {
+        for time in ["18446744073709551615s", "584542046090y", "25h"] {
+            let line = refusal(&[&format!("--{flag}={time}")]);
+            assert!(line.contains("use at most 1day"), "{line}");
+        }
+        let line = config(&[&format!("--{flag}=1day")]).map_err(|failure| failure.to_string());
+        assert!(
+            line.as_ref().err().is_none_or(|line| !line.contains("at most 1day")),
+            "{line:?}"
+        );
+    }
+    let sink = "--sink=sqlite://records.db";
+    assert!(refusal(&[sink, "--retain=18446744073709551615s"]).contains("--retain"));
+    assert!(config(&[sink, "--retain=100years"]).is_ok());
+}
+
+#[test]
 fn sizes_counts_and_spans_out_of_range_are_refused() {
     assert!(refusal(&["--max-line=4095"]).contains("--max-line 4095B"));
     assert!(config(&["--max-line=4KiB"]).is_ok());

@@ -1,7 +1,6 @@
 //! Rows of the two tables that podlog reads back, with any value in any column: whatever a row says, it is read or
 //! refused, and the row beside it is as good as ever. On `SQLite`, whose tables are made as podlog makes them.
 
-use std::fmt::Write;
 use std::time::Duration;
 
 use podlog::clock::Clock;
@@ -37,10 +36,11 @@ fn text() -> impl Strategy<Value = String> {
 }
 
 fn hex(bytes: &[u8]) -> String {
-    bytes.iter().fold(String::new(), |mut text, byte| {
-        write!(text, "{byte:02x}").unwrap();
-        text
-    })
+    let digit = |half: u8| char::from(b"0123456789abcdef"[usize::from(half)]);
+    bytes
+        .iter()
+        .flat_map(|byte| [digit(byte >> 4), digit(byte & 15)])
+        .collect()
 }
 
 /// A column of one of these, and a value for it.
