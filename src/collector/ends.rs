@@ -187,7 +187,7 @@ impl Collector {
             return;
         }
         let told: Vec<PodUid> = releases.iter().filter_map(|r| r.claim.key.pod().cloned()).collect();
-        let answer = self.ask("release", self.parts.store.release(releases)).await;
+        let answer = self.call("release", self.parts.store.release(releases)).await;
         if self.note(answer).is_some() {
             for uid in told {
                 self.untold.remove(&uid);
