@@ -14,16 +14,13 @@ use crate::clock::Clock;
 use crate::domain::claim::Lease;
 use crate::domain::{Checkpoint, Claim, LockKey, Renewal, Verdict};
 use crate::grant::Grant;
-use crate::locks::{LockError, LockStore, STATEMENT_DEADLINE};
-use crate::metrics::{Metrics, Statement};
+use crate::locks::{self, LockError, LockStore, STATEMENT_DEADLINE};
+use crate::metrics::Metrics;
 use crate::status::health::Heart;
 
-/// How soon a failed renewal is tried again: three more tries fit between a failure and the
-/// deadline of claims at the default times (15 s - 5 s interval - 3 s statement deadline).
+/// How soon after it was sent a renewal that failed is tried again. One that was not answered has
+/// taken longer, [`STATEMENT_DEADLINE`], and is tried again at once; `config/checks.rs` reckons with that.
 const RETRY: Duration = Duration::from_secs(1);
-
-/// Claims renewed in one call: one statement and, where not all rows answer, one more to look.
-const BATCH: usize = 200;
 
 /// Gives claims to the keeper and takes them back.
 #[derive(Clone, Debug)]
@@ -136,7 +133,6 @@ impl Driver {
                             RETRY.min(self.lease.renew)
                         }
                     };
-                    self.beat.beat();
                     due = sent + wait;
                 }
             }
@@ -167,7 +163,7 @@ impl Driver {
             .collect();
         // Batch by batch, so that each has a deadline of its own: what is renewed early in a long row
         // must not wait for what comes last.
-        let mut batches = renewals.chunks(BATCH);
+        let mut batches = renewals.chunks(locks::ROWS);
         for batch in batches.by_ref() {
             if let Err(error) = self.renew_batch(store, batch).await {
                 self.unsave(batch);
@@ -175,21 +171,19 @@ impl Driver {
                 return Err(error);
             }
         }
+        self.beat.beat();
         self.note_success();
         Ok(())
     }
 
     async fn renew_batch(&mut self, store: &dyn LockStore, batch: &[Renewal]) -> Result<(), LockError> {
         let sent = self.clock.now();
-        let answer = tokio::time::timeout(STATEMENT_DEADLINE * 2, store.renew(batch)).await;
-        let late = || LockError::Unavailable("the lock store did not answer in time".into());
-        let answer = answer.unwrap_or_else(|_| Err(late()));
-        let result = if answer.is_ok() { "ok" } else { "error" };
-        let operation = "renew";
-        self.metrics
-            .statements
-            .get_or_create(&Statement { operation, result })
-            .inc();
+        // A batch of which some carry checkpoints is two jobs of the store; both together have the time of
+        // one, because the next try must come while the claims are good. No job waits for a row that
+        // somebody locks for more than a second.
+        let answer = locks::call(&self.metrics, "renew", STATEMENT_DEADLINE, store.renew(batch)).await;
+        // A slow store makes a round long; the loop is not stuck for that.
+        self.beat.beat();
         self.metrics
             .renewal_seconds
             .observe(self.clock.since(sent).as_secs_f64());

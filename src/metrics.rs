@@ -72,7 +72,7 @@ pub struct Metrics {
     pub write_seconds: Histogram,
     /// Failed tries of writing to the sink.
     pub write_retries: Counter,
-    /// Time one renewal of all claims takes.
+    /// Time that renewing one batch of claims takes.
     pub renewal_seconds: Histogram,
     /// Time left until the first claim must stop being acted on, as of the latest renewal.
     pub deadline_seconds: Gauge<f64, std::sync::atomic::AtomicU64>,
@@ -229,7 +229,7 @@ impl Metrics {
     fn register_claims(&self, r: &mut Registry) {
         r.register_with_unit(
             "renewal",
-            "Time of one renewal of all claims",
+            "Time of one call that renews claims, at most 200",
             Unit::Seconds,
             self.renewal_seconds.clone(),
         );

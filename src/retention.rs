@@ -13,7 +13,7 @@ use crate::domain::claim::Lease;
 use crate::domain::{About, GoodUntil, LockKey, Next, Release, Time, Want};
 use crate::grant::Grant;
 use crate::keeper::Keeper;
-use crate::locks::LockStore;
+use crate::locks::{self, CALL_DEADLINE, LockStore};
 use crate::metrics::Metrics;
 use crate::sinks::Retention;
 
@@ -66,7 +66,7 @@ impl Cleaner {
             key: key.clone(),
             about: About::default(),
         }];
-        let claim = match self.store.acquire(&wants).await {
+        let claim = match locks::call(&self.metrics, "acquire", CALL_DEADLINE, self.store.acquire(&wants)).await {
             Ok(mut claims) => claims.pop(),
             Err(error) => {
                 return tracing::debug!(%error, "cannot claim the deleting of old records; trying again later");
@@ -87,7 +87,9 @@ impl Cleaner {
                 checkpoint: None,
                 next: Next::Free,
             };
-            if let Err(error) = self.store.release(&[release]).await {
+            let released = [release];
+            let release = self.store.release(&released);
+            if let Err(error) = locks::call(&self.metrics, "release", CALL_DEADLINE, release).await {
                 tracing::debug!(%error, "the claim to delete old records expires by itself");
             }
         }

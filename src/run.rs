@@ -37,7 +37,8 @@ use crate::{admin, sinks::group::Limits as SinkLimits};
 /// How long a server that cannot be reached is tried again at the start, before it is a failure.
 const PATIENCE: Duration = Duration::from_secs(30);
 
-/// How long the collector's loop may stand still: a turn has four statements of at most 6 s.
+/// How long the collector's loop may stand still. It beats after each call to the store
+/// (at most 6 s) and turns once a second; this is four times both together.
 const COLLECTOR_LIMIT: Duration = Duration::from_secs(30);
 
 /// Groups of records under way at the same time, for sinks that can.

@@ -198,7 +198,7 @@ impl Collector {
         if releases.is_empty() {
             return true;
         }
-        let answer = self.ask("release", self.parts.store.release(releases)).await;
+        let answer = self.call("release", self.parts.store.release(releases)).await;
         let told = self.note(answer).is_some();
         if told {
             for uid in releases.iter().filter_map(|release| release.claim.key.pod()) {

@@ -9,10 +9,12 @@ use std::time::Duration;
 
 use crate::cluster::Cluster;
 use crate::domain::{About, LockKey, LockRow, LockTable, Next, Phase, Pod, PodUid};
+use crate::locks::DEAD;
 
 use super::Collector;
 
-/// Pods looked into at the same time: with a turn a second, at most 64 requests to the API server a second.
+/// Pods looked into at the same time. An answer takes some ms and is taken in at the next turn, of which
+/// there are at most 20 a second (`SOON`): at most 1280 requests to the API server a second, and usually 64.
 const LOOKS: usize = 64;
 
 /// How long the answer about a pod counts.
@@ -139,20 +141,19 @@ impl Collector {
             .retain(|uid, _| table.rows.contains_key(&LockKey::Pod(uid.clone())));
         let old = self.buried.iter().filter(|(_, since)| now >= **since + TOMBSTONE);
         let mut forget: Vec<LockKey> = old.map(|(uid, _)| LockKey::Pod(uid.clone())).collect();
+        // The store checks the time itself.
+        let long_dead = -(DEAD.as_millis() as i64);
         let dead = table
             .rows
             .iter()
-            .filter(|(key, row)| matches!(key, LockKey::Replica(_)) && row.expires_in < LONG_DEAD);
+            .filter(|(key, row)| matches!(key, LockKey::Replica(_)) && row.expires_in < long_dead);
         forget.extend(dead.map(|(key, _)| key.clone()));
         if !forget.is_empty() {
-            let answer = self.ask("forget", self.parts.store.forget(&forget)).await;
+            let answer = self.call("forget", self.parts.store.forget(&forget)).await;
             self.note(answer);
         }
     }
 }
-
-/// A replica dead for this many milliseconds leaves no trace; the store checks the time itself.
-const LONG_DEAD: i64 = -60_000;
 
 /// Asks the API server, which may take as long as it takes to give up.
 async fn look(cluster: Cluster, uid: PodUid, about: About) -> Look {

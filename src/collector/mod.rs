@@ -25,8 +25,8 @@ use crate::domain::{Checkpoint, Fence, Next, Pod, PodSet, PodUid, ReplicaId};
 use crate::follow::{Ended, Site};
 use crate::grant::Grant;
 use crate::keeper::Keeper;
-use crate::locks::{LockError, LockStore, STATEMENT_DEADLINE};
-use crate::metrics::{Metrics, Reason, Statement};
+use crate::locks::{self, CALL_DEADLINE, LockError, LockStore};
+use crate::metrics::{Metrics, Reason};
 use crate::status::Status;
 use crate::status::health::Heart;
 use crate::status::ready::Condition;
@@ -231,21 +231,12 @@ impl Collector {
     }
 
     /// Makes one call to the store, under a deadline, and counts it.
-    async fn ask<T>(
+    async fn call<T>(
         &self,
         operation: &'static str,
         call: impl Future<Output = Result<T, LockError>>,
     ) -> Result<T, LockError> {
-        let late = || Err(LockError::Unavailable("the lock store did not answer in time".into()));
-        // A call takes a few statements per batch of rows; a claim is for one batch.
-        let answer = tokio::time::timeout(STATEMENT_DEADLINE * 2, call)
-            .await
-            .unwrap_or_else(|_| late());
-        let result = if answer.is_ok() { "ok" } else { "error" };
-        self.metrics
-            .statements
-            .get_or_create(&Statement { operation, result })
-            .inc();
+        let answer = locks::call(&self.metrics, operation, CALL_DEADLINE, call).await;
         // A slow store makes a turn long; the loop is not stuck for that.
         self.parts.beat.beat();
         answer

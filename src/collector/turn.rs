@@ -9,13 +9,10 @@ use tokio_util::sync::CancellationToken;
 use crate::domain::plan::{Plan, View, plan};
 use crate::domain::{About, Claim, Fence, LockKey, LockTable, Next, Pod, PodUid, Want};
 use crate::grant::Grant;
+use crate::locks;
 use crate::metrics::Reason;
 
 use super::Collector;
-
-/// Pods claimed in one turn at most: one batch of a store. A longer queue is taken turn by turn, so
-/// that a replica alone with thousands of pods begins with the first ones at once.
-const CLAIMS: usize = 200;
 
 /// How long whoever asked for a pod waits for it at most.
 const HAND_OVER: Duration = Duration::from_secs(30);
@@ -35,7 +32,7 @@ impl Collector {
         let answer = tokio::select! {
             biased;
             () = stop.cancelled() => return None,
-            answer = self.ask("table", self.parts.store.table()) => answer,
+            answer = self.call("table", self.parts.store.table()) => answer,
         };
         let table = self.note(answer)?;
         self.parts.store_reached.fulfil();
@@ -72,7 +69,7 @@ impl Collector {
             about: About::default(),
         }];
         let sent = self.clock.now();
-        let answer = self.ask("acquire", self.parts.store.acquire(&wants)).await;
+        let answer = self.call("acquire", self.parts.store.acquire(&wants)).await;
         let Some(claim) = self.note(answer).and_then(|mut claims| claims.pop()) else {
             return;
         };
@@ -166,7 +163,7 @@ impl Collector {
         let mut rows: Vec<_> = keyed(&plan.refuse).filter(|(key, _)| self.is_staying(key)).collect();
         rows.extend(vain);
         if !rows.is_empty() {
-            let answer = self.ask("refuse", self.parts.store.refuse(&rows)).await;
+            let answer = self.call("refuse", self.parts.store.refuse(&rows)).await;
             self.note(answer);
         }
     }
@@ -184,7 +181,7 @@ impl Collector {
                 pods = rows.len(),
                 "asking other replicas for pods, to even out the load"
             );
-            let answer = self.ask("ask", self.parts.store.ask(&rows)).await;
+            let answer = self.call("ask", self.parts.store.ask(&rows)).await;
             self.note(answer);
         }
     }
@@ -195,7 +192,9 @@ impl Collector {
             .acquire
             .iter()
             .filter_map(|uid| set.pods.get(uid))
-            .take(CLAIMS)
+            // One batch. A longer queue is taken turn by turn, so that a replica alone with thousands of
+            // pods begins with the first ones at once.
+            .take(locks::ROWS)
             .cloned()
             .collect();
         self.take(pods).await;
@@ -208,7 +207,7 @@ impl Collector {
         }
         let wants: Vec<Want> = pods.iter().map(|pod| want(pod)).collect();
         let sent = self.clock.now();
-        let answer = self.ask("acquire", self.parts.store.acquire(&wants)).await;
+        let answer = self.call("acquire", self.parts.store.acquire(&wants)).await;
         let Some(claims) = self.note(answer) else { return };
         let by_key: BTreeMap<LockKey, Arc<Pod>> = pods
             .into_iter()

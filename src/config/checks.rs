@@ -78,10 +78,11 @@ fn times(config: &Config) -> Result<(), Failure> {
 ///    cannot overlap while M + G >= 2 * rho * T + delta, where rho is the rate error of a clock
 ///    (at most 500 ppm under NTP: 2 * rho * T = T / 1000) and delta a jump of the database's clock
 ///    at a failover. M alone covers T / 1000 and a jump of 1 s; G comes on top.
-/// 2. One failed renewal must not cost the claims. A renewal is sent at I after the last, fails
-///    until I + D, is sent again at 2I, and must be answered by T - M: T >= M + 2I + D.
+/// 2. One failed renewal must not cost the claims. After a renewal that was sent at 0 and answered by D
+///    the next is sent at max(I, D). It has failed D later; `keeper.rs` sends it again by then, and
+///    the answer, D later, must come by T - M: T >= M + max(I, D) + 2D.
 /// 3. A write begins only if it can end while the claim is good. Just before a renewal is answered,
-///    T - M - I - D is left, so a longer W would let no write begin: W <= T - M - I - D.
+///    T - M - max(I, D) - D is left, so a longer W would let no write begin.
 /// 4. A renewal interval below 100 ms is load without use.
 fn lease(lease: &Lease, write: Duration) -> Result<(), Failure> {
     let Lease {
@@ -105,13 +106,14 @@ fn lease(lease: &Lease, write: Duration) -> Result<(), Failure> {
             show(least_margin)
         ));
     }
-    let least_ttl = margin + 2 * renew + STATEMENT_DEADLINE;
+    let answered = renew.max(STATEMENT_DEADLINE) + STATEMENT_DEADLINE;
+    let least_ttl = margin + answered + STATEMENT_DEADLINE;
     if ttl < least_ttl {
         return refuse(format!(
-            "--ttl {} is too short: margin {} + 2 x renew {} + statement deadline {} = {}, so one failed renewal would lose every claim; raise --ttl to {} or lower --renew",
+            "--ttl {} is too short: margin {} + {} + 2 x statement deadline {} = {}, so one failed renewal would lose every claim; raise --ttl to {} or lower --renew",
             show(ttl),
             show(margin),
-            show(renew),
+            longer(renew),
             show(STATEMENT_DEADLINE),
             show(least_ttl),
             show(least_ttl)
@@ -124,20 +126,31 @@ fn lease(lease: &Lease, write: Duration) -> Result<(), Failure> {
             show(ttl)
         ));
     }
-    let most_write = ttl.saturating_sub(margin + renew + STATEMENT_DEADLINE);
+    let most_write = ttl.saturating_sub(margin + answered);
     if write.is_zero() || write > most_write {
         return refuse(format!(
-            "--write-timeout {} does not fit: ttl {} - margin {} - renew {} - statement deadline {} leaves {} for a write; use 1ms to {} or raise --ttl",
+            "--write-timeout {} does not fit: ttl {} - margin {} - {} - statement deadline {} leaves {} for a write; use 1ms to {} or raise --ttl",
             show(write),
             show(ttl),
             show(margin),
-            show(renew),
+            longer(renew),
             show(STATEMENT_DEADLINE),
             show(most_write),
             show(most_write)
         ));
     }
     Ok(())
+}
+
+/// The time between two renewals, in words: the interval, or how long the first may take.
+fn longer(renew: Duration) -> String {
+    if renew < STATEMENT_DEADLINE {
+        return format!(
+            "statement deadline {}, which is longer than renew",
+            show(STATEMENT_DEADLINE)
+        );
+    }
+    format!("renew {}", show(renew))
 }
 
 /// After SIGTERM each pod's task ends its last write (W) and its claim is given back (one statement, D).

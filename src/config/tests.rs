@@ -34,12 +34,21 @@ fn the_defaults_are_safe() {
 
 #[test]
 fn times_that_would_lose_claims_are_refused_with_the_arithmetic() {
-    assert!(config(&["--ttl=18s", "--write-timeout=5s"]).is_ok());
-    let line = refusal(&["--ttl=17s"]);
+    assert!(config(&["--ttl=16s", "--write-timeout=3s"]).is_ok());
+    let line = refusal(&["--ttl=15s"]);
     assert!(
-        line.contains("margin 5s + 2 x renew 5s + statement deadline 3s = 18s"),
+        line.contains("margin 5s + renew 5s + 2 x statement deadline 3s = 16s"),
         "{line}"
     );
+    // A renewal that is not answered is not sent again before its deadline, however short the interval.
+    let line = refusal(&["--ttl=10s", "--renew=1s", "--margin=5s", "--write-timeout=1s"]);
+    assert!(
+        line.contains(
+            "margin 5s + statement deadline 3s, which is longer than renew + 2 x statement deadline 3s = 14s"
+        ),
+        "{line}"
+    );
+    assert!(config(&["--ttl=14s", "--renew=1s", "--margin=5s", "--write-timeout=3s"]).is_ok());
     assert!(refusal(&["--margin=1s"]).contains("at least 1s 20ms"));
     assert!(refusal(&["--write-timeout=8s"]).contains("leaves 7s for a write"));
     assert!(refusal(&["--grace=7s"]).contains("use at least 8s"));

@@ -11,7 +11,7 @@ use crate::domain::LockKey;
 /// Rows per statement: a row is named in about 70 bytes, so that 200 fit into one TLS record (16 KiB).
 /// sqlx writes each record by itself with Nagle's algorithm on; a statement of three records waits
 /// 42 ms for the server's delayed acknowledgement, many times as long as the work takes.
-pub(super) const ROWS: usize = 200;
+pub const ROWS: usize = 200;
 
 /// Rows per statement that stores checkpoints. It needs many records however few its rows are, so
 /// it is made large, to wait seldom.

@@ -11,14 +11,11 @@ use std::time::Duration;
 use async_trait::async_trait;
 
 use super::batch::{check_checkpoint, check_name};
-use super::{Holder, LockError, LockStore};
+use super::{DEAD, Holder, LockError, LockStore};
 use crate::clock::Clock;
 use crate::domain::claim::EVICTED;
 use crate::domain::row::{Hold, fence_after};
 use crate::domain::{About, Claim, Fence, LockKey, LockRow, LockTable, Next, Release, Renewal, Verdict, Want};
-
-/// How long a replica must be dead before its row may go.
-const DEAD: Duration = super::DEAD;
 
 /// A table that any number of holders share.
 #[derive(Clone)]

@@ -5,6 +5,7 @@
 //! failed" is an error; nothing here turns one into the other.
 
 use std::fmt;
+use std::future::Future;
 use std::time::Duration;
 
 use async_trait::async_trait;
@@ -18,12 +19,14 @@ mod sqlite;
 mod survey;
 mod url;
 
+pub use batch::ROWS;
 pub use memory::{MemoryLocks, MemoryTable};
 pub use open::{migrate, open};
 pub use survey::{TABLES, survey};
 pub use url::{BadLockUrl, LockUrl};
 
 use crate::domain::{Claim, Fence, LockKey, LockTable, Release, Renewal, ReplicaId, Verdict, Want};
+use crate::metrics::{Metrics, Statement};
 
 /// On whose behalf a store acts, and the times it writes.
 #[derive(Clone, Debug)]
@@ -39,7 +42,7 @@ pub struct Holder {
 }
 
 /// A table of claims. Every method takes a batch of any size, sorts it and cuts it as the store
-/// needs; every method answers within [`STATEMENT_DEADLINE`] per batch or fails.
+/// needs; every job of a batch is done within [`STATEMENT_DEADLINE`] or fails. See [`call`] for all of a call.
 #[async_trait]
 pub trait LockStore: Send + Sync + fmt::Debug {
     /// Claims the rows that are absent, free, expired for longer than the grace, or handed to this
@@ -77,13 +80,35 @@ pub trait LockStore: Send + Sync + fmt::Debug {
     async fn table(&self) -> Result<LockTable, LockError>;
 }
 
-/// How long one statement may take before it counts as failed: several fit between two renewals
-/// and the deadline of a claim (20 s ttl - 5 s margin - 5 s renewal interval = 10 s).
+/// How long one statement, or one call that renews a batch, may take before it counts as failed. The
+/// times of a claim are judged with it (`config/checks.rs`).
 pub const STATEMENT_DEADLINE: Duration = Duration::from_secs(3);
+
+/// How long another call may take: it is up to three jobs.
+pub const CALL_DEADLINE: Duration = Duration::from_secs(6);
 
 /// How long a replica's row must have been expired before it may be forgotten: long enough that no
 /// peer still needs to see who died.
-const DEAD: Duration = Duration::from_mins(1);
+pub const DEAD: Duration = Duration::from_mins(1);
+
+/// Makes one call to a store, which fails after `limit`, and counts it.
+pub async fn call<T>(
+    metrics: &Metrics,
+    operation: &'static str,
+    limit: Duration,
+    call: impl Future<Output = Result<T, LockError>>,
+) -> Result<T, LockError> {
+    let late = || {
+        Err(LockError::Unavailable(format!(
+            "the lock store did not answer within {} s: is it overloaded, or the network down?",
+            limit.as_secs()
+        )))
+    };
+    let answer = tokio::time::timeout(limit, call).await.unwrap_or_else(|_| late());
+    let result = if answer.is_ok() { "ok" } else { "error" };
+    metrics.statements.get_or_create(&Statement { operation, result }).inc();
+    answer
+}
 
 /// Why a store could not answer. Variants are named by what the caller does about it.
 #[derive(Debug, thiserror::Error)]

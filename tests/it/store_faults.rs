@@ -4,6 +4,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use podlog::clock::Clock;
+use podlog::domain::claim::Lease;
 use podlog::domain::{About, GoodUntil, LockKey, Want};
 use podlog::grant::Grant;
 use podlog::keeper::keeper;
@@ -210,19 +211,17 @@ fn many_claims_that_end_while_the_store_is_silent_do_not_stall_the_loop() {
     assert!(took <= 20 * SECOND, "{took:?}");
 }
 
-#[tokio::test(start_paused = true)]
-async fn an_answer_to_a_renewal_that_comes_after_the_deadline_revives_nothing() {
-    let clock = Clock::tokio();
-    let table = MemoryTable::new(clock);
-    let inner = table.holder(Holder {
+/// A claim that a keeper with these times renews, and the handle on the faults of its store.
+async fn kept(lease: Lease, clock: Clock, tasks: &mut JoinSet<()>) -> (Grant, Switch) {
+    let inner = MemoryTable::new(clock).holder(Holder {
         replica: "r".into(),
         cluster: "test".into(),
-        ttl: LEASE.ttl,
-        grace: LEASE.grace,
+        ttl: lease.ttl,
+        grace: lease.grace,
     });
     let (key, about) = (LockKey::Pod("u".into()), About::default());
     let claim = inner.acquire(&[Want { key, about }]).await.unwrap().remove(0);
-    let grant = Grant::new(claim.fence, GoodUntil::new(LEASE.good_until(clock.now())), clock);
+    let grant = Grant::new(claim.fence, GoodUntil::new(lease.good_until(clock.now())), clock);
     let switch = Switch::default();
     let flaky = Flaky {
         inner,
@@ -230,15 +229,21 @@ async fn an_answer_to_a_renewal_that_comes_after_the_deadline_revives_nothing() 
         fences: Fences::default(),
         breaches: Breaches::default(),
     };
-    let (keeper, driver) = keeper(
-        LEASE,
-        clock,
-        Metrics::default(),
-        Health::new(clock).heart("renewal", LEASE.ttl),
-    );
+    let heart = Health::new(clock).heart("renewal", lease.ttl);
+    let (keeper, driver) = keeper(lease, clock, Metrics::default(), heart);
     keeper.keep(claim, grant.clone(), None);
-    let mut tasks = JoinSet::new();
-    tasks.spawn(driver.run(Arc::new(flaky)));
+    tasks.spawn(async move {
+        // The driver goes on for as long as there is a handle.
+        let _keeper = keeper;
+        driver.run(Arc::new(flaky)).await;
+    });
+    (grant, switch)
+}
+
+#[tokio::test(start_paused = true)]
+async fn an_answer_to_a_renewal_that_comes_after_the_deadline_revives_nothing() {
+    let (clock, mut tasks) = (Clock::tokio(), JoinSet::new());
+    let (grant, switch) = kept(LEASE, clock, &mut tasks).await;
     switch.set(cut());
     tokio::time::sleep(Duration::from_millis(12_500)).await;
     // Sent at 13 s, answered at 15.9 s, good until 15 s.
@@ -247,4 +252,33 @@ async fn an_answer_to_a_renewal_that_comes_after_the_deadline_revives_nothing() 
     assert!(clock.now() > grant.good_until.deadline(), "revived");
     tokio::time::sleep(20 * SECOND).await;
     assert!(clock.now() > grant.good_until.deadline(), "revived");
+}
+
+#[tokio::test(start_paused = true)]
+async fn at_the_shortest_ttl_one_renewal_without_an_answer_between_two_slow_ones_costs_no_claim() {
+    // The shortest that are taken, and one that is refused for it; see `config/checks.rs`.
+    for (ttl, renew, survives) in [(16, 5, true), (14, 1, true), (10, 1, false)] {
+        let (clock, mut tasks) = (Clock::tokio(), JoinSet::new());
+        let lease = Lease {
+            ttl: ttl * SECOND,
+            renew: renew * SECOND,
+            ..LEASE
+        };
+        let (grant, switch) = kept(lease, clock, &mut tasks).await;
+        let slowly = slow(Duration::from_millis(2900));
+        switch.set(slowly.clone());
+        // Sent and answered; the next is sent one interval after it, or as soon as it has been answered.
+        let answered = lease.renew + Duration::from_millis(2800);
+        tokio::time::sleep(answered).await;
+        switch.set(silent());
+        let sent = Duration::from_millis(100).max(lease.renew.saturating_sub(answered - lease.renew));
+        tokio::time::sleep(sent + SECOND).await;
+        switch.set(slowly);
+        let mut lost = false;
+        for _ in 0..100 {
+            tokio::time::sleep(Duration::from_millis(100)).await;
+            lost |= clock.now() >= grant.good_until.deadline();
+        }
+        assert_eq!(!lost, survives, "ttl {ttl} s, renew {renew} s");
+    }
 }

@@ -70,16 +70,18 @@
 {{- if lt $margin (add 1000 (div $ttl 1000)) -}}
 {{- fail (printf "podlog: settings.margin %s is too short for settings.ttl %s: clocks may differ by ttl/1000 and the database's may jump by 1s; use at least %dms" $s.margin $s.ttl (add 1000 (div $ttl 1000))) -}}
 {{- end -}}
-{{- $least := add $margin (mul 2 $renew) 3000 -}}
+{{- $between := max $renew 3000 -}}
+{{- $longer := ternary "statement deadline 3s, which is longer than renew" (printf "renew %s" $s.renew) (lt $renew 3000) -}}
+{{- $least := add $margin $between 6000 -}}
 {{- if lt $ttl $least -}}
-{{- fail (printf "podlog: settings.ttl %s is too short: margin %s + 2 x renew %s + statement deadline 3s = %dms, so one failed renewal would lose every claim; raise settings.ttl or lower settings.renew" $s.ttl $s.margin $s.renew $least) -}}
+{{- fail (printf "podlog: settings.ttl %s is too short: margin %s + %s + 2 x statement deadline 3s = %dms, so one failed renewal would lose every claim; raise settings.ttl or lower settings.renew" $s.ttl $s.margin $longer $least) -}}
 {{- end -}}
 {{- if gt (include "podlog.ms" (index $s "takeover-grace") | int64) $ttl -}}
 {{- fail (printf "podlog: settings.takeover-grace %s is longer than settings.ttl %s: pods of a crashed replica would wait that long for nothing; use 1s" (index $s "takeover-grace") $s.ttl) -}}
 {{- end -}}
-{{- $most := sub $ttl (add $margin $renew 3000) -}}
+{{- $most := sub $ttl (add $margin $between 3000) -}}
 {{- if or (eq $write 0) (gt $write $most) -}}
-{{- fail (printf "podlog: settings.write-timeout %s does not fit: ttl %s - margin %s - renew %s - statement deadline 3s leaves %dms for a write; lower it or raise settings.ttl" (index $s "write-timeout") $s.ttl $s.margin $s.renew $most) -}}
+{{- fail (printf "podlog: settings.write-timeout %s does not fit: ttl %s - margin %s - %s - statement deadline 3s leaves %dms for a write; lower it or raise settings.ttl" (index $s "write-timeout") $s.ttl $s.margin $longer $most) -}}
 {{- end -}}
 {{- if lt $grace (add $write 3000) -}}
 {{- fail (printf "podlog: settings.grace %s is too short: the last write may take %s and giving claims back 3s; use at least %dms" $s.grace (index $s "write-timeout") (add $write 3000)) -}}

@@ -49,7 +49,7 @@ const BAD: &[(&[&str], &str)] = &[
     ),
     (
         &["settings.ttl=15s"],
-        "settings.ttl 15s is too short: margin 5s + 2 x renew 5s + statement deadline 3s = 18000ms",
+        "settings.ttl 15s is too short: margin 5s + renew 5s + 2 x statement deadline 3s = 16000ms",
     ),
     (&["settings.renew=50ms"], "use at least 100ms"),
     (
@@ -164,9 +164,14 @@ fn the_chart_has_no_lint() {
 /// Times around each rule: the chart must judge them as `podlog run` does.
 const TIMES: &[&[(&str, &str)]] = &[
     &[],
-    &[("ttl", "18s"), ("write-timeout", "5s")],
-    &[("ttl", "17999ms")],
-    &[("ttl", "18s"), ("write-timeout", "5001ms")],
+    &[("ttl", "16s"), ("write-timeout", "3s")],
+    &[("ttl", "15999ms"), ("write-timeout", "1s")],
+    &[("ttl", "16s"), ("write-timeout", "3001ms")],
+    &[("ttl", "10s"), ("renew", "1s"), ("write-timeout", "1s")],
+    &[("ttl", "14s"), ("renew", "1s"), ("write-timeout", "3s")],
+    &[("ttl", "13999ms"), ("renew", "1s"), ("write-timeout", "1s")],
+    &[("renew", "3s"), ("write-timeout", "9s")],
+    &[("renew", "2s"), ("write-timeout", "9001ms")],
     &[("margin", "1020ms")],
     &[("margin", "1019ms")],
     &[("takeover-grace", "20s")],
