@@ -10,6 +10,7 @@ use super::chunk::{Gap, GapReason};
 use super::intake::{Seen, Stance};
 use super::position::Position;
 use super::time::Time;
+use crate::defect::{self, Defect};
 
 /// How far before the stored line a read begins. The API cuts to whole seconds, and a container's
 /// two streams are stamped by two writers, so a line may carry an earlier stamp than the one before it.
@@ -84,7 +85,12 @@ impl Search {
             return (Stance::All, None);
         };
         // An ended instance is read whole, once or twice, for the same reason as after doubts.
-        let since = (!ended && !self.doubtful).then(|| position.time.plus_nanos(-MARGIN));
+        let back = if defect::on(Defect::SinceRoundedUp) {
+            -1_000_000_000
+        } else {
+            MARGIN
+        };
+        let since = (!ended && !self.doubtful).then(|| position.time.plus_nanos(-back));
         match self.how {
             How::Usual => (Stance::After(position), since),
             How::Twin(nth) => (Stance::AfterTwin { position, nth }, since),
@@ -192,7 +198,8 @@ impl Search {
             How::LaterStamps => false,
         };
         let (position, first) = (position?, seen.first_taken?);
-        (seen.taken == unwritten && !unbroken).then_some(Gap {
+        let told = !defect::on(Defect::GapForgotten);
+        (told && seen.taken == unwritten && !unbroken).then_some(Gap {
             from: Some(position.time),
             to: Some(first),
             reason: GapReason::Rotated,

@@ -228,6 +228,7 @@ async fn an_answer_to_a_renewal_that_comes_after_the_deadline_revives_nothing() 
         inner,
         switch: switch.clone(),
         fences: Fences::default(),
+        calls: Arc::default(),
         breaches: Breaches::default(),
     };
     let (keeper, driver) = keeper(
