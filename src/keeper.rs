@@ -11,6 +11,7 @@ use std::time::Duration;
 use tokio::sync::{mpsc, oneshot, watch};
 
 use crate::clock::Clock;
+use crate::defect::{self, Defect};
 use crate::domain::claim::Lease;
 use crate::domain::{Checkpoint, Claim, LockKey, Renewal, Verdict};
 use crate::grant::Grant;
@@ -187,7 +188,8 @@ impl Driver {
         self.metrics
             .renewal_seconds
             .observe(self.clock.since(sent).as_secs_f64());
-        let good_until = self.lease.good_until(sent);
+        let late = defect::on(Defect::DeadlineAfterReply);
+        let good_until = self.lease.good_until(if late { self.clock.now() } else { sent });
         for (renewal, verdict) in batch.iter().zip(answer?) {
             self.heed(renewal, verdict, good_until);
         }

@@ -11,6 +11,7 @@ use tokio::task::{Id, JoinError};
 use tokio_util::sync::CancellationToken;
 use tracing::Instrument;
 
+use crate::defect::{self, Defect};
 use crate::domain::position::BadCheckpoint;
 use crate::domain::{Checkpoint, Claim, LockKey, Next, Pod, PodUid, Release};
 use crate::follow::{Ended, Task, follow};
@@ -112,7 +113,8 @@ impl Collector {
         let returned = self.parts.keeper.take_back_all(keys).await;
         let mut releases = Vec::new();
         for (over, returned) in over.into_iter().zip(returned) {
-            let checkpoint = returned.unsaved.map(|checkpoint| checkpoint.encode());
+            let told = !defect::on(Defect::FinalCheckpointForgotten);
+            let checkpoint = returned.unsaved.filter(|_| told).map(|checkpoint| checkpoint.encode());
             if checkpoint.is_some() {
                 let progress = over.held.progress.borrow().clone();
                 self.untold.insert(over.uid, (over.held.fence, progress));
@@ -253,7 +255,9 @@ impl Collector {
             checkpoint: None,
             next: Next::Gone,
         });
-        self.give_back(release.into_iter().collect(), deadline).await;
+        if !defect::on(Defect::AbortsAtStop) {
+            self.give_back(release.into_iter().collect(), deadline).await;
+        }
         if !self.tasks.is_empty() {
             tracing::error!(
                 pods = self.tasks.len(),

@@ -10,6 +10,7 @@ use super::chunk::{Gap, GapReason};
 use super::intake::{Seen, Stance};
 use super::position::Position;
 use super::time::Time;
+use crate::defect::{self, Defect};
 
 /// How far before the stored line a read begins. The API cuts to whole seconds, and a container's
 /// two streams are stamped by two writers, so a line may carry an earlier stamp than the one before it.
@@ -86,7 +87,12 @@ impl Search {
             return (Stance::All, None);
         };
         // An ended instance is read whole, once or twice, for the same reason as after doubts.
-        let since = (!ended && !self.doubtful).then(|| position.time.plus_nanos(-MARGIN));
+        let back = if defect::on(Defect::SinceRoundedUp) {
+            -1_000_000_000
+        } else {
+            MARGIN
+        };
+        let since = (!ended && !self.doubtful).then(|| position.time.plus_nanos(-back));
         match self.how {
             How::Usual => (Stance::After(position), since),
             How::Twin(nth) => (Stance::AfterTwin { position, nth }, since),
@@ -104,6 +110,12 @@ impl Search {
     #[must_use]
     pub fn was_caught_up(&self, now: Duration) -> bool {
         !self.unsure && is_same_breath(self.caught_up, now)
+    }
+
+    /// Whether the log was found empty although lines of it are stored, and nobody watched meanwhile.
+    #[must_use]
+    pub fn is_unsure(&self) -> bool {
+        self.unsure
     }
 
     /// A stream has missed lines that are there.
@@ -195,7 +207,8 @@ impl Search {
             How::LaterStamps => false,
         };
         let (position, first) = (position?, seen.first_taken?);
-        (seen.taken == unwritten && !unbroken).then_some(Gap {
+        let told = !defect::on(Defect::GapForgotten);
+        (told && seen.taken == unwritten && !unbroken).then_some(Gap {
             from: Some(position.time),
             to: Some(first),
             reason: GapReason::Rotated,

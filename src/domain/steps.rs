@@ -7,6 +7,7 @@
 use super::chunk::GapReason;
 use super::pods::{Container, Instance, Pod, State};
 use super::position::Mark;
+use crate::defect::{self, Defect};
 
 /// Which of the two logs the kubelet keeps of a container.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -82,7 +83,7 @@ fn first_unread(container: &Container, mark: Option<&Mark>) -> Option<(Instance,
     let all = container.last.iter().map(|i| (i, Source::Previous));
     let all = all.chain(now.into_iter().map(|i| (i, Source::Current)));
     // The last one is older than the present one, whatever its number and its clock say.
-    let passed = now.is_some_and(marked);
+    let passed = now.is_some_and(marked) || now.is_some() && defect::on(Defect::PreviousNotRead);
     let unread = |instance: &Instance| match mark {
         None => true,
         Some(mark) if mark.container_id == instance.id => !mark.finished,

@@ -9,6 +9,7 @@ use std::time::Duration;
 use tokio::sync::watch;
 
 use crate::cluster::LogStream;
+use crate::defect::{self, Defect};
 use crate::domain::{Pod, Time};
 
 use super::close::Close;
@@ -117,6 +118,9 @@ impl Reading<'_> {
     }
 
     async fn check(&mut self) -> Result<(), Close> {
+        if defect::on(Defect::IdentityUnchecked) {
+            return Ok(());
+        }
         let pod = self.task.pod.borrow().clone();
         let now = match self.site.cluster.pod(&pod.namespace, &pod.name).await {
             Ok(Some(now)) if now.uid == pod.uid => now,

@@ -86,10 +86,17 @@ impl<'a> Reading<'a> {
         is_same_breath(at, self.site.clock.now())
     }
 
-    /// When a stream ended of whose end has just been heard; a process that slept does not know.
+    /// When a stream ended of whose end has just been heard; a process that slept does not know, and one that
+    /// ended in the middle of a line was not at its end. Nor does the end of an empty log tell what was rotated away before.
     pub(super) fn heard_end(&self) -> Option<Duration> {
         let site = self.site;
-        site.pulse.was_awake_for(IDLE).then(|| site.clock.now())
+        let certain = self.ends_with_a_line() && !self.search.is_unsure() && site.pulse.was_awake_for(IDLE);
+        certain.then(|| site.clock.now())
+    }
+
+    /// Whether nothing of a line that has begun is still to come.
+    pub(super) fn ends_with_a_line(&self) -> bool {
+        self.intake.remainder().is_none()
     }
 
     /// The latest plain read has shown that the log ended where it was read to, when that read began.

@@ -7,6 +7,7 @@
 
 use std::time::Duration;
 
+use crate::defect::{self, Defect};
 use crate::domain::GapReason;
 use crate::domain::backoff::Backoff;
 
@@ -80,7 +81,11 @@ impl<'a> Rounds<'a> {
         let before = self.reading.taken();
         let ended = self.reading.has_ended();
         let mut close = Box::pin(self.reading.catch_up()).await;
-        if close == Close::End && self.clean.is_some() && self.reading.taken() == before {
+        if close == Close::End
+            && self.clean.is_some()
+            && self.reading.taken() == before
+            && self.reading.ends_with_a_line()
+        {
             // Two ends in order, of a stream and of a read after it, with nothing new.
             self.reading.note_caught_up();
         }
@@ -119,7 +124,7 @@ impl<'a> Rounds<'a> {
                 let end = self.reading.rest(STALE_STATUS).await;
                 Next::Leave(end)
             }
-            Close::End if ended && !brought => self.finish(None).await,
+            Close::End if ended && !brought || defect::on(Defect::CleanEndProves) => self.finish(None).await,
             Close::Empty if ended => self.nothing_left().await,
             Close::Refused => self.refused(ended).await,
             Close::Late | Close::Reopen | Close::Mute => Next::Again,

@@ -106,8 +106,11 @@ impl Reading<'_> {
         self.search.trust();
         let close = self.attend(&mut stream, &mut heard).await;
         let now = self.site.clock.now();
-        // A stream that broke, or was busy, or was not read for a while, may have missed its last lines.
-        let quiet = matches!(close, Close::End | Close::Reopen) && self.is_silent(heard, now);
+        // A stream that broke, or was busy, or was not read for a while, may have missed its last lines; so has one
+        // that stays open after its instance, or ends in the middle of a line.
+        let over = self.has_ended() || self.task.pod.borrow().gone;
+        let orderly = close == Close::End && self.ends_with_a_line() || close == Close::Reopen && !over;
+        let quiet = orderly && self.is_silent(heard, now);
         self.search.note_caught_up(quiet.then_some(now));
         if close == Close::Mute {
             self.search.doubt();

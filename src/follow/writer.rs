@@ -6,6 +6,7 @@
 use std::sync::Arc;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
+use crate::defect::{self, Defect};
 use crate::domain::intake::Batch;
 use crate::domain::{Chunk, Gap, Mark, Origin, Position, Time};
 use crate::sinks::SinkError;
@@ -97,6 +98,10 @@ impl<'a> Writer<'a> {
             return Written::InTime;
         }
         let chunks = [self.chunk()];
+        if defect::on(Defect::CheckpointBeforeWrite) {
+            self.position = chunks[0].end;
+            self.mark(false);
+        }
         let started = self.site.clock.now();
         let (answers, written) = self.write(&chunks, close).await;
         self.site

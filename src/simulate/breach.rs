@@ -12,6 +12,8 @@ pub enum Rule {
     OneHolder,
     /// Nothing is written after the deadline of a claim.
     Deadline,
+    /// A holder stops a margin before its row expires.
+    Margin,
     /// The fences of a row grow.
     FencesGrow,
     /// Nothing is written under a fence that is smaller than one seen.
@@ -24,8 +26,6 @@ pub enum Rule {
     Foreign,
     /// What was written is stored, or a gap tells that it is not.
     Complete,
-    /// A gap tells of lines that are not stored.
-    TrueGap,
     /// Once faults have ended, every pod has a holder or is finished.
     Held,
     /// Pods are spread over the replicas within a tenth.
@@ -45,13 +45,13 @@ impl Rule {
         match self {
             Self::OneHolder => "at most one replica has a pod",
             Self::Deadline => "nothing is written after its deadline",
+            Self::Margin => "a holder stops a margin before its row expires",
             Self::FencesGrow => "fences grow",
             Self::StaleFence => "nothing is written under a stale fence",
             Self::Order => "lines keep their order",
             Self::Once => "nothing is stored twice",
             Self::Foreign => "nothing is stored that was not written",
             Self::Complete => "every line is stored or in a gap",
-            Self::TrueGap => "a gap means missing lines",
             Self::Held => "every pod has a holder",
             Self::Even => "pods are spread evenly",
             Self::Cheap => "the lock store is asked rarely",

@@ -1,32 +1,35 @@
-//! A history as data: what happens, step by step, made from a seed.
+//! A history as data: what happens, step by step.
 //!
 //! Steps name pods and replicas by numbers that always mean one of those there are, so that any part of a
 //! history is a history too. What cannot be done when its turn comes is passed over.
 
 use std::fmt;
 
-use fastrand::Rng;
-
-/// How many steps a history has.
-const STEPS: usize = 60;
-
-/// Something that happens. Numbers of pods and replicas count modulo those there are.
+/// Something that happens. Numbers of pods and replicas count modulo those there are; a replica `None` means all.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Act {
     /// Time passes.
     Nothing,
     /// A pod writes so many lines.
     Write(u32, u32),
+    /// A pod writes the beginning of a line.
+    Half(u32),
     /// A pod is created, whose containers are never restarted or always.
     Create(bool),
     /// The log of a pod is rotated.
     Rotate(u32),
     /// A pod's container ends with this status.
     Exit(u32, i32),
-    /// A pod's container ends and begins again.
+    /// A pod's container ends, if it runs, and begins again.
     Restart(u32),
+    /// A pod is being deleted: its container ends, and the pod is still there.
+    Terminate(u32),
     /// A pod is gone at once.
     Remove(u32),
+    /// A pod is gone at once, and another of its name is created.
+    Recreate(u32),
+    /// A pod's container ends and begins again, and its status tells of it some hundred milliseconds later.
+    LateRestart(u32),
     /// One more replica starts.
     Add,
     /// A replica is killed.
@@ -35,17 +38,18 @@ pub enum Act {
     Stop(u32),
     /// Time stands still for a replica, or goes on for one that stood still.
     Freeze(u32),
-    /// This goes wrong between a replica, or all, and the store.
+    /// A replica is cut off from the API server and the store, or reaches them again.
+    Partition(u32),
+    /// One more replica starts, and as soon as somebody is asked for a pod, who asks is killed (true) or who is asked.
+    BreakHandOver(bool),
+    /// This goes wrong between a replica and the store.
     Store(Option<u32>, StoreFault),
-    /// All streams of logs or watches are cut.
-    Cut {
-        /// Watches, not logs.
-        watches: bool,
-        /// As if they were complete.
-        clean: bool,
-        /// And their history is forgotten, so that resuming is answered 410.
-        compact: bool,
-    },
+    /// The clock of the store jumps by so many milliseconds.
+    Jump(i64),
+    /// This goes wrong between a replica and the sink.
+    Sink(Option<u32>, SinkFault),
+    /// This goes wrong at the API server.
+    Api(ApiFault),
 }
 
 /// What goes wrong at the store.
@@ -63,6 +67,53 @@ pub enum StoreFault {
     Lost(&'static str, u32),
 }
 
+/// What goes wrong at the sink.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum SinkFault {
+    /// Nothing.
+    Fine,
+    /// A write takes so many milliseconds.
+    Slow(u32),
+    /// It takes nothing for now.
+    Down,
+    /// It refuses for good what comes.
+    Rejects,
+}
+
+/// What goes wrong at the API server.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum ApiFault {
+    /// All streams of this kind are cut, as if they were complete or not.
+    Cut(Kind, bool),
+    /// What watches could resume from is forgotten: they are answered 410.
+    Compact,
+    /// All streams of this kind that are open stay open and say nothing more.
+    Mute(Kind),
+    /// What was mute speaks again.
+    Unmute,
+    /// So many of the next streams of this kind are cut after so many bytes.
+    Short(Kind, u32, u32),
+    /// So many of the next requests of this kind are refused with this status.
+    Refuse(Kind, u16, u32),
+    /// So many of the next requests of this kind lose their connection.
+    Drop(Kind, u32),
+    /// So many of the next requests of this kind are answered so many milliseconds late.
+    Delay(Kind, u32, u32),
+}
+
+/// A kind of request to the API server.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Kind {
+    /// The log of a container.
+    Log,
+    /// A watch on pods.
+    Watch,
+    /// A list of pods.
+    List,
+    /// One pod.
+    Get,
+}
+
 /// What happens, and the milliseconds that pass after it.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Step(pub Act, pub u32);
@@ -74,6 +125,8 @@ pub struct History {
     pub seed: u64,
     /// Whether the sink fences like a database, or takes what comes like a file.
     pub fencing: bool,
+    /// Whether nothing goes wrong but at the API server and in pods: then nothing may be stored twice anywhere.
+    pub calm: bool,
     /// How many replicas there are at first.
     pub replicas: u32,
     /// What happens.
@@ -81,19 +134,6 @@ pub struct History {
 }
 
 impl History {
-    /// The history of a seed.
-    #[must_use]
-    pub fn of(seed: u64) -> Self {
-        let mut rng = Rng::with_seed(seed);
-        let replicas = rng.u32(1..4);
-        Self {
-            seed,
-            fencing: seed.is_multiple_of(2),
-            replicas,
-            steps: (0..STEPS).map(|_| step(&mut rng)).collect(),
-        }
-    }
-
     /// The same with other steps.
     #[must_use]
     pub fn with(&self, steps: Vec<Step>) -> Self {
@@ -107,69 +147,17 @@ impl fmt::Display for History {
         let Self {
             seed,
             fencing,
+            calm,
             replicas,
             steps,
         } = self;
         writeln!(
             f,
-            "seed: {seed}, fencing: {fencing}, replicas: {replicas}, steps: vec!["
+            "seed: {seed}, fencing: {fencing}, calm: {calm}, replicas: {replicas}, steps: vec!["
         )?;
         for step in steps {
             writeln!(f, "    {step:?},")?;
         }
         f.write_str("]")
-    }
-}
-
-fn step(rng: &mut Rng) -> Step {
-    let act = match rng.u32(0..100) {
-        0..40 => Act::Write(rng.u32(..), rng.u32(1..8)),
-        40..50 => Act::Create(rng.bool()),
-        50..62 => pod_act(rng),
-        62..74 => replica_act(rng),
-        74..86 => {
-            let who = (rng.u32(0..4) > 0).then(|| rng.u32(..));
-            Act::Store(who, store_fault(rng))
-        }
-        86..92 => Act::Cut {
-            watches: rng.bool(),
-            clean: rng.bool(),
-            compact: rng.bool(),
-        },
-        _ => Act::Nothing,
-    };
-    Step(act, rng.u32(20..2500))
-}
-
-fn pod_act(rng: &mut Rng) -> Act {
-    let pod = rng.u32(..);
-    match rng.u32(0..4) {
-        0 => Act::Rotate(pod),
-        1 => Act::Exit(pod, 0),
-        2 => Act::Restart(pod),
-        _ => Act::Remove(pod),
-    }
-}
-
-fn replica_act(rng: &mut Rng) -> Act {
-    let at = rng.u32(..);
-    match rng.u32(0..5) {
-        0 | 1 => Act::Add,
-        2 => Act::Kill(at),
-        3 => Act::Stop(at),
-        _ => Act::Freeze(at),
-    }
-}
-
-fn store_fault(rng: &mut Rng) -> StoreFault {
-    match rng.u32(0..5) {
-        0 => StoreFault::Refused,
-        1 => StoreFault::Silent,
-        2 => StoreFault::Slow(rng.u32(0..2900)),
-        3 => {
-            let kinds = super::store::STATEMENTS;
-            StoreFault::Lost(kinds[rng.usize(0..kinds.len())], rng.u32(1..4))
-        }
-        _ => StoreFault::Fine,
     }
 }

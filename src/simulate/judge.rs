@@ -8,11 +8,20 @@ use std::time::Duration;
 
 use super::breach::{Breach, Rule};
 use super::reckon::Reckoning;
-use super::world::{Replica, World};
-use crate::domain::{LockKey, LockTable};
+use super::replica::Replica;
+use super::sink::TICK;
+use super::world::{LEASE, World};
+use crate::domain::{LockKey, LockRow, LockTable};
 use crate::locks::{LockStore, MemoryLocks};
 use crate::metrics::Statement;
 use crate::sim::SimPod;
+
+/// Calls to the lock store that a replica may make in a second, on average: 1.25 for the table, 0.2 for renewals (1
+/// while they fail), and as much again for claiming, asking, handing over and releasing.
+const CALLS: u64 = 4;
+
+/// Calls beyond, for the beginning.
+const START: u64 = 100;
 
 impl Replica {
     /// How many statements of this kind the table has answered.
@@ -110,6 +119,48 @@ impl World {
             !row.finished && key.pod().is_some_and(|uid| gone(uid.as_str()))
         });
         left.map(|(key, row)| Breach::new(Rule::Tidy, format!("{key} has no pod: {row:?}")))
+    }
+
+    /// What is wrong with the deadlines that replicas have set themselves, while the store's clock has not jumped: each
+    /// is to be a margin before its row expires.
+    #[must_use]
+    pub fn overdue(&self) -> Option<Breach> {
+        let (table, now) = (self.rows(), self.time());
+        let late = self.ledger.beliefs().into_iter().find_map(|(uid, name, deadline)| {
+            let row = table.rows.get(&LockKey::Pod(uid))?;
+            let own = row.owner.as_ref().is_some_and(|owner| owner.as_str() == name);
+            let left = deadline.checked_sub(now)? + LEASE.margin;
+            let expires = Duration::from_millis(row.expires_in.max(0).unsigned_abs());
+            (own && left > expires + TICK).then(|| format!("{name} acts for {left:?}, the row lasts {expires:?}"))
+        });
+        late.map(|what| Breach::new(Rule::Margin, what))
+    }
+
+    /// Whether the lock store was asked more than the number of replicas explains, whatever the number of pods: once
+    /// a second for the table, every five seconds for renewals, and for what changes.
+    #[must_use]
+    pub fn costly(&self) -> Option<Breach> {
+        let (calls, lived) = self.calls();
+        let most = CALLS * lived.as_secs() + START;
+        (calls > most).then(|| {
+            Breach::new(
+                Rule::Cheap,
+                format!("{calls} calls in {lived:?} of replicas, at most {most}"),
+            )
+        })
+    }
+
+    /// What is left although all replicas have been told to stop long ago.
+    #[must_use]
+    pub fn left_over(&self) -> Option<Breach> {
+        let running: Vec<&str> = self.replicas.iter().map(|replica| &*replica.name).collect();
+        let streams = self.sim.streams();
+        let held = |row: &&LockRow| row.owner.is_some() && row.expires_in > 0;
+        let rows = self.rows().rows.values().filter(held).count();
+        (!running.is_empty() || !streams.is_empty() || rows > 0).then(|| {
+            let what = format!("replicas {running:?}, streams {streams:?}, {rows} rows that are held");
+            Breach::new(Rule::Tidy, what)
+        })
     }
 
     /// What the clock of all replicas shows.

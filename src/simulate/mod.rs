@@ -7,13 +7,16 @@
 //!
 //! Nothing here opens a socket, reads a real clock but to tell how long it took, or runs in `podlog run`.
 
+pub mod api;
 pub mod breach;
+mod chance;
 mod command;
 pub mod history;
 mod judge;
 pub mod play;
 mod player;
 mod reckon;
+mod replica;
 mod shrink;
 pub mod sink;
 pub mod store;
@@ -25,8 +28,9 @@ pub use breach::{Breach, Rule};
 pub use command::simulate;
 pub use history::History;
 pub use reckon::Reckoning;
+pub use replica::Replica;
 pub use shrink::shrink;
-pub use world::{LEASE, Replica, World};
+pub use world::{LEASE, World};
 
 /// A panic elsewhere leaves whole values behind: each is changed in one go.
 fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {

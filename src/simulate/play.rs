@@ -75,6 +75,9 @@ fn panicked() -> Option<Breach> {
     Some(Breach::new(Rule::Alive, panic))
 }
 
+/// How many seconds replicas are given to stop: the 25 s that they are told, and some for the store.
+const STOPPED_WITHIN: u32 = 35;
+
 struct Stage {
     player: Player,
     once: bool,
@@ -90,20 +93,21 @@ impl Stage {
         }
         Self {
             player: Player::new(world, history.fencing),
-            once: history.fencing,
+            once: history.fencing || history.calm,
             steps: 0,
         }
     }
 
     fn play(&mut self, history: &History) -> Option<Breach> {
         for step in &history.steps {
-            self.player.act(&step.0);
+            let acted = self.player.act(&step.0);
             self.steps += 1;
-            if let Some(breach) = self.pass(Duration::from_millis(step.1.into())).or_else(|| self.look()) {
+            let passed = acted.or_else(|| self.pass(Duration::from_millis(step.1.into())));
+            if let Some(breach) = passed.or_else(|| self.look()) {
                 return Some(breach);
             }
         }
-        self.rest().or_else(|| self.judge())
+        self.rest().or_else(|| self.judge()).or_else(|| self.end())
     }
 
     fn pass(&mut self, time: Duration) -> Option<Breach> {
@@ -115,7 +119,14 @@ impl Stage {
     /// What must hold after every step.
     fn look(&self) -> Option<Breach> {
         let world = &self.player.world;
-        world.ledger.reckon(&world.sim.truth(), false).breach(self.once)
+        let reckoned = world.ledger.reckon(&world.sim.truth(), false).breach(self.once);
+        reckoned.or_else(|| {
+            if self.player.has_jumped() {
+                None
+            } else {
+                world.overdue()
+            }
+        })
     }
 
     /// All faults end; what is left to do is done.
@@ -138,5 +149,26 @@ impl Stage {
         let world = &self.player.world;
         let reckoned = world.reckon().breach(self.once);
         reckoned.or_else(|| world.unkept()).or_else(|| world.uneven())
+    }
+
+    /// Everybody is asked to stop, and nothing may be left.
+    fn end(&mut self) -> Option<Breach> {
+        let world = &mut self.player.world;
+        for at in 0..world.replicas.len() {
+            world.ask_to_stop(at);
+        }
+        for _ in 0..STOPPED_WITHIN {
+            if let Err(breach) = world.pass_for(Duration::from_secs(1)) {
+                return Some(breach);
+            }
+            world.bury();
+            if world.replicas.is_empty() {
+                break;
+            }
+        }
+        world
+            .left_over()
+            .or_else(|| world.costly())
+            .or_else(|| world.reckon().breach(self.once))
     }
 }

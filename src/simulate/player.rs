@@ -4,11 +4,15 @@
 
 use std::time::Duration;
 
-use super::history::{Act, StoreFault};
+use tokio::time::Instant;
+
+use super::breach::Breach;
+use super::history::{Act, ApiFault, Kind, SinkFault, StoreFault};
+use super::sink::Trouble;
 use super::store::Faults;
-use super::world::World;
-use crate::domain::Checkpoint;
-use crate::sim::{Cut, PodSpec, RestartPolicy, SimCluster, SimPod, Target, Verb};
+use super::world::{LEASE, World};
+use crate::domain::{Checkpoint, LockKey};
+use crate::sim::{Cut, Effect, PodSpec, RestartPolicy, SimCluster, SimPod, Target, Truth, Verb};
 
 /// No more replicas than this at a time.
 const REPLICAS: usize = 5;
@@ -16,12 +20,21 @@ const REPLICAS: usize = 5;
 /// No more pods than this at a time.
 const PODS: usize = 15;
 
+/// How long somebody is waited for who asks for a pod: members must have been the same for one ttl.
+const ASKED_WITHIN: u32 = 26;
+
+/// How late a status may be: what follows a log by name looks twice in half a second, and cannot tell more.
+const LAG: Duration = Duration::from_millis(300);
+
 /// A world and the pods that were created in it.
 pub(super) struct Player {
     pub(super) world: World,
     fencing: bool,
-    pods: Vec<SimPod>,
+    /// Pods, and whether their containers are never restarted.
+    pods: Vec<(SimPod, bool)>,
     named: usize,
+    /// When the store's clock jumped last.
+    jumped: Option<Instant>,
 }
 
 /// The place that a number means among so many; none among none.
@@ -36,93 +49,124 @@ impl Player {
             fencing,
             pods: Vec::new(),
             named: 0,
+            jumped: None,
         }
     }
 
     /// Does it, if it can be done.
-    pub(super) fn act(&mut self, act: &Act) {
+    pub(super) fn act(&mut self, act: &Act) -> Option<Breach> {
         match act {
             Act::Nothing => {}
             Act::Create(ends) => self.create(*ends),
-            Act::Write(pod, _) | Act::Rotate(pod) | Act::Exit(pod, _) | Act::Restart(pod) | Act::Remove(pod) => {
+            Act::Write(pod, _)
+            | Act::Half(pod)
+            | Act::Rotate(pod)
+            | Act::Exit(pod, _)
+            | Act::Restart(pod)
+            | Act::Terminate(pod)
+            | Act::Remove(pod)
+            | Act::Recreate(pod) => {
                 if let Some(at) = choose(*pod, self.pods.len()) {
                     self.act_on_pod(act, at);
                 }
             }
-            Act::Add => {
-                if self.world.replicas.len() < REPLICAS {
-                    self.world.add();
-                }
+            Act::LateRestart(pod) => {
+                self.world.act(|sim| sim.lag(true));
+                self.act(&Act::Restart(*pod));
+                let breach = self.world.pass_for(LAG).err();
+                self.world.act(|sim| sim.lag(false));
+                return breach;
             }
-            Act::Kill(replica) | Act::Stop(replica) | Act::Freeze(replica) => {
+            Act::Add => drop(self.add()),
+            Act::Kill(replica) | Act::Stop(replica) | Act::Freeze(replica) | Act::Partition(replica) => {
                 if let Some(at) = choose(*replica, self.world.replicas.len()) {
                     self.act_on_replica(act, at);
                 }
             }
+            Act::BreakHandOver(asker) => return self.break_hand_over(*asker),
             Act::Store(who, fault) => self.change_store(*who, *fault),
-            Act::Cut {
-                watches,
-                clean,
-                compact,
-            } => {
-                let verb = if *watches { Verb::Watch } else { Verb::Log };
-                let how = if *clean { Cut::Clean } else { Cut::Reset };
-                self.world.act(|sim| sim.cut(&Target::verb(verb), how));
-                if *compact {
-                    self.world.act(SimCluster::compact);
-                }
-            }
+            Act::Jump(millis) => self.jump(*millis),
+            Act::Sink(who, fault) => self.change_sink(*who, *fault),
+            Act::Api(fault) => self.change_api(*fault),
         }
+        None
     }
 
     fn create(&mut self, ends: bool) {
-        if self.pods.len() >= PODS {
-            return;
+        if self.pods.len() < PODS {
+            self.named += 1;
+            self.create_named(format!("p{}", self.named), ends);
         }
-        self.named += 1;
-        let spec = PodSpec::new("shop", format!("p{}", self.named)).node("n1").app("app");
+    }
+
+    fn create_named(&mut self, name: String, ends: bool) {
+        let spec = PodSpec::new("shop", name).node("n1").app("app");
         let policy = if ends {
             RestartPolicy::Never
         } else {
             RestartPolicy::Always
         };
-        self.pods.push(self.world.create(spec.restart_policy(policy)));
+        let pod = self.world.create(spec.restart_policy(policy));
+        self.pods.push((pod, ends));
     }
 
     fn act_on_pod(&mut self, act: &Act, at: usize) {
-        let pod = self.pods[at].clone();
+        let (pod, ends) = self.pods[at].clone();
         match act {
             Act::Write(_, lines) => (0..*lines).for_each(|_| self.world.write(&pod)),
+            Act::Half(_) => self.world.write_half(&pod),
             // A log that was rotated before the first line was stored shows no trace of it.
             Act::Rotate(_) if self.is_read(&pod) || self.fencing && self.is_begun(&pod) => {
                 self.world.act(|_| pod.rotate("app").ok());
             }
-            Act::Exit(_, code) => {
-                self.world.act(|_| pod.exit("app", *code).ok());
-            }
-            Act::Restart(_) if self.is_read(&pod) && self.world.act(|_| pod.restart("app", 1).is_ok()) => {
+            Act::Exit(_, code) => drop(self.world.act(|_| pod.exit("app", *code))),
+            // The kubelet keeps one log of those before, so an instance before that would be lost without a trace.
+            Act::Restart(_) if !ends && self.is_read_before(&pod) => {
+                self.world.act(|_| {
+                    pod.exit("app", 1).ok();
+                    pod.start("app").ok()
+                });
                 self.world.write(&pod);
             }
+            // No container of a pod that is being deleted is started again.
+            Act::Terminate(_) => {
+                self.pods[at].1 = true;
+                self.world
+                    .act(|_| pod.terminate().and_then(|()| pod.exit_all(143)).ok());
+            }
             // Of a pod of which no checkpoint names the instance, no container is known, and no gap is delivered.
-            Act::Remove(_) if self.is_known(&pod) => {
+            Act::Remove(_) | Act::Recreate(_) if self.is_known(&pod) => {
                 self.world.act(|_| pod.remove().ok());
                 self.pods.remove(at);
+                if matches!(act, Act::Recreate(_)) {
+                    self.create_named(pod.name().to_owned(), ends);
+                }
             }
             _ => {}
         }
     }
 
-    /// How many lines each instance of the pod has written.
-    fn written(&self, pod: &SimPod) -> Vec<usize> {
-        let truth = self.world.sim.truth();
-        let own = truth.iter().filter(|log| log.instance.uid == pod.uid());
-        own.map(|log| log.lines.len()).collect()
+    /// The instances of the pod so far.
+    fn instances(&self, pod: &SimPod) -> Vec<Truth> {
+        let mut truth = self.world.sim.truth();
+        truth.retain(|log| log.instance.uid == pod.uid());
+        truth
     }
 
-    /// Whether all instances so far are stored, so that a restart loses sight of none.
+    fn is_stored(&self, log: &Truth) -> bool {
+        self.world.ledger.missing(log) == 0
+    }
+
+    /// Whether all instances so far are stored, and the present one has written.
     fn is_read(&self, pod: &SimPod) -> bool {
-        let written = self.written(pod);
-        written.last() != Some(&0) && self.world.ledger.count(pod.uid()) >= written.iter().sum()
+        let logs = self.instances(pod);
+        logs.last().is_some_and(|log| !log.lines.is_empty()) && logs.iter().all(|log| self.is_stored(log))
+    }
+
+    /// Whether all instances before the present one are stored.
+    fn is_read_before(&self, pod: &SimPod) -> bool {
+        let logs = self.instances(pod);
+        logs.iter().rev().skip(1).all(|log| self.is_stored(log))
     }
 
     /// Whether the table says which instance of the pod is read.
@@ -130,27 +174,78 @@ impl Player {
         let table = self.world.rows();
         let row = table.rows.get(&World::key(pod));
         row.is_some_and(|row| row.checkpoint_len as usize > Checkpoint::default().encode().len())
-            && self.written(pod).len() == 1
+            && self.instances(pod).len() == 1
     }
 
-    /// Whether a line of the present instance is stored.
+    /// Whether a line of the present instance is stored, and none is half written: of that nobody could read the
+    /// beginning any more.
     fn is_begun(&self, pod: &SimPod) -> bool {
-        let written = self.written(pod);
-        let before: usize = written.iter().rev().skip(1).sum();
-        self.world.ledger.count(pod.uid()) > before
+        let logs = self.instances(pod);
+        logs.last().is_some_and(|log| {
+            let half = log.lines.last().is_some_and(|line| line.message.ends_with(b" "));
+            !half && self.world.ledger.missing(log) < log.lines.len()
+        })
+    }
+
+    /// A replica that starts after a jump of the store's clock cannot know of it, and takes live claims for ended
+    /// ones; so none does until those have ended.
+    fn add(&mut self) -> Option<usize> {
+        (!self.has_jumped() && self.world.replicas.len() < REPLICAS).then(|| self.world.add())
+    }
+
+    /// Whether the store's clock has jumped while claims are held that were renewed before.
+    pub(super) fn has_jumped(&self) -> bool {
+        self.jumped.is_some_and(|at| self.world.now() <= at + LEASE.ttl)
     }
 
     fn act_on_replica(&mut self, act: &Act, at: usize) {
         let alone = self.world.replicas.len() == 1;
         match act {
-            Act::Kill(_) if !alone => {
-                self.world.kill(at);
-            }
+            Act::Kill(_) if !alone => drop(self.world.kill(at)),
             Act::Stop(_) if !alone => self.world.ask_to_stop(at),
             Act::Freeze(_) if self.world.replicas[at].frozen => self.world.thaw(at),
             Act::Freeze(_) => self.world.freeze(at),
+            Act::Partition(_) => {
+                let replica = &self.world.replicas[at];
+                let heals = !replica.api.is_open();
+                replica.api.set(heals);
+                replica.store.set(Faults {
+                    silent: !heals,
+                    ..Faults::default()
+                });
+            }
             _ => {}
         }
+    }
+
+    /// Waits until somebody is asked for a pod, and kills one of the two.
+    fn break_hand_over(&mut self, asker: bool) -> Option<Breach> {
+        self.add();
+        for _ in 0..ASKED_WITHIN * 5 {
+            let rows = self.world.rows().rows;
+            let waiting = rows.iter().find(|(key, row)| {
+                let pod = matches!(key, LockKey::Pod(_));
+                pod && row.wanted_by.is_some() && row.owner.is_some()
+            });
+            if let Some((_, row)) = waiting {
+                let victim = if asker { &row.wanted_by } else { &row.owner };
+                let mut replicas = self.world.replicas.iter();
+                let at = replicas.position(|replica| victim.as_ref().is_some_and(|id| id.as_str() == replica.name));
+                if let Some(at) = at.filter(|_| self.world.replicas.len() > 1) {
+                    self.world.kill(at);
+                }
+                return None;
+            }
+            if let Err(breach) = self.world.pass_for(Duration::from_millis(200)) {
+                return Some(breach);
+            }
+        }
+        None
+    }
+
+    fn chosen(&self, who: Option<u32>) -> Vec<usize> {
+        let count = self.world.replicas.len();
+        who.map_or((0..count).collect(), |who| choose(who, count).into_iter().collect())
     }
 
     fn change_store(&mut self, who: Option<u32>, fault: StoreFault) {
@@ -162,21 +257,64 @@ impl Player {
             StoreFault::Slow(millis) => faults.delay = Duration::from_millis(millis.into()),
             StoreFault::Lost(kind, times) => drop(faults.lost.insert(kind, times)),
         }
-        let chosen = who.and_then(|who| choose(who, self.world.replicas.len()));
-        for (at, replica) in self.world.replicas.iter().enumerate() {
-            if chosen.is_none_or(|chosen| chosen == at) {
-                replica.store.set(faults.clone());
+        for at in self.chosen(who) {
+            self.world.replicas[at].store.set(faults.clone());
+        }
+    }
+
+    /// As of [`add`](Self::add), everybody has seen the store's clock before it jumps.
+    fn jump(&mut self, millis: i64) {
+        let knows = self
+            .world
+            .replicas
+            .iter()
+            .all(|replica| replica.statements("table") > 0);
+        if knows {
+            self.world.table.skew(millis);
+            self.jumped = Some(self.world.now());
+        }
+    }
+
+    fn change_sink(&mut self, who: Option<u32>, fault: SinkFault) {
+        let mut trouble = Trouble::default();
+        match fault {
+            SinkFault::Fine => {}
+            SinkFault::Slow(millis) => trouble.takes = Duration::from_millis(millis.into()),
+            SinkFault::Down => trouble.down = true,
+            SinkFault::Rejects => trouble.rejects = true,
+        }
+        for at in self.chosen(who) {
+            self.world.replicas[at].sink.set(trouble);
+        }
+    }
+
+    fn change_api(&mut self, fault: ApiFault) {
+        let inject = |kind, effect, times| move |sim: &SimCluster| sim.inject(Target::verb(verb(kind)), effect, times);
+        let world = &self.world;
+        match fault {
+            ApiFault::Cut(kind, clean) => drop(world.act(|sim| sim.cut(&Target::verb(verb(kind)), how(clean)))),
+            ApiFault::Compact => world.act(SimCluster::compact),
+            ApiFault::Mute(kind) => drop(world.act(|sim| sim.freeze(&Target::verb(verb(kind))))),
+            ApiFault::Unmute => drop(world.act(|sim| sim.thaw(&Target::default()))),
+            ApiFault::Short(kind, after, times) => {
+                let (after, how) = (after.into(), how(after.is_multiple_of(2)));
+                world.act(inject(kind, Effect::Cut { after, how }, times));
+            }
+            ApiFault::Refuse(kind, status, times) => {
+                let retry_after = (status == 429).then_some(1);
+                world.act(inject(kind, Effect::Refuse { status, retry_after }, times));
+            }
+            ApiFault::Drop(kind, times) => world.act(inject(kind, Effect::Drop, times)),
+            ApiFault::Delay(kind, millis, times) => {
+                let late = Effect::Delay(Duration::from_millis(millis.into()));
+                world.act(inject(kind, late, times));
             }
         }
     }
 
     /// Removes replicas that have stopped; one is always left.
     pub(super) fn bury(&mut self) {
-        for at in (0..self.world.replicas.len()).rev() {
-            if self.world.ended(at) {
-                self.world.kill(at);
-            }
-        }
+        self.world.bury();
         if self.world.replicas.is_empty() {
             self.world.add();
         }
@@ -184,11 +322,32 @@ impl Player {
 
     /// Ends all faults.
     pub(super) fn heal(&mut self) {
+        self.world.act(|sim| {
+            sim.clear_faults();
+            sim.thaw(&Target::default());
+            sim.lag(false);
+        });
         for at in 0..self.world.replicas.len() {
-            self.world.replicas[at].store.set(Faults::default());
-            if self.world.replicas[at].frozen {
+            let replica = &self.world.replicas[at];
+            replica.store.set(Faults::default());
+            replica.sink.set(Trouble::default());
+            replica.api.set(true);
+            if replica.frozen {
                 self.world.thaw(at);
             }
         }
     }
+}
+
+fn verb(kind: Kind) -> Verb {
+    match kind {
+        Kind::Log => Verb::Log,
+        Kind::Watch => Verb::Watch,
+        Kind::List => Verb::List,
+        Kind::Get => Verb::Get,
+    }
+}
+
+fn how(clean: bool) -> Cut {
+    if clean { Cut::Clean } else { Cut::Reset }
 }

@@ -5,7 +5,7 @@
 use std::collections::BTreeMap;
 
 use super::breach::{Breach, Rule};
-use super::sink::{Entry, Ledger};
+use super::sink::{Entry, Ledger, is_of};
 use crate::sim::Truth;
 
 /// How what was stored compares with what was written.
@@ -50,10 +50,7 @@ impl Ledger {
         let mut all = Reckoning::default();
         self.read(|streams| {
             for log in truth {
-                let stream = streams.iter().find(|(id, _)| {
-                    let id = (id.uid.as_str(), id.container_id.as_str());
-                    id.0 == log.instance.uid && log.instance.container_id.ends_with(id.1)
-                });
+                let stream = streams.iter().find(|(id, _)| is_of(id, log));
                 reckon(
                     log,
                     stream.map_or(&[][..], |(_, stream)| &stream.entries),
@@ -70,6 +67,7 @@ fn reckon(log: &Truth, entries: &[Entry], over: bool, all: &mut Reckoning) {
     let lines = log.lines.iter().enumerate();
     let places: BTreeMap<&[u8], usize> = lines.map(|(at, line)| (&line.message[..], at)).collect();
     let mut seen = vec![false; log.lines.len()];
+    let mut rejected = seen.clone();
     let (mut next, mut gap) = (0, false);
     for entry in entries {
         let message = match entry {
@@ -89,12 +87,14 @@ fn reckon(log: &Truth, entries: &[Entry], over: bool, all: &mut Reckoning) {
         if seen[at] {
             all.twice += usize::from(stored);
         } else if at < next {
-            all.disordered += 1;
+            // What was refused may be sent again.
+            all.disordered += usize::from(stored && !rejected[at]);
         } else if at > next && !gap {
             all.lost += at - next;
         }
         all.vain += usize::from(gap && at <= next);
         seen[at] |= stored;
+        rejected[at] |= !stored;
         next = next.max(at + 1);
         gap = false;
     }

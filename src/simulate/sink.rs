@@ -4,7 +4,7 @@
 //! As a database it decides with the code of the SQL sinks what of a chunk is new; otherwise it takes what comes, as a
 //! file does. It never repairs anything.
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
@@ -14,11 +14,12 @@ use super::breach::{Breaches, Rule};
 use super::lock;
 use crate::clock::Clock;
 use crate::domain::{Chunk, Fence, GoodUntil, Origin, PodUid, Position, StreamId};
+use crate::sim::Truth;
 use crate::sinks::place::{Row, plan};
 use crate::sinks::{Sink, SinkError};
 
 /// Timers fire up to a millisecond late.
-const TICK: Duration = Duration::from_millis(2);
+pub(super) const TICK: Duration = Duration::from_millis(2);
 
 /// As long as a message may be; none here is.
 const LONGEST: usize = 1 << 20;
@@ -132,6 +133,16 @@ impl Ledger {
         }
     }
 
+    /// Until when each replica believes that it has a pod.
+    pub(super) fn beliefs(&self) -> Vec<(PodUid, String, Duration)> {
+        let book = lock(&self.book);
+        let all = book.leave.iter().flat_map(|(uid, leave)| {
+            let each = leave.iter();
+            each.map(|(name, good_until)| (uid.clone(), name.clone(), good_until.deadline()))
+        });
+        all.collect()
+    }
+
     /// How many lines of this pod are stored, repeats included.
     #[must_use]
     pub fn count(&self, uid: &str) -> usize {
@@ -143,6 +154,23 @@ impl Ledger {
             .sum()
     }
 
+    /// How many lines of this log are neither stored nor refused for good.
+    #[must_use]
+    pub fn missing(&self, log: &Truth) -> usize {
+        let book = lock(&self.book);
+        let mut streams = book.streams.iter();
+        let stream = streams.find(|(id, _)| is_of(id, log));
+        let seen = stream.into_iter().flat_map(|(_, stream)| &stream.entries);
+        let seen: BTreeSet<&[u8]> = seen
+            .filter_map(|entry| match entry {
+                Entry::Line(message) | Entry::Rejected(message) => Some(message.as_bytes()),
+                Entry::Gap => None,
+            })
+            .collect();
+        let missing = log.lines.iter().filter(|line| !seen.contains(&line.message[..]));
+        missing.count()
+    }
+
     /// A hash of all that is stored.
     pub(super) fn hash(&self) -> u64 {
         xxhash_rust::xxh3::xxh3_64(format!("{:?}", lock(&self.book).streams).as_bytes())
@@ -152,6 +180,11 @@ impl Ledger {
     pub(super) fn read<T>(&self, read: impl FnOnce(&BTreeMap<StreamId, Stream>) -> T) -> T {
         read(&lock(&self.book).streams)
     }
+}
+
+/// Whether this stream is of this instance.
+pub(super) fn is_of(id: &StreamId, log: &Truth) -> bool {
+    id.uid.as_str() == log.instance.uid && log.instance.container_id.ends_with(id.container_id.as_str())
 }
 
 impl Stream {
@@ -205,11 +238,6 @@ impl Pen {
     fn store(&self, chunk: &Chunk) -> Result<(), SinkError> {
         let (now, id) = (Clock::tokio().now(), &chunk.origin.stream);
         let ledger = &self.ledger;
-        if now > chunk.good_until.deadline() + TICK {
-            let what = format!("{} wrote {id:?} after its deadline", self.name);
-            ledger.breaches.note(Rule::Deadline, what);
-            return Err(SinkError::Fenced);
-        }
         let mut book = lock(&ledger.book);
         let stream = book.streams.entry(id.clone()).or_default();
         if lock(&self.trouble).rejects {
@@ -231,6 +259,19 @@ impl Pen {
         drop(book);
         ledger.check(now);
         Ok(())
+    }
+
+    /// Stores what comes, and notes what was sent after its deadline. What was sent before may arrive
+    /// later, from a process that was frozen meanwhile; then the fence decides.
+    fn take_in(&self, chunks: &[Chunk], in_time: &[bool]) -> Vec<Result<(), SinkError>> {
+        let each = chunks.iter().zip(in_time).map(|(chunk, in_time)| {
+            if !in_time {
+                let what = format!("{} wrote {:?} after its deadline", self.name, chunk.origin.stream);
+                self.ledger.breaches.note(Rule::Deadline, what);
+            }
+            self.store(chunk)
+        });
+        each.collect()
     }
 
     fn refuse_for_now(&self) -> Result<(), SinkError> {
@@ -268,15 +309,18 @@ impl Sink for Pen {
                 panic!("told to");
             }
             book.writes += 1;
-            book.writes.is_multiple_of(2)
+            !self.ledger.fencing || book.writes.is_multiple_of(2)
         };
+        let now = Clock::tokio().now();
+        let in_time = |chunk: &Chunk| now <= chunk.good_until.deadline() + TICK;
+        let in_time: Vec<bool> = chunks.iter().map(in_time).collect();
         if let Err(error) = self.refuse_for_now() {
             tokio::time::sleep(takes).await;
             return vec![Err(error); chunks.len()];
         }
-        // Every other write takes effect long before its answer.
+        // Every other write to a database takes effect long before its answer, and all to a file.
         tokio::time::sleep(if early { Duration::ZERO } else { takes }).await;
-        let answers = chunks.iter().map(|chunk| self.store(chunk)).collect();
+        let answers = self.take_in(chunks, &in_time);
         tokio::time::sleep(if early { takes } else { Duration::ZERO }).await;
         answers
     }

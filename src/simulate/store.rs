@@ -3,6 +3,7 @@
 
 use std::collections::BTreeMap;
 use std::future::Future;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
@@ -78,6 +79,8 @@ pub struct Flaky {
     pub switch: Switch,
     /// Where the fences of all replicas are noted.
     pub fences: Fences,
+    /// Counts what all replicas ask of the table.
+    pub calls: Arc<AtomicU64>,
     /// Where it is noted that one did not grow.
     pub breaches: Breaches,
 }
@@ -95,6 +98,7 @@ impl Flaky {
         kind: &'static str,
         statement: impl Future<Output = Result<T, LockError>>,
     ) -> Result<T, LockError> {
+        self.calls.fetch_add(1, Ordering::Relaxed);
         let faults = self.switch.get();
         if faults.silent {
             tokio::time::sleep(SILENCE).await;

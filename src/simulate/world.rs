@@ -6,35 +6,20 @@
 //! thread on which no other was before: there clocks begin anew, and chance falls alike each time.
 
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
-use futures::future::BoxFuture;
 use tokio::runtime::Runtime;
-use tokio::sync::watch;
-use tokio::task::JoinSet;
 use tokio::time::Instant;
-use tokio_util::sync::CancellationToken;
 
 use super::breach::{Breach, Breaches, Rule};
-use super::sink::{Ledger, Pen};
+use super::replica::{Replica, Sort, catch_up, runtime};
+use super::sink::Ledger;
 use super::store::{Fences, Flaky, Switch};
 use crate::clock::Clock;
-use crate::cluster::{Cluster, Gate, Limits, Scope};
-use crate::collector::{Collector, Parts};
 use crate::domain::claim::Lease;
-use crate::domain::{PodSet, ReplicaId, Time};
-use crate::follow::pulse::Pulse;
-use crate::follow::{Settings, Site};
-use crate::keeper::keeper;
-use crate::locks::{Holder, LockStore, MemoryLocks, MemoryTable};
-use crate::metrics::Metrics;
-use crate::sim::{self, PodSpec, SimCluster, SimPod};
-use crate::sinks::Sink;
-use crate::sinks::group::{self, grouped};
-use crate::sinks::retry::Retrying;
-use crate::status::Status;
-use crate::status::health::Health;
-use crate::status::ready::Readiness;
+use crate::locks::{Holder, MemoryLocks, MemoryTable};
+use crate::sim::{self, PodSpec, SimCluster, SimPod, Text};
 
 /// The times of claims, as they are by default.
 pub const LEASE: Lease = Lease {
@@ -46,26 +31,6 @@ pub const LEASE: Lease = Lease {
 
 /// How far the clocks of two replicas are apart at most.
 const STEP: Duration = Duration::from_millis(20);
-
-/// One running collector.
-#[derive(Debug)]
-pub struct Replica {
-    /// Its name.
-    pub name: String,
-    runtime: Runtime,
-    tasks: JoinSet<()>,
-    stop: CancellationToken,
-    /// Whether time stands still for it.
-    pub frozen: bool,
-    /// What goes wrong between it and the table.
-    pub store: Switch,
-    /// What goes wrong between it and the sink.
-    pub sink: Pen,
-    /// Its counters.
-    pub metrics: Metrics,
-    /// Whether its loops turn.
-    pub health: Health,
-}
 
 /// Everything there is.
 #[derive(Debug)]
@@ -89,27 +54,11 @@ pub struct World {
     /// What was found that must not be.
     pub breaches: Breaches,
     fences: Fences,
+    calls: Arc<AtomicU64>,
+    /// How long replicas have run, all together.
+    lived: Duration,
     started: usize,
     lines: usize,
-}
-
-#[expect(
-    clippy::expect_used,
-    reason = "a runtime without I/O needs nothing that could be refused"
-)]
-fn runtime() -> Runtime {
-    let mut builder = tokio::runtime::Builder::new_current_thread();
-    builder.enable_time().start_paused(true).build().expect("a runtime")
-}
-
-/// Moves the runtime's clock at once to this time, by whole milliseconds: between the ticks of its own
-/// timers, which began at some moment of the machine's, nothing would happen at the same time twice.
-fn catch_up(runtime: &Runtime, to: Instant) {
-    runtime.block_on(async {
-        let behind = to.saturating_duration_since(Instant::now());
-        let ticks = behind.as_nanos().div_ceil(1_000_000);
-        tokio::time::advance(Duration::from_millis(ticks as u64)).await;
-    });
 }
 
 impl World {
@@ -148,6 +97,8 @@ impl World {
             grouped: false,
             breaches,
             fences: Fences::default(),
+            calls: Arc::default(),
+            lived: Duration::ZERO,
             started: 0,
             lines: 0,
         }
@@ -166,82 +117,24 @@ impl World {
     pub fn add(&mut self) -> usize {
         self.started += 1;
         let name = format!("r{}", self.started);
-        let (runtime, stop, store) = (runtime(), CancellationToken::new(), Switch::default());
+        let (runtime, switch) = (runtime(), Switch::default());
         catch_up(&runtime, self.now);
-        let flaky = Arc::new(Flaky {
+        let store = Arc::new(Flaky {
             inner: self.holder(&name),
-            switch: store.clone(),
+            switch: switch.clone(),
             fences: self.fences.clone(),
+            calls: self.calls.clone(),
             breaches: self.breaches.clone(),
         });
-        let (metrics, sink) = (Metrics::default(), self.ledger.pen(&name));
-        let health = Health::new(Clock::tokio());
-        let mut replica = Replica {
-            name,
-            runtime,
-            tasks: JoinSet::new(),
-            stop,
-            frozen: false,
-            store,
-            sink,
-            metrics,
-            health,
+        let sort = Sort {
+            labels: self.labels.clone(),
+            max_pods: self.max_pods,
+            grouped: self.grouped,
         };
-        self.start(&mut replica, flaky);
+        let mut replica = Replica::new(name, runtime, switch, &self.ledger);
+        replica.start(&sort, store, &self.sim, self.breaches.clone());
         self.replicas.push(replica);
         self.replicas.len() - 1
-    }
-
-    fn start(&self, replica: &mut Replica, store: Arc<dyn LockStore>) {
-        let _inside = replica.runtime.enter();
-        let (clock, metrics) = (Clock::tokio(), replica.metrics.clone());
-        let cluster = Cluster::over(self.sim.service(), metrics.clone());
-        let (pods_in, pods) = watch::channel(Arc::new(PodSet::default()));
-        let beat = replica.health.heart("renewal", LEASE.ttl);
-        let (keeper, driver) = keeper(LEASE, clock, metrics.clone(), beat);
-        let me = ReplicaId::from(replica.name.as_str());
-        let readiness = Readiness::default();
-        let (sink, writing) = self.sink(replica);
-        let collector = Collector::new(Parts {
-            me: me.clone(),
-            store: store.clone(),
-            keeper,
-            site: site(cluster.clone(), sink, metrics),
-            pods,
-            lease: LEASE,
-            max_pods: self.max_pods,
-            grace: Duration::from_secs(25),
-            status: watch::channel(Arc::new(Status::new(me, "test".into(), Time(0)))).0,
-            beat: replica.health.heart("collector", Duration::from_secs(30)),
-            store_reached: readiness.condition("store"),
-            listed: readiness.condition("list"),
-        });
-        let scope = Scope {
-            labels: self.labels.clone(),
-            ..Scope::default()
-        };
-        let (handle, stop) = (replica.runtime.handle().clone(), replica.stop.clone());
-        replica.tasks.spawn_on(driver.run(store), &handle);
-        replica.tasks.spawn_on(writing, &handle);
-        replica.tasks.spawn_on(collector.run(stop.clone()), &handle);
-        let breaches = self.breaches.clone();
-        let discovery = async move {
-            if let Err(error) = cluster.discover(&scope, pods_in, stop).await {
-                breaches.note(Rule::Alive, error);
-            }
-        };
-        replica.tasks.spawn_on(discovery, &handle);
-    }
-
-    /// The sink as a replica has it, put together as the real ones are, and what does its writing.
-    fn sink(&self, replica: &Replica) -> (Arc<dyn Sink>, BoxFuture<'static, ()>) {
-        let (clock, pen) = (Clock::tokio(), replica.sink.clone());
-        let metrics = replica.metrics.clone();
-        if !self.grouped {
-            return (Arc::new(Retrying::new(pen, clock, metrics)), Box::pin(async {}));
-        }
-        let (grouped, driver) = grouped(Arc::new(pen), group::Limits::default(), clock);
-        (Arc::new(Retrying::new(grouped, clock, metrics)), Box::pin(driver))
     }
 
     /// Lets time pass in steps, and looks for what must not be; stops where something is.
@@ -253,6 +146,7 @@ impl World {
             self.main.block_on(async { tokio::time::sleep_until(now).await });
             for replica in self.replicas.iter().filter(|replica| !replica.frozen) {
                 replica.runtime.block_on(async { tokio::time::sleep_until(now).await });
+                self.lived += STEP;
             }
             self.ledger.check(self.time());
             if let Some(breach) = self.breaches.first() {
@@ -260,6 +154,12 @@ impl World {
             }
         }
         Ok(())
+    }
+
+    /// How many statements the lock store was sent, and how long replicas have run, all together.
+    #[must_use]
+    pub fn calls(&self) -> (u64, Duration) {
+        (self.calls.load(Ordering::Relaxed), self.lived)
     }
 
     /// What the clock of the world shows.
@@ -279,12 +179,6 @@ impl World {
         self.replicas[at].stop.cancel();
     }
 
-    /// Whether a replica was asked to stop.
-    #[must_use]
-    pub fn is_stopping(&self, at: usize) -> bool {
-        self.replicas[at].stop.is_cancelled()
-    }
-
     /// Whether all of a replica's parts have ended.
     pub fn ended(&mut self, at: usize) -> bool {
         let tasks = &mut self.replicas[at].tasks;
@@ -294,6 +188,15 @@ impl World {
             }
         }
         tasks.is_empty()
+    }
+
+    /// Removes replicas that have stopped.
+    pub fn bury(&mut self) {
+        for at in (0..self.replicas.len()).rev() {
+            if self.ended(at) {
+                self.kill(at);
+            }
+        }
     }
 
     /// Lets time stand still for a replica.
@@ -349,30 +252,12 @@ impl World {
         self.lines += 1;
         pod.line("app", format!("line {}", self.lines)).ok();
     }
-}
 
-fn site(cluster: Cluster, sink: Arc<dyn Sink>, metrics: Metrics) -> Arc<Site> {
-    Arc::new(Site {
-        cluster,
-        gate: Gate::new(
-            Limits {
-                opens_per_second: 1000.0,
-                burst: 1000,
-                ..Limits::default()
-            },
-            &metrics,
-        ),
-        sink,
-        metrics,
-        clock: Clock::tokio(),
-        pulse: Pulse::new(Clock::tokio()),
-        settings: Settings {
-            max_line: 256 * 1024,
-            chunk_bytes: 64 * 1024,
-            chunk_age: Duration::from_millis(200),
-            reopen: Duration::from_mins(30),
-            probe: Duration::from_mins(1),
-            poll: Duration::from_secs(5),
-        },
-    })
+    /// Lets a pod write the beginning of a line, which ends with a space, if it runs.
+    pub fn write_half(&mut self, pod: &SimPod) {
+        let _inside = self.main.enter();
+        self.lines += 1;
+        let half = Text::out(format!("half {} ", self.lines)).partial();
+        pod.write("app", &half).ok();
+    }
 }

@@ -20,6 +20,7 @@ use std::collections::HashMap;
 use tracing::warn;
 
 use super::SinkError;
+use crate::defect::{self, Defect};
 use crate::domain::{Chunk, Fence, Gap, Position, StreamId};
 
 /// A stream's row.
@@ -101,7 +102,7 @@ fn place(row: &Row, chunk: &Chunk) -> Place {
     let Some(stands) = row.position else {
         return Place::New(0);
     };
-    if chunk.begin == Some(stands) {
+    if chunk.begin == Some(stands) || defect::on(Defect::RepeatStored) {
         return Place::New(0);
     }
     // The first match: should a line ever occur twice, doubling it is better than losing what lies between.

@@ -71,6 +71,30 @@ async fn a_mute_stream_is_no_proof_that_nothing_was_written() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn a_stream_that_does_not_end_with_its_pod_is_no_proof_that_nothing_was_written() {
+    let mut scene = begun().await;
+    assert_eq!(scene.sim.freeze(&logs()), 1);
+    scene.lines(["missed"]);
+    scene.pod.remove().unwrap();
+    scene.refresh().await;
+    assert_eq!(scene.ended().await, Ended::Gone);
+    scene.stored(&["a"]).await;
+    assert_eq!(reasons(&scene), [GapReason::Deleted]);
+}
+
+#[tokio::test(start_paused = true)]
+async fn half_a_line_of_a_deleted_pod_is_a_gap() {
+    let mut scene = begun().await;
+    scene.pod.write("app", &Text::out("half").partial()).unwrap();
+    tokio::time::sleep(5 * SECOND).await;
+    scene.pod.remove().unwrap();
+    scene.refresh().await;
+    assert_eq!(scene.ended().await, Ended::Gone);
+    scene.stored(&["a"]).await;
+    assert_eq!(reasons(&scene), [GapReason::Deleted]);
+}
+
+#[tokio::test(start_paused = true)]
 async fn what_was_written_between_a_clean_end_and_a_deletion_is_a_gap() {
     let mut scene = begun().await;
     scene.sim.cut(&logs(), Cut::Clean);

@@ -227,6 +227,7 @@ async fn kept(lease: Lease, clock: Clock, tasks: &mut JoinSet<()>) -> (Grant, Sw
         inner,
         switch: switch.clone(),
         fences: Fences::default(),
+        calls: Arc::default(),
         breaches: Breaches::default(),
     };
     let heart = Health::new(clock).heart("renewal", lease.ttl);

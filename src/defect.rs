@@ -1,0 +1,85 @@
+//! Mistakes that can be made on purpose, to show that the simulation finds them.
+//!
+//! Only a build with the feature `defects` can make one, and `podlog` is never shipped with it. In every other build
+//! [`on`] is false while compiling, so that nothing of a mistake is left in the program.
+
+/// A mistake at the place that bears its name.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[repr(u8)]
+pub enum Defect {
+    /// The deadline of a claim counts from the reply to a renewal, not from when it was sent.
+    DeadlineAfterReply = 1,
+    /// The position moves before the write, not after it.
+    CheckpointBeforeWrite,
+    /// Whoever names a row has it, whatever its owner and fence.
+    NoFenceCheck,
+    /// A new claim has the fence of the one before.
+    FenceRepeats,
+    /// A jump of the store's clock is not heeded.
+    JumpIgnored,
+    /// A log is asked for from the second after the stored line, not from some seconds before it.
+    SinceRoundedUp,
+    /// The instance before the present one is not read.
+    PreviousNotRead,
+    /// A stream that ends in order is taken for the end of its instance.
+    CleanEndProves,
+    /// A process that slept takes its sleep for silence of its streams.
+    SleepForSilence,
+    /// Lines that are not there any more are not reported.
+    GapForgotten,
+    /// Whatever is opened by name counts as the log of the pod that was meant.
+    IdentityUnchecked,
+    /// A chunk that comes again is stored again.
+    RepeatStored,
+    /// The final checkpoint is not given back with the claim.
+    FinalCheckpointForgotten,
+    /// Tasks are ended at once when the replica is told to stop, whatever they are writing.
+    AbortsAtStop,
+}
+
+impl Defect {
+    /// All of them.
+    pub const ALL: [Self; 14] = [
+        Self::DeadlineAfterReply,
+        Self::CheckpointBeforeWrite,
+        Self::NoFenceCheck,
+        Self::FenceRepeats,
+        Self::JumpIgnored,
+        Self::SinceRoundedUp,
+        Self::PreviousNotRead,
+        Self::CleanEndProves,
+        Self::SleepForSilence,
+        Self::GapForgotten,
+        Self::IdentityUnchecked,
+        Self::RepeatStored,
+        Self::FinalCheckpointForgotten,
+        Self::AbortsAtStop,
+    ];
+}
+
+#[cfg(feature = "defects")]
+static CHOSEN: std::sync::atomic::AtomicU8 = std::sync::atomic::AtomicU8::new(0);
+
+/// Makes this mistake from now on, in the whole process, and no other.
+#[cfg(feature = "defects")]
+pub fn choose(defect: Option<Defect>) {
+    CHOSEN.store(
+        defect.map_or(0, |defect| defect as u8),
+        std::sync::atomic::Ordering::SeqCst,
+    );
+}
+
+/// Whether this mistake is to be made.
+#[cfg(feature = "defects")]
+#[must_use]
+pub fn on(defect: Defect) -> bool {
+    CHOSEN.load(std::sync::atomic::Ordering::Relaxed) == defect as u8
+}
+
+/// Whether this mistake is to be made: never.
+#[cfg(not(feature = "defects"))]
+#[must_use]
+#[inline]
+pub const fn on(_: Defect) -> bool {
+    false
+}
