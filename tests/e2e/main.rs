@@ -12,6 +12,7 @@ mod pods;
 mod reckon;
 mod replica;
 mod rights;
+mod rotation;
 mod selection;
 #[path = "../it/servers.rs"]
 mod servers;

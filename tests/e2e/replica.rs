@@ -100,6 +100,16 @@ impl Replica {
         assert_eq!(status.signal(), Some(9), "{} had ended before", self.name);
     }
 
+    /// SIGSTOP: it neither reads nor renews until [`Self::thaw`].
+    pub(crate) fn freeze(&self) {
+        self.signal(Signal::STOP);
+    }
+
+    /// SIGCONT.
+    pub(crate) fn thaw(&self) {
+        self.signal(Signal::CONT);
+    }
+
     /// SIGTERM, without waiting for the end.
     pub(crate) fn ask_to_end(&self) {
         self.signal(Signal::TERM);

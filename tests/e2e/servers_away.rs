@@ -76,28 +76,23 @@ impl Hand {
     }
 }
 
-async fn lines(lab: &Lab, name: &str) -> usize {
-    let records = Records::load(&mut lab.sql().await).await;
-    records.of_pod(name).iter().map(|(_, lines)| lines.len()).sum()
-}
-
-/// Waits until every pod has stored so many more lines.
+/// Waits until every pod has stored two seconds' lines more.
 async fn goes_on(lab: &Lab, names: &[String], what: &str) {
     let back = Instant::now();
-    for name in names {
-        let before = lines(lab, name).await;
-        until("it goes on", RECOVERY, async || {
-            let now = lines(lab, name).await;
-            (now >= before + 10)
-                .then_some(())
-                .ok_or(format!("{name}: {now}, {before} before"))
-        })
-        .await;
-    }
-    say(&format!(
-        "e2e: {what}: all went on {:?} after it was over",
-        back.elapsed()
-    ));
+    let count = async || {
+        let records = Records::load(&mut lab.sql().await).await;
+        let lines = |name: &String| records.of_pod(name).iter().map(|(_, lines)| lines.len()).sum();
+        names.iter().map(lines).collect::<Vec<usize>>()
+    };
+    let before = count().await;
+    until("all go on", RECOVERY, async || {
+        let now = count().await;
+        let on = now.iter().zip(&before).all(|(now, before)| *now >= before + 10);
+        on.then_some(()).ok_or(format!("{now:?}, {before:?} before"))
+    })
+    .await;
+    let took = back.elapsed();
+    say(&format!("e2e: {what}: all went on {took:?} after it was over"));
 }
 
 /// Who holds each pod, under which fence.
@@ -120,15 +115,16 @@ async fn play(lab: Lab, hand: Hand) {
     for name in &names {
         stored(&lab, name, 10).await;
     }
-    // Whoever came first has taken all; from then on nothing has a reason to move.
-    let before = until("both have their shares", RECOVERY, async || {
-        let claims = claims(&lab).await;
-        let of_a = claims.values().filter(|(owner, _)| owner.starts_with(b"a#")).count();
-        (claims.len() == 6 && of_a == 3)
-            .then_some(claims)
-            .ok_or(format!("a has {of_a}"))
+    // Whoever came first has taken all.
+    until("both have their shares", RECOVERY, async || {
+        let claims = claims(&lab).await.into_values();
+        let of_a = claims.filter(|(owner, _)| owner.starts_with(b"a#")).count();
+        (of_a == 3).then_some(()).ok_or(format!("a has {of_a}"))
     })
     .await;
+    goes_on(&lab, &names, "in peace").await;
+    // What was handed over has been claimed by now, and nothing has a reason to move.
+    let before = claims(&lab).await;
     hand.freeze().await;
     goes_on(&lab, &names, &format!("{} frozen", hand.process)).await;
     hand.kill().await;

@@ -20,7 +20,7 @@ use crate::replica::{Places, Replica, TIMES};
 /// it tries the sink again.
 pub(crate) const PATIENCE: Duration = Duration::from_secs(120);
 
-/// How often each pod writes a line.
+/// How often each pod writes a line, if a scenario says nothing else.
 const EVERY: Duration = Duration::from_millis(100);
 
 pub(crate) struct Bench<'a> {
@@ -29,6 +29,8 @@ pub(crate) struct Bench<'a> {
     /// Between replicas and the API server.
     pub(crate) api: Proxy,
     pub(crate) dir: tempfile::TempDir,
+    /// How often each pod writes a line.
+    pub(crate) every: Duration,
     kubeconfig: PathBuf,
     pods: usize,
     writing: JoinSet<()>,
@@ -44,7 +46,9 @@ impl<'a> Bench<'a> {
         let (mut server, answering) = (JoinSet::new(), sim.clone());
         server.spawn(async move { answering.serve(listener, CancellationToken::new()).await });
         let api = Proxy::to(&address).await;
-        let dir = tempfile::tempdir().unwrap();
+        // With KEEP=1 what the replicas said and wrote stays, to be looked at.
+        let keep = std::env::var("KEEP").as_deref() == Ok("1");
+        let dir = tempfile::Builder::new().disable_cleanup(keep).tempdir().unwrap();
         let kubeconfig = dir.path().join("kubeconfig");
         let text = format!(
             "apiVersion: v1\nkind: Config\ncurrent-context: t\nclusters:\n- name: t\n  cluster:\n    \
@@ -58,6 +62,7 @@ impl<'a> Bench<'a> {
             sim,
             api,
             dir,
+            every: EVERY,
             kubeconfig,
             pods,
             writing: JoinSet::new(),
@@ -73,13 +78,13 @@ impl<'a> Bench<'a> {
                 .app("app");
             self.sim.create(spec).unwrap().start("app").unwrap();
         }
-        let sim = self.sim.clone();
+        let (sim, every) = (self.sim.clone(), self.every);
         self.writing.spawn(async move {
             for n in 0_u64.. {
                 for pod in sim.pods() {
                     pod.line("app", format!("line {n}")).ok();
                 }
-                tokio::time::sleep(EVERY).await;
+                tokio::time::sleep(every).await;
             }
         });
     }
@@ -106,6 +111,7 @@ impl<'a> Bench<'a> {
             lock: self.database.through(lock.port),
             sink: self.database.through(sink.port),
             kubeconfig: self.kubeconfig.clone(),
+            times: &TIMES,
             env: Vec::new(),
         }
     }

@@ -43,6 +43,8 @@ mod server;
 mod outages;
 mod signals;
 mod single;
+// Replicas that come and go.
+mod scaling;
 
 // What a test needs in order not to be skipped.
 #[path = "../it/servers.rs"]

@@ -35,6 +35,17 @@ pub(crate) const TIMES: [&str; 12] = [
     "--log-format=text",
 ];
 
+/// Times for replicas that are to lose no claim however busy the machine is: those by default, but for the grace.
+pub(crate) const PATIENT: [&str; 7] = [
+    "--grace=15s",
+    "--poll-interval=1s",
+    "--open-rate=200",
+    "--probe=5s",
+    "--http=off",
+    "--log-level=info",
+    "--log-format=text",
+];
+
 /// How long ending may take: the grace, and some for a busy machine.
 const ENDING: Duration = Duration::from_secs(20);
 
@@ -44,6 +55,8 @@ pub(crate) struct Places {
     pub(crate) lock: String,
     pub(crate) sink: String,
     pub(crate) kubeconfig: PathBuf,
+    /// How long a claim lasts, and other settings of that kind.
+    pub(crate) times: &'static [&'static str],
     /// Further variables of its environment.
     pub(crate) env: Vec<(String, String)>,
 }
@@ -76,7 +89,7 @@ impl Replica {
         for (variable, _) in std::env::vars().filter(|(name, _)| name.starts_with("PODLOG_") || name == "RUST_LOG") {
             command.env_remove(variable);
         }
-        command.args(TIMES).args(["--replica-id", name]);
+        command.args(places.times).args(["--replica-id", name]);
         command.arg("--kubeconfig").arg(&places.kubeconfig);
         command
             .env("PODLOG_LOCK", &places.lock)
@@ -85,7 +98,8 @@ impl Replica {
             .envs(places.env.iter().cloned())
             .current_dir(dir)
             .kill_on_drop(true);
-        command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(file);
+        let out = std::fs::File::create(dir.join(format!("{name}.out"))).unwrap();
+        command.stdin(Stdio::null()).stdout(out).stderr(file);
         let child = command.spawn().unwrap();
         let name = name.to_owned();
         Self {

@@ -80,7 +80,7 @@ fn threads_that_are_stuck_for_longer_than_a_ttl_cost_no_claim() {
 }
 
 /// The records of all files below a folder: id and message, per pod, in the order in which they lie there.
-fn records(folder: &Path) -> BTreeMap<String, Vec<(String, String)>> {
+pub(crate) fn records(folder: &Path) -> BTreeMap<String, Vec<(String, String)>> {
     let mut all: BTreeMap<String, Vec<(String, String)>> = BTreeMap::new();
     let mut folders = vec![folder.to_owned()];
     while let Some(folder) = folders.pop() {
@@ -90,20 +90,24 @@ fn records(folder: &Path) -> BTreeMap<String, Vec<(String, String)>> {
                 folders.push(path);
                 continue;
             }
-            let text = std::fs::read_to_string(path).unwrap();
-            // Without a last line that is half written.
-            for line in text.split_inclusive('\n').filter(|line| line.ends_with('\n')) {
-                let record: Value = serde_json::from_str(line).unwrap();
-                assert!(record.get("gap").is_none(), "{record}");
-                let text = |value: &Value| value.as_str().unwrap().to_owned();
-                let pod = text(&record["kubernetes"]["uid"]);
-                all.entry(pod)
-                    .or_default()
-                    .push((text(&record["id"]), text(&record["message"])));
+            for (pod, record) in records_of(&std::fs::read_to_string(path).unwrap()) {
+                all.entry(pod).or_default().push(record);
             }
         }
     }
     all
+}
+
+/// The records of one file, each with its pod, without a last line that is half written.
+pub(crate) fn records_of(text: &str) -> impl Iterator<Item = (String, (String, String))> {
+    let whole = text.split_inclusive('\n').filter(|line| line.ends_with('\n'));
+    whole.map(|line| {
+        let record: Value = serde_json::from_str(line).unwrap();
+        assert!(record.get("gap").is_none(), "{record}");
+        let text = |value: &Value| value.as_str().unwrap().to_owned();
+        let pod = text(&record["kubernetes"]["uid"]);
+        (pod, (text(&record["id"]), text(&record["message"])))
+    })
 }
 
 fn without_a_transactional_sink_a_lost_checkpoint_costs_duplicates_that_can_be_told_by_their_ids() {
@@ -175,7 +179,7 @@ fn messages(sim: &SimCluster, uid: &str) -> Vec<String> {
 }
 
 /// What is stored in a file.
-async fn stored(url: &str) -> Streams {
+pub(crate) async fn stored(url: &str) -> Streams {
     let mut conn = SqliteConnection::connect(url).await.unwrap();
     let mut all = BTreeMap::new();
     // One snapshot of all tables. Until the first replica has made them there are none.

@@ -45,13 +45,14 @@ pub(crate) fn play(name: &'static str) {
 }
 
 fn all() -> impl Iterator<Item = Scenario> {
-    // The longest first.
+    // The longest first; but those of many processes last, where they make nobody late.
     let all = [
         crate::crashes::ALL,
         crate::signals::ALL,
         crate::outages::ALL,
         crate::single::ALL,
         crate::network::ALL,
+        crate::scaling::ALL,
     ];
     all.into_iter().flatten().copied()
 }

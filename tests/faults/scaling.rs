@@ -1,0 +1,199 @@
+//! Five hundred pods write while replicas come and go: from three to six, down to two, and those two restarted one after
+//! the other. Pods are handed over drained, so no sink gets a line twice, and none goes missing. How few pods are moved
+//! at least is counted in virtual time, claim by claim, elsewhere.
+
+use std::collections::BTreeMap;
+use std::time::{Duration, Instant};
+
+use rustix::process::Signal;
+
+use crate::bench::{Bench, PATIENCE};
+use crate::database::{Database, on_both, runtime, until, within};
+use crate::reckon::{reckon, written};
+use crate::replica::{PATIENT, Places, Replica};
+use crate::servers;
+use crate::single::{records, records_of, stored};
+use crate::together::scenarios;
+
+scenarios! {
+    five_hundred_pods_change_hands_and_mysql_has_each_line_once,
+    five_hundred_pods_change_hands_and_sqlite_has_each_line_once,
+    five_hundred_pods_change_hands_and_the_files_have_each_line_once,
+    five_hundred_pods_change_hands_and_each_line_is_printed_once,
+}
+
+const PODS: usize = 500;
+
+/// Two lines a second and pod would keep two processors busy with nothing but the test.
+const EVERY: Duration = Duration::from_secs(2);
+
+/// Waits until these replicas hold all pods, each its share within a tenth.
+async fn even(database: &Database, names: &[&str]) {
+    let fair = PODS as f64 / names.len() as f64;
+    until(&format!("{names:?} have their shares"), PATIENCE, async || {
+        let shares = database.shares().await;
+        let near = |share: &usize| (*share as f64 - fair).abs() <= fair / 10.0;
+        let all = shares.values().sum::<usize>() == PODS && shares.keys().eq(names.iter().copied());
+        (all && shares.values().all(near))
+            .then_some(())
+            .ok_or_else(|| format!("{shares:?}"))
+    })
+    .await;
+}
+
+/// Asks replicas to end, all at the same time, and waits until they have.
+async fn end(replicas: &mut [Replica]) {
+    replicas.iter().for_each(|replica| replica.signal(Signal::TERM));
+    for replica in replicas {
+        let status = replica.ended().await;
+        assert!(
+            status.success(),
+            "{} ended with {status}: {}",
+            replica.name,
+            replica.words()
+        );
+    }
+}
+
+/// Three replicas, six, two, and two others; the pods are silent afterwards, and the last two still at work.
+async fn change_hands(bench: &mut Bench<'_>, sink: Option<&str>) -> Vec<Replica> {
+    let database = bench.database;
+    bench.every = EVERY;
+    let start = async |bench: &Bench<'_>, name: &str| {
+        let place = |places: &mut Places| {
+            places.times = &PATIENT;
+            if let Some(sink) = sink {
+                sink.clone_into(&mut places.sink);
+            }
+        };
+        bench.replica_with(name, place).await
+    };
+    let mut all = Vec::new();
+    for name in ["a", "b", "c"] {
+        all.push(start(bench, name).await);
+    }
+    bench.begin(3).await;
+    even(database, &["a", "b", "c"]).await;
+    let three = database.claims().await;
+    let begun = Instant::now();
+    for name in ["d", "e", "f"] {
+        all.push(start(bench, name).await);
+    }
+    even(database, &["a", "b", "c", "d", "e", "f"]).await;
+    let took = begun.elapsed();
+    let six = database.claims().await;
+    let moved = six
+        .iter()
+        .filter(|(uid, claim)| claim.fence != three[*uid].fence)
+        .count();
+    println!("to six after {took:?}: {moved} pods moved where 250 must");
+    assert!(moved * 10 <= PODS / 2 * 12, "{moved} moved");
+    let mut stay = all.split_off(4);
+    end(&mut all).await;
+    even(database, &["e", "f"]).await;
+    for name in ["g", "h"] {
+        stay.push(start(bench, name).await);
+        until("it is at work", PATIENCE, async || {
+            let alive = database.replicas().await;
+            (alive == 3).then_some(()).ok_or_else(|| format!("{alive} are"))
+        })
+        .await;
+        end(&mut stay[..1]).await;
+        stay.remove(0);
+    }
+    bench.all_held_by(&["g", "h"]).await;
+    bench.quiet().await;
+    stay
+}
+
+fn five_hundred_pods_change_hands_and_mysql_has_each_line_once() {
+    on_both(async |database| {
+        let mut bench = Bench::new(database, PODS).await;
+        let _replicas = change_hands(&mut bench, None).await;
+        bench.finish_exactly("3, 6, 2 and 2 other replicas").await;
+    });
+}
+
+/// Runs a test in a database of its own for the claims alone.
+fn on_mysql(test: impl AsyncFnOnce(&Database)) {
+    if let Some(server) = servers::named("PODLOG_TEST_MYSQL") {
+        let outcome = runtime().block_on(within(&server, test));
+        outcome.unwrap_or_else(|panic| std::panic::resume_unwind(panic));
+    }
+}
+
+fn five_hundred_pods_change_hands_and_sqlite_has_each_line_once() {
+    on_mysql(async |database| {
+        let mut bench = Bench::new(database, PODS).await;
+        let url = format!("sqlite://{}", bench.dir.path().join("records.db").display());
+        let _replicas = change_hands(&mut bench, Some(&url)).await;
+        let wrote = written(&bench.sim);
+        let (sum, findings) = until("everything is stored", PATIENCE, async || {
+            let (sum, findings) = reckon(&wrote, &stored(&url).await);
+            (sum.lost == 0)
+                .then_some((sum, findings))
+                .ok_or_else(|| sum.to_string())
+        })
+        .await;
+        println!("3, 6, 2 and 2 other replicas, SQLite: {sum}");
+        assert!(sum.is_clean(), "{sum}: {findings:#?}");
+    });
+}
+
+/// Compares with what was written: by pod, the messages in the order in which they were delivered.
+async fn each_once(bench: &Bench<'_>, what: &str, delivered: impl Fn() -> BTreeMap<String, Vec<(String, String)>>) {
+    let mut wrote = BTreeMap::new();
+    for truth in bench.sim.truth() {
+        let lines = truth.lines.iter();
+        let lines = lines.map(|line| String::from_utf8_lossy(&line.message).into_owned());
+        wrote.insert(truth.instance.uid.clone(), lines.collect::<Vec<_>>());
+    }
+    let total: usize = wrote.values().map(Vec::len).sum();
+    let found = until("everything is delivered", PATIENCE, async || {
+        let found = delivered();
+        let lines: usize = found.values().map(Vec::len).sum();
+        (lines >= total)
+            .then_some(found)
+            .ok_or_else(|| format!("{lines} of {total}"))
+    })
+    .await;
+    println!("3, 6, 2 and 2 other replicas, {what}: {total} lines");
+    for (uid, lines) in wrote {
+        let messages: Vec<&String> = found[&uid].iter().map(|(_, message)| message).collect();
+        assert!(messages.iter().copied().eq(&lines), "{uid}: {messages:?} of {lines:?}");
+    }
+}
+
+fn five_hundred_pods_change_hands_and_the_files_have_each_line_once() {
+    on_mysql(async |database| {
+        let mut bench = Bench::new(database, PODS).await;
+        let folder = bench.dir.path().join("records");
+        let sink = format!("file://{}?fsync=never", folder.display());
+        let _replicas = change_hands(&mut bench, Some(&sink)).await;
+        each_once(&bench, "files", || records(&folder)).await;
+    });
+}
+
+fn five_hundred_pods_change_hands_and_each_line_is_printed_once() {
+    on_mysql(async |database| {
+        let mut bench = Bench::new(database, PODS).await;
+        let replicas = change_hands(&mut bench, Some("stdout://")).await;
+        // In this order each pod went from one to the next, if it did.
+        let printed = || {
+            let mut all: BTreeMap<String, Vec<(String, String)>> = BTreeMap::new();
+            for name in ["a", "b", "c", "d", "e", "f", "g", "h"] {
+                let text = std::fs::read_to_string(bench.dir.path().join(format!("{name}.out"))).unwrap();
+                for (pod, record) in records_of(&text) {
+                    all.entry(pod).or_default().push(record);
+                }
+            }
+            // The same line twice would stay twice.
+            let number = |message: &str| message.rsplit(' ').next().unwrap().parse::<u64>().unwrap();
+            all.values_mut()
+                .for_each(|records| records.sort_by_key(|(_, message)| number(message)));
+            all
+        };
+        each_once(&bench, "standard output", printed).await;
+        drop(replicas);
+    });
+}
