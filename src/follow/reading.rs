@@ -16,16 +16,12 @@ use crate::domain::{Gap, GapReason, Instance, Pod, Time};
 
 use super::close::Close;
 use super::identity::Identity;
-use super::stream::IDLE;
+use super::stream::{HELD_UP, IDLE};
 use super::writer::{Writer, Written};
 use super::{End, Site, Task};
 
 /// A plain read that brings nothing for this long is broken.
 const STALLED: Duration = Duration::from_secs(30);
-
-/// A stream that was left unread for so long while the API server was asked about the pod is closed: the kubelet skips
-/// files for a follower that does not read, but not before two rotations, which are 10 s apart at least.
-const UNREAD: Duration = Duration::from_secs(5);
 
 /// One instance being read.
 pub(super) struct Reading<'a> {
@@ -259,7 +255,7 @@ impl<'a> Reading<'a> {
             self.writer.discard();
             return Some(close);
         }
-        if self.site.clock.since(began) >= UNREAD {
+        if self.site.clock.since(began) >= HELD_UP {
             *stream = None;
         }
         match self.writer.flush(|| *stream = None).await {

@@ -26,8 +26,9 @@ const SEEK: Duration = Duration::from_secs(10);
 pub(super) const IDLE: Duration = Duration::from_secs(2);
 
 /// The kubelet's reader survives one rotation while its client does not read, and skips a file at the second. Two are
-/// 10 s apart at least, of which 2 s are for the time that the kubelet's clock and ours may differ in noticing.
-const HELD_UP: Duration = Duration::from_secs(8);
+/// 10 s apart as kubelets come, and 3 s where they are told to look most often; 1 s of these is for noticing late.
+/// So a stream that was left unread for so long is closed.
+pub(super) const HELD_UP: Duration = Duration::from_secs(2);
 
 /// A stream of an ended instance or a deleted pod that brings nothing more is given this long to end by itself.
 const LINGER: Duration = Duration::from_secs(10);
@@ -38,9 +39,8 @@ const IN_FLIGHT: Duration = Duration::from_secs(2);
 /// How long to wait before asking again for a log that may not be read.
 const FORBIDDEN: Duration = Duration::from_secs(30);
 
-/// How long the last line of a log may take to be read. The stream waits unread meanwhile, which must be well below
-/// [`HELD_UP`].
-const PROBE: Duration = Duration::from_secs(5);
+/// How long the last line of a log may take to be read. The stream waits unread meanwhile.
+const PROBE: Duration = HELD_UP;
 
 /// The kubelet watches for new files only once it has read the present one to its end. A file that is
 /// rotated before leaves the stream mute until the next rotation, and the file between is passed over
