@@ -14,12 +14,12 @@ use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 
 use crate::cli::Locks;
-use crate::clock::Clock;
+use crate::clock::{self, Clock};
 use crate::cluster::{Access, Cluster, Gate, Limits, Scope, Selection};
 use crate::collector::{Collector, Parts};
 use crate::config::{Config, SinkConfig, Store};
 use crate::domain::backoff::Backoff;
-use crate::domain::{PodSet, ReplicaId, Time};
+use crate::domain::{PodSet, ReplicaId};
 use crate::exit::Failure;
 use crate::follow::pulse::Pulse;
 use crate::follow::{Settings, Site};
@@ -64,7 +64,7 @@ pub async fn run(config: Config, stop: CancellationToken) -> Result<(), Failure>
     let status = watch::channel(Arc::new(Status::new(
         config.replica.clone(),
         config.store.cluster.as_str().into(),
-        now(),
+        clock::wall(),
     )));
     let pages = Pages {
         status: status.1,
@@ -384,13 +384,6 @@ fn site(config: &Config, cluster: Cluster, sink: Arc<dyn sinks::Sink>, clock: Cl
         pulse: Pulse::new(clock),
         settings,
     })
-}
-
-fn now() -> Time {
-    let now = std::time::SystemTime::now()
-        .duration_since(std::time::UNIX_EPOCH)
-        .unwrap_or_default();
-    Time(i64::try_from(now.as_nanos()).unwrap_or(i64::MAX))
 }
 
 #[allow(clippy::needless_pass_by_value, reason = "used with map_err")]

@@ -22,7 +22,7 @@ const LONGEST_WAIT: Duration = Duration::from_secs(30);
 const STALE_STATUS: Duration = Duration::from_secs(2);
 
 /// How often the kubelet may say that it has not got the log of an ended instance before its rest
-/// is given up: with waits of 250 ms doubling to 30 s, about a minute and a half.
+/// is given up: with waits of 250 ms doubling to 30 s, of which chance takes up to half, 46 to 92 s.
 const ATTEMPTS: u32 = 10;
 
 /// How often the log of an ended instance must be found empty although lines of it are stored,

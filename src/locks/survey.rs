@@ -2,7 +2,7 @@
 //!
 //! What a look begins it rolls back. One thing that fails does not hide the next; what depends on it is skipped.
 
-use std::time::{Duration, SystemTime, UNIX_EPOCH};
+use std::time::Duration;
 
 use super::url::{LockUrl, Place};
 use super::{LockError, mysql, schema, sqlite};
@@ -82,8 +82,7 @@ pub(super) fn tables(name: &str, standing: Standing, migrates: bool, may_create:
 
 /// The time on this machine since 1970, microseconds.
 pub(super) fn here() -> i64 {
-    let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
-    i64::try_from(now.as_micros()).unwrap_or(i64::MAX)
+    crate::clock::wall().0 / 1000
 }
 
 /// Beyond this a difference between two clocks is a fault in setting them, seconds.
