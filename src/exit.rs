@@ -9,7 +9,7 @@ use std::process::ExitCode;
 use crate::cluster::{ApiError, ClusterError};
 use crate::domain::Plain;
 use crate::locks::LockError;
-use crate::sinks::{SinkError, SinkOpenError};
+use crate::sinks::SinkOpenError;
 
 /// What a failure means to whoever started the program. The numbers are the exit statuses.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -154,24 +154,6 @@ impl From<ApiError> for Failure {
     }
 }
 
-impl From<SinkError> for Failure {
-    fn from(error: SinkError) -> Self {
-        match error {
-            SinkError::Again { why, .. } => Self::unreachable(why),
-            SinkError::Rejected(why) => Self::refused(why),
-            SinkError::Fenced => Self::unclean(error),
-        }
-    }
-}
-
-impl From<anyhow::Error> for Failure {
-    /// Keeps the status of a failure further down the chain.
-    fn from(error: anyhow::Error) -> Self {
-        let kind = error.downcast_ref::<Self>().map_or(Kind::Unclean, |inner| inner.kind);
-        Self::new(kind, format!("{error:#}"))
-    }
-}
-
 /// Prints what is to be said and answers with the exit status.
 #[must_use]
 pub fn report(outcome: Result<(), Failure>) -> ExitCode {
@@ -205,13 +187,8 @@ mod tests {
     }
 
     #[test]
-    fn a_failure_is_one_line_and_keeps_its_status_through_context() {
-        let inner = Failure::refused("wrong password\n  for podlog@db\n");
-        let outer = Failure::from(anyhow::Error::new(inner).context("opening the lock store"));
-        assert_eq!(
-            outer.to_string(),
-            "opening the lock store: wrong password for podlog@db"
-        );
-        assert_eq!(outer.code(), 4);
+    fn a_failure_is_one_line() {
+        let failure = Failure::refused("wrong password\n  for podlog@db\n");
+        assert_eq!(failure.to_string(), "wrong password for podlog@db");
     }
 }

@@ -13,9 +13,10 @@ use tokio::sync::watch;
 use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 
+use crate::admin;
 use crate::cli::Locks;
 use crate::clock::{self, Clock};
-use crate::cluster::{Access, Cluster, Gate, Limits, Scope, Selection};
+use crate::cluster::{Access, BURST, Cluster, Gate, Limits, Scope, Selection};
 use crate::collector::{Collector, Parts};
 use crate::config::{Config, SinkConfig, Store};
 use crate::domain::backoff::Backoff;
@@ -32,7 +33,6 @@ use crate::status::Status;
 use crate::status::health::Health;
 use crate::status::ready::Readiness;
 use crate::status::server::{self, Pages};
-use crate::{admin, sinks::group::Limits as SinkLimits};
 
 /// How long a server that cannot be reached is tried again at the start, before it is a failure.
 const PATIENCE: Duration = Duration::from_secs(30);
@@ -40,9 +40,6 @@ const PATIENCE: Duration = Duration::from_secs(30);
 /// How long the collector's loop may stand still. It beats after each call to the store
 /// (at most 6 s) and turns once a second; this is four times both together.
 const COLLECTOR_LIMIT: Duration = Duration::from_secs(30);
-
-/// Groups of records under way at the same time, for sinks that can.
-const IN_FLIGHT: usize = 4;
 
 /// `podlog run`: collects until `stop`.
 pub async fn run(config: Config, stop: CancellationToken) -> Result<(), Failure> {
@@ -134,12 +131,7 @@ impl World {
             patiently("sink", || sinks::migrate(&sink_url)).await?;
         }
         let store = patiently("lock store", || locks::open(&lock, holder.clone())).await?;
-        let limits = SinkLimits {
-            attempt: config.sink.timeout,
-            in_flight: IN_FLIGHT,
-            ..SinkLimits::default()
-        };
-        let sink = patiently("sink", || sinks::open(&sink_url, clock, metrics, limits)).await?;
+        let sink = patiently("sink", || sinks::open(&sink_url, clock, metrics, config.sink.timeout)).await?;
         let access = access(config);
         let cluster = patiently("API server", || async {
             let cluster = Cluster::connect(&access, metrics.clone())
@@ -355,7 +347,6 @@ pub(crate) fn access(config: &Config) -> Access {
     Access {
         kubeconfig: config.selection.kubeconfig.clone(),
         context: config.selection.context.clone(),
-        ..Access::default()
     }
 }
 
@@ -365,7 +356,7 @@ fn site(config: &Config, cluster: Cluster, sink: Arc<dyn sinks::Sink>, clock: Cl
         per_node: streams.per_node,
         total: streams.open,
         opens_per_second: f64::from(streams.open_rate),
-        ..Limits::default()
+        burst: BURST,
     };
     let settings = Settings {
         max_line: streams.max_line,

@@ -8,7 +8,6 @@ use crate::config::Config;
 use crate::domain::Fact;
 use crate::exit::Failure;
 use crate::metrics::Metrics;
-use crate::sinks::group::Limits;
 use crate::sinks::{self, SinkUrl, Wish};
 
 const OPENING: &str = "opening";
@@ -37,12 +36,9 @@ pub(super) async fn look(config: &Config) -> Vec<Fact> {
 
 /// Opens the sink as `podlog run` does.
 async fn open(config: &Config, url: &SinkUrl) -> Fact {
-    let limits = Limits {
-        attempt: config.sink.timeout,
-        ..Limits::default()
-    };
     let metrics = Metrics::default();
-    match timeout(DEADLINE, sinks::open(url, Clock::boottime(), &metrics, limits)).await {
+    let opening = sinks::open(url, Clock::boottime(), &metrics, config.sink.timeout);
+    match timeout(DEADLINE, opening).await {
         Ok(Ok(_)) => Fact::ok(OPENING, "as `podlog run` does it, it works"),
         Ok(Err(error)) => fact_of(OPENING, &error.into(), "; "),
         Err(_) => {

@@ -38,7 +38,7 @@ use tower::{BoxError, Service};
 
 pub use access::Access;
 pub use failure::{ApiError, ClusterError, rule};
-pub use gate::{Gate, Limits, Turn};
+pub use gate::{BURST, Gate, Limits, Turn};
 pub use logs::{LogError, LogQuery, LogStream};
 pub use select::{Scope, ScopeError, Selection};
 pub use transport::connections;
@@ -81,7 +81,7 @@ impl Cluster {
     /// Reads the configuration and prepares the clients. Talks to nobody yet, except that an exec
     /// plugin named in the kubeconfig is run: see [`version`](Self::version).
     pub async fn connect(access: &Access, metrics: Metrics) -> Result<Self, ClusterError> {
-        let clients = Clients::build(access.config().await?, access.plain_http2).await?;
+        let clients = Clients::build(access.config().await?).await?;
         Ok(Self::with(clients, Some(access.clone()), metrics))
     }
 
@@ -258,7 +258,7 @@ impl Cluster {
             return;
         }
         *renewed = Some(Instant::now());
-        let built = async { Clients::build(access.config().await?, access.plain_http2).await };
+        let built = async { Clients::build(access.config().await?).await };
         match built.await {
             Ok(clients) => {
                 tracing::info!("the API server refused the credentials; they were read anew");

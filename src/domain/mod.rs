@@ -27,7 +27,7 @@ pub use claim::{About, Claim, GoodUntil, LockRow, LockTable, Next, Release, Rene
 pub use fact::{Cause, Fact, Outcome};
 pub use id::{ContainerId, Fence, LockKey, PodUid, ReplicaId, StreamId};
 pub use plan::{Plan, View, plan};
-pub use pods::{Container, ContainerKind, Instance, Phase, Pod, PodSet, State};
+pub use pods::{Container, Instance, Phase, Pod, PodSet, State};
 pub use position::{Checkpoint, Mark, Position};
 pub use text::Plain;
 pub use time::Time;

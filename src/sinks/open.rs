@@ -2,6 +2,7 @@
 
 use std::fmt;
 use std::sync::Arc;
+use std::time::Duration;
 
 use futures::FutureExt;
 use futures::future::BoxFuture;
@@ -48,10 +49,13 @@ impl fmt::Debug for Opened {
 }
 
 /// Opens a sink. Fails when it cannot be used as things are; each call tells the true error once.
-/// `limits.in_flight` counts for sinks that can do several requests at a time.
-pub async fn open(url: &SinkUrl, clock: Clock, metrics: &Metrics, limits: Limits) -> Result<Opened, SinkOpenError> {
+/// One attempt to write may take `attempt`.
+pub async fn open(url: &SinkUrl, clock: Clock, metrics: &Metrics, attempt: Duration) -> Result<Opened, SinkOpenError> {
     let name: Arc<str> = url.to_string().into();
-    let one = Limits { in_flight: 1, ..limits };
+    let one = Limits {
+        attempt,
+        ..Limits::default()
+    };
     match &url.kind {
         Kind::Stdout => {
             let stdout = Arc::new(StdoutSink::new(clock));
@@ -66,7 +70,7 @@ pub async fn open(url: &SinkUrl, clock: Clock, metrics: &Metrics, limits: Limits
             Ok(stop_when(opened, async move { sync.sync_for_ever().await }.boxed()))
         }
         Kind::Sqlite(path) => {
-            let sqlite = Arc::new(SqliteSink::connect(path, name, limits.attempt).await?);
+            let sqlite = Arc::new(SqliteSink::connect(path, name, attempt).await?);
             let retention = sqlite.clone();
             let opened = compose(sqlite, clock, metrics, one);
             Ok(Opened {
@@ -76,11 +80,11 @@ pub async fn open(url: &SinkUrl, clock: Clock, metrics: &Metrics, limits: Limits
         }
         Kind::MySql(url) => {
             let options = url::options(url).map_err(|error| SinkOpenError::Refused(format!("{name}: {error}")))?;
-            let mysql = Arc::new(MySqlSink::connect(options, name, limits.attempt).await?);
+            let mysql = Arc::new(MySqlSink::connect(options, name, attempt).await?);
             let retention = mysql.clone();
             let some = Limits {
-                in_flight: limits.in_flight.min(mysql::IN_FLIGHT),
-                ..limits
+                in_flight: mysql::IN_FLIGHT,
+                ..one
             };
             let opened = compose(mysql, clock, metrics, some);
             Ok(Opened {

@@ -6,7 +6,7 @@
 
 use std::time::Duration;
 
-use sqlx::migrate::Migrator;
+use sqlx::migrate::{MigrateError, Migrator};
 use sqlx::mysql::{MySqlConnectOptions, MySqlDatabaseError};
 use sqlx::sqlite::SqliteConnectOptions;
 use sqlx::{Connection, MySqlConnection, SqliteConnection};
@@ -129,7 +129,7 @@ pub(super) async fn migrate_mysql(options: &MySqlConnectOptions, name: &str) -> 
             return Ok(());
         }
         let done = ours(&MYSQL).run_direct(None, &mut conn, false).await;
-        done.map_err(|error| failed(name, &error.into()))
+        done.map_err(|error| failed(name, &error))
     };
     timeout(DEADLINE, work).await.unwrap_or_else(|_| Err(late(name)))
 }
@@ -153,15 +153,15 @@ pub(super) async fn migrate_sqlite(options: SqliteConnectOptions, name: &str) ->
             return Ok(());
         }
         let done = ours(&SQLITE).run_direct(None, &mut *tx, false).await;
-        done.map_err(|error| failed(name, &error.into()))?;
+        done.map_err(|error| failed(name, &error))?;
         tx.commit().await.map_err(|error| super::sqlite::refusal(name, &error))
     };
     timeout(DEADLINE, work).await.unwrap_or_else(|_| Err(late(name)))
 }
 
-fn failed(name: &str, error: &anyhow::Error) -> SinkOpenError {
+fn failed(name: &str, error: &MigrateError) -> SinkOpenError {
     let why = format!(
-        "{name}: the record tables could not be created: {error:#}; the user needs CREATE, CREATE VIEW, ALTER and INDEX"
+        "{name}: the record tables could not be created: {error}; the user needs CREATE, CREATE VIEW, ALTER and INDEX"
     );
     SinkOpenError::Refused(why)
 }

@@ -117,7 +117,7 @@ impl Place {
 
     async fn open_sink(&self) -> Result<(), String> {
         let (clock, metrics) = (podlog::clock::Clock::boottime(), podlog::metrics::Metrics::default());
-        let opened = sinks::open(&self.parsed(), clock, &metrics, sinks::group::Limits::default()).await;
+        let opened = sinks::open(&self.parsed(), clock, &metrics, std::time::Duration::from_secs(5)).await;
         opened.map(drop).map_err(|error| error.to_string())
     }
 }

@@ -155,16 +155,16 @@ async fn a_sink_without_its_tables_says_how_to_get_them() {
         migrate(&place.parsed()).await.expect("migrating twice changes nothing");
         let note = "UPDATE podlog_records_schema SET version = 999 WHERE version = 205";
         place.sql(note).await;
-        let limits = podlog::sinks::group::Limits::default();
+        let attempt = Duration::from_secs(5);
         let url: SinkUrl = place.parsed();
         let metrics = podlog::metrics::Metrics::default();
-        let newer = open(&url, podlog::clock::Clock::boottime(), &metrics, limits)
+        let newer = open(&url, podlog::clock::Clock::boottime(), &metrics, attempt)
             .await
             .unwrap_err()
             .to_string();
         assert!(newer.contains("install a newer podlog"), "{newer}");
         place.sql("DROP TABLE podlog_records_schema").await;
-        let absent = open(&url, podlog::clock::Clock::boottime(), &metrics, limits)
+        let absent = open(&url, podlog::clock::Clock::boottime(), &metrics, attempt)
             .await
             .unwrap_err()
             .to_string();

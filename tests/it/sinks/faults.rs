@@ -5,7 +5,6 @@ use std::time::Duration;
 use podlog::clock::Clock;
 use podlog::domain::Fence;
 use podlog::metrics::Metrics;
-use podlog::sinks::group::Limits;
 use podlog::sinks::{SinkOpenError, open};
 use sqlx::{AssertSqlSafe, Connection, Executor, SqliteConnection};
 
@@ -103,7 +102,7 @@ async fn what_is_wrong_with_the_connection_is_said_once_and_in_plain_words() {
         }
         let refused = async |url: String| {
             let url = url.parse().unwrap();
-            open(&url, Clock::boottime(), &Metrics::default(), Limits::default())
+            open(&url, Clock::boottime(), &Metrics::default(), Duration::from_secs(5))
                 .await
                 .unwrap_err()
         };
