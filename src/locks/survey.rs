@@ -55,8 +55,8 @@ pub(super) fn skipped(subjects: &[&str], because: &str) -> Vec<Fact> {
 
 /// The tables as a fact. Missing and older ones are no failure where `podlog run` makes them itself and may.
 pub(super) fn tables(name: &str, standing: Standing, migrates: bool, may_create: bool) -> Fact {
-    let known = schema::VERSION;
-    match (standing, schema::judge(name, standing)) {
+    let known = schema::known();
+    match (standing, schema::check(name, standing)) {
         (Standing::Differs(version), _) => Fact::warning(
             TABLES,
             format!("migration {version} is not the one this podlog has; they were made by a development version"),

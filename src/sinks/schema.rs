@@ -19,8 +19,8 @@ static MYSQL: Migrator = sqlx::migrate!("migrations/mysql/records");
 static SQLITE: Migrator = sqlx::migrate!("migrations/sqlite/records");
 
 /// Where applied migrations are noted.
-const NOTES: &str = "podlog_records_schema";
-const APPLIED: &str = "SELECT version, description, success, checksum FROM podlog_records_schema ORDER BY version";
+pub(super) const NOTES: &str = "podlog_records_migrations";
+const APPLIED: &str = "SELECT version, description, success, checksum FROM podlog_records_migrations ORDER BY version";
 
 /// A row of `APPLIED`.
 type Noted = (i64, String, bool, Vec<u8>);
@@ -61,7 +61,7 @@ pub(super) fn check(name: &str, standing: Standing) -> Result<(), SinkOpenError>
     let why = match standing {
         Standing::Current | Standing::Extended(_) | Standing::Differs(_) => return Ok(()),
         Standing::Broken => "a migration of the record tables failed half-way; drop the log_ tables and views and \
-            podlog_records_schema, then run `podlog migrate`"
+            podlog_records_migrations, then run `podlog migrate`"
             .to_owned(),
         Standing::Missing => "the record tables do not exist; run `podlog migrate`".to_owned(),
         Standing::Older(version) => {

@@ -9,7 +9,7 @@ use sqlx::{AssertSqlSafe, Connection, Executor};
 use tokio::time::timeout;
 use url::Url;
 
-use super::super::schema::VERSIONS;
+use super::super::schema::NOTES;
 use super::super::survey::{ALL, DEADLINE, MIGRATE, REACHED, TABLES, WRITING, clock, failed, here, skipped, tables};
 use super::{fault, session, standing, statements as sql};
 use crate::domain::schema::Standing;
@@ -109,7 +109,7 @@ impl Look {
             Err(error) => {
                 let mut fact = failed(TABLES, &fault::explain(&self.name, &error));
                 if fault::number(&error).is_some_and(|number| DENIED.contains(&number)) {
-                    fact.remedy = self.grant("SELECT", VERSIONS);
+                    fact.remedy = self.grant("SELECT", NOTES);
                 }
                 self.facts.push(fact);
                 // Whether the tables are there shows when their rights are tried.

@@ -5,9 +5,6 @@ use sqlx::{Error, Executor};
 
 use super::fault::number;
 
-/// Where applied migrations are noted, which must be readable too.
-pub(super) const NOTES: &str = "podlog_records_schema";
-
 /// A right on a table.
 pub(super) struct Right {
     pub(super) verb: &'static str,

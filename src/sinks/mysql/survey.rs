@@ -8,13 +8,13 @@ use sqlx::mysql::{MySqlConnectOptions, MySqlConnection};
 use sqlx::{AssertSqlSafe, Connection, Executor};
 use tokio::time::timeout;
 
-use super::rights::{NOTES, PROBE, RIGHTS, denied, twice};
+use super::rights::{PROBE, RIGHTS, denied, twice};
 use super::server::Server;
 use super::{prepare, refusal, sql};
 use crate::domain::schema::Standing;
 use crate::domain::{Cause, Fact};
 use crate::sinks::SinkOpenError;
-use crate::sinks::schema::mysql_state;
+use crate::sinks::schema::{NOTES, mysql_state};
 use crate::sinks::survey::{ALL, DEADLINE, MIGRATE, REACHED, TABLES, WRITING, Wish, failed, skipped, tables};
 
 /// Looks at everything.

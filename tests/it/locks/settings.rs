@@ -92,16 +92,16 @@ pub(crate) async fn tables_of_another_version_are_refused(lab: &Lab) {
     let url = changed(lab, |_| ());
     let cases = [
         (
-            "UPDATE podlog_lock_migrations SET version = version + 1",
+            "UPDATE podlog_locks_migrations SET version = version + 1",
             "newer podlog",
         ),
-        ("UPDATE podlog_lock_migrations SET version = 100", "podlog migrate"),
+        ("UPDATE podlog_locks_migrations SET version = 100", "podlog migrate"),
         (
-            "UPDATE podlog_lock_migrations SET version = 101, success = FALSE",
+            "UPDATE podlog_locks_migrations SET version = 101, success = FALSE",
             "broken off",
         ),
-        ("DELETE FROM podlog_lock_migrations", "podlog migrate"),
-        ("DROP TABLE podlog_lock_migrations", "podlog migrate"),
+        ("DELETE FROM podlog_locks_migrations", "podlog migrate"),
+        ("DROP TABLE podlog_locks_migrations", "podlog migrate"),
     ];
     for (change, says) in cases {
         execute(&mut conn, change).await;
