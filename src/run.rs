@@ -16,7 +16,7 @@ use tokio_util::sync::CancellationToken;
 use crate::admin;
 use crate::cli::Locks;
 use crate::clock::{self, Clock};
-use crate::cluster::{Access, BURST, Cluster, Gate, Limits, Scope, Selection};
+use crate::cluster::{BURST, Cluster, Gate, Limits, Scope};
 use crate::collector::{Collector, Parts};
 use crate::config::{Config, SinkConfig, Store};
 use crate::domain::backoff::Backoff;
@@ -50,8 +50,7 @@ pub async fn run(config: Config, stop: CancellationToken) -> Result<(), Failure>
         Some(address) => Some(server::bind(address).await?),
         None => None,
     };
-    let scope = scope(&config);
-    scope.check().map_err(Failure::usage)?;
+    let scope = config.scope();
     let world = tokio::select! {
         biased;
         () = stop.cancelled() => return Ok(()),
@@ -123,16 +122,15 @@ struct World {
 impl World {
     /// Connects to all of it. What may heal is tried again for a while; what cannot is a failure at once.
     async fn open(config: &Config, scope: &Scope, clock: Clock, metrics: &Metrics) -> Result<Self, Failure> {
-        let lock: LockUrl = config.store.url.expose().parse().map_err(Failure::usage)?;
-        let sink_url: SinkUrl = config.sink.url.expose().parse().map_err(Failure::usage)?;
-        let holder = holder(config);
+        let (lock, sink_url) = (config.store.url.clone(), config.sink.url.clone());
+        let holder = config.holder();
         if config.migrate {
             patiently("lock store", || locks::migrate(&lock)).await?;
             patiently("sink", || sinks::migrate(&sink_url)).await?;
         }
         let store = patiently("lock store", || locks::open(&lock, holder.clone())).await?;
         let sink = patiently("sink", || sinks::open(&sink_url, clock, metrics, config.sink.timeout)).await?;
-        let access = access(config);
+        let access = config.access();
         let cluster = patiently("API server", || async {
             let cluster = Cluster::connect(&access, metrics.clone())
                 .await
@@ -285,8 +283,7 @@ where
 
 /// `podlog migrate`: creates or updates the tables of both databases.
 pub async fn migrate(store: Store, sink: SinkConfig, stop: CancellationToken) -> Result<(), Failure> {
-    let lock: LockUrl = store.url.expose().parse().map_err(Failure::usage)?;
-    let sink: SinkUrl = sink.url.expose().parse().map_err(Failure::usage)?;
+    let (lock, sink) = (store.url, sink.url);
     tokio::select! {
         biased;
         () = stop.cancelled() => Ok(()),
@@ -301,10 +298,9 @@ pub async fn migrate(store: Store, sink: SinkConfig, stop: CancellationToken) ->
 
 /// `podlog locks`: opens the store and hands it to [`admin`].
 pub async fn locks_command(store: Store, locks: Locks, stop: CancellationToken) -> Result<(), Failure> {
-    let lock: LockUrl = store.url.expose().parse().map_err(Failure::usage)?;
     let holder = Holder {
         replica: ReplicaId::from("podlog-locks"),
-        cluster: store.cluster,
+        cluster: store.cluster.clone(),
         // Never used: nothing is claimed.
         ttl: Duration::from_secs(20),
         grace: Duration::from_secs(1),
@@ -313,40 +309,9 @@ pub async fn locks_command(store: Store, locks: Locks, stop: CancellationToken) 
         biased;
         () = stop.cancelled() => Ok(()),
         done = async {
-            let store = locks::open(&lock, holder).await?;
+            let store = locks::open(&store.url, holder).await?;
             admin::execute(&*store, locks).await
         } => done,
-    }
-}
-
-pub(crate) fn scope(config: &Config) -> Scope {
-    let pods = &config.selection;
-    let default = Selection::default();
-    Scope {
-        namespaces: pods.namespaces.clone(),
-        labels: pods.labels.clone(),
-        fields: pods.fields.clone(),
-        selection: Selection {
-            opt_in: pods.opt_in,
-            exclude_app: default.exclude_app.filter(|_| !pods.include_self),
-        },
-        poll_interval: pods.poll,
-    }
-}
-
-pub(crate) fn holder(config: &Config) -> Holder {
-    Holder {
-        replica: config.replica.clone(),
-        cluster: config.store.cluster.clone(),
-        ttl: config.lease.ttl,
-        grace: config.lease.grace,
-    }
-}
-
-pub(crate) fn access(config: &Config) -> Access {
-    Access {
-        kubeconfig: config.selection.kubeconfig.clone(),
-        context: config.selection.context.clone(),
     }
 }
 

@@ -12,7 +12,6 @@ use crate::config::Config;
 use crate::domain::{Cause, Fact, Phase, Pod, ReplicaId, State};
 use crate::exit::Failure;
 use crate::metrics::Metrics;
-use crate::run::{access, scope};
 
 const LISTING: &str = "listing pods";
 const READING: &str = "reading a log";
@@ -39,7 +38,7 @@ pub(super) struct Found {
 }
 
 pub(super) async fn look(config: &Config) -> Found {
-    let scope = scope(config);
+    let scope = config.scope();
     let mut found = Found {
         facts: Vec::new(),
         cluster: None,
@@ -94,7 +93,7 @@ fn place(namespace: Option<&str>) -> String {
 
 async fn connect(config: &Config) -> Result<(Fact, Cluster), Fact> {
     let subject = "connection";
-    let made = timeout(DEADLINE, Cluster::connect(&access(config), Metrics::default())).await;
+    let made = timeout(DEADLINE, Cluster::connect(&config.access(), Metrics::default())).await;
     let late = Failure::refused(format!(
         "the credentials were not made within {DEADLINE:?}; look at the exec plugin in the kubeconfig"
     ));

@@ -8,7 +8,6 @@ use crate::config::Config;
 use crate::domain::Fact;
 use crate::domain::claim::Lease;
 use crate::exit::Failure;
-use crate::run::scope;
 
 /// A turn of the collector after the expiry it has slept for, and a statement.
 const TURN: Duration = Duration::from_secs(1);
@@ -25,7 +24,7 @@ pub(super) fn look(config: &Config) -> Vec<Fact> {
     } else {
         facts.push(Fact::skipped("takeover", "the settings are not safe"));
     }
-    if let Err(error) = scope(config).check() {
+    if let Err(error) = config.scope().check() {
         facts.push(fact_of("selection", &Failure::usage(error), "; "));
     }
     facts

@@ -13,20 +13,17 @@ use crate::sinks::{self, SinkUrl, Wish};
 const OPENING: &str = "opening";
 
 pub(super) async fn look(config: &Config) -> Vec<Fact> {
-    let url: SinkUrl = match config.sink.url.expose().parse() {
-        Ok(url) => url,
-        Err(error) => return vec![fact_of("--sink", &Failure::usage(error), "; ")],
-    };
+    let url = &config.sink.url;
     let wish = Wish {
         migrates: config.migrate,
         retains: config.sink.retain.is_some(),
         max_line: config.streams.max_line,
     };
-    let mut facts = sinks::survey(&url, wish).await;
+    let mut facts = sinks::survey(url, wish).await;
     // Opening the others would make directories, or do nothing.
     if url.is_transactional() {
         facts.push(if ready(&facts, sinks::TABLES) {
-            open(config, &url).await
+            open(config, url).await
         } else {
             Fact::skipped(OPENING, "the sink is not ready")
         });

@@ -247,10 +247,10 @@ fn retention(config: &Config) -> Result<(), Failure> {
     let Some(retain) = config.sink.retain else {
         return Ok(());
     };
-    let scheme = config.sink.url.scheme();
-    if !["mysql", "mariadb", "sqlite"].contains(&scheme) {
+    if !config.sink.url.is_transactional() {
         return refuse(format!(
-            "--retain: records in a sink of kind {scheme} cannot be deleted; leave it out or use mysql or sqlite"
+            "--retain: records at {} cannot be deleted; leave it out or use mysql or sqlite",
+            config.sink.url
         ));
     }
     let least = Duration::from_hours(1);

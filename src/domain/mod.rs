@@ -21,6 +21,7 @@ mod share;
 pub mod steps;
 pub mod text;
 pub mod time;
+pub mod urls;
 
 pub use chunk::{Chunk, Gap, GapReason, Line, Origin};
 pub use claim::{About, Claim, GoodUntil, LockRow, LockTable, Next, Release, Renewal, Verdict, Want};
