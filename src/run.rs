@@ -303,7 +303,7 @@ pub async fn locks_command(store: Store, locks: Locks, stop: CancellationToken) 
         cluster: store.cluster.clone(),
         // Never used: nothing is claimed.
         ttl: Duration::from_secs(20),
-        grace: Duration::from_secs(1),
+        takeover_grace: Duration::from_secs(1),
     };
     tokio::select! {
         biased;

@@ -34,7 +34,7 @@ pub(super) fn look(config: &Config) -> Vec<Fact> {
 /// arrived, and so expires, at most a statement later; others wait for the takeover grace.
 fn times(lease: &Lease) -> Fact {
     let stops = lease.ttl.saturating_sub(lease.margin);
-    let latest = lease.ttl + lease.grace + TURN;
+    let latest = lease.ttl + lease.takeover_grace + TURN;
     let found = format!(
         "ttl {}, renewed every {}, margin {}: a replica that cannot renew stops after {}, and the pods of one that crashed are taken over within about {}",
         show(lease.ttl),
@@ -57,7 +57,7 @@ mod tests {
             ttl: seconds(20),
             renew: seconds(5),
             margin: seconds(5),
-            grace: seconds(1),
+            takeover_grace: seconds(1),
         };
         let fact = times(&lease);
         assert!(

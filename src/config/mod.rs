@@ -132,7 +132,7 @@ impl Config {
                 ttl: typed.times.ttl,
                 renew: typed.times.renew,
                 margin: typed.times.margin,
-                grace: typed.times.takeover_grace,
+                takeover_grace: typed.times.takeover_grace,
             },
             selection: Selection::new(&typed.pods),
             streams: Streams::new(&typed.streams),
@@ -177,7 +177,7 @@ impl Config {
             replica: self.replica.clone(),
             cluster: self.store.cluster.clone(),
             ttl: self.lease.ttl,
-            grace: self.lease.grace,
+            takeover_grace: self.lease.takeover_grace,
         }
     }
 

@@ -28,7 +28,7 @@ impl Claims {
             cluster: "default".to_owned(),
             // Never used: nothing is claimed.
             ttl: Duration::from_secs(20),
-            grace: Duration::from_secs(1),
+            takeover_grace: Duration::from_secs(1),
         };
         let store = locks::open(&url, holder).await?;
         Ok(Self { store })

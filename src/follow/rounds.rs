@@ -108,7 +108,7 @@ impl<'a> Rounds<'a> {
         tracing::debug!(container = %self.reading.name(), ?close, ended, brought, "a round of reading is over");
         match close {
             Close::Stopped => Next::Leave(Some(End::Stopped)),
-            Close::Lost => Next::Leave(Some(End::Fenced)),
+            Close::Fenced => Next::Leave(Some(End::Fenced)),
             // A stream may be cut short in order too, so that its end counts only if the pod was gone right after it.
             Close::Gone if self.reading.is_same_breath(self.clean) || self.reading.was_caught_up() => {
                 self.finish(None).await

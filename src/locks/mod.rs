@@ -38,7 +38,7 @@ pub struct Holder {
     /// How long a claim lasts without renewal.
     pub ttl: Duration,
     /// How long after its expiry a claim of another replica may be taken.
-    pub grace: Duration,
+    pub takeover_grace: Duration,
 }
 
 /// A table of claims. Every method takes a batch of any size, sorts it and cuts it as the store

@@ -38,7 +38,7 @@ async fn holder(url: &str, replica: &str) -> Arc<dyn LockStore> {
         replica: replica.into(),
         cluster: "here".into(),
         ttl: Duration::from_mins(1),
-        grace: Duration::from_secs(1),
+        takeover_grace: Duration::from_secs(1),
     };
     locks::open(&url.parse().unwrap(), holder).await.unwrap()
 }

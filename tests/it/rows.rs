@@ -88,7 +88,7 @@ fn a_claim_of_any_values_is_read_or_passed_over_and_the_one_beside_it_can_be_had
         replica: "a".into(),
         cluster: "default".into(),
         ttl: TTL,
-        grace: GRACE,
+        takeover_grace: GRACE,
     };
     let store = base.runtime.block_on(async {
         locks::migrate(&url).await.unwrap();

@@ -25,7 +25,7 @@ pub(super) struct Me {
     /// Microseconds.
     ttl: i64,
     /// Microseconds.
-    grace: i64,
+    takeover_grace: i64,
 }
 
 impl Me {
@@ -35,7 +35,7 @@ impl Me {
             replica: holder.replica.to_string(),
             cluster: holder.cluster.clone(),
             ttl: micros(holder.ttl),
-            grace: micros(holder.grace),
+            takeover_grace: micros(holder.takeover_grace),
         }
     }
 }
@@ -110,7 +110,7 @@ impl Acquire<'_> {
             .bind(keys.rows)
             .bind(&self.me.cluster)
             .bind(&self.me.replica)
-            .bind(self.me.grace)
+            .bind(self.me.takeover_grace)
             .fetch_all(conn)
             .await?;
         let mut free: HashMap<_, _> = self
