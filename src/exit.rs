@@ -7,9 +7,7 @@ use std::io::Write as _;
 use std::process::ExitCode;
 
 use crate::cluster::{ApiError, ClusterError};
-use crate::domain::Plain;
-use crate::locks::LockError;
-use crate::sinks::SinkOpenError;
+use crate::domain::{Cause, Plain, Unready};
 
 /// What a failure means to whoever started the program. The numbers are the exit statuses.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -92,6 +90,17 @@ impl Failure {
         self.kind == Kind::Unreachable
     }
 
+    /// What somebody must do about it.
+    #[must_use]
+    pub fn cause(&self) -> Cause {
+        match self.kind {
+            Kind::Usage => Cause::Setting,
+            Kind::Unreachable => Cause::Unreachable,
+            Kind::Refused => Cause::Refused,
+            Kind::Shown | Kind::Unclean | Kind::Interrupted | Kind::Terminated => Cause::Machine,
+        }
+    }
+
     /// The exit status.
     #[must_use]
     pub fn code(&self) -> u8 {
@@ -121,20 +130,11 @@ impl fmt::Display for Failure {
 
 impl std::error::Error for Failure {}
 
-impl From<LockError> for Failure {
-    fn from(error: LockError) -> Self {
+impl From<Unready> for Failure {
+    fn from(error: Unready) -> Self {
         match error {
-            LockError::Unavailable(why) => Self::unreachable(why),
-            LockError::Refused(why) => Self::refused(why),
-        }
-    }
-}
-
-impl From<SinkOpenError> for Failure {
-    fn from(error: SinkOpenError) -> Self {
-        match error {
-            SinkOpenError::Unavailable(why) => Self::unreachable(why),
-            SinkOpenError::Refused(why) => Self::refused(why),
+            Unready::Unavailable(words) => Self::unreachable(words),
+            Unready::Refused(words) => Self::refused(words),
         }
     }
 }

@@ -105,7 +105,7 @@ async fn connect(config: &Config) -> Result<(Fact, Cluster), Fact> {
         Ok(Err(error)) => error.into(),
         Err(_) => late,
     };
-    Err(fact_of(subject, &failure, "; "))
+    Err(fact_of(subject, &failure))
 }
 
 async fn exists(cluster: &Cluster, name: &str) -> Fact {
@@ -122,7 +122,7 @@ async fn exists(cluster: &Cluster, name: &str) -> Fact {
             subject,
             "these credentials may not look at namespaces, which podlog need not",
         ),
-        Err(error) => fact_of(&subject, &error.into(), "; "),
+        Err(error) => fact_of(&subject, &error.into()),
     }
 }
 
@@ -139,7 +139,7 @@ async fn rights(cluster: &Cluster, namespace: Option<&str>, who: &str) -> (Vec<F
                 let remedy = format!("bind {role} with the rule: {}", rule(verb, resource));
                 Fact::failed(Cause::Refused, subject, format!("{who} has not this right"), remedy)
             }
-            Err(error) => fact_of(&subject, &error.into(), "; "),
+            Err(error) => fact_of(&subject, &error.into()),
         };
         may_list &= verb != "list" || !fact.has_failed();
         facts.push(fact);
@@ -164,7 +164,7 @@ async fn list(cluster: &Cluster, scope: &Scope, namespace: Option<&str>, may: bo
             Fact::ok(subject, format!("{} pods are selected now", pods.len())),
             Some(pods),
         ),
-        Err(error) => (fact_of(&subject, &error.into(), "; "), None),
+        Err(error) => (fact_of(&subject, &error.into()), None),
     }
 }
 

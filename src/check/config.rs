@@ -13,11 +13,7 @@ use crate::exit::Failure;
 const TURN: Duration = Duration::from_secs(1);
 
 pub(super) fn look(config: &Config) -> Vec<Fact> {
-    let mut facts: Vec<Fact> = config
-        .faults()
-        .iter()
-        .map(|fault| fact_of("safety", fault, "; "))
-        .collect();
+    let mut facts: Vec<Fact> = config.faults().iter().map(|fault| fact_of("safety", fault)).collect();
     if facts.is_empty() {
         facts.push(Fact::ok("safety", "times, sizes and counts are safe together"));
         facts.push(times(&config.lease));
@@ -25,7 +21,7 @@ pub(super) fn look(config: &Config) -> Vec<Fact> {
         facts.push(Fact::skipped("takeover", "the settings are not safe"));
     }
     if let Err(error) = config.scope().check() {
-        facts.push(fact_of("selection", &Failure::usage(error), "; "));
+        facts.push(fact_of("selection", &Failure::usage(error)));
     }
     facts
 }

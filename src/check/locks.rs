@@ -29,7 +29,7 @@ pub(super) async fn look(config: &Config) -> Found {
                 facts.push(fact);
                 replicas = Some(alive);
             }
-            Err(failure) => facts.push(fact_of(CLAIMS, &failure, ": ")),
+            Err(failure) => facts.push(fact_of(CLAIMS, &failure)),
         }
     }
     Found { facts, replicas }
@@ -43,7 +43,7 @@ async fn claims(config: &Config, url: &LockUrl) -> Result<(Fact, Vec<ReplicaId>)
     };
     let late = |_| {
         Failure::unreachable(format!(
-            "the lock store {url} did not answer within {DEADLINE:?}: is it overloaded?"
+            "the lock store {url} did not answer within {DEADLINE:?}; look whether it is overloaded"
         ))
     };
     let table = timeout(DEADLINE, reading).await.map_err(late)??;

@@ -37,10 +37,12 @@ async fn open(config: &Config, url: &SinkUrl) -> Fact {
     let opening = sinks::open(url, Clock::boottime(), &metrics, config.sink.timeout);
     match timeout(DEADLINE, opening).await {
         Ok(Ok(_)) => Fact::ok(OPENING, "as `podlog run` does it, it works"),
-        Ok(Err(error)) => fact_of(OPENING, &error.into(), "; "),
+        Ok(Err(error)) => fact_of(OPENING, &error.into()),
         Err(_) => {
-            let late = Failure::unreachable(format!("{url} did not answer within {DEADLINE:?}; is it overloaded?"));
-            fact_of(OPENING, &late, "; ")
+            let late = Failure::unreachable(format!(
+                "{url} did not answer within {DEADLINE:?}; look whether it is overloaded"
+            ));
+            fact_of(OPENING, &late)
         }
     }
 }

@@ -25,7 +25,7 @@ pub mod urls;
 
 pub use chunk::{Chunk, Gap, GapReason, Line, Origin};
 pub use claim::{About, Claim, GoodUntil, LockRow, LockTable, Next, Release, Renewal, Verdict, Want};
-pub use fact::{Cause, Fact, Outcome};
+pub use fact::{Cause, Fact, Outcome, Unready, Words};
 pub use id::{ContainerId, Fence, LockKey, PodUid, ReplicaId, StreamId};
 pub use plan::{Plan, View, plan};
 pub use pods::{Container, Instance, Phase, Pod, PodSet, State};

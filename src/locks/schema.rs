@@ -59,30 +59,36 @@ pub(super) fn ours(migrator: &Migrator) -> Migrator {
 /// Refuses tables that this program cannot work with, in the store called `name`.
 pub(super) fn check(name: &str, standing: Standing) -> Result<(), LockError> {
     let known = known();
-    let what = match standing {
+    Err(match standing {
         Standing::Current | Standing::Extended(_) | Standing::Differs(_) => return Ok(()),
-        Standing::Missing => return Err(missing(name)),
-        Standing::Broken => return Err(interrupted(name)),
-        Standing::Newer(newer) => format!(
-            "the lock tables in {name} have version {newer}, which this podlog (it knows {known}) cannot work with: run a newer podlog"
+        Standing::Missing => missing(name),
+        Standing::Broken => interrupted(name),
+        Standing::Newer(newer) => LockError::refused(
+            format!(
+                "the lock tables in {name} have version {newer}, which this podlog (it knows {known}) cannot work with"
+            ),
+            "run a newer podlog",
         ),
-        Standing::Older(older) => format!(
-            "the lock tables in {name} have version {older} and this podlog needs {known}: run `podlog migrate`"
+        Standing::Older(older) => LockError::refused(
+            format!("the lock tables in {name} have version {older} and this podlog needs {known}"),
+            "run `podlog migrate`",
         ),
-    };
-    Err(LockError::Refused(what))
+    })
 }
 
 /// The error for a store without tables.
 pub(super) fn missing(name: &str) -> LockError {
-    LockError::Refused(format!("{name} has no lock tables: run `podlog migrate`"))
+    LockError::refused(format!("{name} has no lock tables"), "run `podlog migrate`")
 }
 
 fn interrupted(name: &str) -> LockError {
-    LockError::Refused(format!(
-        "a migration of the lock tables in {name} was broken off: drop the tables it left half made (distributed_lock), \
-         delete its row from {NOTES}, and run `podlog migrate` again"
-    ))
+    LockError::refused(
+        format!("a migration of the lock tables in {name} was broken off"),
+        format!(
+            "drop the tables it left half made (distributed_lock), delete its row from {NOTES}, and run \
+             `podlog migrate` again"
+        ),
+    )
 }
 
 /// What a failed migration means; `driver` explains an error of the database itself.
@@ -93,11 +99,17 @@ pub(super) fn failed(name: &str, error: MigrateError, driver: impl Fn(&sqlx::Err
         MigrateError::VersionMissing(newer) => check(name, Standing::Newer(newer))
             .err()
             .unwrap_or_else(|| missing(name)),
-        MigrateError::VersionMismatch(version) => LockError::Refused(format!(
-            "migration {version} of the lock tables in {name} is not the one this podlog would run: \
-             the tables were made by a development version; drop distributed_lock and {NOTES} and run `podlog migrate`"
-        )),
-        other => LockError::Refused(format!("the lock tables in {name} could not be made: {other}")),
+        MigrateError::VersionMismatch(version) => LockError::refused(
+            format!(
+                "migration {version} of the lock tables in {name} is not the one this podlog would run: \
+                 the tables were made by a development version"
+            ),
+            format!("drop distributed_lock and {NOTES} and run `podlog migrate`"),
+        ),
+        other => LockError::refused(
+            format!("the lock tables in {name} could not be made: {other}"),
+            "grant the user CREATE, ALTER and INDEX",
+        ),
     }
 }
 

@@ -17,19 +17,11 @@ use super::stdout::StdoutSink;
 use super::url::{self, Kind, SinkUrl};
 use super::{Sink, schema};
 use crate::clock::Clock;
+use crate::domain::Unready;
 use crate::metrics::Metrics;
 
-/// Why a sink cannot be used. Variants are named by what the caller does about it.
-#[derive(Clone, Debug, thiserror::Error)]
-pub enum SinkOpenError {
-    /// Try again: the sink is unreachable, slow or too busy.
-    #[error("{0}")]
-    Unavailable(String),
-    /// Trying again cannot help until a person changes something: a wrong password or database, a
-    /// missing right, tables of another version, a closed standard output.
-    #[error("{0}")]
-    Refused(String),
-}
+/// Why a sink cannot be used.
+pub type SinkOpenError = Unready;
 
 /// A sink in use.
 pub struct Opened {
@@ -79,7 +71,8 @@ pub async fn open(url: &SinkUrl, clock: Clock, metrics: &Metrics, attempt: Durat
             })
         }
         Kind::MySql(url) => {
-            let options = url::options(url).map_err(|error| SinkOpenError::Refused(format!("{name}: {error}")))?;
+            let options = url::options(url)
+                .map_err(|error| SinkOpenError::refused(format!("{name}: {error}"), "correct the URL"))?;
             let mysql = Arc::new(MySqlSink::connect(options, name, attempt).await?);
             let retention = mysql.clone();
             let some = Limits {
@@ -102,7 +95,8 @@ pub async fn migrate(url: &SinkUrl) -> Result<(), SinkOpenError> {
         Kind::Stdout | Kind::File(_) => Ok(()),
         Kind::Sqlite(path) => schema::migrate_sqlite(sqlite::options(path), &name).await,
         Kind::MySql(url) => {
-            let options = url::options(url).map_err(|error| SinkOpenError::Refused(format!("{name}: {error}")))?;
+            let options = url::options(url)
+                .map_err(|error| SinkOpenError::refused(format!("{name}: {error}"), "correct the URL"))?;
             schema::migrate_mysql(&options, &name).await
         }
     }

@@ -58,21 +58,25 @@ fn standing(noted: Vec<Noted>, migrator: &Migrator) -> Standing {
 /// Refuses tables that this program cannot work with.
 pub(super) fn check(name: &str, standing: Standing) -> Result<(), SinkOpenError> {
     let known = known(&MYSQL);
-    let why = match standing {
+    let (why, remedy) = match standing {
         Standing::Current | Standing::Extended(_) | Standing::Differs(_) => return Ok(()),
-        Standing::Broken => "a migration of the record tables failed half-way; drop the log_ tables and views and \
-            podlog_records_migrations, then run `podlog migrate`"
-            .to_owned(),
-        Standing::Missing => "the record tables do not exist; run `podlog migrate`".to_owned(),
-        Standing::Older(version) => {
-            format!("the record tables are of version {version}, this podlog needs {known}; run `podlog migrate`")
-        }
-        Standing::Newer(version) => format!(
-            "the record tables are of version {version}, which this podlog (it knows {known}) cannot work with; \
-             install a newer podlog"
+        Standing::Broken => (
+            "a migration of the record tables failed half-way".to_owned(),
+            "drop the log_ tables and views and podlog_records_migrations, then run `podlog migrate`",
+        ),
+        Standing::Missing => ("the record tables do not exist".to_owned(), "run `podlog migrate`"),
+        Standing::Older(version) => (
+            format!("the record tables are of version {version}, this podlog needs {known}"),
+            "run `podlog migrate`",
+        ),
+        Standing::Newer(version) => (
+            format!(
+                "the record tables are of version {version}, which this podlog (it knows {known}) cannot work with"
+            ),
+            "run a newer podlog",
         ),
     };
-    Err(SinkOpenError::Refused(format!("{name}: {why}")))
+    Err(SinkOpenError::refused(format!("{name}: {why}"), remedy))
 }
 
 /// The same migrations, noted in our own table.
@@ -160,16 +164,17 @@ pub(super) async fn migrate_sqlite(options: SqliteConnectOptions, name: &str) ->
 }
 
 fn failed(name: &str, error: &MigrateError) -> SinkOpenError {
-    let why = format!(
-        "{name}: the record tables could not be created: {error}; the user needs CREATE, CREATE VIEW, ALTER and INDEX"
-    );
-    SinkOpenError::Refused(why)
+    SinkOpenError::refused(
+        format!("{name}: the record tables could not be created: {error}"),
+        "the user needs CREATE, CREATE VIEW, ALTER and INDEX",
+    )
 }
 
 fn late(name: &str) -> SinkOpenError {
-    let why =
-        format!("{name}: creating the record tables took more than {DEADLINE:?}; does another `podlog migrate` hang?");
-    SinkOpenError::Unavailable(why)
+    SinkOpenError::unavailable(
+        format!("{name}: creating the record tables took more than {DEADLINE:?}"),
+        "look whether another `podlog migrate` hangs",
+    )
 }
 
 #[cfg(test)]

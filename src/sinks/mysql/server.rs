@@ -56,27 +56,28 @@ impl Server {
         } else {
             ((8, 0), "MySQL")
         };
-        let refused = |why: String| Err(SinkOpenError::Refused(format!("mysql {name}: {why}")));
+        let refused = |why: String, remedy: String| Err(SinkOpenError::refused(format!("mysql {name}: {why}"), remedy));
         let server = if release(&self.version) < oldest {
-            refused(format!(
-                "the server is {kind} {}; podlog needs {kind} {}.{} or newer",
-                self.version, oldest.0, oldest.1
-            ))
+            refused(
+                format!("the server is {kind} {}", self.version),
+                format!("podlog needs {kind} {}.{} or newer", oldest.0, oldest.1),
+            )
         } else {
             Ok(format!("{kind} {}", self.version))
         };
         let session = if self.isolation == "READ-COMMITTED" {
             Ok("isolation READ-COMMITTED is in force".into())
         } else {
-            refused(format!(
-                "the isolation level stays {} although podlog set it; a proxy in between must pass session settings on",
-                self.isolation
-            ))
+            refused(
+                format!("the isolation level stays {} although podlog set it", self.isolation),
+                "a proxy in between must pass session settings on".into(),
+            )
         };
         let writable = if self.read_only {
-            Err(SinkOpenError::Unavailable(format!(
-                "mysql {name}: the server is read-only; it is failing over, or the address is a replica's"
-            )))
+            Err(SinkOpenError::unavailable(
+                format!("mysql {name}: the server is read-only; it is failing over, or the address is a replica's"),
+                "if it stays so, point the URL at the primary",
+            ))
         } else {
             Ok("no".into())
         };

@@ -45,7 +45,7 @@ pub(crate) async fn what_is_wrong_with_the_settings_is_named(lab: &Lab) {
         (
             changed(lab, |url| url.set_port(Some(closed)).unwrap()),
             false,
-            "is it running",
+            "check that it runs",
         ),
         (
             changed(lab, |url| url.set_port(Some(silent_port)).unwrap()),
@@ -82,7 +82,7 @@ pub(crate) async fn a_user_without_rights_is_told_what_to_grant(lab: &Lab) {
     let nobody = refused(&nobody).await;
     execute(&mut conn, &format!("DROP USER '{user}'@'%'")).await;
     assert!(
-        matches!(&nobody, LockError::Refused(text) if text.contains("grant the user")),
+        matches!(&nobody, LockError::Refused(words) if words.remedy.contains("grant the user")),
         "{nobody:?}"
     );
 }

@@ -162,7 +162,7 @@ async fn a_sink_without_its_tables_says_how_to_get_them() {
             .await
             .unwrap_err()
             .to_string();
-        assert!(newer.contains("install a newer podlog"), "{newer}");
+        assert!(newer.contains("run a newer podlog"), "{newer}");
         place.sql("DROP TABLE podlog_records_migrations").await;
         let absent = open(&url, podlog::clock::Clock::boottime(), &metrics, attempt)
             .await
