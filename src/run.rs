@@ -19,8 +19,8 @@ use crate::clock::{self, Clock};
 use crate::cluster::{BURST, Cluster, Gate, Limits, Scope};
 use crate::collector::{Collector, Parts};
 use crate::config::{Config, SinkConfig, Store};
+use crate::domain::PodSet;
 use crate::domain::backoff::Backoff;
-use crate::domain::{PodSet, ReplicaId};
 use crate::exit::Failure;
 use crate::follow::pulse::Pulse;
 use crate::follow::{Settings, Site};
@@ -298,13 +298,7 @@ pub async fn migrate(store: Store, sink: SinkConfig, stop: CancellationToken) ->
 
 /// `podlog locks`: opens the store and hands it to [`admin`].
 pub async fn locks_command(store: Store, locks: Locks, stop: CancellationToken) -> Result<(), Failure> {
-    let holder = Holder {
-        replica: ReplicaId::from("podlog-locks"),
-        cluster: store.cluster.clone(),
-        // Never used: nothing is claimed.
-        ttl: Duration::from_secs(20),
-        takeover_grace: Duration::from_secs(1),
-    };
+    let holder = Holder::onlooker("podlog-locks", store.cluster);
     tokio::select! {
         biased;
         () = stop.cancelled() => Ok(()),

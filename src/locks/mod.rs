@@ -41,6 +41,19 @@ pub struct Holder {
     pub takeover_grace: Duration,
 }
 
+impl Holder {
+    /// Somebody who looks at the table and claims nothing, so that the times are never used.
+    #[must_use]
+    pub fn onlooker(name: &str, cluster: String) -> Self {
+        Self {
+            replica: name.into(),
+            cluster,
+            ttl: Duration::ZERO,
+            takeover_grace: Duration::ZERO,
+        }
+    }
+}
+
 /// A table of claims. Every method takes a batch of any size, sorts it and cuts it as the store
 /// needs; every job of a batch is done within [`STATEMENT_DEADLINE`] or fails. See [`call`] for all of a call.
 #[async_trait]
