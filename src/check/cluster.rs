@@ -60,7 +60,7 @@ pub(super) async fn look(config: &Config) -> Found {
     let who = cluster.who().await.ok().filter(|who| !who.is_empty());
     let who = who.unwrap_or_else(|| "this user".into());
     let mut all = Some(Vec::new());
-    for namespace in places(&scope) {
+    for namespace in scope.places() {
         if let Some(name) = namespace {
             found.facts.push(exists(&cluster, name).await);
         }
@@ -77,14 +77,6 @@ pub(super) async fn look(config: &Config) -> Found {
     found.facts.push(fact);
     (found.cluster, found.pods, found.http2) = (Some(cluster), all, http2);
     found
-}
-
-/// The namespaces, or all of them as one.
-fn places(scope: &Scope) -> Vec<Option<&str>> {
-    if scope.namespaces.is_empty() {
-        return vec![None];
-    }
-    scope.namespaces.iter().map(|name| Some(name.as_str())).collect()
 }
 
 fn place(namespace: Option<&str>) -> String {

@@ -163,10 +163,8 @@ impl Cluster {
     /// Says which right is missing when no namespace of the scope may be listed: then there is nothing to
     /// do until somebody grants it. Where some may, discovery goes on with those and warns of the others.
     pub async fn admit(&self, scope: &Scope) -> Result<(), ApiError> {
-        let all = [None];
-        let named: Vec<Option<&str>> = scope.namespaces.iter().map(|name| Some(name.as_str())).collect();
-        let namespaces = if named.is_empty() { &all[..] } else { &named[..] };
-        for namespace in namespaces {
+        let places = scope.places();
+        for namespace in &places {
             // A server that does not answer the question is asked the real thing later.
             if self.may("list", "pods", *namespace).await.unwrap_or(true) {
                 return Ok(());
@@ -175,7 +173,7 @@ impl Cluster {
         let asked = Asked {
             verb: "list",
             resource: "pods",
-            namespace: namespaces.first().copied().flatten(),
+            namespace: places.first().copied().flatten(),
         };
         Err(ApiError::Forbidden(asked.forbidden("")))
     }

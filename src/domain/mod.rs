@@ -17,6 +17,7 @@ pub mod position;
 pub mod row;
 pub mod schema;
 pub mod search;
+pub mod server;
 mod share;
 pub mod steps;
 pub mod text;

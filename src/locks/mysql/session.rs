@@ -14,6 +14,7 @@ use url::Url;
 
 use super::super::{LockError, STATEMENT_DEADLINE};
 use super::fault::{self, Fault};
+use crate::domain::server;
 
 /// How long connecting may take, log-in and settings included.
 const CONNECT: Duration = Duration::from_secs(2);
@@ -268,7 +269,7 @@ async fn settle(conn: &mut MySqlConnection) -> Result<Settings, sqlx::Error> {
 impl Settings {
     /// Whether this is `MariaDB`.
     pub(super) fn is_mariadb(&self) -> bool {
-        self.version.contains("MariaDB")
+        server::is_mariadb(&self.version)
     }
 
     /// Refuses a session in which the statements would not do what they say.
@@ -288,18 +289,14 @@ impl Settings {
     }
 
     fn judge_version(&self, name: &str) -> Result<String, LockError> {
-        let (oldest, kind) = if self.is_mariadb() {
-            ((10, 6), "MariaDB")
-        } else {
-            ((8, 0), "MySQL")
-        };
-        if release(&self.version) < oldest {
-            return Err(LockError::refused(
-                format!("the lock store {name} is {kind} {}", self.version),
-                format!("podlog needs {kind} {}.{} or newer", oldest.0, oldest.1),
-            ));
+        let product = server::product(&self.version);
+        match server::too_old(&self.version) {
+            Some(remedy) => Err(LockError::refused(
+                format!("the lock store {name} is {product}"),
+                remedy,
+            )),
+            None => Ok(product),
         }
-        Ok(format!("{kind} {}", self.version))
     }
 
     fn judge_session(&self, name: &str) -> Result<String, LockError> {
@@ -346,15 +343,6 @@ impl Settings {
     }
 }
 
-/// Major and minor version; `MariaDB` may put `5.5.5-` before its own.
-fn release(version: &str) -> (u32, u32) {
-    let version = version.strip_prefix("5.5.5-").unwrap_or(version);
-    let mut parts = version
-        .split(|c: char| !c.is_ascii_digit())
-        .map(|part| part.parse().unwrap_or(0));
-    (parts.next().unwrap_or(0), parts.next().unwrap_or(0))
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -392,12 +380,5 @@ mod tests {
             let error = settings.check("db").unwrap_err().to_string();
             assert!(error.contains(says), "{error}");
         }
-    }
-
-    #[test]
-    fn versions_of_both_families_are_read() {
-        assert_eq!(release("8.4.3"), (8, 4));
-        assert_eq!(release("10.11.19-MariaDB-0+deb12u1"), (10, 11));
-        assert_eq!(release("5.5.5-10.6.1-MariaDB"), (10, 6));
     }
 }
