@@ -1,12 +1,21 @@
 //! The clock by which a replica judges its own claims: monotonic, and running during suspend.
 //!
-//! It is never compared with the clock of another machine or of a database.
+//! It is never compared with the clock of another machine or of a database. [`wall`] is for people and for lines' ages.
 
-use std::time::Duration;
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
+
+use crate::domain::Time;
 
 /// How late a sleeper may notice that the machine was suspended. Writes check the time themselves,
 /// so this bounds only how long a stopped stream stays open.
 const LONGEST_SLEEP: Duration = Duration::from_secs(5);
+
+/// The time of day on this machine. Nothing about claims is decided by it.
+#[must_use]
+pub fn wall() -> Time {
+    let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+    Time(i64::try_from(now.as_nanos()).unwrap_or(i64::MAX))
+}
 
 /// A monotonic clock. A value, so that tests can hand in the paused clock of their runtime.
 #[derive(Clone, Copy, Debug)]

@@ -7,9 +7,7 @@ use std::io::Write as _;
 use std::process::ExitCode;
 
 use crate::cluster::{ApiError, ClusterError};
-use crate::domain::Plain;
-use crate::locks::LockError;
-use crate::sinks::{SinkError, SinkOpenError};
+use crate::domain::{Cause, Plain, Unready};
 
 /// What a failure means to whoever started the program. The numbers are the exit statuses.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -92,6 +90,17 @@ impl Failure {
         self.kind == Kind::Unreachable
     }
 
+    /// What somebody must do about it.
+    #[must_use]
+    pub fn cause(&self) -> Cause {
+        match self.kind {
+            Kind::Usage => Cause::Setting,
+            Kind::Unreachable => Cause::Unreachable,
+            Kind::Refused => Cause::Refused,
+            Kind::Shown | Kind::Unclean | Kind::Interrupted | Kind::Terminated => Cause::Machine,
+        }
+    }
+
     /// The exit status.
     #[must_use]
     pub fn code(&self) -> u8 {
@@ -121,20 +130,11 @@ impl fmt::Display for Failure {
 
 impl std::error::Error for Failure {}
 
-impl From<LockError> for Failure {
-    fn from(error: LockError) -> Self {
+impl From<Unready> for Failure {
+    fn from(error: Unready) -> Self {
         match error {
-            LockError::Unavailable(why) => Self::unreachable(why),
-            LockError::Refused(why) => Self::refused(why),
-        }
-    }
-}
-
-impl From<SinkOpenError> for Failure {
-    fn from(error: SinkOpenError) -> Self {
-        match error {
-            SinkOpenError::Unavailable(why) => Self::unreachable(why),
-            SinkOpenError::Refused(why) => Self::refused(why),
+            Unready::Unavailable(words) => Self::unreachable(words),
+            Unready::Refused(words) => Self::refused(words),
         }
     }
 }
@@ -151,24 +151,6 @@ impl From<ApiError> for Failure {
             ApiError::Throttled { .. } | ApiError::Unavailable(_) => Self::unreachable(error),
             _ => Self::refused(error),
         }
-    }
-}
-
-impl From<SinkError> for Failure {
-    fn from(error: SinkError) -> Self {
-        match error {
-            SinkError::Again { why, .. } => Self::unreachable(why),
-            SinkError::Rejected(why) => Self::refused(why),
-            SinkError::Fenced => Self::unclean(error),
-        }
-    }
-}
-
-impl From<anyhow::Error> for Failure {
-    /// Keeps the status of a failure further down the chain.
-    fn from(error: anyhow::Error) -> Self {
-        let kind = error.downcast_ref::<Self>().map_or(Kind::Unclean, |inner| inner.kind);
-        Self::new(kind, format!("{error:#}"))
     }
 }
 
@@ -205,13 +187,8 @@ mod tests {
     }
 
     #[test]
-    fn a_failure_is_one_line_and_keeps_its_status_through_context() {
-        let inner = Failure::refused("wrong password\n  for podlog@db\n");
-        let outer = Failure::from(anyhow::Error::new(inner).context("opening the lock store"));
-        assert_eq!(
-            outer.to_string(),
-            "opening the lock store: wrong password for podlog@db"
-        );
-        assert_eq!(outer.code(), 4);
+    fn a_failure_is_one_line() {
+        let failure = Failure::refused("wrong password\n  for podlog@db\n");
+        assert_eq!(failure.to_string(), "wrong password for podlog@db");
     }
 }

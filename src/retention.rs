@@ -4,13 +4,13 @@
 //! that is younger, and never deletes without the claim.
 
 use std::sync::Arc;
-use std::time::{Duration, SystemTime, UNIX_EPOCH};
+use std::time::Duration;
 
 use tokio_util::sync::CancellationToken;
 
-use crate::clock::Clock;
+use crate::clock::{self, Clock};
 use crate::domain::claim::Lease;
-use crate::domain::{About, GoodUntil, LockKey, Next, Release, Time, Want};
+use crate::domain::{About, GoodUntil, LockKey, Next, Release, Want};
 use crate::grant::Grant;
 use crate::keeper::Keeper;
 use crate::locks::{self, CALL_DEADLINE, LockStore};
@@ -96,9 +96,8 @@ impl Cleaner {
     }
 
     async fn purge(&self) {
-        let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
-        let oldest = now.saturating_sub(self.age);
-        let oldest = Time(i64::try_from(oldest.as_nanos()).unwrap_or(i64::MAX));
+        let age = i64::try_from(self.age.as_nanos()).unwrap_or(i64::MAX);
+        let oldest = clock::wall().plus_nanos(-age);
         loop {
             match self.sink.purge(oldest, BATCH).await {
                 Ok(deleted) => {

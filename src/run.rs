@@ -13,13 +13,14 @@ use tokio::sync::watch;
 use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 
+use crate::admin;
 use crate::cli::Locks;
-use crate::clock::Clock;
-use crate::cluster::{Access, Cluster, Gate, Limits, Scope, Selection};
+use crate::clock::{self, Clock};
+use crate::cluster::{BURST, Cluster, Gate, Limits, Scope};
 use crate::collector::{Collector, Parts};
 use crate::config::{Config, SinkConfig, Store};
+use crate::domain::PodSet;
 use crate::domain::backoff::Backoff;
-use crate::domain::{PodSet, ReplicaId, Time};
 use crate::exit::Failure;
 use crate::follow::pulse::Pulse;
 use crate::follow::{Settings, Site};
@@ -32,7 +33,6 @@ use crate::status::Status;
 use crate::status::health::Health;
 use crate::status::ready::Readiness;
 use crate::status::server::{self, Pages};
-use crate::{admin, sinks::group::Limits as SinkLimits};
 
 /// How long a server that cannot be reached is tried again at the start, before it is a failure.
 const PATIENCE: Duration = Duration::from_secs(30);
@@ -40,9 +40,6 @@ const PATIENCE: Duration = Duration::from_secs(30);
 /// How long the collector's loop may stand still. It beats after each call to the store
 /// (at most 6 s) and turns once a second; this is four times both together.
 const COLLECTOR_LIMIT: Duration = Duration::from_secs(30);
-
-/// Groups of records under way at the same time, for sinks that can.
-const IN_FLIGHT: usize = 4;
 
 /// `podlog run`: collects until `stop`.
 pub async fn run(config: Config, stop: CancellationToken) -> Result<(), Failure> {
@@ -53,8 +50,7 @@ pub async fn run(config: Config, stop: CancellationToken) -> Result<(), Failure>
         Some(address) => Some(server::bind(address).await?),
         None => None,
     };
-    let scope = scope(&config);
-    scope.check().map_err(Failure::usage)?;
+    let scope = config.scope();
     let world = tokio::select! {
         biased;
         () = stop.cancelled() => return Ok(()),
@@ -64,7 +60,7 @@ pub async fn run(config: Config, stop: CancellationToken) -> Result<(), Failure>
     let status = watch::channel(Arc::new(Status::new(
         config.replica.clone(),
         config.store.cluster.as_str().into(),
-        now(),
+        clock::wall(),
     )));
     let pages = Pages {
         status: status.1,
@@ -126,21 +122,15 @@ struct World {
 impl World {
     /// Connects to all of it. What may heal is tried again for a while; what cannot is a failure at once.
     async fn open(config: &Config, scope: &Scope, clock: Clock, metrics: &Metrics) -> Result<Self, Failure> {
-        let lock: LockUrl = config.store.url.expose().parse().map_err(Failure::usage)?;
-        let sink_url: SinkUrl = config.sink.url.expose().parse().map_err(Failure::usage)?;
-        let holder = holder(config);
+        let (lock, sink_url) = (config.store.url.clone(), config.sink.url.clone());
+        let holder = config.holder();
         if config.migrate {
             patiently("lock store", || locks::migrate(&lock)).await?;
             patiently("sink", || sinks::migrate(&sink_url)).await?;
         }
         let store = patiently("lock store", || locks::open(&lock, holder.clone())).await?;
-        let limits = SinkLimits {
-            attempt: config.sink.timeout,
-            in_flight: IN_FLIGHT,
-            ..SinkLimits::default()
-        };
-        let sink = patiently("sink", || sinks::open(&sink_url, clock, metrics, limits)).await?;
-        let access = access(config);
+        let sink = patiently("sink", || sinks::open(&sink_url, clock, metrics, config.sink.timeout)).await?;
+        let access = config.access();
         let cluster = patiently("API server", || async {
             let cluster = Cluster::connect(&access, metrics.clone())
                 .await
@@ -293,8 +283,7 @@ where
 
 /// `podlog migrate`: creates or updates the tables of both databases.
 pub async fn migrate(store: Store, sink: SinkConfig, stop: CancellationToken) -> Result<(), Failure> {
-    let lock: LockUrl = store.url.expose().parse().map_err(Failure::usage)?;
-    let sink: SinkUrl = sink.url.expose().parse().map_err(Failure::usage)?;
+    let (lock, sink) = (store.url, sink.url);
     tokio::select! {
         biased;
         () = stop.cancelled() => Ok(()),
@@ -309,53 +298,14 @@ pub async fn migrate(store: Store, sink: SinkConfig, stop: CancellationToken) ->
 
 /// `podlog locks`: opens the store and hands it to [`admin`].
 pub async fn locks_command(store: Store, locks: Locks, stop: CancellationToken) -> Result<(), Failure> {
-    let lock: LockUrl = store.url.expose().parse().map_err(Failure::usage)?;
-    let holder = Holder {
-        replica: ReplicaId::from("podlog-locks"),
-        cluster: store.cluster,
-        // Never used: nothing is claimed.
-        ttl: Duration::from_secs(20),
-        grace: Duration::from_secs(1),
-    };
+    let holder = Holder::onlooker("podlog-locks", store.cluster);
     tokio::select! {
         biased;
         () = stop.cancelled() => Ok(()),
         done = async {
-            let store = locks::open(&lock, holder).await?;
+            let store = locks::open(&store.url, holder).await?;
             admin::execute(&*store, locks).await
         } => done,
-    }
-}
-
-pub(crate) fn scope(config: &Config) -> Scope {
-    let pods = &config.selection;
-    let default = Selection::default();
-    Scope {
-        namespaces: pods.namespaces.clone(),
-        labels: pods.labels.clone(),
-        fields: pods.fields.clone(),
-        selection: Selection {
-            opt_in: pods.opt_in,
-            exclude_app: default.exclude_app.filter(|_| !pods.include_self),
-        },
-        poll_interval: pods.poll,
-    }
-}
-
-pub(crate) fn holder(config: &Config) -> Holder {
-    Holder {
-        replica: config.replica.clone(),
-        cluster: config.store.cluster.clone(),
-        ttl: config.lease.ttl,
-        grace: config.lease.grace,
-    }
-}
-
-pub(crate) fn access(config: &Config) -> Access {
-    Access {
-        kubeconfig: config.selection.kubeconfig.clone(),
-        context: config.selection.context.clone(),
-        ..Access::default()
     }
 }
 
@@ -365,7 +315,7 @@ fn site(config: &Config, cluster: Cluster, sink: Arc<dyn sinks::Sink>, clock: Cl
         per_node: streams.per_node,
         total: streams.open,
         opens_per_second: f64::from(streams.open_rate),
-        ..Limits::default()
+        burst: BURST,
     };
     let settings = Settings {
         max_line: streams.max_line,
@@ -384,13 +334,6 @@ fn site(config: &Config, cluster: Cluster, sink: Arc<dyn sinks::Sink>, clock: Cl
         pulse: Pulse::new(clock),
         settings,
     })
-}
-
-fn now() -> Time {
-    let now = std::time::SystemTime::now()
-        .duration_since(std::time::UNIX_EPOCH)
-        .unwrap_or_default();
-    Time(i64::try_from(now.as_nanos()).unwrap_or(i64::MAX))
 }
 
 #[allow(clippy::needless_pass_by_value, reason = "used with map_err")]

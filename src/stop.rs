@@ -63,7 +63,7 @@ pub async fn run(
                     return Err(Failure::signalled(interrupt));
                 }
                 let signal = if interrupt { "SIGINT" } else { "SIGTERM" };
-                tracing::info!(signal, "stopping; the same signal again stops at once");
+                tracing::info!(signal, "stopping; a second signal stops at once");
                 stop.cancel();
             }
         }

@@ -12,7 +12,6 @@ use crate::config::Config;
 use crate::domain::{Cause, Fact, Phase, Pod, ReplicaId, State};
 use crate::exit::Failure;
 use crate::metrics::Metrics;
-use crate::run::{access, scope};
 
 const LISTING: &str = "listing pods";
 const READING: &str = "reading a log";
@@ -39,7 +38,7 @@ pub(super) struct Found {
 }
 
 pub(super) async fn look(config: &Config) -> Found {
-    let scope = scope(config);
+    let scope = config.scope();
     let mut found = Found {
         facts: Vec::new(),
         cluster: None,
@@ -61,7 +60,7 @@ pub(super) async fn look(config: &Config) -> Found {
     let who = cluster.who().await.ok().filter(|who| !who.is_empty());
     let who = who.unwrap_or_else(|| "this user".into());
     let mut all = Some(Vec::new());
-    for namespace in places(&scope) {
+    for namespace in scope.places() {
         if let Some(name) = namespace {
             found.facts.push(exists(&cluster, name).await);
         }
@@ -80,21 +79,13 @@ pub(super) async fn look(config: &Config) -> Found {
     found
 }
 
-/// The namespaces, or all of them as one.
-fn places(scope: &Scope) -> Vec<Option<&str>> {
-    if scope.namespaces.is_empty() {
-        return vec![None];
-    }
-    scope.namespaces.iter().map(|name| Some(name.as_str())).collect()
-}
-
 fn place(namespace: Option<&str>) -> String {
     namespace.map_or_else(|| "in all namespaces".into(), |name| format!("in namespace {name}"))
 }
 
 async fn connect(config: &Config) -> Result<(Fact, Cluster), Fact> {
     let subject = "connection";
-    let made = timeout(DEADLINE, Cluster::connect(&access(config), Metrics::default())).await;
+    let made = timeout(DEADLINE, Cluster::connect(&config.access(), Metrics::default())).await;
     let late = Failure::refused(format!(
         "the credentials were not made within {DEADLINE:?}; look at the exec plugin in the kubeconfig"
     ));
@@ -106,7 +97,7 @@ async fn connect(config: &Config) -> Result<(Fact, Cluster), Fact> {
         Ok(Err(error)) => error.into(),
         Err(_) => late,
     };
-    Err(fact_of(subject, &failure, "; "))
+    Err(fact_of(subject, &failure))
 }
 
 async fn exists(cluster: &Cluster, name: &str) -> Fact {
@@ -123,7 +114,7 @@ async fn exists(cluster: &Cluster, name: &str) -> Fact {
             subject,
             "these credentials may not look at namespaces, which podlog need not",
         ),
-        Err(error) => fact_of(&subject, &error.into(), "; "),
+        Err(error) => fact_of(&subject, &error.into()),
     }
 }
 
@@ -140,7 +131,7 @@ async fn rights(cluster: &Cluster, namespace: Option<&str>, who: &str) -> (Vec<F
                 let remedy = format!("bind {role} with the rule: {}", rule(verb, resource));
                 Fact::failed(Cause::Refused, subject, format!("{who} has not this right"), remedy)
             }
-            Err(error) => fact_of(&subject, &error.into(), "; "),
+            Err(error) => fact_of(&subject, &error.into()),
         };
         may_list &= verb != "list" || !fact.has_failed();
         facts.push(fact);
@@ -165,7 +156,7 @@ async fn list(cluster: &Cluster, scope: &Scope, namespace: Option<&str>, may: bo
             Fact::ok(subject, format!("{} pods are selected now", pods.len())),
             Some(pods),
         ),
-        Err(error) => (fact_of(&subject, &error.into(), "; "), None),
+        Err(error) => (fact_of(&subject, &error.into()), None),
     }
 }
 

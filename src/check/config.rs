@@ -8,25 +8,20 @@ use crate::config::Config;
 use crate::domain::Fact;
 use crate::domain::claim::Lease;
 use crate::exit::Failure;
-use crate::run::scope;
 
 /// A turn of the collector after the expiry it has slept for, and a statement.
 const TURN: Duration = Duration::from_secs(1);
 
 pub(super) fn look(config: &Config) -> Vec<Fact> {
-    let mut facts: Vec<Fact> = config
-        .faults()
-        .iter()
-        .map(|fault| fact_of("safety", fault, "; "))
-        .collect();
+    let mut facts: Vec<Fact> = config.faults().iter().map(|fault| fact_of("safety", fault)).collect();
     if facts.is_empty() {
         facts.push(Fact::ok("safety", "times, sizes and counts are safe together"));
         facts.push(times(&config.lease));
     } else {
         facts.push(Fact::skipped("takeover", "the settings are not safe"));
     }
-    if let Err(error) = scope(config).check() {
-        facts.push(fact_of("selection", &Failure::usage(error), "; "));
+    if let Err(error) = config.scope().check() {
+        facts.push(fact_of("selection", &Failure::usage(error)));
     }
     facts
 }
@@ -35,7 +30,7 @@ pub(super) fn look(config: &Config) -> Vec<Fact> {
 /// arrived, and so expires, at most a statement later; others wait for the takeover grace.
 fn times(lease: &Lease) -> Fact {
     let stops = lease.ttl.saturating_sub(lease.margin);
-    let latest = lease.ttl + lease.grace + TURN;
+    let latest = lease.ttl + lease.takeover_grace + TURN;
     let found = format!(
         "ttl {}, renewed every {}, margin {}: a replica that cannot renew stops after {}, and the pods of one that crashed are taken over within about {}",
         show(lease.ttl),
@@ -58,7 +53,7 @@ mod tests {
             ttl: seconds(20),
             renew: seconds(5),
             margin: seconds(5),
-            grace: seconds(1),
+            takeover_grace: seconds(1),
         };
         let fact = times(&lease);
         assert!(

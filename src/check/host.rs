@@ -12,8 +12,6 @@ use super::cluster::running;
 use crate::cluster::connections;
 use crate::config::Config;
 use crate::domain::{Cause, Fact, Pod};
-use crate::locks::LockUrl;
-use crate::sinks::SinkUrl;
 use crate::status::server;
 
 /// What every process has open: standard streams, the runtimes' own, signals, and some requests to `--http`.
@@ -59,9 +57,7 @@ fn files(config: &Config, load: &Load) -> Fact {
     // Without a log that was read it is not known; API servers speak HTTP/2.
     let http2 = load.http2.unwrap_or(true);
     let net = connections(streams, config.selection.namespaces.len().max(1), http2);
-    let lock: Option<LockUrl> = config.store.url.expose().parse().ok();
-    let sink: Option<SinkUrl> = config.sink.url.expose().parse().ok();
-    let stores = lock.map_or(0, |url| url.open_files()) + sink.map_or(0, |url| url.open_files(streams));
+    let stores = config.store.url.open_files() + config.sink.url.open_files(streams);
     let what = format!(
         "{streams} streams, with {} replicas, over {net} connections; {stores} for lock store and sink; {BASE} for the rest",
         load.replicas.max(1)

@@ -7,7 +7,6 @@ use crate::config::Config;
 use crate::domain::{Fact, ReplicaId};
 use crate::exit::Failure;
 use crate::locks::{self, LockUrl};
-use crate::run::holder;
 
 const CLAIMS: &str = "claims";
 
@@ -19,24 +18,18 @@ pub(super) struct Found {
 }
 
 pub(super) async fn look(config: &Config) -> Found {
-    let url: LockUrl = match config.store.url.expose().parse() {
-        Ok(url) => url,
-        Err(error) => {
-            let facts = vec![fact_of("--lock", &Failure::usage(error), ": ")];
-            return Found { facts, replicas: None };
-        }
-    };
-    let mut facts = locks::survey(&url, config.migrate).await;
+    let url = &config.store.url;
+    let mut facts = locks::survey(url, config.migrate).await;
     let mut replicas = None;
     if !ready(&facts, locks::TABLES) {
         facts.push(Fact::skipped(CLAIMS, "the lock store is not ready"));
     } else if !url.is_memory() {
-        match claims(config, &url).await {
+        match claims(config, url).await {
             Ok((fact, alive)) => {
                 facts.push(fact);
                 replicas = Some(alive);
             }
-            Err(failure) => facts.push(fact_of(CLAIMS, &failure, ": ")),
+            Err(failure) => facts.push(fact_of(CLAIMS, &failure)),
         }
     }
     Found { facts, replicas }
@@ -45,12 +38,12 @@ pub(super) async fn look(config: &Config) -> Found {
 /// Opens the store as `podlog run` does, and reads its table.
 async fn claims(config: &Config, url: &LockUrl) -> Result<(Fact, Vec<ReplicaId>), Failure> {
     let reading = async {
-        let store = locks::open(url, holder(config)).await?;
+        let store = locks::open(url, config.holder()).await?;
         store.table().await
     };
     let late = |_| {
         Failure::unreachable(format!(
-            "the lock store {url} did not answer within {DEADLINE:?}: is it overloaded?"
+            "the lock store {url} did not answer within {DEADLINE:?}; look whether it is overloaded"
         ))
     };
     let table = timeout(DEADLINE, reading).await.map_err(late)??;

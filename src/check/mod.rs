@@ -16,7 +16,7 @@ use std::time::Duration;
 use tokio_util::sync::CancellationToken;
 
 use crate::config::Config;
-use crate::domain::{Cause, Fact, Outcome};
+use crate::domain::{Fact, Outcome};
 use crate::exit::Failure;
 pub use report::{Part, Report};
 
@@ -65,13 +65,7 @@ pub async fn look(config: Result<Config, Failure>) -> Report {
 fn refused(failure: &Failure) -> Report {
     let rest = [Part::Locks, Part::Sink, Part::Cluster, Part::Host];
     let rest = rest.map(|part| (part, vec![Fact::skipped("everything", "the settings cannot be read")]));
-    Report::new(
-        [
-            vec![(Part::Settings, vec![fact_of("reading", failure, "; ")])],
-            rest.to_vec(),
-        ]
-        .concat(),
-    )
+    Report::new([vec![(Part::Settings, vec![fact_of("reading", failure)])], rest.to_vec()].concat())
 }
 
 /// Whether all is there that opening needs: nothing failed or was skipped, and the tables are as they must be.
@@ -83,15 +77,9 @@ fn ready(facts: &[Fact], tables: &str) -> bool {
     })
 }
 
-/// A failure as a fact. Its line ends in the remedy, after the last `separator`.
-fn fact_of(subject: &str, failure: &Failure, separator: &str) -> Fact {
-    let cause = match failure.code() {
-        2 => Cause::Setting,
-        3 => Cause::Unreachable,
-        4 => Cause::Refused,
-        _ => Cause::Machine,
-    };
+/// A failure as a fact. Its line ends in the remedy.
+fn fact_of(subject: &str, failure: &Failure) -> Fact {
     let line = failure.to_string();
-    let (found, remedy) = line.rsplit_once(separator).unwrap_or((&line, ""));
-    Fact::failed(cause, subject, found, remedy)
+    let (found, remedy) = line.rsplit_once("; ").unwrap_or((&line, ""));
+    Fact::failed(failure.cause(), subject, found, remedy)
 }

@@ -8,26 +8,22 @@ use crate::config::Config;
 use crate::domain::Fact;
 use crate::exit::Failure;
 use crate::metrics::Metrics;
-use crate::sinks::group::Limits;
 use crate::sinks::{self, SinkUrl, Wish};
 
 const OPENING: &str = "opening";
 
 pub(super) async fn look(config: &Config) -> Vec<Fact> {
-    let url: SinkUrl = match config.sink.url.expose().parse() {
-        Ok(url) => url,
-        Err(error) => return vec![fact_of("--sink", &Failure::usage(error), "; ")],
-    };
+    let url = &config.sink.url;
     let wish = Wish {
         migrates: config.migrate,
         retains: config.sink.retain.is_some(),
         max_line: config.streams.max_line,
     };
-    let mut facts = sinks::survey(&url, wish).await;
+    let mut facts = sinks::survey(url, wish).await;
     // Opening the others would make directories, or do nothing.
     if url.is_transactional() {
         facts.push(if ready(&facts, sinks::TABLES) {
-            open(config, &url).await
+            open(config, url).await
         } else {
             Fact::skipped(OPENING, "the sink is not ready")
         });
@@ -37,17 +33,16 @@ pub(super) async fn look(config: &Config) -> Vec<Fact> {
 
 /// Opens the sink as `podlog run` does.
 async fn open(config: &Config, url: &SinkUrl) -> Fact {
-    let limits = Limits {
-        attempt: config.sink.timeout,
-        ..Limits::default()
-    };
     let metrics = Metrics::default();
-    match timeout(DEADLINE, sinks::open(url, Clock::boottime(), &metrics, limits)).await {
+    let opening = sinks::open(url, Clock::boottime(), &metrics, config.sink.timeout);
+    match timeout(DEADLINE, opening).await {
         Ok(Ok(_)) => Fact::ok(OPENING, "as `podlog run` does it, it works"),
-        Ok(Err(error)) => fact_of(OPENING, &error.into(), "; "),
+        Ok(Err(error)) => fact_of(OPENING, &error.into()),
         Err(_) => {
-            let late = Failure::unreachable(format!("{url} did not answer within {DEADLINE:?}; is it overloaded?"));
-            fact_of(OPENING, &late, "; ")
+            let late = Failure::unreachable(format!(
+                "{url} did not answer within {DEADLINE:?}; look whether it is overloaded"
+            ));
+            fact_of(OPENING, &late)
         }
     }
 }

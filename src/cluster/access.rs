@@ -47,8 +47,6 @@ pub struct Access {
     pub kubeconfig: Option<PathBuf>,
     /// The context in it; otherwise its current one.
     pub context: Option<String>,
-    /// Speak HTTP/2 to an API server without TLS, which cannot agree on it; otherwise HTTP/1.1.
-    pub plain_http2: bool,
 }
 
 /// The two kube clients: same credentials, separate connections.
@@ -81,8 +79,8 @@ impl Clients {
     }
 
     /// Runs exec plugins, which block, on a thread for such things.
-    pub(super) async fn build(config: Config, plain_http2: bool) -> Result<Self, ClusterError> {
-        let building = tokio::task::spawn_blocking(move || build(&config, plain_http2));
+    pub(super) async fn build(config: Config) -> Result<Self, ClusterError> {
+        let building = tokio::task::spawn_blocking(move || build(&config));
         match tokio::time::timeout(PLUGIN_DEADLINE, building).await {
             Ok(Ok(built)) => built,
             Ok(Err(error)) => Err(ClusterError::Credentials(error.to_string())),
@@ -101,7 +99,7 @@ fn has_sendable_token(config: &Config) -> bool {
     token.is_none_or(|token| http::HeaderValue::from_str(token).is_ok())
 }
 
-fn build(config: &Config, plain_http2: bool) -> Result<Clients, ClusterError> {
+fn build(config: &Config) -> Result<Clients, ClusterError> {
     if !has_sendable_token(config) {
         let text = "the token has line breaks or other characters that no header can have";
         return Err(ClusterError::Credentials(text.into()));
@@ -122,7 +120,6 @@ fn build(config: &Config, plain_http2: bool) -> Result<Clients, ClusterError> {
         host: host.clone(),
         port: url.port_u16().unwrap_or(if https { 443 } else { 80 }),
         tls: tls.clone(),
-        prior_knowledge: plain_http2,
         windows,
         ping: PING,
     };
@@ -267,7 +264,6 @@ mod tests {
         let access = Access {
             kubeconfig: Some(path),
             context: context.map(str::to_owned),
-            ..Access::default()
         };
         access.config().await
     }
@@ -316,7 +312,7 @@ mod tests {
             r#"{"exec": {"apiVersion": "client.authentication.k8s.io/v1", "interactiveMode": "Never", "command": "sh", "args": ["-c", "echo hidden; echo sorry >&2; exit 3"]}}"#,
         );
         let config = read(&exec, None).await.unwrap();
-        let text = Clients::build(config, false).await.unwrap_err().to_string();
+        let text = Clients::build(config).await.unwrap_err().to_string();
         assert!(text.contains("exit status: 3): sorry; check"), "{text}");
         assert!(!text.contains("hidden"), "{text}");
     }

@@ -73,8 +73,6 @@ pub(super) struct Dialer {
     pub(super) port: u16,
     /// TLS with the name the certificate must bear; `None` is plain TCP.
     pub(super) tls: Option<(Arc<rustls::ClientConfig>, ServerName<'static>)>,
-    /// Without TLS nothing can be agreed on; this says that the server speaks HTTP/2 all the same.
-    pub(super) prior_knowledge: bool,
     /// Flow control.
     pub(super) windows: Windows,
     /// Signs of life.
@@ -115,7 +113,8 @@ impl Dialer {
     async fn connect(&self, tasks: &Tasks) -> Result<Dialled, Failure> {
         let tcp = self.tcp().await?;
         let Some((config, name)) = &self.tls else {
-            return self.agree(Box::new(tcp), self.prior_knowledge, tasks).await;
+            // Without TLS nothing can be agreed on.
+            return self.agree(Box::new(tcp), false, tasks).await;
         };
         let tls = tokio_rustls::TlsConnector::from(Arc::clone(config))
             .connect(name.clone(), tcp)

@@ -111,12 +111,7 @@ impl Cluster {
         stop: CancellationToken,
     ) -> Result<(), ScopeError> {
         scope.check()?;
-        let mut namespaces: Vec<Option<&str>> = scope.namespaces.iter().map(|name| Some(name.as_str())).collect();
-        namespaces.sort_unstable();
-        namespaces.dedup();
-        if namespaces.is_empty() {
-            namespaces.push(None);
-        }
+        let namespaces = scope.places();
         let board = Board::new(namespaces.len());
         let watchers = namespaces
             .iter()

@@ -2,7 +2,7 @@
 //!
 //! The API server protects itself neither from too many log streams nor from too many at once, and
 //! each follower costs its node an inotify instance, of which there are 128 by default. Nothing
-//! here opens a stream; whoever does comes through here first. Both queues are first come, first
+//! here opens a stream; whoever does comes through here first. Turns to open are first come, first
 //! served.
 
 use std::collections::HashMap;
@@ -28,18 +28,9 @@ pub struct Limits {
     pub burst: u32,
 }
 
-impl Default for Limits {
-    /// Half of a node's 128 inotify instances, since the kubelet and others need some too; 10 000
-    /// streams are 100 connections; 50 opens a second are 0.2 s of a server's CPU a second (4 ms each).
-    fn default() -> Self {
-        Self {
-            per_node: 64,
-            total: 10_000,
-            opens_per_second: 50.0,
-            burst: 20,
-        }
-    }
-}
+/// Streams that a replica may open at once after a pause: what a job's end or a small rollout needs; at
+/// about 4 ms each they are 0.1 s of a server's CPU.
+pub const BURST: u32 = 20;
 
 /// The gate. Cloning shares it.
 #[derive(Clone, Debug)]
@@ -104,21 +95,8 @@ impl Gate {
         }))
     }
 
-    /// Waits until one more follow stream may be open on this node.
-    pub async fn enter(&self, node: &str) -> Turn {
-        if let Some(turn) = self.try_enter(node) {
-            return turn;
-        }
-        let _waiter = Waiter::new(&self.0.waiting);
-        let (node, semaphore) = self.node(node);
-        // The node first: who waits for a busy node does not keep others from the total.
-        let on_node = permit(semaphore).await;
-        let total = permit(Arc::clone(&self.0.total)).await;
-        self.turn(node, on_node, total)
-    }
-
-    /// The same at once; `None` when there is no room, so that the caller can poll instead. Never
-    /// overtakes somebody who waits.
+    /// The leave for one more follow stream on this node; `None` when there is no room: whoever wants it
+    /// polls instead.
     #[must_use]
     pub fn try_enter(&self, node: &str) -> Option<Turn> {
         let (node, semaphore) = self.node(node);
@@ -155,16 +133,6 @@ impl Gate {
         let semaphore = Arc::new(Semaphore::new(room));
         nodes.insert(Arc::clone(&name), Arc::clone(&semaphore));
         (name, semaphore)
-    }
-}
-
-/// Nobody closes these semaphores, so the answer is always a permit.
-async fn permit(semaphore: Arc<Semaphore>) -> OwnedSemaphorePermit {
-    loop {
-        if let Ok(permit) = Arc::clone(&semaphore).acquire_owned().await {
-            return permit;
-        }
-        std::future::pending::<()>().await;
     }
 }
 

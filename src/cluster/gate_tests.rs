@@ -1,6 +1,5 @@
 //! On a paused clock: who passes the gate, in which order and how fast.
 
-use futures::FutureExt;
 use tokio::task::JoinSet;
 
 use super::*;
@@ -34,37 +33,12 @@ async fn the_total_holds_over_all_nodes() {
         .map(|node| gate.try_enter(node).unwrap())
         .collect();
     assert!(gate.try_enter("d").is_none());
-    assert!(gate.enter("d").now_or_never().is_none());
-}
-
-#[tokio::test]
-async fn those_who_wait_enter_in_order_and_are_counted() {
-    let (gate, metrics) = gate(1, 10, 1.0, 1);
-    let first = gate.enter("a").await;
-    let (entered, mut order) = tokio::sync::mpsc::unbounded_channel();
-    let mut waiters = JoinSet::new();
-    for number in 0..5 {
-        let (gate, entered) = (gate.clone(), entered.clone());
-        waiters.spawn(async move {
-            let turn = gate.enter("a").await;
-            entered.send(number).unwrap();
-            drop(turn);
-        });
-        tokio::task::yield_now().await;
-        assert_eq!(metrics.streams_waiting.get(), number + 1);
-    }
-    assert!(gate.try_enter("a").is_none());
-    drop(first);
-    while waiters.join_next().await.is_some() {}
-    let seen: Vec<i64> = std::iter::from_fn(|| order.try_recv().ok()).collect();
-    assert_eq!(seen, [0, 1, 2, 3, 4]);
-    assert_eq!(metrics.streams_waiting.get(), 0);
 }
 
 #[tokio::test]
 async fn a_node_that_nobody_uses_is_forgotten() {
     let (gate, _) = gate(2, 10, 1.0, 1);
-    let (one, two) = (gate.enter("a").await, gate.enter("a").await);
+    let (one, two) = (gate.try_enter("a").unwrap(), gate.try_enter("a").unwrap());
     drop(one);
     assert_eq!(gate.0.nodes.lock().unwrap().len(), 1);
     drop(two);

@@ -38,7 +38,7 @@ use tower::{BoxError, Service};
 
 pub use access::Access;
 pub use failure::{ApiError, ClusterError, rule};
-pub use gate::{Gate, Limits, Turn};
+pub use gate::{BURST, Gate, Limits, Turn};
 pub use logs::{LogError, LogQuery, LogStream};
 pub use select::{Scope, ScopeError, Selection};
 pub use transport::connections;
@@ -81,7 +81,7 @@ impl Cluster {
     /// Reads the configuration and prepares the clients. Talks to nobody yet, except that an exec
     /// plugin named in the kubeconfig is run: see [`version`](Self::version).
     pub async fn connect(access: &Access, metrics: Metrics) -> Result<Self, ClusterError> {
-        let clients = Clients::build(access.config().await?, access.plain_http2).await?;
+        let clients = Clients::build(access.config().await?).await?;
         Ok(Self::with(clients, Some(access.clone()), metrics))
     }
 
@@ -163,10 +163,8 @@ impl Cluster {
     /// Says which right is missing when no namespace of the scope may be listed: then there is nothing to
     /// do until somebody grants it. Where some may, discovery goes on with those and warns of the others.
     pub async fn admit(&self, scope: &Scope) -> Result<(), ApiError> {
-        let all = [None];
-        let named: Vec<Option<&str>> = scope.namespaces.iter().map(|name| Some(name.as_str())).collect();
-        let namespaces = if named.is_empty() { &all[..] } else { &named[..] };
-        for namespace in namespaces {
+        let places = scope.places();
+        for namespace in &places {
             // A server that does not answer the question is asked the real thing later.
             if self.may("list", "pods", *namespace).await.unwrap_or(true) {
                 return Ok(());
@@ -175,7 +173,7 @@ impl Cluster {
         let asked = Asked {
             verb: "list",
             resource: "pods",
-            namespace: namespaces.first().copied().flatten(),
+            namespace: places.first().copied().flatten(),
         };
         Err(ApiError::Forbidden(asked.forbidden("")))
     }
@@ -258,7 +256,7 @@ impl Cluster {
             return;
         }
         *renewed = Some(Instant::now());
-        let built = async { Clients::build(access.config().await?, access.plain_http2).await };
+        let built = async { Clients::build(access.config().await?).await };
         match built.await {
             Ok(clients) => {
                 tracing::info!("the API server refused the credentials; they were read anew");

@@ -10,7 +10,7 @@ use k8s_openapi::api::core::v1::{ContainerState, ContainerStatus, Pod as ApiPod,
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time as ApiTime;
 
 use super::select::wants_container;
-use crate::domain::{Container, ContainerId, ContainerKind, Instance, Phase, Pod, PodUid, State, Time};
+use crate::domain::{Container, ContainerId, Instance, Phase, Pod, PodUid, State, Time};
 
 /// Text that occurs in many pods, kept once.
 #[derive(Debug, Default)]
@@ -55,9 +55,9 @@ pub(super) fn prune(pod: ApiPod, names: &mut Names) -> Option<Pod> {
     let labels = meta.labels.unwrap_or_default();
     let labels: BTreeMap<_, _> = labels.iter().map(|(k, v)| (names.share(k), names.share(v))).collect();
     let mut containers = Vec::new();
-    for (name, kind) in named(&spec) {
+    for name in named(&spec) {
         if is_name(name, CONTAINER) && wants_container(meta.annotations.as_ref(), name) {
-            containers.push(container(name, kind, &status, names));
+            containers.push(container(name, &status, names));
         }
     }
     containers.shrink_to_fit();
@@ -78,20 +78,11 @@ pub(super) fn prune(pod: ApiPod, names: &mut Names) -> Option<Pod> {
 }
 
 /// The containers in the order in which they start.
-fn named(spec: &PodSpec) -> impl Iterator<Item = (&str, ContainerKind)> {
-    let init = spec.init_containers.iter().flatten().map(|c| {
-        let sidecar = c.restart_policy.as_deref() == Some("Always");
-        let kind = if sidecar {
-            ContainerKind::Sidecar
-        } else {
-            ContainerKind::Init
-        };
-        (c.name.as_str(), kind)
-    });
-    let app = spec.containers.iter().map(|c| (c.name.as_str(), ContainerKind::App));
+fn named(spec: &PodSpec) -> impl Iterator<Item = &str> {
+    let init = spec.init_containers.iter().flatten().map(|c| c.name.as_str());
+    let app = spec.containers.iter().map(|c| c.name.as_str());
     let ephemeral = spec.ephemeral_containers.iter().flatten();
-    init.chain(app)
-        .chain(ephemeral.map(|c| (c.name.as_str(), ContainerKind::Ephemeral)))
+    init.chain(app).chain(ephemeral.map(|c| c.name.as_str()))
 }
 
 fn statuses(status: &PodStatus) -> impl Iterator<Item = &ContainerStatus> {
@@ -114,12 +105,11 @@ fn phase(status: &PodStatus) -> Phase {
     }
 }
 
-fn container(name: &str, kind: ContainerKind, status: &PodStatus, names: &mut Names) -> Container {
+fn container(name: &str, status: &PodStatus, names: &mut Names) -> Container {
     let found = statuses(status).find(|c| c.name == name);
     let (state, last) = found.map_or((State::Waiting, None), |c| (state(c), last(c)));
     Container {
         name: names.share(name),
-        kind,
         state,
         last,
     }

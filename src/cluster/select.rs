@@ -106,6 +106,18 @@ pub enum ScopeError {
 }
 
 impl Scope {
+    /// The namespaces to ask for, sorted; `None` is all of them at once.
+    #[must_use]
+    pub fn places(&self) -> Vec<Option<&str>> {
+        let mut places: Vec<_> = self.namespaces.iter().map(|name| Some(name.as_str())).collect();
+        places.sort_unstable();
+        places.dedup();
+        if places.is_empty() {
+            places.push(None);
+        }
+        places
+    }
+
     /// Says what is wrong, without asking the cluster.
     pub fn check(&self) -> Result<(), ScopeError> {
         if let Some(bad) = self.namespaces.iter().find(|name| !is_label(name)) {

@@ -122,7 +122,6 @@ impl Server {
             host: "127.0.0.1".into(),
             port: self.address.port(),
             tls: Some((Arc::clone(&self.trust), ServerName::try_from("localhost").unwrap())),
-            prior_knowledge: false,
             windows: WINDOWS,
             ping: PING,
         })

@@ -83,7 +83,7 @@ impl Collector {
     /// Whether this replica is the one to see to a row that nobody holds: one does, chosen by the
     /// pod, so that not all ask the API server.
     fn is_mine_to_clear(&self, uid: &PodUid, row: &LockRow) -> bool {
-        let grace = self.parts.lease.grace.as_millis() as i64;
+        let grace = self.parts.lease.takeover_grace.as_millis() as i64;
         let unheld = row.finished || row.owner.is_none() || row.expires_in < -grace;
         unheld && self.is_my_turn(uid) && !self.held.contains_key(uid)
     }

@@ -2,9 +2,8 @@
 //!
 //! It is made after each turn and never read by the collector itself.
 
-use std::time::{SystemTime, UNIX_EPOCH};
-
-use crate::domain::{Checkpoint, LockKey, LockRow, LockTable, Pod, Time};
+use crate::clock;
+use crate::domain::{Checkpoint, LockKey, LockRow, LockTable, Pod};
 use crate::status::{PodStatus, Status, StreamStatus};
 
 use super::Collector;
@@ -25,10 +24,9 @@ impl Collector {
             status
         });
         let pods = pods.collect();
-        let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
         self.parts.status.send_modify(|status| {
             *status = Status {
-                at: Time(i64::try_from(now.as_nanos()).unwrap_or(i64::MAX)),
+                at: clock::wall(),
                 replicas: self.members.0.clone(),
                 pods,
                 ..Status::clone(status)

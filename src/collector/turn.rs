@@ -101,7 +101,7 @@ impl Collector {
             table,
             pods: &pods,
             held: &held,
-            grace: self.parts.lease.grace,
+            takeover_grace: self.parts.lease.takeover_grace,
             // A replica that died keeps its pods for one ttl; moving pods before would move some twice.
             settled: now >= self.members.1 + self.parts.lease.ttl,
             max_pods: self.parts.max_pods,

@@ -55,7 +55,7 @@ fn times(config: &Config) -> Result<(), Failure> {
         ("ttl", lease.ttl, LONGEST_TIME),
         ("renew", lease.renew, LONGEST_TIME),
         ("margin", lease.margin, LONGEST_TIME),
-        ("takeover-grace", lease.grace, LONGEST_TIME),
+        ("takeover-grace", lease.takeover_grace, LONGEST_TIME),
         ("write-timeout", config.sink.timeout, LONGEST_TIME),
         ("grace", config.grace, LONGEST_TIME),
         ("retain", config.sink.retain.unwrap_or_default(), LONGEST_RETAIN),
@@ -89,7 +89,7 @@ fn lease(lease: &Lease, write: Duration) -> Result<(), Failure> {
         ttl,
         renew,
         margin,
-        grace,
+        takeover_grace,
     } = *lease;
     let least_margin = SECOND + ttl / 1000;
     if renew < Duration::from_millis(100) {
@@ -119,10 +119,10 @@ fn lease(lease: &Lease, write: Duration) -> Result<(), Failure> {
             show(least_ttl)
         ));
     }
-    if grace > ttl {
+    if takeover_grace > ttl {
         return refuse(format!(
             "--takeover-grace {} is longer than --ttl {}: pods of a crashed replica would wait that long for nothing; use 1s",
-            show(grace),
+            show(takeover_grace),
             show(ttl)
         ));
     }
@@ -247,10 +247,10 @@ fn retention(config: &Config) -> Result<(), Failure> {
     let Some(retain) = config.sink.retain else {
         return Ok(());
     };
-    let scheme = config.sink.url.scheme();
-    if !["mysql", "mariadb", "sqlite"].contains(&scheme) {
+    if !config.sink.url.is_transactional() {
         return refuse(format!(
-            "--retain: records in a sink of kind {scheme} cannot be deleted; leave it out or use mysql or sqlite"
+            "--retain: records at {} cannot be deleted; leave it out or use mysql or sqlite",
+            config.sink.url
         ));
     }
     let least = Duration::from_hours(1);

@@ -16,9 +16,12 @@ use crate::cli::flags;
 pub use crate::cli::flags::{Demo, LogFormat, Switch};
 pub use crate::cli::show::table;
 use crate::cli::units::Listen;
+use crate::cluster::{self, Access, Scope};
 use crate::domain::ReplicaId;
 use crate::domain::claim::Lease;
 use crate::exit::Failure;
+use crate::locks::{Holder, LockUrl};
+use crate::sinks::SinkUrl;
 
 pub use secret::{Passwords, SecretUrl};
 
@@ -51,7 +54,7 @@ pub struct Config {
 #[derive(Clone, Debug)]
 pub struct Store {
     /// The lock store, with its password.
-    pub url: SecretUrl,
+    pub url: LockUrl,
     /// Replicas with the same store and cluster share the work.
     pub cluster: String,
 }
@@ -60,7 +63,7 @@ pub struct Store {
 #[derive(Clone, Debug)]
 pub struct SinkConfig {
     /// The sink, with its password.
-    pub url: SecretUrl,
+    pub url: SinkUrl,
     /// How long one try of writing may take.
     pub timeout: Duration,
     /// The age at which stored records are deleted, if ever.
@@ -113,7 +116,11 @@ impl Config {
     /// What `podlog run` was told. Fails with the first setting that is wrong or unsafe.
     pub fn new(typed: &flags::Run, passwords: &Passwords) -> Result<Self, Failure> {
         let config = Self::unchecked(typed, passwords)?;
-        config.faults().into_iter().next().map_or(Ok(config), Err)
+        if let Some(fault) = config.faults().into_iter().next() {
+            return Err(fault);
+        }
+        config.scope().check().map_err(Failure::usage)?;
+        Ok(config)
     }
 
     /// The same without judging whether the settings are safe; only for telling what is wrong with them.
@@ -125,7 +132,7 @@ impl Config {
                 ttl: typed.times.ttl,
                 renew: typed.times.renew,
                 margin: typed.times.margin,
-                grace: typed.times.takeover_grace,
+                takeover_grace: typed.times.takeover_grace,
             },
             selection: Selection::new(&typed.pods),
             streams: Streams::new(&typed.streams),
@@ -144,6 +151,43 @@ impl Config {
     #[must_use]
     pub fn faults(&self) -> Vec<Failure> {
         checks::faults(self)
+    }
+
+    /// Which pods to collect, for the cluster.
+    #[must_use]
+    pub fn scope(&self) -> Scope {
+        let pods = &self.selection;
+        let default = cluster::Selection::default();
+        Scope {
+            namespaces: pods.namespaces.clone(),
+            labels: pods.labels.clone(),
+            fields: pods.fields.clone(),
+            selection: cluster::Selection {
+                opt_in: pods.opt_in,
+                exclude_app: default.exclude_app.filter(|_| !pods.include_self),
+            },
+            poll_interval: pods.poll,
+        }
+    }
+
+    /// On whose behalf claims are made.
+    #[must_use]
+    pub fn holder(&self) -> Holder {
+        Holder {
+            replica: self.replica.clone(),
+            cluster: self.store.cluster.clone(),
+            ttl: self.lease.ttl,
+            takeover_grace: self.lease.takeover_grace,
+        }
+    }
+
+    /// How to find the cluster.
+    #[must_use]
+    pub fn access(&self) -> Access {
+        Access {
+            kubeconfig: self.selection.kubeconfig.clone(),
+            context: self.selection.context.clone(),
+        }
     }
 }
 

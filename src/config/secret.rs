@@ -5,10 +5,12 @@
 
 use std::ffi::OsString;
 use std::fmt;
+use std::str::FromStr;
 
 use url::Url;
 
 use crate::cli::units::Secret;
+use crate::domain::urls;
 use crate::exit::Failure;
 
 /// A valid URL, or a single word such as `stdout`, shown with its secrets masked.
@@ -17,9 +19,6 @@ pub struct SecretUrl {
     text: String,
     url: Url,
 }
-
-/// Parts of names of query parameters whose values are not shown.
-const SECRET_WORDS: [&str; 6] = ["pass", "secret", "token", "key", "auth", "cred"];
 
 impl SecretUrl {
     /// Reads a URL. The error, a few words, does not repeat the text.
@@ -30,9 +29,7 @@ impl SecretUrl {
         let word = !text.is_empty() && text.bytes().all(|b| b.is_ascii_alphanumeric());
         let whole = if word { format!("{text}:") } else { text.to_owned() };
         let url = Url::parse(&whole).map_err(|e| e.to_string())?;
-        let memory = text == "sqlite::memory:";
         if !word
-            && !memory
             && !text
                 .get(url.scheme().len()..)
                 .is_some_and(|rest| rest.starts_with("://"))
@@ -54,12 +51,6 @@ impl SecretUrl {
     #[must_use]
     pub fn expose(&self) -> &str {
         &self.text
-    }
-
-    /// The part before the colon: `mysql`, `sqlite`, `stdout`.
-    #[must_use]
-    pub fn scheme(&self) -> &str {
-        self.url.scheme()
     }
 
     /// The same URL with a password; `None` when it has one already, or is of a kind that cannot have one.
@@ -87,24 +78,11 @@ fn has_colon(text: &str) -> bool {
 
 impl fmt::Display for SecretUrl {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let mut url = self.url.clone();
-        if url.password().is_none() && url.query().is_none() {
+        // As typed where nothing is to be hidden: `Url` would put slashes in.
+        if self.url.password().is_none() && self.url.query().is_none() {
             return f.write_str(&self.text);
         }
-        if url.password().is_some() && url.set_password(Some("***")).is_err() {
-            return f.write_str("***");
-        }
-        let masked = url.query().map(|query| {
-            let pairs = query.split('&').map(|pair| match pair.split_once('=') {
-                Some((name, _)) if SECRET_WORDS.iter().any(|word| name.to_ascii_lowercase().contains(word)) => {
-                    format!("{name}=***")
-                }
-                _ => pair.to_owned(),
-            });
-            pairs.collect::<Vec<_>>().join("&")
-        });
-        url.set_query(masked.as_deref());
-        f.write_str(url.as_str())
+        f.write_str(&urls::masked(&self.url))
     }
 }
 
@@ -160,8 +138,16 @@ impl Passwords {
     }
 }
 
-/// Reads the URL of a flag and fills in its password.
-pub(super) fn url(flag: &str, text: &Secret, password: Option<&Secret>, example: &str) -> Result<SecretUrl, Failure> {
+/// Reads the URL of a flag, with its password filled in.
+pub(super) fn url<U>(flag: &str, text: &Secret, password: Option<&Secret>, example: &str) -> Result<U, Failure>
+where
+    U: FromStr<Err: fmt::Display>,
+{
+    let url = with_password(flag, text, password, example)?;
+    url.expose().parse().map_err(Failure::usage)
+}
+
+fn with_password(flag: &str, text: &Secret, password: Option<&Secret>, example: &str) -> Result<SecretUrl, Failure> {
     let url = SecretUrl::parse(text.expose())
         .map_err(|e| Failure::usage(format!("--{flag} is not a URL ({e}); write it like {example}")))?;
     let Some(password) = password else { return Ok(url) };

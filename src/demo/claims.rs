@@ -22,14 +22,8 @@ impl Claims {
     pub(super) async fn open(url: &str) -> Result<Self, Failure> {
         let url: LockUrl = url.parse().map_err(Failure::usage)?;
         locks::migrate(&url).await?;
-        let holder = Holder {
-            replica: ReplicaId::from("podlog-demo"),
-            // The default of `podlog run --cluster`.
-            cluster: "default".to_owned(),
-            // Never used: nothing is claimed.
-            ttl: Duration::from_secs(20),
-            grace: Duration::from_secs(1),
-        };
+        // The cluster is the default of `podlog run --cluster`.
+        let holder = Holder::onlooker("podlog-demo", "default".into());
         let store = locks::open(&url, holder).await?;
         Ok(Self { store })
     }

@@ -108,7 +108,10 @@ impl Replica {
         match self.child.try_wait() {
             Ok(None) => Ok(()),
             Ok(Some(status)) => Err(self.ended(status)),
-            Err(e) => Err(Failure::unclean(format!("{} cannot be waited for: {e}", self.name))),
+            Err(e) => Err(Failure::unclean(format!(
+                "{} cannot be waited for: {e}; please report it",
+                self.name
+            ))),
         }
     }
 

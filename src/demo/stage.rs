@@ -58,7 +58,11 @@ impl Stage {
             settings.rotate_bytes = SMALL_FILE;
         }
         let cluster = SimCluster::new(settings);
-        let port = |e: std::io::Error| Failure::unclean(format!("no port on 127.0.0.1 can be opened: {e}"));
+        let port = |e: std::io::Error| {
+            Failure::unclean(format!(
+                "no port on 127.0.0.1 can be opened: {e}; look at the limits of open files and of addresses"
+            ))
+        };
         let listener = TcpListener::bind(("127.0.0.1", 0)).await.map_err(port)?;
         let address = listener.local_addr().map_err(port)?;
         dir.write("kubeconfig.yaml", &kubeconfig(&address.to_string()))?;

@@ -223,7 +223,7 @@ pub struct Lease {
     /// How long before its expiry the holder stops acting on a claim.
     pub margin: Duration,
     /// How long after its expiry a claim may be taken by others.
-    pub grace: Duration,
+    pub takeover_grace: Duration,
 }
 
 impl Lease {

@@ -2,6 +2,8 @@
 //!
 //! Values only. Who looks is an adapter; how it is shown and which status it means is decided elsewhere.
 
+use std::fmt;
+
 /// What somebody must do about a failure, or whether waiting may help.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Cause {
@@ -26,6 +28,56 @@ pub enum Outcome {
     Failed(Cause),
     /// Not looked at, because something else is missing.
     Skipped,
+}
+
+/// What is wrong and what to do about it; together one line.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Words {
+    /// The thing and the cause.
+    pub found: String,
+    /// What to do; empty when nothing is to be done or the cause says it already.
+    pub remedy: String,
+}
+
+impl fmt::Display for Words {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let between = if self.remedy.is_empty() { "" } else { "; " };
+        write!(f, "{}{between}{}", self.found, self.remedy)
+    }
+}
+
+/// Why a store or a sink cannot be used. Variants are named by what the caller does about it.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum Unready {
+    /// Try again: it is unreachable, slow, failing over or too busy.
+    #[error("{0}")]
+    Unavailable(Words),
+    /// Trying again cannot help until a person changes something: a wrong password or database, a missing
+    /// right, tables of another version, a closed standard output.
+    #[error("{0}")]
+    Refused(Words),
+}
+
+impl Unready {
+    /// It may come back by itself.
+    pub fn unavailable(found: impl Into<String>, remedy: impl Into<String>) -> Self {
+        let (found, remedy) = (found.into(), remedy.into());
+        Self::Unavailable(Words { found, remedy })
+    }
+
+    /// A person must change something.
+    pub fn refused(found: impl Into<String>, remedy: impl Into<String>) -> Self {
+        let (found, remedy) = (found.into(), remedy.into());
+        Self::Refused(Words { found, remedy })
+    }
+
+    /// What is wrong and what to do about it.
+    #[must_use]
+    pub fn words(&self) -> &Words {
+        match self {
+            Self::Unavailable(words) | Self::Refused(words) => words,
+        }
+    }
 }
 
 /// One thing that was looked at.
@@ -72,6 +124,17 @@ impl Fact {
         remedy: impl Into<String>,
     ) -> Self {
         Self::new(Outcome::Failed(cause), subject, found, remedy)
+    }
+
+    /// Does not work, for this reason.
+    #[must_use]
+    pub fn of(subject: impl Into<String>, error: &Unready) -> Self {
+        let cause = match error {
+            Unready::Unavailable(_) => Cause::Unreachable,
+            Unready::Refused(_) => Cause::Refused,
+        };
+        let Words { found, remedy } = error.words().clone();
+        Self::failed(cause, subject, found, remedy)
     }
 
     /// Not looked at, because of something else.

@@ -37,7 +37,7 @@ pub struct View<'a> {
     /// The pods whose claim this replica has, those being drained included.
     pub held: &'a BTreeMap<PodUid, Fence>,
     /// How long after its expiry a claim of another may be taken.
-    pub grace: Duration,
+    pub takeover_grace: Duration,
     /// Whether the set of live replicas has been the same for long enough to move pods.
     pub settled: bool,
     /// The most pods this replica may hold.
@@ -152,7 +152,10 @@ impl<'a> Survey<'a> {
             self.held(view, uid, row, holder);
         } else if let Some(age) = view.pods.get(uid) {
             let age = match owner {
-                Some(_) => row.expires_in.saturating_neg().saturating_sub(millis(view.grace)),
+                Some(_) => row
+                    .expires_in
+                    .saturating_neg()
+                    .saturating_sub(millis(view.takeover_grace)),
                 None => millis(*age),
             };
             self.coming |= owner.is_some() && row.expires_in > 0;
@@ -176,7 +179,7 @@ impl<'a> Survey<'a> {
             return;
         }
         if !mine {
-            let takeable = row.expires_in.saturating_add(millis(view.grace));
+            let takeable = row.expires_in.saturating_add(millis(view.takeover_grace));
             self.peer_expiry = Some(self.peer_expiry.map_or(takeable, |other| other.min(takeable)));
         }
         if row.wanted_by.is_none() && row.owner.as_ref() == Some(holder) {
@@ -273,7 +276,7 @@ mod tests {
                 .map(|(uid, ..)| (PodUid::from(*uid), Duration::ZERO))
                 .collect(),
             held: &mine.map(|(uid, ..)| (PodUid::from(*uid), Fence(7))).collect(),
-            grace: Duration::from_secs(1),
+            takeover_grace: Duration::from_secs(1),
             settled: true,
             max_pods: 100,
         };

@@ -68,25 +68,10 @@ pub enum Phase {
 pub struct Container {
     /// Its name in the pod.
     pub name: Arc<str>,
-    /// What sort of container it is.
-    pub kind: ContainerKind,
     /// What it does now.
     pub state: State,
     /// The instance before the present one; it has ended. Only this one is kept by the kubelet.
     pub last: Option<Instance>,
-}
-
-/// The sorts of containers a pod can have.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum ContainerKind {
-    /// Runs before the app containers and ends.
-    Init,
-    /// An init container that is restarted always and runs beside the app containers.
-    Sidecar,
-    /// An ordinary container.
-    App,
-    /// Added to a running pod by hand.
-    Ephemeral,
 }
 
 /// What a container does now.

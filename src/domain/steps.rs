@@ -125,7 +125,7 @@ fn begun(instance: &Instance, mark: Option<&Mark>) -> Mark {
 
 #[cfg(test)]
 mod tests {
-    use super::super::pods::{ContainerKind, Phase};
+    use super::super::pods::Phase;
     use super::super::time::Time;
     use super::*;
 
@@ -140,7 +140,6 @@ mod tests {
     fn pod(phase: Phase, state: State, last: Option<u32>) -> Pod {
         let app = Container {
             name: "app".into(),
-            kind: ContainerKind::App,
             state,
             last: last.map(instance),
         };

@@ -35,8 +35,8 @@ pub(super) enum Close {
     Poll(Duration),
     /// The task was asked to stop.
     Stopped,
-    /// The claim is lost.
-    Lost,
+    /// The sink refuses to store under the claim.
+    Fenced,
 }
 
 impl Close {
@@ -52,7 +52,7 @@ impl Close {
             Self::Mute => "mute",
             Self::Poll(_) => return None,
             Self::Stopped => "stopped",
-            Self::Lost => "lost",
+            Self::Fenced => "fenced",
         };
         Some(word)
     }

@@ -261,7 +261,7 @@ impl<'a> Reading<'a> {
         match self.writer.flush(|| *stream = None).await {
             Written::InTime => None,
             Written::Late => Some(Close::Late),
-            Written::Fenced => Some(Close::Lost),
+            Written::Fenced => Some(Close::Fenced),
         }
     }
 

@@ -23,7 +23,7 @@ const LONGEST_WAIT: Duration = Duration::from_secs(30);
 const STALE_STATUS: Duration = Duration::from_secs(2);
 
 /// How often the kubelet may say that it has not got the log of an ended instance before its rest
-/// is given up: with waits of 250 ms doubling to 30 s, about a minute and a half.
+/// is given up: with waits of 250 ms doubling to 30 s, of which chance takes up to half, 46 to 92 s.
 const ATTEMPTS: u32 = 10;
 
 /// How often the log of an ended instance must be found empty although lines of it are stored,
@@ -113,7 +113,7 @@ impl<'a> Rounds<'a> {
         tracing::debug!(container = %self.reading.name(), ?close, ended, brought, "a round of reading is over");
         match close {
             Close::Stopped => Next::Leave(Some(End::Stopped)),
-            Close::Lost => Next::Leave(Some(End::Fenced)),
+            Close::Fenced => Next::Leave(Some(End::Fenced)),
             // A stream may be cut short in order too, so that its end counts only if the pod was gone right after it.
             Close::Gone if self.reading.is_same_breath(self.clean) || self.reading.was_caught_up() => {
                 self.finish(None).await

@@ -1,4 +1,4 @@
-//! Opening a log and following it.
+//! Following a log that has been opened (`identity.rs`).
 //!
 //! Each stream is opened by name and checked by identity afterwards, because the log API takes only
 //! names. A stream is never left open and unread, nor trusted for ever: it is opened anew on a

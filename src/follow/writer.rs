@@ -4,8 +4,9 @@
 //! must be closed because writing takes too long.
 
 use std::sync::Arc;
-use std::time::{Duration, SystemTime, UNIX_EPOCH};
+use std::time::Duration;
 
+use crate::clock;
 use crate::defect::{self, Defect};
 use crate::domain::intake::Batch;
 use crate::domain::{Chunk, Gap, Mark, Origin, Position, Time};
@@ -159,9 +160,8 @@ impl<'a> Writer<'a> {
         metrics.lines_delivered.inc_by(chunk.lines.len() as u64);
         metrics.bytes_delivered.inc_by(chunk.text.len() as u64);
         if let Some(line) = chunk.lines.last() {
-            let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
-            let then = Duration::from_nanos(line.time.0.max(0).unsigned_abs());
-            metrics.lag_seconds.observe(now.saturating_sub(then).as_secs_f64());
+            let lag = clock::wall().0.saturating_sub(line.time.0).max(0).unsigned_abs();
+            metrics.lag_seconds.observe(Duration::from_nanos(lag).as_secs_f64());
         }
         if let Some(gap) = chunk.gap {
             self.report(gap);

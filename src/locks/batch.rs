@@ -66,10 +66,13 @@ pub(super) fn cut<'a, 'b, T>(
 /// Refuses names that do not fit their column.
 pub(super) fn check_name(what: &str, text: &str) -> Result<(), LockError> {
     if text.is_empty() || text.len() > NAME {
-        return Err(LockError::Refused(format!(
-            "the {what} {text:?} has {} bytes, which is not between 1 and {NAME}: choose another name",
-            text.len()
-        )));
+        return Err(LockError::refused(
+            format!(
+                "the {what} {text:?} has {} bytes, which is not between 1 and {NAME}",
+                text.len()
+            ),
+            "choose another name",
+        ));
     }
     Ok(())
 }
@@ -77,10 +80,13 @@ pub(super) fn check_name(what: &str, text: &str) -> Result<(), LockError> {
 /// Refuses checkpoints that are too large to store.
 pub(super) fn check_checkpoint(key: &LockKey, checkpoint: Option<&[u8]>) -> Result<(), LockError> {
     match checkpoint {
-        Some(bytes) if bytes.len() > CHECKPOINT => Err(LockError::Refused(format!(
-            "the checkpoint of {key} has {} bytes, more than the {CHECKPOINT} that fit: the pod has too many containers to be collected",
-            bytes.len()
-        ))),
+        Some(bytes) if bytes.len() > CHECKPOINT => Err(LockError::refused(
+            format!(
+                "the checkpoint of {key} has {} bytes, more than the {CHECKPOINT} that fit",
+                bytes.len()
+            ),
+            "leave containers of the pod out; it has too many to be collected",
+        )),
         _ => Ok(()),
     }
 }

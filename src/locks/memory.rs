@@ -104,8 +104,12 @@ impl MemoryLocks {
     fn acquire_one(&self, inner: &mut Inner, want: &Want, now: Duration) -> Option<Claim> {
         let id = self.id(&want.key);
         let old = inner.rows.get(&id);
-        let Holder { replica, grace, .. } = &self.holder;
-        if !old.is_none_or(|row| row.hold.may_be_claimed(replica, now, *grace)) {
+        let Holder {
+            replica,
+            takeover_grace,
+            ..
+        } = &self.holder;
+        if !old.is_none_or(|row| row.hold.may_be_claimed(replica, now, *takeover_grace)) {
             return None;
         }
         let previous = old.map_or(Fence(0), |row| row.hold.fence);

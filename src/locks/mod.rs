@@ -25,7 +25,7 @@ pub use open::{migrate, open};
 pub use survey::{TABLES, survey};
 pub use url::{BadLockUrl, LockUrl};
 
-use crate::domain::{Claim, Fence, LockKey, LockTable, Release, Renewal, ReplicaId, Verdict, Want};
+use crate::domain::{Claim, Fence, LockKey, LockTable, Release, Renewal, ReplicaId, Unready, Verdict, Want};
 use crate::metrics::{Metrics, Statement};
 
 /// On whose behalf a store acts, and the times it writes.
@@ -38,7 +38,20 @@ pub struct Holder {
     /// How long a claim lasts without renewal.
     pub ttl: Duration,
     /// How long after its expiry a claim of another replica may be taken.
-    pub grace: Duration,
+    pub takeover_grace: Duration,
+}
+
+impl Holder {
+    /// Somebody who looks at the table and claims nothing, so that the times are never used.
+    #[must_use]
+    pub fn onlooker(name: &str, cluster: String) -> Self {
+        Self {
+            replica: name.into(),
+            cluster,
+            ttl: Duration::ZERO,
+            takeover_grace: Duration::ZERO,
+        }
+    }
 }
 
 /// A table of claims. Every method takes a batch of any size, sorts it and cuts it as the store
@@ -99,10 +112,10 @@ pub async fn call<T>(
     call: impl Future<Output = Result<T, LockError>>,
 ) -> Result<T, LockError> {
     let late = || {
-        Err(LockError::Unavailable(format!(
-            "the lock store did not answer within {} s: is it overloaded, or the network down?",
-            limit.as_secs()
-        )))
+        Err(LockError::unavailable(
+            format!("the lock store did not answer within {} s", limit.as_secs()),
+            "look whether it is overloaded, or the network down",
+        ))
     };
     let answer = tokio::time::timeout(limit, call).await.unwrap_or_else(|_| late());
     let result = if answer.is_ok() { "ok" } else { "error" };
@@ -110,14 +123,5 @@ pub async fn call<T>(
     answer
 }
 
-/// Why a store could not answer. Variants are named by what the caller does about it.
-#[derive(Debug, thiserror::Error)]
-pub enum LockError {
-    /// Try again: the store is unreachable, slow, failing over or too busy.
-    #[error("{0}")]
-    Unavailable(String),
-    /// Trying again cannot help until a person changes something: a wrong password or database, a
-    /// missing right, a schema of another version.
-    #[error("{0}")]
-    Refused(String),
-}
+/// Why a store could not answer.
+pub type LockError = Unready;

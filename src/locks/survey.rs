@@ -2,12 +2,12 @@
 //!
 //! What a look begins it rolls back. One thing that fails does not hide the next; what depends on it is skipped.
 
-use std::time::{Duration, SystemTime, UNIX_EPOCH};
+use std::time::Duration;
 
 use super::url::{LockUrl, Place};
-use super::{LockError, mysql, schema, sqlite};
+use super::{mysql, schema, sqlite};
+use crate::domain::Fact;
 use crate::domain::schema::Standing;
-use crate::domain::{Cause, Fact};
 
 /// How long one question may take.
 pub(super) const DEADLINE: Duration = Duration::from_secs(10);
@@ -34,17 +34,6 @@ pub async fn survey(url: &LockUrl, migrates: bool) -> Vec<Fact> {
     }
 }
 
-/// An error as a fact. Its line ends in the remedy.
-pub(super) fn failed(subject: &str, error: &LockError) -> Fact {
-    let cause = match error {
-        LockError::Unavailable(_) => Cause::Unreachable,
-        LockError::Refused(_) => Cause::Refused,
-    };
-    let line = error.to_string();
-    let (found, remedy) = line.rsplit_once(": ").unwrap_or((&line, ""));
-    Fact::failed(cause, subject, found, remedy)
-}
-
 /// What depends on something that is not there.
 pub(super) fn skipped(subjects: &[&str], because: &str) -> Vec<Fact> {
     subjects
@@ -55,8 +44,8 @@ pub(super) fn skipped(subjects: &[&str], because: &str) -> Vec<Fact> {
 
 /// The tables as a fact. Missing and older ones are no failure where `podlog run` makes them itself and may.
 pub(super) fn tables(name: &str, standing: Standing, migrates: bool, may_create: bool) -> Fact {
-    let known = schema::VERSION;
-    match (standing, schema::judge(name, standing)) {
+    let known = schema::known();
+    match (standing, schema::check(name, standing)) {
         (Standing::Differs(version), _) => Fact::warning(
             TABLES,
             format!("migration {version} is not the one this podlog has; they were made by a development version"),
@@ -68,22 +57,20 @@ pub(super) fn tables(name: &str, standing: Standing, migrates: bool, may_create:
         ),
         (_, Ok(())) => Fact::ok(TABLES, format!("version {known}, the one this podlog needs")),
         (Standing::Missing | Standing::Older(_), Err(error)) if migrates && may_create => {
-            let line = error.to_string();
-            let found = line.rsplit_once(": ").map_or(line.as_str(), |(found, _)| found);
+            let found = &error.words().found;
             Fact::warning(
                 TABLES,
                 format!("{found}; `podlog run` would make them at its start"),
                 "run `podlog migrate` to have it done before",
             )
         }
-        (_, Err(error)) => failed(TABLES, &error),
+        (_, Err(error)) => Fact::of(TABLES, &error),
     }
 }
 
 /// The time on this machine since 1970, microseconds.
 pub(super) fn here() -> i64 {
-    let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
-    i64::try_from(now.as_micros()).unwrap_or(i64::MAX)
+    crate::clock::wall().0 / 1000
 }
 
 /// Beyond this a difference between two clocks is a fault in setting them, seconds.
@@ -107,7 +94,7 @@ pub(super) fn clock(server: i64, before: i64, after: i64) -> Fact {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::domain::Outcome;
+    use crate::domain::{Cause, Outcome};
 
     #[test]
     fn missing_tables_are_a_failure_only_where_run_would_not_make_them() {

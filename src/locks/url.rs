@@ -11,6 +11,7 @@ use url::Url;
 
 use super::memory::MemoryTable;
 use crate::clock::Clock;
+use crate::domain::urls::{self, MYSQL_PARAMETERS};
 
 /// Where claims are stored: `mysql://user:password@host:port/database?ssl-mode=…`,
 /// `sqlite:///absolute/path.db`, `sqlite://relative.db`, or `memory://` for tests.
@@ -37,22 +38,6 @@ const KNOWN: &str =
     "mysql://user:password@host:3306/database, sqlite:///path/podlog.db or sqlite://podlog.db, memory:// (for tests)";
 
 impl LockUrl {
-    /// The same URL with this password, as read from a variable or a file. Only a `mysql` URL has one.
-    pub fn with_password(&self, secret: &str) -> Result<Self, BadLockUrl> {
-        match &self.0 {
-            Place::MySql(url) => {
-                let mut url = url.clone();
-                url.set_password(Some(secret)).map_err(|()| {
-                    BadLockUrl(format!("the lock URL {self} has no host that a password could be for"))
-                })?;
-                Ok(Self(Place::MySql(url)))
-            }
-            _ => Err(BadLockUrl(format!(
-                "the lock URL {self} takes no password: leave the password out"
-            ))),
-        }
-    }
-
     /// How many files and sockets the stores of one replica have open: the collector's and the keeper's.
     #[must_use]
     pub fn open_files(&self) -> usize {
@@ -75,25 +60,20 @@ impl FromStr for LockUrl {
     type Err = BadLockUrl;
 
     fn from_str(text: &str) -> Result<Self, BadLockUrl> {
-        let Some((scheme, rest)) = text.split_once("://") else {
+        let Some((scheme, _)) = text.split_once("://") else {
             // The text may hold a password, so it is not repeated.
-            return Err(BadLockUrl(format!("the lock URL has no scheme: write {KNOWN}")));
+            return Err(BadLockUrl(format!("the lock URL has no scheme; write {KNOWN}")));
         };
         match scheme {
             "mysql" | "mariadb" => mysql(text),
-            "sqlite" => sqlite(rest),
+            "sqlite" => sqlite(text),
             "memory" => Ok(Self(Place::Memory(MemoryTable::new(Clock::boottime())))),
             _ => Err(BadLockUrl(format!(
-                "there is no lock store {scheme}://: known are {KNOWN}"
+                "there is no lock store {scheme}://; known are {KNOWN}"
             ))),
         }
     }
 }
-
-/// Parameters that are understood; a misspelt one must not be ignored (`ssl-mod=VERIFY_CA`).
-const PARAMETERS: [&str; 9] = [
-    "ssl-mode", "sslmode", "ssl-ca", "sslca", "ssl-cert", "sslcert", "ssl-key", "sslkey", "socket",
-];
 
 fn mysql(text: &str) -> Result<LockUrl, BadLockUrl> {
     let url = Url::parse(text).map_err(|error| {
@@ -103,55 +83,42 @@ fn mysql(text: &str) -> Result<LockUrl, BadLockUrl> {
     })?;
     let shown = LockUrl(Place::MySql(url.clone()));
     if url.host_str().is_none_or(str::is_empty) {
-        return Err(BadLockUrl(format!("the lock URL {shown} names no host: write {KNOWN}")));
+        return Err(BadLockUrl(format!("the lock URL {shown} names no host; write {KNOWN}")));
     }
     let database = url.path().trim_matches('/');
     if database.is_empty() || database.contains('/') {
         return Err(BadLockUrl(format!(
-            "the lock URL {shown} must name one database after the host: …/podlog"
+            "the lock URL {shown} must name one database after the host; write …/podlog"
         )));
     }
-    if let Some((name, _)) = url.query_pairs().find(|(name, _)| !PARAMETERS.contains(&name.as_ref())) {
+    if let Some((name, _)) = url
+        .query_pairs()
+        .find(|(name, _)| !MYSQL_PARAMETERS.contains(&name.as_ref()))
+    {
         return Err(BadLockUrl(format!(
-            "the lock URL {shown} has an unknown parameter {name:?}: known are {}",
-            PARAMETERS.join(", ")
+            "the lock URL {shown} has an unknown parameter {name:?}; known are {}",
+            MYSQL_PARAMETERS.join(", ")
         )));
     }
     Ok(shown)
 }
 
-fn sqlite(path: &str) -> Result<LockUrl, BadLockUrl> {
-    let host = path.split('/').next().unwrap_or_default();
-    if path.is_empty() || path.ends_with('/') || path.contains(['?', '#']) || host.contains('@') {
-        // The text may hold a password, which is of no use here, so it is not repeated.
-        return Err(BadLockUrl(
-            "a lock URL sqlite:// must name a file and has no host, user, password or parameters: sqlite:///path/podlog.db"
+fn sqlite(text: &str) -> Result<LockUrl, BadLockUrl> {
+    let file = Url::parse(text).ok().and_then(|url| urls::sqlite(&url));
+    // The text may hold a password, which is of no use here, so it is not repeated.
+    let bad = || {
+        BadLockUrl(
+            "a lock URL sqlite:// must name a file and has no host, user, password or parameters; write sqlite:///path/podlog.db"
                 .into(),
-        ));
-    }
-    Ok(LockUrl(Place::Sqlite(path.into())))
+        )
+    };
+    file.map(|file| LockUrl(Place::Sqlite(file))).ok_or_else(bad)
 }
 
 impl fmt::Display for LockUrl {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match &self.0 {
-            Place::MySql(url) => {
-                let mut url = url.clone();
-                // It has a host, or it would have no password; were it refused, nothing may be shown.
-                if url.password().is_some() && url.set_password(Some("***")).is_err() {
-                    return f.write_str("mysql://***");
-                }
-                // A password may have been written as a parameter, which is refused but shown as refused.
-                let masked = url.query().map(|query| {
-                    let shown = query.split('&').map(|pair| match pair.split_once('=') {
-                        Some((name, _)) if !PARAMETERS.contains(&name) => format!("{name}=***"),
-                        _ => pair.to_owned(),
-                    });
-                    shown.collect::<Vec<_>>().join("&")
-                });
-                url.set_query(masked.as_deref());
-                url.fmt(f)
-            }
+            Place::MySql(url) => f.write_str(&urls::masked(url)),
             Place::Sqlite(path) => write!(f, "sqlite://{}", path.display()),
             Place::Memory(_) => f.write_str("memory://"),
         }
@@ -176,17 +143,7 @@ mod tests {
     fn a_password_is_never_shown() {
         let url = read("mysql://user:s%20cret@db:3306/podlog?ssl-mode=REQUIRED").unwrap();
         assert_eq!(url.to_string(), "mysql://user:***@db:3306/podlog?ssl-mode=REQUIRED");
-        let other = read("mysql://user@db/podlog")
-            .unwrap()
-            .with_password("top/secret@#")
-            .unwrap();
-        for text in [format!("{url:?}"), format!("{other:?}"), other.to_string()] {
-            assert!(!text.contains("cret"), "{text}");
-        }
-        let Place::MySql(inner) = &other.0 else {
-            panic!("{other}")
-        };
-        assert_eq!(inner.password(), Some("top%2Fsecret%40%23"));
+        assert!(!format!("{url:?}").contains("cret"), "{url:?}");
     }
 
     #[test]
@@ -228,6 +185,5 @@ mod tests {
         assert_eq!(path, PathBuf::from("podlog.db"));
         assert!(read("sqlite://").is_err());
         assert!(read("sqlite:///var/lib/").is_err());
-        assert!(read("sqlite://x").unwrap().with_password("y").is_err());
     }
 }

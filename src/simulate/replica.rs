@@ -162,7 +162,8 @@ fn site(cluster: Cluster, sink: Arc<dyn Sink>, metrics: Metrics) -> Arc<Site> {
             Limits {
                 opens_per_second: 1000.0,
                 burst: 1000,
-                ..Limits::default()
+                per_node: 64,
+                total: 10_000,
             },
             &metrics,
         ),

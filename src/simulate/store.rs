@@ -89,7 +89,7 @@ pub struct Flaky {
 const SILENCE: Duration = Duration::from_secs(3);
 
 fn gone<T>(what: &str) -> Result<T, LockError> {
-    Err(LockError::Unavailable(what.into()))
+    Err(LockError::unavailable(what, ""))
 }
 
 impl Flaky {

@@ -26,7 +26,7 @@ pub const LEASE: Lease = Lease {
     ttl: Duration::from_secs(20),
     renew: Duration::from_secs(5),
     margin: Duration::from_secs(5),
-    grace: Duration::from_secs(1),
+    takeover_grace: Duration::from_secs(1),
 };
 
 /// How far the clocks of two replicas are apart at most.
@@ -109,7 +109,7 @@ impl World {
             replica: name.into(),
             cluster: "test".into(),
             ttl: LEASE.ttl,
-            grace: LEASE.grace,
+            takeover_grace: LEASE.takeover_grace,
         })
     }
 

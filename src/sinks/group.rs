@@ -29,7 +29,7 @@ pub struct Limits {
     /// Requests under way at the same time.
     pub in_flight: usize,
     /// How long one attempt may take. A claim must be good for that long when the attempt begins, so
-    /// this is to stay well below a lease's shortest rest (20 s ttl - 5 s margin - 5 s renewal = 10 s).
+    /// `config/checks.rs` refuses more than what is always left of one, 7 s at the default times.
     pub attempt: Duration,
 }
 

@@ -2,6 +2,7 @@
 
 use std::fmt;
 use std::sync::Arc;
+use std::time::Duration;
 
 use futures::FutureExt;
 use futures::future::BoxFuture;
@@ -16,19 +17,11 @@ use super::stdout::StdoutSink;
 use super::url::{self, Kind, SinkUrl};
 use super::{Sink, schema};
 use crate::clock::Clock;
+use crate::domain::Unready;
 use crate::metrics::Metrics;
 
-/// Why a sink cannot be used. Variants are named by what the caller does about it.
-#[derive(Clone, Debug, thiserror::Error)]
-pub enum SinkOpenError {
-    /// Try again: the sink is unreachable, slow or too busy.
-    #[error("{0}")]
-    Unavailable(String),
-    /// Trying again cannot help until a person changes something: a wrong password or database, a
-    /// missing right, tables of another version, a closed standard output.
-    #[error("{0}")]
-    Refused(String),
-}
+/// Why a sink cannot be used.
+pub type SinkOpenError = Unready;
 
 /// A sink in use.
 pub struct Opened {
@@ -48,10 +41,13 @@ impl fmt::Debug for Opened {
 }
 
 /// Opens a sink. Fails when it cannot be used as things are; each call tells the true error once.
-/// `limits.in_flight` counts for sinks that can do several requests at a time.
-pub async fn open(url: &SinkUrl, clock: Clock, metrics: &Metrics, limits: Limits) -> Result<Opened, SinkOpenError> {
+/// One attempt to write may take `attempt`.
+pub async fn open(url: &SinkUrl, clock: Clock, metrics: &Metrics, attempt: Duration) -> Result<Opened, SinkOpenError> {
     let name: Arc<str> = url.to_string().into();
-    let one = Limits { in_flight: 1, ..limits };
+    let one = Limits {
+        attempt,
+        ..Limits::default()
+    };
     match &url.kind {
         Kind::Stdout => {
             let stdout = Arc::new(StdoutSink::new(clock));
@@ -66,7 +62,7 @@ pub async fn open(url: &SinkUrl, clock: Clock, metrics: &Metrics, limits: Limits
             Ok(stop_when(opened, async move { sync.sync_for_ever().await }.boxed()))
         }
         Kind::Sqlite(path) => {
-            let sqlite = Arc::new(SqliteSink::connect(path, name, limits.attempt).await?);
+            let sqlite = Arc::new(SqliteSink::connect(path, name, attempt).await?);
             let retention = sqlite.clone();
             let opened = compose(sqlite, clock, metrics, one);
             Ok(Opened {
@@ -75,12 +71,13 @@ pub async fn open(url: &SinkUrl, clock: Clock, metrics: &Metrics, limits: Limits
             })
         }
         Kind::MySql(url) => {
-            let options = url::options(url).map_err(|error| SinkOpenError::Refused(format!("{name}: {error}")))?;
-            let mysql = Arc::new(MySqlSink::connect(options, name, limits.attempt).await?);
+            let options = url::options(url)
+                .map_err(|error| SinkOpenError::refused(format!("{name}: {error}"), "correct the URL"))?;
+            let mysql = Arc::new(MySqlSink::connect(options, name, attempt).await?);
             let retention = mysql.clone();
             let some = Limits {
-                in_flight: limits.in_flight.min(mysql::IN_FLIGHT),
-                ..limits
+                in_flight: mysql::IN_FLIGHT,
+                ..one
             };
             let opened = compose(mysql, clock, metrics, some);
             Ok(Opened {
@@ -98,7 +95,8 @@ pub async fn migrate(url: &SinkUrl) -> Result<(), SinkOpenError> {
         Kind::Stdout | Kind::File(_) => Ok(()),
         Kind::Sqlite(path) => schema::migrate_sqlite(sqlite::options(path), &name).await,
         Kind::MySql(url) => {
-            let options = url::options(url).map_err(|error| SinkOpenError::Refused(format!("{name}: {error}")))?;
+            let options = url::options(url)
+                .map_err(|error| SinkOpenError::refused(format!("{name}: {error}"), "correct the URL"))?;
             schema::migrate_mysql(&options, &name).await
         }
     }

@@ -3,6 +3,7 @@
 use std::fmt;
 
 use async_trait::async_trait;
+use futures::future::BoxFuture;
 
 use super::SinkError;
 use crate::domain::Time;
@@ -23,3 +24,26 @@ pub trait Retention: Send + Sync + fmt::Debug {
 pub(super) const OLD_STREAMS: i64 = 200;
 /// Rows of empty streams deleted in one call.
 pub(super) const EMPTY_STREAMS: i64 = 200;
+
+/// What one round deleted, and the last stream it looked at; `None` when there are no more.
+pub(super) struct Part {
+    pub(super) gone: u64,
+    pub(super) last: Option<i64>,
+}
+
+/// Deletes up to `limit` records in rounds: each is told after which stream to go on, and how many may go.
+pub(super) async fn purge<'a>(
+    limit: u32,
+    round: impl Fn(i64, u32) -> BoxFuture<'a, Result<Part, SinkError>>,
+) -> Result<u64, SinkError> {
+    let (mut gone, mut after) = (0, 0);
+    while gone < u64::from(limit) {
+        let part = round(after, limit - gone as u32).await?;
+        gone += part.gone;
+        match part.last {
+            Some(last) => after = last,
+            None => break,
+        }
+    }
+    Ok(gone)
+}

@@ -6,7 +6,7 @@
 
 use std::time::Duration;
 
-use sqlx::migrate::Migrator;
+use sqlx::migrate::{MigrateError, Migrator};
 use sqlx::mysql::{MySqlConnectOptions, MySqlDatabaseError};
 use sqlx::sqlite::SqliteConnectOptions;
 use sqlx::{Connection, MySqlConnection, SqliteConnection};
@@ -19,8 +19,8 @@ static MYSQL: Migrator = sqlx::migrate!("migrations/mysql/records");
 static SQLITE: Migrator = sqlx::migrate!("migrations/sqlite/records");
 
 /// Where applied migrations are noted.
-const NOTES: &str = "podlog_records_schema";
-const APPLIED: &str = "SELECT version, description, success, checksum FROM podlog_records_schema ORDER BY version";
+pub(super) const NOTES: &str = "podlog_records_migrations";
+const APPLIED: &str = "SELECT version, description, success, checksum FROM podlog_records_migrations ORDER BY version";
 
 /// A row of `APPLIED`.
 type Noted = (i64, String, bool, Vec<u8>);
@@ -58,21 +58,25 @@ fn standing(noted: Vec<Noted>, migrator: &Migrator) -> Standing {
 /// Refuses tables that this program cannot work with.
 pub(super) fn check(name: &str, standing: Standing) -> Result<(), SinkOpenError> {
     let known = known(&MYSQL);
-    let why = match standing {
+    let (why, remedy) = match standing {
         Standing::Current | Standing::Extended(_) | Standing::Differs(_) => return Ok(()),
-        Standing::Broken => "a migration of the record tables failed half-way; drop the log_ tables and views and \
-            podlog_records_schema, then run `podlog migrate`"
-            .to_owned(),
-        Standing::Missing => "the record tables do not exist; run `podlog migrate`".to_owned(),
-        Standing::Older(version) => {
-            format!("the record tables are of version {version}, this podlog needs {known}; run `podlog migrate`")
-        }
-        Standing::Newer(version) => format!(
-            "the record tables are of version {version}, which this podlog (it knows {known}) cannot work with; \
-             install a newer podlog"
+        Standing::Broken => (
+            "a migration of the record tables failed half-way".to_owned(),
+            "drop the log_ tables and views and podlog_records_migrations, then run `podlog migrate`",
+        ),
+        Standing::Missing => ("the record tables do not exist".to_owned(), "run `podlog migrate`"),
+        Standing::Older(version) => (
+            format!("the record tables are of version {version}, this podlog needs {known}"),
+            "run `podlog migrate`",
+        ),
+        Standing::Newer(version) => (
+            format!(
+                "the record tables are of version {version}, which this podlog (it knows {known}) cannot work with"
+            ),
+            "run a newer podlog",
         ),
     };
-    Err(SinkOpenError::Refused(format!("{name}: {why}")))
+    Err(SinkOpenError::refused(format!("{name}: {why}"), remedy))
 }
 
 /// The same migrations, noted in our own table.
@@ -129,7 +133,7 @@ pub(super) async fn migrate_mysql(options: &MySqlConnectOptions, name: &str) -> 
             return Ok(());
         }
         let done = ours(&MYSQL).run_direct(None, &mut conn, false).await;
-        done.map_err(|error| failed(name, &error.into()))
+        done.map_err(|error| failed(name, &error))
     };
     timeout(DEADLINE, work).await.unwrap_or_else(|_| Err(late(name)))
 }
@@ -153,23 +157,24 @@ pub(super) async fn migrate_sqlite(options: SqliteConnectOptions, name: &str) ->
             return Ok(());
         }
         let done = ours(&SQLITE).run_direct(None, &mut *tx, false).await;
-        done.map_err(|error| failed(name, &error.into()))?;
+        done.map_err(|error| failed(name, &error))?;
         tx.commit().await.map_err(|error| super::sqlite::refusal(name, &error))
     };
     timeout(DEADLINE, work).await.unwrap_or_else(|_| Err(late(name)))
 }
 
-fn failed(name: &str, error: &anyhow::Error) -> SinkOpenError {
-    let why = format!(
-        "{name}: the record tables could not be created: {error:#}; the user needs CREATE, CREATE VIEW, ALTER and INDEX"
-    );
-    SinkOpenError::Refused(why)
+fn failed(name: &str, error: &MigrateError) -> SinkOpenError {
+    SinkOpenError::refused(
+        format!("{name}: the record tables could not be created: {error}"),
+        "the user needs CREATE, CREATE VIEW, ALTER and INDEX",
+    )
 }
 
 fn late(name: &str) -> SinkOpenError {
-    let why =
-        format!("{name}: creating the record tables took more than {DEADLINE:?}; does another `podlog migrate` hang?");
-    SinkOpenError::Unavailable(why)
+    SinkOpenError::unavailable(
+        format!("{name}: creating the record tables took more than {DEADLINE:?}"),
+        "look whether another `podlog migrate` hangs",
+    )
 }
 
 #[cfg(test)]

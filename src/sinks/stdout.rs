@@ -47,8 +47,8 @@ impl StdoutSink {
     /// Resolves when nobody reads standard output any more.
     pub(super) async fn broken(&self) -> SinkOpenError {
         self.broken.notified().await;
-        let why = "standard output was closed by its reader (broken pipe); records have nowhere to go";
-        SinkOpenError::Refused(why.into())
+        let found = "standard output was closed by its reader (broken pipe), so records have nowhere to go";
+        SinkOpenError::refused(found, "see to what reads it, and start podlog again")
     }
 }
 

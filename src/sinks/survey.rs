@@ -6,7 +6,7 @@
 use std::time::Duration;
 
 use super::url::{Kind, SinkUrl};
-use super::{SinkOpenError, file, mysql, schema, sqlite, url};
+use super::{file, mysql, schema, sqlite, url};
 use crate::domain::schema::Standing;
 use crate::domain::{Cause, Fact};
 
@@ -52,17 +52,6 @@ pub async fn survey(url: &SinkUrl, wish: Wish) -> Vec<Fact> {
     }
 }
 
-/// An error as a fact. Its line ends in the remedy.
-pub(super) fn failed(subject: &str, error: &SinkOpenError) -> Fact {
-    let cause = match error {
-        SinkOpenError::Unavailable(_) => Cause::Unreachable,
-        SinkOpenError::Refused(_) => Cause::Refused,
-    };
-    let line = error.to_string();
-    let (found, remedy) = line.rsplit_once("; ").unwrap_or((&line, ""));
-    Fact::failed(cause, subject, found, remedy)
-}
-
 /// What depends on something that is not there.
 pub(super) fn skipped(subjects: &[&str], because: &str) -> Vec<Fact> {
     subjects
@@ -85,14 +74,13 @@ pub(super) fn tables(name: &str, standing: Standing, migrates: bool, may_create:
         ),
         (_, Ok(())) => Fact::ok(TABLES, "of the version this podlog needs"),
         (Standing::Missing | Standing::Older(_), Err(error)) if migrates && may_create => {
-            let line = error.to_string();
-            let found = line.rsplit_once("; ").map_or(line.as_str(), |(found, _)| found);
+            let found = &error.words().found;
             Fact::warning(
                 TABLES,
                 format!("{found}; `podlog run` would make them at its start"),
                 "run `podlog migrate` to have it done before",
             )
         }
-        (_, Err(error)) => failed(TABLES, &error),
+        (_, Err(error)) => Fact::of(TABLES, &error),
     }
 }

@@ -9,6 +9,8 @@ use sqlx::ConnectOptions;
 use sqlx::mysql::MySqlConnectOptions;
 use url::Url;
 
+use crate::domain::urls::{self, FILE_PARAMETERS, MYSQL_PARAMETERS};
+
 /// A sink, as written on the command line.
 #[derive(Clone)]
 pub struct SinkUrl {
@@ -53,17 +55,6 @@ pub(super) enum Fsync {
 pub struct BadSinkUrl(String);
 
 const KNOWN: &str = "known sinks: stdout, file:///dir, sqlite:///path, mysql://user@host:port/database";
-const FILE_PARAMETERS: &str = "max_size, keep, fsync, gzip";
-const MYSQL_PARAMETERS: [&str; 7] = [
-    "ssl-mode",
-    "ssl-ca",
-    "ssl-cert",
-    "ssl-key",
-    "socket",
-    "charset",
-    "collation",
-];
-
 impl FromStr for SinkUrl {
     type Err = BadSinkUrl;
 
@@ -82,7 +73,7 @@ impl FromStr for SinkUrl {
             "file" => Kind::File(file(&url)?),
             "sqlite" => {
                 no_parameters(&url)?;
-                Kind::Sqlite(path(&url)?)
+                Kind::Sqlite(urls::sqlite(&url).ok_or_else(|| pathless(&url))?)
             }
             "mysql" | "mariadb" => mysql(url)?,
             other => return Err(BadSinkUrl(format!("there is no sink `{other}`; {KNOWN}"))),
@@ -92,16 +83,6 @@ impl FromStr for SinkUrl {
 }
 
 impl SinkUrl {
-    /// The same sink with this password, which came from a variable or a file. Sinks without a login keep none.
-    #[must_use]
-    pub fn with_password(mut self, password: &str) -> Self {
-        if let Kind::MySql(url) = &mut self.kind {
-            // A URL that has a host takes a password, and this one has.
-            url.set_password(Some(password)).ok();
-        }
-        self
-    }
-
     /// How many files and sockets the sink has open when it writes so many streams.
     #[must_use]
     pub fn open_files(&self, streams: usize) -> usize {
@@ -131,36 +112,16 @@ fn no_parameters(url: &Url) -> Result<(), BadSinkUrl> {
     }
 }
 
-/// The path of `scheme:///absolute/path`, or of `scheme:relative/path`.
-/// `sqlite:///path/file.db`, or `sqlite://file.db` in the working directory, as lock stores have it.
-fn path(url: &Url) -> Result<PathBuf, BadSinkUrl> {
+fn pathless(url: &Url) -> BadSinkUrl {
     let scheme = url.scheme();
-    let relative = url.host_str().unwrap_or_default();
-    if url.port().is_some() || !url.username().is_empty() {
-        return Err(BadSinkUrl(format!(
-            "a `{scheme}` sink has no host; write three slashes: {scheme}:///path"
-        )));
-    }
-    let text = percent_decode(&format!("{relative}{}", url.path()));
-    match text.as_deref() {
-        Some(path) if !path.is_empty() && path != "/" => Ok(PathBuf::from(path)),
-        _ => Err(BadSinkUrl(format!("a `{scheme}` sink needs a path: {scheme}:///path"))),
-    }
-}
-
-/// `%41` is `A`. `None` when the bytes are not text.
-fn percent_decode(text: &str) -> Option<String> {
-    // A plus sign stands for itself in a path, unlike in a query.
-    let query = format!("p={}", text.replace('+', "%2B").replace('&', "%26"));
-    let decoded = url::form_urlencoded::parse(query.as_bytes())
-        .next()
-        .map(|(_, value)| value.into_owned())?;
-    (!decoded.contains('\u{FFFD}')).then_some(decoded)
+    BadSinkUrl(format!(
+        "a `{scheme}` sink needs a path and has no host, user or port; write three slashes: {scheme}:///path"
+    ))
 }
 
 fn file(url: &Url) -> Result<FileOptions, BadSinkUrl> {
     let mut options = FileOptions {
-        dir: path(url)?,
+        dir: urls::path(url).ok_or_else(|| pathless(url))?,
         max_size: 10 << 20,
         keep: 5,
         fsync: Fsync::Interval,
@@ -181,7 +142,10 @@ fn file(url: &Url) -> Result<FileOptions, BadSinkUrl> {
                 }
             }
             _ => {
-                let why = format!("`file` sinks have no parameter `{name}`; known: {FILE_PARAMETERS}");
+                let why = format!(
+                    "`file` sinks have no parameter `{name}`; known: {}",
+                    FILE_PARAMETERS.join(", ")
+                );
                 return Err(BadSinkUrl(why));
             }
         }
@@ -244,14 +208,7 @@ impl fmt::Display for SinkUrl {
             Kind::Stdout => f.write_str("stdout"),
             Kind::File(options) => write!(f, "file://{}", options.dir.display()),
             Kind::Sqlite(path) => write!(f, "sqlite://{}", path.display()),
-            Kind::MySql(url) => {
-                let mut shown = url.clone();
-                if shown.password().is_some() {
-                    shown.set_password(Some("***")).ok();
-                }
-                shown.set_query(None);
-                write!(f, "{shown}")
-            }
+            Kind::MySql(url) => f.write_str(&urls::masked(url)),
         }
     }
 }
@@ -273,9 +230,8 @@ mod tests {
     #[test]
     fn a_password_is_never_shown() {
         let url = parse("mysql://u:s3cret@db:3306/logs?ssl-mode=REQUIRED").unwrap();
-        assert_eq!(url.to_string(), "mysql://u:***@db:3306/logs");
-        let url = parse("mysql://u@db/logs").unwrap().with_password("s3c/ret@");
-        assert_eq!(format!("{url:?}"), "mysql://u:***@db/logs");
+        assert_eq!(url.to_string(), "mysql://u:***@db:3306/logs?ssl-mode=REQUIRED");
+        assert_eq!(format!("{url:?}"), url.to_string());
         for bad in [
             "mysql://u:s3cret@db:port/logs",
             "mysql://u:s3cret@db/logs?x=1",

@@ -9,7 +9,6 @@ use podlog::clock::Clock;
 use podlog::domain::{About, Claim, Fence, LockKey, Next, Release, Renewal, Verdict, Want};
 use podlog::locks::{self, Holder, LockError, LockStore};
 use podlog::metrics::Metrics;
-use podlog::sinks::group::Limits;
 use podlog::sinks::{self, Sink};
 use sqlx::Row;
 use tokio::task::JoinSet;
@@ -39,7 +38,7 @@ async fn holder(url: &str, replica: &str) -> Arc<dyn LockStore> {
         replica: replica.into(),
         cluster: "here".into(),
         ttl: Duration::from_mins(1),
-        grace: Duration::from_secs(1),
+        takeover_grace: Duration::from_secs(1),
     };
     locks::open(&url.parse().unwrap(), holder).await.unwrap()
 }
@@ -185,7 +184,7 @@ fn a_write_cut_off_at_any_point_is_stored_once() {
         let url = database.through(proxy.port).parse().unwrap();
         sinks::migrate(&url).await.unwrap();
         let metrics = Metrics::default();
-        let opened = sinks::open(&url, Clock::boottime(), &metrics, Limits::default());
+        let opened = sinks::open(&url, Clock::boottime(), &metrics, Duration::from_secs(5));
         let opened = opened.await.unwrap();
         let mut driver = JoinSet::new();
         driver.spawn(opened.driver.map(Result::unwrap));

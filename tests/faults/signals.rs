@@ -85,7 +85,7 @@ fn a_second_signal_ends_a_process_at_once_and_its_claims_expire() {
         tokio::time::sleep(Duration::from_millis(500)).await;
         a.signal(Signal::TERM);
         until("it says that it stops", PATIENCE, async || {
-            (a.said("the same signal again stops at once") == 1)
+            (a.said("a second signal stops at once") == 1)
                 .then_some(())
                 .ok_or_else(|| a.words())
         })

@@ -287,23 +287,23 @@ async fn tables_are_told_to_be_missing_older_newer_or_extended() {
     assert_eq!(ground.podlog(&["migrate"], &[]).await.0, 0);
     for (change, status, remedy) in [
         (
-            "UPDATE podlog_lock_migrations SET version = 100",
+            "UPDATE podlog_locks_migrations SET version = 100",
             4,
             "run `podlog migrate`",
         ),
         (
-            "UPDATE podlog_lock_migrations SET version = 199",
+            "UPDATE podlog_locks_migrations SET version = 199",
             4,
             "run a newer podlog",
         ),
         (
-            "UPDATE podlog_lock_migrations SET version = 101, success = FALSE",
+            "UPDATE podlog_locks_migrations SET version = 101, success = FALSE",
             4,
             "podlog migrate",
         ),
-        ("UPDATE podlog_lock_migrations SET success = TRUE", 0, ""),
+        ("UPDATE podlog_locks_migrations SET success = TRUE", 0, ""),
         (
-            "INSERT INTO podlog_lock_migrations (version, description, success, checksum, execution_time) \
+            "INSERT INTO podlog_locks_migrations (version, description, success, checksum, execution_time) \
              VALUES (199, 'additive note', TRUE, x'00', 1)",
             0,
             "",
@@ -317,9 +317,9 @@ async fn tables_are_told_to_be_missing_older_newer_or_extended() {
     }
     // Where `podlog run` brings the tables up to date itself, older ones are no failure.
     ground
-        .sql("DELETE FROM podlog_lock_migrations WHERE version > 101")
+        .sql("DELETE FROM podlog_locks_migrations WHERE version > 101")
         .await;
-    ground.sql("UPDATE podlog_lock_migrations SET version = 100").await;
+    ground.sql("UPDATE podlog_locks_migrations SET version = 100").await;
     let seen = ground.check(&["--sink", "stdout"]).await;
     seen.is(0, &[]);
     assert_eq!(seen.of("warning"), ["lock store: tables"]);

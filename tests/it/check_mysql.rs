@@ -10,12 +10,12 @@ use crate::check::{Ground, closed};
 
 /// Every right that a replica that deletes old records needs, and the subject under which it is named.
 const RIGHTS: [(&str, &str, &str); 16] = [
-    ("Select", "podlog_lock_migrations", "lock store: tables"),
+    ("Select", "podlog_locks_migrations", "lock store: tables"),
     ("Select", "distributed_lock", "lock store: SELECT on distributed_lock"),
     ("Insert", "distributed_lock", "lock store: INSERT on distributed_lock"),
     ("Update", "distributed_lock", "lock store: UPDATE on distributed_lock"),
     ("Delete", "distributed_lock", "lock store: DELETE on distributed_lock"),
-    ("Select", "podlog_records_schema", "sink: tables"),
+    ("Select", "podlog_records_migrations", "sink: tables"),
     ("Select", "log_stream", "sink: SELECT on log_stream"),
     ("Insert", "log_stream", "sink: INSERT on log_stream"),
     ("Update", "log_stream", "sink: UPDATE on log_stream"),
@@ -181,7 +181,7 @@ impl Server {
     /// Tables of other versions, or without notes of their versions.
     async fn other_tables_are_named(&self, conn: &mut MySqlConnection, url: &str) {
         let both = vec!["lock store: tables".to_owned(), "sink: tables".to_owned()];
-        let notes = ["podlog_lock_migrations", "podlog_records_schema"];
+        let notes = ["podlog_locks_migrations", "podlog_records_migrations"];
         for (change, state, remedy) in [
             (
                 "SET description = 'another', version = version + 700 ORDER BY version DESC LIMIT 1",

@@ -7,7 +7,7 @@ use podlog::clock::Clock;
 use podlog::domain::{Checkpoint, Fence, LockKey};
 use podlog::locks::{self, Holder};
 use podlog::metrics::Metrics;
-use podlog::sinks::{self, group::Limits};
+use podlog::sinks;
 use proptest::collection::vec;
 use proptest::prelude::*;
 use sqlx::{AssertSqlSafe, Connection, SqliteConnection};
@@ -88,7 +88,7 @@ fn a_claim_of_any_values_is_read_or_passed_over_and_the_one_beside_it_can_be_had
         replica: "a".into(),
         cluster: "default".into(),
         ttl: TTL,
-        grace: GRACE,
+        takeover_grace: GRACE,
     };
     let store = base.runtime.block_on(async {
         locks::migrate(&url).await.unwrap();
@@ -134,7 +134,7 @@ fn a_stream_of_any_values_is_opened_or_refused_and_the_one_beside_it_is_stored()
     let mut driver = JoinSet::new();
     let sink = base.runtime.block_on(async {
         sinks::migrate(&url).await.unwrap();
-        let opened = sinks::open(&url, Clock::boottime(), &Metrics::default(), Limits::default()).await;
+        let opened = sinks::open(&url, Clock::boottime(), &Metrics::default(), Duration::from_secs(5)).await;
         let opened = opened.unwrap();
         driver.spawn(opened.driver);
         opened.sink

@@ -6,7 +6,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use podlog::clock::Clock;
-use podlog::cluster::{Cluster, Gate, Limits};
+use podlog::cluster::{BURST, Cluster, Gate, Limits};
 use podlog::domain::{Checkpoint, Fence, GoodUntil, Pod};
 use podlog::follow::pulse::Pulse;
 use podlog::follow::{Ended, Settings, Site, Task, follow};
@@ -20,6 +20,14 @@ use tokio_util::sync::CancellationToken;
 use crate::recorder::Recorder;
 
 pub(crate) const MINUTE: Duration = Duration::from_mins(1);
+
+/// Room for more streams than any test has, at the usual rate.
+const ROOM: Limits = Limits {
+    per_node: 64,
+    total: 1000,
+    opens_per_second: 50.0,
+    burst: BURST,
+};
 
 /// A pod `shop/cart` with one container `app`, and what is needed to follow it.
 pub(crate) struct Scene {
@@ -77,7 +85,7 @@ impl Scene {
         self.pulse.spawn(async move { beaten.beat().await });
         let site = Site {
             cluster: self.cluster.clone(),
-            gate: Gate::new(Limits::default(), &self.metrics),
+            gate: Gate::new(ROOM, &self.metrics),
             sink: Arc::new(self.sink.clone()),
             metrics: self.metrics.clone(),
             clock,

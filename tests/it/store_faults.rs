@@ -217,7 +217,7 @@ async fn kept(lease: Lease, clock: Clock, tasks: &mut JoinSet<()>) -> (Grant, Sw
         replica: "r".into(),
         cluster: "test".into(),
         ttl: lease.ttl,
-        grace: lease.grace,
+        takeover_grace: lease.takeover_grace,
     });
     let (key, about) = (LockKey::Pod("u".into()), About::default());
     let claim = inner.acquire(&[Want { key, about }]).await.unwrap().remove(0);

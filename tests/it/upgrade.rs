@@ -17,8 +17,8 @@ use crate::sinks::world::{Place, as_said, each_exact};
 const LINES: [Said<'static>; 3] = [(5, 0, b"a"), (6, 0, b"b"), (7, 0, b"c")];
 
 /// What the two families of migrations are called, where they are noted, and what they make.
-const LOCKS: (&str, &str) = ("locks", "podlog_lock_migrations");
-const RECORDS: (&str, &str) = ("records", "podlog_records_schema");
+const LOCKS: (&str, &str) = ("locks", "podlog_locks_migrations");
+const RECORDS: (&str, &str) = ("records", "podlog_records_migrations");
 const TABLES: [&str; 5] = [
     "distributed_lock",
     "distributed_lock_fence",
@@ -117,7 +117,7 @@ impl Place {
 
     async fn open_sink(&self) -> Result<(), String> {
         let (clock, metrics) = (podlog::clock::Clock::boottime(), podlog::metrics::Metrics::default());
-        let opened = sinks::open(&self.parsed(), clock, &metrics, sinks::group::Limits::default()).await;
+        let opened = sinks::open(&self.parsed(), clock, &metrics, std::time::Duration::from_secs(5)).await;
         opened.map(drop).map_err(|error| error.to_string())
     }
 }

@@ -78,7 +78,7 @@ impl World {
             ttl: ticks(times.ttl),
             renew: TICK,
             margin: ticks(self.margin()),
-            grace: ticks(self.grace()),
+            takeover_grace: ticks(self.grace()),
         }
     }
 

@@ -85,15 +85,15 @@ pub(super) fn explain(name: &str, error: &sqlx::Error) -> LockError {
         Some(1153) => (true, "raise max_allowed_packet to 16M or more"),
         Some(1290 | 1792 | 1836) => (
             false,
-            "it is probably failing over; a connection to the new primary is sought. If it stays so, point the URL at the primary",
+            "it is probably failing over, and a connection to the new primary is sought; if it stays so, point the URL at the primary",
         ),
         Some(1040 | 1203 | 1226) => (false, "raise max_connections or the user's limit"),
-        _ => (judge(error) == Fault::Refused, "see the cause"),
+        _ => (judge(error) == Fault::Refused, "look at the server's error log"),
     };
-    let text = format!("the lock store {name} failed: {cause}: {remedy}");
+    let found = format!("the lock store {name} failed: {cause}");
     if known {
-        LockError::Refused(text)
+        LockError::refused(found, remedy)
     } else {
-        LockError::Unavailable(text)
+        LockError::unavailable(found, remedy)
     }
 }

@@ -23,7 +23,7 @@ pub(super) struct Me {
     /// Microseconds.
     pub(super) ttl: i64,
     /// Microseconds.
-    pub(super) grace: i64,
+    pub(super) takeover_grace: i64,
     /// The two statements that differ: which rows are unlocked, and all rows.
     pub(super) unlocked: &'static str,
     pub(super) table: &'static str,
@@ -41,7 +41,7 @@ impl Me {
             replica: holder.replica.as_str().into(),
             cluster: holder.cluster.as_bytes().into(),
             ttl: micros(holder.ttl),
-            grace: micros(holder.grace),
+            takeover_grace: micros(holder.takeover_grace),
             unlocked,
             table,
         }
@@ -112,7 +112,7 @@ impl Acquire<'_> {
     async fn look(&self, conn: &mut MySqlConnection) -> Result<Seen, sqlx::Error> {
         let rows = sqlx::query(sql::LOOK)
             .bind(&self.me.replica)
-            .bind(self.me.grace)
+            .bind(self.me.takeover_grace)
             .bind(keys(self.wants.iter().map(|(key, _)| key.as_str())))
             .bind(&self.me.cluster)
             .fetch_all(conn)
@@ -166,7 +166,7 @@ impl Acquire<'_> {
             .bind(&self.me.replica)
             .bind(self.me.ttl)
             .bind(&self.me.replica)
-            .bind(self.me.grace)
+            .bind(self.me.takeover_grace)
             .execute(conn)
             .await
             .map(drop)

@@ -53,7 +53,7 @@ impl MySqlLocks {
         let standing = standing(&mut conn)
             .await
             .map_err(|error| fault::explain(&name, &error))?;
-        schema::judge(&name, standing)?;
+        schema::check(&name, standing)?;
         let session = Session::new(options, name, conn);
         session.run(&Rights).await?;
         Ok(Self {
@@ -280,8 +280,8 @@ fn table_of(rows: &[MySqlRow]) -> Result<LockTable, sqlx::Error> {
 
 /// How the tables stand.
 async fn standing(conn: &mut MySqlConnection) -> Result<Standing, sqlx::Error> {
-    match sqlx::query_as(schema::LOOK).fetch_all(conn).await {
-        Ok(noted) => Ok(schema::standing(noted)),
+    match sqlx::query_as(schema::APPLIED).fetch_all(conn).await {
+        Ok(noted) => Ok(schema::standing(noted, &schema::MYSQL)),
         Err(error) if fault::number(&error) == Some(fault::NO_TABLE) => Ok(Standing::Missing),
         Err(error) => Err(error),
     }
@@ -308,18 +308,19 @@ pub(super) async fn migrate(url: &Url, name: String) -> Result<(), LockError> {
                 .await
                 .map_err(|error| fault::explain(&name, &error))?;
         if locked != Some(1) {
-            return Err(LockError::Unavailable(format!(
-                "another process has been migrating {name} for {MIGRATION_WAIT} s: wait for it, or end it, and try again"
-            )));
+            return Err(LockError::unavailable(
+                format!("another process has been migrating {name} for {MIGRATION_WAIT} s"),
+                "wait for it, or end it, and try again",
+            ));
         }
-        let migrated = schema::mysql().run_direct(None, &mut conn, false).await;
+        let migrated = schema::ours(&schema::MYSQL).run_direct(None, &mut conn, false).await;
         migrated.map_err(|error| schema::failed(&name, error, |error| fault::explain(&name, error)))
     };
     let done = timeout(MIGRATION, work).await.unwrap_or_else(|_| {
-        Err(LockError::Unavailable(format!(
-            "migrating {name} took longer than {} s: look at what the server is doing (SHOW PROCESSLIST) and try again",
-            MIGRATION.as_secs()
-        )))
+        Err(LockError::unavailable(
+            format!("migrating {name} took longer than {} s", MIGRATION.as_secs()),
+            "look at what the server is doing (SHOW PROCESSLIST) and try again",
+        ))
     });
     if done.is_ok() {
         // Only politeness; dropping the connection would free the lock as well.

@@ -14,6 +14,7 @@ use url::Url;
 
 use super::super::{LockError, STATEMENT_DEADLINE};
 use super::fault::{self, Fault};
+use crate::domain::server;
 
 /// How long connecting may take, log-in and settings included.
 const CONNECT: Duration = Duration::from_secs(2);
@@ -57,7 +58,7 @@ struct Slot {
 /// Options from a URL. What the statements rely on is not left to it.
 pub(super) fn options(url: &Url, name: &str) -> Result<MySqlConnectOptions, LockError> {
     let options = MySqlConnectOptions::from_url(url)
-        .map_err(|error| LockError::Refused(format!("the lock URL {name} cannot be used: {error}: correct it")))?;
+        .map_err(|error| LockError::refused(format!("the lock URL {name} cannot be used: {error}"), "correct it"))?;
     Ok(options
         .charset("utf8mb4")
         .pipes_as_concat(false)
@@ -149,11 +150,11 @@ impl Session {
     }
 
     fn late(&self, what: &str) -> LockError {
-        LockError::Unavailable(format!(
-            "the lock store {} did not answer within {} s ({what}): is it overloaded, or the network down?",
-            self.name,
-            STATEMENT_DEADLINE.as_secs()
-        ))
+        let limit = STATEMENT_DEADLINE.as_secs();
+        LockError::unavailable(
+            format!("the lock store {} did not answer within {limit} s ({what})", self.name),
+            "look whether it is overloaded, or the network down",
+        )
     }
 }
 
@@ -179,19 +180,20 @@ pub(super) async fn dial(options: &MySqlConnectOptions, name: &str) -> Result<(M
     };
     match timeout(CONNECT, attempt).await {
         Ok(made) => made,
-        Err(_) => Err(LockError::Unavailable(format!(
-            "the lock store {name} did not answer within {} s: is the address right and the port open?",
-            CONNECT.as_secs()
-        ))),
+        Err(_) => Err(LockError::unavailable(
+            format!("the lock store {name} did not answer within {} s", CONNECT.as_secs()),
+            "check that the address is right and the port open",
+        )),
     }
 }
 
 /// Tells an unknown host, which somebody must correct, from a server that is down.
 async fn unreachable(options: &MySqlConnectOptions, name: &str, error: &sqlx::Error) -> LockError {
     let tls = |cause: &dyn std::fmt::Display| {
-        LockError::Refused(format!(
-            "the lock store {name} did not agree on TLS: {cause}: check ssl-mode and ssl-ca in the URL"
-        ))
+        LockError::refused(
+            format!("the lock store {name} did not agree on TLS: {cause}"),
+            "check ssl-mode and ssl-ca in the URL",
+        )
     };
     match error {
         // The handshake's own error comes wrapped.
@@ -200,12 +202,14 @@ async fn unreachable(options: &MySqlConnectOptions, name: &str, error: &sqlx::Er
             let host = options.get_host();
             match tokio::net::lookup_host((host, options.get_port())).await {
                 // A name server that does not answer may answer soon; one that says no means it.
-                Err(lookup) if !lookup.to_string().contains("Temporary failure") => LockError::Refused(format!(
-                    "the lock store {name} cannot be found: {host} has no address ({lookup}): correct the host in the URL"
-                )),
-                _ => LockError::Unavailable(format!(
-                    "the lock store {name} cannot be reached: {cause}: is it running, and does a firewall or network policy let podlog through?"
-                )),
+                Err(lookup) if !lookup.to_string().contains("Temporary failure") => LockError::refused(
+                    format!("the lock store {name} cannot be found: {host} has no address ({lookup})"),
+                    "correct the host in the URL",
+                ),
+                _ => LockError::unavailable(
+                    format!("the lock store {name} cannot be reached: {cause}"),
+                    "check that it runs, and that firewalls and network policies let podlog through",
+                ),
             }
         }
         sqlx::Error::Tls(cause) => tls(cause),
@@ -265,7 +269,7 @@ async fn settle(conn: &mut MySqlConnection) -> Result<Settings, sqlx::Error> {
 impl Settings {
     /// Whether this is `MariaDB`.
     pub(super) fn is_mariadb(&self) -> bool {
-        self.version.contains("MariaDB")
+        server::is_mariadb(&self.version)
     }
 
     /// Refuses a session in which the statements would not do what they say.
@@ -285,18 +289,14 @@ impl Settings {
     }
 
     fn judge_version(&self, name: &str) -> Result<String, LockError> {
-        let (oldest, kind) = if self.is_mariadb() {
-            ((10, 6), "MariaDB")
-        } else {
-            ((8, 0), "MySQL")
-        };
-        if release(&self.version) < oldest {
-            return Err(LockError::Refused(format!(
-                "the lock store {name} is {kind} {}: podlog needs {kind} {}.{} or newer",
-                self.version, oldest.0, oldest.1
-            )));
+        let product = server::product(&self.version);
+        match server::too_old(&self.version) {
+            Some(remedy) => Err(LockError::refused(
+                format!("the lock store {name} is {product}"),
+                remedy,
+            )),
+            None => Ok(product),
         }
-        Ok(format!("{kind} {}", self.version))
     }
 
     fn judge_session(&self, name: &str) -> Result<String, LockError> {
@@ -310,19 +310,20 @@ impl Settings {
         .into_iter()
         .find(|(_, is, must)| is.as_str() != *must);
         if let Some((what, is, must)) = wrong {
-            return Err(LockError::Refused(format!(
-                "the lock store {name} keeps {what} at {is} although podlog set it to {must}: \
-                 a proxy in between must pass session settings on"
-            )));
+            return Err(LockError::refused(
+                format!("the lock store {name} keeps {what} at {is} although podlog set it to {must}"),
+                "a proxy in between must pass session settings on",
+            ));
         }
         Ok("isolation READ-COMMITTED, strict sql_mode and UTC are in force".into())
     }
 
     fn judge_binlog(&self, name: &str) -> Result<String, LockError> {
         if self.binlog == "STATEMENT" && self.log_bin != "OFF" {
-            return Err(LockError::Refused(format!(
-                "the lock store {name} has binlog_format=STATEMENT, with which its copies would differ: set it to ROW"
-            )));
+            return Err(LockError::refused(
+                format!("the lock store {name} has binlog_format=STATEMENT, with which its copies would differ"),
+                "set it to ROW",
+            ));
         }
         Ok(if self.log_bin == "OFF" {
             "off".into()
@@ -333,21 +334,13 @@ impl Settings {
 
     fn judge_writing(&self, name: &str) -> Result<String, LockError> {
         if self.read_only {
-            return Err(LockError::Unavailable(format!(
-                "the lock store {name} is read-only: it is probably failing over; if it stays so, point the URL at the primary"
-            )));
+            return Err(LockError::unavailable(
+                format!("the lock store {name} is read-only, probably failing over"),
+                "if it stays so, point the URL at the primary",
+            ));
         }
         Ok("no".into())
     }
-}
-
-/// Major and minor version; `MariaDB` may put `5.5.5-` before its own.
-fn release(version: &str) -> (u32, u32) {
-    let version = version.strip_prefix("5.5.5-").unwrap_or(version);
-    let mut parts = version
-        .split(|c: char| !c.is_ascii_digit())
-        .map(|part| part.parse().unwrap_or(0));
-    (parts.next().unwrap_or(0), parts.next().unwrap_or(0))
 }
 
 #[cfg(test)]
@@ -387,12 +380,5 @@ mod tests {
             let error = settings.check("db").unwrap_err().to_string();
             assert!(error.contains(says), "{error}");
         }
-    }
-
-    #[test]
-    fn versions_of_both_families_are_read() {
-        assert_eq!(release("8.4.3"), (8, 4));
-        assert_eq!(release("10.11.19-MariaDB-0+deb12u1"), (10, 11));
-        assert_eq!(release("5.5.5-10.6.1-MariaDB"), (10, 6));
     }
 }

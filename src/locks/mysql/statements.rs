@@ -202,7 +202,7 @@ pub(super) const TABLE_MARIADB: &str = table!("CONCAT(@@server_id, '@', @@hostna
 
 /// Each right that the statements above need, and a statement without effect that needs this right only.
 pub(super) const RIGHTS: [(&str, &str, &str); 4] = [
-    ("SELECT", "distributed_lock", "SELECT * FROM distributed_lock LIMIT 0"),
+    ("SELECT", "distributed_lock", "SELECT 1 FROM distributed_lock LIMIT 0"),
     (
         "INSERT",
         "distributed_lock",

@@ -9,8 +9,8 @@ use sqlx::{AssertSqlSafe, Connection, Executor};
 use tokio::time::timeout;
 use url::Url;
 
-use super::super::schema::VERSIONS;
-use super::super::survey::{ALL, DEADLINE, MIGRATE, REACHED, TABLES, WRITING, clock, failed, here, skipped, tables};
+use super::super::schema::NOTES;
+use super::super::survey::{ALL, DEADLINE, MIGRATE, REACHED, TABLES, WRITING, clock, here, skipped, tables};
 use super::{fault, session, standing, statements as sql};
 use crate::domain::schema::Standing;
 use crate::domain::{Cause, Fact};
@@ -25,13 +25,19 @@ pub(in crate::locks) async fn survey(url: &Url, name: String, migrates: bool) ->
     let rest = ["server", "session", "clock", TABLES, "rights", WRITING, MIGRATE];
     let options = match session::options(url, &name) {
         Ok(options) => options,
-        Err(error) => return [vec![failed(REACHED, &error)], skipped(&rest, "the URL cannot be used")].concat(),
+        Err(error) => {
+            return [
+                vec![Fact::of(REACHED, &error)],
+                skipped(&rest, "the URL cannot be used"),
+            ]
+            .concat();
+        }
     };
     let (conn, settings) = match session::dial(&options, &name).await {
         Ok(made) => made,
         Err(error) => {
             return [
-                vec![failed(REACHED, &error)],
+                vec![Fact::of(REACHED, &error)],
                 skipped(&rest, "the lock store was not reached"),
             ]
             .concat();
@@ -39,7 +45,7 @@ pub(in crate::locks) async fn survey(url: &Url, name: String, migrates: bool) ->
     };
     let mut facts = vec![Fact::ok(REACHED, format!("{name} was reached"))];
     for (subject, judged) in settings.judge(&name) {
-        facts.push(judged.map_or_else(|error| failed(subject, &error), |found| Fact::ok(subject, found)));
+        facts.push(judged.map_or_else(|error| Fact::of(subject, &error), |found| Fact::ok(subject, found)));
     }
     let mut look = Look {
         conn,
@@ -107,9 +113,9 @@ impl Look {
                 found
             }
             Err(error) => {
-                let mut fact = failed(TABLES, &fault::explain(&self.name, &error));
+                let mut fact = Fact::of(TABLES, &fault::explain(&self.name, &error));
                 if fault::number(&error).is_some_and(|number| DENIED.contains(&number)) {
-                    fact.remedy = self.grant("SELECT", VERSIONS);
+                    fact.remedy = self.grant("SELECT", NOTES);
                 }
                 self.facts.push(fact);
                 // Whether the tables are there shows when their rights are tried.
@@ -123,7 +129,7 @@ impl Look {
         let asked = within(sqlx::query_scalar(sql::NOW).fetch_one(&mut self.conn)).await;
         let fact = match asked {
             Ok(server) => clock(server, before, here()),
-            Err(error) => failed("clock", &fault::explain(&self.name, &error)),
+            Err(error) => Fact::of("clock", &fault::explain(&self.name, &error)),
         };
         self.facts.push(fact);
     }
@@ -141,7 +147,7 @@ impl Look {
                     format!("the user {} has not this right", self.user),
                     self.grant(right, table),
                 ),
-                Err(error) => failed(&subject, &fault::explain(&self.name, &error)),
+                Err(error) => Fact::of(&subject, &fault::explain(&self.name, &error)),
             };
             all &= !fact.has_failed();
             self.facts.push(fact);
@@ -170,7 +176,7 @@ impl Look {
                 WRITING,
                 "a row was written, changed and removed, and all of it rolled back",
             ),
-            Err(error) => failed(WRITING, &fault::explain(&self.name, &error)),
+            Err(error) => Fact::of(WRITING, &fault::explain(&self.name, &error)),
         };
         self.facts.push(fact);
     }

@@ -25,7 +25,7 @@ pub(super) struct Me {
     /// Microseconds.
     ttl: i64,
     /// Microseconds.
-    grace: i64,
+    takeover_grace: i64,
 }
 
 impl Me {
@@ -35,7 +35,7 @@ impl Me {
             replica: holder.replica.to_string(),
             cluster: holder.cluster.clone(),
             ttl: micros(holder.ttl),
-            grace: micros(holder.grace),
+            takeover_grace: micros(holder.takeover_grace),
         }
     }
 }
@@ -110,7 +110,7 @@ impl Acquire<'_> {
             .bind(keys.rows)
             .bind(&self.me.cluster)
             .bind(&self.me.replica)
-            .bind(self.me.grace)
+            .bind(self.me.takeover_grace)
             .fetch_all(conn)
             .await?;
         let mut free: HashMap<_, _> = self
@@ -338,8 +338,8 @@ impl Job for Version {
     type Answer = Standing;
 
     async fn run(&self, conn: &mut SqliteConnection) -> Result<Self::Answer, sqlx::Error> {
-        match sqlx::query_as(schema::LOOK).fetch_all(conn).await {
-            Ok(noted) => Ok(schema::standing(noted)),
+        match sqlx::query_as(schema::APPLIED).fetch_all(conn).await {
+            Ok(noted) => Ok(schema::standing(noted, &schema::SQLITE)),
             Err(sqlx::Error::Database(error)) if error.message().starts_with("no such table") => Ok(Standing::Missing),
             Err(error) => Err(error),
         }
@@ -366,12 +366,15 @@ impl Job for Migrate {
     async fn run(&self, conn: &mut SqliteConnection) -> Result<Self::Answer, sqlx::Error> {
         let mut transaction = conn.begin_with("BEGIN IMMEDIATE").await?;
         // Tables that newer programs have extended are left alone; sqlx would call them unknown.
-        let noted = sqlx::query_as(schema::LOOK).fetch_all(&mut *transaction).await;
-        if noted.is_ok_and(|noted| schema::standing(noted).is_done()) {
+        let noted = sqlx::query_as(schema::APPLIED).fetch_all(&mut *transaction).await;
+        if noted.is_ok_and(|noted| schema::standing(noted, &schema::SQLITE).is_done()) {
             return Ok(Ok(()));
         }
         // `run` cannot be named in a future that must be `Send`; this is what it calls.
-        if let Err(error) = schema::sqlite().run_direct(None, &mut *transaction, false).await {
+        if let Err(error) = schema::ours(&schema::SQLITE)
+            .run_direct(None, &mut *transaction, false)
+            .await
+        {
             return Ok(Err(error));
         }
         transaction.commit().await.map(Ok)

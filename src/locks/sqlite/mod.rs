@@ -41,7 +41,7 @@ impl SqliteLocks {
     pub(super) async fn open(path: &Path, holder: Holder) -> Result<Self, LockError> {
         let session = Session::open(path, false).await?;
         let standing = session.run(&Version).await?;
-        schema::judge(&format!("the lock file {}", path.display()), standing)?;
+        schema::check(&format!("the lock file {}", path.display()), standing)?;
         session.run(&Touch).await?;
         Ok(Self {
             session,

@@ -71,11 +71,14 @@ impl Session {
             }
         };
         timeout(limit, work).await.unwrap_or_else(|_| {
-            Err(LockError::Unavailable(format!(
-                "the lock file {} did not answer within {} s: is the disk overloaded?",
-                self.path.display(),
-                limit.as_secs()
-            )))
+            Err(LockError::unavailable(
+                format!(
+                    "the lock file {} did not answer within {} s",
+                    self.path.display(),
+                    limit.as_secs()
+                ),
+                "look whether the disk is overloaded",
+            ))
         })
     }
 
@@ -107,25 +110,31 @@ async fn connect(path: &Path, create: bool) -> Result<SqliteConnection, LockErro
 
 /// Refuses what `SQLite` would only call "unable to open database file".
 pub(super) fn check_place(path: &Path, create: bool) -> Result<(), LockError> {
-    let refused = |what: &str| Err(LockError::Refused(format!("the lock file {} {what}", path.display())));
+    let refused = |what: &str, remedy: &str| {
+        Err(LockError::refused(
+            format!("the lock file {} {what}", path.display()),
+            remedy,
+        ))
+    };
     let folder = path
         .parent()
         .filter(|folder| !folder.as_os_str().is_empty())
         .unwrap_or(Path::new("."));
     if !folder.is_dir() {
-        return refused(&format!(
-            "cannot be opened: there is no directory {}: create it, or correct the URL",
-            folder.display()
-        ));
+        let what = format!("cannot be opened: there is no directory {}", folder.display());
+        return refused(&what, "create it, or correct the URL");
     }
     if path.is_dir() {
-        return refused("is a directory: name a file in it");
+        return refused("is a directory", "name a file in it");
     }
     if !create && !path.exists() {
-        return refused("does not exist: run `podlog migrate`, or correct the URL");
+        return refused("does not exist", "run `podlog migrate`, or correct the URL");
     }
     Ok(())
 }
+
+/// What to do about a failure that has no remedy of its own.
+const DISK: &str = "look at the system log for failures of the disk";
 
 /// `SQLITE_BUSY`.
 const BUSY_KIND: u32 = 5;
@@ -139,31 +148,39 @@ fn kind(error: &sqlx::Error) -> Option<u32> {
 pub(super) fn explain(path: &Path, error: &sqlx::Error) -> LockError {
     let name = format!("the lock file {}", path.display());
     let Some(database) = error.as_database_error() else {
-        return LockError::Unavailable(format!("{name} failed: {error}: see the cause"));
+        return LockError::unavailable(format!("{name} failed: {error}"), DISK);
     };
     let message = database.message();
     match kind(error).unwrap_or(1) {
-        BUSY_KIND | 6 => LockError::Unavailable(format!(
-            "{name} is busy: another process has been writing for {} s: end it if it hangs",
-            BUSY.as_secs()
-        )),
-        8 => LockError::Refused(format!(
-            "{name} is read-only: give this user the right to write the file and its directory"
-        )),
-        13 => LockError::Unavailable(format!("{name} cannot grow: the disk is full: free some space")),
-        14 => LockError::Refused(format!(
-            "{name} cannot be opened: {message}: check the rights on the file and its directory"
-        )),
-        11 => LockError::Refused(format!(
-            "{name} is damaged: {message}: restore it, or delete it and run `podlog migrate`"
-        )),
-        26 => LockError::Refused(format!(
-            "{name} is not an SQLite database: correct the URL, or move the file away"
-        )),
+        BUSY_KIND | 6 => LockError::unavailable(
+            format!(
+                "{name} is busy: another process has been writing for {} s",
+                BUSY.as_secs()
+            ),
+            "end it if it hangs",
+        ),
+        8 => LockError::refused(
+            format!("{name} is read-only"),
+            "give this user the right to write the file and its directory",
+        ),
+        13 => LockError::unavailable(format!("{name} cannot grow: the disk is full"), "free some space"),
+        14 => LockError::refused(
+            format!("{name} cannot be opened: {message}"),
+            "check the rights on the file and its directory",
+        ),
+        11 => LockError::refused(
+            format!("{name} is damaged: {message}"),
+            "restore it, or delete it and run `podlog migrate`",
+        ),
+        26 => LockError::refused(
+            format!("{name} is not an SQLite database"),
+            "correct the URL, or move the file away",
+        ),
         1 if message.starts_with("no such table") => super::super::schema::missing(&name),
-        1 => LockError::Refused(format!(
-            "{name} refused a statement: {message}: was its schema changed by hand?"
-        )),
-        _ => LockError::Unavailable(format!("{name} failed: {message}: see the cause")),
+        1 => LockError::refused(
+            format!("{name} refused a statement: {message}"),
+            "undo what was changed in its tables by hand",
+        ),
+        _ => LockError::unavailable(format!("{name} failed: {message}"), DISK),
     }
 }

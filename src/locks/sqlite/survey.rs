@@ -5,7 +5,7 @@ use std::path::Path;
 use sqlx::sqlite::SqliteConnection;
 use sqlx::{Connection, Executor};
 
-use super::super::survey::{DEADLINE, MIGRATE, REACHED, TABLES, WRITING, failed, skipped, tables};
+use super::super::survey::{DEADLINE, MIGRATE, REACHED, TABLES, WRITING, skipped, tables};
 use super::jobs::Version;
 use super::session::{Job, Session, check_place};
 use super::statements as sql;
@@ -21,7 +21,7 @@ pub(in crate::locks) async fn survey(path: &Path, migrates: bool) -> Vec<Fact> {
         Ok(session) => session,
         Err(error) => {
             let rest = skipped(&[TABLES, WRITING], "the file was not opened");
-            return [vec![failed(REACHED, &error)], rest].concat();
+            return [vec![Fact::of(REACHED, &error)], rest].concat();
         }
     };
     let mut facts = vec![Fact::ok(
@@ -30,14 +30,14 @@ pub(in crate::locks) async fn survey(path: &Path, migrates: bool) -> Vec<Fact> {
     )];
     match session.run_for(&Version, DEADLINE).await {
         Ok(standing) => facts.push(tables(&name, standing, migrates, true)),
-        Err(error) => facts.push(failed(TABLES, &error)),
+        Err(error) => facts.push(Fact::of(TABLES, &error)),
     }
     if facts.iter().any(|fact| fact.outcome != Outcome::Ok) {
         facts.push(Fact::skipped(WRITING, "the tables are not as they must be"));
     } else {
         let written = session.run_for(&Probe, DEADLINE).await;
         facts.push(written.map_or_else(
-            |error| failed(WRITING, &error),
+            |error| Fact::of(WRITING, &error),
             |()| Fact::ok(WRITING, "a row was written and removed, and all of it rolled back"),
         ));
     }
@@ -54,7 +54,7 @@ fn unmade(path: &Path, name: &str) -> Vec<Fact> {
             format!("{name} does not exist; `podlog run` would make it at its start"),
             "run `podlog migrate` to have it done before, or correct the URL",
         ),
-        Err(error) => failed(REACHED, &error),
+        Err(error) => Fact::of(REACHED, &error),
     };
     let migrate = Fact::ok(MIGRATE, "needs the right to write the directory, nothing else");
     let made = !first.has_failed();

@@ -27,7 +27,7 @@ use super::stdout::KEPT;
 use super::url::{FileOptions, Fsync};
 use super::{Sink, SinkError, SinkOpenError};
 use crate::clock::Clock;
-use crate::domain::{Chunk, StreamId};
+use crate::domain::{Chunk, StreamId, Words};
 
 /// Files kept open: a quarter of the usual limit of 1024, which streams and connections need as well.
 pub(super) const OPEN_FILES: usize = 256;
@@ -67,13 +67,13 @@ impl FileSink {
         match tried.await {
             Ok(Ok(())) => {}
             Ok(Err(error)) => {
-                let why = failure(&options.dir, &error);
+                let words = failure(&options.dir, &error);
                 return Err(match error.kind() {
-                    io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded => SinkOpenError::Unavailable(why),
-                    _ => SinkOpenError::Refused(why),
+                    io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded => SinkOpenError::Unavailable(words),
+                    _ => SinkOpenError::Refused(words),
                 });
             }
-            Err(error) => return Err(SinkOpenError::Unavailable(error.to_string())),
+            Err(error) => return Err(SinkOpenError::unavailable(error.to_string(), "please report it")),
         }
         let files = Arc::default();
         Ok(Self { files, options, clock })
@@ -163,7 +163,7 @@ impl Files {
         done.map_err(|error| {
             // Whatever is wrong with it, the next try opens it anew.
             self.open.remove(&part.stream);
-            let why = failure(path, &error).into();
+            let why = failure(path, &error).to_string().into();
             SinkError::Again { after: None, why }
         })
     }
@@ -209,8 +209,8 @@ fn try_out(dir: &Path) -> io::Result<()> {
     std::fs::remove_file(&probe)
 }
 
-/// Path, cause and remedy, on one line.
-fn failure(path: &Path, error: &io::Error) -> String {
+/// Path, cause and remedy.
+fn failure(path: &Path, error: &io::Error) -> Words {
     use io::ErrorKind as Kind;
     let remedy = match error.kind() {
         Kind::StorageFull | Kind::QuotaExceeded => "free some space",
@@ -222,5 +222,8 @@ fn failure(path: &Path, error: &io::Error) -> String {
         _ if error.raw_os_error() == Some(rustix::io::Errno::MFILE.raw_os_error()) => "raise the limit on open files",
         _ => "look at the system log for failures of the disk",
     };
-    format!("{} cannot be written: {error}; {remedy}", path.display())
+    Words {
+        found: format!("{} cannot be written: {error}", path.display()),
+        remedy: remedy.into(),
+    }
 }

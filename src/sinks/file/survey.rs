@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 use tokio::time::timeout;
 
 use super::{failure, try_out};
-use crate::domain::{Cause, Fact};
+use crate::domain::{Cause, Fact, Words};
 use crate::sinks::survey::{DEADLINE, WRITING};
 use crate::sinks::url::FileOptions;
 
@@ -44,8 +44,7 @@ fn look(dir: &Path) -> Vec<Fact> {
     facts.push(match try_out(&there) {
         Ok(()) => Fact::ok(WRITING, format!("a file was made in {} and removed", there.display())),
         Err(error) => {
-            let line = failure(&there, &error);
-            let (found, remedy) = line.rsplit_once("; ").unwrap_or((&line, ""));
+            let Words { found, remedy } = failure(&there, &error);
             let full = matches!(error.kind(), io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded);
             let cause = if full { Cause::Unreachable } else { Cause::Refused };
             Fact::failed(cause, WRITING, found, remedy)

@@ -3,6 +3,7 @@
 use sqlx::Error;
 use sqlx::mysql::MySqlDatabaseError;
 
+use crate::domain::Words;
 use crate::sinks::SinkOpenError;
 
 pub(super) fn number(error: &Error) -> Option<u16> {
@@ -17,6 +18,10 @@ pub(super) fn too_long(error: &Error) -> bool {
 
 /// The cause and the remedy, on one line.
 pub(super) fn cause(error: &Error) -> String {
+    words(error).to_string()
+}
+
+fn words(error: &Error) -> Words {
     let remedy = match number(error) {
         Some(1213) => "two transactions met; trying again is enough",
         Some(1205) => "another transaction holds a row of log_stream; end it if this goes on",
@@ -29,25 +34,33 @@ pub(super) fn cause(error: &Error) -> String {
             "the user needs SELECT, INSERT, UPDATE and DELETE on the log_ tables"
         }
         Some(1049 | 1054 | 1146) => "run `podlog migrate`",
-        Some(_) => return error.to_string(),
+        Some(_) => "",
         None => "the server is unreachable or has closed the connection",
     };
-    format!("{error}; {remedy}")
+    Words {
+        found: error.to_string(),
+        remedy: remedy.into(),
+    }
 }
 
 /// The failure as an answer to opening the sink: whether a person must change something.
 pub(in crate::sinks) fn refusal(name: &str, error: &Error) -> SinkOpenError {
+    let named = |found: &dyn std::fmt::Display| format!("mysql {name}: {found}");
+    let unavailable = || {
+        let Words { found, remedy } = words(error);
+        SinkOpenError::unavailable(named(&found), remedy)
+    };
     let remedy = match number(error) {
         Some(1044) => "grant the user rights on the database",
         Some(1045 | 1698) => "check the user and the password",
         Some(1049) => "create the database, or correct its name in the URL",
         Some(1142 | 1143 | 1227 | 1370) => "grant the user rights on the log_ tables",
-        Some(_) => return SinkOpenError::Unavailable(format!("mysql {name}: {}", cause(error))),
+        Some(_) => return unavailable(),
         None => match error {
             Error::Configuration(_) => "correct the URL",
             Error::Tls(_) => "check ssl-mode and ssl-ca in the URL",
-            _ => return SinkOpenError::Unavailable(format!("mysql {name}: {}", cause(error))),
+            _ => return unavailable(),
         },
     };
-    SinkOpenError::Refused(format!("mysql {name}: {error}; {remedy}"))
+    SinkOpenError::refused(named(error), remedy)
 }

@@ -259,8 +259,10 @@ impl MySqlSink {
 }
 
 fn unanswered(name: &str) -> SinkOpenError {
-    let why = format!("mysql {name} did not answer within {CONNECT:?}; check the address and the network");
-    SinkOpenError::Unavailable(why)
+    SinkOpenError::unavailable(
+        format!("mysql {name} did not answer within {CONNECT:?}"),
+        "check the address and the network",
+    )
 }
 
 async fn prepare(conn: &mut MySqlConnection, deadline: Duration) -> Result<(), sqlx::Error> {

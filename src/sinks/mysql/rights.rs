@@ -5,9 +5,6 @@ use sqlx::{Error, Executor};
 
 use super::fault::number;
 
-/// Where applied migrations are noted, which must be readable too.
-pub(super) const NOTES: &str = "podlog_records_schema";
-
 /// A right on a table.
 pub(super) struct Right {
     pub(super) verb: &'static str,
@@ -37,7 +34,7 @@ const fn retain(verb: &'static str, table: &'static str, text: &'static str) -> 
 
 /// All of them.
 pub(super) const RIGHTS: [Right; 11] = [
-    need("SELECT", "log_stream", "SELECT * FROM log_stream LIMIT 0"),
+    need("SELECT", "log_stream", "SELECT 1 FROM log_stream LIMIT 0"),
     need(
         "INSERT",
         "log_stream",
@@ -51,10 +48,10 @@ pub(super) const RIGHTS: [Right; 11] = [
         "log_record",
         "INSERT INTO log_record (stream, seq, time_ns, ordinal, message) SELECT 0, 0, 0, 0, '' FROM DUAL WHERE 1 = 0",
     ),
-    retain("SELECT", "log_record", "SELECT * FROM log_record LIMIT 0"),
+    retain("SELECT", "log_record", "SELECT 1 FROM log_record LIMIT 0"),
     retain("DELETE", "log_record", "DELETE FROM log_record WHERE 1 = 0"),
     // To replace a gap that is there already.
-    need("SELECT", "log_gap", "SELECT * FROM log_gap LIMIT 0"),
+    need("SELECT", "log_gap", "SELECT 1 FROM log_gap LIMIT 0"),
     need(
         "INSERT",
         "log_gap",

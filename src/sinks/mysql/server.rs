@@ -3,6 +3,7 @@
 use sqlx::mysql::MySqlConnection;
 use sqlx::{Error, Executor, Row as _};
 
+use crate::domain::server;
 use crate::sinks::SinkOpenError;
 
 /// The server and the session, as the server reports them.
@@ -51,46 +52,30 @@ impl Server {
 
     /// Judges one thing after another: what it is, or why it cannot be used.
     pub(super) fn judge(&self, name: &str) -> [(&'static str, Result<String, SinkOpenError>); 3] {
-        let (oldest, kind) = if self.version.contains("MariaDB") {
-            ((10, 6), "MariaDB")
-        } else {
-            ((8, 0), "MySQL")
-        };
-        let refused = |why: String| Err(SinkOpenError::Refused(format!("mysql {name}: {why}")));
-        let server = if release(&self.version) < oldest {
-            refused(format!(
-                "the server is {kind} {}; podlog needs {kind} {}.{} or newer",
-                self.version, oldest.0, oldest.1
-            ))
-        } else {
-            Ok(format!("{kind} {}", self.version))
+        let refused = |why: String, remedy: String| Err(SinkOpenError::refused(format!("mysql {name}: {why}"), remedy));
+        let product = server::product(&self.version);
+        let server = match server::too_old(&self.version) {
+            Some(remedy) => refused(format!("the server is {product}"), remedy),
+            None => Ok(product),
         };
         let session = if self.isolation == "READ-COMMITTED" {
             Ok("isolation READ-COMMITTED is in force".into())
         } else {
-            refused(format!(
-                "the isolation level stays {} although podlog set it; a proxy in between must pass session settings on",
-                self.isolation
-            ))
+            refused(
+                format!("the isolation level stays {} although podlog set it", self.isolation),
+                "a proxy in between must pass session settings on".into(),
+            )
         };
         let writable = if self.read_only {
-            Err(SinkOpenError::Unavailable(format!(
-                "mysql {name}: the server is read-only; it is failing over, or the address is a replica's"
-            )))
+            Err(SinkOpenError::unavailable(
+                format!("mysql {name}: the server is read-only; it is failing over, or the address is a replica's"),
+                "if it stays so, point the URL at the primary",
+            ))
         } else {
             Ok("no".into())
         };
         [("server", server), ("session", session), ("read-only", writable)]
     }
-}
-
-/// Major and minor version; `MariaDB` may put `5.5.5-` before its own.
-fn release(version: &str) -> (u32, u32) {
-    let version = version.strip_prefix("5.5.5-").unwrap_or(version);
-    let mut parts = version
-        .split(|c: char| !c.is_ascii_digit())
-        .map(|part| part.parse().unwrap_or(0));
-    (parts.next().unwrap_or(0), parts.next().unwrap_or(0))
 }
 
 #[cfg(test)]

@@ -8,14 +8,13 @@ use sqlx::mysql::{MySqlConnectOptions, MySqlConnection};
 use sqlx::{AssertSqlSafe, Connection, Executor};
 use tokio::time::timeout;
 
-use super::rights::{NOTES, PROBE, RIGHTS, denied, twice};
+use super::rights::{PROBE, RIGHTS, denied, twice};
 use super::server::Server;
 use super::{prepare, refusal, sql};
 use crate::domain::schema::Standing;
 use crate::domain::{Cause, Fact};
-use crate::sinks::SinkOpenError;
-use crate::sinks::schema::mysql_state;
-use crate::sinks::survey::{ALL, DEADLINE, MIGRATE, REACHED, TABLES, WRITING, Wish, failed, skipped, tables};
+use crate::sinks::schema::{NOTES, mysql_state};
+use crate::sinks::survey::{ALL, DEADLINE, MIGRATE, REACHED, TABLES, WRITING, Wish, skipped, tables};
 
 /// Looks at everything.
 pub(in crate::sinks) async fn survey(options: MySqlConnectOptions, name: &str, wish: Wish) -> Vec<Fact> {
@@ -28,7 +27,7 @@ pub(in crate::sinks) async fn survey(options: MySqlConnectOptions, name: &str, w
         Ok(conn) => conn,
         Err(error) => {
             let rest = ["server", "session", TABLES, "rights", WRITING, "packets", MIGRATE];
-            let first = vec![failed(REACHED, &refusal(name, &error))];
+            let first = vec![Fact::of(REACHED, &refusal(name, &error))];
             return [first, skipped(&rest, "the sink was not reached")].concat();
         }
     };
@@ -76,7 +75,7 @@ impl Look<'_> {
     async fn all(&mut self, wish: Wish) {
         match within(Server::ask(&mut self.conn)).await {
             Ok(server) => self.server(&server),
-            Err(error) => self.facts.push(failed("server", &refusal(self.name, &error))),
+            Err(error) => self.facts.push(Fact::of("server", &refusal(self.name, &error))),
         }
         let user = sqlx::query_scalar("SELECT CURRENT_USER()");
         self.user = within(user.fetch_one(&mut self.conn)).await.unwrap_or_default();
@@ -98,7 +97,7 @@ impl Look<'_> {
     fn server(&mut self, server: &Server) {
         for (subject, judged) in server.judge(self.name) {
             self.facts
-                .push(judged.map_or_else(|error| failed(subject, &error), |found| Fact::ok(subject, found)));
+                .push(judged.map_or_else(|error| Fact::of(subject, &error), |found| Fact::ok(subject, found)));
         }
         if !server.is_strict() {
             self.facts.push(Fact::warning(
@@ -116,7 +115,7 @@ impl Look<'_> {
                 found
             }
             Err(error) => {
-                let mut fact = failed(TABLES, &refusal(self.name, &error));
+                let mut fact = Fact::of(TABLES, &refusal(self.name, &error));
                 if denied(&error) {
                     fact.remedy = self.grant("SELECT", NOTES);
                 }
@@ -146,7 +145,7 @@ impl Look<'_> {
                     format!("the user {} has not this right", self.user),
                     self.grant(right.verb, right.table),
                 ),
-                Err(error) => failed(&subject, &refusal(self.name, &error)),
+                Err(error) => Fact::of(&subject, &refusal(self.name, &error)),
             };
             all &= !fact.has_failed();
             self.facts.push(fact);
@@ -176,7 +175,7 @@ impl Look<'_> {
                 WRITING,
                 "a stream, a line and a gap were written, and all of it rolled back",
             ),
-            Err(error) => failed(WRITING, &refusal(self.name, &error)),
+            Err(error) => Fact::of(WRITING, &refusal(self.name, &error)),
         };
         self.facts.push(fact);
     }
@@ -193,7 +192,7 @@ impl Look<'_> {
                     Fact::ok("packets", found)
                 }
             }
-            Err(error) => failed("packets", &refusal(self.name, &error)),
+            Err(error) => Fact::of("packets", &refusal(self.name, &error)),
         };
         self.facts.push(fact);
     }
@@ -213,10 +212,13 @@ impl Look<'_> {
         } else if done {
             Fact::ok(MIGRATE, format!("has nothing to do; {user} could not make {what}"))
         } else {
-            let error = SinkOpenError::Refused(format!(
-                "could not make {what} as {user}; run it as a user with CREATE, CREATE VIEW, ALTER and INDEX on the database"
-            ));
-            failed(MIGRATE, &error)
+            let remedy = "run it as a user with CREATE, CREATE VIEW, ALTER and INDEX on the database";
+            Fact::failed(
+                Cause::Refused,
+                MIGRATE,
+                format!("could not make {what} as {user}"),
+                remedy,
+            )
         });
     }
 }

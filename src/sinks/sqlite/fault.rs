@@ -34,9 +34,10 @@ pub(super) fn cause(error: &Error) -> String {
 
 /// The failure as an answer to opening the sink: whether a person must change something.
 pub(in crate::sinks) fn refusal(name: &str, error: &Error) -> SinkOpenError {
-    let why = format!("{name}: {}", cause(error));
+    let found = format!("{name}: {error}");
+    let remedy = code(error).and_then(remedy).unwrap_or_default();
     match code(error) {
-        Some(3 | 8 | 11 | 14 | 23 | 26) => SinkOpenError::Refused(why),
-        _ => SinkOpenError::Unavailable(why),
+        Some(3 | 8 | 11 | 14 | 23 | 26) => SinkOpenError::refused(found, remedy),
+        _ => SinkOpenError::unavailable(found, remedy),
     }
 }

@@ -61,9 +61,10 @@ impl SqliteSink {
     /// Opens the file, checks the schema and answers what is wrong in plain words.
     pub(super) async fn connect(path: &Path, name: Arc<str>, deadline: Duration) -> Result<Self, SinkOpenError> {
         if !path.exists() {
-            return Err(SinkOpenError::Refused(format!(
-                "{name}: there is no such file; run `podlog migrate`"
-            )));
+            return Err(SinkOpenError::refused(
+                format!("{name}: there is no such file"),
+                "run `podlog migrate`",
+            ));
         }
         let options = options(path);
         let first = async {
@@ -76,9 +77,10 @@ impl SqliteSink {
             Ok(Ok(state)) => schema::check(&name, state)?,
             Ok(Err(error)) => return Err(refusal(&name, &error)),
             Err(_) => {
-                return Err(SinkOpenError::Unavailable(format!(
-                    "{name}: opening it took more than {CONNECT:?}"
-                )));
+                return Err(SinkOpenError::unavailable(
+                    format!("{name}: opening it took more than {CONNECT:?}"),
+                    "look whether the disk is overloaded, or another process holds the file",
+                ));
             }
         }
         let pool = SqlitePoolOptions::new()

@@ -1,13 +1,14 @@
 //! Deleting old records from an SQLite file, a stretch of one stream at a time.
 
 use async_trait::async_trait;
+use futures::future::BoxFuture;
 use sqlx::{Connection, Error};
 
 use super::SqliteSink;
 use super::sql::BEGIN;
 use crate::domain::Time;
 use crate::sinks::SinkError;
-use crate::sinks::retain::{EMPTY_STREAMS, OLD_STREAMS, Retention};
+use crate::sinks::retain::{EMPTY_STREAMS, OLD_STREAMS, Part, Retention, purge};
 
 /// Streams whose first record is old. Ordering by the whole primary key makes the database read one row per
 /// stream; ordering by `seq` alone makes MySQL sort all of the stream.
@@ -33,27 +34,11 @@ const DELETE_STREAM: &str = "DELETE FROM log_stream WHERE id = ? AND updated_at 
 #[async_trait]
 impl Retention for SqliteSink {
     async fn purge(&self, older_than: Time, limit: u32) -> Result<u64, SinkError> {
-        let mut gone = 0;
-        let mut after = 0;
-        while gone < u64::from(limit) {
-            let part = self
-                .in_time(self.purge_some(after, older_than, limit - gone as u32))
-                .await?;
-            gone += part.gone;
-            match part.last {
-                Some(last) => after = last,
-                None => break,
-            }
-        }
+        let round = |after, left| Box::pin(self.in_time(self.purge_some(after, older_than, left))) as BoxFuture<'_, _>;
+        let gone = purge(limit, round).await?;
         self.in_time(self.purge_empty(older_than)).await?;
         Ok(gone)
     }
-}
-
-/// What one round deleted, and the last stream it looked at; `None` when there are no more.
-struct Part {
-    gone: u64,
-    last: Option<i64>,
 }
 
 impl SqliteSink {

@@ -10,7 +10,7 @@ use tokio::time::timeout;
 use super::{options, refusal, sql};
 use crate::domain::{Cause, Fact, Outcome};
 use crate::sinks::schema::sqlite_state;
-use crate::sinks::survey::{DEADLINE, REACHED, TABLES, WRITING, Wish, failed, skipped, tables};
+use crate::sinks::survey::{DEADLINE, REACHED, TABLES, WRITING, Wish, skipped, tables};
 
 /// Looks at everything. A file that is not there is not made.
 pub(in crate::sinks) async fn survey(path: &Path, name: &str, wish: Wish) -> Vec<Fact> {
@@ -21,7 +21,7 @@ pub(in crate::sinks) async fn survey(path: &Path, name: &str, wish: Wish) -> Vec
     let mut conn = match within(SqliteConnection::connect_with(&options(path))).await {
         Ok(conn) => conn,
         Err(error) => {
-            let first = vec![failed(REACHED, &refusal(name, &error))];
+            let first = vec![Fact::of(REACHED, &refusal(name, &error))];
             return [first, skipped(&rest, "the file was not opened")].concat();
         }
     };
@@ -31,7 +31,7 @@ pub(in crate::sinks) async fn survey(path: &Path, name: &str, wish: Wish) -> Vec
     )];
     facts.push(match within(sqlite_state(&mut conn)).await {
         Ok(standing) => tables(name, standing, wish.migrates, true),
-        Err(error) => failed(TABLES, &refusal(name, &error)),
+        Err(error) => Fact::of(TABLES, &refusal(name, &error)),
     });
     if facts.iter().any(|fact| fact.outcome != Outcome::Ok) {
         facts.push(Fact::skipped(WRITING, "the tables are not as they must be"));
@@ -41,7 +41,7 @@ pub(in crate::sinks) async fn survey(path: &Path, name: &str, wish: Wish) -> Vec
                 WRITING,
                 "a stream, a line and a gap were written, and all of it rolled back",
             ),
-            Err(error) => failed(WRITING, &refusal(name, &error)),
+            Err(error) => Fact::of(WRITING, &refusal(name, &error)),
         });
     }
     timeout(DEADLINE, conn.close()).await.ok();

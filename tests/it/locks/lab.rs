@@ -199,7 +199,7 @@ pub(crate) fn holder(cluster: &str, replica: &str) -> Holder {
         replica: replica.into(),
         cluster: cluster.into(),
         ttl: TTL,
-        grace: GRACE,
+        takeover_grace: GRACE,
     }
 }
 

@@ -45,7 +45,7 @@ pub(crate) async fn what_is_wrong_with_the_settings_is_named(lab: &Lab) {
         (
             changed(lab, |url| url.set_port(Some(closed)).unwrap()),
             false,
-            "is it running",
+            "check that it runs",
         ),
         (
             changed(lab, |url| url.set_port(Some(silent_port)).unwrap()),
@@ -82,7 +82,7 @@ pub(crate) async fn a_user_without_rights_is_told_what_to_grant(lab: &Lab) {
     let nobody = refused(&nobody).await;
     execute(&mut conn, &format!("DROP USER '{user}'@'%'")).await;
     assert!(
-        matches!(&nobody, LockError::Refused(text) if text.contains("grant the user")),
+        matches!(&nobody, LockError::Refused(words) if words.remedy.contains("grant the user")),
         "{nobody:?}"
     );
 }
@@ -92,16 +92,16 @@ pub(crate) async fn tables_of_another_version_are_refused(lab: &Lab) {
     let url = changed(lab, |_| ());
     let cases = [
         (
-            "UPDATE podlog_lock_migrations SET version = version + 1",
+            "UPDATE podlog_locks_migrations SET version = version + 1",
             "newer podlog",
         ),
-        ("UPDATE podlog_lock_migrations SET version = 100", "podlog migrate"),
+        ("UPDATE podlog_locks_migrations SET version = 100", "podlog migrate"),
         (
-            "UPDATE podlog_lock_migrations SET version = 101, success = FALSE",
+            "UPDATE podlog_locks_migrations SET version = 101, success = FALSE",
             "broken off",
         ),
-        ("DELETE FROM podlog_lock_migrations", "podlog migrate"),
-        ("DROP TABLE podlog_lock_migrations", "podlog migrate"),
+        ("DELETE FROM podlog_locks_migrations", "podlog migrate"),
+        ("DROP TABLE podlog_locks_migrations", "podlog migrate"),
     ];
     for (change, says) in cases {
         execute(&mut conn, change).await;

@@ -115,9 +115,9 @@ pub(crate) async fn tables_of_another_version_are_refused(lab: &Lab) {
     locks::migrate(&lab.url).await.unwrap();
     let mut conn = somebody(lab).await;
     let cases = [
-        ("UPDATE podlog_lock_migrations SET version = 102", "newer podlog"),
-        ("UPDATE podlog_lock_migrations SET version = 100", "podlog migrate"),
-        ("DELETE FROM podlog_lock_migrations", "podlog migrate"),
+        ("UPDATE podlog_locks_migrations SET version = 102", "newer podlog"),
+        ("UPDATE podlog_locks_migrations SET version = 100", "podlog migrate"),
+        ("DELETE FROM podlog_locks_migrations", "podlog migrate"),
     ];
     for (change, says) in cases {
         conn.execute(change).await.unwrap();

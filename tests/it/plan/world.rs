@@ -225,7 +225,7 @@ impl World {
             table,
             pods: &pods,
             held: &replica.held,
-            grace: Duration::from_millis(GRACE as u64),
+            takeover_grace: Duration::from_millis(GRACE as u64),
             settled: replica.unchanged >= SETTLE,
             max_pods: limit,
         };

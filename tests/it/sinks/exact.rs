@@ -153,18 +153,18 @@ async fn a_stream_that_stands_elsewhere_must_be_opened_again() {
 async fn a_sink_without_its_tables_says_how_to_get_them() {
     each_exact(async |place| {
         migrate(&place.parsed()).await.expect("migrating twice changes nothing");
-        let note = "UPDATE podlog_records_schema SET version = 999 WHERE version = 205";
+        let note = "UPDATE podlog_records_migrations SET version = 999 WHERE version = 205";
         place.sql(note).await;
-        let limits = podlog::sinks::group::Limits::default();
+        let attempt = Duration::from_secs(5);
         let url: SinkUrl = place.parsed();
         let metrics = podlog::metrics::Metrics::default();
-        let newer = open(&url, podlog::clock::Clock::boottime(), &metrics, limits)
+        let newer = open(&url, podlog::clock::Clock::boottime(), &metrics, attempt)
             .await
             .unwrap_err()
             .to_string();
-        assert!(newer.contains("install a newer podlog"), "{newer}");
-        place.sql("DROP TABLE podlog_records_schema").await;
-        let absent = open(&url, podlog::clock::Clock::boottime(), &metrics, limits)
+        assert!(newer.contains("run a newer podlog"), "{newer}");
+        place.sql("DROP TABLE podlog_records_migrations").await;
+        let absent = open(&url, podlog::clock::Clock::boottime(), &metrics, attempt)
             .await
             .unwrap_err()
             .to_string();

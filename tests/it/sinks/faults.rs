@@ -5,7 +5,6 @@ use std::time::Duration;
 use podlog::clock::Clock;
 use podlog::domain::Fence;
 use podlog::metrics::Metrics;
-use podlog::sinks::group::Limits;
 use podlog::sinks::{SinkOpenError, open};
 use sqlx::{AssertSqlSafe, Connection, Executor, SqliteConnection};
 
@@ -103,7 +102,7 @@ async fn what_is_wrong_with_the_connection_is_said_once_and_in_plain_words() {
         }
         let refused = async |url: String| {
             let url = url.parse().unwrap();
-            open(&url, Clock::boottime(), &Metrics::default(), Limits::default())
+            open(&url, Clock::boottime(), &Metrics::default(), Duration::from_secs(5))
                 .await
                 .unwrap_err()
         };
@@ -111,20 +110,20 @@ async fn what_is_wrong_with_the_connection_is_said_once_and_in_plain_words() {
         let (_, password) = login.rsplit_once(':').unwrap();
         let wrong = refused(place.url.replace(&format!(":{password}@"), ":wrong-s3cret@")).await;
         assert!(
-            matches!(&wrong, SinkOpenError::Refused(why) if why.contains("check the user and the password")),
+            matches!(&wrong, SinkOpenError::Refused(why) if why.remedy.contains("check the user and the password")),
             "{wrong}"
         );
         assert!(!wrong.to_string().contains("s3cret"));
         let (server, _) = place.url.rsplit_once('/').unwrap();
         let unknown = refused(format!("{server}/no_such_database")).await;
         assert!(
-            matches!(&unknown, SinkOpenError::Refused(why) if why.contains("create the database")),
+            matches!(&unknown, SinkOpenError::Refused(why) if why.remedy.contains("create the database")),
             "{unknown}"
         );
         let (host, _) = rest.split_once(':').unwrap();
         let nobody = refused(format!("mysql://u@{host}:1/d")).await;
         assert!(
-            matches!(&nobody, SinkOpenError::Unavailable(why) if why.contains("unreachable")),
+            matches!(&nobody, SinkOpenError::Unavailable(why) if why.to_string().contains("unreachable")),
             "{nobody}"
         );
     })

@@ -8,7 +8,6 @@ use futures::FutureExt;
 use podlog::clock::Clock;
 use podlog::domain::Fence;
 use podlog::metrics::Metrics;
-use podlog::sinks::group::Limits;
 use podlog::sinks::open;
 use sqlx::{AssertSqlSafe, Connection, Executor};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
@@ -61,12 +60,8 @@ async fn whichever_reply_is_lost_every_line_is_stored_once_and_in_order() {
         let mut tasks = JoinSet::new();
         tasks.spawn(relay(listener, server.to_owned(), replies.clone()));
         let url = format!("{login}@127.0.0.1:{port}/{database}").parse().unwrap();
-        let limits = Limits {
-            in_flight: 1,
-            attempt: Duration::from_millis(700),
-            ..Limits::default()
-        };
-        let opened = open(&url, Clock::boottime(), &Metrics::default(), limits)
+        let attempt = Duration::from_millis(700);
+        let opened = open(&url, Clock::boottime(), &Metrics::default(), attempt)
             .await
             .unwrap();
         tasks.spawn(opened.driver.map(Result::unwrap));

@@ -3,12 +3,12 @@
 use std::panic::AssertUnwindSafe;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
+use std::time::Duration;
 
 use futures::FutureExt;
 use podlog::clock::Clock;
 use podlog::domain::Origin;
 use podlog::metrics::Metrics;
-use podlog::sinks::group::Limits;
 use podlog::sinks::{Retention, Sink, SinkUrl, migrate, open};
 use serde_json::Value;
 use sqlx::{AssertSqlSafe, Connection, MySqlConnection, Row, SqliteConnection};
@@ -105,11 +105,8 @@ impl Place {
     }
 
     pub(crate) async fn open(&self) -> Running {
-        let limits = Limits {
-            in_flight: 3,
-            ..Limits::default()
-        };
-        let opened = open(&self.parsed(), Clock::boottime(), &Metrics::default(), limits)
+        let attempt = Duration::from_secs(5);
+        let opened = open(&self.parsed(), Clock::boottime(), &Metrics::default(), attempt)
             .await
             .unwrap();
         let mut driver = JoinSet::new();

@@ -1,0 +1,110 @@
+//! URLs of stores and sinks: how they are shown, and what their parts mean, the same for all kinds.
+//!
+//! A password is never shown, wherever in a URL it was written. Nothing here connects to anything.
+
+use std::path::PathBuf;
+
+use url::Url;
+
+/// Parameters of `mysql` URLs. A misspelt one must not be ignored (`ssl-mod=VERIFY_CA`).
+pub const MYSQL_PARAMETERS: [&str; 9] = [
+    "ssl-mode", "sslmode", "ssl-ca", "sslca", "ssl-cert", "sslcert", "ssl-key", "sslkey", "socket",
+];
+
+/// Parameters of `file` URLs.
+pub const FILE_PARAMETERS: [&str; 4] = ["max_size", "keep", "fsync", "gzip"];
+
+/// The URL without its password. Of parameters only the values of known ones are shown: a password may have
+/// been written as one, which is refused but shown as refused.
+#[must_use]
+pub fn masked(url: &Url) -> String {
+    let mut url = url.clone();
+    // A URL that has a password takes another; were it refused, nothing might be shown.
+    if url.password().is_some() && url.set_password(Some("***")).is_err() {
+        return "***".into();
+    }
+    let known = |name: &str| MYSQL_PARAMETERS.contains(&name) || FILE_PARAMETERS.contains(&name);
+    let query = url.query().map(|query| {
+        let pairs = query.split('&').map(|pair| match pair.split_once('=') {
+            Some((name, _)) if known(name) => pair.to_owned(),
+            Some((name, _)) => format!("{name}=***"),
+            None => "***".to_owned(),
+        });
+        pairs.collect::<Vec<_>>().join("&")
+    });
+    url.set_query(query.as_deref());
+    url.into()
+}
+
+/// The path of `scheme:///absolute/path`, or of `scheme://relative/path` in the working directory; `%41` is `A`.
+/// `None` when there is no path, or when there is a user, a password or a port, which a path has not.
+#[must_use]
+pub fn path(url: &Url) -> Option<PathBuf> {
+    if url.port().is_some() || url.password().is_some() || !url.username().is_empty() {
+        return None;
+    }
+    let relative = url.host_str().unwrap_or_default();
+    let path = percent_decode(&format!("{relative}{}", url.path()))?;
+    (!path.is_empty() && path != "/").then(|| PathBuf::from(path))
+}
+
+/// The file of a `sqlite` URL; `None` also when it names a directory or has parameters.
+#[must_use]
+pub fn sqlite(url: &Url) -> Option<PathBuf> {
+    let bare = url.query().is_none() && url.fragment().is_none() && !url.path().ends_with('/');
+    path(url).filter(|_| bare)
+}
+
+/// `None` when the bytes are not text.
+fn percent_decode(text: &str) -> Option<String> {
+    // A plus sign stands for itself in a path, unlike in a query.
+    let query = format!("p={}", text.replace('+', "%2B").replace('&', "%26"));
+    let decoded = url::form_urlencoded::parse(query.as_bytes())
+        .next()
+        .map(|(_, value)| value.into_owned())?;
+    (!decoded.contains('\u{FFFD}')).then_some(decoded)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn read(text: &str) -> Url {
+        Url::parse(text).unwrap()
+    }
+
+    #[test]
+    fn secrets_are_masked_and_the_rest_is_shown() {
+        for (text, shown) in [
+            ("mysql://u:hunter2@h:3306/d", "mysql://u:***@h:3306/d"),
+            (
+                "mysql://u@h/d?ssl-mode=x&token=hunter2",
+                "mysql://u@h/d?ssl-mode=x&token=***",
+            ),
+            (
+                "mysql://u@h/d?p%61ssword=hunter2&hunter2",
+                "mysql://u@h/d?p%61ssword=***&***",
+            ),
+            ("file:///d?keep=3", "file:///d?keep=3"),
+        ] {
+            assert_eq!(masked(&read(text)), shown);
+        }
+    }
+
+    #[test]
+    fn a_file_is_absolute_or_relative_and_must_be_named() {
+        for (text, file) in [
+            ("sqlite:///var/lib/a%20b.db", Some("/var/lib/a b.db")),
+            ("sqlite://podlog.db", Some("podlog.db")),
+            ("sqlite://a/b+c.db", Some("a/b+c.db")),
+            ("sqlite://", None),
+            ("sqlite:///var/lib/", None),
+            ("sqlite:///d?mode=ro", None),
+            ("sqlite://me@logs/x", None),
+            ("sqlite://:pw@logs/x", None),
+            ("sqlite:///%ff.db", None),
+        ] {
+            assert_eq!(sqlite(&read(text)), file.map(PathBuf::from), "{text}");
+        }
+    }
+}
