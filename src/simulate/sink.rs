@@ -241,6 +241,8 @@ impl Pen {
         let mut book = lock(&ledger.book);
         let stream = book.streams.entry(id.clone()).or_default();
         if lock(&self.trouble).rejects {
+            // The word that lines are missing is refused as well, which podlog says aloud.
+            stream.entries.extend(chunk.gap.map(|_| Entry::Gap));
             stream.entries.extend(messages(chunk).map(Entry::Rejected));
             return Err(SinkError::Rejected("told to".into()));
         }
