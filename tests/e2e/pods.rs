@@ -82,8 +82,10 @@ pub(crate) fn all(end: u64) -> Vec<Value> {
     };
     add("chatty", 18, &|name| chatty(name, end));
     add("both", 4, &|name| ending(name, &writer(end, 5, 100, "0.5", 2)));
-    // 40 KB/s fill 1 MiB in 26 s.
-    add("rotating", 6, &|name| ending(name, &writer(end, 50, 400, "0.5", 0)));
+    // 40 KB/s fill 1 MiB in 26 s. They end in silence: of a log that is rotated while its container ends, nobody can
+    // know that its last line was the last one stored.
+    let rotating = format!("{}; sleep 5", writer(end, 50, 400, "0.5", 0));
+    add("rotating", 6, &|name| ending(name, &rotating));
     // 400 lines of 2 KB a round, every round as fast as the shell can: several MiB, then a rest.
     let burst = "b=0; while [ $b -lt 6 ]; do b=$((b+1)); sleep 0.7; ";
     let text = "x".repeat(2000);
