@@ -267,13 +267,12 @@ pub(super) async fn grace(cluster: Option<&Cluster>, replicas: &[ReplicaId], gra
     let Some(namespace) = own_namespace() else {
         return Fact::skipped(subject, "this is no pod, so the pods of the replicas are not known");
     };
-    let own = std::env::var("POD_NAME").ok();
     // `name#suffix`, where the name is that of the pod unless --replica-id says otherwise.
-    let others = replicas
+    let names = replicas
         .iter()
         .filter_map(|id| id.as_str().rsplit_once('#'))
         .map(|(name, _)| name.to_owned());
-    for name in others.chain(own).take(TRIES) {
+    for name in names.take(TRIES) {
         if let Ok(Some(given)) = cluster.termination_grace(&namespace, &name).await {
             return suffices(&name, given, grace);
         }

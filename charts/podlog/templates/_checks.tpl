@@ -23,7 +23,7 @@
 {{- if regexMatch "^(sqlite|memory):" $v.lock.url -}}
 {{- fail "podlog: lock.url is a file or memory of one process: replicas would not see each other's claims and store lines several times; use mysql://user@host:3306/database" -}}
 {{- end -}}
-{{- if not (regexMatch "^[a-z][a-z0-9+.-]*://[^/\\s]+/[^/\\s]+$" $v.lock.url) -}}
+{{- if not (regexMatch "^(mysql|mariadb)://[^/\\s]+/[^/?\\s]+(\\?\\S*)?$" $v.lock.url) -}}
 {{- fail "podlog: lock.url is not of the form mysql://user@host:3306/database; correct it (special characters are written as %XX)" -}}
 {{- end -}}
 {{- end -}}
@@ -41,6 +41,12 @@
 {{- if hasPrefix "sqlite:" $sink -}}
 {{- fail "podlog: sink.url is an SQLite file: each replica would have its own; use mysql://user@host/database, file:///DIR or stdout" -}}
 {{- end -}}
+{{- if not (regexMatch "^(stdout|stdout://|file://\\S+|(mysql|mariadb)://[^/\\s]+/[^/?\\s]+(\\?\\S*)?)$" $sink) -}}
+{{- fail "podlog: sink.url is none of mysql://user@host:3306/database, file:///DIR and stdout; correct it (special characters are written as %XX)" -}}
+{{- end -}}
+{{- if and (index $v.settings "include-self") (hasPrefix "stdout" $sink) (not $v.existingSecret) -}}
+{{- fail "podlog: settings.include-self with sink.url=stdout: what podlog prints would be collected and printed again without end; use another sink" -}}
+{{- end -}}
 {{- if hasPrefix "file:" $sink -}}
 {{- $folder := regexReplaceAll "^file://([^?]*).*$" $sink "${1}" -}}
 {{- $mounted := false -}}
@@ -56,7 +62,7 @@
 {{- end -}}
 {{- end -}}
 
-{{/* The rules of `podlog run`, so that nothing is created that would refuse to start. The 3 s are its deadline for statements. */}}
+{{/* The rules of `podlog run` for times that depend on each other; it judges the rest itself when it starts. The 3 s are its deadline for statements. */}}
 {{- define "podlog.checkTimes" -}}
 {{- $s := .Values.settings -}}
 {{- $ttl := include "podlog.ms" $s.ttl | int64 -}}
@@ -96,6 +102,12 @@
 
 {{- define "podlog.checkParts" -}}
 {{- $v := .Values -}}
+{{- if not $v.image.repository -}}
+{{- fail "podlog: image.repository is empty: build the image, push it, and set image.repository=REGISTRY/podlog" -}}
+{{- end -}}
+{{- if and $v.rbac.create (not $v.serviceAccount.create) (not $v.serviceAccount.name) -}}
+{{- fail "podlog: rbac.create would let every pod of the account `default` read logs; set serviceAccount.name, or serviceAccount.create=true" -}}
+{{- end -}}
 {{- if regexMatch "[A-Z]" (regexReplaceAll "^[^/]*[.:][^/]*/" $v.image.repository "") -}}
 {{- fail (printf "podlog: image.repository %s has capital letters, which names of images have not; put the registry and name there to which you pushed the image" $v.image.repository) -}}
 {{- end -}}

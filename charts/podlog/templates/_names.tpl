@@ -1,8 +1,8 @@
-{{/* Names, labels and references that several templates need. */}}
+{{/* Names, labels and references that several templates need. Names leave 13 of 63 characters for what is appended. */}}
 
 {{- define "podlog.fullname" -}}
 {{- if .Values.fullnameOverride -}}
-{{ .Values.fullnameOverride | trunc 50 | trimSuffix "-" }}
+{{ .Values.fullnameOverride }}
 {{- else if contains "podlog" .Release.Name -}}
 {{ .Release.Name | trunc 50 | trimSuffix "-" }}
 {{- else -}}
@@ -18,7 +18,7 @@
 {{/* What tells the pods of a release apart. podlog leaves out pods whose app.kubernetes.io/name is podlog: its own. */}}
 {{- define "podlog.selector" -}}
 app.kubernetes.io/name: podlog
-app.kubernetes.io/instance: {{ .root.Release.Name }}
+app.kubernetes.io/instance: {{ .root.Release.Name | quote }}
 app.kubernetes.io/component: {{ .component }}
 {{- end -}}
 
@@ -35,7 +35,6 @@ helm.sh/chart: {{ printf "%s-%s" .root.Chart.Name .root.Chart.Version | replace 
 
 {{/* metadata without name: labels and annotations. dict "root" . "component" c "annotations" (dict …) */}}
 {{- define "podlog.meta" -}}
-{{- $annotations := merge (dict) (.annotations | default dict) .root.Values.commonAnnotations -}}
 namespace: {{ .root.Release.Namespace }}
 {{ include "podlog.metaOfCluster" . }}
 {{- end -}}

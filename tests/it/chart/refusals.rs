@@ -17,6 +17,17 @@ const BAD: &[(&[&str], &str)] = &[
         &["mysql.enabled=true"],
         "both mysql.enabled and a lock, sink or existingSecret",
     ),
+    (&["image.repository="], "image.repository is empty"),
+    (
+        &["settings.include-self=true"],
+        "settings.include-self with sink.url=stdout",
+    ),
+    (
+        &["serviceAccount.create=false"],
+        "rbac.create would let every pod of the account",
+    ),
+    (&["lock.url=postgres://u@h/d"], "lock.url is not of the form mysql://"),
+    (&["sink.url=http://h/d"], "sink.url is none of"),
     (
         &["lock.url=sqlite:///x.db"],
         "lock.url is a file or memory of one process",
@@ -106,6 +117,8 @@ const BAD_BY_SCHEMA: &[(&str, &str)] = &[
     ("settings.ttl=3 minutes", "settings.ttl"),
     ("settings.ttl=null", "ttl"),
     ("settings.log-format=xml", "log-format"),
+    ("podDisruptionBudget.maxUnavailable=0%", "maxUnavailable"),
+    ("fullnameOverride=a.b", "fullnameOverride"),
     ("replicas=three", "replicas"),
     ("replicas=-1", "replicas"),
     ("hpa.minReplicas=0", "hpa.minReplicas"),
