@@ -234,3 +234,27 @@ pub(super) async fn advance(conn: &mut MySqlConnection, moved: &[Row]) -> Result
     }
     Ok(())
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::sinks::probe::origin;
+
+    #[test]
+    fn a_row_that_has_become_another_streams_is_not_written_to() {
+        let stream = &origin("u1", "app").stream;
+        let row = |uid: &[u8]| Locked {
+            id: 7,
+            fence: 3,
+            time_ns: None,
+            ordinal: None,
+            hash: None,
+            seq: 0,
+            uid: uid.to_vec(),
+            container: stream.container.as_bytes().to_vec(),
+            container_id: stream.container_id.as_str().as_bytes().to_vec(),
+        };
+        assert_eq!(row(b"u1").of(stream).map(|row| row.id), Some(7));
+        assert_eq!(row(b"u2").of(stream), None);
+    }
+}
