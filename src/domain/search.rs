@@ -118,6 +118,17 @@ impl Search {
         self.unsure
     }
 
+    /// Whether the log was empty when it was read last, although lines of it are stored.
+    #[must_use]
+    pub fn expects_new_file(&self) -> bool {
+        self.how == How::NewFile
+    }
+
+    /// The log was empty when it was looked at, although lines of it are stored.
+    pub fn note_empty(&mut self) {
+        self.empties = self.empties.max(1);
+    }
+
     /// A stream has missed lines that are there.
     pub fn doubt(&mut self) {
         self.doubtful = true;
@@ -192,15 +203,20 @@ impl Search {
             self.how = How::Usual;
             return Shown::Misplaced;
         }
-        self.unsure |= !self.was_caught_up(now);
+        if self.was_caught_up(now) {
+            // So the file that is empty now is the one after the last that was read.
+            self.caught_up = Some(now);
+        } else {
+            self.unsure = true;
+        }
         self.how = How::NewFile;
         Shown::Empty
     }
 
-    /// The gap before the first line that is taken from a file that no longer has the stored line. `unwritten` lines
-    /// have been taken and not written: once lines of this read are, the position is in this file.
+    /// The gap before the first line that is taken from a file that no longer has the stored line. Once lines of it
+    /// are stored ([`took`](Self::took)), nothing is missing before the next.
     #[must_use]
-    pub fn gap(&self, position: Option<Position>, seen: Seen, unwritten: u64, now: Duration) -> Option<Gap> {
+    pub fn gap(&self, position: Option<Position>, seen: Seen, now: Duration) -> Option<Gap> {
         let unbroken = match self.how {
             How::Usual | How::Twin(_) => return None,
             How::NewFile => self.was_caught_up(now),
@@ -208,7 +224,7 @@ impl Search {
         };
         let (position, first) = (position?, seen.first_taken?);
         let told = !defect::on(Defect::GapForgotten);
-        (told && seen.taken == unwritten && !unbroken).then_some(Gap {
+        (told && !unbroken).then_some(Gap {
             from: Some(position.time),
             to: Some(first),
             reason: GapReason::Rotated,

@@ -27,7 +27,9 @@ pub(super) enum Close {
     Gone,
     /// Closed because it was left unread: writing took too long, or the process slept.
     Late,
-    /// Closed on schedule.
+    /// Closed because lines came so late that a file may have been skipped after them.
+    Behind,
+    /// Closed on schedule, or because the log was rotated while it said nothing.
     Reopen,
     /// Closed because there are lines that it does not bring.
     Mute,
@@ -48,6 +50,7 @@ impl Close {
             Self::Broken | Self::Refused | Self::Wait(_) => "broken",
             Self::Moved | Self::Elsewhere | Self::Gone => "gone",
             Self::Late => "slow_sink",
+            Self::Behind => "behind",
             Self::Reopen => "reopen",
             Self::Mute => "mute",
             Self::Poll(_) => return None,

@@ -108,7 +108,7 @@ impl Reading<'_> {
     }
 
     /// Asks where the instance is now: what was opened by name is its log only if it has not moved.
-    async fn look(&mut self) -> Result<(), Close> {
+    pub(super) async fn look(&mut self) -> Result<(), Close> {
         let stop = self.task.stop.clone();
         tokio::select! {
             biased;

@@ -8,6 +8,7 @@
 mod close;
 mod identity;
 mod instance;
+mod lag;
 pub mod pulse;
 mod reading;
 mod rounds;

@@ -16,6 +16,7 @@ use crate::domain::{Gap, GapReason, Instance, Pod, Time};
 
 use super::close::Close;
 use super::identity::Identity;
+use super::lag::Lag;
 use super::stream::{HELD_UP, IDLE};
 use super::writer::{Writer, Written};
 use super::{End, Site, Task};
@@ -34,8 +35,7 @@ pub(super) struct Reading<'a> {
     pub(super) intake: Intake,
     pub(super) search: Search,
     taken: u64,
-    /// Whether the latest read took new lines.
-    pub(super) fresh: bool,
+    lag: Lag,
     /// When the latest plain read began.
     begun: Duration,
     pub(super) identity: Identity,
@@ -54,7 +54,7 @@ impl<'a> Reading<'a> {
             intake,
             search: Search::default(),
             taken: 0,
-            fresh: false,
+            lag: Lag::default(),
             begun: Duration::ZERO,
             identity: Identity::default(),
         }
@@ -177,8 +177,9 @@ impl<'a> Reading<'a> {
                 self.note_caught_up();
             }
         }
+        let unwritten = self.flush(&mut stream).await;
         self.count();
-        match self.flush(&mut stream).await {
+        match unwritten {
             Some(close) => close,
             None if close == Close::End => match self.judge(stance) {
                 Close::End if !complete => Close::Misplaced,
@@ -217,7 +218,10 @@ impl<'a> Reading<'a> {
                 frame = tokio::time::timeout(STALLED, open.next()) => frame,
             };
             match frame {
-                Ok(Ok(Some(bytes))) => self.feed(&bytes),
+                Ok(Ok(Some(bytes))) => {
+                    self.feed(&bytes);
+                    self.note_lag(self.site.clock.now());
+                }
                 Ok(Ok(None)) => return Close::End,
                 Ok(Err(error)) => return self.broken(&error),
                 Err(_) => return self.broken(&LogError::Unavailable("nothing came for 30 s".into())),
@@ -236,24 +240,50 @@ impl<'a> Reading<'a> {
         self.note_gap();
     }
 
+    /// Takes in what a stream brings that was opened then; false, and nothing of it is taken, when it comes so late
+    /// that the kubelet may have skipped a file. What it read last before it skipped one is that late too, and comes first.
+    pub(super) fn feed_in_time(&mut self, bytes: &Bytes, opened: Duration, now: Duration) -> bool {
+        let (before, gap) = (self.writer.batch.lines.len(), self.writer.gap);
+        self.feed(bytes);
+        let Some(first) = self.writer.batch.lines.get(before) else {
+            return true;
+        };
+        let late = self.lag.of(first.time, now);
+        // What was there already could not come before the stream was opened.
+        if late.min(now.saturating_sub(opened)) < HELD_UP {
+            self.note_lag(now);
+            return true;
+        }
+        self.writer.batch.truncate(before);
+        self.writer.gap = gap;
+        self.lag.forget();
+        false
+    }
+
+    fn note_lag(&mut self, now: Duration) {
+        if let Some(last) = self.writer.batch.lines.last() {
+            self.lag.note(last.time, now);
+        }
+    }
+
     /// Puts a gap before the first line that is taken from a file that no longer has the stored line.
     fn note_gap(&mut self) {
-        let unwritten = self.writer.batch.lines.len() as u64;
         let now = self.site.clock.now();
-        let gap = self
-            .search
-            .gap(self.writer.position(), self.intake.seen(), unwritten, now);
+        let gap = self.search.gap(self.writer.position(), self.intake.seen(), now);
         self.writer.gap = gap.or(self.writer.gap.take());
     }
 
     /// Writes what has been taken; `Some` when reading cannot go on.
     pub(super) async fn flush(&mut self, stream: &mut Option<LogStream>) -> Option<Close> {
         let began = self.site.clock.now();
-        if !self.writer.is_empty()
-            && let Err(close) = self.confirm().await
-        {
-            self.writer.discard();
-            return Some(close);
+        if !self.writer.is_empty() {
+            if let Err(close) = self.confirm().await {
+                // What another log has shown says nothing of this one.
+                self.writer.discard();
+                self.search.note_caught_up(None);
+                return Some(close);
+            }
+            self.take();
         }
         if self.site.clock.since(began) >= HELD_UP {
             *stream = None;
@@ -265,13 +295,17 @@ impl<'a> Reading<'a> {
         }
     }
 
-    pub(super) fn count(&mut self) {
-        let seen = self.intake.seen();
-        self.taken += seen.taken;
-        self.fresh = seen.taken > 0;
-        if seen.taken > 0 {
+    /// The lines about to be written are this instance's for certain.
+    fn take(&mut self) {
+        let lines = self.writer.batch.lines.len() as u64;
+        self.taken += lines;
+        if lines > 0 {
             self.search.took();
         }
+    }
+
+    pub(super) fn count(&self) {
+        let seen = self.intake.seen();
         self.site.metrics.control_lines.inc_by(seen.control);
         self.site.metrics.lines_cut.inc_by(seen.cut);
     }

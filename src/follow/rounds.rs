@@ -127,7 +127,7 @@ impl<'a> Rounds<'a> {
             Close::End if ended && !brought || defect::on(Defect::CleanEndProves) => self.finish(None).await,
             Close::Empty if ended => self.nothing_left().await,
             Close::Refused => self.refused(ended).await,
-            Close::Late | Close::Reopen | Close::Mute => Next::Again,
+            Close::Late | Close::Behind | Close::Reopen | Close::Mute => Next::Again,
             Close::Poll(wait) => Next::AgainAfter(wait),
             Close::End | Close::Misplaced | Close::Moved if brought => Next::Again,
             Close::Wait(least) => Next::AgainAfter(least.max(self.pause())),

@@ -54,6 +54,18 @@ const WATCHING: Duration = Duration::from_secs(2);
 /// and a probe costs less than to read that.
 const BUSY: usize = 1024 * 1024;
 
+/// What the end of a log shows.
+enum Tail {
+    /// The line stored last.
+    Stored,
+    /// Another line.
+    Other,
+    /// Nothing: the log was rotated since this stream was opened.
+    Rotated,
+    /// Nothing that could be compared.
+    Unknown,
+}
+
 /// When a follow stream has to be looked at next.
 struct Due {
     /// It is closed and opened anew.
@@ -115,8 +127,8 @@ impl Reading<'_> {
         if close == Close::Mute {
             self.search.doubt();
         }
-        self.count();
         let close = Box::pin(self.flush(&mut stream)).await.unwrap_or(close);
+        self.count();
         if let Some(reason) = close.as_str() {
             self.site.metrics.stream_ends.get_or_create(&Reason { reason }).inc();
         }
@@ -129,8 +141,7 @@ impl Reading<'_> {
         Due {
             reopen: now + settings.reopen.mul_f64(0.75 + 0.25 * fastrand::f64()),
             lingers: false,
-            // A log that is not being written is not being rotated either.
-            probe: if self.fresh { watching } else { now + settings.probe },
+            probe: watching,
             watching,
             volume: 0,
             flush: None,
@@ -142,11 +153,12 @@ impl Reading<'_> {
 
     async fn attend(&mut self, stream: &mut Option<LogStream>, heard: &mut Duration) -> Close {
         let clock = self.site.clock;
+        let opened = clock.now();
         let mut due = self.due();
         let mut pod = self.task.pod.clone();
         loop {
             if clock.now() >= due.next()
-                && let Some(close) = Box::pin(self.tend(stream, &mut due)).await
+                && let Some(close) = Box::pin(self.tend(stream, &mut due, *heard)).await
             {
                 return close;
             }
@@ -179,7 +191,9 @@ impl Reading<'_> {
             if self.is_silent(*heard, now) {
                 self.search.note_caught_up(Some(now));
             }
-            self.feed(&bytes);
+            if !self.feed_in_time(&bytes, opened, now) {
+                return Close::Behind;
+            }
             due.volume += bytes.len();
             *heard = now;
             self.heard(&mut due, now);
@@ -214,8 +228,6 @@ impl Reading<'_> {
         if now >= due.watching {
             let busy = due.volume >= BUSY;
             due.probe = now + if busy { IDLE } else { self.site.settings.probe };
-        } else if self.intake.seen().taken > 0 {
-            due.probe = due.watching;
         }
         due.mute = None;
         if due.lingers {
@@ -234,7 +246,7 @@ impl Reading<'_> {
     }
 
     /// Does what is due; `Some` when the stream must end.
-    async fn tend(&mut self, stream: &mut Option<LogStream>, due: &mut Due) -> Option<Close> {
+    async fn tend(&mut self, stream: &mut Option<LogStream>, due: &mut Due, heard: Duration) -> Option<Close> {
         let now = self.site.clock.now();
         let past = |at: Option<Duration>| at.is_some_and(|at| now >= at);
         if past(due.flush) {
@@ -256,32 +268,57 @@ impl Reading<'_> {
         if now >= due.probe {
             due.probe = now + self.site.settings.probe;
             due.volume = 0;
-            if Box::pin(self.has_more()).await {
-                due.mute = Some(self.site.clock.now() + IN_FLIGHT);
+            due.flush = None;
+            if let Some(close) = self.flush(stream).await {
+                return Some(close);
+            }
+            match Box::pin(self.look_at_end()).await {
+                Tail::Stored | Tail::Unknown => {}
+                Tail::Other => due.mute = Some(self.site.clock.now() + IN_FLIGHT),
+                Tail::Rotated => return Box::pin(self.rotated(due, heard)).await,
             }
         }
         None
     }
 
-    /// Whether the last line of the log is another than the last one stored.
-    async fn has_more(&mut self) -> bool {
+    /// The log was rotated and is empty. The stream may have been opened too early to hear of that, and would pass over
+    /// the new file. It has shown all of the old one if it said something a moment ago; later it may be mute.
+    async fn rotated(&mut self, due: &mut Due, heard: Duration) -> Option<Close> {
+        let now = self.site.clock.now();
+        if !self.is_silent(heard, now) {
+            due.probe = now + IDLE;
+            return None;
+        }
+        if now >= heard + 2 * IDLE {
+            return None;
+        }
+        // What was found empty may be the log of another pod of that name.
+        if let Err(close) = self.look().await {
+            return Some(close);
+        }
+        self.search.note_empty();
+        Some(Close::Reopen)
+    }
+
+    /// Compares the last line of the log with the last one stored.
+    async fn look_at_end(&mut self) -> Tail {
         let stop = self.task.stop.clone();
         let last = tokio::select! {
             biased;
-            () = stop.cancelled() => return false,
+            () = stop.cancelled() => return Tail::Unknown,
             last = tokio::time::timeout(PROBE, self.last_line()) => last,
         };
-        match last {
-            Ok(Some(last)) => self
-                .writer
-                .position()
-                .is_none_or(|p| (p.time, p.hash) != (last.time, last.hash)),
-            // An empty log, or no answer: nothing to be learned.
-            Ok(None) | Err(_) => false,
+        let Ok(Some(last)) = last else { return Tail::Unknown };
+        match (last, self.writer.position()) {
+            (Some(last), Some(stored)) if (last.time, last.hash) == (stored.time, stored.hash) => Tail::Stored,
+            (Some(_), _) => Tail::Other,
+            (None, Some(_)) if !self.search.expects_new_file() => Tail::Rotated,
+            (None, _) => Tail::Unknown,
         }
     }
 
-    async fn last_line(&mut self) -> Option<Position> {
+    /// The last line of the log, if it has one; `None` without an answer.
+    async fn last_line(&mut self) -> Option<Option<Position>> {
         self.site.gate.open_turn().await;
         let query = LogQuery {
             tail_lines: Some(1),
@@ -293,7 +330,7 @@ impl Reading<'_> {
         while let Some(bytes) = stream.next().await.ok()? {
             intake.feed(&bytes, &mut batch);
         }
-        batch.end()
+        Some(batch.end())
     }
 
     pub(super) fn query(&self, follow: bool, since: Option<Time>) -> LogQuery {

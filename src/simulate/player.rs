@@ -118,8 +118,7 @@ impl Player {
         match act {
             Act::Write(_, lines) => (0..*lines).for_each(|_| self.world.write(&pod)),
             Act::Half(_) => self.world.write_half(&pod),
-            // A log that was rotated before the first line was stored shows no trace of it.
-            Act::Rotate(_) if self.is_read(&pod) || self.fencing && self.is_begun(&pod) => {
+            Act::Rotate(_) if self.may_rotate(&pod) => {
                 self.world.act(|_| pod.rotate("app").ok());
             }
             Act::Exit(_, code) => drop(self.world.act(|_| pod.exit("app", *code))),
@@ -178,6 +177,13 @@ impl Player {
         let row = table.rows.get(&World::key(pod));
         row.is_some_and(|row| row.checkpoint_len as usize > Checkpoint::default().encode().len())
             && self.instances(pod).len() == 1
+    }
+
+    /// A log that was rotated before the first line was stored shows no trace of it.
+    fn may_rotate(&self, pod: &SimPod) -> bool {
+        let logs = self.instances(pod);
+        let placed = logs.last().is_some_and(|log| self.world.ledger.is_placed(log));
+        placed && (self.is_read(pod) || self.fencing && self.is_begun(pod))
     }
 
     /// Whether a line of the present instance is stored, and none is half written: of that nobody could read the

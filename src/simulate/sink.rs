@@ -171,6 +171,15 @@ impl Ledger {
         missing.count()
     }
 
+    /// Whether a line of this log is stored, so that whoever comes next knows how far it was read. Of lines refused
+    /// for good nothing is, until a claim's row tells of them.
+    #[must_use]
+    pub fn is_placed(&self, log: &Truth) -> bool {
+        let book = lock(&self.book);
+        let mut streams = book.streams.iter();
+        streams.any(|(id, stream)| is_of(id, log) && stream.position.is_some())
+    }
+
     /// A hash of all that is stored.
     pub(super) fn hash(&self) -> u64 {
         xxhash_rust::xxh3::xxh3_64(format!("{:?}", lock(&self.book).streams).as_bytes())

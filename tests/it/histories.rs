@@ -4,7 +4,7 @@
 //! `PODLOG_TEST_SEEDS=from..to` plays others than the usual ones.
 
 use podlog::simulate::History;
-use podlog::simulate::history::{Act, ApiFault, Kind, Step};
+use podlog::simulate::history::{Act, ApiFault, Kind, Step, StoreFault};
 use podlog::simulate::play::play;
 
 #[test]
@@ -26,10 +26,17 @@ fn whatever_happens_every_line_is_stored_or_covered_by_a_gap() {
 
 #[test]
 fn histories_that_once_failed_do_so_no_more() {
+    let of = |seed, steps| History {
+        seed,
+        fencing: false,
+        calm: true,
+        replicas: 1,
+        steps,
+    };
     let kept = [
         // A stream that went mute and stayed open when its pod was deleted.
-        (
-            1,
+        of(
+            19,
             vec![
                 Step(Act::Create(false), 1354),
                 Step(Act::Write(0, 3), 5000),
@@ -39,8 +46,8 @@ fn histories_that_once_failed_do_so_no_more() {
             ],
         ),
         // Half a line, and then the pod was deleted.
-        (
-            1,
+        of(
+            19,
             vec![
                 Step(Act::Create(true), 863),
                 Step(Act::Write(0, 5), 2022),
@@ -48,16 +55,32 @@ fn histories_that_once_failed_do_so_no_more() {
                 Step(Act::Remove(0), 2249),
             ],
         ),
+        // A log was rotated while nobody held the pod; the next holder found it empty, was shown the log of the next
+        // instance, and took those lines for the proof that nothing was missing.
+        History {
+            fencing: true,
+            calm: false,
+            ..of(
+                3032,
+                vec![
+                    Step(Act::Store(None, StoreFault::Silent), 1076),
+                    Step(Act::Create(false), 403),
+                    Step(Act::Remove(0), 1812),
+                    Step(Act::Write(0, 1), 1769),
+                    Step(Act::Add, 878),
+                    Step(Act::Write(0, 5), 1874),
+                    Step(Act::Partition(1), 993),
+                    Step(Act::Api(ApiFault::Short(Kind::Log, 61, 1)), 2241),
+                    Step(Act::Write(0, 4), 25),
+                    Step(Act::Rotate(0), 75),
+                    Step(Act::BreakHandOver(false), 67),
+                    Step(Act::LateRestart(0), 2212),
+                ],
+            )
+        },
     ];
-    for (number, (replicas, steps)) in kept.into_iter().enumerate() {
-        let history = History {
-            seed: 19,
-            fencing: false,
-            calm: true,
-            replicas,
-            steps,
-        };
-        let breach = play(&history).breach;
+    for (number, history) in kept.iter().enumerate() {
+        let breach = play(history).breach;
         assert!(breach.is_none(), "{number}: {breach:?}");
     }
 }

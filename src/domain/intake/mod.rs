@@ -24,6 +24,14 @@ pub struct Batch {
 }
 
 impl Batch {
+    /// Drops all but the first `lines`.
+    pub fn truncate(&mut self, lines: usize) {
+        if let Some(line) = self.lines.get(lines) {
+            self.text.truncate(line.start as usize);
+            self.lines.truncate(lines);
+        }
+    }
+
     /// The position after the last line.
     #[must_use]
     pub fn end(&self) -> Option<Position> {
