@@ -73,9 +73,17 @@ pub struct Search {
     doubtful: bool,
     /// When all of the log had been read for certain.
     caught_up: Option<Duration>,
-    /// What remained without a line end when the log was read last.
+    /// Whether that was a moment before the present read was opened: a new file is then the next one.
+    unbroken: bool,
+    ending: Ending,
+}
+
+/// What the log of an instance ended with when it was read last.
+#[derive(Clone, Copy, Debug, Default)]
+struct Ending {
+    /// What remained without a line end.
     rest: Option<u64>,
-    /// Whether it had no line then, although the instance had ended.
+    /// Whether there was no line, although the instance had ended.
     empty: bool,
 }
 
@@ -110,6 +118,11 @@ impl Search {
     #[must_use]
     pub fn was_caught_up(&self, now: Duration) -> bool {
         !self.unsure && is_same_breath(self.caught_up, now)
+    }
+
+    /// A read has been opened.
+    pub fn opened(&mut self, now: Duration) {
+        self.unbroken = self.was_caught_up(now);
     }
 
     /// Whether the log was found empty although lines of it are stored, and nobody watched meanwhile.
@@ -153,20 +166,25 @@ impl Search {
     /// without a line end. A read may be cut short in mid-line, so the rest counts when two reads agree on it.
     /// The same holds for a log without `lines`.
     pub fn is_complete(&mut self, ended: bool, lines: u64, rest: Option<u64>) -> bool {
-        let complete = !ended || rest == self.rest && (lines > 0 || self.empty);
-        (self.rest, self.empty) = (rest, ended && lines == 0);
-        complete
+        let before = std::mem::replace(
+            &mut self.ending,
+            Ending {
+                rest,
+                empty: ended && lines == 0,
+            },
+        );
+        !ended || rest == before.rest && (lines > 0 || before.empty)
     }
 
     /// What a plain read that has come to its end says about the place of the stored line.
-    pub fn judge(&mut self, stance: Stance, seen: Seen, now: Duration) -> Shown {
+    pub fn judge(&mut self, stance: Stance, seen: Seen) -> Shown {
         // The kubelet's words at the end of a log say why there is no more of it.
         if seen.ends_in_control {
             return Shown::Refused;
         }
         let sought = matches!(stance, Stance::After(_) | Stance::AllSince(_));
         if sought && seen.lines == 0 {
-            return self.empty(now);
+            return self.empty();
         }
         let later = matches!(stance, Stance::Later(_));
         if later && seen.taken == 0 {
@@ -197,18 +215,13 @@ impl Search {
     /// Nothing of what is stored is there, so whatever comes now is new. A follow stream that sought the
     /// stored line would pass it all over, and it may be rotated away before another read finds it.
     /// One empty answer may have been cut short, so it is believed the second time.
-    fn empty(&mut self, now: Duration) -> Shown {
+    fn empty(&mut self) -> Shown {
         self.empties += 1;
         if self.empties == 1 {
             self.how = How::Usual;
             return Shown::Misplaced;
         }
-        if self.was_caught_up(now) {
-            // So the file that is empty now is the one after the last that was read.
-            self.caught_up = Some(now);
-        } else {
-            self.unsure = true;
-        }
+        self.unsure |= !self.unbroken;
         self.how = How::NewFile;
         Shown::Empty
     }
@@ -216,10 +229,10 @@ impl Search {
     /// The gap before the first line that is taken from a file that no longer has the stored line. Once lines of it
     /// are stored ([`took`](Self::took)), nothing is missing before the next.
     #[must_use]
-    pub fn gap(&self, position: Option<Position>, seen: Seen, now: Duration) -> Option<Gap> {
+    pub fn gap(&self, position: Option<Position>, seen: Seen) -> Option<Gap> {
         let unbroken = match self.how {
             How::Usual | How::Twin(_) => return None,
-            How::NewFile => self.was_caught_up(now),
+            How::NewFile => self.unbroken,
             How::LaterStamps => false,
         };
         let (position, first) = (position?, seen.first_taken?);

@@ -27,13 +27,17 @@ fn seen(lines: u64, taken: u64) -> Seen {
 fn play(search: &mut Search, reads: &[Seen]) -> Vec<Shown> {
     let judge = |seen: &Seen| {
         let (stance, _) = search.stance(Some(position()), false);
-        search.judge(stance, *seen, NOW)
+        search.opened(NOW);
+        search.judge(stance, *seen)
     };
     reads.iter().map(judge).collect()
 }
 
+/// Whether a read that was opened now has a gap before what it takes.
 fn gap(search: &Search, seen: Seen) -> bool {
-    search.gap(Some(position()), seen, NOW).is_some()
+    let mut search = search.clone();
+    search.opened(NOW);
+    search.gap(Some(position()), seen).is_some()
 }
 
 #[test]

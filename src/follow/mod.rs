@@ -9,6 +9,7 @@ mod close;
 mod identity;
 mod instance;
 mod lag;
+mod probe;
 pub mod pulse;
 mod reading;
 mod rounds;

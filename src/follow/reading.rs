@@ -17,7 +17,7 @@ use crate::domain::{Gap, GapReason, Instance, Pod, Time};
 use super::close::Close;
 use super::identity::Identity;
 use super::lag::Lag;
-use super::stream::{HELD_UP, IDLE};
+use super::stream::{HELD_UP, IDLE, LATE};
 use super::writer::{Writer, Written};
 use super::{End, Site, Task};
 
@@ -36,8 +36,12 @@ pub(super) struct Reading<'a> {
     pub(super) search: Search,
     taken: u64,
     lag: Lag,
-    /// When the latest plain read began.
-    begun: Duration,
+    /// When the log was asked for last.
+    pub(super) asked: Duration,
+    /// Whether what the latest read took was dropped, because it was not this instance's or could not be made sure of.
+    pub(super) dropped: bool,
+    /// The end of the log that made a stream count as mute, and was no new line.
+    pub(super) tail: Option<(Time, u64)>,
     pub(super) identity: Identity,
 }
 
@@ -55,7 +59,9 @@ impl<'a> Reading<'a> {
             search: Search::default(),
             taken: 0,
             lag: Lag::default(),
-            begun: Duration::ZERO,
+            asked: Duration::ZERO,
+            dropped: false,
+            tail: None,
             identity: Identity::default(),
         }
     }
@@ -65,8 +71,8 @@ impl<'a> Reading<'a> {
         self.taken
     }
 
-    /// Whether the instance is known to have ended.
-    pub(super) fn has_ended(&mut self) -> bool {
+    /// Takes in what is known of the pod, and says whether the instance has ended.
+    pub(super) fn hear_of_end(&mut self) -> bool {
         let pod = self.task.pod.borrow().clone();
         self.learn(&pod);
         self.ended
@@ -92,12 +98,12 @@ impl<'a> Reading<'a> {
 
     /// Whether nothing of a line that has begun is still to come.
     pub(super) fn ends_with_a_line(&self) -> bool {
-        self.intake.remainder().is_none()
+        self.intake.is_between_lines()
     }
 
-    /// The latest plain read has shown that the log ended where it was read to, when that read began.
+    /// The latest plain read has shown that the log ended where it was read to, when it was asked for.
     pub(super) fn note_caught_up(&mut self) {
-        self.search.note_caught_up(Some(self.begun));
+        self.search.note_caught_up(Some(self.asked));
     }
 
     /// Waits, unless the task is to stop or there is news of the pod.
@@ -159,7 +165,6 @@ impl<'a> Reading<'a> {
     /// Reads what is there, from the stored position to the present end.
     pub(super) async fn catch_up(&mut self) -> Close {
         let ended = self.ended;
-        self.begun = self.site.clock.now();
         let (stance, since) = self.begin();
         let mut stream = match self.open(false, since).await {
             Ok(stream) => Some(stream),
@@ -191,9 +196,15 @@ impl<'a> Reading<'a> {
 
     /// What the plain read that has come to its end says about the place of the stored line.
     fn judge(&mut self, stance: Stance) -> Close {
-        match self.search.judge(stance, self.intake.seen(), self.site.clock.now()) {
+        match self.search.judge(stance, self.intake.seen()) {
             Shown::Whole => Close::End,
-            Shown::Empty => Close::Empty,
+            Shown::Empty => {
+                if self.was_caught_up() {
+                    // So the file that is empty now is the next one.
+                    self.note_caught_up();
+                }
+                Close::Empty
+            }
             Shown::Misplaced => Close::Misplaced,
             Shown::CutShort => Close::Broken,
             Shown::Refused => Close::Refused,
@@ -204,6 +215,7 @@ impl<'a> Reading<'a> {
     pub(super) fn begin(&mut self) -> (Stance, Option<Time>) {
         let (stance, since) = self.search.stance(self.writer.position(), self.ended);
         self.intake.begin(stance);
+        self.dropped = false;
         // Lines are taken only after the stored one, so that finding it is the proof.
         self.identity = Identity::new(matches!(stance, Stance::After(_) | Stance::AfterTwin { .. }));
         (stance, since)
@@ -218,10 +230,7 @@ impl<'a> Reading<'a> {
                 frame = tokio::time::timeout(STALLED, open.next()) => frame,
             };
             match frame {
-                Ok(Ok(Some(bytes))) => {
-                    self.feed(&bytes);
-                    self.note_lag(self.site.clock.now());
-                }
+                Ok(Ok(Some(bytes))) => self.feed(&bytes),
                 Ok(Ok(None)) => return Close::End,
                 Ok(Err(error)) => return self.broken(&error),
                 Err(_) => return self.broken(&LogError::Unavailable("nothing came for 30 s".into())),
@@ -236,22 +245,20 @@ impl<'a> Reading<'a> {
     }
 
     pub(super) fn feed(&mut self, bytes: &Bytes) {
-        self.intake.feed(bytes, &mut self.writer.batch);
-        self.note_gap();
+        self.take_in(bytes);
+        self.note_lag();
     }
 
-    /// Takes in what a stream brings that was opened then; false, and nothing of it is taken, when it comes so late
-    /// that the kubelet may have skipped a file. What it read last before it skipped one is that late too, and comes first.
-    pub(super) fn feed_in_time(&mut self, bytes: &Bytes, opened: Duration, now: Duration) -> bool {
+    /// The same for what a stream brings after a silence. False, and nothing of it is taken, when it comes so late that
+    /// the kubelet may have skipped a file: what it read last before it did is that late too, and comes first.
+    pub(super) fn feed_if_punctual(&mut self, bytes: &Bytes) -> bool {
         let (before, gap) = (self.writer.batch.lines.len(), self.writer.gap);
-        self.feed(bytes);
-        let Some(first) = self.writer.batch.lines.get(before) else {
-            return true;
-        };
-        let late = self.lag.of(first.time, now);
-        // What was there already could not come before the stream was opened.
-        if late.min(now.saturating_sub(opened)) < HELD_UP {
-            self.note_lag(now);
+        // A line is stamped when it is begun, and may end long after.
+        let begun = !self.ends_with_a_line();
+        self.take_in(bytes);
+        let first = self.writer.batch.lines.get(before + usize::from(begun));
+        if first.is_none_or(|line| self.lag.of(line.time, self.site.clock.now()) < LATE) {
+            self.note_lag();
             return true;
         }
         self.writer.batch.truncate(before);
@@ -260,16 +267,23 @@ impl<'a> Reading<'a> {
         false
     }
 
-    fn note_lag(&mut self, now: Duration) {
+    fn take_in(&mut self, bytes: &Bytes) {
+        let first = self.intake.seen().taken == 0;
+        self.intake.feed(bytes, &mut self.writer.batch);
+        if first {
+            self.note_gap();
+        }
+    }
+
+    fn note_lag(&mut self) {
         if let Some(last) = self.writer.batch.lines.last() {
-            self.lag.note(last.time, now);
+            self.lag.note(last.time, self.site.clock.now());
         }
     }
 
     /// Puts a gap before the first line that is taken from a file that no longer has the stored line.
     fn note_gap(&mut self) {
-        let now = self.site.clock.now();
-        let gap = self.search.gap(self.writer.position(), self.intake.seen(), now);
+        let gap = self.search.gap(self.writer.position(), self.intake.seen());
         self.writer.gap = gap.or(self.writer.gap.take());
     }
 
@@ -278,9 +292,12 @@ impl<'a> Reading<'a> {
         let began = self.site.clock.now();
         if !self.writer.is_empty() {
             if let Err(close) = self.confirm().await {
-                // What another log has shown says nothing of this one.
                 self.writer.discard();
-                self.search.note_caught_up(None);
+                self.dropped = true;
+                if matches!(close, Close::Moved | Close::Elsewhere | Close::Gone) {
+                    // What another log has shown says nothing of this one.
+                    self.search.note_caught_up(None);
+                }
                 return Some(close);
             }
             self.take();
@@ -301,6 +318,7 @@ impl<'a> Reading<'a> {
         self.taken += lines;
         if lines > 0 {
             self.search.took();
+            self.tail = None;
         }
     }
 

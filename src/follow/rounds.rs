@@ -79,7 +79,7 @@ impl<'a> Rounds<'a> {
     /// What is done for moments is boxed, so that the hours of following do not hold room for it.
     async fn round(&mut self) -> Next {
         let before = self.reading.taken();
-        let ended = self.reading.has_ended();
+        let ended = self.reading.hear_of_end();
         let mut close = Box::pin(self.reading.catch_up()).await;
         if close == Close::End
             && self.clean.is_some()
@@ -115,7 +115,10 @@ impl<'a> Rounds<'a> {
             Close::Stopped => Next::Leave(Some(End::Stopped)),
             Close::Fenced => Next::Leave(Some(End::Fenced)),
             // A stream may be cut short in order too, so that its end counts only if the pod was gone right after it.
-            Close::Gone if self.reading.is_same_breath(self.clean) || self.reading.was_caught_up() => {
+            Close::Gone
+                if !self.reading.dropped
+                    && (self.reading.is_same_breath(self.clean) || self.reading.was_caught_up()) =>
+            {
                 self.finish(None).await
             }
             Close::Gone => self.finish(Some(GapReason::Deleted)).await,

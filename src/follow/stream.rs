@@ -7,9 +7,8 @@
 use std::time::Duration;
 
 use crate::cluster::{LogError, LogQuery, LogStream};
-use crate::domain::intake::{Batch, Intake};
+use crate::domain::Time;
 use crate::domain::steps::Source;
-use crate::domain::{Position, Time};
 use crate::metrics::Reason;
 
 use super::close::Close;
@@ -17,7 +16,7 @@ use super::reading::Reading;
 
 /// A follow stream that has begun must show the stored line before it pauses for this long, and
 /// within [`SEEK`] in any case.
-const ALIGN: Duration = Duration::from_secs(1);
+pub(super) const ALIGN: Duration = Duration::from_secs(1);
 
 /// See [`ALIGN`]. What lies before the stored line is what was written in some two seconds.
 const SEEK: Duration = Duration::from_secs(10);
@@ -30,17 +29,15 @@ pub(super) const IDLE: Duration = Duration::from_secs(2);
 /// So a stream that was left unread for so long is closed.
 pub(super) const HELD_UP: Duration = Duration::from_secs(2);
 
+/// Held up elsewhere, by the network or the API server, a stream falls silent and brings its lines late. 8 s of both are
+/// taken for a file that may have been skipped: 2 s less than there are between two rotations as kubelets come.
+pub(super) const LATE: Duration = Duration::from_secs(8);
+
 /// A stream of an ended instance or a deleted pod that brings nothing more is given this long to end by itself.
 const LINGER: Duration = Duration::from_secs(10);
 
-/// A line that a probe saw is given this long to arrive in the stream.
-const IN_FLIGHT: Duration = Duration::from_secs(2);
-
 /// How long to wait before asking again for a log that may not be read.
 const FORBIDDEN: Duration = Duration::from_secs(30);
-
-/// How long the last line of a log may take to be read. The stream waits unread meanwhile.
-const PROBE: Duration = HELD_UP;
 
 /// The kubelet watches for new files only once it has read the present one to its end. A file that is
 /// rotated before leaves the stream mute until the next rotation, and the file between is passed over
@@ -54,43 +51,42 @@ const WATCHING: Duration = Duration::from_secs(2);
 /// and a probe costs less than to read that.
 const BUSY: usize = 1024 * 1024;
 
-/// What the end of a log shows.
-enum Tail {
-    /// The line stored last.
-    Stored,
-    /// Another line.
-    Other,
-    /// Nothing: the log was rotated since this stream was opened.
-    Rotated,
-    /// Nothing that could be compared.
-    Unknown,
-}
-
 /// When a follow stream has to be looked at next.
-struct Due {
+pub(super) struct Due {
     /// It is closed and opened anew.
     reopen: Duration,
-    /// Its end is awaited.
+    /// Its end is awaited, and nothing else: the log may not be had again.
     lingers: bool,
     /// It is checked against the last line of the log, if nothing comes before.
-    probe: Duration,
+    pub(super) probe: Duration,
     /// What comes from then on shows that it watches for new files.
     watching: Duration,
+    /// It has shown that.
+    pub(super) watches: bool,
+    /// It has not heard of a new file that is there, unless something comes before.
+    pub(super) unheard: Option<Duration>,
     /// The batch is written.
-    flush: Option<Duration>,
+    pub(super) flush: Option<Duration>,
     /// It must have shown the stored line.
     align: Option<Duration>,
     /// The same, however busy it is.
     seek: Option<Duration>,
     /// Bytes that have come since the latest probe.
-    volume: usize,
+    pub(super) volume: usize,
     /// A line that the probe saw must have come.
-    mute: Option<Duration>,
+    pub(super) mute: Option<Duration>,
 }
 
 impl Due {
+    /// Only the end is awaited from now on.
+    fn linger(&mut self, now: Duration) {
+        self.lingers = true;
+        self.reopen = self.reopen.min(now + LINGER);
+        (self.probe, self.mute, self.unheard) = (Duration::MAX, None, None);
+    }
+
     fn next(&self) -> Duration {
-        let soon = [self.flush, self.align, self.mute].into_iter().flatten();
+        let soon = [self.flush, self.align, self.mute, self.unheard].into_iter().flatten();
         soon.fold(self.reopen.min(self.probe), Duration::min)
     }
 }
@@ -120,9 +116,9 @@ impl Reading<'_> {
         let now = self.site.clock.now();
         // A stream that broke, or was busy, or was not read for a while, may have missed its last lines; so has one
         // that stays open after its instance, or ends in the middle of a line.
-        let over = self.has_ended() || self.task.pod.borrow().gone;
-        let orderly = close == Close::End && self.ends_with_a_line() || close == Close::Reopen && !over;
-        let quiet = orderly && self.is_silent(heard, now);
+        let over = self.hear_of_end() || self.task.pod.borrow().gone;
+        let orderly = close == Close::End || close == Close::Reopen && !over;
+        let quiet = orderly && self.ends_with_a_line() && self.is_silent(heard, now);
         self.search.note_caught_up(quiet.then_some(now));
         if close == Close::Mute {
             self.search.doubt();
@@ -141,8 +137,12 @@ impl Reading<'_> {
         Due {
             reopen: now + settings.reopen.mul_f64(0.75 + 0.25 * fastrand::f64()),
             lingers: false,
-            probe: watching,
+            // A while later, so that of a busy stream nobody need ask.
+            probe: watching + ALIGN,
             watching,
+            // An empty file is read to its end at once.
+            watches: self.search.expects_new_file(),
+            unheard: None,
             volume: 0,
             flush: None,
             align: None,
@@ -153,14 +153,16 @@ impl Reading<'_> {
 
     async fn attend(&mut self, stream: &mut Option<LogStream>, heard: &mut Duration) -> Close {
         let clock = self.site.clock;
-        let opened = clock.now();
         let mut due = self.due();
         let mut pod = self.task.pod.clone();
         loop {
-            if clock.now() >= due.next()
-                && let Some(close) = Box::pin(self.tend(stream, &mut due, *heard)).await
-            {
-                return close;
+            let now = clock.now();
+            if now >= due.next() {
+                if let Some(close) = Box::pin(self.tend(stream, &mut due, *heard)).await {
+                    return close;
+                }
+                // It was not listened to meanwhile.
+                *heard += clock.since(now);
             }
             let Some(open) = stream else { return Close::Late };
             let frame = tokio::select! {
@@ -171,9 +173,8 @@ impl Reading<'_> {
                     if changed.is_err() {
                         return Close::Stopped;
                     }
-                    if self.has_ended() || pod.borrow_and_update().gone {
-                        due.lingers = true;
-                        due.reopen = due.reopen.min(clock.now() + LINGER);
+                    if self.hear_of_end() || pod.borrow_and_update().gone {
+                        due.linger(clock.now());
                     }
                     continue;
                 }
@@ -185,18 +186,23 @@ impl Reading<'_> {
                 Err(error) => return self.broken(&error),
             };
             let now = clock.now();
-            if self.was_held_up(&mut due, *heard, now) {
-                return Close::Late;
+            if let Some(slept) = self.slept_since(*heard, now) {
+                // What was sent long ago does not show that the kubelet watches.
+                due.watching = now + WATCHING;
+                if slept >= HELD_UP {
+                    return Close::Late;
+                }
             }
             if self.is_silent(*heard, now) {
                 self.search.note_caught_up(Some(now));
             }
-            if !self.feed_in_time(&bytes, opened, now) {
+            if due.lingers || now < *heard + LATE {
+                self.feed(&bytes);
+            } else if !self.feed_if_punctual(&bytes) {
                 return Close::Behind;
             }
-            due.volume += bytes.len();
             *heard = now;
-            self.heard(&mut due, now);
+            self.heard(&mut due, bytes.len(), now);
             if self.writer.is_full() {
                 due.flush = None;
                 if let Some(close) = Box::pin(self.flush(stream)).await {
@@ -212,24 +218,21 @@ impl Reading<'_> {
         now >= heard + IDLE && self.site.pulse.was_awake_for(IDLE)
     }
 
-    /// Whether what comes now was held up by a sleep of the process for so long that more may be missing after it.
-    fn was_held_up(&self, due: &mut Due, heard: Duration, now: Duration) -> bool {
+    /// How long the process slept since something was heard last, if what comes now may have waited for it to wake.
+    fn slept_since(&self, heard: Duration, now: Duration) -> Option<Duration> {
         let sleep = self.site.pulse.sleep();
-        if sleep.woke <= heard || now >= sleep.woke + IDLE {
-            return false;
-        }
-        // What was sent long ago does not show that the kubelet watches.
-        due.watching = now + WATCHING;
-        sleep.slept >= HELD_UP
+        (sleep.woke > heard && now < sleep.woke + IDLE).then_some(sleep.slept)
     }
 
-    /// Something has come.
-    fn heard(&self, due: &mut Due, now: Duration) {
-        if now >= due.watching {
+    /// So many bytes have come.
+    fn heard(&self, due: &mut Due, bytes: usize, now: Duration) {
+        due.volume += bytes;
+        if now >= due.watching && !due.lingers {
+            due.watches = true;
             let busy = due.volume >= BUSY;
             due.probe = now + if busy { IDLE } else { self.site.settings.probe };
         }
-        due.mute = None;
+        (due.mute, due.unheard) = (None, None);
         if due.lingers {
             // Of a deleted pod nothing can be had but through this stream.
             due.reopen = now + LINGER;
@@ -265,72 +268,13 @@ impl Reading<'_> {
         if now >= due.reopen {
             return Some(Close::Reopen);
         }
+        if past(due.unheard) {
+            return Some(self.doubt_unheard(heard, now));
+        }
         if now >= due.probe {
-            due.probe = now + self.site.settings.probe;
-            due.volume = 0;
-            due.flush = None;
-            if let Some(close) = self.flush(stream).await {
-                return Some(close);
-            }
-            match Box::pin(self.look_at_end()).await {
-                Tail::Stored | Tail::Unknown => {}
-                Tail::Other => due.mute = Some(self.site.clock.now() + IN_FLIGHT),
-                Tail::Rotated => return Box::pin(self.rotated(due, heard)).await,
-            }
+            return Box::pin(self.probe(stream, due)).await;
         }
         None
-    }
-
-    /// The log was rotated and is empty. The stream may have been opened too early to hear of that, and would pass over
-    /// the new file. It has shown all of the old one if it said something a moment ago; later it may be mute.
-    async fn rotated(&mut self, due: &mut Due, heard: Duration) -> Option<Close> {
-        let now = self.site.clock.now();
-        if !self.is_silent(heard, now) {
-            due.probe = now + IDLE;
-            return None;
-        }
-        if now >= heard + 2 * IDLE {
-            return None;
-        }
-        // What was found empty may be the log of another pod of that name.
-        if let Err(close) = self.look().await {
-            return Some(close);
-        }
-        self.search.note_empty();
-        Some(Close::Reopen)
-    }
-
-    /// Compares the last line of the log with the last one stored.
-    async fn look_at_end(&mut self) -> Tail {
-        let stop = self.task.stop.clone();
-        let last = tokio::select! {
-            biased;
-            () = stop.cancelled() => return Tail::Unknown,
-            last = tokio::time::timeout(PROBE, self.last_line()) => last,
-        };
-        let Ok(Some(last)) = last else { return Tail::Unknown };
-        match (last, self.writer.position()) {
-            (Some(last), Some(stored)) if (last.time, last.hash) == (stored.time, stored.hash) => Tail::Stored,
-            (Some(_), _) => Tail::Other,
-            (None, Some(_)) if !self.search.expects_new_file() => Tail::Rotated,
-            (None, _) => Tail::Unknown,
-        }
-    }
-
-    /// The last line of the log, if it has one; `None` without an answer.
-    async fn last_line(&mut self) -> Option<Option<Position>> {
-        self.site.gate.open_turn().await;
-        let query = LogQuery {
-            tail_lines: Some(1),
-            ..self.query(false, None)
-        };
-        let mut stream = self.site.cluster.open_log(&query).await.ok()?;
-        let mut intake = Intake::new(self.site.settings.max_line);
-        let mut batch = Batch::default();
-        while let Some(bytes) = stream.next().await.ok()? {
-            intake.feed(&bytes, &mut batch);
-        }
-        Some(batch.end())
     }
 
     pub(super) fn query(&self, follow: bool, since: Option<Time>) -> LogQuery {

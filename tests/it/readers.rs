@@ -4,7 +4,7 @@
 use std::time::Duration;
 
 use podlog::follow::Ended;
-use podlog::metrics::Reason;
+use podlog::metrics::{Reason, Request};
 use podlog::sim::{Cut, Effect, RestartPolicy, Settings, Target, Text};
 
 use crate::scene::{MINUTE, Scene};
@@ -18,8 +18,24 @@ async fn narrow(policy: RestartPolicy) -> Scene {
     Scene::new(settings, policy).await
 }
 
-/// Kubelets look no more often whether a file is to be rotated.
-const SHORTEST: Duration = Duration::from_secs(3);
+/// So often kubelets look whether a file is to be rotated, unless they are told otherwise.
+const ROTATING: Duration = Duration::from_secs(10);
+
+/// Follows the pod until its stream is known to watch for new files.
+async fn settled(scene: &mut Scene) {
+    scene.follow();
+    scene.lines(["z"]);
+    scene.stored(&["z"]).await;
+    tokio::time::sleep(Duration::from_secs(5)).await;
+    scene.lines(["a"]);
+    scene.stored(&["z", "a"]).await;
+}
+
+/// How often the log was read or followed.
+fn reads(scene: &Scene) -> u64 {
+    let counted = Request { verb: "log", code: 200 };
+    scene.metrics.api_requests.get_or_create(&counted).get()
+}
 
 fn log() -> Target {
     Target::logs_of("shop", "cart")
@@ -63,20 +79,18 @@ async fn a_reader_that_watched_and_was_held_up_during_one_rotation_costs_nothing
 #[tokio::test(start_paused = true)]
 async fn a_reader_that_skips_a_file_and_sends_another_twice_leaves_a_gap_and_no_line_twice() {
     let mut scene = narrow(RestartPolicy::Always).await;
-    scene.follow();
-    scene.lines(["a"]);
-    scene.stored(&["a"]).await;
+    settled(&mut scene).await;
     // Something in between holds the stream up, and lets it go when the kubelet has rotated twice.
     assert_eq!(scene.sim.freeze(&log()), 1);
     scene.lines(["b0", "b1", "b2", "b3"]);
     scene.pod.rotate("app").unwrap();
     scene.lines(["in the file that is skipped"]);
-    tokio::time::sleep(SHORTEST).await;
+    tokio::time::sleep(ROTATING).await;
     scene.pod.rotate("app").unwrap();
     scene.lines(["d0", "d1", "d2", "d3"]);
     scene.sim.thaw(&log());
     // What was left of the first file cannot be told from what came after it.
-    let expected = ["a", "d0", "d1", "d2", "d3"];
+    let expected = ["z", "a", "d0", "d1", "d2", "d3"];
     scene.stored(&expected).await;
     tokio::time::sleep(5 * MINUTE).await;
     scene.stored(&expected).await;
@@ -86,19 +100,17 @@ async fn a_reader_that_skips_a_file_and_sends_another_twice_leaves_a_gap_and_no_
 #[tokio::test(start_paused = true)]
 async fn a_stream_whose_lines_come_late_is_opened_anew_once_and_loses_nothing() {
     let mut scene = Scene::running().await;
-    scene.follow();
-    scene.lines(["a"]);
-    scene.stored(&["a"]).await;
-    let opened = scene.metrics.stream_ends.get_or_create(&Reason { reason: "behind" });
+    settled(&mut scene).await;
     assert_eq!(scene.sim.freeze(&log()), 1);
     scene.lines(["b", "c"]);
-    tokio::time::sleep(SHORTEST).await;
+    tokio::time::sleep(ROTATING).await;
     scene.sim.thaw(&log());
-    scene.stored(&["a", "b", "c"]).await;
+    scene.stored(&["z", "a", "b", "c"]).await;
     scene.lines(["d"]);
-    scene.stored(&["a", "b", "c", "d"]).await;
+    scene.stored(&["z", "a", "b", "c", "d"]).await;
     tokio::time::sleep(5 * MINUTE).await;
-    assert_eq!(opened.get(), 1);
+    let ends = &scene.metrics.stream_ends;
+    assert_eq!(ends.get_or_create(&Reason { reason: "behind" }).get(), 1);
     assert!(scene.sink.gaps().is_empty(), "{:?}", scene.sink.gaps());
 }
 
@@ -122,6 +134,44 @@ async fn a_reader_that_did_not_hear_of_a_rotation_skips_no_file_though_the_pod_w
         .stored(&["a", "b", "c", "in the file that was not heard of", "d"])
         .await;
     assert!(scene.sink.gaps().is_empty(), "{:?}", scene.sink.gaps());
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_line_that_ends_long_after_it_was_begun_is_not_late() {
+    let mut scene = Scene::running().await;
+    settled(&mut scene).await;
+    for round in 0..3 {
+        scene.pod.write("app", &Text::out("begun ").partial()).unwrap();
+        tokio::time::sleep(ROTATING).await;
+        scene.lines([format!("and ended {round}")]);
+        tokio::time::sleep(ROTATING).await;
+    }
+    let ended = ["z", "a", "begun and ended 0", "begun and ended 1", "begun and ended 2"];
+    scene.stored(&ended).await;
+    assert_eq!(
+        scene
+            .metrics
+            .stream_ends
+            .get_or_create(&Reason { reason: "behind" })
+            .get(),
+        0
+    );
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_silent_log_whose_end_cannot_be_compared_is_not_opened_again_and_again() {
+    // The end of a line that is longer than a record, and the beginning of one.
+    for end in [Text::out("x".repeat(40_000)), Text::out("begun").partial()] {
+        let mut scene = Scene::running().await;
+        settled(&mut scene).await;
+        scene.pod.write("app", &end).unwrap();
+        tokio::time::sleep(2 * MINUTE).await;
+        let before = reads(&scene);
+        tokio::time::sleep(10 * MINUTE).await;
+        let asked = reads(&scene) - before;
+        // A probe a minute.
+        assert!((9..=11).contains(&asked), "{asked} reads in ten minutes of silence");
+    }
 }
 
 #[tokio::test(start_paused = true)]

@@ -62,7 +62,7 @@ pub enum Stance {
         nth: u32,
     },
     /// The line at this position has been rotated away, so the file is all new: take every line, if the
-    /// first one is not older than the position. An older first line means that the file does reach
+    /// first one is later than the position. Any other first line means that the file does reach
     /// back far enough and that the search was cut short; nothing is taken then.
     AllSince(Position),
     /// Take lines with a later timestamp only. The last resort, when the line at the position cannot be
@@ -161,6 +161,12 @@ impl Intake {
         self.carry.capacity()
     }
 
+    /// Whether nothing remains without a line end.
+    #[must_use]
+    pub fn is_between_lines(&self) -> bool {
+        self.carry.is_empty()
+    }
+
     /// A hash of what remains without a line end, when anything does.
     #[must_use]
     pub fn remainder(&self) -> Option<u64> {
@@ -240,10 +246,11 @@ impl Intake {
             Stance::After(position) => (position, None),
             Stance::AfterTwin { position, nth } => (position, Some(nth)),
             Stance::AllSince(position) => {
-                self.seen.taking = self.seen.lines == 1 && time >= position.time;
-                // The line at the position itself, in a file that was found empty by mistake.
+                // The line at the position itself, in a file that was found empty by mistake. Another line of its stamp
+                // may be one before it.
                 let stored =
                     (time, ordinal) == (position.time, position.ordinal) && Position::hash(message) == position.hash;
+                self.seen.taking = self.seen.lines == 1 && (time > position.time || stored);
                 if stored && self.seen.taking {
                     self.ordinals.resume(position);
                 }

@@ -1,0 +1,113 @@
+//! Looking at the end of a log that is being followed, to find out whether its stream still tells of it.
+//!
+//! A stream may go mute, or have been opened too early to hear of the next file. Nothing is taken in from here.
+
+use std::time::Duration;
+
+use crate::cluster::{LogQuery, LogStream};
+use crate::domain::Time;
+use crate::domain::intake::{Batch, Intake};
+
+use super::close::Close;
+use super::reading::Reading;
+use super::stream::{ALIGN, Due, HELD_UP, IDLE};
+
+/// A line that a probe saw is given this long to arrive in the stream.
+const IN_FLIGHT: Duration = Duration::from_secs(2);
+
+/// How long the last line of a log may take to be read. The stream waits unread meanwhile.
+const PROBE: Duration = HELD_UP;
+
+/// For so long after it was heard last a silent stream has shown all of the file before the new one it did not hear
+/// of: the 2 s until it must watch, 1 s until it is probed, 2 s for that, and 1 s for the new file to be heard of.
+const RECENT: Duration = Duration::from_secs(6);
+
+/// What the end of a log shows.
+enum Tail {
+    /// The line stored last, or what was found to be none.
+    Stored,
+    /// Another line.
+    Other(Time, u64),
+    /// Nothing, although lines of the log are stored: it was rotated.
+    Empty,
+    /// Nothing that could be compared.
+    Unknown,
+}
+
+impl Reading<'_> {
+    /// Compares the end of the log with what is stored; `Some` when the stream must end.
+    pub(super) async fn probe(&mut self, stream: &mut Option<LogStream>, due: &mut Due) -> Option<Close> {
+        let clock = self.site.clock;
+        due.probe = clock.now() + self.site.settings.probe;
+        (due.volume, due.flush) = (0, None);
+        if let Some(close) = self.flush(stream).await {
+            return Some(close);
+        }
+        match self.look_at_end().await {
+            Tail::Stored => due.watches = true,
+            Tail::Other(time, hash) => {
+                due.mute = Some(clock.now() + IN_FLIGHT);
+                self.tail = Some((time, hash));
+            }
+            // What watches for new files hears of this one.
+            Tail::Empty if due.watches || !self.ends_with_a_line() => {}
+            Tail::Empty => {
+                // It may be the log of another pod of that name.
+                if let Err(close) = self.look().await {
+                    return Some(close);
+                }
+                due.unheard = Some(clock.now() + ALIGN);
+            }
+            Tail::Unknown if due.watches => {}
+            Tail::Unknown => due.probe = clock.now() + IDLE,
+        }
+        None
+    }
+
+    /// Why a stream is closed that has not heard of a new file and would pass it over. It has shown all of the one
+    /// before if it said something a while ago; later it may be mute for another reason.
+    pub(super) fn doubt_unheard(&mut self, heard: Duration, now: Duration) -> Close {
+        self.search.note_empty();
+        if now < heard + RECENT {
+            Close::Reopen
+        } else {
+            Close::Mute
+        }
+    }
+
+    async fn look_at_end(&mut self) -> Tail {
+        let stop = self.task.stop.clone();
+        let last = tokio::select! {
+            biased;
+            () = stop.cancelled() => return Tail::Unknown,
+            last = tokio::time::timeout(PROBE, self.last_line()) => last,
+        };
+        let Ok(Some(last)) = last else { return Tail::Unknown };
+        match (last, self.writer.position()) {
+            (Some(last), Some(stored)) if last == (stored.time, stored.hash) => Tail::Stored,
+            // The kubelet shows the last record, which is the end of a line where that is longer than 16 KiB.
+            (Some(last), _) if self.tail == Some(last) => Tail::Stored,
+            (Some((time, hash)), _) => Tail::Other(time, hash),
+            (None, Some(_)) => Tail::Empty,
+            (None, None) => Tail::Unknown,
+        }
+    }
+
+    /// The last line of the log, if it has one; `None` without an answer, or when it is none: the beginning of a line,
+    /// or words of the kubelet.
+    async fn last_line(&mut self) -> Option<Option<(Time, u64)>> {
+        self.site.gate.open_turn().await;
+        let query = LogQuery {
+            tail_lines: Some(1),
+            ..self.query(false, None)
+        };
+        let mut stream = self.site.cluster.open_log(&query).await.ok()?;
+        let mut intake = Intake::new(self.site.settings.max_line);
+        let mut batch = Batch::default();
+        while let Some(bytes) = stream.next().await.ok()? {
+            intake.feed(&bytes, &mut batch);
+        }
+        let whole = intake.is_between_lines() && intake.seen().control == 0;
+        whole.then(|| batch.end().map(|end| (end.time, end.hash)))
+    }
+}
