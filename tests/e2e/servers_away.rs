@@ -145,8 +145,10 @@ async fn play(lab: Lab, hand: Hand) {
     let records = Records::load(&mut lab.sql().await).await;
     assert_eq!(records.faults_by_number(), Vec::<String>::new());
     let Some(witness) = witness else { return };
-    let sum = records.reckon(&witness.lines());
+    let wrote = witness.lines();
+    let sum = records.reckon(&wrote);
     say(&format!("e2e: {} away: {sum}", hand.process));
+    records.explain(&wrote);
     assert!(sum.is_clean() && records.gaps.is_empty(), "{sum}");
 }
 
