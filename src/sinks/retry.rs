@@ -19,7 +19,7 @@ use crate::metrics::Metrics;
 const FIRST: Duration = Duration::from_millis(200);
 /// The longest wait: how late a sink's recovery may be noticed.
 const LIMIT: Duration = Duration::from_secs(30);
-/// Troubles that begin sooner than this after the last one that was logged are not logged.
+/// A trouble that begins sooner than this after the last one that was logged is logged only if it lasts until then.
 const QUIET: Duration = Duration::from_secs(30);
 
 /// A sink that never answers `Again`. Dropping the call ends the tries.
@@ -157,13 +157,11 @@ impl<S> Retrying<S> {
         let mut trouble = self.trouble.lock().unwrap_or_else(PoisonError::into_inner);
         trouble.tries += 1;
         trouble.writers += usize::from(first);
-        if trouble.begun.is_none() {
-            let log = trouble.logged.is_none_or(|at| now.saturating_sub(at) >= QUIET);
-            trouble.begun = Some((now, log));
-            if log {
-                trouble.logged = Some(now);
-                warn!(why, "the sink takes no records for now; trying again");
-            }
+        let (begun, told) = *trouble.begun.get_or_insert((now, false));
+        if !told && trouble.logged.is_none_or(|at| now.saturating_sub(at) >= QUIET) {
+            trouble.begun = Some((begun, true));
+            trouble.logged = Some(now);
+            warn!(why, "the sink takes no records for now; trying again");
         }
     }
 

@@ -116,3 +116,22 @@ async fn a_trouble_of_many_writers_is_logged_once() {
     sink.failed(true, "much later");
     assert_ne!(logged(), first);
 }
+
+#[tokio::test(start_paused = true)]
+async fn a_trouble_that_lasts_is_logged_though_it_began_soon_after_another() {
+    let sink = retrying(&Scripted::new([]));
+    let logged = || sink.trouble.lock().unwrap().logged;
+    sink.failed(true, "for a moment");
+    sink.ended();
+    let first = logged();
+    tokio::time::sleep(Duration::from_secs(5)).await;
+    sink.failed(true, "for long");
+    assert_eq!(logged(), first, "it may pass as the first did");
+    tokio::time::sleep(QUIET).await;
+    sink.failed(false, "for long");
+    let second = logged();
+    assert_ne!(second, first);
+    tokio::time::sleep(QUIET).await;
+    sink.failed(false, "for long");
+    assert_eq!(logged(), second, "once is enough");
+}

@@ -13,7 +13,7 @@ use tokio::process::Command;
 use tokio::time::sleep;
 
 use crate::lab::{self, Lab, pod, say, until};
-use crate::reckon::Records;
+use crate::reckon::{GapRecord, Records};
 use crate::rights::{stored, tables};
 use crate::servers;
 use crate::witness::Witness;
@@ -130,6 +130,8 @@ async fn play(lab: Lab, hand: Hand) {
     hand.kill().await;
     goes_on(&lab, &names, &format!("{} killed", hand.process)).await;
     assert_eq!(claims(&lab).await, before, "claims have moved");
+    let records = Records::load(&mut lab.sql().await).await;
+    assert!(records.gaps.is_empty(), "{:?}", records.gaps);
     for name in &names {
         lab.delete(name).await;
     }
@@ -145,9 +147,13 @@ async fn play(lab: Lab, hand: Hand) {
     let records = Records::load(&mut lab.sql().await).await;
     assert_eq!(records.faults_by_number(), Vec::<String>::new());
     let Some(witness) = witness else { return };
-    let sum = records.reckon(&witness.lines());
+    let wrote = witness.lines();
+    let sum = records.reckon(&wrote);
     say(&format!("e2e: {} away: {sum}", hand.process));
-    assert!(sum.is_clean() && records.gaps.is_empty(), "{sum}");
+    records.explain(&wrote);
+    // That nothing is missing at the end of a pod that was deleted cannot always be proved; a gap says so.
+    let at_end = records.gaps.iter().all(GapRecord::is_of_deletion);
+    assert!(sum.is_clean() && sum.gaps == 0 && at_end, "{sum}: {:?}", records.gaps);
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

@@ -10,18 +10,18 @@ use tokio::process::{Child, Command};
 
 use crate::proxy::Proxy;
 
-/// The times of a claim in these tests: about as short as settings may be, with 3 s for a statement and 2 s for a
-/// write.
-pub(crate) const TTL: Duration = Duration::from_secs(8);
+/// The times of a claim in these tests: as short as settings may be, which is the margin and three statements of 3 s,
+/// so that one renewal may fail; with 2 s for a write.
+pub(crate) const TTL: Duration = Duration::from_millis(1_100 + 3 * 3_000);
 
 /// The longest that writing may go on after the last renewal was sent: ttl - margin.
-pub(crate) const DEADLINE: Duration = Duration::from_millis(8_000 - 1_100);
+pub(crate) const DEADLINE: Duration = Duration::from_millis(10_100 - 1_100);
 
 /// The longest that pods of a dead replica may wait: ttl, grace and 2 s, and some for a machine on which everything
 /// runs at once.
-pub(crate) const TAKEOVER: Duration = Duration::from_millis(8_000 + 200 + 2_000 + 3_000);
+pub(crate) const TAKEOVER: Duration = Duration::from_millis(10_100 + 200 + 2_000 + 3_000);
 pub(crate) const TIMES: [&str; 12] = [
-    "--ttl=8s",
+    "--ttl=10100ms",
     "--renew=500ms",
     "--margin=1100ms",
     "--takeover-grace=200ms",
