@@ -13,12 +13,16 @@ pub enum Defect {
     CheckpointBeforeWrite,
     /// Whoever names a row has it, whatever its owner and fence.
     NoFenceCheck,
+    /// The sink takes what comes under an older fence than it has seen.
+    SinkFenceUnchecked,
     /// A new claim has the fence of the one before.
     FenceRepeats,
     /// A jump of the store's clock is not heeded.
     JumpIgnored,
-    /// A log is asked for from the second after the stored line, not from some seconds before it.
+    /// A log is asked for from the second after the stored line, and what comes is taken for what follows it.
     SinceRoundedUp,
+    /// What has been written of a line is taken for the line, because the read is over.
+    HalfLineTaken,
     /// The instance before the present one is not read.
     PreviousNotRead,
     /// A stream that ends in order is taken for the end of its instance.
@@ -39,13 +43,15 @@ pub enum Defect {
 
 impl Defect {
     /// All of them.
-    pub const ALL: [Self; 14] = [
+    pub const ALL: [Self; 16] = [
         Self::DeadlineAfterReply,
         Self::CheckpointBeforeWrite,
         Self::NoFenceCheck,
+        Self::SinkFenceUnchecked,
         Self::FenceRepeats,
         Self::JumpIgnored,
         Self::SinceRoundedUp,
+        Self::HalfLineTaken,
         Self::PreviousNotRead,
         Self::CleanEndProves,
         Self::SleepForSilence,
