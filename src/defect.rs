@@ -27,8 +27,6 @@ pub enum Defect {
     PreviousNotRead,
     /// A stream that ends in order is taken for the end of its instance.
     CleanEndProves,
-    /// A process that slept takes its sleep for silence of its streams.
-    SleepForSilence,
     /// Lines that are not there any more are not reported.
     GapForgotten,
     /// Whatever is opened by name counts as the log of the pod that was meant.
@@ -37,13 +35,11 @@ pub enum Defect {
     RepeatStored,
     /// The final checkpoint is not given back with the claim.
     FinalCheckpointForgotten,
-    /// Tasks are ended at once when the replica is told to stop, whatever they are writing.
-    AbortsAtStop,
 }
 
 impl Defect {
     /// All of them.
-    pub const ALL: [Self; 16] = [
+    pub const ALL: [Self; 14] = [
         Self::DeadlineAfterReply,
         Self::CheckpointBeforeWrite,
         Self::NoFenceCheck,
@@ -54,12 +50,10 @@ impl Defect {
         Self::HalfLineTaken,
         Self::PreviousNotRead,
         Self::CleanEndProves,
-        Self::SleepForSilence,
         Self::GapForgotten,
         Self::IdentityUnchecked,
         Self::RepeatStored,
         Self::FinalCheckpointForgotten,
-        Self::AbortsAtStop,
     ];
 }
 

@@ -255,9 +255,6 @@ impl Collector {
             checkpoint: None,
             next: Next::Gone,
         });
-        if defect::on(Defect::AbortsAtStop) {
-            self.tasks.abort_all();
-        }
         self.give_back(release.into_iter().collect(), deadline).await;
         if !self.tasks.is_empty() {
             tracing::error!(
