@@ -13,18 +13,20 @@ pub enum Defect {
     CheckpointBeforeWrite,
     /// Whoever names a row has it, whatever its owner and fence.
     NoFenceCheck,
+    /// The sink takes what comes under an older fence than it has seen.
+    SinkFenceUnchecked,
     /// A new claim has the fence of the one before.
     FenceRepeats,
     /// A jump of the store's clock is not heeded.
     JumpIgnored,
-    /// A log is asked for from the second after the stored line, not from some seconds before it.
+    /// A log is asked for from the second after the stored line, and what comes is taken for what follows it.
     SinceRoundedUp,
+    /// What has been written of a line is taken for the line, because the read is over.
+    HalfLineTaken,
     /// The instance before the present one is not read.
     PreviousNotRead,
     /// A stream that ends in order is taken for the end of its instance.
     CleanEndProves,
-    /// A process that slept takes its sleep for silence of its streams.
-    SleepForSilence,
     /// Lines that are not there any more are not reported.
     GapForgotten,
     /// Whatever is opened by name counts as the log of the pod that was meant.
@@ -33,8 +35,6 @@ pub enum Defect {
     RepeatStored,
     /// The final checkpoint is not given back with the claim.
     FinalCheckpointForgotten,
-    /// Tasks are ended at once when the replica is told to stop, whatever they are writing.
-    AbortsAtStop,
 }
 
 impl Defect {
@@ -43,17 +43,17 @@ impl Defect {
         Self::DeadlineAfterReply,
         Self::CheckpointBeforeWrite,
         Self::NoFenceCheck,
+        Self::SinkFenceUnchecked,
         Self::FenceRepeats,
         Self::JumpIgnored,
         Self::SinceRoundedUp,
+        Self::HalfLineTaken,
         Self::PreviousNotRead,
         Self::CleanEndProves,
-        Self::SleepForSilence,
         Self::GapForgotten,
         Self::IdentityUnchecked,
         Self::RepeatStored,
         Self::FinalCheckpointForgotten,
-        Self::AbortsAtStop,
     ];
 }
 

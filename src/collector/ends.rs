@@ -255,9 +255,7 @@ impl Collector {
             checkpoint: None,
             next: Next::Gone,
         });
-        if !defect::on(Defect::AbortsAtStop) {
-            self.give_back(release.into_iter().collect(), deadline).await;
-        }
+        self.give_back(release.into_iter().collect(), deadline).await;
         if !self.tasks.is_empty() {
             tracing::error!(
                 pods = self.tasks.len(),

@@ -94,13 +94,11 @@ impl Search {
         let Some(position) = position else {
             return (Stance::All, None);
         };
+        if defect::on(Defect::SinceRoundedUp) {
+            return (Stance::All, Some(position.time.plus_nanos(1_000_000_000)));
+        }
         // An ended instance is read whole, once or twice, for the same reason as after doubts.
-        let back = if defect::on(Defect::SinceRoundedUp) {
-            -1_000_000_000
-        } else {
-            MARGIN
-        };
-        let since = (!ended && !self.doubtful).then(|| position.time.plus_nanos(-back));
+        let since = (!ended && !self.doubtful).then(|| position.time.plus_nanos(-MARGIN));
         match self.how {
             How::Usual => (Stance::After(position), since),
             How::Twin(nth) => (Stance::AfterTwin { position, nth }, since),

@@ -96,7 +96,7 @@ enum Place {
 }
 
 fn place(row: &Row, chunk: &Chunk) -> Place {
-    if row.fence > chunk.fence {
+    if row.fence > chunk.fence && !defect::on(Defect::SinkFenceUnchecked) {
         return Place::Fenced;
     }
     let Some(stands) = row.position else {

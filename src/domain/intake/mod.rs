@@ -12,6 +12,7 @@ mod tests;
 use super::chunk::Line;
 use super::position::Position;
 use super::time::Time;
+use crate::defect::{self, Defect};
 use ordinals::Ordinals;
 
 /// Lines taken and not yet written.
@@ -177,6 +178,7 @@ impl Intake {
     /// instance has `ended`; until then it is a line being written. Without a timestamp it is neither.
     pub fn finish(&mut self, ended: bool, batch: &mut Batch) {
         let control = !self.carry.is_empty() && Time::split_line(&self.carry).is_none();
+        let ended = ended || defect::on(Defect::HalfLineTaken);
         if control || ended && !self.carry.is_empty() {
             self.carried_line(batch);
         }

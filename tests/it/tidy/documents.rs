@@ -151,6 +151,19 @@ fn every_scenario_names_tests_that_exist() {
 }
 
 #[test]
+fn every_deliberate_defect_is_in_the_table_of_those_found() {
+    let text = read("tests/SIMULATION.md");
+    let mut rows: Vec<&str> = text
+        .lines()
+        .filter_map(|line| line.strip_prefix("| `")?.split('`').next())
+        .collect();
+    rows.sort_unstable();
+    let mut all = podlog::defect::Defect::ALL.map(|defect| format!("{defect:?}"));
+    all.sort();
+    assert_eq!(rows, all, "run tests/defects.rs, which writes the table");
+}
+
+#[test]
 fn migrations_are_listed_in_order_and_the_same_for_all_databases() {
     let all = files(&["migrations"], "sql");
     let under = |folder: &str| -> Vec<String> {
