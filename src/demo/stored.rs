@@ -18,8 +18,9 @@ use crate::exit::Failure;
 use crate::reckoning::{Entry, Stored};
 use crate::sim::Truth;
 
-/// How long reading may take: at most some 100,000 rows.
+/// How long counting may take, and reading so many lines.
 const DEADLINE: Duration = Duration::from_secs(10);
+const LINES: u64 = 100_000;
 
 /// How long to wait for a table that somebody is just making.
 const BUSY: Duration = Duration::from_secs(4);
@@ -59,7 +60,7 @@ impl Records {
         match self {
             Self::Tables(path, conn) => {
                 let sum = sqlx::query_scalar("SELECT COALESCE(SUM(seq), 0) FROM log_stream");
-                let sum: i64 = in_time(path, sum.fetch_one(conn)).await?;
+                let sum: i64 = in_time(path, DEADLINE, sum.fetch_one(conn)).await?;
                 Ok(sum.cast_unsigned())
             }
             Self::Files(all) => {
@@ -73,8 +74,12 @@ impl Records {
 
     /// Everything that is stored.
     pub(super) async fn read(&mut self) -> Result<Streams, Failure> {
+        let lines = self.count().await?;
         match self {
-            Self::Tables(path, conn) => in_time(path, tables(conn)).await,
+            Self::Tables(path, conn) => {
+                let parts = u32::try_from(lines.div_ceil(LINES)).unwrap_or(u32::MAX);
+                in_time(path, DEADLINE.saturating_mul(parts.max(1)), tables(conn)).await
+            }
             Self::Files(all) => {
                 let mut streams = Streams::new();
                 for files in all {
@@ -130,12 +135,16 @@ async fn tables(conn: &mut SqliteConnection) -> Result<Streams, sqlx::Error> {
     Ok(by_id.into_values().collect())
 }
 
-async fn in_time<T>(path: &Path, work: impl Future<Output = Result<T, sqlx::Error>>) -> Result<T, Failure> {
-    match timeout(DEADLINE, work).await {
+async fn in_time<T>(
+    path: &Path,
+    deadline: Duration,
+    work: impl Future<Output = Result<T, sqlx::Error>>,
+) -> Result<T, Failure> {
+    match timeout(deadline, work).await {
         Ok(Ok(done)) => Ok(done),
         Ok(Err(error)) => Err(failed(path, &error)),
         Err(_) => Err(Failure::unclean(format!(
-            "{} was not read within {DEADLINE:?}; the machine is too busy",
+            "{} was not read within {deadline:?}; the machine is too busy",
             path.display()
         ))),
     }
