@@ -18,7 +18,8 @@ const LONG_SECONDS: std::ops::Range<f64> = 22.0..32.0;
 /// A freeze after which it may hold them still.
 const SHORT_SECONDS: std::ops::Range<f64> = 0.5..10.0;
 
-/// How long the store is held. With what waits for it, it stays below the 15 s after which a holder stops.
+/// How long the store is held: mostly for less than the 15 s without renewal after which a holder stops, but longer
+/// than writing may go on without one at times.
 const HOLD_SECONDS: std::ops::Range<f64> = 1.0..8.0;
 
 /// How long streams are mute. They are probed after 5 s, so both ends of it happen.

@@ -21,7 +21,8 @@ use super::{NAMED, Outcome};
 use crate::config::{Demo, Switch};
 use crate::domain::StreamId;
 use crate::exit::Failure;
-use crate::reckoning::{Finding, Reckoning, explain};
+use crate::reckoning::{Finding, Reckoning, explain, reckon};
+use crate::sim::SimPod;
 use crate::sim::workload::Workload;
 use crate::sinks::{self, SinkUrl};
 
@@ -73,20 +74,8 @@ impl Play {
     /// Sets the stage; starts the replicas.
     pub(super) async fn set(demo: &Demo, seed: u64, stop: CancellationToken) -> Result<Self, Failure> {
         let begun = Instant::now();
-        let duration = demo.soak.unwrap_or(demo.duration);
-        let workload = Workload {
-            seed,
-            pods: demo.pods as usize,
-            duration,
-            rate: RATE,
-            ..Workload::default()
-        };
         let stage = Stage::set(Wish {
-            workload: if demo.soak.is_some() {
-                soak::workload(workload)
-            } else {
-                workload
-            },
+            workload: workload(demo, seed),
             rotate: demo.rotate,
             keep: demo.keep.as_deref(),
         })
@@ -110,17 +99,15 @@ impl Play {
         let soak = demo
             .soak
             .map(|soak| Soak::new(soak, demo.chaos.then_some(seed), replicas.len()));
-        let after = if soak.is_some() {
-            soak::AFTER
-        } else {
-            limit(duration, claims.is_some()) - duration
-        };
         let scene = Scene {
             title: format!(
                 "podlog demo: {} pods, {} replicas, seed {seed}",
                 demo.pods, demo.replicas
             ),
-            most: Duration::from_secs(2) + duration + after,
+            most: Duration::from_secs(2)
+                + demo
+                    .soak
+                    .map_or(limit(demo.duration, claims.is_some()), |soak| soak + soak::AFTER),
             ..Scene::default()
         };
         Ok(Self {
@@ -133,7 +120,7 @@ impl Play {
             screen: Screen::find(if soak.is_some() { soak::LINE_EVERY } else { LINE_EVERY }),
             stop,
             begun,
-            duration,
+            duration: demo.duration,
             seed,
             holdings: Holdings::default(),
             takeovers: Vec::new(),
@@ -173,7 +160,13 @@ impl Play {
             badly = replica::end(&mut self.replicas) => badly,
         };
         let (reckoning, findings) = self.reckon().await?;
+        let needless = if self.soak.is_some() { self.needless().await? } else { 0 };
         let took = |takeover: &(Instant, Takeover)| takeover.1.took();
+        if needless > 0 && !self.stage.rotates {
+            badly.push(format!(
+                "{needless} lines are reported as gaps although the API server serves them still"
+            ));
+        }
         let soak = self.soak.take().map(|soak| soak.end(&mut badly));
         Ok(Outcome {
             reckoning,
@@ -299,6 +292,32 @@ impl Play {
             reckoning,
             named.map(|(stream, finding)| (stream.clone(), finding)).collect(),
         ))
+    }
+
+    /// How many lines are covered by gaps although the API server serves them still: of the present instances of pods
+    /// that are there. None may be, unless files were rotated.
+    async fn needless(&mut self) -> Result<u64, Failure> {
+        let mut stored = self.records.read().await?;
+        let pods = self.stage.cluster.pods();
+        let there = stored::present(self.stage.cluster.truth(), &pods.iter().map(SimPod::uid).collect());
+        let written = stored::written(&there, self.records.is_lossy());
+        stored.retain(|stream, _| written.contains_key(stream));
+        Ok(reckon(&written, &stored).gaps)
+    }
+}
+
+/// What the pods do.
+fn workload(demo: &Demo, seed: u64) -> Workload {
+    let pods = demo.pods as usize;
+    match demo.soak {
+        Some(duration) => soak::workload(seed, pods, duration),
+        None => Workload {
+            seed,
+            pods,
+            duration: demo.duration,
+            rate: RATE,
+            ..Workload::default()
+        },
     }
 }
 

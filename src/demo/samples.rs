@@ -105,7 +105,10 @@ impl Samples {
             let born = seen.first().map_or(Duration::ZERO, |(at, _)| *at);
             let old = seen.iter().filter(|(at, _)| *at >= born + self.youth).copied();
             let old: Vec<_> = old.collect();
-            let span = old.last().zip(old.first()).map(|(last, first)| last.0 - first.0);
+            let span = old
+                .last()
+                .zip(old.first())
+                .map(|(last, first)| last.0.saturating_sub(first.0));
             // Seen for as long again, or its slope is chance.
             span.filter(|span| *span >= self.youth).map(|_| old)
         };

@@ -52,15 +52,18 @@ pub(super) const AFTER: Duration = Duration::from_secs(90);
 pub(super) const LINE_EVERY: Duration = Duration::from_secs(10);
 
 /// What the pods of a soak do.
-pub(super) fn workload(demo: Workload) -> Workload {
+pub(super) fn workload(seed: u64, pods: usize, duration: Duration) -> Workload {
     Workload {
-        rate: RATE.min(LINES / demo.duration.as_secs_f64().max(1.0)).ceil() as u32,
+        seed,
+        pods,
+        duration,
+        rate: RATE.min(LINES / duration.as_secs_f64().max(1.0)).ceil() as u32,
         life: Some(LIFE),
         linger: Some(LINGER),
         job_every: JOB_EVERY,
         back_off: BACK_OFF,
         back_off_most: BACK_OFF_MOST,
-        ..demo
+        ..Workload::default()
     }
 }
 
@@ -175,14 +178,7 @@ mod tests {
 
     #[test]
     fn a_long_soak_writes_more_slowly_so_that_all_of_it_can_be_kept() {
-        let rate = |minutes| {
-            let duration = Duration::from_mins(minutes);
-            workload(Workload {
-                duration,
-                ..Workload::default()
-            })
-            .rate
-        };
+        let rate = |minutes| workload(1, 60, Duration::from_mins(minutes)).rate;
         assert_eq!((rate(1), rate(30)), (300, 300));
         assert!((165..170).contains(&rate(60)), "{}", rate(60));
         assert_eq!(rate(24 * 60), 7);

@@ -34,6 +34,8 @@ pub(super) struct Wish<'a> {
 pub(super) struct Stage {
     pub(super) cluster: SimCluster,
     pub(super) dir: Dir,
+    /// Whether logs are rotated all the time.
+    pub(super) rotates: bool,
     workload: Workload,
     writing: JoinSet<Result<(), Failure>>,
     /// The API server.
@@ -66,6 +68,7 @@ impl Stage {
         Ok(Self {
             cluster,
             dir,
+            rotates: wish.rotate,
             workload: wish.workload,
             writing: JoinSet::new(),
             server,

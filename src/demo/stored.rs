@@ -3,7 +3,7 @@
 //! This is the demo's evidence, so it goes past podlog's own code: the tables are read with SQL of its
 //! own, the files as JSON. Nothing here writes.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
@@ -154,6 +154,15 @@ fn failed(path: &Path, error: &sqlx::Error) -> Failure {
     Failure::unclean(format!("{} cannot be read: {error}; is the disk full?", path.display()))
 }
 
+/// Of what was written, the latest instance of each container of the pods that are there: the API server serves it.
+pub(super) fn present(truth: Vec<Truth>, pods: &BTreeSet<&str>) -> Vec<Truth> {
+    let there = truth.into_iter().filter(|log| pods.contains(log.instance.uid.as_str()));
+    // They come in the order of their starts, so the latest goes over those before.
+    let place = |log: Truth| ((log.instance.uid.clone(), log.instance.container.clone()), log);
+    let latest: BTreeMap<_, _> = there.map(place).collect();
+    latest.into_values().collect()
+}
+
 /// What the containers wrote, by stream. `lossy` as in [`Records::is_lossy`].
 pub(super) fn written(truth: &[Truth], lossy: bool) -> BTreeMap<StreamId, Vec<Entry>> {
     let entry = |time, message: &[u8]| {
@@ -175,4 +184,36 @@ pub(super) fn written(truth: &[Truth], lossy: bool) -> BTreeMap<StreamId, Vec<En
         (stream, lines)
     };
     truth.iter().map(stream).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::sim::{PodSpec, Settings, SimCluster};
+
+    #[test]
+    fn present_are_the_latest_instances_of_pods_that_are_there() {
+        let runtime = tokio::runtime::Builder::new_current_thread()
+            .enable_time()
+            .build()
+            .unwrap();
+        let _inside = runtime.enter();
+        let sim = SimCluster::new(Settings::default());
+        let pod = |name| sim.create(PodSpec::new("shop", name).node("n").app("app")).unwrap();
+        let (stays, goes) = (pod("stays"), pod("goes"));
+        for pod in [&stays, &goes] {
+            pod.start("app").unwrap();
+            pod.restart("app", 1).unwrap();
+        }
+        goes.remove().unwrap();
+        let uids = [stays.uid()].into();
+        let found: Vec<_> = present(sim.truth(), &uids)
+            .into_iter()
+            .map(|log| log.instance)
+            .collect();
+        assert!(
+            found.len() == 1 && found[0].pod == "stays" && found[0].restart == 1,
+            "{found:?}"
+        );
+    }
 }
