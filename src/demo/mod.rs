@@ -187,17 +187,25 @@ mod tests {
 
     #[test]
     fn chaos_is_for_a_soak_and_a_soak_for_claims() {
-        let refused = |args: &[&str]| {
-            let typed = crate::cli::read(["podlog", "demo"].iter().chain(args)).unwrap();
-            let crate::cli::Command::Demo(demo) = typed.cli.command else {
-                panic!("another command")
+        let refused = |soak: Option<u64>, chaos, claims| {
+            let demo = Demo {
+                json: false,
+                seed: None,
+                pods: 1,
+                replicas: 1,
+                duration: Duration::from_secs(1),
+                soak: soak.map(Duration::from_secs),
+                chaos,
+                keep: None,
+                rotate: false,
+                claims,
             };
             check(&demo).err().map(|failure| failure.to_string())
         };
-        assert!(refused(&["--chaos"]).unwrap().contains("--soak 30m"));
-        assert!(refused(&["--soak=1m", "--claims=off"]).unwrap().contains("--claims"));
-        assert!(refused(&["--soak=9s"]).unwrap().contains("10s"));
-        assert_eq!(refused(&["--soak=10s", "--chaos"]), None);
-        assert_eq!(refused(&["--claims=off"]), None);
+        assert!(refused(None, true, Switch::On).unwrap().contains("--soak 30m"));
+        assert!(refused(Some(60), false, Switch::Off).unwrap().contains("--claims"));
+        assert!(refused(Some(9), false, Switch::On).unwrap().contains("10s"));
+        assert_eq!(refused(Some(10), true, Switch::On), None);
+        assert_eq!(refused(None, false, Switch::Off), None);
     }
 }
