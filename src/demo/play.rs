@@ -98,7 +98,7 @@ impl Play {
         let replicas = (1..=demo.replicas as usize).map(start).collect::<Result<Vec<_>, _>>()?;
         let soak = demo
             .soak
-            .map(|soak| Soak::new(soak, demo.chaos.then_some(seed), replicas.len()));
+            .map(|soak| Soak::new(soak, demo.pods, demo.chaos.then_some(seed), replicas.len()));
         let scene = Scene {
             title: format!(
                 "podlog demo: {} pods, {} replicas, seed {seed}",

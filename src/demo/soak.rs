@@ -85,7 +85,7 @@ pub(super) struct Soak {
 
 impl Soak {
     /// With a seed, faults are made from it.
-    pub(super) fn new(duration: Duration, chaos: Option<u64>, replicas: usize) -> Self {
+    pub(super) fn new(duration: Duration, pods: u32, chaos: Option<u64>, replicas: usize) -> Self {
         let acts = chaos.map(|seed| chaos::plan(seed, replicas, duration));
         Self {
             duration,
@@ -93,7 +93,7 @@ impl Soak {
             acts: acts.unwrap_or_default().into(),
             waiting: Vec::new(),
             held: None,
-            samples: Samples::new(duration),
+            samples: Samples::new(duration, pods),
             done: 0,
             badly: Vec::new(),
         }
