@@ -59,11 +59,15 @@ fn comes_true(within: Duration, mut what: impl FnMut() -> bool) -> bool {
 
 /// Runs a demo to its end: its exit status, the JSON it printed, and what it said.
 fn play(args: &[&str]) -> (Option<i32>, Value, String) {
+    play_within(PATIENCE, args)
+}
+
+fn play_within(patience: Duration, args: &[&str]) -> (Option<i32>, Value, String) {
     let dir = tempfile::tempdir().unwrap();
     let begun = Instant::now();
     let output = demo(dir.path(), args).output().unwrap();
     let said = String::from_utf8_lossy(&output.stderr).into_owned();
-    assert!(begun.elapsed() < PATIENCE, "it took {:?}\n{said}", begun.elapsed());
+    assert!(begun.elapsed() < patience, "it took {:?}\n{said}", begun.elapsed());
     assert_eq!(replicas(dir.path()), [] as [PathBuf; 0]);
     assert_eq!(files(dir.path()), 0, "the directory was not removed");
     let printed = serde_json::from_slice(&output.stdout).unwrap_or_else(|e| panic!("{e}\n{said}"));
@@ -95,6 +99,43 @@ fn without_claims_every_line_comes_three_times() {
     assert_eq!(count("duplicated"), 2 * count("written"));
     assert_eq!(count("lost") + count("foreign"), 0);
     assert!(said.contains("stored 3 times"), "{said}");
+}
+
+#[test]
+fn a_soak_in_which_everything_fails_loses_nothing_and_stores_nothing_twice() {
+    // This seed has a kill, a freeze beyond the ttl and a locked store among its acts.
+    let args = ["--json", "--soak=45s", "--chaos", "--pods=20", "--seed=15"];
+    // The soak itself, 90 s for what is not stored yet, and some to start and to end.
+    let (status, printed, said) = play_within(Duration::from_secs(160), &args);
+    assert_eq!(status, Some(0), "{printed}\n{said}");
+    for wrong in ["lost", "duplicated", "out_of_order", "foreign"] {
+        assert_eq!(printed[wrong], 0, "{printed}\n{said}");
+    }
+    assert!(printed["written"].as_u64() > Some(5_000), "{printed}");
+    assert!(printed["soak"]["acts"].as_u64() > Some(5), "{printed}");
+    for told in [
+        "was killed with SIGKILL",
+        "is frozen with SIGSTOP for 2",
+        "the store's file is locked",
+        "started in place of",
+        "goes on",
+    ] {
+        assert!(said.contains(told), "{told} is not in\n{said}");
+    }
+    let used = &printed["soak"]["figures"]["replicas"];
+    for figure in ["memory_mib", "open_files", "threads"] {
+        assert!(used[figure]["end"].as_f64() > Some(1.0), "{printed}");
+        assert!(used[figure]["slope_per_hour"].is_f64(), "{printed}");
+    }
+}
+
+#[test]
+fn chaos_without_a_soak_is_refused() {
+    let dir = tempfile::tempdir().unwrap();
+    let output = demo(dir.path(), &["--chaos"]).output().unwrap();
+    assert_eq!(output.status.code(), Some(2));
+    let said = String::from_utf8_lossy(&output.stderr);
+    assert!(said.contains("--soak 30m --chaos"), "{said}");
 }
 
 /// A demo whose replicas have started.

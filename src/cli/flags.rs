@@ -226,6 +226,19 @@ pub struct Demo {
     /// How long lines are written.
     #[arg(long, env = "PODLOG_DURATION", value_name = "DURATION", default_value = "30s", value_parser = duration)]
     pub duration: Duration,
+    /// Write for this long instead while pods come and go, kill nobody, and tell what the replicas use.
+    ///
+    /// Lines are written at a moderate rate. Every 10 s the memory, open files and threads of each replica are noted;
+    /// at the end it is told how they grew. Open files that grow are a failure, and so is memory that grows by
+    /// more than 20 MiB per hour over at least 10 minutes. Takes the place of `--duration`; at least 10 s.
+    #[arg(long, env = "PODLOG_SOAK", value_name = "DURATION", value_parser = duration)]
+    pub soak: Option<Duration>,
+    /// With `--soak`: let replicas, the store and the API server fail at random times, as the seed says.
+    ///
+    /// Replicas are killed, frozen and told to end, and replaced; one of them is left alone. Nobody can write to the
+    /// store for some seconds. Streams are cut or go mute, and requests are refused.
+    #[arg(long, env = "PODLOG_CHAOS", action = ArgAction::Set, default_value_t = false)]
+    pub chaos: bool,
     /// Keep the collected records and the replicas' logs in this directory, which must be new or empty.
     ///
     /// Without it they are in a temporary directory that is removed at the end.

@@ -99,6 +99,11 @@ impl Takeover {
         }
     }
 
+    /// Who was killed.
+    pub(super) fn replica(&self) -> &str {
+        &self.replica
+    }
+
     /// How many pods it held.
     pub(super) fn pods(&self) -> usize {
         self.pods

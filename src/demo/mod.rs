@@ -1,17 +1,24 @@
-//! `podlog demo`: a simulated cluster, several real replicas, one of them killed, and the reckoning.
+//! `podlog demo`: a simulated cluster, several real replicas, one of them killed, and the reckoning. With `--soak` it
+//! goes on for as long as one likes, and with `--chaos` everything fails that can be made to.
 //!
 //! The reckoning compares what the simulated containers wrote with what is stored; nothing that a
 //! replica says about itself counts. With `--claims off` the replicas do not know of each other, which
 //! shows the problem that claims solve.
 
+mod acts;
+mod chaos;
 mod claims;
 mod files;
+mod look;
 mod play;
 mod progress;
 mod replica;
+mod samples;
 mod screen;
+mod soak;
 mod stage;
 mod stored;
+mod trend;
 mod view;
 
 use std::io::Write as _;
@@ -25,6 +32,7 @@ use crate::domain::StreamId;
 use crate::exit::Failure;
 use crate::reckoning::{Finding, Reckoning};
 use play::Play;
+use soak::Soaked;
 
 pub(crate) use replica::end_with_parent;
 
@@ -37,30 +45,32 @@ struct Outcome {
     reckoning: Reckoning,
     /// The first lines that something is wrong with.
     findings: Vec<(StreamId, Finding)>,
-    /// How long the pods of the killed replica were without another holder, if they got one.
+    /// How long the pods of a killed replica were without another holder, if they got one; at most.
     takeover: Option<Duration>,
-    /// Whether a replica was to be killed at all.
-    killed: bool,
-    /// Replicas that did not end as they should.
+    /// Killed replicas whose pods have not all got another holder.
+    untaken: usize,
+    /// Replicas that did not end as they should, and figures that grow and must not.
     badly: Vec<String>,
+    soak: Option<Soaked>,
 }
 
 impl Outcome {
     fn is_clean(&self) -> bool {
-        self.reckoning.is_clean() && (self.takeover.is_some() || !self.killed) && self.badly.is_empty()
+        self.reckoning.is_clean() && self.untaken == 0 && self.badly.is_empty()
     }
 
-    /// The one line on stdout.
+    /// What stands on stdout: one line, and before it those of a soak.
     fn line(&self) -> String {
         let took = self
             .takeover
             .map_or("none".to_owned(), |took| format!("{:.1}", took.as_secs_f64()));
-        format!("reckoning: {} takeover_s={took}", self.reckoning)
+        let soak = self.soak.iter().map(Soaked::lines).collect::<String>();
+        format!("{soak}reckoning: {} takeover_s={took}", self.reckoning)
     }
 
     fn json(&self, demo: &Demo, seed: u64) -> String {
         let r = &self.reckoning;
-        json!({
+        let mut printed = json!({
             "seed": seed,
             "claims": demo.claims == Switch::On,
             "pods": demo.pods,
@@ -74,14 +84,29 @@ impl Outcome {
             "foreign": r.foreign,
             "takeover_s": self.takeover.map(|took| (took.as_secs_f64() * 10.0).round() / 10.0),
             "clean": self.is_clean(),
-        })
-        .to_string()
+        });
+        if let Some(soak) = &self.soak {
+            printed["soak"] = soak.json();
+        }
+        printed.to_string()
+    }
+}
+
+/// Refuses what has no meaning together.
+fn check(demo: &Demo) -> Result<(), Failure> {
+    let refused = |what: &str| Err(Failure::usage(what));
+    match demo.soak {
+        None if demo.chaos => refused("--chaos is for a soak; say how long it takes, as in --soak 30m --chaos"),
+        Some(_) if demo.claims == Switch::Off => refused("--soak needs claims; leave --claims off away"),
+        Some(soak) if soak < soak::LEAST => refused("--soak is too short; give it 10s or more"),
+        _ => Ok(()),
     }
 }
 
 /// `podlog demo`. Fails with status 1 when the reckoning is not clean, a replica ends by itself, or
 /// `stop` comes before the end.
 pub async fn demo(demo: Demo, stop: CancellationToken) -> Result<(), Failure> {
+    check(&demo)?;
     let seed = demo.seed.unwrap_or_else(|| u64::from(fastrand::u32(..)));
     if demo.seed.is_none() {
         screen::remark(format_args!("seed {seed}"));
@@ -135,8 +160,9 @@ mod tests {
             },
             findings: vec![],
             takeover: Some(Duration::from_millis(21_260)),
-            killed: true,
+            untaken: 0,
             badly: vec![],
+            soak: None,
         };
         assert!(clean.is_clean());
         assert_eq!(
@@ -145,6 +171,7 @@ mod tests {
         );
         let never = Outcome {
             takeover: None,
+            untaken: 1,
             ..clean.clone()
         };
         assert!(!never.is_clean() && never.line().ends_with("takeover_s=none"));
@@ -156,5 +183,29 @@ mod tests {
         let mut lossy = clean;
         lossy.reckoning.lost = 1;
         assert!(!lossy.is_clean());
+    }
+
+    #[test]
+    fn chaos_is_for_a_soak_and_a_soak_for_claims() {
+        let refused = |soak: Option<u64>, chaos, claims| {
+            let demo = Demo {
+                json: false,
+                seed: None,
+                pods: 1,
+                replicas: 1,
+                duration: Duration::from_secs(1),
+                soak: soak.map(Duration::from_secs),
+                chaos,
+                keep: None,
+                rotate: false,
+                claims,
+            };
+            check(&demo).err().map(|failure| failure.to_string())
+        };
+        assert!(refused(None, true, Switch::On).unwrap().contains("--soak 30m"));
+        assert!(refused(Some(60), false, Switch::Off).unwrap().contains("--claims"));
+        assert!(refused(Some(9), false, Switch::On).unwrap().contains("10s"));
+        assert_eq!(refused(Some(10), true, Switch::On), None);
+        assert_eq!(refused(None, false, Switch::Off), None);
     }
 }

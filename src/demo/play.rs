@@ -1,5 +1,5 @@
 //! The course of the demo: replicas start, containers write, one replica is killed half-way and
-//! replaced, all is stored, the replicas end, the lines are reckoned up.
+//! replaced (or whatever a soak does instead), all is stored, the replicas end, the lines are reckoned up.
 //!
 //! One loop of short looks drives all of it; nothing here runs at the same time as something else,
 //! except the simulated cluster and the replicas themselves.
@@ -10,24 +10,27 @@ use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
 use super::claims::{Claims, Holdings, Takeover};
-use super::progress::{News, Progress, STALL};
+use super::progress::{Progress, STALL};
 use super::replica::{self, Places, Replica};
 use super::screen::Screen;
+use super::soak::{self, Soak};
 use super::stage::{Stage, Wish};
 use super::stored::{self, Records};
-use super::view::{Row, Scene, State};
+use super::view::Scene;
 use super::{NAMED, Outcome};
 use crate::config::{Demo, Switch};
 use crate::domain::StreamId;
 use crate::exit::Failure;
-use crate::reckoning::{Finding, Reckoning, explain};
+use crate::reckoning::{Finding, Reckoning, explain, reckon};
+use crate::sim::SimPod;
+use crate::sim::workload::Workload;
 use crate::sinks::{self, SinkUrl};
 
-/// Between two looks; also how exactly a take-over is timed.
-const TICK: Duration = Duration::from_millis(200);
+/// Lines per second of all pods together.
+const RATE: u32 = 2_000;
 
-/// Between two counts of what is stored.
-const COUNT_EVERY: Duration = Duration::from_millis(600);
+/// Between two progress lines where there is no terminal.
+const LINE_EVERY: Duration = Duration::from_secs(3);
 
 /// How long replicas have to come to work.
 const START: Duration = Duration::from_secs(15);
@@ -45,22 +48,26 @@ const CATCH_UP: Duration = Duration::from_secs(12);
 /// Everything on the stage. The replicas come first, so that they are gone before their directory is.
 #[derive(Debug)]
 pub(super) struct Play {
-    replicas: Vec<Replica>,
-    records: Records,
-    claims: Option<Claims>,
-    stage: Stage,
-    scene: Scene,
-    screen: Screen,
-    stop: CancellationToken,
-    begun: Instant,
+    pub(super) replicas: Vec<Replica>,
+    /// How many replicas have been started.
+    started: usize,
+    pub(super) records: Records,
+    pub(super) claims: Option<Claims>,
+    pub(super) stage: Stage,
+    pub(super) scene: Scene,
+    pub(super) screen: Screen,
+    pub(super) stop: CancellationToken,
+    pub(super) begun: Instant,
     duration: Duration,
     seed: u64,
-    holdings: Holdings,
-    takeover: Option<(Instant, Takeover)>,
-    writing: bool,
-    counted: Option<Instant>,
-    progress: Progress,
-    ending: bool,
+    pub(super) holdings: Holdings,
+    /// When replicas were killed, and what has become of their pods.
+    pub(super) takeovers: Vec<(Instant, Takeover)>,
+    pub(super) writing: bool,
+    pub(super) counted: Option<Instant>,
+    pub(super) progress: Progress,
+    pub(super) ending: bool,
+    pub(super) soak: Option<Soak>,
 }
 
 impl Play {
@@ -68,9 +75,7 @@ impl Play {
     pub(super) async fn set(demo: &Demo, seed: u64, stop: CancellationToken) -> Result<Self, Failure> {
         let begun = Instant::now();
         let stage = Stage::set(Wish {
-            seed,
-            pods: demo.pods,
-            duration: demo.duration,
+            workload: workload(demo, seed),
             rotate: demo.rotate,
             keep: demo.keep.as_deref(),
         })
@@ -91,31 +96,39 @@ impl Play {
         };
         let start = |number| Replica::start(number, &stage.dir, &places(number));
         let replicas = (1..=demo.replicas as usize).map(start).collect::<Result<Vec<_>, _>>()?;
+        let soak = demo
+            .soak
+            .map(|soak| Soak::new(soak, demo.pods, demo.chaos.then_some(seed), replicas.len()));
         let scene = Scene {
             title: format!(
                 "podlog demo: {} pods, {} replicas, seed {seed}",
                 demo.pods, demo.replicas
             ),
-            most: Duration::from_secs(2) + limit(demo.duration, claims.is_some()),
+            most: Duration::from_secs(2)
+                + demo
+                    .soak
+                    .map_or(limit(demo.duration, claims.is_some()), |soak| soak + soak::AFTER),
             ..Scene::default()
         };
         Ok(Self {
+            started: replicas.len(),
             replicas,
             records,
             claims,
             stage,
             scene,
-            screen: Screen::find(),
+            screen: Screen::find(if soak.is_some() { soak::LINE_EVERY } else { LINE_EVERY }),
             stop,
             begun,
             duration: demo.duration,
             seed,
             holdings: Holdings::default(),
-            takeover: None,
+            takeovers: Vec::new(),
             writing: false,
             counted: None,
             progress: Progress::default(),
             ending: false,
+            soak,
         })
     }
 
@@ -132,8 +145,46 @@ impl Play {
         }
         self.stage.begin();
         self.say("the containers begin to write");
-        let (began, half) = (Instant::now(), self.duration / 2);
-        while began.elapsed() < half {
+        let deadline = if self.soak.is_some() {
+            self.endure(Instant::now()).await?
+        } else {
+            self.perform(Instant::now()).await?
+        };
+        self.finish(deadline).await?;
+        self.ending = true;
+        self.say("the replicas are told to end");
+        self.refresh();
+        let mut badly = tokio::select! {
+            biased;
+            () = self.stop.cancelled() => return Err(stopped()),
+            badly = replica::end(&mut self.replicas) => badly,
+        };
+        let (reckoning, findings) = self.reckon().await?;
+        let needless = if self.soak.is_some() { self.needless().await? } else { 0 };
+        let took = |takeover: &(Instant, Takeover)| takeover.1.took();
+        if needless > 0 && !self.stage.rotates {
+            badly.push(format!(
+                "{needless} lines are reported as gaps although the API server serves them still"
+            ));
+        }
+        let soak = self.soak.take().map(|soak| soak.end(&mut badly));
+        Ok(Outcome {
+            reckoning,
+            findings,
+            takeover: self.takeovers.iter().filter_map(took).max(),
+            untaken: self
+                .takeovers
+                .iter()
+                .filter(|takeover| took(takeover).is_none())
+                .count(),
+            badly,
+            soak,
+        })
+    }
+
+    /// One replica is killed half-way and replaced. Answers until when all must be stored.
+    async fn perform(&mut self, began: Instant) -> Result<Instant, Failure> {
+        while began.elapsed() < self.duration / 2 {
             self.tick().await?;
         }
         if self.claims.is_some() {
@@ -142,25 +193,11 @@ impl Play {
             while vacant.elapsed() < VACANCY {
                 self.tick().await?;
             }
-            self.replace()?;
+            let replica = self.recruit()?;
+            self.say(format!("{} started in its place", replica.name()));
+            self.replicas.push(replica);
         }
-        self.finish(began + limit(self.duration, self.claims.is_some())).await?;
-        self.ending = true;
-        self.say("the replicas are told to end");
-        self.refresh();
-        let badly = tokio::select! {
-            biased;
-            () = self.stop.cancelled() => return Err(stopped()),
-            badly = replica::end(&mut self.replicas) => badly,
-        };
-        let (reckoning, findings) = self.reckon().await?;
-        Ok(Outcome {
-            reckoning,
-            findings,
-            takeover: self.takeover.as_ref().and_then(|(_, takeover)| takeover.took()),
-            killed: self.takeover.is_some(),
-            badly,
-        })
+        Ok(began + limit(self.duration, self.claims.is_some()))
     }
 
     /// Leaves no process behind; the directory goes when this is dropped.
@@ -173,34 +210,38 @@ impl Play {
 
     /// Kills a replica that holds pods.
     async fn kill(&mut self) -> Result<(), Failure> {
-        let holds = |r: &&mut Replica| self.holdings.pods.get(r.name()).is_some_and(|pods| *pods > 0);
-        let mut busy: Vec<_> = self.replicas.iter_mut().filter(holds).collect();
-        if busy.is_empty() {
+        let holds = |r: &&Replica| self.holdings.pods.get(r.name()).is_some_and(|pods| *pods > 0);
+        let busy: Vec<_> = (0..self.replicas.len())
+            .filter(|slot| holds(&&self.replicas[*slot]))
+            .collect();
+        let Some(choice) = (self.seed as usize).checked_rem(busy.len()) else {
             return Err(Failure::unclean(
                 "no replica holds a pod after half of the time; use a longer --duration, or --keep a directory and read their logs",
             ));
-        }
-        let victim = busy.swap_remove((self.seed % busy.len() as u64) as usize);
-        let name = victim.name().to_owned();
+        };
+        self.strike(busy[choice]).await
+    }
+
+    /// SIGKILL. What the replica holds is waited for.
+    pub(super) async fn strike(&mut self, slot: usize) -> Result<(), Failure> {
+        let name = self.replicas[slot].name().to_owned();
         let when = Instant::now();
-        victim.kill().await;
+        self.replicas[slot].kill().await;
         let table = self.look().await?;
         let takeover = Takeover::of(&name, &table);
         self.say(format!(
             "{name} was killed with SIGKILL; it held {} pods",
             takeover.pods()
         ));
-        self.takeover = Some((when, takeover));
+        self.takeovers.push((when, takeover));
         Ok(())
     }
 
     /// Starts one more replica.
-    fn replace(&mut self) -> Result<(), Failure> {
-        let number = self.replicas.len() + 1;
-        let places = places(&self.stage, Switch::On, number);
-        self.replicas.push(Replica::start(number, &self.stage.dir, &places)?);
-        self.say(format!("replica-{number} started in its place"));
-        Ok(())
+    pub(super) fn recruit(&mut self) -> Result<Replica, Failure> {
+        self.started += 1;
+        let places = places(&self.stage, Switch::On, self.started);
+        Replica::start(self.started, &self.stage.dir, &places)
     }
 
     /// Waits until all is stored, or until the deadline.
@@ -208,10 +249,7 @@ impl Play {
         let (mut told, mut reckoned) = (false, None);
         while Instant::now() < deadline {
             self.tick().await?;
-            let taken = self
-                .takeover
-                .as_ref()
-                .is_none_or(|(_, takeover)| takeover.took().is_some());
+            let taken = self.takeovers.iter().all(|(_, takeover)| takeover.took().is_some());
             if self.writing {
                 continue;
             }
@@ -240,89 +278,9 @@ impl Play {
     }
 
     /// How many lines are stored when all are.
-    fn expected(&self) -> u64 {
+    pub(super) fn expected(&self) -> u64 {
         let copies = if self.claims.is_some() { 1 } else { self.replicas.len() };
         self.scene.written * copies as u64
-    }
-
-    /// Waits a moment and looks at everything.
-    async fn tick(&mut self) -> Result<(), Failure> {
-        tokio::select! {
-            biased;
-            () = self.stop.cancelled() => return Err(stopped()),
-            () = tokio::time::sleep(TICK) => {}
-        }
-        if let Some(failure) = self.replicas.iter_mut().find_map(|r| r.check().err()) {
-            // Ctrl-C reaches the replicas as well; then it is no failure of theirs.
-            tokio::select! {
-                biased;
-                () = self.stop.cancelled() => return Err(stopped()),
-                () = tokio::time::sleep(TICK) => return Err(failure),
-            }
-        }
-        self.writing = self.stage.is_writing()?;
-        if self.claims.is_some() {
-            self.watch().await?;
-        }
-        if self.counted.is_none_or(|at| at.elapsed() >= COUNT_EVERY) {
-            self.count().await?;
-        }
-        self.refresh();
-        Ok(())
-    }
-
-    async fn look(&self) -> Result<crate::domain::LockTable, Failure> {
-        match &self.claims {
-            Some(claims) => claims.look().await,
-            None => Ok(crate::domain::LockTable::default()),
-        }
-    }
-
-    /// Looks at the table of claims.
-    async fn watch(&mut self) -> Result<(), Failure> {
-        let table = self.look().await?;
-        let before = std::mem::replace(&mut self.holdings, Holdings::of(&table));
-        let (held, held_before): (usize, usize) = (self.holdings.pods.values().sum(), before.pods.values().sum());
-        if held_before == 0 && held > 0 {
-            self.say("the first pods are claimed");
-        }
-        for name in self
-            .holdings
-            .alive
-            .difference(&before.alive)
-            .cloned()
-            .collect::<Vec<_>>()
-        {
-            self.say(format!("{name} is at work"));
-        }
-        if let Some((when, takeover)) = &mut self.takeover {
-            let since = when.elapsed();
-            if takeover.observe(&table, since) {
-                let pods = takeover.pods();
-                self.say(format!(
-                    "all {pods} pods have other holders, {:.1} s after the kill",
-                    since.as_secs_f64()
-                ));
-            }
-        }
-        Ok(())
-    }
-
-    /// Counts what is written and stored.
-    async fn count(&mut self) -> Result<(), Failure> {
-        self.counted = Some(Instant::now());
-        self.scene.stored = self.records.count().await?;
-        self.scene.written = self.stage.cluster.lines() as u64;
-        let at = self.begun.elapsed();
-        match self.progress.note(at, self.scene.stored, self.expected()) {
-            Some(News::Stalled(lines)) => {
-                self.say(format!("nothing was stored for {STALL:?}; {lines} lines are missing"));
-            }
-            Some(News::GoesOn) => self.say("lines are stored again"),
-            None => {}
-        }
-        self.scene.per_second = self.progress.per_second();
-        Ok(())
     }
 
     async fn reckon(&mut self) -> Result<(Reckoning, Vec<(StreamId, Finding)>), Failure> {
@@ -336,37 +294,30 @@ impl Play {
         ))
     }
 
-    /// Shows how things are.
-    fn refresh(&mut self) {
-        self.scene.elapsed = self.begun.elapsed();
-        self.scene.unheld = self.holdings.unheld;
-        let row = |r: &Replica| Row {
-            name: r.name().to_owned(),
-            state: self.state(r),
-            pods: self
-                .claims
-                .as_ref()
-                .map(|_| self.holdings.pods.get(r.name()).copied().unwrap_or(0)),
-        };
-        self.scene.rows = self.replicas.iter().map(row).collect();
-        self.screen.show(&self.scene);
+    /// How many lines are covered by gaps although the API server serves them still: of the present instances of pods
+    /// that are there. None may be, unless files were rotated.
+    async fn needless(&mut self) -> Result<u64, Failure> {
+        let mut stored = self.records.read().await?;
+        let pods = self.stage.cluster.pods();
+        let there = stored::present(self.stage.cluster.truth(), &pods.iter().map(SimPod::uid).collect());
+        let written = stored::written(&there, self.records.is_lossy());
+        stored.retain(|stream, _| written.contains_key(stream));
+        Ok(reckon(&written, &stored).gaps)
     }
+}
 
-    fn state(&self, replica: &Replica) -> State {
-        if replica.is_killed() {
-            State::Killed
-        } else if self.ending {
-            State::Ending
-        } else if self.claims.is_some() && !self.holdings.alive.contains(replica.name()) {
-            State::Starting
-        } else {
-            State::Collecting
-        }
-    }
-
-    fn say(&mut self, what: impl std::fmt::Display) {
-        self.scene.elapsed = self.begun.elapsed();
-        self.screen.say(&mut self.scene, what);
+/// What the pods do.
+fn workload(demo: &Demo, seed: u64) -> Workload {
+    let pods = demo.pods as usize;
+    match demo.soak {
+        Some(duration) => soak::workload(seed, pods, duration),
+        None => Workload {
+            seed,
+            pods,
+            duration: demo.duration,
+            rate: RATE,
+            ..Workload::default()
+        },
     }
 }
 
@@ -393,6 +344,6 @@ fn limit(writing: Duration, kill: bool) -> Duration {
     writing.max(takeover) + CATCH_UP
 }
 
-fn stopped() -> Failure {
+pub(super) fn stopped() -> Failure {
     Failure::unclean("stopped before the reckoning")
 }

@@ -47,13 +47,26 @@ pub(super) struct Places {
     pub(super) sink: String,
 }
 
+/// What has been done to a replica.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Fate {
+    /// It runs.
+    Running,
+    /// It was stopped with SIGSTOP.
+    Frozen,
+    /// It was told to end.
+    Ending,
+    /// It was killed, or has ended as it was told.
+    Gone,
+}
+
 /// One child process.
 #[derive(Debug)]
 pub(super) struct Replica {
     name: String,
     log: PathBuf,
     child: Child,
-    killed: bool,
+    fate: Fate,
 }
 
 impl Replica {
@@ -81,13 +94,8 @@ impl Replica {
         command.current_dir(dir.path()).kill_on_drop(true);
         command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(file);
         let child = command.spawn().map_err(failed)?;
-        let killed = false;
-        Ok(Self {
-            name,
-            log,
-            child,
-            killed,
-        })
+        let fate = Fate::Running;
+        Ok(Self { name, log, child, fate })
     }
 
     /// Its name, the readable part of its id in the table of claims.
@@ -95,24 +103,33 @@ impl Replica {
         &self.name
     }
 
-    /// Whether it was killed on purpose.
-    pub(super) fn is_killed(&self) -> bool {
-        self.killed
+    /// What has been done to it.
+    pub(super) fn fate(&self) -> Fate {
+        self.fate
+    }
+
+    /// The number of its process, while there is one.
+    pub(super) fn process(&self) -> Option<u32> {
+        self.child.id()
     }
 
     /// Fails when it has ended although nobody told it to.
     pub(super) fn check(&mut self) -> Result<(), Failure> {
-        if self.killed {
+        if matches!(self.fate, Fate::Ending | Fate::Gone) {
             return Ok(());
         }
-        match self.child.try_wait() {
+        match self.left() {
             Ok(None) => Ok(()),
             Ok(Some(status)) => Err(self.ended(status)),
-            Err(e) => Err(Failure::unclean(format!(
-                "{} cannot be waited for: {e}; please report it",
-                self.name
-            ))),
+            Err(failure) => Err(failure),
         }
+    }
+
+    /// With what status it has ended, if it has.
+    fn left(&mut self) -> Result<Option<ExitStatus>, Failure> {
+        let name = &self.name;
+        let strange = |e| Failure::unclean(format!("{name} cannot be waited for: {e}; please report it"));
+        self.child.try_wait().map_err(strange)
     }
 
     fn ended(&self, status: ExitStatus) -> Failure {
@@ -122,18 +139,49 @@ impl Replica {
 
     /// SIGKILL. Returns when the process is gone.
     pub(super) async fn kill(&mut self) {
-        self.killed = true;
+        self.fate = Fate::Gone;
         if let Err(error) = self.child.kill().await {
             tracing::warn!(replica = self.name, %error, "a replica could not be killed");
         }
     }
 
     /// SIGTERM.
-    fn terminate(&self) {
+    pub(super) fn terminate(&mut self) {
+        self.fate = Fate::Ending;
+        self.send(Signal::TERM);
+    }
+
+    /// SIGSTOP.
+    pub(super) fn freeze(&mut self) {
+        self.fate = Fate::Frozen;
+        self.send(Signal::STOP);
+    }
+
+    /// SIGCONT.
+    pub(super) fn thaw(&mut self) {
+        self.fate = Fate::Running;
+        self.send(Signal::CONT);
+    }
+
+    fn send(&self, signal: Signal) {
         let pid = self.child.id().and_then(|id| Pid::from_raw(id.cast_signed()));
-        if let Some(Err(error)) = pid.map(|pid| kill_process(pid, Signal::TERM)) {
-            tracing::debug!(replica = self.name, %error, "a replica could not be told to end");
+        if let Some(Err(error)) = pid.map(|pid| kill_process(pid, signal)) {
+            tracing::debug!(replica = self.name, ?signal, %error, "a replica did not get a signal");
         }
+    }
+
+    /// Whether it has ended after it was told to, and if it did so as it should not, what it said.
+    pub(super) fn has_ended(&mut self) -> Result<Option<Result<(), String>>, Failure> {
+        let Some(status) = self.left()? else { return Ok(None) };
+        self.fate = Fate::Gone;
+        Ok(Some(self.judge(status)))
+    }
+
+    fn judge(&self, status: ExitStatus) -> Result<(), String> {
+        if status.success() {
+            return Ok(());
+        }
+        Err(format!("{} ended with {status}: {}", self.name, tail(&self.log)))
     }
 }
 
@@ -141,29 +189,29 @@ impl Replica {
 pub(super) async fn end(replicas: &mut [Replica]) -> Vec<String> {
     let deadline = tokio::time::Instant::now() + ENDING;
     let mut badly = Vec::new();
-    for replica in replicas.iter().filter(|r| !r.killed) {
+    let left = |r: &&mut Replica| r.fate != Fate::Gone;
+    // A second SIGTERM would end it at once.
+    for replica in replicas.iter_mut().filter(left).filter(|r| r.fate != Fate::Ending) {
         replica.terminate();
     }
-    for replica in replicas.iter_mut().filter(|r| !r.killed) {
-        match tokio::time::timeout_at(deadline, replica.child.wait()).await {
-            Ok(Ok(status)) if status.success() => {}
-            Ok(Ok(status)) => badly.push(format!("{} ended with {status}: {}", replica.name, tail(&replica.log))),
-            Ok(Err(_)) | Err(_) => {
-                badly.push(format!(
-                    "{} did not end within {ENDING:?} of SIGTERM and was killed",
-                    replica.name
-                ));
-                replica.kill().await;
-            }
+    for replica in replicas.iter_mut().filter(left) {
+        if let Ok(Ok(status)) = tokio::time::timeout_at(deadline, replica.child.wait()).await {
+            replica.fate = Fate::Gone;
+            badly.extend(replica.judge(status).err());
+        } else {
+            let name = &replica.name;
+            badly.push(format!(
+                "{name} did not end within {ENDING:?} of SIGTERM and was killed"
+            ));
+            replica.kill().await;
         }
-        replica.killed = true;
     }
     badly
 }
 
 /// Kills all replicas and waits until they are gone.
 pub(super) async fn kill(replicas: &mut [Replica]) {
-    for replica in replicas.iter_mut().filter(|r| !r.killed) {
+    for replica in replicas.iter_mut().filter(|r| r.fate != Fate::Gone) {
         replica.kill().await;
     }
 }

@@ -9,26 +9,23 @@ use tokio::time::Instant;
 
 use super::view::Scene;
 
-/// Time between two progress lines.
-const LINE_EVERY: Duration = Duration::from_secs(3);
-
 /// Where the view goes.
 #[derive(Debug)]
 pub(super) enum Screen {
     /// A terminal, and how many lines the view takes on it now.
     Terminal(usize),
-    /// Something else, and when the last line was written.
-    Plain(Option<Instant>),
+    /// Something else, the time between two lines on it, and when the last one was written.
+    Plain(Duration, Option<Instant>),
 }
 
 impl Screen {
-    /// Whatever stderr is.
-    pub(super) fn find() -> Self {
+    /// Whatever stderr is. Where it is no terminal, a line is written every so often.
+    pub(super) fn find(every: Duration) -> Self {
         let dumb = std::env::var_os("TERM").is_none_or(|term| term == "dumb" || term.is_empty());
         if std::io::stderr().is_terminal() && !dumb {
             Self::Terminal(0)
         } else {
-            Self::Plain(None)
+            Self::Plain(every, None)
         }
     }
 
@@ -40,8 +37,8 @@ impl Screen {
                 print(&over(*lines, &drawn));
                 *lines = drawn.lines().count();
             }
-            Self::Plain(last) => {
-                if last.is_none_or(|last| last.elapsed() >= LINE_EVERY) {
+            Self::Plain(every, last) => {
+                if last.is_none_or(|last| last.elapsed() >= *every) {
                     *last = Some(Instant::now());
                     print(&format!("{}\n", scene.line()));
                 }
@@ -52,7 +49,7 @@ impl Screen {
     /// Notes an event in the scene; says it at once where the scene is not drawn.
     pub(super) fn say(&self, scene: &mut Scene, what: impl fmt::Display) {
         let line = scene.happened(what);
-        if matches!(self, Self::Plain(_)) {
+        if matches!(self, Self::Plain(..)) {
             print(&format!("{line}\n"));
         }
     }

@@ -5,7 +5,6 @@
 //! replica and reads nothing of what they store.
 
 use std::path::{Path, PathBuf};
-use std::time::Duration;
 
 use tokio::net::TcpListener;
 use tokio::task::JoinSet;
@@ -15,9 +14,6 @@ use crate::exit::Failure;
 use crate::sim::workload::Workload;
 use crate::sim::{Settings, SimCluster};
 
-/// Lines per second of all pods together.
-const RATE: u32 = 2_000;
-
 /// With `--rotate` a log file takes so much. A chatty pod of sixty writes about 57 lines a second of about
 /// 130 bytes with what the runtime adds, so its file is full after 65 536 / (57 x 130) = 8.8 s: twice
 /// while a killed replica's pods are without a holder. It must be more than a container writes at once,
@@ -26,11 +22,9 @@ const RATE: u32 = 2_000;
 const SMALL_FILE: u64 = 64 * 1024;
 
 /// What is asked of the stage.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Debug)]
 pub(super) struct Wish<'a> {
-    pub(super) seed: u64,
-    pub(super) pods: u32,
-    pub(super) duration: Duration,
+    pub(super) workload: Workload,
     pub(super) rotate: bool,
     pub(super) keep: Option<&'a Path>,
 }
@@ -40,6 +34,8 @@ pub(super) struct Wish<'a> {
 pub(super) struct Stage {
     pub(super) cluster: SimCluster,
     pub(super) dir: Dir,
+    /// Whether logs are rotated all the time.
+    pub(super) rotates: bool,
     workload: Workload,
     writing: JoinSet<Result<(), Failure>>,
     /// The API server.
@@ -51,7 +47,7 @@ impl Stage {
     pub(super) async fn set(wish: Wish<'_>) -> Result<Self, Failure> {
         let dir = Dir::make(wish.keep)?;
         let mut settings = Settings {
-            seed: wish.seed,
+            seed: wish.workload.seed,
             ..Settings::default()
         };
         if wish.rotate {
@@ -69,17 +65,11 @@ impl Stage {
         let mut server = JoinSet::new();
         let answering = cluster.clone();
         server.spawn(async move { answering.serve(listener, CancellationToken::new()).await });
-        let workload = Workload {
-            seed: wish.seed,
-            pods: wish.pods as usize,
-            duration: wish.duration,
-            rate: RATE,
-            ..Workload::default()
-        };
         Ok(Self {
             cluster,
             dir,
-            workload,
+            rotates: wish.rotate,
+            workload: wish.workload,
             writing: JoinSet::new(),
             server,
         })

@@ -3,7 +3,7 @@
 //! This is the demo's evidence, so it goes past podlog's own code: the tables are read with SQL of its
 //! own, the files as JSON. Nothing here writes.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
@@ -18,8 +18,9 @@ use crate::exit::Failure;
 use crate::reckoning::{Entry, Stored};
 use crate::sim::Truth;
 
-/// How long reading may take: at most some 100,000 rows.
+/// How long counting may take, and reading so many lines.
 const DEADLINE: Duration = Duration::from_secs(10);
+const LINES: u64 = 100_000;
 
 /// How long to wait for a table that somebody is just making.
 const BUSY: Duration = Duration::from_secs(4);
@@ -59,7 +60,7 @@ impl Records {
         match self {
             Self::Tables(path, conn) => {
                 let sum = sqlx::query_scalar("SELECT COALESCE(SUM(seq), 0) FROM log_stream");
-                let sum: i64 = in_time(path, sum.fetch_one(conn)).await?;
+                let sum: i64 = in_time(path, DEADLINE, sum.fetch_one(conn)).await?;
                 Ok(sum.cast_unsigned())
             }
             Self::Files(all) => {
@@ -73,8 +74,12 @@ impl Records {
 
     /// Everything that is stored.
     pub(super) async fn read(&mut self) -> Result<Streams, Failure> {
+        let lines = self.count().await?;
         match self {
-            Self::Tables(path, conn) => in_time(path, tables(conn)).await,
+            Self::Tables(path, conn) => {
+                let parts = u32::try_from(lines.div_ceil(LINES)).unwrap_or(u32::MAX);
+                in_time(path, DEADLINE.saturating_mul(parts.max(1)), tables(conn)).await
+            }
             Self::Files(all) => {
                 let mut streams = Streams::new();
                 for files in all {
@@ -130,12 +135,16 @@ async fn tables(conn: &mut SqliteConnection) -> Result<Streams, sqlx::Error> {
     Ok(by_id.into_values().collect())
 }
 
-async fn in_time<T>(path: &Path, work: impl Future<Output = Result<T, sqlx::Error>>) -> Result<T, Failure> {
-    match timeout(DEADLINE, work).await {
+async fn in_time<T>(
+    path: &Path,
+    deadline: Duration,
+    work: impl Future<Output = Result<T, sqlx::Error>>,
+) -> Result<T, Failure> {
+    match timeout(deadline, work).await {
         Ok(Ok(done)) => Ok(done),
         Ok(Err(error)) => Err(failed(path, &error)),
         Err(_) => Err(Failure::unclean(format!(
-            "{} was not read within {DEADLINE:?}; the machine is too busy",
+            "{} was not read within {deadline:?}; the machine is too busy",
             path.display()
         ))),
     }
@@ -143,6 +152,15 @@ async fn in_time<T>(path: &Path, work: impl Future<Output = Result<T, sqlx::Erro
 
 fn failed(path: &Path, error: &sqlx::Error) -> Failure {
     Failure::unclean(format!("{} cannot be read: {error}; is the disk full?", path.display()))
+}
+
+/// Of what was written, the latest instance of each container of the pods that are there: the API server serves it.
+pub(super) fn present(truth: Vec<Truth>, pods: &BTreeSet<&str>) -> Vec<Truth> {
+    let there = truth.into_iter().filter(|log| pods.contains(log.instance.uid.as_str()));
+    // They come in the order of their starts, so the latest goes over those before.
+    let place = |log: Truth| ((log.instance.uid.clone(), log.instance.container.clone()), log);
+    let latest: BTreeMap<_, _> = there.map(place).collect();
+    latest.into_values().collect()
 }
 
 /// What the containers wrote, by stream. `lossy` as in [`Records::is_lossy`].
@@ -166,4 +184,36 @@ pub(super) fn written(truth: &[Truth], lossy: bool) -> BTreeMap<StreamId, Vec<En
         (stream, lines)
     };
     truth.iter().map(stream).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::sim::{PodSpec, Settings, SimCluster};
+
+    #[test]
+    fn present_are_the_latest_instances_of_pods_that_are_there() {
+        let runtime = tokio::runtime::Builder::new_current_thread()
+            .enable_time()
+            .build()
+            .unwrap();
+        let _inside = runtime.enter();
+        let sim = SimCluster::new(Settings::default());
+        let pod = |name| sim.create(PodSpec::new("shop", name).node("n").app("app")).unwrap();
+        let (stays, goes) = (pod("stays"), pod("goes"));
+        for pod in [&stays, &goes] {
+            pod.start("app").unwrap();
+            pod.restart("app", 1).unwrap();
+        }
+        goes.remove().unwrap();
+        let uids = [stays.uid()].into();
+        let found: Vec<_> = present(sim.truth(), &uids)
+            .into_iter()
+            .map(|log| log.instance)
+            .collect();
+        assert!(
+            found.len() == 1 && found[0].pod == "stays" && found[0].restart == 1,
+            "{found:?}"
+        );
+    }
 }

@@ -20,6 +20,8 @@ pub(super) enum State {
     Starting,
     /// At work.
     Collecting,
+    /// Stopped with SIGSTOP.
+    Frozen,
     /// Killed by the demo.
     Killed,
     /// Told to end.
@@ -31,6 +33,7 @@ impl fmt::Display for State {
         f.pad(match self {
             Self::Starting => "starting",
             Self::Collecting => "collecting",
+            Self::Frozen => "frozen",
             Self::Killed => "killed",
             Self::Ending => "ending",
         })

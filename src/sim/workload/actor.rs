@@ -1,5 +1,6 @@
 //! The parts pods play, one step at a time. An actor owns its randomness, so what it does never depends on the others.
 
+use std::collections::VecDeque;
 use std::time::Duration;
 
 use fastrand::Rng;
@@ -52,8 +53,23 @@ pub(super) struct Actor {
     pub(super) rate: f64,
     pub(super) job_every: Duration,
     pub(super) back_off: Duration,
+    pub(super) back_off_most: Duration,
+    /// How long a pod that serves lives at least; without it none is deleted.
+    pub(super) life: Option<Duration>,
+    /// How long a finished job stays; without it for ever.
+    pub(super) linger: Option<Duration>,
     pub(super) rng: Rng,
     pub(super) steps: u32,
+    /// Time since the beginning.
+    pub(super) age: Duration,
+    /// When the present pod is deleted, if ever.
+    pub(super) leaves: Option<Duration>,
+    /// How far its deletion is.
+    pub(super) parted: u32,
+    /// Pods deleted so far.
+    pub(super) lives: u32,
+    /// Jobs that have finished, and when.
+    pub(super) finished: VecDeque<(Duration, SimPod)>,
     pub(super) lines: u64,
     pub(super) stamp: i64,
     pub(super) pod: Option<SimPod>,
@@ -64,14 +80,57 @@ impl Actor {
     pub(super) fn step(&mut self, cluster: &SimCluster) -> Result<Duration, SimError> {
         let step = self.steps;
         self.steps += 1;
-        match self.role {
-            Role::Chatty | Role::Quiet | Role::Several => self.serve(step, cluster),
-            Role::Jobs => self.job(step, cluster),
-            Role::Crashing => self.crash(step, cluster),
-        }
+        let pause = match self.role {
+            Role::Chatty | Role::Quiet | Role::Several => match self.part(step, cluster)? {
+                Some(pause) => pause,
+                None => self.serve(step, cluster)?,
+            },
+            Role::Jobs => self.job(step, cluster)?,
+            Role::Crashing => self.crash(step, cluster)?,
+        };
+        self.age += pause;
+        Ok(pause)
     }
 
-    /// Starts within the first second and then writes for ever.
+    /// When the pod's time has come: it is told to end, says something more, exits, is removed; then another of the
+    /// same name comes.
+    fn part(&mut self, step: u32, cluster: &SimCluster) -> Result<Option<Duration>, SimError> {
+        let due = self.leaves.is_some_and(|leaves| self.age >= leaves) && step > 2;
+        let Some(pod) = self.pod.clone().filter(|_| due) else {
+            return Ok(None);
+        };
+        self.parted += 1;
+        let pause = match self.parted {
+            1 => {
+                pod.terminate()?;
+                let lines = self.rng.u64(0..=5);
+                self.write(&pod, "app", lines, cluster)?;
+                self.millis(50, 1_500)
+            }
+            2 => {
+                pod.exit_all(143)?;
+                self.millis(50, 1_500)
+            }
+            _ => {
+                pod.remove()?;
+                (self.pod, self.leaves) = (None, None);
+                (self.steps, self.parted) = (0, 0);
+                self.lives += 1;
+                self.millis(0, 3_000)
+            }
+        };
+        Ok(Some(pause))
+    }
+
+    /// When a pod that is created now is deleted. The first ones go sooner, so that not all go at the same time;
+    /// every fourth stays.
+    fn departure(&mut self) -> Option<Duration> {
+        let life = self.life.filter(|_| !self.index.is_multiple_of(4))?;
+        let least = if self.lives == 0 { life / 4 } else { life };
+        Some(self.age + least + life.mul_f64(2.0 * self.rng.f64()))
+    }
+
+    /// Starts within the first second and then writes until it is deleted.
     fn serve(&mut self, step: u32, cluster: &SimCluster) -> Result<Duration, SimError> {
         let Some(pod) = self.pod.clone() else {
             let (_, service) = self.names();
@@ -86,6 +145,7 @@ impl Actor {
                 _ => spec.app("app"),
             };
             self.pod = Some(cluster.create(spec)?);
+            self.leaves = self.departure();
             return Ok(self.millis(10, 800));
         };
         if step == 1 {
@@ -115,7 +175,7 @@ impl Actor {
         Ok(pause)
     }
 
-    /// Created, started, a few bursts, done within a second; then the next one. Finished pods stay.
+    /// Created, started, a few bursts, done within a second; then the next one. Finished pods linger.
     fn job(&mut self, step: u32, cluster: &SimCluster) -> Result<Duration, SimError> {
         let (_, service) = self.names();
         let (number, act) = (step / 5, step % 5);
@@ -133,9 +193,11 @@ impl Actor {
                 self.last_words(&pod, "job", 6)?;
                 pod.exit("job", 0)?;
                 self.pod = None;
+                self.finished.push_back((self.age, pod));
                 Ok(self.job_every + self.millis(0, 1_000))
             }
             _ => {
+                self.clear_finished()?;
                 let job = format!("{service}-report-{}-{number}", self.index);
                 let spec = self
                     .spec(job.clone())
@@ -146,6 +208,15 @@ impl Actor {
                 Ok(self.millis(20, 300))
             }
         }
+    }
+
+    /// Removes the jobs that have lingered long enough.
+    fn clear_finished(&mut self) -> Result<(), SimError> {
+        let Some(linger) = self.linger else { return Ok(()) };
+        while let Some((_, pod)) = self.finished.pop_front_if(|(since, _)| *since + linger <= self.age) {
+            pod.remove()?;
+        }
+        Ok(())
     }
 
     /// Starts, writes, fails, waits; the waits double.
@@ -175,7 +246,7 @@ impl Actor {
             }
             _ => {
                 pod.wait("app", "CrashLoopBackOff")?;
-                Ok(self.back_off * 2_u32.saturating_pow(round.min(5)))
+                Ok((self.back_off * 2_u32.saturating_pow(round.min(5))).min(self.back_off_most))
             }
         }
     }

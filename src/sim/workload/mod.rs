@@ -6,7 +6,7 @@ mod actor;
 mod text;
 
 use std::cmp::Reverse;
-use std::collections::BinaryHeap;
+use std::collections::{BinaryHeap, VecDeque};
 use std::time::Duration;
 
 use fastrand::Rng;
@@ -33,6 +33,13 @@ pub struct Workload {
     pub job_every: Duration,
     /// First pause of a crash loop; each is twice as long as the one before.
     pub back_off: Duration,
+    /// The longest pause of a crash loop.
+    pub back_off_most: Duration,
+    /// With it three of four pods that serve are deleted and come again under the same name: the first ones after a
+    /// quarter to nine quarters of this time, later ones after once to three times as long.
+    pub life: Option<Duration>,
+    /// How long finished jobs stay before they are deleted; without it for ever.
+    pub linger: Option<Duration>,
 }
 
 impl Default for Workload {
@@ -45,6 +52,9 @@ impl Default for Workload {
             rate: 3_000,
             job_every: Duration::from_secs(5),
             back_off: Duration::from_secs(10),
+            back_off_most: Duration::from_secs(320),
+            life: None,
+            linger: None,
         }
     }
 }
@@ -102,8 +112,16 @@ impl Workload {
             rate: unit * role.weight() * (0.5 + rng.f64()),
             job_every: self.job_every,
             back_off: self.back_off,
+            back_off_most: self.back_off_most,
+            life: self.life,
+            linger: self.linger,
             rng: rng.fork(),
             steps: 0,
+            age: Duration::ZERO,
+            leaves: None,
+            parted: 0,
+            lives: 0,
+            finished: VecDeque::new(),
             lines: 0,
             stamp: 0,
             pod: None,
@@ -114,7 +132,7 @@ impl Workload {
 
 #[cfg(test)]
 mod tests {
-    use std::collections::{BTreeMap, HashSet};
+    use std::collections::{BTreeMap, HashMap, HashSet};
 
     use super::super::{Settings, Truth};
     use super::*;
@@ -139,6 +157,31 @@ mod tests {
         let (first, again, other) = (run(7).await, run(7).await, run(8).await);
         assert!(lines(&first) == lines(&again));
         assert!(lines(&first) != lines(&other));
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn pods_come_and_go_for_as_long_as_lines_are_written() {
+        let cluster = SimCluster::new(Settings::default());
+        let workload = Workload {
+            duration: Duration::from_mins(10),
+            rate: 100,
+            life: Some(Duration::from_mins(1)),
+            linger: Some(Duration::from_mins(1)),
+            back_off_most: Duration::from_secs(30),
+            ..Workload::default()
+        };
+        workload.run(&cluster, &CancellationToken::new()).await.unwrap();
+        // Of 60 pods, six are jobs that come every 5 to 8 s and stay for a minute.
+        let there = cluster.pods().len();
+        assert!((90..140).contains(&there), "{there} pods are there");
+        let mut services = HashMap::<_, HashSet<_>>::new();
+        let truth = cluster.truth();
+        for instance in truth.iter().map(|t| &t.instance) {
+            services.entry(&instance.pod).or_default().insert(&instance.uid);
+        }
+        let again = services.values().filter(|uids| uids.len() >= 3).count();
+        assert!(again >= 30, "{again} names were used again and again");
+        assert!(truth.iter().any(|t| t.instance.restart >= 15));
     }
 
     #[tokio::test(start_paused = true)]

@@ -1,0 +1,281 @@
+//! What processes use: resident memory, open files and threads, as `/proc` says, which only Linux has; and whether
+//! that grows. It judges replicas only: the demo itself keeps every line ever written, and grows with them.
+//!
+//! Tasks are left out: podlog counts none of its own in `/metrics`.
+
+use std::collections::BTreeMap;
+use std::path::Path;
+use std::time::Duration;
+
+use serde_json::{Value, json};
+
+use super::trend::Trend;
+
+/// Between two looks over half an hour; more often in a short soak.
+const EVERY: Duration = Duration::from_secs(10);
+
+/// What is left out of each process' life: it opens its connections and its first streams.
+const YOUTH: Duration = Duration::from_mins(1);
+
+/// Open files may rise by so many, and by one more for each pod: a replica that collects a third of 60 pods has about 40
+/// files open, one that collects half of them 52, and the shares change whenever another dies or comes. One file left
+/// open for each stream, renewal or connection that was cut is hundreds within half an hour.
+const FILES: f64 = 16.0;
+
+/// Memory may rise by so many MiB an hour: a heap that settles, and shares that change as others come and go.
+const MEMORY: f64 = 20.0;
+
+/// Memory is judged over so many hours or more. What a heap does in its first minutes says nothing about the next hour.
+const LONG_ENOUGH: f64 = 10.0 / 60.0;
+
+const MEBIBYTE: f64 = 1_024.0 * 1_024.0;
+
+/// What one process uses.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub(super) struct Use {
+    /// Bytes.
+    memory: f64,
+    files: f64,
+    threads: f64,
+}
+
+impl Use {
+    /// What a process uses now. None where that cannot be had: it is gone, or this is no Linux.
+    pub(super) fn of(process: u32) -> Option<Self> {
+        let place = Path::new("/proc").join(process.to_string());
+        let files = place.join("fd").read_dir().ok()?.count() as f64;
+        Self::read(&std::fs::read_to_string(place.join("status")).ok()?, files)
+    }
+
+    fn read(status: &str, files: f64) -> Option<Self> {
+        let number = |name: &str| {
+            let line = status.lines().find_map(|line| line.strip_prefix(name))?;
+            line.split_whitespace().next()?.parse::<f64>().ok()
+        };
+        Some(Self {
+            memory: number("VmRSS:")? * 1_024.0,
+            files,
+            threads: number("Threads:")?,
+        })
+    }
+}
+
+/// What was seen so far.
+#[derive(Debug)]
+pub(super) struct Samples {
+    every: Duration,
+    youth: Duration,
+    /// How many open files there may be more.
+    files: f64,
+    last: Option<Duration>,
+    replicas: BTreeMap<String, Vec<(Duration, Use)>>,
+    demo: Vec<(Duration, Use)>,
+}
+
+impl Samples {
+    /// For a soak of this length with so many pods.
+    pub(super) fn new(soak: Duration, pods: u32) -> Self {
+        Self {
+            every: (soak / 30).clamp(Duration::from_secs(1), EVERY),
+            youth: (soak / 4).min(YOUTH),
+            files: FILES + f64::from(pods),
+            last: None,
+            replicas: BTreeMap::new(),
+            demo: Vec::new(),
+        }
+    }
+
+    /// Whether it is time for another look.
+    pub(super) fn are_due(&self, now: Duration) -> bool {
+        self.last.is_none_or(|last| now >= last + self.every)
+    }
+
+    /// Takes in what the replicas and the demo itself use.
+    pub(super) fn take(&mut self, now: Duration, replicas: impl Iterator<Item = (String, u32)>) {
+        self.last = Some(now);
+        for (name, process) in replicas {
+            if let Some(sample) = Use::of(process) {
+                self.replicas.entry(name).or_default().push((now, sample));
+            }
+        }
+        self.demo
+            .extend(Use::of(std::process::id()).map(|sample| (now, sample)));
+    }
+
+    /// What they say. None where nothing could be seen.
+    pub(super) fn figures(&self) -> Option<Figures> {
+        let grown = |seen: &Vec<(Duration, Use)>| {
+            let born = seen.first().map_or(Duration::ZERO, |(at, _)| *at);
+            let old = seen.iter().filter(|(at, _)| *at >= born + self.youth).copied();
+            let old: Vec<_> = old.collect();
+            let span = old
+                .last()
+                .zip(old.first())
+                .map(|(last, first)| last.0.saturating_sub(first.0));
+            // Seen for as long again, or its slope is chance.
+            span.filter(|span| *span >= self.youth).map(|_| old)
+        };
+        let replicas: Vec<_> = self.replicas.values().filter_map(grown).collect();
+        Some(Figures {
+            replicas: Group::of(&replicas)?,
+            counted: replicas.len(),
+            files: self.files,
+            demo: Group::of(std::slice::from_ref(&self.demo))?,
+        })
+    }
+}
+
+/// The trends of some processes.
+#[derive(Clone, Copy, Debug, PartialEq)]
+struct Group {
+    memory_mib: Trend,
+    open_files: Trend,
+    threads: Trend,
+}
+
+impl Group {
+    fn of(processes: &[Vec<(Duration, Use)>]) -> Option<Self> {
+        let trend = |figure: fn(&Use) -> f64| {
+            let one = |seen: &Vec<(Duration, Use)>| seen.iter().map(|(at, u)| (at.as_secs_f64(), figure(u))).collect();
+            Trend::of(&processes.iter().map(one).collect::<Vec<_>>())
+        };
+        Some(Self {
+            memory_mib: trend(|u| u.memory / MEBIBYTE)?,
+            open_files: trend(|u| u.files)?,
+            threads: trend(|u| u.threads)?,
+        })
+    }
+
+    fn json(&self) -> Value {
+        json!({
+            "memory_mib": self.memory_mib.json(),
+            "open_files": self.open_files.json(),
+            "threads": self.threads.json(),
+        })
+    }
+}
+
+impl std::fmt::Display for Group {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        let Self {
+            memory_mib,
+            open_files,
+            threads,
+        } = self;
+        write!(f, "memory_mib {memory_mib} open_files {open_files} threads {threads}")
+    }
+}
+
+/// What the processes of a soak used.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub(super) struct Figures {
+    replicas: Group,
+    /// Replicas that were old enough to count.
+    counted: usize,
+    /// How many open files there may be more.
+    files: f64,
+    demo: Group,
+}
+
+impl Figures {
+    /// What grows that must not.
+    pub(super) fn faults(&self) -> Vec<String> {
+        let Group {
+            memory_mib, open_files, ..
+        } = &self.replicas;
+        let mut faults = Vec::new();
+        if open_files.sure() > 0.0 && open_files.slope * open_files.hours > self.files {
+            faults.push(format!("the replicas' open files grow: {open_files}"));
+        }
+        if memory_mib.hours >= LONG_ENOUGH && memory_mib.sure() > MEMORY {
+            faults.push(format!("the replicas' memory in MiB grows: {memory_mib}"));
+        }
+        faults
+    }
+
+    /// One line for the replicas and one for the demo itself.
+    pub(super) fn lines(&self) -> String {
+        format!(
+            "soak: {} counted={}\nsoak of the demo itself: {}",
+            self.replicas, self.counted, self.demo
+        )
+    }
+
+    /// The same as JSON.
+    pub(super) fn json(&self) -> Value {
+        json!({"replicas": self.replicas.json(), "counted": self.counted, "demo": self.demo.json()})
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// A soak of half an hour of one replica, and another that lives for a minute.
+    fn soak(memory: impl Fn(f64) -> f64, files: impl Fn(f64) -> f64) -> Figures {
+        let mut samples = Samples::new(Duration::from_mins(30), 4);
+        for n in 0..180_u32 {
+            let at = f64::from(n) * 10.0;
+            let seen = Use {
+                memory: memory(at) * MEBIBYTE,
+                files: files(at),
+                threads: 5.0,
+            };
+            let time = Duration::from_secs(n.into()) * 10;
+            samples
+                .replicas
+                .entry("replica-1".into())
+                .or_default()
+                .push((time, seen));
+            samples.demo.push((time, seen));
+            if n < 6 {
+                samples
+                    .replicas
+                    .entry("replica-2".into())
+                    .or_default()
+                    .push((time, seen));
+            }
+        }
+        samples.figures().unwrap()
+    }
+
+    #[test]
+    fn what_does_not_grow_is_no_fault_and_the_young_do_not_count() {
+        let figures = soak(
+            |at| if at < 60.0 { at } else { 30.0 },
+            |at| if at < 60.0 { 9.0 } else { 20.0 },
+        );
+        assert_eq!(figures.faults(), [] as [String; 0]);
+        let lines = figures.lines();
+        let first = "soak: memory_mib start=30.0 end=30.0 slope_per_hour=0.0 open_files start=20.0 end=20.0";
+        assert!(lines.starts_with(first) && lines.contains("counted=1\n"), "{lines}");
+        assert_eq!(figures.json()["replicas"]["open_files"]["end"], 20.0);
+    }
+
+    #[test]
+    fn a_file_a_minute_is_a_fault_and_a_few_more_are_none() {
+        let faults = soak(|_| 30.0, |at| 20.0 + (at / 60.0).floor()).faults();
+        assert!(faults.len() == 1 && faults[0].contains("open files grow"), "{faults:?}");
+        assert_eq!(
+            soak(|_| 30.0, |at| if at < 900.0 { 20.0 } else { 26.0 }).faults(),
+            [] as [String; 0]
+        );
+    }
+
+    #[test]
+    fn memory_may_settle_but_not_run_away() {
+        let faults = soak(|at| 30.0 + at / 60.0, |_| 20.0).faults();
+        assert!(faults.len() == 1 && faults[0].contains("memory"), "{faults:?}");
+        assert_eq!(soak(|at| 30.0 + at / 360.0, |_| 20.0).faults(), [] as [String; 0]);
+    }
+
+    #[test]
+    fn the_status_of_a_process_is_read() {
+        let status = "Name:\tpodlog\nVmHWM:\t   99 kB\nVmRSS:\t   2048 kB\nThreads:\t7\n";
+        let read = Use::read(status, 3.0).unwrap();
+        assert_eq!((read.memory, read.files, read.threads), (2.0 * MEBIBYTE, 3.0, 7.0));
+        // A zombie has no memory.
+        assert_eq!(Use::read("Threads:\t1\n", 0.0), None);
+        assert_eq!(Use::of(std::process::id()).is_some(), cfg!(target_os = "linux"));
+    }
+}

@@ -1,0 +1,132 @@
+//! What figures taken over time say: where they begin, where they end, and which way they go. Pure.
+
+use serde_json::{Value, json};
+
+/// Seconds of an hour.
+const HOUR: f64 = 3_600.0;
+
+/// The way of several processes' figures.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub(super) struct Trend {
+    /// The first figure, on average over the processes.
+    pub(super) start: f64,
+    /// The last one.
+    pub(super) end: f64,
+    /// Growth per hour: least squares through all processes at once, each about a mean of its own, so that a process
+    /// counts with the cube of the time it was seen for.
+    pub(super) slope: f64,
+    /// The standard error of the slope.
+    pub(super) error: f64,
+    /// Hours over which the oldest process was seen.
+    pub(super) hours: f64,
+}
+
+impl Trend {
+    /// From each process' figures, with their times in seconds. None without two times of one process.
+    pub(super) fn of(all: &[Vec<(f64, f64)>]) -> Option<Self> {
+        let (mut xx, mut xy, mut yy, mut free, mut hours) = (0.0, 0.0, 0.0, -1.0, 0.0_f64);
+        let (mut start, mut end, mut count) = (0.0, 0.0, 0.0);
+        for one in all {
+            let (Some(first), Some(last)) = (one.first(), one.last()) else {
+                continue;
+            };
+            let n = one.len() as f64;
+            let mean = one
+                .iter()
+                .fold((0.0, 0.0), |sum, at| (sum.0 + at.0 / n, sum.1 + at.1 / n));
+            for (time, figure) in one {
+                let (x, y) = ((time - mean.0) / HOUR, figure - mean.1);
+                (xx, xy, yy) = (xx + x * x, xy + x * y, yy + y * y);
+            }
+            // Each mean costs one degree of freedom, and so does the slope.
+            free += n - 1.0;
+            (start, end, count) = (start + first.1, end + last.1, count + 1.0);
+            hours = hours.max((last.0 - first.0) / HOUR);
+        }
+        if xx <= 0.0 {
+            return None;
+        }
+        let slope = xy / xx;
+        let rest = (yy - slope * xy).max(0.0);
+        Some(Self {
+            start: start / count,
+            end: end / count,
+            slope,
+            error: (rest / f64::max(free, 1.0) / xx).sqrt(),
+            hours,
+        })
+    }
+
+    /// Growth per hour that cannot be told from chance by two standard errors is none.
+    pub(super) fn sure(&self) -> f64 {
+        (self.slope - 2.0 * self.error).max(0.0)
+    }
+
+    /// As JSON.
+    pub(super) fn json(&self) -> Value {
+        json!({"start": tenths(self.start), "end": tenths(self.end), "slope_per_hour": tenths(self.slope)})
+    }
+}
+
+impl std::fmt::Display for Trend {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        let Self { start, end, slope, .. } = self;
+        // Nothing is shown as minus nothing.
+        let slope = tenths(*slope) + 0.0;
+        write!(f, "start={start:.1} end={end:.1} slope_per_hour={slope:.1}")
+    }
+}
+
+fn tenths(number: f64) -> f64 {
+    (number * 10.0).round() / 10.0
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// A figure every ten seconds.
+    fn line(count: u32, figure: impl Fn(f64) -> f64) -> Vec<(f64, f64)> {
+        (0..count)
+            .map(|n| f64::from(n) * 10.0)
+            .map(|at| (at, figure(at)))
+            .collect()
+    }
+
+    #[test]
+    fn a_straight_line_is_its_own_trend() {
+        let trend = Trend::of(&[line(180, |at| 30.0 + at / 360.0)]).unwrap();
+        assert!((trend.slope - 10.0).abs() < 1e-6 && trend.error < 1e-6, "{trend:?}");
+        assert!((trend.sure() - 10.0).abs() < 1e-6);
+        assert_eq!(trend.to_string(), "start=30.0 end=35.0 slope_per_hour=10.0");
+        assert!((trend.hours - 1_790.0 / 3_600.0).abs() < 1e-9);
+    }
+
+    #[test]
+    fn processes_of_different_size_that_do_not_grow_have_no_slope_together() {
+        let late = line(10, |_| 90.0)
+            .into_iter()
+            .map(|(at, figure)| (at + 500.0, figure))
+            .collect();
+        let trend = Trend::of(&[line(20, |_| 30.0), late]).unwrap();
+        assert!(trend.slope.abs() < 1e-9, "{trend:?}");
+        assert_eq!(trend.to_string(), "start=60.0 end=60.0 slope_per_hour=0.0");
+    }
+
+    #[test]
+    fn ups_and_downs_are_no_growth() {
+        let mut rng = fastrand::Rng::with_seed(3);
+        let noise: Vec<_> = line(180, |_| 40.0)
+            .into_iter()
+            .map(|(at, y)| (at, y + 5.0 * rng.f64()))
+            .collect();
+        let trend = Trend::of(&[noise]).unwrap();
+        assert!(trend.error > 0.1 && trend.sure() < 1.0, "{trend:?}");
+    }
+
+    #[test]
+    fn one_look_is_no_trend() {
+        assert_eq!(Trend::of(&[]), None);
+        assert_eq!(Trend::of(&[vec![(5.0, 1.0)], vec![]]), None);
+    }
+}
