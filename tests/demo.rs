@@ -115,13 +115,20 @@ fn a_soak_in_which_everything_fails_loses_nothing_and_stores_nothing_twice() {
     assert!(printed["soak"]["acts"].as_u64() > Some(5), "{printed}");
     for told in [
         "was killed with SIGKILL",
-        "is frozen with SIGSTOP for 2",
         "the store's file is locked",
         "started in place of",
         "goes on",
     ] {
         assert!(said.contains(told), "{told} is not in\n{said}");
     }
+    let frozen = said.split("is frozen with SIGSTOP for ").skip(1);
+    let longest = frozen
+        .filter_map(|rest| rest.split_once(' ')?.0.parse().ok())
+        .fold(0.0, f64::max);
+    assert!(
+        longest > 20.0,
+        "nobody is frozen for longer than a claim lasts:\n{said}"
+    );
     let used = &printed["soak"]["figures"]["replicas"];
     for figure in ["memory_mib", "open_files", "threads"] {
         assert!(used[figure]["end"].as_f64() > Some(1.0), "{printed}");

@@ -69,7 +69,7 @@ pub(super) struct Act {
     pub(super) what: What,
 }
 
-/// The kinds of act. Each comes once before one comes again.
+/// The kinds of act. Each comes once before one comes again, unless none of the others can be played.
 #[derive(Clone, Copy, Debug)]
 enum Card {
     Kill,
@@ -136,9 +136,9 @@ pub(super) fn plan(seed: u64, replicas: usize, duration: Duration) -> Vec<Act> {
 struct Dealer {
     rng: Rng,
     spared: usize,
-    /// Since when each slot is left alone.
+    /// From when on something may befall each slot.
     free: Vec<Duration>,
-    /// Since when the store is not held.
+    /// From when on the store is not held.
     released: Duration,
     /// Whether streams have been mute since they were cut last.
     muted: bool,

@@ -227,12 +227,10 @@ impl Play {
         let name = self.replicas[slot].name().to_owned();
         let when = Instant::now();
         self.replicas[slot].kill().await;
+        self.say(format!("{name} was killed with SIGKILL"));
         let table = self.look().await?;
         let takeover = Takeover::of(&name, &table);
-        self.say(format!(
-            "{name} was killed with SIGKILL; it held {} pods",
-            takeover.pods()
-        ));
+        self.say(format!("{name} held {} pods", takeover.pods()));
         self.takeovers.push((when, takeover));
         Ok(())
     }

@@ -50,9 +50,8 @@ impl Stage {
             seed: wish.workload.seed,
             ..Settings::default()
         };
-        if wish.rotate {
-            settings.rotate_bytes = SMALL_FILE;
-        }
+        // What is rotated away is a gap, which is expected only of who asks for it.
+        settings.rotate_bytes = if wish.rotate { SMALL_FILE } else { u64::MAX };
         let cluster = SimCluster::new(settings);
         let port = |e: std::io::Error| {
             Failure::unclean(format!(

@@ -129,7 +129,7 @@ impl Search {
         self.unsure
     }
 
-    /// Whether the log was empty when it was read last, although lines of it are stored.
+    /// Whether the log is believed to be a new file.
     #[must_use]
     pub fn expects_new_file(&self) -> bool {
         self.how == How::NewFile

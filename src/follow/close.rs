@@ -25,7 +25,7 @@ pub(super) enum Close {
     Elsewhere,
     /// The pod object is gone.
     Gone,
-    /// Closed because it was left unread: writing took too long, or the process slept.
+    /// Closed because it was left unread: writing or a question about the pod took too long, or the process slept.
     Late,
     /// Closed because lines came so late that a file may have been skipped after them.
     Behind,

@@ -21,7 +21,8 @@ pub(super) struct Lag {
 }
 
 impl Lag {
-    /// How much later than the most punctual line this one comes `now`.
+    /// How much later than the most punctual line this one comes `now`. Where the clock of the stamps was set back,
+    /// all lines before are forgotten.
     pub(super) fn of(&mut self, stamp: Time, now: Duration) -> Duration {
         // Nothing can be compared with what a clock said that was set back since.
         if self

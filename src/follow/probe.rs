@@ -43,6 +43,9 @@ impl Reading<'_> {
         if let Some(close) = self.flush(stream).await {
             return Some(close);
         }
+        if stream.is_none() {
+            return Some(Close::Late);
+        }
         match self.look_at_end().await {
             Tail::Stored => due.watches = true,
             Tail::Other(time, hash) => {
@@ -53,8 +56,10 @@ impl Reading<'_> {
             Tail::Empty if due.watches || !self.ends_with_a_line() => {}
             Tail::Empty => {
                 // It may be the log of another pod of that name.
-                if let Err(close) = self.look().await {
-                    return Some(close);
+                match tokio::time::timeout(PROBE, self.look()).await {
+                    Ok(Ok(())) => {}
+                    Ok(Err(close)) => return Some(close),
+                    Err(_) => return Some(Close::Late),
                 }
                 due.unheard = Some(clock.now() + ALIGN);
             }
@@ -64,9 +69,10 @@ impl Reading<'_> {
         None
     }
 
-    /// Why a stream is closed that has not heard of a new file and would pass it over. It has shown all of the one
-    /// before if it said something a while ago; later it may be mute for another reason.
-    pub(super) fn doubt_unheard(&mut self, heard: Duration, now: Duration) -> Close {
+    /// How a stream is closed that has not heard of a new file and would pass it over: the next read finds that file
+    /// empty. The stream has shown all of the one before if it was opened or said something a while ago; later it may
+    /// be mute for another reason.
+    pub(super) fn close_unheard(&mut self, heard: Duration, now: Duration) -> Close {
         self.search.note_empty();
         if now < heard + RECENT {
             Close::Reopen

@@ -202,7 +202,7 @@ impl Reading<'_> {
                 return Close::Behind;
             }
             *heard = now;
-            self.heard(&mut due, bytes.len(), now);
+            self.rearm(&mut due, bytes.len(), now);
             if self.writer.is_full() {
                 due.flush = None;
                 if let Some(close) = Box::pin(self.flush(stream)).await {
@@ -212,10 +212,11 @@ impl Reading<'_> {
         }
     }
 
-    /// Whether nothing has come for so long that the stream has shown all there was. A process that slept
-    /// meanwhile heard nothing either.
+    /// Whether nothing has come for so long that the stream has shown all there was. One that has not shown the stored
+    /// line has shown nothing yet, and a process that slept heard nothing.
     fn is_silent(&self, heard: Duration, now: Duration) -> bool {
-        now >= heard + IDLE && self.site.pulse.was_awake_for(IDLE)
+        let begun = self.intake.seen().taking || self.search.expects_new_file();
+        begun && now >= heard + IDLE && self.site.pulse.was_awake_for(IDLE)
     }
 
     /// How long the process slept since something was heard last, if what comes now may have waited for it to wake.
@@ -224,8 +225,8 @@ impl Reading<'_> {
         (sleep.woke > heard && now < sleep.woke + IDLE).then_some(sleep.slept)
     }
 
-    /// So many bytes have come.
-    fn heard(&self, due: &mut Due, bytes: usize, now: Duration) {
+    /// So many bytes have come: sets anew what is due.
+    fn rearm(&self, due: &mut Due, bytes: usize, now: Duration) {
         due.volume += bytes;
         if now >= due.watching && !due.lingers {
             due.watches = true;
@@ -269,7 +270,7 @@ impl Reading<'_> {
             return Some(Close::Reopen);
         }
         if past(due.unheard) {
-            return Some(self.doubt_unheard(heard, now));
+            return Some(self.close_unheard(heard, now));
         }
         if now >= due.probe {
             return Box::pin(self.probe(stream, due)).await;
