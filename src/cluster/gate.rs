@@ -114,6 +114,19 @@ impl Gate {
         bucket.take(fastrand::f64());
     }
 
+    /// A turn to open a stream, if one can be had at once. What can wait takes no part in the queue.
+    #[must_use]
+    pub fn try_open_turn(&self) -> bool {
+        let Ok(mut bucket) = self.0.bucket.try_lock() else {
+            return false;
+        };
+        let due = bucket.next() <= Instant::now();
+        if due {
+            bucket.take(fastrand::f64());
+        }
+        due
+    }
+
     fn turn(&self, node: Arc<str>, on_node: OwnedSemaphorePermit, total: OwnedSemaphorePermit) -> Turn {
         Turn {
             node,

@@ -10,13 +10,14 @@ use crate::domain::intake::{Batch, Intake};
 
 use super::close::Close;
 use super::reading::Reading;
-use super::stream::{ALIGN, Due, HELD_UP, IDLE};
+use super::stream::{ALIGN, Due, IDLE};
 
 /// A line that a probe saw is given this long to arrive in the stream.
 const IN_FLIGHT: Duration = Duration::from_secs(2);
 
-/// How long the last line of a log may take to be read. The stream waits unread meanwhile.
-const PROBE: Duration = HELD_UP;
+/// How long the last line of a log may take to be read, and the pod to be looked at. The stream waits unread meanwhile:
+/// with a write that is just not too slow, for less than 4 s.
+const PROBE: Duration = Duration::from_secs(1);
 
 /// For so long after it was heard last a silent stream has shown all of the file before the new one it did not hear
 /// of: the 2 s until it must watch, 1 s until it is probed, 2 s for that, and 1 s for the new file to be heard of.
@@ -38,6 +39,10 @@ impl Reading<'_> {
     /// Compares the end of the log with what is stored; `Some` when the stream must end.
     pub(super) async fn probe(&mut self, stream: &mut Option<LogStream>, due: &mut Due) -> Option<Close> {
         let clock = self.site.clock;
+        if !self.site.gate.try_open_turn() {
+            due.probe = clock.now() + IDLE.mul_f64(1.0 + fastrand::f64());
+            return None;
+        }
         due.probe = clock.now() + self.site.settings.probe;
         (due.volume, due.flush) = (0, None);
         if let Some(close) = self.flush(stream).await {
@@ -50,11 +55,11 @@ impl Reading<'_> {
             Tail::Stored => due.watches = true,
             Tail::Other(time, hash) => {
                 due.mute = Some(clock.now() + IN_FLIGHT);
-                self.tail = Some((time, hash));
+                (self.tail, self.suspected) = (Some((time, hash)), true);
             }
             // What watches for new files hears of this one.
-            Tail::Empty if due.watches || !self.ends_with_a_line() => {}
-            Tail::Empty => {
+            Tail::Empty | Tail::Unknown if due.watches => {}
+            Tail::Empty if self.ends_with_a_line() => {
                 // It may be the log of another pod of that name.
                 match tokio::time::timeout(PROBE, self.look()).await {
                     Ok(Ok(())) => {}
@@ -62,9 +67,13 @@ impl Reading<'_> {
                     Err(_) => return Some(Close::Late),
                 }
                 due.unheard = Some(clock.now() + ALIGN);
+                self.suspected = true;
             }
-            Tail::Unknown if due.watches => {}
-            Tail::Unknown => due.probe = clock.now() + IDLE,
+            Tail::Empty | Tail::Unknown => {
+                due.unknown += 1;
+                let wait = IDLE * (1 << due.unknown.min(5));
+                due.probe = clock.now() + wait.min(self.site.settings.probe);
+            }
         }
         None
     }
@@ -74,6 +83,7 @@ impl Reading<'_> {
     /// be mute for another reason.
     pub(super) fn close_unheard(&mut self, heard: Duration, now: Duration) -> Close {
         self.search.note_empty();
+        self.suspected = false;
         if now < heard + RECENT {
             Close::Reopen
         } else {
@@ -95,14 +105,14 @@ impl Reading<'_> {
             (Some(last), _) if self.tail == Some(last) => Tail::Stored,
             (Some((time, hash)), _) => Tail::Other(time, hash),
             (None, Some(_)) => Tail::Empty,
-            (None, None) => Tail::Unknown,
+            // Nothing was written yet, so the reader is at the end.
+            (None, None) => Tail::Stored,
         }
     }
 
     /// The last line of the log, if it has one; `None` without an answer, or when it is none: the beginning of a line,
     /// or words of the kubelet.
     async fn last_line(&mut self) -> Option<Option<(Time, u64)>> {
-        self.site.gate.open_turn().await;
         let query = LogQuery {
             tail_lines: Some(1),
             ..self.query(false, None)

@@ -38,8 +38,11 @@ pub(super) struct Reading<'a> {
     lag: Lag,
     /// When the log was asked for last.
     pub(super) asked: Duration,
-    /// Whether what the latest read took was dropped, because it was not this instance's or could not be made sure of.
+    /// Whether what a read took was dropped, and no read since has come to its end: it was not this instance's or could
+    /// not be made sure of.
     pub(super) dropped: bool,
+    /// Whether a probe has shown something that the stream has not, and nothing has come since.
+    pub(super) suspected: bool,
     /// The end of the log that made a stream count as mute, and was no new line.
     pub(super) tail: Option<(Time, u64)>,
     pub(super) identity: Identity,
@@ -61,6 +64,7 @@ impl<'a> Reading<'a> {
             lag: Lag::default(),
             asked: Duration::ZERO,
             dropped: false,
+            suspected: false,
             tail: None,
             identity: Identity::default(),
         }
@@ -92,7 +96,8 @@ impl<'a> Reading<'a> {
     /// ended in the middle of a line was not at its end. Nor does the end of an empty log tell what was rotated away before.
     pub(super) fn heard_end(&self) -> Option<Duration> {
         let site = self.site;
-        let certain = self.ends_with_a_line() && !self.search.is_unsure() && site.pulse.was_awake_for(IDLE);
+        let certain =
+            !self.suspected && self.ends_with_a_line() && !self.search.is_unsure() && site.pulse.was_awake_for(IDLE);
         certain.then(|| site.clock.now())
     }
 
@@ -186,10 +191,13 @@ impl<'a> Reading<'a> {
         self.count();
         match unwritten {
             Some(close) => close,
-            None if close == Close::End => match self.judge(stance) {
-                Close::End if !complete => Close::Misplaced,
-                judged => judged,
-            },
+            None if close == Close::End => {
+                self.dropped = false;
+                match self.judge(stance) {
+                    Close::End if !complete => Close::Misplaced,
+                    judged => judged,
+                }
+            }
             None => close,
         }
     }
@@ -199,8 +207,8 @@ impl<'a> Reading<'a> {
         match self.search.judge(stance, self.intake.seen()) {
             Shown::Whole => Close::End,
             Shown::Empty => {
-                if self.was_caught_up() {
-                    // So the file that is empty now is the next one.
+                if !self.search.is_unsure() {
+                    // The file that is empty now is the next one.
                     self.note_caught_up();
                 }
                 Close::Empty
@@ -215,7 +223,7 @@ impl<'a> Reading<'a> {
     pub(super) fn begin(&mut self) -> (Stance, Option<Time>) {
         let (stance, since) = self.search.stance(self.writer.position(), self.ended);
         self.intake.begin(stance);
-        self.dropped = false;
+        self.suspected = false;
         // Lines are taken only after the stored one, so that finding it is the proof.
         self.identity = Identity::new(matches!(stance, Stance::After(_) | Stance::AfterTwin { .. }));
         (stance, since)
@@ -250,21 +258,22 @@ impl<'a> Reading<'a> {
     }
 
     /// The same for what a stream brings after a silence. False, and nothing of it is taken, when it comes so late that
-    /// the kubelet may have skipped a file: what it read last before it did is that late too, and comes first.
-    pub(super) fn feed_if_punctual(&mut self, bytes: &Bytes) -> bool {
+    /// the kubelet may have skipped a file: what it read last before it did is that late too, and comes first. `None`
+    /// when there is no line yet by which to tell.
+    pub(super) fn feed_if_punctual(&mut self, bytes: &Bytes) -> Option<bool> {
         let (before, gap) = (self.writer.batch.lines.len(), self.writer.gap);
         // A line is stamped when it is begun, and may end long after.
         let begun = !self.ends_with_a_line();
         self.take_in(bytes);
-        let first = self.writer.batch.lines.get(before + usize::from(begun));
-        if first.is_none_or(|line| self.lag.of(line.time, self.site.clock.now()) < LATE) {
+        let first = self.writer.batch.lines.get(before + usize::from(begun))?.time;
+        if self.lag.of(first, self.site.clock.now()) < LATE {
             self.note_lag();
-            return true;
+            return Some(true);
         }
         self.writer.batch.truncate(before);
         self.writer.gap = gap;
         self.lag.forget();
-        false
+        Some(false)
     }
 
     fn take_in(&mut self, bytes: &Bytes) {

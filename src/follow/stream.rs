@@ -6,6 +6,8 @@
 
 use std::time::Duration;
 
+use bytes::Bytes;
+
 use crate::cluster::{LogError, LogQuery, LogStream};
 use crate::domain::Time;
 use crate::domain::steps::Source;
@@ -51,8 +53,16 @@ const WATCHING: Duration = Duration::from_secs(2);
 /// and a probe costs less than to read that.
 const BUSY: usize = 1024 * 1024;
 
-/// When a follow stream has to be looked at next.
+/// What is known of an open stream, and when it has to be looked at next.
 pub(super) struct Due {
+    /// When it was opened or something came last.
+    pub(super) heard: Duration,
+    /// For how long it was not listened to since.
+    unread: Duration,
+    /// What comes is late until the contrary is known.
+    judging: bool,
+    /// How many probes in a row could not tell whether it watches for new files.
+    pub(super) unknown: u32,
     /// It is closed and opened anew.
     reopen: Duration,
     /// Its end is awaited, and nothing else: the log may not be had again.
@@ -110,15 +120,15 @@ impl Reading<'_> {
             Ok(stream) => Some(stream),
             Err(close) => return close,
         };
-        let mut heard = self.site.clock.now();
+        let mut due = self.due();
         self.search.trust();
-        let close = self.attend(&mut stream, &mut heard).await;
+        let close = self.attend(&mut stream, &mut due).await;
         let now = self.site.clock.now();
         // A stream that broke, or was busy, or was not read for a while, may have missed its last lines; so has one
         // that stays open after its instance, or ends in the middle of a line.
         let over = self.hear_of_end() || self.task.pod.borrow().gone;
         let orderly = close == Close::End || close == Close::Reopen && !over;
-        let quiet = orderly && self.ends_with_a_line() && self.is_silent(heard, now);
+        let quiet = orderly && !self.suspected && self.ends_with_a_line() && self.is_silent(&due, now);
         self.search.note_caught_up(quiet.then_some(now));
         if close == Close::Mute {
             self.search.doubt();
@@ -135,6 +145,10 @@ impl Reading<'_> {
         let (settings, now) = (&self.site.settings, self.site.clock.now());
         let watching = now + WATCHING;
         Due {
+            heard: now,
+            unread: Duration::ZERO,
+            judging: false,
+            unknown: 0,
             reopen: now + settings.reopen.mul_f64(0.75 + 0.25 * fastrand::f64()),
             lingers: false,
             // A while later, so that of a busy stream nobody need ask.
@@ -151,18 +165,16 @@ impl Reading<'_> {
         }
     }
 
-    async fn attend(&mut self, stream: &mut Option<LogStream>, heard: &mut Duration) -> Close {
+    async fn attend(&mut self, stream: &mut Option<LogStream>, due: &mut Due) -> Close {
         let clock = self.site.clock;
-        let mut due = self.due();
         let mut pod = self.task.pod.clone();
         loop {
             let now = clock.now();
             if now >= due.next() {
-                if let Some(close) = Box::pin(self.tend(stream, &mut due, *heard)).await {
+                if let Some(close) = Box::pin(self.tend(stream, due)).await {
                     return close;
                 }
-                // It was not listened to meanwhile.
-                *heard += clock.since(now);
+                due.unread += clock.since(now);
             }
             let Some(open) = stream else { return Close::Late };
             let frame = tokio::select! {
@@ -185,24 +197,9 @@ impl Reading<'_> {
                 Ok(None) => return Close::End,
                 Err(error) => return self.broken(&error),
             };
-            let now = clock.now();
-            if let Some(slept) = self.slept_since(*heard, now) {
-                // What was sent long ago does not show that the kubelet watches.
-                due.watching = now + WATCHING;
-                if slept >= HELD_UP {
-                    return Close::Late;
-                }
+            if let Some(close) = self.hear(due, &bytes) {
+                return close;
             }
-            if self.is_silent(*heard, now) {
-                self.search.note_caught_up(Some(now));
-            }
-            if due.lingers || now < *heard + LATE {
-                self.feed(&bytes);
-            } else if !self.feed_if_punctual(&bytes) {
-                return Close::Behind;
-            }
-            *heard = now;
-            self.rearm(&mut due, bytes.len(), now);
             if self.writer.is_full() {
                 due.flush = None;
                 if let Some(close) = Box::pin(self.flush(stream)).await {
@@ -212,11 +209,39 @@ impl Reading<'_> {
         }
     }
 
+    /// Takes in what has come; `Some` when the stream must end, and nothing of it is taken.
+    fn hear(&mut self, due: &mut Due, bytes: &Bytes) -> Option<Close> {
+        let now = self.site.clock.now();
+        if let Some(slept) = self.slept_since(due.heard, now) {
+            // What was sent long ago does not show that the kubelet watches.
+            due.watching = now + WATCHING;
+            if slept >= HELD_UP {
+                return Some(Close::Late);
+            }
+        }
+        if self.is_silent(due, now) {
+            self.search.note_caught_up(Some(now));
+        }
+        due.judging = !due.lingers && (due.judging || now >= due.heard + LATE);
+        if !due.judging {
+            self.feed(bytes);
+        } else if let Some(punctual) = self.feed_if_punctual(bytes) {
+            if !punctual {
+                return Some(Close::Behind);
+            }
+            due.judging = false;
+        }
+        (due.heard, due.unread) = (now, Duration::ZERO);
+        self.suspected = false;
+        self.rearm(due, bytes.len(), now);
+        None
+    }
+
     /// Whether nothing has come for so long that the stream has shown all there was. One that has not shown the stored
     /// line has shown nothing yet, and a process that slept heard nothing.
-    fn is_silent(&self, heard: Duration, now: Duration) -> bool {
+    fn is_silent(&self, due: &Due, now: Duration) -> bool {
         let begun = self.intake.seen().taking || self.search.expects_new_file();
-        begun && now >= heard + IDLE && self.site.pulse.was_awake_for(IDLE)
+        begun && now >= due.heard + due.unread + IDLE && self.site.pulse.was_awake_for(IDLE)
     }
 
     /// How long the process slept since something was heard last, if what comes now may have waited for it to wake.
@@ -250,7 +275,7 @@ impl Reading<'_> {
     }
 
     /// Does what is due; `Some` when the stream must end.
-    async fn tend(&mut self, stream: &mut Option<LogStream>, due: &mut Due, heard: Duration) -> Option<Close> {
+    async fn tend(&mut self, stream: &mut Option<LogStream>, due: &mut Due) -> Option<Close> {
         let now = self.site.clock.now();
         let past = |at: Option<Duration>| at.is_some_and(|at| now >= at);
         if past(due.flush) {
@@ -270,7 +295,7 @@ impl Reading<'_> {
             return Some(Close::Reopen);
         }
         if past(due.unheard) {
-            return Some(self.close_unheard(heard, now));
+            return Some(self.close_unheard(due.heard, now));
         }
         if now >= due.probe {
             return Box::pin(self.probe(stream, due)).await;

@@ -45,6 +45,13 @@ async fn reopening(scene: &Scene) {
     tokio::time::sleep(second).await;
 }
 
+async fn is_probed_once_a_minute(scene: &Scene) {
+    let before = reads(scene);
+    tokio::time::sleep(10 * MINUTE).await;
+    let asked = reads(scene) - before;
+    assert!((9..=11).contains(&asked), "{asked} reads in ten minutes of silence");
+}
+
 /// How often the log was read or followed.
 fn reads(scene: &Scene) -> u64 {
     let counted = Request { verb: "log", code: 200 };
@@ -194,12 +201,12 @@ async fn a_silent_log_whose_end_cannot_be_compared_is_not_opened_again_and_again
         settled(&mut scene).await;
         scene.pod.write("app", &end).unwrap();
         tokio::time::sleep(2 * MINUTE).await;
-        let before = reads(&scene);
-        tokio::time::sleep(10 * MINUTE).await;
-        let asked = reads(&scene) - before;
-        // A probe a minute.
-        assert!((9..=11).contains(&asked), "{asked} reads in ten minutes of silence");
+        is_probed_once_a_minute(&scene).await;
     }
+    let mut unwritten = Scene::running().await;
+    unwritten.follow();
+    tokio::time::sleep(2 * MINUTE).await;
+    is_probed_once_a_minute(&unwritten).await;
 }
 
 #[tokio::test(start_paused = true)]
