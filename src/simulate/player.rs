@@ -277,7 +277,7 @@ impl Player {
             .world
             .replicas
             .iter()
-            .all(|replica| replica.statements("table") > 0);
+            .all(|replica| replica.store.tally().looks > 0);
         if knows {
             self.world.table.skew(millis);
             self.jumped = Some(self.world.now());
@@ -304,13 +304,13 @@ impl Player {
             ApiFault::Cut(kind, clean) => {
                 // A stream that is held up and then ends in order, just before its pod is deleted, looks like one that
                 // was read to its end, and there is no log left to compare it with.
-                let clean = clean && !std::mem::take(&mut self.mute);
+                let clean = clean && !(kind == Kind::Log && std::mem::take(&mut self.mute));
                 world.act(|sim| sim.cut(&Target::verb(verb(kind)), how(clean)));
             }
             ApiFault::Compact => world.act(SimCluster::compact),
             ApiFault::Mute(kind) => {
                 world.act(|sim| sim.freeze(&Target::verb(verb(kind))));
-                self.mute = true;
+                self.mute |= kind == Kind::Log;
             }
             ApiFault::Unmute => drop(world.act(|sim| sim.thaw(&Target::default()))),
             ApiFault::Short(kind, after, times) => {

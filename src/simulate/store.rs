@@ -37,13 +37,15 @@ pub struct Faults {
 #[derive(Clone, Debug, Default)]
 pub struct Switch(Arc<Mutex<Faults>>, Arc<Mutex<Tally>>);
 
-/// Rows of all calls together.
+/// What all calls together came to.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Tally {
     /// Rows that were asked for.
     pub wanted: usize,
     /// Rows that were won.
     pub won: usize,
+    /// How often the whole table was seen.
+    pub looks: usize,
 }
 
 impl Switch {
@@ -168,6 +170,8 @@ impl LockStore for Flaky {
     }
 
     async fn table(&self) -> Result<LockTable, LockError> {
-        self.pass("table", self.inner.table()).await
+        let table = self.pass("table", self.inner.table()).await?;
+        lock(&self.switch.1).looks += 1;
+        Ok(table)
     }
 }

@@ -86,11 +86,12 @@ pub(crate) fn all(end: u64) -> Vec<Value> {
     // know that its last line was the last one stored.
     let rotating = format!("{}; sleep 5", writer(end, 50, 400, "0.5", 0));
     add("rotating", 6, &|name| ending(name, &rotating));
-    // 400 lines of 2 KB a round, every round as fast as the shell can: several MiB, then a rest.
+    // A line by which it is known, time to read it, and then 400 lines of 2 KB a round, every round as fast as the shell
+    // can: several MiB, then a rest. What is rotated away before a log was ever read leaves no trace.
     let burst = "b=0; while [ $b -lt 6 ]; do b=$((b+1)); sleep 0.7; ";
     let text = "x".repeat(2000);
     let burst = format!(
-        "n=0; while [ $(date +%s) -lt {} ]; do {burst} i=0; while [ $i -lt 400 ]; do n=$((n+1)); i=$((i+1)); \
+        "n=1; echo \"n=1 {text}\"; sleep 20; while [ $(date +%s) -lt {} ]; do {burst} i=0; while [ $i -lt 400 ]; do n=$((n+1)); i=$((i+1)); \
          echo \"n=$n {text}\"; done; done; sleep 15; done",
         end - 20
     );

@@ -29,9 +29,17 @@ pub(crate) struct Line {
     pub(crate) time: i64,
     pub(crate) message: Vec<u8>,
     pub(crate) cut: usize,
+    /// Where later records of the runtime's format begin in it, with their timestamps. Empty for what is stored.
+    pub(crate) ends: Vec<(i64, usize)>,
 }
 
 impl Line {
+    /// Whether `stored` is the end of this line: its beginning stood in a file that was rotated away.
+    fn ends_with(&self, stored: &Self) -> bool {
+        let is_it = |(time, at): &(i64, usize)| *time == stored.time && self.message[*at..] == stored.message;
+        self.ends.iter().any(is_it)
+    }
+
     fn entry(&self) -> Entry {
         let whole = [&self.message, self.cut.to_string().as_bytes()].concat();
         Entry::of(self.time, &whole)
@@ -125,6 +133,7 @@ impl Records {
                 time: row.get("time_ns"),
                 message: row.get("message"),
                 cut: usize::try_from(row.get::<i64, _>("cut")).unwrap(),
+                ends: Vec::new(),
             };
             let stream = records.streams.get_mut(&keys[&row.get::<i64, _>("stream")]);
             stream.unwrap().push(line);
@@ -144,20 +153,34 @@ impl Records {
 
     /// Compares with what was written.
     pub(crate) fn reckon(&self, written: &BTreeMap<Key, Vec<Line>>) -> Reckoning {
-        let mut stored: BTreeMap<&Key, Stored> = BTreeMap::new();
-        for (key, lines) in &self.streams {
-            stored.entry(key).or_default().lines = lines.iter().map(Line::entry).collect();
-        }
-        for gap in &self.gaps {
-            let before = usize::try_from(gap.before_seq).unwrap();
-            stored.entry(&gap.key).or_default().gaps.push(before);
-        }
+        let keys = self.streams.keys();
+        let stored: BTreeMap<&Key, Stored> = keys.map(|key| (key, self.stored(key, written.get(key)))).collect();
         let entries = |(key, lines): (_, &Vec<Line>)| {
             let lines = lines.iter().map(|line| line.clone().shortened().entry());
             (key, lines.collect())
         };
         let written: BTreeMap<&Key, Vec<Entry>> = written.iter().map(entries).collect();
         reckoning::reckon(&written, &stored)
+    }
+
+    /// What is stored of a stream. The end of a line whose beginning a gap covers is part of that gap.
+    fn stored(&self, key: &Key, written: Option<&Vec<Line>>) -> Stored {
+        let gaps = self.gaps.iter().filter(|gap| gap.key == *key);
+        let gaps: Vec<usize> = gaps.map(|gap| usize::try_from(gap.before_seq).unwrap()).collect();
+        let written = written.map(Vec::as_slice).unwrap_or_default();
+        let mut stored = Stored::default();
+        for (place, line) in self.streams[key].iter().enumerate() {
+            let after = gaps.contains(&place);
+            if after {
+                stored.gaps.push(stored.lines.len());
+            }
+            if !(after && written.iter().any(|whole| whole.ends_with(line))) {
+                stored.lines.push(line.entry());
+            }
+        }
+        let last = gaps.iter().any(|gap| *gap >= self.streams[key].len());
+        stored.gaps.extend(last.then_some(stored.lines.len()));
+        stored
     }
 
     /// Prints the gap records and where stored and written lines first differ.

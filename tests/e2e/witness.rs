@@ -189,7 +189,12 @@ fn join(bytes: &[u8]) -> Vec<Line> {
             time: i64::try_from(record.time.as_nanosecond()).unwrap(),
             message: Vec::new(),
             cut: 0,
+            ends: Vec::new(),
         });
+        if !line.message.is_empty() {
+            let time = i64::try_from(record.time.as_nanosecond()).unwrap();
+            line.ends.push((time, line.message.len()));
+        }
         line.message.extend_from_slice(record.text);
         if !record.goes_on {
             lines.extend(open.take());
@@ -213,5 +218,7 @@ fn records_are_joined_as_the_api_shows_them() {
     let lines = join(text.as_bytes());
     let messages: Vec<&[u8]> = lines.iter().map(|line| line.message.as_slice()).collect();
     assert_eq!(messages, [b"abcd".as_slice(), b"", b"end"]);
+    let ends: Vec<_> = lines.iter().map(|line| line.ends.as_slice()).collect();
+    assert_eq!(ends, [[(lines[0].time + 1_000_000_000, 2)].as_slice(), &[], &[]]);
     assert_eq!(lines[1].time - lines[0].time, 2_000_000_000);
 }
