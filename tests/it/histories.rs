@@ -4,7 +4,7 @@
 //! `PODLOG_TEST_SEEDS=from..to` plays others than the usual ones.
 
 use podlog::simulate::History;
-use podlog::simulate::history::{Act, ApiFault, Kind, Step, StoreFault};
+use podlog::simulate::history::{Act, ApiFault, Kind, SinkFault, Step, StoreFault};
 use podlog::simulate::play::play;
 
 #[test]
@@ -24,65 +24,89 @@ fn whatever_happens_every_line_is_stored_or_covered_by_a_gap() {
     );
 }
 
-#[test]
-fn histories_that_once_failed_do_so_no_more() {
-    let of = |seed, steps| History {
+/// A history in which a database stores, and anything may fail.
+fn of(seed: u64, steps: &[(Act, u32)]) -> History {
+    History {
         seed,
+        fencing: true,
+        calm: false,
+        replicas: 1,
+        steps: steps.iter().map(|(act, wait)| Step(act.clone(), *wait)).collect(),
+    }
+}
+
+#[test]
+fn histories_of_streams_that_once_failed_do_so_no_more() {
+    let calm = |steps: &[(Act, u32)]| History {
         fencing: false,
         calm: true,
-        replicas: 1,
-        steps,
+        ..of(19, steps)
     };
     let kept = [
         // A stream that went mute and stayed open when its pod was deleted.
-        of(
-            19,
-            vec![
-                Step(Act::Create(false), 1354),
-                Step(Act::Write(0, 3), 5000),
-                Step(Act::Api(ApiFault::Mute(Kind::Log)), 832),
-                Step(Act::Write(0, 6), 809),
-                Step(Act::Remove(0), 1471),
-            ],
-        ),
+        calm(&[
+            (Act::Create(false), 1354),
+            (Act::Write(0, 3), 5000),
+            (Act::Api(ApiFault::Mute(Kind::Log)), 832),
+            (Act::Write(0, 6), 809),
+            (Act::Remove(0), 1471),
+        ]),
         // Half a line, and then the pod was deleted.
-        of(
-            19,
-            vec![
-                Step(Act::Create(true), 863),
-                Step(Act::Write(0, 5), 2022),
-                Step(Act::Half(0), 2125),
-                Step(Act::Remove(0), 2249),
-            ],
-        ),
+        calm(&[
+            (Act::Create(true), 863),
+            (Act::Write(0, 5), 2022),
+            (Act::Half(0), 2125),
+            (Act::Remove(0), 2249),
+        ]),
         // A log was rotated while nobody held the pod; the next holder found it empty, was shown the log of the next
         // instance, and took those lines for the proof that nothing was missing.
-        History {
-            fencing: true,
-            calm: false,
-            ..of(
-                3032,
-                vec![
-                    Step(Act::Store(None, StoreFault::Silent), 1076),
-                    Step(Act::Create(false), 403),
-                    Step(Act::Remove(0), 1812),
-                    Step(Act::Write(0, 1), 1769),
-                    Step(Act::Add, 878),
-                    Step(Act::Write(0, 5), 1874),
-                    Step(Act::Partition(1), 993),
-                    Step(Act::Api(ApiFault::Short(Kind::Log, 61, 1)), 2241),
-                    Step(Act::Write(0, 4), 25),
-                    Step(Act::Rotate(0), 75),
-                    Step(Act::BreakHandOver(false), 67),
-                    Step(Act::LateRestart(0), 2212),
-                ],
-            )
-        },
+        of(
+            3032,
+            &[
+                (Act::Store(None, StoreFault::Silent), 1076),
+                (Act::Create(false), 403),
+                (Act::Nothing, 1812),
+                (Act::Write(0, 1), 1769),
+                (Act::Add, 878),
+                (Act::Write(0, 5), 1874),
+                (Act::Partition(1), 993),
+                (Act::Api(ApiFault::Short(Kind::Log, 61, 1)), 2241),
+                (Act::Write(0, 4), 25),
+                (Act::Rotate(0), 75),
+                (Act::BreakHandOver(false), 67),
+                (Act::LateRestart(0), 2212),
+            ],
+        ),
     ];
     for (number, history) in kept.iter().enumerate() {
         let breach = play(history).breach;
         assert!(breach.is_none(), "{number}: {breach:?}");
     }
+}
+
+#[test]
+fn a_replica_that_is_frozen_while_it_looks_at_the_table_does_not_act_on_it_after_a_jump_of_the_clock() {
+    let history = of(
+        19242,
+        &[
+            (Act::Api(ApiFault::Mute(Kind::Log)), 2224),
+            (Act::Store(None, StoreFault::Lost("release", 2)), 1223),
+            (Act::Store(None, StoreFault::Lost("table", 3)), 872),
+            (Act::Stop(297_713_045), 430),
+            (Act::Write(4_014_809_274, 3), 408),
+            (Act::Store(None, StoreFault::Slow(1422)), 1569),
+            (Act::Create(true), 815),
+            (Act::Rotate(2_483_109_472), 1501),
+            (Act::Freeze(2_031_823_506), 1470),
+            (Act::Add, 982),
+            (Act::Write(1_060_630_863, 4), 2354),
+            (Act::Sink(Some(1_819_711_431), SinkFault::Rejects), 1998),
+            (Act::Jump(3_600_000), 921),
+            (Act::Write(196_491_372, 1), 710),
+        ],
+    );
+    let breach = play(&history).breach;
+    assert!(breach.is_none(), "{breach:?}");
 }
 
 #[test]
