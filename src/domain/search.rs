@@ -75,6 +75,8 @@ pub struct Search {
     caught_up: Option<Duration>,
     /// Whether that was a moment before the present read was opened: a new file is then the next one.
     unbroken: bool,
+    /// When the present read was asked for.
+    asked: Duration,
     ending: Ending,
 }
 
@@ -118,9 +120,9 @@ impl Search {
         !self.unsure && is_same_breath(self.caught_up, now)
     }
 
-    /// A read has been opened.
-    pub fn opened(&mut self, now: Duration) {
-        self.unbroken = self.was_caught_up(now);
+    /// A read has been opened that was `asked` for then.
+    pub fn opened(&mut self, asked: Duration, now: Duration) {
+        (self.unbroken, self.asked) = (self.was_caught_up(now), asked);
     }
 
     /// Whether the log was found empty although lines of it are stored, and nobody watched meanwhile.
@@ -215,6 +217,10 @@ impl Search {
     /// One empty answer may have been cut short, so it is believed the second time.
     fn empty(&mut self) -> Shown {
         self.empties += 1;
+        if self.unbroken {
+            // The file that is empty now is the next one.
+            self.caught_up = Some(self.asked);
+        }
         if self.empties == 1 {
             self.how = How::Usual;
             return Shown::Misplaced;

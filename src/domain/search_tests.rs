@@ -27,7 +27,7 @@ fn seen(lines: u64, taken: u64) -> Seen {
 fn play(search: &mut Search, reads: &[Seen]) -> Vec<Shown> {
     let judge = |seen: &Seen| {
         let (stance, _) = search.stance(Some(position()), false);
-        search.opened(NOW);
+        search.opened(NOW, NOW);
         search.judge(stance, *seen)
     };
     reads.iter().map(judge).collect()
@@ -36,7 +36,7 @@ fn play(search: &mut Search, reads: &[Seen]) -> Vec<Shown> {
 /// Whether a read that was opened now has a gap before what it takes.
 fn gap(search: &Search, seen: Seen) -> bool {
     let mut search = search.clone();
-    search.opened(NOW);
+    search.opened(NOW, NOW);
     search.gap(Some(position()), seen).is_some()
 }
 
@@ -115,6 +115,23 @@ fn an_empty_log_is_believed_the_second_time_and_remembered_until_lines_come() {
     watched.note_caught_up(Some(NOW));
     play(&mut watched, &[empty, empty]);
     assert!(watched.was_caught_up(NOW) && !gap(&watched, seen(1, 1)));
+}
+
+#[test]
+fn empty_answers_that_follow_each_other_in_the_same_breath_leave_no_doubt() {
+    let breaths = |times: &[u64]| {
+        let mut search = Search::default();
+        search.note_caught_up(Some(NOW));
+        for time in times {
+            let at = NOW + Duration::from_millis(*time);
+            search.opened(at, at);
+            let (stance, _) = search.stance(Some(position()), true);
+            search.judge(stance, seen(0, 0));
+        }
+        !search.is_unsure()
+    };
+    assert!(breaths(&[1_900, 3_800, 5_700]));
+    assert!(!breaths(&[1_900, 4_000]) && !breaths(&[2_000, 2_100]));
 }
 
 #[test]

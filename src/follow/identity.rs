@@ -69,7 +69,7 @@ impl Reading<'_> {
             opened = Box::pin(site.cluster.open_log(&query)) => opened,
         };
         self.identity.opened = site.clock.now();
-        self.search.opened(self.identity.opened);
+        self.search.opened(self.asked, self.identity.opened);
         match (opened, self.look().await) {
             (Ok(stream), Ok(())) => Ok(stream),
             (Ok(stream), Err(Close::Gone)) if self.is_last_sight(looked) => Ok(stream),

@@ -206,13 +206,7 @@ impl<'a> Reading<'a> {
     fn judge(&mut self, stance: Stance) -> Close {
         match self.search.judge(stance, self.intake.seen()) {
             Shown::Whole => Close::End,
-            Shown::Empty => {
-                if !self.search.is_unsure() {
-                    // The file that is empty now is the next one.
-                    self.note_caught_up();
-                }
-                Close::Empty
-            }
+            Shown::Empty => Close::Empty,
             Shown::Misplaced => Close::Misplaced,
             Shown::CutShort => Close::Broken,
             Shown::Refused => Close::Refused,

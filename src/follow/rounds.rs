@@ -143,7 +143,7 @@ impl<'a> Rounds<'a> {
     /// Lines of an ended instance are stored, yet its log is empty: it was rotated at the end.
     async fn nothing_left(&mut self) -> Next {
         self.empty += 1;
-        if self.reading.was_caught_up() {
+        if !self.reading.search.is_unsure() {
             return self.finish(None).await;
         }
         if self.empty < EMPTY_ANSWERS {
