@@ -155,17 +155,19 @@ const SECRET: &str = "hunter2";
 /// Whatever is typed in place of a URL, nothing panics; and a password in it is not shown, wherever it stands.
 pub(crate) fn check_url(scheme: &str, before: &str, after: &str, rest: &str) {
     let alone = format!("{scheme}{before}{after}{rest}");
-    if !alone.contains(SECRET) {
-        for text in [
-            format!("{scheme}://user:{before}{SECRET}{after}@host/{rest}"),
-            format!("{scheme}://user@host/data?password={before}{SECRET}{after}"),
-        ] {
-            // The ends of a parameter, within one.
-            if text.contains("?password") && [before, after].iter().any(|part| part.contains('&')) {
-                continue;
-            }
-            check_shown(&text);
+    // What is typed outside the password may be shown.
+    if alone.contains(SECRET) {
+        return;
+    }
+    for text in [
+        format!("{scheme}://user:{before}{SECRET}{after}@host/{rest}"),
+        format!("{scheme}://user@host/data?password={before}{SECRET}{after}"),
+    ] {
+        // The ends of a parameter, within one.
+        if text.contains("?password") && [before, after].iter().any(|part| part.contains('&')) {
+            continue;
         }
+        check_shown(&text);
     }
     check_shown(&alone);
 }
