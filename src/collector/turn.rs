@@ -17,10 +17,6 @@ use super::Collector;
 /// How long whoever asked for a pod waits for it at most.
 const HAND_OVER: Duration = Duration::from_secs(30);
 
-/// A look at the table that took longer is too old to act on: stores are waited for at most 3 s, so the process slept
-/// meanwhile, and the store's clock may have jumped since.
-const FRESH: Duration = Duration::from_secs(5);
-
 impl Collector {
     /// Looks, plans and acts, unless told to stop meanwhile. Answers when there may be something to do
     /// next, if before the next tick.
@@ -41,7 +37,8 @@ impl Collector {
         let table = self.note(answer)?;
         self.parts.store_reached.fulfil();
         let now = self.clock.now();
-        if now > asked + FRESH {
+        if now > asked + locks::CALL_DEADLINE {
+            // Nobody waits for so long: the process slept, and the store's clock may have jumped since.
             return Some(Duration::ZERO);
         }
         if let Some(why) = self.holdoff.observe(&table, asked, now) {
