@@ -46,6 +46,28 @@ async fn a_node_that_nobody_uses_is_forgotten() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn what_can_wait_gets_a_turn_at_once_or_not_at_all_and_never_one_that_somebody_waits_for() {
+    let (gate, _) = gate(1, 1, 1.0, 1);
+    assert!(gate.try_open_turn());
+    assert!(!gate.try_open_turn(), "the turn is used");
+    let began = Instant::now();
+    let waiting = async {
+        gate.open_turn().await;
+        assert!(
+            began.elapsed() >= Duration::from_millis(500),
+            "the turn was not counted"
+        );
+    };
+    let trying = async {
+        tokio::time::sleep(Duration::from_millis(1)).await;
+        assert!(!gate.try_open_turn(), "somebody waits");
+    };
+    tokio::join!(biased; waiting, trying);
+    tokio::time::sleep(Duration::from_secs(2)).await;
+    assert!(gate.try_open_turn());
+}
+
+#[tokio::test(start_paused = true)]
 async fn a_burst_passes_at_once_and_the_rest_at_the_rate() {
     let (gate, _) = gate(1, 1, 10.0, 20);
     let start = Instant::now();

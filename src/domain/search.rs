@@ -114,6 +114,11 @@ impl Search {
         self.caught_up = at;
     }
 
+    /// Notes that the present read has shown where the log ended when it was asked for, and that all of it had been read.
+    pub fn note_read(&mut self) {
+        self.caught_up = Some(self.asked);
+    }
+
     /// Whether all of the log had been read a moment ago.
     #[must_use]
     pub fn was_caught_up(&self, now: Duration) -> bool {
@@ -219,7 +224,7 @@ impl Search {
         self.empties += 1;
         if self.unbroken {
             // The file that is empty now is the next one.
-            self.caught_up = Some(self.asked);
+            self.note_read();
         }
         if self.empties == 1 {
             self.how = How::Usual;

@@ -62,14 +62,14 @@ impl Reading<'_> {
         if !self.identity.proven {
             self.look().await?;
         }
-        self.asked = site.clock.now();
+        let asked = site.clock.now();
         let opened = tokio::select! {
             biased;
             () = stop.cancelled() => return Err(Close::Stopped),
             opened = Box::pin(site.cluster.open_log(&query)) => opened,
         };
         self.identity.opened = site.clock.now();
-        self.search.opened(self.asked, self.identity.opened);
+        self.search.opened(asked, self.identity.opened);
         match (opened, self.look().await) {
             (Ok(stream), Ok(())) => Ok(stream),
             (Ok(stream), Err(Close::Gone)) if self.is_last_sight(looked) => Ok(stream),

@@ -123,7 +123,7 @@ impl Reading<'_> {
         while let Some(bytes) = stream.next().await.ok()? {
             intake.feed(&bytes, &mut batch);
         }
-        let whole = intake.is_between_lines() && intake.seen().control == 0;
+        let whole = intake.ends_with_a_line() && intake.seen().control == 0;
         whole.then(|| batch.end().map(|end| (end.time, end.hash)))
     }
 }

@@ -17,7 +17,7 @@ use crate::domain::{Gap, GapReason, Instance, Pod, Time};
 use super::close::Close;
 use super::identity::Identity;
 use super::lag::Lag;
-use super::stream::{HELD_UP, IDLE, LATE};
+use super::stream::{BEHIND, HELD_UP, IDLE};
 use super::writer::{Writer, Written};
 use super::{End, Site, Task};
 
@@ -36,8 +36,6 @@ pub(super) struct Reading<'a> {
     pub(super) search: Search,
     taken: u64,
     lag: Lag,
-    /// When the log was asked for last.
-    pub(super) asked: Duration,
     /// Whether what a read took was dropped, and no read since has come to its end: it was not this instance's or could
     /// not be made sure of.
     pub(super) dropped: bool,
@@ -62,7 +60,6 @@ impl<'a> Reading<'a> {
             search: Search::default(),
             taken: 0,
             lag: Lag::default(),
-            asked: Duration::ZERO,
             dropped: false,
             suspected: false,
             tail: None,
@@ -103,12 +100,12 @@ impl<'a> Reading<'a> {
 
     /// Whether nothing of a line that has begun is still to come.
     pub(super) fn ends_with_a_line(&self) -> bool {
-        self.intake.is_between_lines()
+        self.intake.ends_with_a_line()
     }
 
     /// The latest plain read has shown that the log ended where it was read to, when it was asked for.
     pub(super) fn note_caught_up(&mut self) {
-        self.search.note_caught_up(Some(self.asked));
+        self.search.note_read();
     }
 
     /// Waits, unless the task is to stop or there is news of the pod.
@@ -260,7 +257,7 @@ impl<'a> Reading<'a> {
         let begun = !self.ends_with_a_line();
         self.take_in(bytes);
         let first = self.writer.batch.lines.get(before + usize::from(begun))?.time;
-        if self.lag.of(first, self.site.clock.now()) < LATE {
+        if self.lag.of(first, self.site.clock.now()) < BEHIND {
             self.note_lag();
             return Some(true);
         }

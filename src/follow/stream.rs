@@ -33,7 +33,7 @@ pub(super) const HELD_UP: Duration = Duration::from_secs(2);
 
 /// Held up elsewhere, by the network or the API server, a stream falls silent and brings its lines late. 8 s of both are
 /// taken for a file that may have been skipped: 2 s less than there are between two rotations as kubelets come.
-pub(super) const LATE: Duration = Duration::from_secs(8);
+pub(super) const BEHIND: Duration = Duration::from_secs(8);
 
 /// A stream of an ended instance or a deleted pod that brings nothing more is given this long to end by itself.
 const LINGER: Duration = Duration::from_secs(10);
@@ -222,7 +222,7 @@ impl Reading<'_> {
         if self.is_silent(due, now) {
             self.search.note_caught_up(Some(now));
         }
-        due.judging = !due.lingers && (due.judging || now >= due.heard + LATE);
+        due.judging = !due.lingers && (due.judging || now >= due.heard + BEHIND);
         if !due.judging {
             self.feed(bytes);
         } else if let Some(punctual) = self.feed_if_punctual(bytes) {

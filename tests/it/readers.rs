@@ -31,9 +31,13 @@ async fn settled(scene: &mut Scene) {
     scene.stored(&["z", "a"]).await;
 }
 
-/// Opens the stream anew and returns while the new one is open and not yet read, because the pod is looked at, which
-/// takes long.
-async fn reopening(scene: &Scene) {
+/// A pod of which three lines are stored, and whose stream has been opened anew and is not yet read, because the pod is
+/// looked at, which takes long.
+async fn reopening() -> Scene {
+    let mut scene = narrow(RestartPolicy::Always).await;
+    scene.lines(["a", "b", "c"]);
+    scene.follow();
+    scene.stored(&["a", "b", "c"]).await;
     let second = Duration::from_secs(1);
     scene.sim.inject(Target::verb(Verb::Get), Effect::Delay(2 * second), 2);
     scene.sim.cut(&log(), Cut::Clean);
@@ -43,6 +47,7 @@ async fn reopening(scene: &Scene) {
         tokio::time::sleep(Duration::from_millis(10)).await;
     }
     tokio::time::sleep(second).await;
+    scene
 }
 
 async fn is_probed_once_a_minute(scene: &Scene) {
@@ -137,11 +142,7 @@ async fn a_stream_whose_lines_come_late_is_opened_anew_once_and_loses_nothing() 
 
 #[tokio::test(start_paused = true)]
 async fn a_reader_that_did_not_hear_of_a_rotation_skips_no_file_though_the_pod_was_silent_before() {
-    let mut scene = narrow(RestartPolicy::Always).await;
-    scene.lines(["a", "b", "c"]);
-    scene.follow();
-    scene.stored(&["a", "b", "c"]).await;
-    reopening(&scene).await;
+    let scene = reopening().await;
     // The reader has not come to its first end of file.
     scene.pod.rotate("app").unwrap();
     tokio::time::sleep(Duration::from_secs(15)).await;
@@ -156,11 +157,7 @@ async fn a_reader_that_did_not_hear_of_a_rotation_skips_no_file_though_the_pod_w
 
 #[tokio::test(start_paused = true)]
 async fn a_stream_that_has_shown_nothing_is_no_proof_that_nothing_was_written_before_a_rotation() {
-    let mut scene = narrow(RestartPolicy::Always).await;
-    scene.lines(["a", "b", "c"]);
-    scene.follow();
-    scene.stored(&["a", "b", "c"]).await;
-    reopening(&scene).await;
+    let scene = reopening().await;
     // It is held up from its first byte on.
     assert_eq!(scene.sim.freeze(&log()), 1);
     scene.lines(["in the file that is gone"]);
@@ -169,6 +166,21 @@ async fn a_stream_that_has_shown_nothing_is_no_proof_that_nothing_was_written_be
     scene.lines(["d"]);
     scene.stored(&["a", "b", "c", "d"]).await;
     assert_eq!(scene.sink.gaps().len(), 1, "{:?}", scene.sink.gaps());
+}
+
+#[tokio::test(start_paused = true)]
+async fn late_lines_of_a_deleted_pod_are_taken_because_they_cannot_be_had_again() {
+    let mut scene = Scene::running().await;
+    settled(&mut scene).await;
+    assert_eq!(scene.sim.freeze(&log()), 1);
+    scene.lines(["last words"]);
+    scene.pod.exit_all(143).unwrap();
+    scene.pod.remove().unwrap();
+    scene.refresh().await;
+    tokio::time::sleep(Duration::from_secs(9)).await;
+    scene.sim.thaw(&log());
+    assert_eq!(scene.ended().await, Ended::Gone);
+    scene.stored(&["z", "a", "last words"]).await;
 }
 
 #[tokio::test(start_paused = true)]

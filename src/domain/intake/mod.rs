@@ -63,8 +63,9 @@ pub enum Stance {
         nth: u32,
     },
     /// The line at this position has been rotated away, so the file is all new: take every line, if the
-    /// first one is later than the position, or those after it if it is the stored line itself. Any other first line means that the file does reach
-    /// back far enough and that the search was cut short; nothing is taken then.
+    /// first one is later than the position, or those after it if it is the stored line itself. Any other
+    /// first line means that the file does reach back far enough and that the search was cut short; nothing
+    /// is taken then.
     AllSince(Position),
     /// Take lines with a later timestamp only. The last resort, when the line at the position cannot be
     /// found in a file that reaches back to it.
@@ -164,7 +165,7 @@ impl Intake {
 
     /// Whether nothing remains without a line end.
     #[must_use]
-    pub fn is_between_lines(&self) -> bool {
+    pub fn ends_with_a_line(&self) -> bool {
         self.carry.is_empty()
     }
 

@@ -120,6 +120,19 @@ fn a_file_that_reaches_back_far_enough_is_not_taken_for_a_new_one() {
 }
 
 #[test]
+fn lines_of_the_stored_lines_stamp_at_the_beginning_of_a_file_are_not_taken_again() {
+    let position = Position {
+        time: Time(2_000_000_000),
+        ordinal: 2,
+        hash: Position::hash(b"c"),
+    };
+    let whole = log(&[(2, "a"), (2, "b"), (2, "c"), (3, "d")]);
+    let mut intake = Intake::new(1024);
+    let taken = read(&mut intake, Stance::AllSince(position), &whole, 99);
+    assert_eq!(messages(&taken), [""; 0]);
+}
+
+#[test]
 fn a_rotation_between_lines_of_one_stamp_is_seen_through() {
     let stored = Position {
         time: Time(1_000_000_000),
