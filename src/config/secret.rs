@@ -21,11 +21,15 @@ pub struct SecretUrl {
 }
 
 impl SecretUrl {
-    /// Reads a URL. The error, a few words, does not repeat the text.
+    /// Reads a URL, leaving out the white space around it. The error, a few words, does not repeat the text.
     ///
-    /// Text in which a password could be mistaken for another part of the URL is refused, for it
-    /// would be shown with that part.
+    /// Control characters within are refused: the parser would leave some of them out, of a password too. Text in
+    /// which a password could be mistaken for another part of the URL is refused, for it would be shown with that part.
     pub fn parse(text: &str) -> Result<Self, String> {
+        let text = text.trim();
+        if text.chars().any(char::is_control) {
+            return Err("a control character in it must be escaped, a line end as %0A".to_owned());
+        }
         let word = !text.is_empty() && text.bytes().all(|b| b.is_ascii_alphanumeric());
         let whole = if word { format!("{text}:") } else { text.to_owned() };
         let url = Url::parse(&whole).map_err(|e| e.to_string())?;
@@ -39,8 +43,7 @@ impl SecretUrl {
         if url.fragment().is_some() {
             return Err("# in it must be written %23".to_owned());
         }
-        let split_early = url.path().contains('@') || url.query().is_some_and(|query| query.contains('@'));
-        if has_colon(text) && split_early {
+        if splits_early(text) {
             return Err("/ and ? in a password must be written %2F and %3F".to_owned());
         }
         let text = text.to_owned();
@@ -69,11 +72,11 @@ impl SecretUrl {
     }
 }
 
-/// Whether there is a colon where user and host are, as typed: what was read may have lost it.
-fn has_colon(text: &str) -> bool {
+/// Whether a colon is where user and host are and an @ after them, as typed: what was read may have lost either.
+fn splits_early(text: &str) -> bool {
     let rest = text.split_once("://").map_or("", |(_, rest)| rest);
-    let authority = rest.split(['/', '?', '#', '\\']).next().unwrap_or_default();
-    authority.contains(':')
+    rest.split_once(['/', '?', '#', '\\'])
+        .is_some_and(|(authority, after)| authority.contains(':') && after.contains('@'))
 }
 
 impl fmt::Display for SecretUrl {
@@ -178,6 +181,7 @@ mod tests {
             "mysql://u@h/d?ssl-mode=required&api_token=*** mysql://u@h/d?ssl-mode=required&api_token=***"
         );
         assert_eq!(shown("stdout"), "stdout stdout");
+        assert_eq!(shown(" stdout\n"), "stdout stdout");
         assert_eq!(shown("sqlite://podlog.db"), "sqlite://podlog.db sqlite://podlog.db");
     }
 
@@ -193,6 +197,9 @@ mod tests {
             "mysql://u:?hunter2@h/d",
             "mysql://u:\\?hunter2@h/d",
             "mysql://u:a@b/hunter2@h/d",
+            "mysql://u:/hunter2@h/..",
+            "mysql://u@h/hunt\rer2",
+            "mysql://u:hunt\ter2@h/d",
         ] {
             let said = SecretUrl::parse(text).unwrap_err();
             assert!(!said.contains("hunter2"), "{text}: {said}");
