@@ -13,7 +13,7 @@ mod canon;
 mod clocks;
 mod names;
 mod properties;
-mod search;
+mod protocol;
 mod state;
 mod steps;
 mod store;

@@ -1,110 +1,105 @@
-//! What must hold in every state, what no step may be, and what must still be possible.
+//! What must hold in every state, and what must still be possible.
+
+use stateright::Property;
 
 use crate::names::{Fate, Step};
+use crate::protocol::Protocol;
 use crate::state::State;
-use crate::steps::Steps;
 use crate::world::World;
 
-/// What is wrong with a state, if anything.
-pub(crate) fn violated(world: &World, state: &State) -> Option<String> {
-    if state.stale_write {
-        return Some("the sink took a write from a claim that is not the newest".into());
+pub(crate) const ONE_ACTS: &str = "at most one replica acts on a pod";
+pub(crate) const NEWEST_WRITES: &str = "the sink takes writes from the newest claim only";
+
+/// What must hold in every state of a world.
+pub(crate) fn of(world: &World) -> Vec<Property<Protocol>> {
+    let mut all = vec![
+        Property::always(ONE_ACTS, |protocol: &Protocol, state: &State| {
+            protocol.pods().all(|pod| state.acting(pod) <= 1)
+        }),
+        Property::always(
+            "no claim has a fence larger than the row's",
+            |protocol: &Protocol, state: &State| {
+                protocol
+                    .pods()
+                    .all(|pod| state.fences(pod).all(|fence| fence <= state.rows[pod].fence))
+            },
+        ),
+        Property::always(
+            "no two claims of a pod have the same fence",
+            |protocol: &Protocol, state: &State| {
+                protocol.pods().all(|pod| {
+                    let seen = state.fences(pod).fold(0_u32, |seen, fence| seen | 1 << fence);
+                    seen.count_ones() as usize == state.fences(pod).count()
+                })
+            },
+        ),
+        Property::always("the sink knows no fence that the row does not", |_, state: &State| {
+            state.rows.iter().all(|row| row.sink <= row.fence)
+        }),
+        Property::always(NEWEST_WRITES, |_, state: &State| !state.stale_write),
+        Property::always("nobody claims a pod that is done with", |_, state: &State| {
+            !state.claimed_done
+        }),
+    ];
+    if world.alone {
+        all.push(Property::always(
+            "a replica that is left alone gets every pod",
+            left_alone,
+        ));
     }
-    for pod in 0..world.pods {
-        let row = &state.rows[pod];
-        let mut acting = 0;
-        let mut fences = 0_u32;
-        for (replica, seat) in state.seats[..world.replicas].iter().enumerate() {
-            acting += u32::from(state.acts(replica, pod));
-            let fence = seat.slots[pod].fence;
-            if fence > row.fence {
-                return Some(format!("replica {} has a fence larger than the row's", replica + 1));
-            }
-            // 0 is no claim.
-            if fence != 0 && fences & 1 << fence != 0 {
-                return Some(format!("two replicas have pod {} under one fence", pod + 1));
-            }
-            fences |= 1 << fence;
-        }
-        if acting > 1 {
-            return Some(format!("{acting} replicas act on pod {}", pod + 1));
-        }
-        if row.sink > row.fence {
-            return Some(format!(
-                "the sink knows a fence of pod {} that the row does not",
-                pod + 1
-            ));
-        }
-    }
-    None
+    all
 }
 
-/// What is wrong with a step that is taken from a state, if anything.
-pub(crate) fn forbidden(before: &State, step: Step) -> Option<String> {
-    match step {
-        Step::Claims(replica, pod, _) if before.rows[pod - 1].finished => {
-            Some(format!("replica {replica} claims pod {pod} although it is done with"))
-        }
-        _ => None,
-    }
-}
-
-/// What goes wrong if from this state on one replica is left alone, everybody else being frozen, and nothing gets lost
+/// From this state on one replica, whichever it is, is left alone, everybody else being frozen, and nothing gets lost
 /// any more: it must act on every pod that is not finished within a hold-off, a ttl and the grace.
-pub(crate) fn left_alone(world: &World, from: &State) -> Option<String> {
-    (1..=world.replicas).find_map(|survivor| {
+fn left_alone(protocol: &Protocol, from: &State) -> bool {
+    let world = &protocol.world;
+    let named = Protocol::of(World {
+        nameless: false,
+        ..*world
+    });
+    // Each tick takes a few steps; the clock that goes back by a jump makes a row last as much longer.
+    let back = world.jumps.iter().map(|by| -by).max().unwrap_or(0).max(0) as u8;
+    let ticks = 2 * world.times.ttl + world.times.grace + back + 2;
+    (1..=world.replicas).all(|survivor| {
         let mut state = *from;
-        let named = World {
-            nameless: false,
-            ..*world
-        };
-        let mut steps = Steps::of(&named);
-        // Each tick takes a few steps; the clock that goes back by a jump makes a row last as much longer.
-        let back = world.jumps.iter().map(|by| -by).max().unwrap_or(0).max(0) as u8;
-        let ticks = 2 * world.times.ttl + world.times.grace + back + 2;
-        for _ in 0..ticks {
-            if act(&mut steps, &mut state, survivor) {
-                return None;
-            }
+        (0..ticks).any(|_| {
+            let done = act(&named, &mut state, survivor);
             for clock in std::iter::once(Step::Database).chain((1..=world.replicas).map(Step::Clock)) {
-                step(&mut steps, &mut state, |step| *step == clock);
+                step(&named, &mut state, |step| *step == clock);
             }
-        }
-        Some(format!(
-            "replica {survivor}, left alone, does not get all pods in {ticks} ticks"
-        ))
+            done
+        })
     })
 }
 
 /// Everything that is late comes, and the survivor does what it can. Answers whether it acts on all pods.
-fn act(steps: &mut Steps<'_>, state: &mut State, survivor: usize) -> bool {
+fn act(named: &Protocol, state: &mut State, survivor: usize) -> bool {
     let comes = |step: &Step| matches!(step, Step::Arrives(..) | Step::Answers(..));
-    while step(steps, state, comes) {}
+    while step(named, state, comes) {}
     // What changes nothing is no step; it goes away.
-    while step(steps, state, |step| {
+    while step(named, state, |step| {
         matches!(step, Step::Vanishes(..) | Step::GivenUp(..))
     }) {}
-    step(steps, state, |step| *step == Step::HoldsOff(survivor));
-    let world = steps.world;
-    for pod in 1..=world.pods {
-        let slot = state.seats[survivor - 1].slots[pod - 1];
+    step(named, state, |step| *step == Step::HoldsOff(survivor));
+    for pod in named.pods() {
+        let slot = state.seats[survivor - 1].slots[pod];
+        let mut takes = |wanted: Step| step(named, state, |step| *step == wanted);
         if slot.fence != 0 && slot.left == 0 {
-            step(steps, state, |step| *step == Step::Frees(survivor, pod, Fate::Answered));
+            takes(Step::Frees(survivor, pod + 1, Fate::Answered));
         }
-        step(steps, state, |step| {
-            *step == Step::Renews(survivor, pod, Fate::Answered)
-        });
-        step(steps, state, |step| {
-            *step == Step::Claims(survivor, pod, Fate::Answered)
-        });
+        takes(Step::Renews(survivor, pod + 1, Fate::Answered));
+        takes(Step::Claims(survivor, pod + 1, Fate::Answered));
     }
-    (0..world.pods).all(|pod| state.rows[pod].finished || state.acts(survivor - 1, pod))
+    named
+        .pods()
+        .all(|pod| state.rows[pod].finished || state.acts(survivor - 1, pod))
 }
 
 /// Takes the first step of a kind, if there is one.
-fn step(steps: &mut Steps<'_>, state: &mut State, wanted: impl Fn(&Step) -> bool) -> bool {
-    steps.after(state);
-    let next = steps.found.iter().find(|(step, _)| wanted(step)).map(|(_, next)| *next);
+fn step(named: &Protocol, state: &mut State, wanted: impl Fn(&Step) -> bool) -> bool {
+    let after = named.after(state);
+    let next = after.iter().find(|(step, _)| wanted(step)).map(|(_, next)| *next);
     *state = next.unwrap_or(*state);
     next.is_some()
 }

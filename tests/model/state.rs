@@ -1,5 +1,7 @@
 //! A state of the claim protocol: rows, replicas, what is on its way between them. It knows no clock readings, only
-//! how long is left; and it fits in 24 bytes, so that millions can be remembered. It decides nothing.
+//! how long is left. It decides nothing.
+
+use std::hash::{Hash, Hasher};
 
 /// The most replicas, pods and late statements a state has room for.
 pub(crate) const REPLICAS: usize = 3;
@@ -71,21 +73,6 @@ pub(crate) enum Kind {
     Write,
 }
 
-const KINDS: [Kind; 12] = [
-    Kind::None,
-    Kind::ClaimAsked,
-    Kind::ClaimWon,
-    Kind::RenewAsked,
-    Kind::RenewHeld,
-    Kind::RenewLost,
-    Kind::ClaimStray,
-    Kind::RenewStray,
-    Kind::Free,
-    Kind::Handed,
-    Kind::Finished,
-    Kind::Write,
-];
-
 /// A statement or its answer, on its way.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(crate) struct Message {
@@ -114,17 +101,6 @@ impl Message {
             | u64::from(self.heir) << 11
             | u64::from(self.age) << 13
     }
-
-    fn unpack(bits: u64) -> Self {
-        Self {
-            of: (bits & 3) as u8,
-            pod: (bits >> 2 & 1) as u8,
-            kind: KINDS[(bits >> 3 & 15) as usize],
-            fence: (bits >> 7 & 15) as u8,
-            heir: (bits >> 11 & 3) as u8,
-            age: (bits >> 13 & 7) as u8,
-        }
-    }
 }
 
 /// Everything.
@@ -139,11 +115,9 @@ pub(crate) struct State {
     pub(crate) jumps: u8,
     /// The sink has taken a write from a claim that is not the newest that wrote.
     pub(crate) stale_write: bool,
+    /// A pod has been claimed that was done with.
+    pub(crate) claimed_done: bool,
 }
-
-/// A state in 24 bytes.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) struct Key(pub(crate) [u64; 3]);
 
 impl State {
     pub(crate) fn messages(&self) -> &[Message] {
@@ -167,9 +141,20 @@ impl State {
         slot.fence != 0 && slot.left > 0
     }
 
-    pub(crate) fn pack(&self) -> Key {
-        let mut bits = u128::from(self.jumps) | u128::from(self.stale_write) << 1;
-        let mut at = 2;
+    /// How many replicas act on the pod.
+    pub(crate) fn acting(&self, pod: usize) -> usize {
+        (0..REPLICAS).filter(|replica| self.acts(*replica, pod)).count()
+    }
+
+    /// The fences of all claims of the pod that somebody has.
+    pub(crate) fn fences(&self, pod: usize) -> impl Iterator<Item = u8> {
+        let all = self.seats.iter().map(move |seat| seat.slots[pod].fence);
+        all.filter(|fence| *fence != 0)
+    }
+
+    fn pack(&self) -> [u64; 3] {
+        let mut bits = u128::from(self.jumps) | u128::from(self.stale_write) << 2 | u128::from(self.claimed_done) << 3;
+        let mut at = 4;
         let mut put = |value: u64, width: u32| {
             bits |= u128::from(value) << at;
             at += width;
@@ -192,45 +177,13 @@ impl State {
             .iter()
             .rev()
             .fold(0, |bits, message| bits << 16 | message.pack());
-        Key([bits as u64, (bits >> 64) as u64, net])
+        [bits as u64, (bits >> 64) as u64, net]
     }
+}
 
-    pub(crate) fn unpack(Key([low, high, net]): Key) -> Self {
-        let bits = u128::from(low) | u128::from(high) << 64;
-        let mut at = 2;
-        let mut take = |width: u32| {
-            let value = (bits >> at) as u8 & ((1_u16 << width) - 1) as u8;
-            at += width;
-            value
-        };
-        let rows = std::array::from_fn(|_| Row {
-            owner: take(2),
-            wanted: take(2),
-            fence: take(4),
-            left: take(5) as i8 - 8,
-            finished: take(1) == 1,
-            sink: take(4),
-        });
-        let seats = std::array::from_fn(|_| Seat {
-            lag: take(2),
-            seen: take(3) as i8 - 3,
-            holdoff: take(3),
-            slots: std::array::from_fn(|_| Slot {
-                fence: take(4),
-                left: take(3),
-                leaving: take(1) == 1,
-            }),
-        });
-        let net: [Message; LATE] = std::array::from_fn(|at| Message::unpack(net >> (16 * at) & 0xffff));
-        let late = net.iter().filter(|message| message.kind != Kind::None).count();
-        let (jumps, stale_write) = (low as u8 & 1, low & 2 != 0);
-        Self {
-            rows,
-            seats,
-            net,
-            late,
-            jumps,
-            stale_write,
-        }
+impl Hash for State {
+    fn hash<H: Hasher>(&self, hasher: &mut H) {
+        // All of it in three words: states are hashed millions of times.
+        self.pack().hash(hasher);
     }
 }

@@ -3,34 +3,34 @@
 
 use crate::canon;
 use crate::names::{Fate, Step};
-use crate::state::{FOR_EVER, Kind, LATE, Message, OFFSETS, Slot, State};
+use crate::protocol::{Move, Protocol};
+use crate::state::{FOR_EVER, Kind, LATE, Message, Slot, State};
+use crate::store::HoldOffs;
 use crate::world::{Broken, World};
 
 /// Gathers the states that can follow one.
 pub(crate) struct Steps<'a> {
     pub(crate) world: &'a World,
-    pub(crate) found: Vec<(Step, State)>,
-    /// What the product answers to each offset that can be seen: asked for in every state, but always the same.
-    holdoffs: Vec<Option<u8>>,
+    holdoffs: &'a HoldOffs,
+    pub(crate) found: Vec<Move>,
 }
 
 impl<'a> Steps<'a> {
-    pub(crate) fn of(world: &'a World) -> Self {
+    pub(crate) fn of(protocol: &'a Protocol) -> Self {
         Self {
-            world,
+            world: &protocol.world,
+            holdoffs: &protocol.holdoffs,
             found: Vec::new(),
-            holdoffs: OFFSETS.map(|seen| world.holds_off(seen)).collect(),
         }
     }
 
     /// For how long a replica must not claim after the look that it takes now.
     pub(crate) fn holds_off(&self, state: &State, replica: usize) -> Option<u8> {
-        self.holdoffs[(state.seats[replica].seen - OFFSETS.start()) as usize]
+        self.holdoffs.after(state.seats[replica].seen)
     }
 
     /// All that can follow.
     pub(crate) fn after(&mut self, state: &State) {
-        self.found.clear();
         self.clocks(state);
         for replica in 0..self.world.replicas {
             self.looks(state, replica);
@@ -94,7 +94,7 @@ impl<'a> Steps<'a> {
         }
         let step = |fate| Step::Claims(replica + 1, pod + 1, fate);
         let mut state = *looked;
-        if let Some(fence) = world.claim(&mut state.rows[pod], me) {
+        if let Some(fence) = claim(world, &mut state, pod, me) {
             let mut won = state;
             won.seats[replica].slots[pod] = slot(fence, world.good_for(0));
             self.add(step(Fate::Answered), won);
@@ -281,14 +281,14 @@ impl<'a> Steps<'a> {
 
     /// A late statement of claiming or renewing arrives. Answers what goes back.
     fn arrives(&self, state: &mut State, asked: Message) -> Message {
-        let row = &mut state.rows[usize::from(asked.pod)];
+        let pod = usize::from(asked.pod);
         let (kind, fence) = match asked.kind {
-            Kind::ClaimAsked | Kind::ClaimStray => match self.world.claim(row, asked.of) {
+            Kind::ClaimAsked | Kind::ClaimStray => match claim(self.world, state, pod, asked.of) {
                 Some(fence) => (Kind::ClaimWon, fence),
                 // That it was not won changes nothing for anybody.
                 None => return Message::default(),
             },
-            _ if self.world.renew(row, asked.of, asked.fence) => (Kind::RenewHeld, asked.fence),
+            _ if self.world.renew(&mut state.rows[pod], asked.of, asked.fence) => (Kind::RenewHeld, asked.fence),
             _ => (Kind::RenewLost, asked.fence),
         };
         Message { kind, fence, ..asked }
@@ -307,6 +307,14 @@ impl<'a> Steps<'a> {
             self.add(step, state);
         }
     }
+}
+
+/// A claim arrives. Answers the fence when it wins.
+fn claim(world: &World, state: &mut State, pod: usize, me: u8) -> Option<u8> {
+    let done = state.rows[pod].finished;
+    let fence = world.claim(&mut state.rows[pod], me)?;
+    state.claimed_done |= done;
+    Some(fence)
 }
 
 fn slot(fence: u8, left: u8) -> Slot {

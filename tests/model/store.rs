@@ -9,7 +9,7 @@ use podlog::domain::holdoff::HoldOff;
 use podlog::domain::row::{Hold, fence_after};
 use podlog::domain::{Fence, GoodUntil, LockTable, Next, ReplicaId};
 
-use crate::state::{Kind, Message, Row, UNSEEN};
+use crate::state::{Kind, Message, OFFSETS, Row, UNSEEN};
 use crate::world::{Broken, World};
 
 const TICK: Duration = Duration::from_millis(300);
@@ -69,6 +69,15 @@ fn put(row: &mut Row, hold: &Hold, grace: u8) {
         left(hold.expires_at)
     };
     row.finished = hold.finished;
+}
+
+/// For how long a replica must not claim, by the offset it saw last.
+pub(crate) struct HoldOffs(Vec<Option<u8>>);
+
+impl HoldOffs {
+    pub(crate) fn after(&self, seen: i8) -> Option<u8> {
+        self.0[(seen - OFFSETS.start()) as usize]
+    }
 }
 
 impl World {
@@ -161,9 +170,14 @@ impl World {
         left(good.deadline().max(NOW)) as u8
     }
 
+    /// What the product answers to each offset that can be seen: asked for in every state, but always the same.
+    pub(crate) fn hold_offs(&self) -> HoldOffs {
+        HoldOffs(OFFSETS.map(|seen| self.holds_off(seen)).collect())
+    }
+
     /// For how many ticks of its own a replica must not claim that looks now and last saw this offset; `None` when
     /// it has no reason to disbelieve the database.
-    pub(crate) fn holds_off(&self, seen: i8) -> Option<u8> {
+    fn holds_off(&self, seen: i8) -> Option<u8> {
         let answer = |offset: i8| LockTable {
             now: at(offset),
             ..LockTable::default()

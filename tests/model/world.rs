@@ -41,8 +41,9 @@ pub(crate) struct World {
     /// How many statements and answers may be late at a time; all others arrive at once or are lost.
     pub(crate) late: usize,
     pub(crate) times: Times,
-    /// How far the database's clock may jump, once; nowhere when empty.
+    /// How far the database's clock may jump at a time; nowhere when empty.
     pub(crate) jumps: &'static [i8],
+    pub(crate) times_it_jumps: u8,
     /// The clock may also jump by more than margin and grace between a look at the table and the claim made upon it.
     pub(crate) jumps_under_claims: bool,
     /// Replicas have not looked at the table before the clock may jump.
@@ -51,6 +52,8 @@ pub(crate) struct World {
     pub(crate) hands: bool,
     /// Pods may come to their end.
     pub(crate) ends: bool,
+    /// A replica that is left alone must get each pod, whatever has happened.
+    pub(crate) alone: bool,
     /// Writes to the sink may be late.
     pub(crate) writes: bool,
     /// Statements that nobody waits for may arrive late, and a replica may be slow to learn that it has lost a claim on
@@ -75,11 +78,13 @@ impl World {
                 patience: 1,
             },
             jumps: &[],
+            times_it_jumps: 1,
             jumps_under_claims: false,
             newcomers: false,
             hands: true,
             ends: false,
             writes: false,
+            alone: false,
             strays: true,
             nameless: true,
             broken: Broken::Nothing,

@@ -1,0 +1,119 @@
+//! The protocol as the model checker is shown it: where it begins, what may follow a state, and what must hold. The
+//! checker goes through every state there is, and keeps of each a hash of 64 bits: of ten million states two are taken
+//! for one with a probability of 3 in a million.
+
+use std::collections::{BTreeSet, HashSet};
+use std::num::NonZero;
+use std::ops::Range;
+use std::sync::{Arc, Mutex, PoisonError};
+use std::thread::available_parallelism;
+use std::time::Instant;
+
+use stateright::{Checker, HasDiscoveries, Model, Property};
+
+use crate::names::Step;
+use crate::properties;
+use crate::state::{State, UNSEEN};
+use crate::steps::Steps;
+use crate::store::HoldOffs;
+use crate::world::World;
+
+/// A step and what it leads to.
+pub(crate) type Move = (Step, State);
+
+/// A world, and what has been done in it.
+pub(crate) struct Protocol {
+    pub(crate) world: World,
+    pub(crate) holdoffs: HoldOffs,
+    taken: Arc<Mutex<HashSet<Step>>>,
+}
+
+impl Protocol {
+    pub(crate) fn of(world: World) -> Self {
+        Self {
+            world,
+            holdoffs: world.hold_offs(),
+            taken: Arc::default(),
+        }
+    }
+
+    pub(crate) fn pods(&self) -> Range<usize> {
+        0..self.world.pods
+    }
+
+    /// All that can follow.
+    pub(crate) fn after(&self, state: &State) -> Vec<Move> {
+        let mut steps = Steps::of(self);
+        steps.after(state);
+        steps.found
+    }
+}
+
+impl Model for Protocol {
+    type State = State;
+    type Action = Move;
+
+    /// Nobody has a pod, and every replica has just looked unless it is new.
+    fn init_states(&self) -> Vec<State> {
+        let mut state = State::default();
+        if !self.world.jumps.is_empty() {
+            state.jumps = self.world.times_it_jumps;
+        }
+        if self.world.newcomers {
+            state.seats.iter_mut().for_each(|seat| seat.seen = UNSEEN);
+        }
+        vec![state]
+    }
+
+    fn actions(&self, state: &State, actions: &mut Vec<Move>) {
+        *actions = self.after(state);
+        let mut taken = self.taken.lock().unwrap_or_else(PoisonError::into_inner);
+        taken.extend(actions.iter().map(|(step, _)| *step));
+    }
+
+    fn next_state(&self, _before: &State, (_, after): Move) -> Option<State> {
+        Some(after)
+    }
+
+    fn properties(&self) -> Vec<Property<Self>> {
+        properties::of(&self.world)
+    }
+}
+
+/// What was found.
+pub(crate) struct Found {
+    /// The states, the ways from one to another, and how long it took.
+    pub(crate) size: String,
+    /// The kinds of step that can be taken.
+    pub(crate) kinds: BTreeSet<String>,
+    /// The first property that was found violated, with the history that leads to it.
+    pub(crate) violation: Option<(&'static str, Vec<Move>)>,
+}
+
+/// Goes through a world until a property is violated or everything has been seen that takes fewer than `steps` steps.
+pub(crate) fn explore(world: &World, steps: usize) -> Found {
+    let began = Instant::now();
+    let protocol = Protocol::of(*world);
+    let taken = Arc::clone(&protocol.taken);
+    let checker = protocol
+        .checker()
+        .threads(available_parallelism().map_or(1, NonZero::get))
+        // The first state has a depth of 1, and what is as deep as the target is not looked at.
+        .target_max_depth(steps.saturating_add(1))
+        .finish_when(HasDiscoveries::AnyFailures)
+        .spawn_bfs()
+        .join();
+    let size = format!(
+        "{} states, {} transitions, {:.1} s",
+        checker.unique_state_count(),
+        checker.state_count(),
+        began.elapsed().as_secs_f64()
+    );
+    let violation = checker.discoveries().into_iter().next();
+    let taken = taken.lock().unwrap_or_else(PoisonError::into_inner);
+    Found {
+        size,
+        kinds: taken.iter().map(|step| step.kind()).collect(),
+        violation: violation.map(|(property, path)| (property, path.into_actions())),
+    }
+}
