@@ -3,12 +3,14 @@
 //! Nothing here is labelled by pod: a cluster creates and forgets pods for ever and a metrics
 //! server does not forget. `/status` has the figures per pod.
 
-use prometheus_client::encoding::EncodeLabelSet;
+use prometheus_client::collector::Collector;
+use prometheus_client::encoding::{DescriptorEncoder, EncodeLabelSet, EncodeMetric as _};
 use prometheus_client::metrics::counter::Counter;
 use prometheus_client::metrics::family::Family;
-use prometheus_client::metrics::gauge::Gauge;
+use prometheus_client::metrics::gauge::{ConstGauge, Gauge};
 use prometheus_client::metrics::histogram::Histogram;
 use prometheus_client::registry::{Registry, Unit};
+use tokio::runtime::Handle;
 
 use crate::domain::GapReason;
 
@@ -139,6 +141,7 @@ impl Metrics {
         all.register_pods(registry);
         all.register_lines(registry);
         all.register_claims(registry);
+        registry.register_collector(Box::new(Tasks));
         all
     }
 
@@ -256,6 +259,19 @@ impl Metrics {
             "Calls to the lock store, each of a few statements per batch of rows",
             self.statements.clone(),
         );
+    }
+}
+
+/// The tasks of the runtime in which the metrics are written, counted then.
+#[derive(Debug)]
+struct Tasks;
+
+impl Collector for Tasks {
+    fn encode(&self, mut encoder: DescriptorEncoder<'_>) -> Result<(), std::fmt::Error> {
+        let count = Handle::try_current().map_or(0, |runtime| runtime.metrics().num_alive_tasks());
+        let gauge = ConstGauge::new(count as u64);
+        let help = "Tasks alive in the process; some per pod held and per connection";
+        gauge.encode(encoder.encode_descriptor("tasks", help, None, gauge.metric_type())?)
     }
 }
 

@@ -18,6 +18,7 @@ mod screen;
 mod soak;
 mod stage;
 mod stored;
+mod tasks;
 mod trend;
 mod view;
 

@@ -14,6 +14,7 @@ use rustix::process::{Pid, Signal, kill_process};
 use tokio::process::{Child, Command};
 
 use super::stage::Dir;
+use super::tasks;
 use crate::exit::Failure;
 
 /// How long replicas have to end after SIGTERM.
@@ -86,7 +87,9 @@ impl Replica {
             }
         }
         command.env(PARENT, std::process::id().to_string());
-        command.arg("run").args(["--http", "off", "--replica-id", &name]);
+        command
+            .arg("run")
+            .args(["--http", "127.0.0.1:0", "--replica-id", &name]);
         command.args(["--lock", &places.lock, "--sink", &places.sink]);
         command.args(["--kubeconfig", &dir.file("kubeconfig.yaml")]);
         // A stream that has gone mute is found out within a minute by default; the demo is over by then.
@@ -111,6 +114,11 @@ impl Replica {
     /// The number of its process, while there is one.
     pub(super) fn process(&self) -> Option<u32> {
         self.child.id()
+    }
+
+    /// How many tasks it has, unless it does not answer.
+    pub(super) async fn tasks(&self) -> Option<f64> {
+        tasks::of(&self.log).await
     }
 
     /// Fails when it has ended although nobody told it to.

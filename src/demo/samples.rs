@@ -1,7 +1,6 @@
-//! What processes use: resident memory, open files and threads, as `/proc` says, which only Linux has; and whether
-//! that grows. It judges replicas only: the demo itself keeps every line ever written, and grows with them.
-//!
-//! Tasks are left out: podlog counts none of its own in `/metrics`.
+//! What processes use: resident memory, open files and threads, as `/proc` says, which only Linux has, and tasks, as they
+//! say themselves; and whether that grows. It judges replicas only: the demo itself keeps every line ever written, and
+//! grows with them.
 
 use std::collections::BTreeMap;
 use std::path::Path;
@@ -17,7 +16,7 @@ const EVERY: Duration = Duration::from_secs(10);
 /// What is left out of each process' life: it opens its connections and its first streams.
 const YOUTH: Duration = Duration::from_mins(1);
 
-/// Open files may rise by so many, and by one more for each pod: a replica that collects a third of 60 pods has about 40
+/// Open files and tasks may rise by so many, and by one more for each pod: a replica that collects a third of 60 pods has about 40
 /// files open, one that collects half of them 52, and the shares change whenever another dies or comes. One file left
 /// open for each stream, renewal or connection that was cut is hundreds within half an hour.
 const FILES: f64 = 16.0;
@@ -37,17 +36,19 @@ pub(super) struct Use {
     memory: f64,
     files: f64,
     threads: f64,
+    /// None where it does not answer, being frozen.
+    tasks: Option<f64>,
 }
 
 impl Use {
-    /// What a process uses now. None where that cannot be had: it is gone, or this is no Linux.
-    pub(super) fn of(process: u32) -> Option<Self> {
+    /// What a process uses now, with the tasks it tells of. None where that cannot be had: it is gone, or this is no Linux.
+    pub(super) fn of(process: u32, tasks: Option<f64>) -> Option<Self> {
         let place = Path::new("/proc").join(process.to_string());
         let files = place.join("fd").read_dir().ok()?.count() as f64;
-        Self::read(&std::fs::read_to_string(place.join("status")).ok()?, files)
+        Self::read(&std::fs::read_to_string(place.join("status")).ok()?, files, tasks)
     }
 
-    fn read(status: &str, files: f64) -> Option<Self> {
+    fn read(status: &str, files: f64, tasks: Option<f64>) -> Option<Self> {
         let number = |name: &str| {
             let line = status.lines().find_map(|line| line.strip_prefix(name))?;
             line.split_whitespace().next()?.parse::<f64>().ok()
@@ -56,6 +57,7 @@ impl Use {
             memory: number("VmRSS:")? * 1_024.0,
             files,
             threads: number("Threads:")?,
+            tasks,
         })
     }
 }
@@ -65,8 +67,8 @@ impl Use {
 pub(super) struct Samples {
     every: Duration,
     youth: Duration,
-    /// How many open files there may be more.
-    files: f64,
+    /// How many open files, and how many tasks, there may be more.
+    more: f64,
     last: Option<Duration>,
     replicas: BTreeMap<String, Vec<(Duration, Use)>>,
     demo: Vec<(Duration, Use)>,
@@ -78,7 +80,7 @@ impl Samples {
         Self {
             every: (soak / 30).clamp(Duration::from_secs(1), EVERY),
             youth: (soak / 4).min(YOUTH),
-            files: FILES + f64::from(pods),
+            more: FILES + f64::from(pods),
             last: None,
             replicas: BTreeMap::new(),
             demo: Vec::new(),
@@ -90,16 +92,13 @@ impl Samples {
         self.last.is_none_or(|last| now >= last + self.every)
     }
 
-    /// Takes in what the replicas and the demo itself use.
-    pub(super) fn take(&mut self, now: Duration, replicas: impl Iterator<Item = (String, u32)>) {
+    /// Takes in what the replicas use, by name, and the demo itself.
+    pub(super) fn take(&mut self, now: Duration, replicas: Vec<(String, Use)>, demo: Option<Use>) {
         self.last = Some(now);
-        for (name, process) in replicas {
-            if let Some(sample) = Use::of(process) {
-                self.replicas.entry(name).or_default().push((now, sample));
-            }
+        for (name, sample) in replicas {
+            self.replicas.entry(name).or_default().push((now, sample));
         }
-        self.demo
-            .extend(Use::of(std::process::id()).map(|sample| (now, sample)));
+        self.demo.extend(demo.map(|sample| (now, sample)));
     }
 
     /// What they say. None where nothing could be seen.
@@ -119,7 +118,7 @@ impl Samples {
         Some(Figures {
             replicas: Group::of(&replicas)?,
             counted: replicas.len(),
-            files: self.files,
+            more: self.more,
             demo: Group::of(std::slice::from_ref(&self.demo))?,
         })
     }
@@ -131,18 +130,21 @@ struct Group {
     memory_mib: Trend,
     open_files: Trend,
     threads: Trend,
+    tasks: Trend,
 }
 
 impl Group {
     fn of(processes: &[Vec<(Duration, Use)>]) -> Option<Self> {
-        let trend = |figure: fn(&Use) -> f64| {
-            let one = |seen: &Vec<(Duration, Use)>| seen.iter().map(|(at, u)| (at.as_secs_f64(), figure(u))).collect();
+        let trend = |figure: fn(&Use) -> Option<f64>| {
+            let at = |(at, u): &(Duration, Use)| figure(u).map(|figure| (at.as_secs_f64(), figure));
+            let one = |seen: &Vec<(Duration, Use)>| seen.iter().filter_map(at).collect();
             Trend::of(&processes.iter().map(one).collect::<Vec<_>>())
         };
         Some(Self {
-            memory_mib: trend(|u| u.memory / MEBIBYTE)?,
-            open_files: trend(|u| u.files)?,
-            threads: trend(|u| u.threads)?,
+            memory_mib: trend(|u| Some(u.memory / MEBIBYTE))?,
+            open_files: trend(|u| Some(u.files))?,
+            threads: trend(|u| Some(u.threads))?,
+            tasks: trend(|u| u.tasks)?,
         })
     }
 
@@ -151,6 +153,7 @@ impl Group {
             "memory_mib": self.memory_mib.json(),
             "open_files": self.open_files.json(),
             "threads": self.threads.json(),
+            "tasks": self.tasks.json(),
         })
     }
 }
@@ -161,8 +164,12 @@ impl std::fmt::Display for Group {
             memory_mib,
             open_files,
             threads,
+            tasks,
         } = self;
-        write!(f, "memory_mib {memory_mib} open_files {open_files} threads {threads}")
+        write!(
+            f,
+            "memory_mib {memory_mib} open_files {open_files} threads {threads} tasks {tasks}"
+        )
     }
 }
 
@@ -172,8 +179,8 @@ pub(super) struct Figures {
     replicas: Group,
     /// Replicas that were old enough to count.
     counted: usize,
-    /// How many open files there may be more.
-    files: f64,
+    /// How many open files, and how many tasks, there may be more.
+    more: f64,
     demo: Group,
 }
 
@@ -181,11 +188,16 @@ impl Figures {
     /// What grows that must not.
     pub(super) fn faults(&self) -> Vec<String> {
         let Group {
-            memory_mib, open_files, ..
+            memory_mib,
+            open_files,
+            tasks,
+            ..
         } = &self.replicas;
         let mut faults = Vec::new();
-        if open_files.sure() > 0.0 && open_files.slope * open_files.hours > self.files {
-            faults.push(format!("the replicas' open files grow: {open_files}"));
+        for (name, trend) in [("open files", open_files), ("tasks", tasks)] {
+            if trend.sure() > 0.0 && trend.slope * trend.hours > self.more {
+                faults.push(format!("the replicas' {name} grow: {trend}"));
+            }
         }
         if memory_mib.hours >= LONG_ENOUGH && memory_mib.sure() > MEMORY {
             faults.push(format!("the replicas' memory in MiB grows: {memory_mib}"));
@@ -220,6 +232,8 @@ mod tests {
                 memory: memory(at) * MEBIBYTE,
                 files: files(at),
                 threads: 5.0,
+                // One in three times it does not answer.
+                tasks: (n % 3 > 0).then(|| files(at)),
             };
             let time = Duration::from_secs(n.into()) * 10;
             samples
@@ -255,7 +269,8 @@ mod tests {
     #[test]
     fn a_file_a_minute_is_a_fault_and_a_few_more_are_none() {
         let faults = soak(|_| 30.0, |at| 20.0 + (at / 60.0).floor()).faults();
-        assert!(faults.len() == 1 && faults[0].contains("open files grow"), "{faults:?}");
+        assert!(faults.len() == 2 && faults[0].contains("open files grow"), "{faults:?}");
+        assert!(faults[1].contains("tasks grow"), "{faults:?}");
         assert_eq!(
             soak(|_| 30.0, |at| if at < 900.0 { 20.0 } else { 26.0 }).faults(),
             [] as [String; 0]
@@ -272,10 +287,10 @@ mod tests {
     #[test]
     fn the_status_of_a_process_is_read() {
         let status = "Name:\tpodlog\nVmHWM:\t   99 kB\nVmRSS:\t   2048 kB\nThreads:\t7\n";
-        let read = Use::read(status, 3.0).unwrap();
+        let read = Use::read(status, 3.0, None).unwrap();
         assert_eq!((read.memory, read.files, read.threads), (2.0 * MEBIBYTE, 3.0, 7.0));
         // A zombie has no memory.
-        assert_eq!(Use::read("Threads:\t1\n", 0.0), None);
-        assert_eq!(Use::of(std::process::id()).is_some(), cfg!(target_os = "linux"));
+        assert_eq!(Use::read("Threads:\t1\n", 0.0, None), None);
+        assert_eq!(Use::of(std::process::id(), None).is_some(), cfg!(target_os = "linux"));
     }
 }

@@ -7,14 +7,16 @@ use std::collections::VecDeque;
 use std::path::Path;
 use std::time::Duration;
 
+use futures::future::join_all;
 use serde_json::{Value, json};
+use tokio::runtime::Handle;
 use tokio::time::Instant;
 
 use super::acts::{Held, Then};
 use super::chaos::{self, Act};
 use super::play::Play;
 use super::replica::{Fate, Replica};
-use super::samples::{Figures, Samples};
+use super::samples::{Figures, Samples, Use};
 use crate::exit::Failure;
 use crate::sim::workload::Workload;
 
@@ -121,7 +123,7 @@ impl Soaked {
     /// Lines for stdout, each with its end.
     pub(super) fn lines(&self) -> String {
         let figures = self.figures.as_ref().map_or_else(
-            || "soak: memory, open files and threads cannot be had here, or it was too short".to_owned(),
+            || "soak: memory, open files, threads and tasks cannot be had here, or it was too short".to_owned(),
             Figures::lines,
         );
         let acts = self
@@ -142,7 +144,7 @@ impl Play {
     pub(super) async fn endure(&mut self, began: Instant) -> Result<Instant, Failure> {
         while self.soak.as_ref().is_some_and(|soak| began.elapsed() < soak.duration) {
             self.tick().await?;
-            self.sample(began.elapsed());
+            self.sample(began.elapsed()).await;
             self.chaos(began.elapsed()).await?;
         }
         self.heal(began).await?;
@@ -150,14 +152,18 @@ impl Play {
     }
 
     /// Notes what the replicas use, when it is time.
-    fn sample(&mut self, now: Duration) {
-        let running = |r: &Replica| {
-            let alive = matches!(r.fate(), Fate::Running | Fate::Frozen);
-            Some((r.name().to_owned(), r.process().filter(|_| alive)?))
+    async fn sample(&mut self, now: Duration) {
+        let Some(soak) = self.soak.as_mut().filter(|soak| soak.samples.are_due(now)) else {
+            return;
         };
-        if let Some(soak) = self.soak.as_mut().filter(|soak| soak.samples.are_due(now)) {
-            soak.samples.take(now, self.replicas.iter().filter_map(running));
-        }
+        let alive = |r: &&Replica| matches!(r.fate(), Fate::Running | Fate::Frozen);
+        let looks = self.replicas.iter().filter(alive).map(async |replica| {
+            let tasks = replica.tasks().await;
+            Some((replica.name().to_owned(), Use::of(replica.process()?, tasks)?))
+        });
+        let replicas = join_all(looks).await.into_iter().flatten().collect();
+        let own = Handle::current().metrics().num_alive_tasks() as f64;
+        soak.samples.take(now, replicas, Use::of(std::process::id(), Some(own)));
     }
 
     /// Whether the store may be out of reach because of what the demo itself does.

@@ -46,9 +46,12 @@ pub struct Pages {
     pub stopping: CancellationToken,
 }
 
+/// What is logged once it listens, with the address: its port is not known before where 0 was asked for.
+pub(crate) const LISTENING: &str = "serving health, metrics and status";
+
 /// Listens at `address`. Fails with one line that says what to do.
 pub async fn bind(address: SocketAddr) -> Result<TcpListener, Failure> {
-    TcpListener::bind(address).await.map_err(|e| {
+    let listener = TcpListener::bind(address).await.map_err(|e| {
         let remedy = "choose another address with --http, or --http off";
         if e.kind() == std::io::ErrorKind::AddrInUse {
             return Failure::usage(format!(
@@ -56,7 +59,11 @@ pub async fn bind(address: SocketAddr) -> Result<TcpListener, Failure> {
             ));
         }
         Failure::usage(format!("--http {address}: {e}; {remedy}"))
-    })
+    })?;
+    if let Ok(address) = listener.local_addr() {
+        tracing::info!(%address, "{LISTENING}");
+    }
+    Ok(listener)
 }
 
 /// Serves the endpoints until `stop` is cancelled and the last answers are given.
@@ -186,6 +193,23 @@ mod tests {
         assert_eq!(served.get("/readyz").await, (200, "ok\n".into()));
         served.stopping.cancel();
         assert_eq!(served.get("/readyz").await, (503, "missing: not stopping\n".into()));
+    }
+
+    #[tokio::test]
+    async fn the_tasks_are_counted_when_somebody_asks() {
+        let served = served().await;
+        let mut more = JoinSet::new();
+        let count = async || {
+            let (_, text) = served.get("/metrics").await;
+            let line = text.lines().find_map(|line| line.strip_prefix("podlog_tasks "));
+            line.and_then(|count| count.parse::<u32>().ok()).unwrap()
+        };
+        let before = count().await;
+        for _ in 0..10 {
+            more.spawn(std::future::pending::<()>());
+        }
+        // The server's own tasks: the one that listens, and one for each connection.
+        assert!((before + 8..=before + 12).contains(&count().await), "{before}");
     }
 
     #[tokio::test]
