@@ -43,8 +43,8 @@ impl SecretUrl {
         if url.fragment().is_some() {
             return Err("# in it must be written %23".to_owned());
         }
-        if splits_early(text) {
-            return Err("/ and ? in a password must be written %2F and %3F".to_owned());
+        if may_split_password(text) {
+            return Err("/ and ? in a password must be written %2F and %3F, and an @ after the host %40".to_owned());
         }
         let text = text.to_owned();
         Ok(Self { text, url })
@@ -72,17 +72,18 @@ impl SecretUrl {
     }
 }
 
-/// Whether a colon is where user and host are and an @ after them, as typed: what was read may have lost either.
-fn splits_early(text: &str) -> bool {
+/// Whether there is a / or the like between a colon and an @: it may be of a password, and have ended what was read as
+/// user and host. Judged as typed, because what was read may have lost any of them.
+fn may_split_password(text: &str) -> bool {
     let rest = text.split_once("://").map_or("", |(_, rest)| rest);
-    rest.split_once(['/', '?', '#', '\\'])
-        .is_some_and(|(authority, after)| authority.contains(':') && after.contains('@'))
+    rest.rsplit_once('@')
+        .is_some_and(|(before, _)| before.contains(':') && before.contains(['/', '?', '#', '\\']))
 }
 
 impl fmt::Display for SecretUrl {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         // As typed where nothing is to be hidden: `Url` would put slashes in.
-        if self.url.password().is_none() && self.url.query().is_none() {
+        if self.url.password().is_none() && self.url.query().is_none() && self.url.username().is_empty() {
             return f.write_str(&self.text);
         }
         f.write_str(&urls::masked(&self.url))
@@ -122,10 +123,10 @@ impl Passwords {
                     .map(|text| Some(text.into()))
                     .map_err(|_| Failure::usage(format!("{name} is not UTF-8; set it anew"))),
                 (None, Some(path)) => {
+                    // The path is not repeated: it may be the password itself, in the wrong variable.
                     let text = std::fs::read_to_string(&path).map_err(|e| {
-                        let path = path.display();
                         Failure::usage(format!(
-                            "password file {path}: {e}; correct {file} or the file's rights"
+                            "the file that {file} names cannot be read: {e}; correct the path or the file's rights"
                         ))
                     })?;
                     // Editors and `echo` end a file with a newline that is not part of the password.
@@ -180,6 +181,7 @@ mod tests {
             shown("mysql://u@h/d?ssl-mode=required&api_token=hunter2"),
             "mysql://u@h/d?ssl-mode=required&api_token=*** mysql://u@h/d?ssl-mode=required&api_token=***"
         );
+        assert_eq!(shown("mysql://u%3Ahunter2@h/d"), "mysql://***@h/d mysql://***@h/d");
         assert_eq!(shown("stdout"), "stdout stdout");
         assert_eq!(shown(" stdout\n"), "stdout stdout");
         assert_eq!(shown("sqlite://podlog.db"), "sqlite://podlog.db sqlite://podlog.db");
@@ -198,6 +200,7 @@ mod tests {
             "mysql://u:\\?hunter2@h/d",
             "mysql://u:a@b/hunter2@h/d",
             "mysql://u:/hunter2@h/..",
+            "mysql:///u:hunter2@h/d",
             "mysql://u@h/hunt\rer2",
             "mysql://u:hunt\ter2@h/d",
         ] {
@@ -238,7 +241,7 @@ mod tests {
             Passwords::from(missing)
                 .unwrap_err()
                 .to_string()
-                .contains("password file /nowhere")
+                .contains("PODLOG_SINK_PASSWORD_FILE")
         );
     }
 }

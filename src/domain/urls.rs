@@ -19,21 +19,45 @@ pub const FILE_PARAMETERS: [&str; 4] = ["max_size", "keep", "fsync", "gzip"];
 #[must_use]
 pub fn masked(url: &Url) -> String {
     let mut url = url.clone();
-    // A URL that has a password takes another; were it refused, nothing might be shown.
-    if url.password().is_some() && url.set_password(Some("***")).is_err() {
+    // A user with an escaped colon is one with a password. A URL that has either takes another; were it refused,
+    // nothing might be shown.
+    let joined = url.username().to_ascii_lowercase().contains("%3a");
+    if joined && url.set_username("***").is_err() || url.password().is_some() && url.set_password(Some("***")).is_err()
+    {
         return "***".into();
     }
     let known = |name: &str| MYSQL_PARAMETERS.contains(&name) || FILE_PARAMETERS.contains(&name);
     let query = url.query().map(|query| {
         let pairs = query.split('&').map(|pair| match pair.split_once('=') {
             Some((name, _)) if known(name) => pair.to_owned(),
-            Some((name, _)) => format!("{name}=***"),
+            Some((name, value)) => match shown_name(name, value) {
+                "***" => "***".to_owned(),
+                name => format!("{name}=***"),
+            },
             None => "***".to_owned(),
         });
         pairs.collect::<Vec<_>>().join("&")
     });
     url.set_query(query.as_deref());
     url.into()
+}
+
+/// The name of the first parameter that is not known, as it may be shown.
+#[must_use]
+pub fn unknown_parameter(url: &Url, known: &[&str]) -> Option<String> {
+    let (name, value) = url.query_pairs().find(|(name, _)| !known.contains(&&**name))?;
+    Some(shown_name(&name, &value).to_owned())
+}
+
+/// The name of a parameter, if it looks like one and has a value: otherwise it may be a password, or the rest of one
+/// after an `&`.
+fn shown_name<'a>(name: &'a str, value: &str) -> &'a str {
+    let plain = name.bytes().all(|b| b.is_ascii_lowercase() || b"-_".contains(&b));
+    if plain && !name.is_empty() && !value.is_empty() {
+        name
+    } else {
+        "***"
+    }
 }
 
 /// The path of `scheme:///absolute/path`, or of `scheme://relative/path` in the working directory; `%41` is `A`.
@@ -81,10 +105,9 @@ mod tests {
                 "mysql://u@h/d?ssl-mode=x&token=hunter2",
                 "mysql://u@h/d?ssl-mode=x&token=***",
             ),
-            (
-                "mysql://u@h/d?p%61ssword=hunter2&hunter2",
-                "mysql://u@h/d?p%61ssword=***&***",
-            ),
+            ("mysql://u@h/d?p%61ssword=hunter2&hunter2", "mysql://u@h/d?***&***"),
+            ("mysql://u@h/d?tls=hunter&hunter2=x", "mysql://u@h/d?tls=***&***"),
+            ("mysql://u%3Ahunter2@h/d", "mysql://***@h/d"),
             ("file:///d?keep=3", "file:///d?keep=3"),
         ] {
             assert_eq!(masked(&read(text)), shown);

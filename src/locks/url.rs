@@ -91,12 +91,9 @@ fn mysql(text: &str) -> Result<LockUrl, BadLockUrl> {
             "the lock URL {shown} must name one database after the host; write …/podlog"
         )));
     }
-    if let Some((name, _)) = url
-        .query_pairs()
-        .find(|(name, _)| !MYSQL_PARAMETERS.contains(&name.as_ref()))
-    {
+    if let Some(name) = urls::unknown_parameter(&url, &MYSQL_PARAMETERS) {
         return Err(BadLockUrl(format!(
-            "the lock URL {shown} has an unknown parameter {name:?}; known are {}",
+            "the lock URL {shown} has an unknown parameter `{name}`; known are {}",
             MYSQL_PARAMETERS.join(", ")
         )));
     }
@@ -159,6 +156,8 @@ mod tests {
             "sqlite://user:secret@db/",
             "sqlite://user:secret@db/podlog.db",
             "mysql://user@db/podlog?p%61ssword=secret&ssl-mode=x",
+            "mysql://user@db/podlog?secret",
+            "mysql://user@db/podlog?password=a&secret2=x",
         ] {
             let error = read(text).unwrap_err().to_string();
             assert!(!error.contains("secret"), "{error}");

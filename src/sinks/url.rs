@@ -103,8 +103,8 @@ impl SinkUrl {
 }
 
 fn no_parameters(url: &Url) -> Result<(), BadSinkUrl> {
-    match url.query_pairs().next() {
-        Some((name, _)) => Err(BadSinkUrl(format!(
+    match urls::unknown_parameter(url, &[]) {
+        Some(name) => Err(BadSinkUrl(format!(
             "`{}` sinks have no parameter `{name}`; leave it out",
             url.scheme()
         ))),
@@ -127,6 +127,12 @@ fn file(url: &Url) -> Result<FileOptions, BadSinkUrl> {
         fsync: Fsync::Interval,
         gzip: false,
     };
+    if let Some(name) = urls::unknown_parameter(url, &FILE_PARAMETERS) {
+        let known = FILE_PARAMETERS.join(", ");
+        return Err(BadSinkUrl(format!(
+            "`file` sinks have no parameter `{name}`; known: {known}"
+        )));
+    }
     for (name, value) in url.query_pairs() {
         let bad = |form: &str| BadSinkUrl(format!("`{name}={value}` cannot be read; write {form}"));
         match &*name {
@@ -141,13 +147,7 @@ fn file(url: &Url) -> Result<FileOptions, BadSinkUrl> {
                     _ => return Err(bad("never, interval or always")),
                 }
             }
-            _ => {
-                let why = format!(
-                    "`file` sinks have no parameter `{name}`; known: {}",
-                    FILE_PARAMETERS.join(", ")
-                );
-                return Err(BadSinkUrl(why));
-            }
+            _ => {}
         }
     }
     Ok(options)
@@ -171,13 +171,11 @@ fn bytes(text: &str) -> Option<u64> {
 }
 
 fn mysql(mut url: Url) -> Result<Kind, BadSinkUrl> {
-    for (name, _) in url.query_pairs() {
-        if !MYSQL_PARAMETERS.contains(&&*name) {
-            let known = MYSQL_PARAMETERS.join(", ");
-            return Err(BadSinkUrl(format!(
-                "`mysql` sinks have no parameter `{name}`; known: {known}"
-            )));
-        }
+    if let Some(name) = urls::unknown_parameter(&url, &MYSQL_PARAMETERS) {
+        let known = MYSQL_PARAMETERS.join(", ");
+        return Err(BadSinkUrl(format!(
+            "`mysql` sinks have no parameter `{name}`; known: {known}"
+        )));
     }
     if url.host_str().is_none_or(str::is_empty) || url.path().len() < 2 {
         let form = "mysql://user@host:3306/database";
@@ -235,6 +233,8 @@ mod tests {
         for bad in [
             "mysql://u:s3cret@db:port/logs",
             "mysql://u:s3cret@db/logs?x=1",
+            "mysql://u@db/logs?s3cret",
+            "file:///d?keep=3&s3cret=1",
             "mysql://u:s3cret@db",
             "nosql://u:s3cret@db",
         ] {

@@ -160,16 +160,14 @@ pub(crate) fn check_url(scheme: &str, before: &str, after: &str, rest: &str) {
     if alone.contains(SECRET) || read.contains(SECRET) {
         return;
     }
-    for text in [
-        format!("{scheme}://user:{before}{SECRET}{after}@host/{rest}"),
-        format!("{scheme}://user@host/data?password={before}{SECRET}{after}"),
-    ] {
-        // The ends of a parameter, within one.
-        if text.contains("?password") && [before, after].iter().any(|part| part.contains('&')) {
-            continue;
-        }
-        check_shown(&text);
+    for slashes in ["//", "///"] {
+        check_shown(&format!("{scheme}:{slashes}user:{before}{SECRET}{after}@host/{rest}"));
     }
+    // An & ends the parameter, and = the name of the next one.
+    if !before.contains('&') {
+        check_shown(&format!("{scheme}://user@host/data?password={before}{SECRET}{after}"));
+    }
+    check_shown(&format!("{scheme}://user@host/data?{SECRET}{after}"));
     check_shown(&alone);
 }
 
@@ -202,7 +200,7 @@ pub(crate) fn check_value(text: &str) {
 }
 
 /// Text for people: one line, and not the password.
-fn check_line(text: &str) {
+fn check_message(text: &str) {
     let fine = !text.is_empty() && !text.chars().any(char::is_control) && !text.contains(SECRET);
     assert!(fine, "{text:?}");
 }
@@ -213,7 +211,7 @@ pub(crate) fn check_file(before: &str, after: &str, rest: &str) {
     if ![before, after, rest].iter().any(|text| text.contains(SECRET)) && !before.contains(['\n', '\r']) {
         let text = format!("lock = {before}mysql://user:{SECRET}@host/data{after}\n{rest}");
         if let Err(failure) = File::parse("podlog.toml".into(), &text) {
-            check_line(&failure.to_string());
+            check_message(&failure.to_string());
         }
     }
     if let Err(failure) = File::parse("podlog.toml".into(), rest) {
@@ -236,7 +234,7 @@ pub(crate) fn check_flags(flags: &[(String, String)]) {
     }
     let typed = match cli::read(args) {
         Ok(typed) => typed,
-        Err(failure) => return check_line(&failure.to_string()),
+        Err(failure) => return check_message(&failure.to_string()),
     };
     let shown = typed.settings.parse::<toml::Table>();
     assert!(shown.is_ok(), "{shown:?}: {}", typed.settings);
@@ -244,7 +242,7 @@ pub(crate) fn check_flags(flags: &[(String, String)]) {
     let Command::Run(run) = typed.cli.command else { return };
     match Config::new(&run, &Passwords::default()) {
         Ok(config) => assert!(!format!("{config:?}").contains(SECRET), "{config:?}"),
-        Err(failure) => check_line(&failure.to_string()),
+        Err(failure) => check_message(&failure.to_string()),
     }
 }
 
@@ -264,7 +262,7 @@ pub(crate) fn check_pod(json: &[u8]) {
         for instance in container.last.iter().chain(container.state.instance()) {
             assert!(fits(instance.id.as_str(), 128));
         }
-        // Whatever is stored of it.
+        // A step can be decided for it.
         drop(next_step(&pod, &container.name, None));
     }
     let selected = pod_of(json, &Selection::default());
