@@ -8,7 +8,6 @@ use tokio::time::sleep;
 use crate::lab::{self, Lab, PATIENCE, pod, say, until};
 use crate::reckon::Records;
 use crate::rights::{stored, tables};
-use crate::servers;
 use crate::witness::Witness;
 
 /// So long after they are made pods write much at once; they must have started by then.
@@ -45,7 +44,7 @@ fn files(lab: &Lab, name: &str, uid: &str) -> usize {
 async fn a_reader_that_is_held_up_during_a_rotation_and_an_exit_loses_nothing_in_silence() {
     lab::run(async |lab| {
         let Some(witness) = Witness::watch(&lab.namespace) else {
-            return servers::skip("the node's log files are not on this machine");
+            return;
         };
         let mut replica = lab.replica("a");
         tables(&lab).await;
@@ -86,8 +85,8 @@ async fn a_reader_that_is_held_up_during_a_rotation_and_an_exit_loses_nothing_in
         let sum = records.reckon(&written);
         say(&format!("e2e: held up during a rotation, files {rotated:?}: {sum}"));
         assert!(
-            rotated.iter().any(|files| *files > 1),
-            "no log was rotated meanwhile: {rotated:?}"
+            rotated.iter().all(|files| *files > 1),
+            "not both logs were rotated meanwhile: {rotated:?}"
         );
         if sum.lost > 0 {
             records.explain(&written);
