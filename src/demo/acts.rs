@@ -30,7 +30,7 @@ const BUSY: Duration = Duration::from_secs(4);
 pub(super) enum Then {
     /// The frozen replica goes on.
     Thaw(usize),
-    /// Another replica takes the place of the one that was killed, or told to end then.
+    /// Another replica takes the place of the one that was killed or told to end at this time.
     Replace(usize, Duration),
     /// The store can be written to.
     Release,

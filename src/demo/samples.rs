@@ -67,8 +67,8 @@ impl Use {
 pub(super) struct Samples {
     every: Duration,
     youth: Duration,
-    /// How many open files, and how many tasks, there may be more.
-    more: f64,
+    /// By how many open files may grow, and by how many tasks.
+    allowed: f64,
     last: Option<Duration>,
     replicas: BTreeMap<String, Vec<(Duration, Use)>>,
     demo: Vec<(Duration, Use)>,
@@ -80,7 +80,7 @@ impl Samples {
         Self {
             every: (soak / 30).clamp(Duration::from_secs(1), EVERY),
             youth: (soak / 4).min(YOUTH),
-            more: FILES + f64::from(pods),
+            allowed: FILES + f64::from(pods),
             last: None,
             replicas: BTreeMap::new(),
             demo: Vec::new(),
@@ -118,7 +118,7 @@ impl Samples {
         Some(Figures {
             replicas: Group::of(&replicas)?,
             counted: replicas.len(),
-            more: self.more,
+            allowed: self.allowed,
             demo: Group::of(std::slice::from_ref(&self.demo))?,
         })
     }
@@ -179,8 +179,8 @@ pub(super) struct Figures {
     replicas: Group,
     /// Replicas that were old enough to count.
     counted: usize,
-    /// How many open files, and how many tasks, there may be more.
-    more: f64,
+    /// By how many open files may grow, and by how many tasks.
+    allowed: f64,
     demo: Group,
 }
 
@@ -195,11 +195,11 @@ impl Figures {
         } = &self.replicas;
         let mut faults = Vec::new();
         for (name, trend) in [("open files", open_files), ("tasks", tasks)] {
-            if trend.sure() > 0.0 && trend.slope * trend.hours > self.more {
+            if trend.certain_slope() > 0.0 && trend.slope * trend.hours > self.allowed {
                 faults.push(format!("the replicas' {name} grow: {trend}"));
             }
         }
-        if memory_mib.hours >= LONG_ENOUGH && memory_mib.sure() > MEMORY {
+        if memory_mib.hours >= LONG_ENOUGH && memory_mib.certain_slope() > MEMORY {
             faults.push(format!("the replicas' memory in MiB grows: {memory_mib}"));
         }
         faults

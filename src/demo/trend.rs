@@ -16,7 +16,7 @@ pub(super) struct Trend {
     /// counts with the cube of the time it was seen for.
     pub(super) slope: f64,
     /// The standard error of the slope.
-    pub(super) error: f64,
+    pub(super) std_error: f64,
     /// Hours over which the oldest process was seen.
     pub(super) hours: f64,
 }
@@ -52,14 +52,14 @@ impl Trend {
             start: start / count,
             end: end / count,
             slope,
-            error: (rest / f64::max(free, 1.0) / xx).sqrt(),
+            std_error: (rest / f64::max(free, 1.0) / xx).sqrt(),
             hours,
         })
     }
 
-    /// Growth per hour that cannot be told from chance by two standard errors is none.
-    pub(super) fn sure(&self) -> f64 {
-        (self.slope - 2.0 * self.error).max(0.0)
+    /// The growth per hour that is certain: the slope less two standard errors, at least 0.
+    pub(super) fn certain_slope(&self) -> f64 {
+        (self.slope - 2.0 * self.std_error).max(0.0)
     }
 
     /// As JSON.
@@ -96,8 +96,8 @@ mod tests {
     #[test]
     fn a_straight_line_is_its_own_trend() {
         let trend = Trend::of(&[line(180, |at| 30.0 + at / 360.0)]).unwrap();
-        assert!((trend.slope - 10.0).abs() < 1e-6 && trend.error < 1e-6, "{trend:?}");
-        assert!((trend.sure() - 10.0).abs() < 1e-6);
+        assert!((trend.slope - 10.0).abs() < 1e-6 && trend.std_error < 1e-6, "{trend:?}");
+        assert!((trend.certain_slope() - 10.0).abs() < 1e-6);
         assert_eq!(trend.to_string(), "start=30.0 end=35.0 slope_per_hour=10.0");
         assert!((trend.hours - 1_790.0 / 3_600.0).abs() < 1e-9);
     }
@@ -121,7 +121,7 @@ mod tests {
             .map(|(at, y)| (at, y + 5.0 * rng.f64()))
             .collect();
         let trend = Trend::of(&[noise]).unwrap();
-        assert!(trend.error > 0.1 && trend.sure() < 1.0, "{trend:?}");
+        assert!(trend.std_error > 0.1 && trend.certain_slope() < 1.0, "{trend:?}");
     }
 
     #[test]

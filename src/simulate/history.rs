@@ -141,7 +141,7 @@ impl History {
     }
 }
 
-/// As it can be put into a test.
+/// To be read: a step a line. A test also needs the names of the enums.
 impl fmt::Display for History {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let Self {
