@@ -19,7 +19,7 @@ pub enum Defect {
     FenceRepeats,
     /// A jump of the store's clock is not heeded.
     JumpIgnored,
-    /// A log is asked for from the second after the stored line, and what comes is taken for what follows it.
+    /// A log is asked for from the second after the stored line, and the stored line is not searched for.
     SinceRoundedUp,
     /// What has been written of a line is taken for the line, because the read is over.
     HalfLineTaken,
@@ -29,6 +29,8 @@ pub enum Defect {
     CleanEndProves,
     /// Lines that are not there any more are not reported.
     GapForgotten,
+    /// Whenever a log is opened again, lines are reported to be missing.
+    GapForNothing,
     /// Whatever is opened by name counts as the log of the pod that was meant.
     IdentityUnchecked,
     /// A chunk that comes again is stored again.
@@ -39,7 +41,7 @@ pub enum Defect {
 
 impl Defect {
     /// All of them.
-    pub const ALL: [Self; 14] = [
+    pub const ALL: [Self; 15] = [
         Self::DeadlineAfterReply,
         Self::CheckpointBeforeWrite,
         Self::NoFenceCheck,
@@ -51,6 +53,7 @@ impl Defect {
         Self::PreviousNotRead,
         Self::CleanEndProves,
         Self::GapForgotten,
+        Self::GapForNothing,
         Self::IdentityUnchecked,
         Self::RepeatStored,
         Self::FinalCheckpointForgotten,

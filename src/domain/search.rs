@@ -240,7 +240,8 @@ impl Search {
     #[must_use]
     pub fn gap(&self, position: Option<Position>, seen: Seen) -> Option<Gap> {
         let unbroken = match self.how {
-            How::Usual | How::Twin(_) => return None,
+            How::Usual | How::Twin(_) if !defect::on(Defect::GapForNothing) => return None,
+            How::Usual | How::Twin(_) => false,
             How::NewFile => self.unbroken,
             How::LaterStamps => false,
         };

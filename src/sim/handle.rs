@@ -130,6 +130,12 @@ impl SimPod {
         }
     }
 
+    /// Whether the container runs.
+    #[must_use]
+    pub fn is_running(&self, container: &str) -> bool {
+        self.log(container).is_ok()
+    }
+
     /// A container writes a line to standard output.
     pub fn line(&self, container: &str, line: impl Into<bytes::Bytes>) -> Result<(), SimError> {
         self.write(container, &Text::out(line))

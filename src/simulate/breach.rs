@@ -26,7 +26,9 @@ pub enum Rule {
     Foreign,
     /// What was written is stored, or a gap tells that it is not.
     Complete,
-    /// Once faults have ended, every pod has a holder or is finished.
+    /// No gap is reported of a log of which all is still there.
+    Grounds,
+    /// Once faults have ended, every pod that runs has a holder, and each other has one or is finished.
     Held,
     /// Pods are spread over the replicas within a tenth.
     Even,
@@ -52,6 +54,7 @@ impl Rule {
             Self::Once => "nothing is stored twice",
             Self::Foreign => "nothing is stored that was not written",
             Self::Complete => "every line is stored or in a gap",
+            Self::Grounds => "a gap has a cause",
             Self::Held => "every pod has a holder",
             Self::Even => "pods are spread evenly",
             Self::Cheap => "the lock store is asked rarely",

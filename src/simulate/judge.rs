@@ -101,13 +101,15 @@ impl World {
         Some(Breach::new(Rule::Even, format!("{} of {shares:?}", replica.name)))
     }
 
-    /// What is wrong with the rows once all has come to rest: each pod is held or finished, no other row is left.
+    /// What is wrong with the rows once all has come to rest: each pod is held, or finished if it does not run, and no
+    /// other row is left.
     #[must_use]
     pub fn unkept(&self) -> Option<Breach> {
         let (pods, table) = (self.sim.pods(), self.rows());
         for pod in &pods {
             let row = table.rows.get(&Self::key(pod));
-            if !row.is_some_and(|row| row.finished || row.expires_in > 0 && row.owner.is_some()) {
+            let over = |row: &LockRow| row.finished && !pod.is_running("app");
+            if !row.is_some_and(|row| over(row) || row.expires_in > 0 && row.owner.is_some()) {
                 return Some(Breach::new(
                     Rule::Held,
                     format!("{} {}: {row:?}", pod.name(), pod.uid()),
@@ -122,18 +124,31 @@ impl World {
     }
 
     /// What is wrong with the deadlines that replicas have set themselves, while the store's clock has not jumped: each
-    /// is to be a margin before its row expires.
+    /// is to be a margin before its row expires, and none may be left when the row is another's.
     #[must_use]
     pub fn overdue(&self) -> Option<Breach> {
         let (table, now) = (self.rows(), self.time());
-        let late = self.ledger.beliefs().into_iter().find_map(|(uid, name, deadline)| {
+        self.ledger.beliefs().into_iter().find_map(|(uid, name, deadline)| {
             let row = table.rows.get(&LockKey::Pod(uid))?;
             let own = row.owner.as_ref().is_some_and(|owner| owner.as_str() == name);
-            let left = deadline.checked_sub(now)? + LEASE.margin;
-            let expires = Duration::from_millis(row.expires_in.max(0).unsigned_abs());
-            (own && left > expires + TICK).then(|| format!("{name} acts for {left:?}, the row lasts {expires:?}"))
-        });
-        late.map(|what| Breach::new(Rule::Margin, what))
+            let acts = deadline.checked_sub(now)?;
+            let lasts = Duration::from_millis(row.expires_in.max(0).unsigned_abs());
+            if own {
+                let late = acts + LEASE.margin > lasts + TICK;
+                late.then(|| {
+                    Breach::new(
+                        Rule::Margin,
+                        format!("{name} acts for {acts:?}, the row lasts {lasts:?}"),
+                    )
+                })
+            } else {
+                let owner = row.owner.as_ref().filter(|_| acts > TICK)?;
+                Some(Breach::new(
+                    Rule::OneHolder,
+                    format!("{name} acts for {acts:?}, the row is {owner}'s"),
+                ))
+            }
+        })
     }
 
     /// Whether the lock store was asked more than the number of replicas explains, whatever the number of pods: once

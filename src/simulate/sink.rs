@@ -13,7 +13,7 @@ use async_trait::async_trait;
 use super::breach::{Breaches, Rule};
 use super::lock;
 use crate::clock::Clock;
-use crate::domain::{Chunk, Fence, GoodUntil, Origin, PodUid, Position, StreamId};
+use crate::domain::{Chunk, Fence, Gap, GoodUntil, Origin, PodUid, Position, StreamId};
 use crate::sim::Truth;
 use crate::sinks::place::{Row, plan};
 use crate::sinks::{Sink, SinkError};
@@ -30,7 +30,7 @@ pub(super) enum Entry {
     /// A line that is stored.
     Line(String),
     /// Word that lines are missing here.
-    Gap,
+    Gap(Gap),
     /// A line that was refused for good.
     Rejected(String),
 }
@@ -164,7 +164,7 @@ impl Ledger {
         let seen: BTreeSet<&[u8]> = seen
             .filter_map(|entry| match entry {
                 Entry::Line(message) | Entry::Rejected(message) => Some(message.as_bytes()),
-                Entry::Gap => None,
+                Entry::Gap(_) => None,
             })
             .collect();
         let missing = log.lines.iter().filter(|line| !seen.contains(&line.message[..]));
@@ -193,7 +193,9 @@ impl Ledger {
 
 /// Whether this stream is of this instance.
 pub(super) fn is_of(id: &StreamId, log: &Truth) -> bool {
-    id.uid.as_str() == log.instance.uid && log.instance.container_id.ends_with(id.container_id.as_str())
+    let of = &log.instance;
+    let bare = of.container_id.rsplit_once("//").map_or("", |(_, id)| id);
+    id.uid.as_str() == of.uid && *id.container == *of.container && id.container_id.as_str() == bare
 }
 
 impl Stream {
@@ -208,7 +210,7 @@ impl Stream {
         let mut rows = HashMap::from([(&chunk.origin.stream, row)]);
         let mut plan = plan(&mut rows, std::slice::from_ref(chunk), LONGEST);
         plan.answers.pop().unwrap_or(Err(SinkError::Fenced))?;
-        self.entries.extend(plan.gaps.iter().map(|_| Entry::Gap));
+        self.entries.extend(plan.gaps.iter().map(|row| Entry::Gap(row.gap)));
         let text = |bytes: &[u8]| String::from_utf8_lossy(bytes).into_owned();
         let lines = plan.records.iter().map(|record| Entry::Line(text(record.message)));
         self.entries.extend(lines);
@@ -222,7 +224,7 @@ impl Stream {
     fn append(&mut self, chunk: &Chunk) {
         self.fence = chunk.fence.max(self.fence);
         self.position = chunk.end;
-        self.entries.extend(chunk.gap.map(|_| Entry::Gap));
+        self.entries.extend(chunk.gap.map(Entry::Gap));
         self.entries.extend(messages(chunk).map(Entry::Line));
     }
 }
@@ -251,7 +253,7 @@ impl Pen {
         let stream = book.streams.entry(id.clone()).or_default();
         if lock(&self.trouble).rejects {
             // The word that lines are missing is refused as well, which podlog says aloud.
-            stream.entries.extend(chunk.gap.map(|_| Entry::Gap));
+            stream.entries.extend(chunk.gap.map(Entry::Gap));
             stream.entries.extend(messages(chunk).map(Entry::Rejected));
             return Err(SinkError::Rejected("told to".into()));
         }

@@ -181,13 +181,16 @@ impl World {
 
     /// Whether all of a replica's parts have ended.
     pub fn ended(&mut self, at: usize) -> bool {
-        let tasks = &mut self.replicas[at].tasks;
-        while let Some(ended) = tasks.try_join_next() {
+        let replica = &mut self.replicas[at];
+        while let Some(ended) = replica.tasks.try_join_next() {
             if let Err(error) = ended {
                 self.breaches.note(Rule::Alive, error);
+            } else if !replica.stop.is_cancelled() {
+                self.breaches
+                    .note(Rule::Alive, format!("a part of {} has ended", replica.name));
             }
         }
-        tasks.is_empty()
+        replica.tasks.is_empty()
     }
 
     /// Removes replicas that have stopped.

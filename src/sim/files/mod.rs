@@ -66,6 +66,8 @@ struct Inner {
     running: bool,
     last_stamp: i64,
     truth: Vec<TrueLine>,
+    /// The first line in `truth` that begins in the newest file.
+    kept: usize,
     /// Where in `truth` the unfinished line of each output stands, and its bytes so far.
     open_lines: [Option<(usize, BytesMut)>; 2],
     cursors: Vec<(Cursor, Arc<Notify>)>,
@@ -85,6 +87,7 @@ impl Log {
                 running: true,
                 last_stamp: i64::MIN,
                 truth: Vec::new(),
+                kept: 0,
                 open_lines: [None, None],
                 cursors: Vec::new(),
                 next_cursor: 0,
@@ -142,6 +145,7 @@ impl Log {
         let newest = inner.newest + 1;
         inner.newest = newest;
         inner.files.insert(newest, Vec::new());
+        inner.kept = inner.truth.len();
         inner.move_cursors();
         inner.forget_unread();
     }
@@ -177,6 +181,7 @@ impl Log {
         Truth {
             instance: self.instance.clone(),
             lines,
+            kept: inner.kept,
         }
     }
 
@@ -248,6 +253,7 @@ impl Inner {
         self.move_cursors();
         self.newest += 1;
         self.size = 0;
+        self.kept = self.truth.len();
         self.files.insert(self.newest, Vec::new());
         for (cursor, _) in &mut self.cursors {
             cursor.file_created();

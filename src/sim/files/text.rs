@@ -94,4 +94,6 @@ pub struct Truth {
     pub instance: Instance,
     /// The lines, in the order in which they were begun.
     pub lines: Vec<TrueLine>,
+    /// The place of the first line that the API still serves; how many lines there are if it serves none.
+    pub kept: usize,
 }
