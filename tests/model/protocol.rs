@@ -9,7 +9,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::thread::available_parallelism;
 use std::time::Instant;
 
-use stateright::{Checker, HasDiscoveries, Model, Property};
+use stateright::{Checker, CheckerBuilder, HasDiscoveries, Model, Property};
 
 use crate::names::Step;
 use crate::properties;
@@ -86,21 +86,30 @@ pub(crate) struct Found {
     pub(crate) size: String,
     /// The kinds of step that can be taken.
     pub(crate) kinds: BTreeSet<String>,
-    /// The first property that was found violated, with the history that leads to it.
+    /// A violated property with the shortest history found; others may be shorter unless the search was bounded.
     pub(crate) violation: Option<(&'static str, Vec<Move>)>,
 }
 
-/// Goes through a world until a property is violated or everything has been seen that takes fewer than `steps` steps.
-pub(crate) fn explore(world: &World, steps: usize) -> Found {
+/// Goes through a world until a property is violated or everything has been seen.
+pub(crate) fn explore(world: &World) -> Found {
+    let cores = available_parallelism().map_or(1, NonZero::get);
+    search(world, |checker| checker.threads(cores))
+}
+
+/// Goes through what takes fewer than so many steps, until a property is violated.
+///
+/// One thread comes to every state by a way than which none is shorter. Of several one may be ahead of the other, and
+/// what is near a state that it reached by a detour would seem to be beyond the bound.
+pub(crate) fn explore_within(world: &World, steps: usize) -> Found {
+    // The first state has a depth of 1, and what is as deep as the target is not looked at.
+    search(world, |checker| checker.threads(1).target_max_depth(steps + 1))
+}
+
+fn search(world: &World, how: impl Fn(CheckerBuilder<Protocol>) -> CheckerBuilder<Protocol>) -> Found {
     let began = Instant::now();
     let protocol = Protocol::of(*world);
     let taken = Arc::clone(&protocol.taken);
-    let checker = protocol
-        .checker()
-        .threads(available_parallelism().map_or(1, NonZero::get))
-        // The first state has a depth of 1, and what is as deep as the target is not looked at.
-        .target_max_depth(steps.saturating_add(1))
-        .finish_when(HasDiscoveries::AnyFailures)
+    let checker = how(protocol.checker().finish_when(HasDiscoveries::AnyFailures))
         .spawn_bfs()
         .join();
     let size = format!(
@@ -109,11 +118,12 @@ pub(crate) fn explore(world: &World, steps: usize) -> Found {
         checker.state_count(),
         began.elapsed().as_secs_f64()
     );
-    let violation = checker.discoveries().into_iter().next();
+    let violated = checker.discoveries().into_iter();
+    let histories = violated.map(|(property, path)| (property, path.into_actions()));
     let taken = taken.lock().unwrap_or_else(PoisonError::into_inner);
     Found {
         size,
         kinds: taken.iter().map(|step| step.kind()).collect(),
-        violation: violation.map(|(property, path)| (property, path.into_actions())),
+        violation: histories.min_by_key(|(property, history)| (history.len(), *property)),
     }
 }
