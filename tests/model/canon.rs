@@ -19,7 +19,7 @@ pub(crate) fn tidy(state: &mut State) {
 fn rank(state: &mut State, pod: usize) {
     let mut used = 0_u32;
     let row = &state.rows[pod];
-    used |= 1 << row.fence | 1 << row.sink;
+    used |= 1 << row.fence;
     for seat in &state.seats {
         used |= 1 << seat.slots[pod].fence;
     }
@@ -40,8 +40,7 @@ fn rank(state: &mut State, pod: usize) {
             (used & ((2 << fence) - 1)).count_ones() as u8
         }
     };
-    let row = &mut state.rows[pod];
-    (row.fence, row.sink) = (rank(row.fence), rank(row.sink));
+    state.rows[pod].fence = rank(state.rows[pod].fence);
     for seat in &mut state.seats {
         seat.slots[pod].fence = rank(seat.slots[pod].fence);
     }
@@ -103,7 +102,7 @@ fn swap_pods(state: &mut State) {
 fn pod_key(state: &State, pod: usize) -> u64 {
     let row = &state.rows[pod];
     let asked = u64::from(row.owner != 0) | u64::from(row.wanted != 0) << 1 | u64::from(row.finished) << 2;
-    let mut key = asked | ((row.left + 8) as u64) << 3 | u64::from(row.fence) << 8 | u64::from(row.sink) << 12;
+    let mut key = asked | ((row.left + 8) as u64) << 3 | u64::from(row.fence) << 8;
     let mut sum = 0;
     for seat in &state.seats {
         let slot = seat.slots[pod];

@@ -8,7 +8,6 @@ use crate::state::State;
 use crate::world::World;
 
 pub(crate) const ONE_ACTS: &str = "at most one replica acts on a pod";
-pub(crate) const NEWEST_WRITES: &str = "the sink takes writes from the newest claim only";
 
 /// What must hold in every state of a world.
 pub(crate) fn of(world: &World) -> Vec<Property<Protocol>> {
@@ -33,10 +32,6 @@ pub(crate) fn of(world: &World) -> Vec<Property<Protocol>> {
                 })
             },
         ),
-        Property::always("the sink knows no fence that the row does not", |_, state: &State| {
-            state.rows.iter().all(|row| row.sink <= row.fence)
-        }),
-        Property::always(NEWEST_WRITES, |_, state: &State| !state.stale_write),
         Property::always("nobody claims a pod that is done with", |_, state: &State| {
             !state.claimed_done
         }),

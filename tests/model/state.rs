@@ -27,8 +27,6 @@ pub(crate) struct Row {
     /// Ticks of the database until it expires.
     pub(crate) left: i8,
     pub(crate) finished: bool,
-    /// The largest fence that has written to the sink.
-    pub(crate) sink: u8,
 }
 
 /// What a replica has of a pod.
@@ -70,7 +68,6 @@ pub(crate) enum Kind {
     Free,
     Handed,
     Finished,
-    Write,
 }
 
 /// A statement or its answer, on its way.
@@ -113,8 +110,6 @@ pub(crate) struct State {
     pub(crate) late: usize,
     /// How often the database's clock may still jump.
     pub(crate) jumps: u8,
-    /// The sink has taken a write from a claim that is not the newest that wrote.
-    pub(crate) stale_write: bool,
     /// A pod has been claimed that was done with.
     pub(crate) claimed_done: bool,
 }
@@ -153,8 +148,8 @@ impl State {
     }
 
     fn pack(&self) -> [u64; 3] {
-        let mut bits = u128::from(self.jumps) | u128::from(self.stale_write) << 2 | u128::from(self.claimed_done) << 3;
-        let mut at = 4;
+        let mut bits = u128::from(self.jumps) | u128::from(self.claimed_done) << 2;
+        let mut at = 3;
         let mut put = |value: u64, width: u32| {
             bits |= u128::from(value) << at;
             at += width;
@@ -162,7 +157,7 @@ impl State {
         for row in &self.rows {
             put(u64::from(row.owner) | u64::from(row.wanted) << 2, 4);
             put(u64::from(row.fence) | ((row.left + 8) as u64) << 4, 9);
-            put(u64::from(row.finished) | u64::from(row.sink) << 1, 5);
+            put(u64::from(row.finished), 1);
         }
         for seat in &self.seats {
             put(u64::from(seat.lag) | ((seat.seen + 3) as u64) << 2, 5);

@@ -121,14 +121,6 @@ impl<'a> Steps<'a> {
             self.add(Step::Drains(replica + 1, pod + 1), state);
             return;
         }
-        if world.writes && had.left > 0 {
-            let step = |fate| Step::Writes(replica + 1, pod + 1, fate);
-            let write = message(Kind::Write, me, pod, had.fence);
-            let mut state = *old;
-            self.write(&mut state, write);
-            self.add_if_changed(step(Fate::Answered), state, old);
-            self.send_late(step(Fate::Late), old, write);
-        }
         // The keeper renews one thing at a time, and hands nothing back meanwhile.
         if old
             .messages()
@@ -210,16 +202,6 @@ impl<'a> Steps<'a> {
         self.send_late(step(Fate::Late), &without, release);
     }
 
-    /// A write comes to the sink, which takes none from a claim older than the newest that wrote.
-    fn write(&self, state: &mut State, write: Message) {
-        let sink = &mut state.rows[usize::from(write.pod)].sink;
-        if write.fence >= *sink {
-            *sink = write.fence;
-        } else if self.world.broken == Broken::SinkUnfenced {
-            state.stale_write = true;
-        }
-    }
-
     /// What becomes of something that is late.
     fn late(&mut self, old: &State, at: usize) {
         let m = old.net[at];
@@ -269,7 +251,6 @@ impl<'a> Steps<'a> {
         state.remove(at);
         let lost = state;
         match m.kind {
-            Kind::Write => self.write(&mut state, m),
             Kind::ClaimStray | Kind::RenewStray => {
                 self.arrives(&mut state, m);
             }

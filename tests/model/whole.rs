@@ -116,16 +116,6 @@ fn of_three_replicas_never_do_two_act_however_the_databases_clock_jumps() {
 }
 
 #[test]
-fn a_sink_takes_writes_from_the_newest_claim_only_however_late_they_come() {
-    let world = World {
-        writes: true,
-        ..World::of(2, 1, 2)
-    };
-    let kinds = hold("2 replicas, 1 pod, late writes", &world);
-    assert!(kinds.contains("Arrives Write"), "{kinds:?}");
-}
-
-#[test]
 fn whatever_has_happened_a_replica_that_is_left_alone_gets_the_pod() {
     let world = World {
         alone: true,

@@ -29,8 +29,6 @@ pub(crate) enum Broken {
     LostAnswerActedOn,
     /// A pod is handed over before its task has written what it had read.
     HandedBeforeDrained,
-    /// A sink takes whatever comes.
-    SinkUnfenced,
 }
 
 /// What is explored.
@@ -54,8 +52,6 @@ pub(crate) struct World {
     pub(crate) ends: bool,
     /// A replica that is left alone must get each pod, whatever has happened.
     pub(crate) alone: bool,
-    /// Writes to the sink may be late.
-    pub(crate) writes: bool,
     /// Statements that nobody waits for may arrive late, and a replica may be slow to learn that it has lost a claim on
     /// which it does not act any more. Without, such statements arrive at once or never, and it learns at once.
     pub(crate) strays: bool,
@@ -83,7 +79,6 @@ impl World {
             newcomers: false,
             hands: true,
             ends: false,
-            writes: false,
             alone: false,
             strays: true,
             nameless: true,
