@@ -9,7 +9,7 @@ use crate::world::{Broken, World};
 /// Explores a world in which two replicas come to act on a pod, and prints the shortest way to it.
 fn refute(name: &str, world: &World) {
     let world = World {
-        nameless: false,
+        symmetry: false,
         ..*world
     };
     let mut found = explore(&world);

@@ -11,6 +11,7 @@ use std::time::Instant;
 
 use stateright::{Checker, CheckerBuilder, HasDiscoveries, Model, Property};
 
+use crate::canon;
 use crate::names::Step;
 use crate::properties;
 use crate::state::{State, UNSEEN};
@@ -71,7 +72,11 @@ impl Model for Protocol {
         taken.extend(actions.iter().map(|(step, _)| *step));
     }
 
-    fn next_state(&self, _before: &State, (_, after): Move) -> Option<State> {
+    /// States that differ by names only become one here, not in the move, which shows who did what.
+    fn next_state(&self, _before: &State, (_, mut after): Move) -> Option<State> {
+        if self.world.symmetry {
+            canon::rename(&mut after, self.world.replicas, self.world.pods);
+        }
         Some(after)
     }
 

@@ -58,9 +58,6 @@ impl<'a> Steps<'a> {
             canon::learn(&mut state);
         }
         canon::tidy(&mut state);
-        if self.world.nameless {
-            canon::rename(&mut state, self.world.replicas, self.world.pods);
-        }
         self.found.push((step, state));
     }
 

@@ -56,7 +56,7 @@ pub(crate) struct World {
     /// which it does not act any more. Without, such statements arrive at once or never, and it learns at once.
     pub(crate) strays: bool,
     /// States that differ by names only are one. Off where a counterexample is to be read.
-    pub(crate) nameless: bool,
+    pub(crate) symmetry: bool,
     pub(crate) broken: Broken,
 }
 
@@ -81,7 +81,7 @@ impl World {
             ends: false,
             alone: false,
             strays: true,
-            nameless: true,
+            symmetry: true,
             broken: Broken::Nothing,
         }
     }
