@@ -12,8 +12,7 @@ pub(crate) fn tidy(state: &mut State) {
             rank(state, pod);
         }
     }
-    let late = state.late;
-    state.net[..late].sort_unstable_by_key(|message| message_key(*message));
+    state.sort();
 }
 
 fn rank(state: &mut State, pod: usize) {
@@ -51,11 +50,6 @@ fn rank(state: &mut State, pod: usize) {
     }
 }
 
-fn message_key(message: Message) -> u32 {
-    let who = u32::from(message.of) | u32::from(message.pod) << 2 | (message.kind as u32) << 3;
-    who | u32::from(message.fence) << 7 | u32::from(message.heir) << 11 | u32::from(message.age) << 13
-}
-
 /// Renames pods and replicas so that states which differ by names only become one. Names that still tie are left as
 /// they are, which may keep two such states apart and is never wrong.
 pub(crate) fn rename(state: &mut State, replicas: usize, pods: usize) {
@@ -82,8 +76,7 @@ pub(crate) fn rename(state: &mut State, replicas: usize, pods: usize) {
     for message in &mut state.net[..state.late] {
         (message.of, message.heir) = (name[usize::from(message.of)], name[usize::from(message.heir)]);
     }
-    let late = state.late;
-    state.net[..late].sort_unstable_by_key(|message| message_key(*message));
+    state.sort();
 }
 
 fn swap_pods(state: &mut State) {
@@ -94,8 +87,7 @@ fn swap_pods(state: &mut State) {
     for message in &mut state.net[..state.late] {
         message.pod = 1 - message.pod;
     }
-    let late = state.late;
-    state.net[..late].sort_unstable_by_key(|message| message_key(*message));
+    state.sort();
 }
 
 /// What there is to see of a pod without naming anybody.
@@ -127,7 +119,7 @@ fn replica_key(state: &State, replica: usize, pods: usize) -> u64 {
     }
     for (at, message) in state.messages().iter().enumerate() {
         if message.of == name {
-            key += (1 + u64::from(message_key(*message) >> 2)) << 32;
+            key += (1 + (message.pack() >> 2)) << 32;
         }
         if message.heir == name {
             key += (1 + at as u64) << 28;

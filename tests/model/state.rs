@@ -90,7 +90,8 @@ impl Message {
         self.kind != Kind::None && (self.kind as u8) < Kind::ClaimStray as u8
     }
 
-    fn pack(self) -> u64 {
+    /// The message as a number, which holds all of it and the sender in its lowest two bits.
+    pub(crate) fn pack(self) -> u64 {
         u64::from(self.of)
             | u64::from(self.pod) << 2
             | (self.kind as u64) << 3
@@ -128,6 +129,11 @@ impl State {
         self.late -= 1;
         self.net[at] = self.net[self.late];
         self.net[self.late] = Message::default();
+    }
+
+    /// Puts the late messages in order. Which one was sent first matters to nobody.
+    pub(crate) fn sort(&mut self) {
+        self.net[..self.late].sort_unstable_by_key(|message| message.pack());
     }
 
     /// The replica acts on the pod: it has a claim whose deadline has not passed on its own clock.
