@@ -1,7 +1,7 @@
 //! One state for all that differ in nothing that can matter: fences by rank, replicas and pods without their names,
 //! messages without their order. It never merges states of which one can do what the other cannot.
 
-use crate::state::{Kind, LATE, Message, PODS, REPLICAS, State};
+use crate::state::{Kind, LATE, PODS, REPLICAS, State};
 use crate::world::World;
 
 /// Numbers the fences of each pod by rank, and sorts what is late. Fences are only ever compared, and the next one
@@ -159,11 +159,10 @@ pub(crate) fn forget(state: &mut State, world: &World) {
 
 /// Whether nothing of a replica depends on its clock.
 pub(crate) fn rests(state: &State, replica: usize) -> bool {
-    let waits = |message: &Message| message.awaited() && usize::from(message.of) == replica + 1;
     let seat = &state.seats[replica];
     // What was seen matters until the last jump is noticed.
     let knows = state.jumps == 0 && seat.seen.abs() <= 1 && seat.holdoff == 0;
-    knows && seat.slots.iter().all(|slot| slot.left == 0) && !state.messages().iter().any(waits)
+    knows && (0..PODS).all(|pod| seat.slots[pod].left == 0 && !state.waits(replica, pod))
 }
 
 /// Forgets how far behind the clock of a replica is on which nothing depends: whoever begins something may choose it
@@ -180,14 +179,12 @@ pub(crate) fn rest(state: &mut State) {
 /// Lets each replica know at once that a claim is lost on which it does not act any more. All it could still do
 /// under that claim is to be refused.
 pub(crate) fn learn(state: &mut State) {
-    let messages = state.net;
-    for (replica, seat) in state.seats.iter_mut().enumerate() {
-        for (pod, slot) in seat.slots.iter_mut().enumerate() {
-            let (row, me) = (&state.rows[pod], replica as u8 + 1);
-            let lost = row.fence != slot.fence || row.owner != me;
-            let waits = |m: &Message| m.awaited() && m.of == me && usize::from(m.pod) == pod;
-            if slot.fence != 0 && slot.left == 0 && lost && !messages.iter().any(waits) {
-                slot.fence = 0;
+    for replica in 0..REPLICAS {
+        for pod in 0..PODS {
+            let (row, slot) = (state.rows[pod], state.seats[replica].slots[pod]);
+            let lost = row.fence != slot.fence || usize::from(row.owner) != replica + 1;
+            if slot.fence != 0 && slot.left == 0 && lost && !state.waits(replica, pod) {
+                state.seats[replica].slots[pod].fence = 0;
             }
         }
     }

@@ -34,7 +34,7 @@ impl Steps<'_> {
 
     /// The replica must stop waiting for this before its clock goes on.
     fn is_overdue(&self, message: Message, replica: usize) -> bool {
-        message.awaited() && usize::from(message.of) == replica + 1 && message.age >= self.world.times.patience
+        message.awaited_by(replica) && message.age >= self.world.times.patience
     }
 
     fn jump(&mut self, old: &State, by: i8) {
@@ -85,7 +85,7 @@ fn ticked(old: &State, replica: usize) -> State {
         slot.left = slot.left.saturating_sub(1);
     }
     for message in &mut state.net[..old.late] {
-        if message.awaited() && usize::from(message.of) == replica + 1 {
+        if message.awaited_by(replica) {
             message.age += 1;
         }
     }

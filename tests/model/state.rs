@@ -52,7 +52,7 @@ pub(crate) struct Seat {
     pub(crate) slots: [Slot; PODS],
 }
 
-/// What a message is. Those that somebody waits for come first.
+/// What a message is.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
 pub(crate) enum Kind {
     #[default]
@@ -62,7 +62,7 @@ pub(crate) enum Kind {
     RenewAsked,
     RenewHeld,
     RenewLost,
-    /// From here on nobody waits.
+    /// A claim that its sender waits for no longer; all that follow are not waited for either.
     ClaimStray,
     RenewStray,
     Free,
@@ -85,9 +85,17 @@ pub(crate) struct Message {
 }
 
 impl Message {
-    /// Whether its replica waits for the answer.
+    /// Whether its sender waits: for the answer, or for this, which is one.
     pub(crate) fn awaited(self) -> bool {
-        self.kind != Kind::None && (self.kind as u8) < Kind::ClaimStray as u8
+        matches!(
+            self.kind,
+            Kind::ClaimAsked | Kind::ClaimWon | Kind::RenewAsked | Kind::RenewHeld | Kind::RenewLost
+        )
+    }
+
+    /// Whether this replica waits for it; replicas are numbered from 0 here.
+    pub(crate) fn awaited_by(self, replica: usize) -> bool {
+        self.awaited() && usize::from(self.of) == replica + 1
     }
 
     /// The message as a number, which holds all of it and the sender in its lowest two bits.
@@ -118,6 +126,12 @@ pub(crate) struct State {
 impl State {
     pub(crate) fn messages(&self) -> &[Message] {
         &self.net[..self.late]
+    }
+
+    /// Whether the replica waits for an answer about the pod.
+    pub(crate) fn waits(&self, replica: usize, pod: usize) -> bool {
+        let about = |message: &Message| message.awaited_by(replica) && usize::from(message.pod) == pod;
+        self.messages().iter().any(about)
     }
 
     pub(crate) fn send(&mut self, message: Message) {

@@ -65,8 +65,7 @@ impl<'a> Steps<'a> {
     fn without(&mut self, old: &State, replica: usize, pod: usize) {
         let (world, me) = (self.world, replica as u8 + 1);
         let seat = old.seats[replica];
-        let waits = |m: &Message| m.awaited() && m.of == me && usize::from(m.pod) == pod;
-        if seat.holdoff > 0 || self.holds_off(old, replica).is_some() || old.messages().iter().any(waits) {
+        if seat.holdoff > 0 || self.holds_off(old, replica).is_some() || old.waits(replica, pod) {
             return;
         }
         let mut looked = *old;
@@ -119,11 +118,7 @@ impl<'a> Steps<'a> {
             return;
         }
         // The keeper renews one thing at a time, and hands nothing back meanwhile.
-        if old
-            .messages()
-            .iter()
-            .any(|m| m.awaited() && m.of == me && usize::from(m.pod) == pod)
-        {
+        if old.waits(replica, pod) {
             return;
         }
         self.renews(old, replica, pod);
