@@ -67,7 +67,7 @@ fn with(broken: Broken, late: usize) -> World {
 #[test]
 fn a_deadline_that_counts_from_the_answer_is_too_late() {
     let world = World {
-        jumps: &[2],
+        jump_by: &[2],
         ..with(Broken::DeadlineFromAnswer, 1)
     };
     refute("deadline from the answer", &world);
@@ -76,7 +76,7 @@ fn a_deadline_that_counts_from_the_answer_is_too_late() {
 #[test]
 fn without_a_margin_a_slow_clock_lets_two_act() {
     let world = World {
-        jumps: &[2],
+        jump_by: &[2],
         ..with(Broken::NoMargin, 0)
     };
     refute("no margin", &world);
@@ -85,7 +85,7 @@ fn without_a_margin_a_slow_clock_lets_two_act() {
 #[test]
 fn without_a_grace_a_slow_clock_lets_two_act() {
     let world = World {
-        jumps: &[2],
+        jump_by: &[2],
         ..with(Broken::NoGrace, 0)
     };
     refute("no grace", &world);
@@ -99,7 +99,7 @@ fn an_old_release_that_is_not_fenced_frees_a_new_claim() {
 #[test]
 fn a_jump_of_the_clock_that_is_believed_takes_pods_from_the_living() {
     let world = World {
-        jumps: &[8],
+        jump_by: &[8],
         ..with(Broken::JumpBelieved, 0)
     };
     refute("jump believed", &world);
@@ -118,7 +118,7 @@ fn a_pod_handed_over_before_it_was_drained_has_two() {
 #[test]
 fn a_jump_between_a_look_and_its_claim_is_not_covered() {
     let world = World {
-        jumps: &[8],
+        jump_by: &[8],
         jumps_under_claims: true,
         ..with(Broken::Nothing, 1)
     };
@@ -128,7 +128,7 @@ fn a_jump_between_a_look_and_its_claim_is_not_covered() {
 #[test]
 fn a_jump_before_the_first_look_is_not_covered() {
     let world = World {
-        jumps: &[8],
+        jump_by: &[8],
         newcomers: true,
         ..with(Broken::Nothing, 0)
     };
@@ -138,7 +138,7 @@ fn a_jump_before_the_first_look_is_not_covered() {
 #[test]
 fn a_margin_smaller_than_what_clocks_may_differ_by_outlives_the_hold_off() {
     let mut world = World {
-        jumps: &[8],
+        jump_by: &[8],
         ..with(Broken::Nothing, 0)
     };
     (world.times.margin, world.times.ttl) = (1, 4);

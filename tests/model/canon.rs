@@ -161,7 +161,7 @@ pub(crate) fn forget(state: &mut State, world: &World) {
 pub(crate) fn rests(state: &State, replica: usize) -> bool {
     let seat = &state.seats[replica];
     // What was seen matters until the last jump is noticed.
-    let knows = state.jumps == 0 && seat.seen.abs() <= 1 && seat.holdoff == 0;
+    let knows = state.jumps_left == 0 && seat.seen.abs() <= 1 && seat.holdoff == 0;
     knows && (0..PODS).all(|pod| seat.slots[pod].left == 0 && !state.waits(replica, pod))
 }
 

@@ -4,6 +4,7 @@
 use crate::names::Step;
 use crate::state::{FOR_EVER, Kind, Message, OFFSETS, State, UNSEEN};
 use crate::steps::Steps;
+use crate::world::{GRACE, PATIENCE};
 
 impl Steps<'_> {
     /// Any clock may go on, and the database's may jump.
@@ -22,30 +23,25 @@ impl Steps<'_> {
             self.add(Step::Database, state);
         }
         for (replica, seat) in seats.iter().enumerate() {
-            if seat.lag > 0 && !old.messages().iter().any(|message| self.is_overdue(*message, replica)) {
+            if seat.lag > 0 && !old.messages().iter().any(|message| is_overdue(*message, replica)) {
                 let state = ticked(old, replica);
                 self.add(Step::Clock(replica + 1), state);
             }
         }
-        for by in world.jumps.iter().filter(|_| old.jumps > 0) {
+        for by in world.jump_by.iter().filter(|_| old.jumps_left > 0) {
             self.jump(old, *by);
         }
     }
 
-    /// The replica must stop waiting for this before its clock goes on.
-    fn is_overdue(&self, message: Message, replica: usize) -> bool {
-        message.awaited_by(replica) && message.age >= self.world.times.patience
-    }
-
     fn jump(&mut self, old: &State, by: i8) {
         let world = self.world;
-        let slack = (world.times.margin + world.times.grace) as i8;
+        let slack = (world.times.margin + GRACE) as i8;
         let claiming = |message: &Message| matches!(message.kind, Kind::ClaimAsked | Kind::ClaimStray);
         if by > slack && !world.jumps_under_claims && old.messages().iter().any(claiming) {
             return;
         }
         let mut state = *old;
-        state.jumps -= 1;
+        state.jumps_left -= 1;
         for row in &mut state.rows {
             if row.owner != 0 {
                 row.left = (row.left - by).max(-(world.grace() as i8));
@@ -65,6 +61,11 @@ impl Steps<'_> {
             self.add(Step::HoldsOff(replica + 1), state);
         }
     }
+}
+
+/// The replica must stop waiting for this before its clock goes on.
+fn is_overdue(message: Message, replica: usize) -> bool {
+    message.awaited_by(replica) && message.age >= PATIENCE
 }
 
 /// Moves an offset; what is far off stays far off, since the clocks' own difference is one tick at most.

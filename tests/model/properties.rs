@@ -5,7 +5,7 @@ use stateright::Property;
 use crate::names::{Fate, Step};
 use crate::protocol::Protocol;
 use crate::state::State;
-use crate::world::World;
+use crate::world::{GRACE, World};
 
 pub(crate) const ONE_ACTS: &str = "at most one replica acts on a pod";
 
@@ -50,8 +50,8 @@ pub(crate) fn of(world: &World) -> Vec<Property<Protocol>> {
 fn left_alone(protocol: &Protocol, from: &State) -> bool {
     let world = &protocol.world;
     // Each tick takes a few steps; the clock that goes back by a jump makes a row last as much longer.
-    let back = world.jumps.iter().map(|by| -by).max().unwrap_or(0).max(0) as u8;
-    let ticks = 2 * world.times.ttl + world.times.grace + back + 2;
+    let back = world.jump_by.iter().map(|by| -by).max().unwrap_or(0).max(0) as u8;
+    let ticks = 2 * world.times.ttl + GRACE + back + 2;
     (1..=world.replicas).all(|survivor| {
         let mut state = *from;
         (0..ticks).any(|_| {

@@ -57,8 +57,8 @@ impl Model for Protocol {
     /// Nobody has a pod, and every replica has just looked unless it is new.
     fn init_states(&self) -> Vec<State> {
         let mut state = State::default();
-        if !self.world.jumps.is_empty() {
-            state.jumps = self.world.times_it_jumps;
+        if !self.world.jump_by.is_empty() {
+            state.jumps_left = self.world.jumps;
         }
         if self.world.newcomers {
             state.seats.iter_mut().for_each(|seat| seat.seen = UNSEEN);

@@ -118,7 +118,7 @@ pub(crate) struct State {
     pub(crate) net: [Message; LATE],
     pub(crate) late: usize,
     /// How often the database's clock may still jump.
-    pub(crate) jumps: u8,
+    pub(crate) jumps_left: u8,
     /// A pod has been claimed that was done with.
     pub(crate) claimed_done: bool,
 }
@@ -168,7 +168,7 @@ impl State {
     }
 
     fn pack(&self) -> [u64; 3] {
-        let mut bits = u128::from(self.jumps) | u128::from(self.claimed_done) << 2;
+        let mut bits = u128::from(self.jumps_left) | u128::from(self.claimed_done) << 2;
         let mut at = 3;
         let mut put = |value: u64, width: u32| {
             bits |= u128::from(value) << at;

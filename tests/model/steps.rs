@@ -48,7 +48,7 @@ impl<'a> Steps<'a> {
     }
 
     pub(crate) fn add(&mut self, step: Step, mut state: State) {
-        if self.world.jumps.is_empty() {
+        if self.world.jump_by.is_empty() {
             // Nobody could tell a jump from none.
             state.seats.iter_mut().for_each(|seat| seat.seen = 0);
         }

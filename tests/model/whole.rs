@@ -25,9 +25,9 @@ fn hold(name: &str, world: &World) -> BTreeSet<String> {
 }
 
 /// Three replicas while the clock jumps. Statements and answers come at once or are lost.
-const fn jumping(pods: usize, jumps: &'static [i8]) -> World {
+const fn jumping(pods: usize, jump_by: &'static [i8]) -> World {
     World {
-        jumps,
+        jump_by,
         strays: false,
         ..World::of(3, pods, 0)
     }
@@ -63,7 +63,7 @@ fn of_three_replicas_and_two_pods_never_do_two_act_although_the_databases_clock_
 fn of_three_replicas_and_two_pods_never_do_two_act_however_the_databases_clock_jumps() {
     hold("3 replicas, 2 pods, a jump", &jumping(2, JUMPS));
     let twice = World {
-        times_it_jumps: 2,
+        jumps: 2,
         ..jumping(2, &[8])
     };
     hold("3 replicas, 2 pods, two jumps by 8", &twice);
@@ -103,7 +103,7 @@ fn of_three_replicas_never_do_two_act_however_the_databases_clock_jumps() {
     let kinds = hold("3 replicas, 1 pod, a jump", &jumping(1, JUMPS));
     assert!(kinds.contains("Jump") && kinds.contains("HoldsOff"), "{kinds:?}");
     let twice = World {
-        times_it_jumps: 2,
+        jumps: 2,
         ..jumping(1, &[8])
     };
     hold("3 replicas, 1 pod, two jumps by 8", &twice);

@@ -2,14 +2,26 @@
 
 /// The times of a claim, in ticks. A tick is 300 ms, so that one is not seen as a jump of a clock (more than 500 ms)
 /// and two are.
+///
+/// They are not to scale: each is as small as it may be, since fewer ticks make fewer states.
+/// - margin 2: over the same time one replica's clock may tick once more and another's once less than the database's,
+///   so that of the two who begin at once one has held off for a ttl two ticks before the other has
+///   (`a_margin_smaller_than_what_clocks_may_differ_by_outlives_the_hold_off`);
+/// - grace 1: margin and grace make 3, for a jump by two ticks of which a tick of drift hides one, and for the tick by
+///   which the holder's clock is slow (`without_a_grace_a_slow_clock_lets_two_act`);
+/// - ttl 5: margin + max(renewal, patience) + 2 x patience = 2 + 1 + 2, the least that the product's own check of its
+///   settings lets pass when it renews every tick and waits one for an answer.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Times {
     pub(crate) ttl: u8,
     pub(crate) margin: u8,
-    pub(crate) grace: u8,
-    /// How long a replica waits for an answer.
-    pub(crate) patience: u8,
 }
+
+/// Ticks after its expiry until others take a row.
+pub(crate) const GRACE: u8 = 1;
+
+/// Ticks for which a replica waits for an answer.
+pub(crate) const PATIENCE: u8 = 1;
 
 /// A rule that is broken, to see that the model would notice.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -40,8 +52,9 @@ pub(crate) struct World {
     pub(crate) late: usize,
     pub(crate) times: Times,
     /// How far the database's clock may jump at a time; nowhere when empty.
-    pub(crate) jumps: &'static [i8],
-    pub(crate) times_it_jumps: u8,
+    pub(crate) jump_by: &'static [i8],
+    /// How often it may jump.
+    pub(crate) jumps: u8,
     /// The clock may also jump by more than margin and grace between a look at the table and the claim made upon it.
     pub(crate) jumps_under_claims: bool,
     /// Replicas have not looked at the table before the clock may jump.
@@ -67,14 +80,9 @@ impl World {
             replicas,
             pods,
             late,
-            times: Times {
-                ttl: 5,
-                margin: 2,
-                grace: 1,
-                patience: 1,
-            },
-            jumps: &[],
-            times_it_jumps: 1,
+            times: Times { ttl: 5, margin: 2 },
+            jump_by: &[],
+            jumps: 1,
             jumps_under_claims: false,
             newcomers: false,
             hands: true,
@@ -95,10 +103,6 @@ impl World {
     }
 
     pub(crate) fn grace(&self) -> u8 {
-        if self.broken == Broken::NoGrace {
-            0
-        } else {
-            self.times.grace
-        }
+        if self.broken == Broken::NoGrace { 0 } else { GRACE }
     }
 }
