@@ -1,5 +1,7 @@
 //! One state for all that differ in nothing that can matter: fences by rank, replicas and pods without their names,
-//! messages without their order. It never merges states of which one can do what the other cannot.
+//! messages without their order, none that will be refused whenever it arrives, no clock on which nothing depends. What
+//! one of them can do to a claim, the one that stands for it can do too. Only [`learn`] takes steps away, those that could
+//! only be refused, and only in worlds without strays.
 
 use crate::state::{Kind, LATE, PODS, REPLICAS, State};
 use crate::world::World;
@@ -177,7 +179,8 @@ pub(crate) fn rest(state: &mut State) {
 }
 
 /// Lets each replica know at once that a claim is lost on which it does not act any more. All it could still do
-/// under that claim is to be refused.
+/// under that claim is to be refused, and those steps are left out. A replica that does not know yet does not claim the
+/// pod either; one that knows may claim it, and may also not.
 pub(crate) fn learn(state: &mut State) {
     for replica in 0..REPLICAS {
         for pod in 0..PODS {

@@ -19,14 +19,16 @@ use crate::steps::Steps;
 use crate::store::HoldOffs;
 use crate::world::World;
 
-/// A step and what it leads to.
+/// A step and what it leads to. The checker would ask for the steps first, and then where each leads; but what leads
+/// nowhere is no step, so that where it leads has been worked out by then, and is not worked out twice.
 pub(crate) type Move = (Step, State);
 
-/// A world, and what has been done in it.
+/// A world, and what was found possible in it.
 pub(crate) struct Protocol {
     pub(crate) world: World,
     pub(crate) holdoffs: HoldOffs,
-    taken: Arc<Mutex<HashSet<Step>>>,
+    /// The steps that were possible in some state, whether or not they led to one that had not been seen.
+    possible: Arc<Mutex<HashSet<Step>>>,
 }
 
 impl Protocol {
@@ -34,7 +36,7 @@ impl Protocol {
         Self {
             world,
             holdoffs: world.hold_offs(),
-            taken: Arc::default(),
+            possible: Arc::default(),
         }
     }
 
@@ -68,11 +70,12 @@ impl Model for Protocol {
 
     fn actions(&self, state: &State, actions: &mut Vec<Move>) {
         *actions = self.after(state);
-        let mut taken = self.taken.lock().unwrap_or_else(PoisonError::into_inner);
-        taken.extend(actions.iter().map(|(step, _)| *step));
+        let mut possible = self.possible.lock().unwrap_or_else(PoisonError::into_inner);
+        possible.extend(actions.iter().map(|(step, _)| *step));
     }
 
-    /// States that differ by names only become one here, not in the move, which shows who did what.
+    /// States that differ by names only become one here, not in the move, which shows who did what. The checker has a
+    /// symmetry reduction of its own, but only for searches depth first, whose counterexamples are long.
     fn next_state(&self, _before: &State, (_, mut after): Move) -> Option<State> {
         if self.world.symmetry {
             canon::rename(&mut after, self.world.replicas, self.world.pods);
@@ -89,7 +92,7 @@ impl Model for Protocol {
 pub(crate) struct Found {
     /// The states, the ways from one to another, and how long it took.
     pub(crate) size: String,
-    /// The kinds of step that can be taken.
+    /// The kinds of step that were possible somewhere.
     pub(crate) kinds: BTreeSet<String>,
     /// A violated property with the shortest history found; others may be shorter unless the search was bounded.
     pub(crate) violation: Option<(&'static str, Vec<Move>)>,
@@ -113,7 +116,7 @@ pub(crate) fn explore_within(world: &World, steps: usize) -> Found {
 fn search(world: &World, how: impl Fn(CheckerBuilder<Protocol>) -> CheckerBuilder<Protocol>) -> Found {
     let began = Instant::now();
     let protocol = Protocol::of(*world);
-    let taken = Arc::clone(&protocol.taken);
+    let possible = Arc::clone(&protocol.possible);
     let checker = how(protocol.checker().finish_when(HasDiscoveries::AnyFailures))
         .spawn_bfs()
         .join();
@@ -125,10 +128,10 @@ fn search(world: &World, how: impl Fn(CheckerBuilder<Protocol>) -> CheckerBuilde
     );
     let violated = checker.discoveries().into_iter();
     let histories = violated.map(|(property, path)| (property, path.into_actions()));
-    let taken = taken.lock().unwrap_or_else(PoisonError::into_inner);
+    let possible = possible.lock().unwrap_or_else(PoisonError::into_inner);
     Found {
         size,
-        kinds: taken.iter().map(|step| step.kind()).collect(),
+        kinds: possible.iter().map(|step| step.kind()).collect(),
         violation: histories.min_by_key(|(property, history)| (history.len(), *property)),
     }
 }

@@ -14,7 +14,7 @@ use crate::world::{Broken, World};
 
 const TICK: Duration = Duration::from_millis(300);
 
-/// What every clock shows at every moment; only what is left until something counts.
+/// What every clock shows at every moment: the model keeps how long is left, never the time.
 const NOW: Duration = Duration::from_secs(1000);
 
 static NAMES: LazyLock<[ReplicaId; 4]> = LazyLock::new(|| ["", "1", "2", "3"].map(ReplicaId::from));

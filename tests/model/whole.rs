@@ -11,7 +11,7 @@ use crate::world::World;
 /// Two that are not told from slewing, one by which everything expires, one back.
 const JUMPS: &[i8] = &[1, 2, 8, -2];
 
-/// Explores a world in which nothing may go wrong, and prints its size. Answers which kinds of step occurred.
+/// Explores a world in which nothing may go wrong, and prints its size. Answers which kinds of step were possible.
 fn hold(name: &str, world: &World) -> BTreeSet<String> {
     let found = explore(world);
     println!("{name}: {}", found.size);
