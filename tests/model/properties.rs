@@ -74,9 +74,9 @@ fn act(protocol: &Protocol, state: &mut State, survivor: usize) -> bool {
     }) {}
     step(protocol, state, |step| *step == Step::HoldsOff(survivor));
     for pod in protocol.pods() {
-        let slot = state.seats[survivor - 1].slots[pod];
+        let claim = state.replicas[survivor - 1].claims[pod];
         let mut takes = |wanted: Step| step(protocol, state, |step| *step == wanted);
-        if slot.fence != 0 && slot.left == 0 {
+        if claim.fence != 0 && claim.left == 0 {
             takes(Step::Frees(survivor, pod + 1, Fate::Answered));
         }
         takes(Step::Renews(survivor, pod + 1, Fate::Answered));

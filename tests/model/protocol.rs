@@ -63,7 +63,7 @@ impl Model for Protocol {
             state.jumps_left = self.world.jumps;
         }
         if self.world.newcomers {
-            state.seats.iter_mut().for_each(|seat| seat.seen = UNSEEN);
+            state.replicas.iter_mut().for_each(|replica| replica.seen = UNSEEN);
         }
         vec![state]
     }

@@ -8,7 +8,7 @@ pub(crate) const REPLICAS: usize = 3;
 pub(crate) const PODS: usize = 2;
 pub(crate) const LATE: usize = 4;
 
-/// A time left that never passes; only a broken protocol makes it.
+/// A time left that never passes; only a defect makes it.
 pub(crate) const FOR_EVER: u8 = 7;
 
 /// The offset between two clocks is not known: the replica has not looked yet.
@@ -21,7 +21,8 @@ pub(crate) const OFFSETS: std::ops::RangeInclusive<i8> = -3..=UNSEEN;
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(crate) struct Row {
     pub(crate) owner: u8,
-    pub(crate) wanted: u8,
+    /// The replica that asked for it.
+    pub(crate) wanted_by: u8,
     /// 0 while there is no row.
     pub(crate) fence: u8,
     /// Ticks of the database until it expires.
@@ -31,25 +32,35 @@ pub(crate) struct Row {
 
 /// What a replica has of a pod.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub(crate) struct Slot {
+pub(crate) struct Claim {
     /// The fence of its claim; 0 when it has none.
     pub(crate) fence: u8,
     /// Ticks of its own clock until it stops acting on it.
     pub(crate) left: u8,
-    /// Whether it has handed the pod over without having stopped; only a broken protocol does.
+    /// Whether it has handed the pod over without having stopped; only a defect does it.
     pub(crate) leaving: bool,
+}
+
+impl Claim {
+    pub(crate) fn new(fence: u8, left: u8) -> Self {
+        Self {
+            fence,
+            left,
+            leaving: false,
+        }
+    }
 }
 
 /// A replica.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub(crate) struct Seat {
+pub(crate) struct Replica {
     /// Ticks its clock is behind the database's.
     pub(crate) lag: u8,
     /// The database's clock minus its own, as last seen, minus what it is now; clamped to +-3.
     pub(crate) seen: i8,
     /// Ticks of its own clock until it claims again.
     pub(crate) holdoff: u8,
-    pub(crate) slots: [Slot; PODS],
+    pub(crate) claims: [Claim; PODS],
 }
 
 /// What a message is.
@@ -75,7 +86,7 @@ pub(crate) enum Kind {
 pub(crate) struct Message {
     pub(crate) kind: Kind,
     /// The replica that sent the statement, from 1.
-    pub(crate) of: u8,
+    pub(crate) sender: u8,
     /// From 0.
     pub(crate) pod: u8,
     pub(crate) fence: u8,
@@ -95,12 +106,12 @@ impl Message {
 
     /// Whether this replica waits for it; replicas are numbered from 0 here.
     pub(crate) fn awaited_by(self, replica: usize) -> bool {
-        self.awaited() && usize::from(self.of) == replica + 1
+        self.awaited() && usize::from(self.sender) == replica + 1
     }
 
     /// The message as a number, which holds all of it and the sender in its lowest two bits.
     pub(crate) fn pack(self) -> u64 {
-        u64::from(self.of)
+        u64::from(self.sender)
             | u64::from(self.pod) << 2
             | (self.kind as u64) << 3
             | u64::from(self.fence) << 7
@@ -113,7 +124,7 @@ impl Message {
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(crate) struct State {
     pub(crate) rows: [Row; PODS],
-    pub(crate) seats: [Seat; REPLICAS],
+    pub(crate) replicas: [Replica; REPLICAS],
     /// Late messages; the first `late` of them.
     pub(crate) net: [Message; LATE],
     pub(crate) late: usize,
@@ -152,8 +163,8 @@ impl State {
 
     /// The replica acts on the pod: it has a claim whose deadline has not passed on its own clock.
     pub(crate) fn acts(&self, replica: usize, pod: usize) -> bool {
-        let slot = self.seats[replica].slots[pod];
-        slot.fence != 0 && slot.left > 0
+        let claim = self.replicas[replica].claims[pod];
+        claim.fence != 0 && claim.left > 0
     }
 
     /// How many replicas act on the pod.
@@ -163,7 +174,7 @@ impl State {
 
     /// The fences of all claims of the pod that somebody has.
     pub(crate) fn fences(&self, pod: usize) -> impl Iterator<Item = u8> {
-        let all = self.seats.iter().map(move |seat| seat.slots[pod].fence);
+        let all = self.replicas.iter().map(move |replica| replica.claims[pod].fence);
         all.filter(|fence| *fence != 0)
     }
 
@@ -175,16 +186,16 @@ impl State {
             at += width;
         };
         for row in &self.rows {
-            put(u64::from(row.owner) | u64::from(row.wanted) << 2, 4);
+            put(u64::from(row.owner) | u64::from(row.wanted_by) << 2, 4);
             put(u64::from(row.fence) | ((row.left + 8) as u64) << 4, 9);
             put(u64::from(row.finished), 1);
         }
-        for seat in &self.seats {
-            put(u64::from(seat.lag) | ((seat.seen + 3) as u64) << 2, 5);
-            put(u64::from(seat.holdoff), 3);
-            for slot in &seat.slots {
-                let left = u64::from(slot.left) << 4;
-                put(u64::from(slot.fence) | left | u64::from(slot.leaving) << 7, 8);
+        for replica in &self.replicas {
+            put(u64::from(replica.lag) | ((replica.seen + 3) as u64) << 2, 5);
+            put(u64::from(replica.holdoff), 3);
+            for claim in &replica.claims {
+                let left = u64::from(claim.left) << 4;
+                put(u64::from(claim.fence) | left | u64::from(claim.leaving) << 7, 8);
             }
         }
         let net = self

@@ -12,7 +12,7 @@ use crate::world::World;
 const JUMPS: &[i8] = &[1, 2, 8, -2];
 
 /// Explores a world in which nothing may go wrong, and prints its size. Answers which kinds of step were possible.
-fn hold(name: &str, world: &World) -> BTreeSet<String> {
+fn prove(name: &str, world: &World) -> BTreeSet<String> {
     let found = explore(world);
     println!("{name}: {}", found.size);
     if let Some((property, history)) = found.violation {
@@ -39,12 +39,12 @@ fn of_three_replicas_and_two_pods_never_do_two_act_on_one_pod() {
         strays: false,
         ..World::of(3, 2, 1)
     };
-    hold("3 replicas, 2 pods, 1 late", &world);
+    prove("3 replicas, 2 pods, 1 late", &world);
 }
 
 #[test]
 fn of_three_replicas_and_two_pods_never_do_two_act_although_the_databases_clock_jumps_beyond_every_expiry() {
-    let kinds = hold("3 replicas, 2 pods, a jump by 8", &jumping(2, &[8]));
+    let kinds = prove("3 replicas, 2 pods, a jump by 8", &jumping(2, &[8]));
     let expected = [
         "Jump",
         "HoldsOff",
@@ -61,12 +61,12 @@ fn of_three_replicas_and_two_pods_never_do_two_act_although_the_databases_clock_
 #[test]
 #[ignore = "a quarter of an hour and 6 GB: cargo test --release --test model -- --ignored --nocapture"]
 fn of_three_replicas_and_two_pods_never_do_two_act_however_the_databases_clock_jumps() {
-    hold("3 replicas, 2 pods, a jump", &jumping(2, JUMPS));
+    prove("3 replicas, 2 pods, a jump", &jumping(2, JUMPS));
     let twice = World {
         jumps: 2,
         ..jumping(2, &[8])
     };
-    hold("3 replicas, 2 pods, two jumps by 8", &twice);
+    prove("3 replicas, 2 pods, two jumps by 8", &twice);
 }
 
 #[test]
@@ -75,7 +75,7 @@ fn of_three_replicas_never_do_two_act_whatever_strays() {
         ends: true,
         ..World::of(3, 1, 2)
     };
-    let kinds = hold("3 replicas, 1 pod, 2 late and astray", &world);
+    let kinds = prove("3 replicas, 1 pod, 2 late and astray", &world);
     let expected = [
         "Claims Late",
         "Claims AnswerLost",
@@ -100,19 +100,19 @@ fn of_three_replicas_never_do_two_act_whatever_strays() {
 
 #[test]
 fn of_three_replicas_never_do_two_act_however_the_databases_clock_jumps() {
-    let kinds = hold("3 replicas, 1 pod, a jump", &jumping(1, JUMPS));
+    let kinds = prove("3 replicas, 1 pod, a jump", &jumping(1, JUMPS));
     assert!(kinds.contains("Jump") && kinds.contains("HoldsOff"), "{kinds:?}");
     let twice = World {
         jumps: 2,
         ..jumping(1, &[8])
     };
-    hold("3 replicas, 1 pod, two jumps by 8", &twice);
+    prove("3 replicas, 1 pod, two jumps by 8", &twice);
     let late = World {
         replicas: 2,
         late: 1,
         ..jumping(1, JUMPS)
     };
-    hold("2 replicas, 1 pod, a jump, 1 late", &late);
+    prove("2 replicas, 1 pod, a jump, 1 late", &late);
 }
 
 #[test]
@@ -121,12 +121,12 @@ fn whatever_has_happened_a_replica_that_is_left_alone_gets_the_pod() {
         alone: true,
         ..World::of(2, 1, 2)
     };
-    hold("left alone, 2 late and astray", &world);
+    prove("left alone, 2 late and astray", &world);
     let world = World {
         alone: true,
         replicas: 2,
         hands: false,
         ..jumping(1, JUMPS)
     };
-    hold("left alone, a jump", &world);
+    prove("left alone, a jump", &world);
 }

@@ -1,4 +1,4 @@
-//! What is explored: how many replicas and pods, which times, which faults, and which rule is broken, if any.
+//! What is explored: how many replicas and pods, which times, which faults, and which mistake, if any.
 
 /// The times of a claim, in ticks. A tick is 300 ms, so that one is not seen as a jump of a clock (more than 500 ms)
 /// and two are.
@@ -23,20 +23,20 @@ pub(crate) const GRACE: u8 = 1;
 /// Ticks for which a replica waits for an answer.
 pub(crate) const PATIENCE: u8 = 1;
 
-/// A rule that is broken, to see that the model would notice.
+/// A mistake made on purpose, to see that the model would notice. Those that `podlog::defect` can make in the product
+/// are called as there.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Broken {
-    Nothing,
-    /// The deadline counts from the answer instead of from the moment before sending.
-    DeadlineFromAnswer,
+pub(crate) enum Defect {
+    /// The deadline of a claim counts from the reply, not from when the statement was sent.
+    DeadlineAfterReply,
     /// The holder acts until the row expires on its own clock.
     NoMargin,
     /// Others take the row as soon as it has expired.
     NoGrace,
-    /// A row is released by whoever owns it, whatever the fence.
-    ReleaseUnfenced,
-    /// A database whose clock has jumped is believed.
-    JumpBelieved,
+    /// Whoever names a row has it, whatever its owner and fence.
+    NoFenceCheck,
+    /// A jump of the database's clock is not heeded.
+    JumpIgnored,
     /// A claim whose answer is lost is acted on, but nobody keeps its deadline.
     LostAnswerActedOn,
     /// A pod is handed over before its task has written what it had read.
@@ -70,11 +70,11 @@ pub(crate) struct World {
     pub(crate) strays: bool,
     /// States that differ by names only are one. Off where a counterexample is to be read.
     pub(crate) symmetry: bool,
-    pub(crate) broken: Broken,
+    pub(crate) defect: Option<Defect>,
 }
 
 impl World {
-    /// All that is not a question of size, with nothing broken.
+    /// All that is not a question of size, without a mistake.
     pub(crate) const fn of(replicas: usize, pods: usize, late: usize) -> Self {
         Self {
             replicas,
@@ -90,12 +90,12 @@ impl World {
             alone: false,
             strays: true,
             symmetry: true,
-            broken: Broken::Nothing,
+            defect: None,
         }
     }
 
     pub(crate) fn margin(&self) -> u8 {
-        if self.broken == Broken::NoMargin {
+        if self.defect == Some(Defect::NoMargin) {
             0
         } else {
             self.times.margin
@@ -103,6 +103,6 @@ impl World {
     }
 
     pub(crate) fn grace(&self) -> u8 {
-        if self.broken == Broken::NoGrace { 0 } else { GRACE }
+        if self.defect == Some(Defect::NoGrace) { 0 } else { GRACE }
     }
 }
