@@ -34,7 +34,7 @@ const fn jumping(pods: usize, jump_by: &'static [i8]) -> World {
 }
 
 #[test]
-fn of_three_replicas_and_two_pods_never_do_two_act_on_one_pod() {
+fn no_two_of_three_replicas_ever_act_on_the_same_of_two_pods() {
     let world = World {
         strays: false,
         ..World::of(3, 2, 1)
@@ -43,7 +43,7 @@ fn of_three_replicas_and_two_pods_never_do_two_act_on_one_pod() {
 }
 
 #[test]
-fn of_three_replicas_and_two_pods_never_do_two_act_although_the_databases_clock_jumps_beyond_every_expiry() {
+fn no_two_act_on_one_of_two_pods_when_the_databases_clock_jumps_beyond_every_expiry() {
     let kinds = prove("3 replicas, 2 pods, a jump by 8", &jumping(2, &[8]));
     let expected = [
         "Jump",
@@ -60,7 +60,7 @@ fn of_three_replicas_and_two_pods_never_do_two_act_although_the_databases_clock_
 
 #[test]
 #[ignore = "a quarter of an hour and 6 GB: cargo test --release --test model -- --ignored --nocapture"]
-fn of_three_replicas_and_two_pods_never_do_two_act_however_the_databases_clock_jumps() {
+fn no_two_act_on_one_of_two_pods_however_the_databases_clock_jumps() {
     prove("3 replicas, 2 pods, a jump", &jumping(2, JUMPS));
     let twice = World {
         jumps: 2,
@@ -70,7 +70,7 @@ fn of_three_replicas_and_two_pods_never_do_two_act_however_the_databases_clock_j
 }
 
 #[test]
-fn of_three_replicas_never_do_two_act_whatever_strays() {
+fn no_two_of_three_replicas_ever_act_whatever_strays() {
     let world = World {
         ends: true,
         ..World::of(3, 1, 2)
@@ -99,7 +99,7 @@ fn of_three_replicas_never_do_two_act_whatever_strays() {
 }
 
 #[test]
-fn of_three_replicas_never_do_two_act_however_the_databases_clock_jumps() {
+fn no_two_of_three_replicas_ever_act_however_the_databases_clock_jumps() {
     let kinds = prove("3 replicas, 1 pod, a jump", &jumping(1, JUMPS));
     assert!(kinds.contains("Jump") && kinds.contains("HoldsOff"), "{kinds:?}");
     let twice = World {
