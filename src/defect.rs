@@ -8,7 +8,7 @@
 #[repr(u8)]
 pub enum Defect {
     /// The deadline of a claim counts from the reply to a renewal, not from when it was sent.
-    DeadlineAfterReply = 1,
+    DeadlineAfterReply,
     /// The position moves before the write, not after it.
     CheckpointBeforeWrite,
     /// Whoever names a row has it, whatever its owner and fence.
@@ -60,6 +60,7 @@ impl Defect {
     ];
 }
 
+/// The mistake that is made: 0 for none, else one more than its number.
 #[cfg(feature = "defects")]
 static CHOSEN: std::sync::atomic::AtomicU8 = std::sync::atomic::AtomicU8::new(0);
 
@@ -67,7 +68,7 @@ static CHOSEN: std::sync::atomic::AtomicU8 = std::sync::atomic::AtomicU8::new(0)
 #[cfg(feature = "defects")]
 pub fn choose(defect: Option<Defect>) {
     CHOSEN.store(
-        defect.map_or(0, |defect| defect as u8),
+        defect.map_or(0, |defect| 1 + defect as u8),
         std::sync::atomic::Ordering::SeqCst,
     );
 }
@@ -76,7 +77,7 @@ pub fn choose(defect: Option<Defect>) {
 #[cfg(feature = "defects")]
 #[must_use]
 pub fn on(defect: Defect) -> bool {
-    CHOSEN.load(std::sync::atomic::Ordering::Relaxed) == defect as u8
+    CHOSEN.load(std::sync::atomic::Ordering::Relaxed) == 1 + defect as u8
 }
 
 /// Whether this mistake is to be made: never.

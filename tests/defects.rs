@@ -58,10 +58,7 @@ fn find() -> Option<(u64, Breach)> {
 /// What a defect does, as `src/defect.rs` says it.
 fn says(name: &str) -> String {
     let source = include_str!("../src/defect.rs");
-    let (before, _) = source
-        .split_once(&format!("\n    {name},\n"))
-        .or_else(|| source.split_once(&format!("\n    {name} = 1,\n")))
-        .unwrap();
+    let (before, _) = source.split_once(&format!("\n    {name},\n")).unwrap();
     let lines: Vec<&str> = before
         .lines()
         .rev()

@@ -1,8 +1,10 @@
 //! One state for all that differ in nothing that can matter: fences by rank, replicas and pods without their names,
-//! messages without their order. It never merges states of which one can do what the other cannot.
+//! messages without their order, none that will be refused whenever it arrives, no clock on which nothing depends.
+//! What one of them can do to a claim, the one that stands for it can do too. Only [`learn`] takes steps away, those
+//! that could only be refused, and only in worlds without strays.
 
-use crate::state::{Kind, LATE, Message, PODS, REPLICAS, State};
-use crate::world::World;
+use crate::state::{Kind, LATE, PODS, REPLICAS, State};
+use crate::world::{Defect, World};
 
 /// Numbers the fences of each pod by rank, and sorts what is late. Fences are only ever compared, and the next one
 /// is drawn after the largest, which is the row's.
@@ -12,16 +14,15 @@ pub(crate) fn tidy(state: &mut State) {
             rank(state, pod);
         }
     }
-    let late = state.late;
-    state.net[..late].sort_unstable_by_key(|message| message_key(*message));
+    state.sort();
 }
 
 fn rank(state: &mut State, pod: usize) {
     let mut used = 0_u32;
     let row = &state.rows[pod];
-    used |= 1 << row.fence | 1 << row.sink;
-    for seat in &state.seats {
-        used |= 1 << seat.slots[pod].fence;
+    used |= 1 << row.fence;
+    for replica in &state.replicas {
+        used |= 1 << replica.claims[pod].fence;
     }
     for message in state.messages() {
         if usize::from(message.pod) == pod {
@@ -40,21 +41,15 @@ fn rank(state: &mut State, pod: usize) {
             (used & ((2 << fence) - 1)).count_ones() as u8
         }
     };
-    let row = &mut state.rows[pod];
-    (row.fence, row.sink) = (rank(row.fence), rank(row.sink));
-    for seat in &mut state.seats {
-        seat.slots[pod].fence = rank(seat.slots[pod].fence);
+    state.rows[pod].fence = rank(state.rows[pod].fence);
+    for replica in &mut state.replicas {
+        replica.claims[pod].fence = rank(replica.claims[pod].fence);
     }
     for message in &mut state.net[..state.late] {
         if usize::from(message.pod) == pod {
             message.fence = rank(message.fence);
         }
     }
-}
-
-fn message_key(message: Message) -> u32 {
-    let who = u32::from(message.of) | u32::from(message.pod) << 2 | (message.kind as u32) << 3;
-    who | u32::from(message.fence) << 7 | u32::from(message.heir) << 11 | u32::from(message.age) << 13
 }
 
 /// Renames pods and replicas so that states which differ by names only become one. Names that still tie are left as
@@ -73,41 +68,39 @@ pub(crate) fn rename(state: &mut State, replicas: usize, pods: usize) {
     for (new, old) in order.iter().enumerate() {
         name[old + 1] = new as u8 + 1;
     }
-    let old = state.seats;
+    let old = state.replicas;
     for (new, from) in order.iter().enumerate() {
-        state.seats[new] = old[*from];
+        state.replicas[new] = old[*from];
     }
     for row in &mut state.rows {
-        (row.owner, row.wanted) = (name[usize::from(row.owner)], name[usize::from(row.wanted)]);
+        (row.owner, row.wanted_by) = (name[usize::from(row.owner)], name[usize::from(row.wanted_by)]);
     }
     for message in &mut state.net[..state.late] {
-        (message.of, message.heir) = (name[usize::from(message.of)], name[usize::from(message.heir)]);
+        (message.sender, message.heir) = (name[usize::from(message.sender)], name[usize::from(message.heir)]);
     }
-    let late = state.late;
-    state.net[..late].sort_unstable_by_key(|message| message_key(*message));
+    state.sort();
 }
 
 fn swap_pods(state: &mut State) {
     state.rows.swap(0, 1);
-    for seat in &mut state.seats {
-        seat.slots.swap(0, 1);
+    for replica in &mut state.replicas {
+        replica.claims.swap(0, 1);
     }
     for message in &mut state.net[..state.late] {
         message.pod = 1 - message.pod;
     }
-    let late = state.late;
-    state.net[..late].sort_unstable_by_key(|message| message_key(*message));
+    state.sort();
 }
 
 /// What there is to see of a pod without naming anybody.
 fn pod_key(state: &State, pod: usize) -> u64 {
     let row = &state.rows[pod];
-    let asked = u64::from(row.owner != 0) | u64::from(row.wanted != 0) << 1 | u64::from(row.finished) << 2;
-    let mut key = asked | ((row.left + 8) as u64) << 3 | u64::from(row.fence) << 8 | u64::from(row.sink) << 12;
+    let asked = u64::from(row.owner != 0) | u64::from(row.wanted_by != 0) << 1 | u64::from(row.finished) << 2;
+    let mut key = asked | ((row.left + 8) as u64) << 3 | u64::from(row.fence) << 8;
     let mut sum = 0;
-    for seat in &state.seats {
-        let slot = seat.slots[pod];
-        sum += u64::from(slot.left) + 16 * u64::from(slot.fence);
+    for replica in &state.replicas {
+        let claim = replica.claims[pod];
+        sum += u64::from(claim.left) + 16 * u64::from(claim.fence);
     }
     key |= sum << 16;
     for message in state.messages() {
@@ -120,15 +113,15 @@ fn pod_key(state: &State, pod: usize) -> u64 {
 
 /// What there is to see of a replica without naming anybody.
 fn replica_key(state: &State, replica: usize, pods: usize) -> u64 {
-    let (seat, name) = (&state.seats[replica], replica as u8 + 1);
-    let mut key = u64::from(seat.lag) | ((seat.seen + 3) as u64) << 2 | u64::from(seat.holdoff) << 5;
-    for (row, slot) in state.rows[..pods].iter().zip(&seat.slots) {
-        let part = u64::from(slot.fence) | u64::from(slot.left) << 4 | u64::from(slot.leaving) << 7;
-        key = key << 10 | part | u64::from(row.owner == name) << 8 | u64::from(row.wanted == name) << 9;
+    let (own, name) = (&state.replicas[replica], replica as u8 + 1);
+    let mut key = u64::from(own.lag) | ((own.seen + 3) as u64) << 2 | u64::from(own.holdoff) << 5;
+    for (row, claim) in state.rows[..pods].iter().zip(&own.claims) {
+        let part = u64::from(claim.fence) | u64::from(claim.left) << 4 | u64::from(claim.leaving) << 7;
+        key = key << 10 | part | u64::from(row.owner == name) << 8 | u64::from(row.wanted_by == name) << 9;
     }
     for (at, message) in state.messages().iter().enumerate() {
-        if message.of == name {
-            key += (1 + u64::from(message_key(*message) >> 2)) << 32;
+        if message.sender == name {
+            key += (1 + (message.pack() >> 2)) << 32;
         }
         if message.heir == name {
             key += (1 + at as u64) << 28;
@@ -140,13 +133,17 @@ fn replica_key(state: &State, replica: usize, pods: usize) -> u64 {
 /// Forgets late statements that can do nothing any more, whenever they arrive: the fence they name is not the row's,
 /// and never will be again. That the product refuses them is asked, not assumed.
 pub(crate) fn forget(state: &mut State, world: &World) {
+    // What is refused now may be taken later when nobody checks fences.
+    if world.defect == Some(Defect::NoFenceCheck) {
+        return;
+    }
     let mut at = 0;
     while at < state.late {
         let message = state.net[at];
         let row = state.rows[usize::from(message.pod)];
-        let idle = row.fence != message.fence || row.owner != message.of;
+        let idle = row.fence != message.fence || row.owner != message.sender;
         let gone = match message.kind {
-            Kind::RenewStray => (idle || row.left <= 0) && !world.renew(&mut { row }, message.of, message.fence),
+            Kind::RenewStray => (idle || row.left <= 0) && !world.renew(&mut { row }, message.sender, message.fence),
             Kind::Free | Kind::Handed | Kind::Finished => {
                 idle && {
                     let mut after = row;
@@ -154,7 +151,7 @@ pub(crate) fn forget(state: &mut State, world: &World) {
                     after == row
                 }
             }
-            Kind::ClaimStray => row.finished && !world.may_claim(row, message.of),
+            Kind::ClaimStray => row.finished && !world.may_claim(row, message.sender),
             _ => false,
         };
         if gone {
@@ -168,11 +165,10 @@ pub(crate) fn forget(state: &mut State, world: &World) {
 
 /// Whether nothing of a replica depends on its clock.
 pub(crate) fn rests(state: &State, replica: usize) -> bool {
-    let waits = |message: &Message| message.awaited() && usize::from(message.of) == replica + 1;
-    let seat = &state.seats[replica];
+    let own = &state.replicas[replica];
     // What was seen matters until the last jump is noticed.
-    let knows = state.jumps == 0 && seat.seen.abs() <= 1 && seat.holdoff == 0;
-    knows && seat.slots.iter().all(|slot| slot.left == 0) && !state.messages().iter().any(waits)
+    let knows = state.jumps_left == 0 && own.seen.abs() <= 1 && own.holdoff == 0;
+    knows && (0..PODS).all(|pod| own.claims[pod].left == 0 && !state.waits(replica, pod))
 }
 
 /// Forgets how far behind the clock of a replica is on which nothing depends: whoever begins something may choose it
@@ -180,23 +176,22 @@ pub(crate) fn rests(state: &State, replica: usize) -> bool {
 pub(crate) fn rest(state: &mut State) {
     for replica in 0..REPLICAS {
         if rests(state, replica) {
-            state.seats[replica].seen = 0;
-            state.seats[replica].lag = 0;
+            state.replicas[replica].seen = 0;
+            state.replicas[replica].lag = 0;
         }
     }
 }
 
 /// Lets each replica know at once that a claim is lost on which it does not act any more. All it could still do
-/// under that claim is to be refused.
+/// under that claim is to be refused, and those steps are left out. A replica that does not know yet does not claim the
+/// pod either; one that knows may claim it, and may also not.
 pub(crate) fn learn(state: &mut State) {
-    let messages = state.net;
-    for (replica, seat) in state.seats.iter_mut().enumerate() {
-        for (pod, slot) in seat.slots.iter_mut().enumerate() {
-            let (row, me) = (&state.rows[pod], replica as u8 + 1);
-            let lost = row.fence != slot.fence || row.owner != me;
-            let waits = |m: &Message| m.awaited() && m.of == me && usize::from(m.pod) == pod;
-            if slot.fence != 0 && slot.left == 0 && lost && !messages.iter().any(waits) {
-                slot.fence = 0;
+    for replica in 0..REPLICAS {
+        for pod in 0..PODS {
+            let (row, claim) = (state.rows[pod], state.replicas[replica].claims[pod]);
+            let lost = row.fence != claim.fence || usize::from(row.owner) != replica + 1;
+            if claim.fence != 0 && claim.left == 0 && lost && !state.waits(replica, pod) {
+                state.replicas[replica].claims[pod].fence = 0;
             }
         }
     }

@@ -1,58 +1,54 @@
-//! Clocks: that they go on at different rates, that the database's jumps, and that a replica notices. Claims change here
-//! by nothing but the time that passes.
+//! Clocks: that they go on at different rates, that the database's jumps, and that a replica notices. Claims change
+//! here by nothing but the time that passes.
 
 use crate::names::Step;
 use crate::state::{FOR_EVER, Kind, Message, OFFSETS, State, UNSEEN};
 use crate::steps::Steps;
+use crate::world::{GRACE, PATIENCE};
 
 impl Steps<'_> {
     /// Any clock may go on, and the database's may jump.
     pub(crate) fn clocks(&mut self, old: &State) {
-        let (world, seats) = (self.world, &old.seats[..self.world.replicas]);
+        let (world, replicas) = (self.world, &old.replicas[..self.world.replicas]);
         // The clocks of replicas are at most one tick behind the database's, and never ahead.
-        if seats.iter().all(|seat| seat.lag == 0) {
+        if replicas.iter().all(|replica| replica.lag == 0) {
             let mut state = *old;
-            for seat in &mut state.seats[..world.replicas] {
-                seat.lag = 1;
-                shift(&mut seat.seen, -1);
+            for replica in &mut state.replicas[..world.replicas] {
+                replica.lag = 1;
+                shift(&mut replica.seen, -1);
             }
             for row in &mut state.rows {
                 row.left = (row.left - 1).max(-(world.grace() as i8));
             }
             self.add(Step::Database, state);
         }
-        for (replica, seat) in seats.iter().enumerate() {
-            if seat.lag > 0 && !old.messages().iter().any(|message| self.is_overdue(*message, replica)) {
+        for (replica, own) in replicas.iter().enumerate() {
+            if own.lag > 0 && !old.messages().iter().any(|message| is_overdue(*message, replica)) {
                 let state = ticked(old, replica);
                 self.add(Step::Clock(replica + 1), state);
             }
         }
-        for by in world.jumps.iter().filter(|_| old.jumps > 0) {
+        for by in world.jump_by.iter().filter(|_| old.jumps_left > 0) {
             self.jump(old, *by);
         }
     }
 
-    /// The replica must stop waiting for this before its clock goes on.
-    fn is_overdue(&self, message: Message, replica: usize) -> bool {
-        message.awaited() && usize::from(message.of) == replica + 1 && message.age >= self.world.times.patience
-    }
-
     fn jump(&mut self, old: &State, by: i8) {
         let world = self.world;
-        let slack = (world.times.margin + world.times.grace) as i8;
+        let slack = (world.times.margin + GRACE) as i8;
         let claiming = |message: &Message| matches!(message.kind, Kind::ClaimAsked | Kind::ClaimStray);
         if by > slack && !world.jumps_under_claims && old.messages().iter().any(claiming) {
             return;
         }
         let mut state = *old;
-        state.jumps -= 1;
+        state.jumps_left -= 1;
         for row in &mut state.rows {
             if row.owner != 0 {
                 row.left = (row.left - by).max(-(world.grace() as i8));
             }
         }
-        for seat in &mut state.seats[..world.replicas] {
-            shift(&mut seat.seen, -by);
+        for replica in &mut state.replicas[..world.replicas] {
+            shift(&mut replica.seen, -by);
         }
         self.add(Step::Jump(by), state);
     }
@@ -61,10 +57,15 @@ impl Steps<'_> {
     pub(crate) fn looks(&mut self, old: &State, replica: usize) {
         if let Some(holdoff) = self.holds_off(old, replica) {
             let mut state = *old;
-            (state.seats[replica].seen, state.seats[replica].holdoff) = (0, holdoff);
+            (state.replicas[replica].seen, state.replicas[replica].holdoff) = (0, holdoff);
             self.add(Step::HoldsOff(replica + 1), state);
         }
     }
+}
+
+/// The replica must stop waiting for this before its clock goes on.
+fn is_overdue(message: Message, replica: usize) -> bool {
+    message.awaited_by(replica) && message.age >= PATIENCE
 }
 
 /// Moves an offset; what is far off stays far off, since the clocks' own difference is one tick at most.
@@ -77,15 +78,15 @@ fn shift(seen: &mut i8, by: i8) {
 /// The clock of a replica has ticked.
 fn ticked(old: &State, replica: usize) -> State {
     let mut state = *old;
-    let seat = &mut state.seats[replica];
-    seat.lag -= 1;
-    shift(&mut seat.seen, 1);
-    seat.holdoff = seat.holdoff.saturating_sub(1);
-    for slot in seat.slots.iter_mut().filter(|slot| slot.left != FOR_EVER) {
-        slot.left = slot.left.saturating_sub(1);
+    let own = &mut state.replicas[replica];
+    own.lag -= 1;
+    shift(&mut own.seen, 1);
+    own.holdoff = own.holdoff.saturating_sub(1);
+    for claim in own.claims.iter_mut().filter(|claim| claim.left != FOR_EVER) {
+        claim.left = claim.left.saturating_sub(1);
     }
     for message in &mut state.net[..old.late] {
-        if message.awaited() && usize::from(message.of) == replica + 1 {
+        if message.awaited_by(replica) {
             message.age += 1;
         }
     }

@@ -8,9 +8,9 @@
 // Sizes and counterexamples are for people to read; a world is a list of what may happen.
 #![allow(clippy::print_stdout, clippy::struct_excessive_bools)]
 
-mod broken;
 mod canon;
 mod clocks;
+mod defects;
 mod names;
 mod properties;
 mod protocol;

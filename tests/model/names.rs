@@ -40,8 +40,6 @@ pub(crate) enum Step {
     Finishes(usize, usize, Fate),
     /// The task ends that should have ended before.
     Drains(usize, usize),
-    /// A write to the sink leaves.
-    Writes(usize, usize, Fate),
     /// A late statement arrives.
     Arrives(Kind, usize, usize),
     /// A late answer comes.

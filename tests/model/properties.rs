@@ -5,10 +5,9 @@ use stateright::Property;
 use crate::names::{Fate, Step};
 use crate::protocol::Protocol;
 use crate::state::State;
-use crate::world::World;
+use crate::world::{GRACE, World};
 
 pub(crate) const ONE_ACTS: &str = "at most one replica acts on a pod";
-pub(crate) const NEWEST_WRITES: &str = "the sink takes writes from the newest claim only";
 
 /// What must hold in every state of a world.
 pub(crate) fn of(world: &World) -> Vec<Property<Protocol>> {
@@ -33,10 +32,6 @@ pub(crate) fn of(world: &World) -> Vec<Property<Protocol>> {
                 })
             },
         ),
-        Property::always("the sink knows no fence that the row does not", |_, state: &State| {
-            state.rows.iter().all(|row| row.sink <= row.fence)
-        }),
-        Property::always(NEWEST_WRITES, |_, state: &State| !state.stale_write),
         Property::always("nobody claims a pod that is done with", |_, state: &State| {
             !state.claimed_done
         }),
@@ -54,19 +49,15 @@ pub(crate) fn of(world: &World) -> Vec<Property<Protocol>> {
 /// any more: it must act on every pod that is not finished within a hold-off, a ttl and the grace.
 fn left_alone(protocol: &Protocol, from: &State) -> bool {
     let world = &protocol.world;
-    let named = Protocol::of(World {
-        nameless: false,
-        ..*world
-    });
     // Each tick takes a few steps; the clock that goes back by a jump makes a row last as much longer.
-    let back = world.jumps.iter().map(|by| -by).max().unwrap_or(0).max(0) as u8;
-    let ticks = 2 * world.times.ttl + world.times.grace + back + 2;
+    let back = world.jump_by.iter().map(|by| -by).max().unwrap_or(0).max(0) as u8;
+    let ticks = 2 * world.times.ttl + GRACE + back + 2;
     (1..=world.replicas).all(|survivor| {
         let mut state = *from;
         (0..ticks).any(|_| {
-            let done = act(&named, &mut state, survivor);
+            let done = act(protocol, &mut state, survivor);
             for clock in std::iter::once(Step::Database).chain((1..=world.replicas).map(Step::Clock)) {
-                step(&named, &mut state, |step| *step == clock);
+                step(protocol, &mut state, |step| *step == clock);
             }
             done
         })
@@ -74,31 +65,31 @@ fn left_alone(protocol: &Protocol, from: &State) -> bool {
 }
 
 /// Everything that is late comes, and the survivor does what it can. Answers whether it acts on all pods.
-fn act(named: &Protocol, state: &mut State, survivor: usize) -> bool {
+fn act(protocol: &Protocol, state: &mut State, survivor: usize) -> bool {
     let comes = |step: &Step| matches!(step, Step::Arrives(..) | Step::Answers(..));
-    while step(named, state, comes) {}
+    while step(protocol, state, comes) {}
     // What changes nothing is no step; it goes away.
-    while step(named, state, |step| {
+    while step(protocol, state, |step| {
         matches!(step, Step::Vanishes(..) | Step::GivenUp(..))
     }) {}
-    step(named, state, |step| *step == Step::HoldsOff(survivor));
-    for pod in named.pods() {
-        let slot = state.seats[survivor - 1].slots[pod];
-        let mut takes = |wanted: Step| step(named, state, |step| *step == wanted);
-        if slot.fence != 0 && slot.left == 0 {
+    step(protocol, state, |step| *step == Step::HoldsOff(survivor));
+    for pod in protocol.pods() {
+        let claim = state.replicas[survivor - 1].claims[pod];
+        let mut takes = |wanted: Step| step(protocol, state, |step| *step == wanted);
+        if claim.fence != 0 && claim.left == 0 {
             takes(Step::Frees(survivor, pod + 1, Fate::Answered));
         }
         takes(Step::Renews(survivor, pod + 1, Fate::Answered));
         takes(Step::Claims(survivor, pod + 1, Fate::Answered));
     }
-    named
+    protocol
         .pods()
         .all(|pod| state.rows[pod].finished || state.acts(survivor - 1, pod))
 }
 
 /// Takes the first step of a kind, if there is one.
-fn step(named: &Protocol, state: &mut State, wanted: impl Fn(&Step) -> bool) -> bool {
-    let after = named.after(state);
+fn step(protocol: &Protocol, state: &mut State, wanted: impl Fn(&Step) -> bool) -> bool {
+    let after = protocol.after(state);
     let next = after.iter().find(|(step, _)| wanted(step)).map(|(_, next)| *next);
     *state = next.unwrap_or(*state);
     next.is_some()

@@ -9,8 +9,9 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::thread::available_parallelism;
 use std::time::Instant;
 
-use stateright::{Checker, HasDiscoveries, Model, Property};
+use stateright::{Checker, CheckerBuilder, HasDiscoveries, Model, Property};
 
+use crate::canon;
 use crate::names::Step;
 use crate::properties;
 use crate::state::{State, UNSEEN};
@@ -18,14 +19,16 @@ use crate::steps::Steps;
 use crate::store::HoldOffs;
 use crate::world::World;
 
-/// A step and what it leads to.
+/// A step and what it leads to. The checker would ask for the steps first, and then where each leads; but what leads
+/// nowhere is no step, so that where it leads has been worked out by then, and is not worked out twice.
 pub(crate) type Move = (Step, State);
 
-/// A world, and what has been done in it.
+/// A world, and what was found possible in it.
 pub(crate) struct Protocol {
     pub(crate) world: World,
     pub(crate) holdoffs: HoldOffs,
-    taken: Arc<Mutex<HashSet<Step>>>,
+    /// The steps that were possible in some state, whether or not they led to one that had not been seen.
+    possible: Arc<Mutex<HashSet<Step>>>,
 }
 
 impl Protocol {
@@ -33,7 +36,7 @@ impl Protocol {
         Self {
             world,
             holdoffs: world.hold_offs(),
-            taken: Arc::default(),
+            possible: Arc::default(),
         }
     }
 
@@ -56,22 +59,27 @@ impl Model for Protocol {
     /// Nobody has a pod, and every replica has just looked unless it is new.
     fn init_states(&self) -> Vec<State> {
         let mut state = State::default();
-        if !self.world.jumps.is_empty() {
-            state.jumps = self.world.times_it_jumps;
+        if !self.world.jump_by.is_empty() {
+            state.jumps_left = self.world.jumps;
         }
         if self.world.newcomers {
-            state.seats.iter_mut().for_each(|seat| seat.seen = UNSEEN);
+            state.replicas.iter_mut().for_each(|replica| replica.seen = UNSEEN);
         }
         vec![state]
     }
 
     fn actions(&self, state: &State, actions: &mut Vec<Move>) {
         *actions = self.after(state);
-        let mut taken = self.taken.lock().unwrap_or_else(PoisonError::into_inner);
-        taken.extend(actions.iter().map(|(step, _)| *step));
+        let mut possible = self.possible.lock().unwrap_or_else(PoisonError::into_inner);
+        possible.extend(actions.iter().map(|(step, _)| *step));
     }
 
-    fn next_state(&self, _before: &State, (_, after): Move) -> Option<State> {
+    /// States that differ by names only become one here, not in the move, which shows who did what. The checker has a
+    /// symmetry reduction of its own, but only for searches depth first, whose counterexamples are long.
+    fn next_state(&self, _before: &State, (_, mut after): Move) -> Option<State> {
+        if self.world.symmetry {
+            canon::rename(&mut after, self.world.replicas, self.world.pods);
+        }
         Some(after)
     }
 
@@ -84,23 +92,32 @@ impl Model for Protocol {
 pub(crate) struct Found {
     /// The states, the ways from one to another, and how long it took.
     pub(crate) size: String,
-    /// The kinds of step that can be taken.
+    /// The kinds of step that were possible somewhere.
     pub(crate) kinds: BTreeSet<String>,
-    /// The first property that was found violated, with the history that leads to it.
+    /// A violated property with the shortest history found; others may be shorter unless the search was bounded.
     pub(crate) violation: Option<(&'static str, Vec<Move>)>,
 }
 
-/// Goes through a world until a property is violated or everything has been seen that takes fewer than `steps` steps.
-pub(crate) fn explore(world: &World, steps: usize) -> Found {
+/// Goes through a world until a property is violated or everything has been seen.
+pub(crate) fn explore(world: &World) -> Found {
+    let cores = available_parallelism().map_or(1, NonZero::get);
+    search(world, |checker| checker.threads(cores))
+}
+
+/// Goes through what takes fewer than so many steps, until a property is violated.
+///
+/// One thread comes to every state by a way than which none is shorter. Of several one may be ahead of the other, and
+/// what is near a state that it reached by a detour would seem to be beyond the bound.
+pub(crate) fn explore_within(world: &World, steps: usize) -> Found {
+    // The first state has a depth of 1, and what is as deep as the target is not looked at.
+    search(world, |checker| checker.threads(1).target_max_depth(steps + 1))
+}
+
+fn search(world: &World, how: impl Fn(CheckerBuilder<Protocol>) -> CheckerBuilder<Protocol>) -> Found {
     let began = Instant::now();
     let protocol = Protocol::of(*world);
-    let taken = Arc::clone(&protocol.taken);
-    let checker = protocol
-        .checker()
-        .threads(available_parallelism().map_or(1, NonZero::get))
-        // The first state has a depth of 1, and what is as deep as the target is not looked at.
-        .target_max_depth(steps.saturating_add(1))
-        .finish_when(HasDiscoveries::AnyFailures)
+    let possible = Arc::clone(&protocol.possible);
+    let checker = how(protocol.checker().finish_when(HasDiscoveries::AnyFailures))
         .spawn_bfs()
         .join();
     let size = format!(
@@ -109,11 +126,12 @@ pub(crate) fn explore(world: &World, steps: usize) -> Found {
         checker.state_count(),
         began.elapsed().as_secs_f64()
     );
-    let violation = checker.discoveries().into_iter().next();
-    let taken = taken.lock().unwrap_or_else(PoisonError::into_inner);
+    let violated = checker.discoveries().into_iter();
+    let histories = violated.map(|(property, path)| (property, path.into_actions()));
+    let possible = possible.lock().unwrap_or_else(PoisonError::into_inner);
     Found {
         size,
-        kinds: taken.iter().map(|step| step.kind()).collect(),
-        violation: violation.map(|(property, path)| (property, path.into_actions())),
+        kinds: possible.iter().map(|step| step.kind()).collect(),
+        violation: histories.min_by_key(|(property, history)| (history.len(), *property)),
     }
 }

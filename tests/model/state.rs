@@ -8,7 +8,7 @@ pub(crate) const REPLICAS: usize = 3;
 pub(crate) const PODS: usize = 2;
 pub(crate) const LATE: usize = 4;
 
-/// A time left that never passes; only a broken protocol makes it.
+/// A time left that never passes; only a defect makes it.
 pub(crate) const FOR_EVER: u8 = 7;
 
 /// The offset between two clocks is not known: the replica has not looked yet.
@@ -21,40 +21,49 @@ pub(crate) const OFFSETS: std::ops::RangeInclusive<i8> = -3..=UNSEEN;
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(crate) struct Row {
     pub(crate) owner: u8,
-    pub(crate) wanted: u8,
+    /// The replica that asked for it.
+    pub(crate) wanted_by: u8,
     /// 0 while there is no row.
     pub(crate) fence: u8,
     /// Ticks of the database until it expires.
     pub(crate) left: i8,
     pub(crate) finished: bool,
-    /// The largest fence that has written to the sink.
-    pub(crate) sink: u8,
 }
 
 /// What a replica has of a pod.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub(crate) struct Slot {
+pub(crate) struct Claim {
     /// The fence of its claim; 0 when it has none.
     pub(crate) fence: u8,
     /// Ticks of its own clock until it stops acting on it.
     pub(crate) left: u8,
-    /// Whether it has handed the pod over without having stopped; only a broken protocol does.
+    /// Whether it has handed the pod over without having stopped; only a defect does it.
     pub(crate) leaving: bool,
+}
+
+impl Claim {
+    pub(crate) fn new(fence: u8, left: u8) -> Self {
+        Self {
+            fence,
+            left,
+            leaving: false,
+        }
+    }
 }
 
 /// A replica.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub(crate) struct Seat {
+pub(crate) struct Replica {
     /// Ticks its clock is behind the database's.
     pub(crate) lag: u8,
     /// The database's clock minus its own, as last seen, minus what it is now; clamped to +-3.
     pub(crate) seen: i8,
     /// Ticks of its own clock until it claims again.
     pub(crate) holdoff: u8,
-    pub(crate) slots: [Slot; PODS],
+    pub(crate) claims: [Claim; PODS],
 }
 
-/// What a message is. Those that somebody waits for come first.
+/// What a message is.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
 pub(crate) enum Kind {
     #[default]
@@ -64,13 +73,12 @@ pub(crate) enum Kind {
     RenewAsked,
     RenewHeld,
     RenewLost,
-    /// From here on nobody waits.
+    /// A claim that its sender waits for no longer; all that follow are not waited for either.
     ClaimStray,
     RenewStray,
     Free,
     Handed,
     Finished,
-    Write,
 }
 
 /// A statement or its answer, on its way.
@@ -78,7 +86,7 @@ pub(crate) enum Kind {
 pub(crate) struct Message {
     pub(crate) kind: Kind,
     /// The replica that sent the statement, from 1.
-    pub(crate) of: u8,
+    pub(crate) sender: u8,
     /// From 0.
     pub(crate) pod: u8,
     pub(crate) fence: u8,
@@ -88,13 +96,22 @@ pub(crate) struct Message {
 }
 
 impl Message {
-    /// Whether its replica waits for the answer.
+    /// Whether its sender waits: for the answer, or for this, which is one.
     pub(crate) fn awaited(self) -> bool {
-        self.kind != Kind::None && (self.kind as u8) < Kind::ClaimStray as u8
+        matches!(
+            self.kind,
+            Kind::ClaimAsked | Kind::ClaimWon | Kind::RenewAsked | Kind::RenewHeld | Kind::RenewLost
+        )
     }
 
-    fn pack(self) -> u64 {
-        u64::from(self.of)
+    /// Whether this replica waits for it; replicas are numbered from 0 here.
+    pub(crate) fn awaited_by(self, replica: usize) -> bool {
+        self.awaited() && usize::from(self.sender) == replica + 1
+    }
+
+    /// The message as a number, which holds all of it and the sender in its lowest two bits.
+    pub(crate) fn pack(self) -> u64 {
+        u64::from(self.sender)
             | u64::from(self.pod) << 2
             | (self.kind as u64) << 3
             | u64::from(self.fence) << 7
@@ -107,14 +124,12 @@ impl Message {
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(crate) struct State {
     pub(crate) rows: [Row; PODS],
-    pub(crate) seats: [Seat; REPLICAS],
+    pub(crate) replicas: [Replica; REPLICAS],
     /// Late messages; the first `late` of them.
     pub(crate) net: [Message; LATE],
     pub(crate) late: usize,
     /// How often the database's clock may still jump.
-    pub(crate) jumps: u8,
-    /// The sink has taken a write from a claim that is not the newest that wrote.
-    pub(crate) stale_write: bool,
+    pub(crate) jumps_left: u8,
     /// A pod has been claimed that was done with.
     pub(crate) claimed_done: bool,
 }
@@ -122,6 +137,12 @@ pub(crate) struct State {
 impl State {
     pub(crate) fn messages(&self) -> &[Message] {
         &self.net[..self.late]
+    }
+
+    /// Whether the replica waits for an answer about the pod.
+    pub(crate) fn waits(&self, replica: usize, pod: usize) -> bool {
+        let about = |message: &Message| message.awaited_by(replica) && usize::from(message.pod) == pod;
+        self.messages().iter().any(about)
     }
 
     pub(crate) fn send(&mut self, message: Message) {
@@ -135,10 +156,15 @@ impl State {
         self.net[self.late] = Message::default();
     }
 
+    /// Puts the late messages in order. Which one was sent first matters to nobody.
+    pub(crate) fn sort(&mut self) {
+        self.net[..self.late].sort_unstable_by_key(|message| message.pack());
+    }
+
     /// The replica acts on the pod: it has a claim whose deadline has not passed on its own clock.
     pub(crate) fn acts(&self, replica: usize, pod: usize) -> bool {
-        let slot = self.seats[replica].slots[pod];
-        slot.fence != 0 && slot.left > 0
+        let claim = self.replicas[replica].claims[pod];
+        claim.fence != 0 && claim.left > 0
     }
 
     /// How many replicas act on the pod.
@@ -148,28 +174,28 @@ impl State {
 
     /// The fences of all claims of the pod that somebody has.
     pub(crate) fn fences(&self, pod: usize) -> impl Iterator<Item = u8> {
-        let all = self.seats.iter().map(move |seat| seat.slots[pod].fence);
+        let all = self.replicas.iter().map(move |replica| replica.claims[pod].fence);
         all.filter(|fence| *fence != 0)
     }
 
     fn pack(&self) -> [u64; 3] {
-        let mut bits = u128::from(self.jumps) | u128::from(self.stale_write) << 2 | u128::from(self.claimed_done) << 3;
-        let mut at = 4;
+        let mut bits = u128::from(self.jumps_left) | u128::from(self.claimed_done) << 2;
+        let mut at = 3;
         let mut put = |value: u64, width: u32| {
             bits |= u128::from(value) << at;
             at += width;
         };
         for row in &self.rows {
-            put(u64::from(row.owner) | u64::from(row.wanted) << 2, 4);
+            put(u64::from(row.owner) | u64::from(row.wanted_by) << 2, 4);
             put(u64::from(row.fence) | ((row.left + 8) as u64) << 4, 9);
-            put(u64::from(row.finished) | u64::from(row.sink) << 1, 5);
+            put(u64::from(row.finished), 1);
         }
-        for seat in &self.seats {
-            put(u64::from(seat.lag) | ((seat.seen + 3) as u64) << 2, 5);
-            put(u64::from(seat.holdoff), 3);
-            for slot in &seat.slots {
-                let left = u64::from(slot.left) << 4;
-                put(u64::from(slot.fence) | left | u64::from(slot.leaving) << 7, 8);
+        for replica in &self.replicas {
+            put(u64::from(replica.lag) | ((replica.seen + 3) as u64) << 2, 5);
+            put(u64::from(replica.holdoff), 3);
+            for claim in &replica.claims {
+                let left = u64::from(claim.left) << 4;
+                put(u64::from(claim.fence) | left | u64::from(claim.leaving) << 7, 8);
             }
         }
         let net = self

@@ -4,9 +4,9 @@
 use crate::canon;
 use crate::names::{Fate, Step};
 use crate::protocol::{Move, Protocol};
-use crate::state::{FOR_EVER, Kind, LATE, Message, Slot, State};
+use crate::state::{Claim, FOR_EVER, Kind, LATE, Message, State};
 use crate::store::HoldOffs;
-use crate::world::{Broken, World};
+use crate::world::{Defect, World};
 
 /// Gathers the states that can follow one.
 pub(crate) struct Steps<'a> {
@@ -26,7 +26,7 @@ impl<'a> Steps<'a> {
 
     /// For how long a replica must not claim after the look that it takes now.
     pub(crate) fn holds_off(&self, state: &State, replica: usize) -> Option<u8> {
-        self.holdoffs.after(state.seats[replica].seen)
+        self.holdoffs.after(state.replicas[replica].seen)
     }
 
     /// All that can follow.
@@ -35,10 +35,10 @@ impl<'a> Steps<'a> {
         for replica in 0..self.world.replicas {
             self.looks(state, replica);
             for pod in 0..self.world.pods {
-                if state.seats[replica].slots[pod].fence == 0 {
-                    self.without(state, replica, pod);
+                if state.replicas[replica].claims[pod].fence == 0 {
+                    self.unclaimed(state, replica, pod);
                 } else {
-                    self.with(state, replica, pod);
+                    self.claimed(state, replica, pod);
                 }
             }
         }
@@ -48,9 +48,9 @@ impl<'a> Steps<'a> {
     }
 
     pub(crate) fn add(&mut self, step: Step, mut state: State) {
-        if self.world.jumps.is_empty() {
+        if self.world.jump_by.is_empty() {
             // Nobody could tell a jump from none.
-            state.seats.iter_mut().for_each(|seat| seat.seen = 0);
+            state.replicas.iter_mut().for_each(|replica| replica.seen = 0);
         }
         canon::rest(&mut state);
         canon::forget(&mut state, self.world);
@@ -58,27 +58,23 @@ impl<'a> Steps<'a> {
             canon::learn(&mut state);
         }
         canon::tidy(&mut state);
-        if self.world.nameless {
-            canon::rename(&mut state, self.world.replicas, self.world.pods);
-        }
         self.found.push((step, state));
     }
 
     /// What a replica does about a pod it has no claim of.
-    fn without(&mut self, old: &State, replica: usize, pod: usize) {
+    fn unclaimed(&mut self, old: &State, replica: usize, pod: usize) {
         let (world, me) = (self.world, replica as u8 + 1);
-        let seat = old.seats[replica];
-        let waits = |m: &Message| m.awaited() && m.of == me && usize::from(m.pod) == pod;
-        if seat.holdoff > 0 || self.holds_off(old, replica).is_some() || old.messages().iter().any(waits) {
+        let own = old.replicas[replica];
+        if own.holdoff > 0 || self.holds_off(old, replica).is_some() || old.waits(replica, pod) {
             return;
         }
         let mut looked = *old;
-        looked.seats[replica].seen = 0;
+        looked.replicas[replica].seen = 0;
         self.claims(&looked, replica, pod);
         if canon::rests(&looked, replica) {
-            looked.seats[replica].lag = 1;
+            looked.replicas[replica].lag = 1;
             self.claims(&looked, replica, pod);
-            looked.seats[replica].lag = 0;
+            looked.replicas[replica].lag = 0;
         }
         if world.hands && old.rows[pod].fence != 0 {
             let mut state = looked;
@@ -96,7 +92,7 @@ impl<'a> Steps<'a> {
         let mut state = *looked;
         if let Some(fence) = claim(world, &mut state, pod, me) {
             let mut won = state;
-            won.seats[replica].slots[pod] = slot(fence, world.good_for(0));
+            won.replicas[replica].claims[pod] = Claim::new(fence, world.good_for(0));
             self.add(step(Fate::Answered), won);
             self.answer_lost(&mut state, replica, pod, fence);
             self.add(step(Fate::AnswerLost), state);
@@ -106,35 +102,23 @@ impl<'a> Steps<'a> {
 
     /// The answer to a claim that was won is lost: the replica knows of none.
     fn answer_lost(&self, state: &mut State, replica: usize, pod: usize, fence: u8) {
-        if self.world.broken == Broken::LostAnswerActedOn {
-            state.seats[replica].slots[pod] = slot(fence, FOR_EVER);
+        if self.world.defect == Some(Defect::LostAnswerActedOn) {
+            state.replicas[replica].claims[pod] = Claim::new(fence, FOR_EVER);
         }
     }
 
     /// What a replica does about a pod whose claim it has.
-    fn with(&mut self, old: &State, replica: usize, pod: usize) {
+    fn claimed(&mut self, old: &State, replica: usize, pod: usize) {
         let (world, me) = (self.world, replica as u8 + 1);
-        let (had, row) = (old.seats[replica].slots[pod], old.rows[pod]);
+        let (had, row) = (old.replicas[replica].claims[pod], old.rows[pod]);
         if had.leaving || had.left == FOR_EVER {
             let mut state = *old;
-            state.seats[replica].slots[pod] = Slot::default();
+            state.replicas[replica].claims[pod] = Claim::default();
             self.add(Step::Drains(replica + 1, pod + 1), state);
             return;
         }
-        if world.writes && had.left > 0 {
-            let step = |fate| Step::Writes(replica + 1, pod + 1, fate);
-            let write = message(Kind::Write, me, pod, had.fence);
-            let mut state = *old;
-            self.write(&mut state, write);
-            self.add_if_changed(step(Fate::Answered), state, old);
-            self.send_late(step(Fate::Late), old, write);
-        }
         // The keeper renews one thing at a time, and hands nothing back meanwhile.
-        if old
-            .messages()
-            .iter()
-            .any(|m| m.awaited() && m.of == me && usize::from(m.pod) == pod)
-        {
+        if old.waits(replica, pod) {
             return;
         }
         self.renews(old, replica, pod);
@@ -150,17 +134,17 @@ impl<'a> Steps<'a> {
             let step = |fate| Step::Finishes(replica + 1, pod + 1, fate);
             self.gives_back(old, replica, pod, step, Kind::Finished, 0);
         }
-        if row.owner == me && row.fence == had.fence && row.wanted != 0 {
+        if row.owner == me && row.fence == had.fence && row.wanted_by != 0 {
             let step = |fate| Step::HandsOver(replica + 1, pod + 1, fate);
-            self.gives_back(old, replica, pod, step, Kind::Handed, row.wanted);
+            self.gives_back(old, replica, pod, step, Kind::Handed, row.wanted_by);
             let mut state = *old;
-            state.rows[pod].wanted = 0;
+            state.rows[pod].wanted_by = 0;
             self.add(Step::Refuses(replica + 1, pod + 1), state);
         }
     }
 
     fn renews(&mut self, old: &State, replica: usize, pod: usize) {
-        let (me, had) = (replica as u8 + 1, old.seats[replica].slots[pod]);
+        let (me, had) = (replica as u8 + 1, old.replicas[replica].claims[pod]);
         let step = |fate| Step::Renews(replica + 1, pod + 1, fate);
         let mut state = *old;
         let held = self.world.renew(&mut state.rows[pod], me, had.fence);
@@ -172,11 +156,11 @@ impl<'a> Steps<'a> {
 
     /// The keeper heeds an answer to a renewal that was sent `age` ticks ago.
     fn verdict(&self, state: &mut State, replica: usize, pod: usize, held: bool, age: u8) {
-        let slot = &mut state.seats[replica].slots[pod];
+        let claim = &mut state.replicas[replica].claims[pod];
         if held {
-            slot.left = self.world.renewed(slot.left, age);
+            claim.left = self.world.renewed(claim.left, age);
         } else {
-            *slot = Slot::default();
+            *claim = Claim::default();
         }
     }
 
@@ -191,15 +175,15 @@ impl<'a> Steps<'a> {
         heir: u8,
     ) {
         let mut without = *old;
-        let slot = &mut without.seats[replica].slots[pod];
+        let claim = &mut without.replicas[replica].claims[pod];
         let release = Message {
             heir,
-            ..message(kind, replica as u8 + 1, pod, slot.fence)
+            ..message(kind, replica as u8 + 1, pod, claim.fence)
         };
-        if kind == Kind::Handed && self.world.broken == Broken::HandedBeforeDrained {
-            slot.leaving = true;
+        if kind == Kind::Handed && self.world.defect == Some(Defect::HandedBeforeDrained) {
+            claim.leaving = true;
         } else {
-            *slot = Slot::default();
+            *claim = Claim::default();
         }
         let mut state = without;
         self.world.give_back(&mut state.rows[pod], release);
@@ -210,20 +194,10 @@ impl<'a> Steps<'a> {
         self.send_late(step(Fate::Late), &without, release);
     }
 
-    /// A write comes to the sink, which takes none from a claim older than the newest that wrote.
-    fn write(&self, state: &mut State, write: Message) {
-        let sink = &mut state.rows[usize::from(write.pod)].sink;
-        if write.fence >= *sink {
-            *sink = write.fence;
-        } else if self.world.broken == Broken::SinkUnfenced {
-            state.stale_write = true;
-        }
-    }
-
     /// What becomes of something that is late.
     fn late(&mut self, old: &State, at: usize) {
         let m = old.net[at];
-        let (replica, pod) = (usize::from(m.of) - 1, usize::from(m.pod));
+        let (replica, pod) = (usize::from(m.sender) - 1, usize::from(m.pod));
         let (name, number) = (replica + 1, pod + 1);
         let mut state = *old;
         match m.kind {
@@ -249,7 +223,7 @@ impl<'a> Steps<'a> {
                 state.remove(at);
                 let mut lost = state;
                 if m.kind == Kind::ClaimWon {
-                    state.seats[replica].slots[pod] = slot(m.fence, self.world.good_for(m.age));
+                    state.replicas[replica].claims[pod] = Claim::new(m.fence, self.world.good_for(m.age));
                     self.answer_lost(&mut lost, replica, pod, m.fence);
                 } else {
                     self.verdict(&mut state, replica, pod, m.kind == Kind::RenewHeld, m.age);
@@ -264,12 +238,11 @@ impl<'a> Steps<'a> {
     /// What becomes of a late statement that nobody waits for.
     fn unawaited(&mut self, old: &State, at: usize) {
         let m = old.net[at];
-        let (name, number) = (usize::from(m.of), usize::from(m.pod) + 1);
+        let (name, number) = (usize::from(m.sender), usize::from(m.pod) + 1);
         let mut state = *old;
         state.remove(at);
         let lost = state;
         match m.kind {
-            Kind::Write => self.write(&mut state, m),
             Kind::ClaimStray | Kind::RenewStray => {
                 self.arrives(&mut state, m);
             }
@@ -283,12 +256,12 @@ impl<'a> Steps<'a> {
     fn arrives(&self, state: &mut State, asked: Message) -> Message {
         let pod = usize::from(asked.pod);
         let (kind, fence) = match asked.kind {
-            Kind::ClaimAsked | Kind::ClaimStray => match claim(self.world, state, pod, asked.of) {
+            Kind::ClaimAsked | Kind::ClaimStray => match claim(self.world, state, pod, asked.sender) {
                 Some(fence) => (Kind::ClaimWon, fence),
                 // That it was not won changes nothing for anybody.
                 None => return Message::default(),
             },
-            _ if self.world.renew(&mut state.rows[pod], asked.of, asked.fence) => (Kind::RenewHeld, asked.fence),
+            _ if self.world.renew(&mut state.rows[pod], asked.sender, asked.fence) => (Kind::RenewHeld, asked.fence),
             _ => (Kind::RenewLost, asked.fence),
         };
         Message { kind, fence, ..asked }
@@ -317,18 +290,10 @@ fn claim(world: &World, state: &mut State, pod: usize, me: u8) -> Option<u8> {
     Some(fence)
 }
 
-fn slot(fence: u8, left: u8) -> Slot {
-    Slot {
-        fence,
-        left,
-        leaving: false,
-    }
-}
-
-fn message(kind: Kind, of: u8, pod: usize, fence: u8) -> Message {
+fn message(kind: Kind, sender: u8, pod: usize, fence: u8) -> Message {
     Message {
         kind,
-        of,
+        sender,
         pod: pod as u8,
         fence,
         ..Message::default()

@@ -1,5 +1,5 @@
-//! The store of the model: the product's own rules, applied to the model's rows. It has no rule of its own but the
-//! broken ones.
+//! The store of the model: the product's own rules, applied to the model's rows. It has no rule of its own but
+//! the mistakes made on purpose.
 
 use std::sync::LazyLock;
 use std::time::Duration;
@@ -10,11 +10,11 @@ use podlog::domain::row::{Hold, fence_after};
 use podlog::domain::{Fence, GoodUntil, LockTable, Next, ReplicaId};
 
 use crate::state::{Kind, Message, OFFSETS, Row, UNSEEN};
-use crate::world::{Broken, World};
+use crate::world::{Defect, World};
 
 const TICK: Duration = Duration::from_millis(300);
 
-/// What every clock shows at every moment; only what is left until something counts.
+/// What every clock shows at every moment: the model keeps how long is left, never the time.
 const NOW: Duration = Duration::from_secs(1000);
 
 static NAMES: LazyLock<[ReplicaId; 4]> = LazyLock::new(|| ["", "1", "2", "3"].map(ReplicaId::from));
@@ -54,14 +54,14 @@ fn hold(row: Row) -> Hold {
         fence: Fence(u64::from(row.fence)),
         expires_at: at(row.left),
         finished: row.finished,
-        wanted_by: named(row.wanted),
+        wanted_by: named(row.wanted_by),
     }
 }
 
 /// The row as the product left it. The model remembers no more of an expiry than can matter.
 fn put(row: &mut Row, hold: &Hold, grace: u8) {
     row.owner = number(hold.owner.as_ref());
-    row.wanted = number(hold.wanted_by.as_ref());
+    row.wanted_by = number(hold.wanted_by.as_ref());
     row.fence = hold.fence.0 as u8;
     row.left = if row.owner == 0 {
         -(grace as i8)
@@ -113,23 +113,30 @@ impl World {
 
     /// A renewal arrives. Answers whether the claim is held.
     pub(crate) fn renew(&self, row: &mut Row, me: u8, fence: u8) -> bool {
-        let mut claim = hold(*row);
-        let held = claim.renew(name(me), Fence(u64::from(fence)), NOW, self.lease().ttl);
-        if held {
-            put(row, &claim, self.grace());
+        let mut hold = hold(*row);
+        let (who, fence) = self.taken_for(*row, me, fence);
+        let renewed = hold.renew(who, fence, NOW, self.lease().ttl);
+        if renewed {
+            put(row, &hold, self.grace());
         }
-        held
+        renewed
+    }
+
+    /// Whose statement one about the row is taken for, and under which fence: what it says it is.
+    fn taken_for(&self, row: Row, me: u8, fence: u8) -> (&'static ReplicaId, Fence) {
+        let (who, fence) = if self.defect == Some(Defect::NoFenceCheck) {
+            (row.owner, row.fence)
+        } else {
+            (me, fence)
+        };
+        (name(who), Fence(u64::from(fence)))
     }
 
     /// A release arrives.
     pub(crate) fn give_back(&self, row: &mut Row, message: Message) {
         let mut hold = hold(*row);
-        let owned = if self.broken == Broken::ReleaseUnfenced {
-            row.owner == message.of
-        } else {
-            hold.is_owned(name(message.of), Fence(u64::from(message.fence)))
-        };
-        if !owned {
+        let (who, fence) = self.taken_for(*row, message.sender, message.fence);
+        if !hold.is_owned(who, fence) {
             return;
         }
         let next = match message.kind {
@@ -151,7 +158,7 @@ impl World {
 
     /// Ticks for which a claim is good that was taken or renewed by a statement sent `age` ticks ago.
     pub(crate) fn good_for(&self, age: u8) -> u8 {
-        let age = if self.broken == Broken::DeadlineFromAnswer {
+        let age = if self.defect == Some(Defect::DeadlineAfterReply) {
             0
         } else {
             age
@@ -188,6 +195,6 @@ impl World {
         }
         holdoff.observe(&answer(0), NOW, NOW)?;
         let ends = (0..=u8::MAX).find(|tick| !holdoff.is_on(NOW + ticks(*tick)));
-        ends.filter(|_| self.broken != Broken::JumpBelieved)
+        ends.filter(|_| self.defect != Some(Defect::JumpIgnored))
     }
 }

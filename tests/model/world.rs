@@ -1,36 +1,46 @@
-//! What is explored: how many replicas and pods, which times, which faults, and which rule is broken, if any.
+//! What is explored: how many replicas and pods, which times, which faults, and which mistake, if any.
 
 /// The times of a claim, in ticks. A tick is 300 ms, so that one is not seen as a jump of a clock (more than 500 ms)
 /// and two are.
+///
+/// They are not to scale: each is as small as it may be, since fewer ticks make fewer states.
+/// - margin 2: over the same time one replica's clock may tick once more and another's once less than the database's,
+///   so that of the two who begin at once one has held off for a ttl two ticks before the other has
+///   (`a_margin_smaller_than_what_clocks_may_differ_by_outlives_the_hold_off`);
+/// - grace 1: margin and grace make 3, for a jump by two ticks of which a tick of drift hides one, and for the tick by
+///   which the holder's clock is slow (`without_a_grace_a_slow_clock_lets_two_act`);
+/// - ttl 5: margin + max(renewal, patience) + 2 x patience = 2 + 1 + 2, the least that the product's own check of its
+///   settings lets pass when it renews every tick and waits one for an answer.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Times {
     pub(crate) ttl: u8,
     pub(crate) margin: u8,
-    pub(crate) grace: u8,
-    /// How long a replica waits for an answer.
-    pub(crate) patience: u8,
 }
 
-/// A rule that is broken, to see that the model would notice.
+/// Ticks after its expiry until others take a row.
+pub(crate) const GRACE: u8 = 1;
+
+/// Ticks for which a replica waits for an answer.
+pub(crate) const PATIENCE: u8 = 1;
+
+/// A mistake made on purpose, to see that the model would notice. Those that `podlog::defect` can make in the product
+/// are called as there.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Broken {
-    Nothing,
-    /// The deadline counts from the answer instead of from the moment before sending.
-    DeadlineFromAnswer,
+pub(crate) enum Defect {
+    /// The deadline of a claim counts from the reply, not from when the statement was sent.
+    DeadlineAfterReply,
     /// The holder acts until the row expires on its own clock.
     NoMargin,
     /// Others take the row as soon as it has expired.
     NoGrace,
-    /// A row is released by whoever owns it, whatever the fence.
-    ReleaseUnfenced,
-    /// A database whose clock has jumped is believed.
-    JumpBelieved,
+    /// Whoever names a row has it, whatever its owner and fence.
+    NoFenceCheck,
+    /// A jump of the database's clock is not heeded.
+    JumpIgnored,
     /// A claim whose answer is lost is acted on, but nobody keeps its deadline.
     LostAnswerActedOn,
     /// A pod is handed over before its task has written what it had read.
     HandedBeforeDrained,
-    /// A sink takes whatever comes.
-    SinkUnfenced,
 }
 
 /// What is explored.
@@ -42,8 +52,9 @@ pub(crate) struct World {
     pub(crate) late: usize,
     pub(crate) times: Times,
     /// How far the database's clock may jump at a time; nowhere when empty.
-    pub(crate) jumps: &'static [i8],
-    pub(crate) times_it_jumps: u8,
+    pub(crate) jump_by: &'static [i8],
+    /// How often it may jump.
+    pub(crate) jumps: u8,
     /// The clock may also jump by more than margin and grace between a look at the table and the claim made upon it.
     pub(crate) jumps_under_claims: bool,
     /// Replicas have not looked at the table before the clock may jump.
@@ -54,45 +65,37 @@ pub(crate) struct World {
     pub(crate) ends: bool,
     /// A replica that is left alone must get each pod, whatever has happened.
     pub(crate) alone: bool,
-    /// Writes to the sink may be late.
-    pub(crate) writes: bool,
     /// Statements that nobody waits for may arrive late, and a replica may be slow to learn that it has lost a claim on
     /// which it does not act any more. Without, such statements arrive at once or never, and it learns at once.
     pub(crate) strays: bool,
     /// States that differ by names only are one. Off where a counterexample is to be read.
-    pub(crate) nameless: bool,
-    pub(crate) broken: Broken,
+    pub(crate) symmetry: bool,
+    pub(crate) defect: Option<Defect>,
 }
 
 impl World {
-    /// All that is not a question of size, with nothing broken.
+    /// All that is not a question of size, without a mistake.
     pub(crate) const fn of(replicas: usize, pods: usize, late: usize) -> Self {
         Self {
             replicas,
             pods,
             late,
-            times: Times {
-                ttl: 5,
-                margin: 2,
-                grace: 1,
-                patience: 1,
-            },
-            jumps: &[],
-            times_it_jumps: 1,
+            times: Times { ttl: 5, margin: 2 },
+            jump_by: &[],
+            jumps: 1,
             jumps_under_claims: false,
             newcomers: false,
             hands: true,
             ends: false,
-            writes: false,
             alone: false,
             strays: true,
-            nameless: true,
-            broken: Broken::Nothing,
+            symmetry: true,
+            defect: None,
         }
     }
 
     pub(crate) fn margin(&self) -> u8 {
-        if self.broken == Broken::NoMargin {
+        if self.defect == Some(Defect::NoMargin) {
             0
         } else {
             self.times.margin
@@ -100,10 +103,6 @@ impl World {
     }
 
     pub(crate) fn grace(&self) -> u8 {
-        if self.broken == Broken::NoGrace {
-            0
-        } else {
-            self.times.grace
-        }
+        if self.defect == Some(Defect::NoGrace) { 0 } else { GRACE }
     }
 }
