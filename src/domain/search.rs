@@ -241,9 +241,8 @@ impl Search {
     pub fn gap(&self, position: Option<Position>, seen: Seen) -> Option<Gap> {
         let unbroken = match self.how {
             How::Usual | How::Twin(_) if !defect::on(Defect::GapForNothing) => return None,
-            How::Usual | How::Twin(_) => false,
             How::NewFile => self.unbroken,
-            How::LaterStamps => false,
+            How::Usual | How::Twin(_) | How::LaterStamps => false,
         };
         let (position, first) = (position?, seen.first_taken?);
         let told = !defect::on(Defect::GapForgotten);

@@ -142,8 +142,10 @@ pub(crate) fn forget(state: &mut State, world: &World) {
         let message = state.net[at];
         let row = state.rows[usize::from(message.pod)];
         let idle = row.fence != message.fence || row.owner != message.sender;
+        // Expired, and no jump of the clock makes it last again.
+        let over = row.left + world.back(state.jumps_left) <= 0;
         let gone = match message.kind {
-            Kind::RenewStray => (idle || row.left <= 0) && !world.renew(&mut { row }, message.sender, message.fence),
+            Kind::RenewStray => (idle || over) && !world.renew(&mut { row }, message.sender, message.fence),
             Kind::Free | Kind::Handed | Kind::Finished => {
                 idle && {
                     let mut after = row;

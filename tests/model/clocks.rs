@@ -2,9 +2,9 @@
 //! here by nothing but the time that passes.
 
 use crate::names::Step;
-use crate::state::{FOR_EVER, Kind, Message, OFFSETS, State, UNSEEN};
+use crate::state::{FOR_EVER, Kind, Message, OFFSETS, Row, State, UNSEEN};
 use crate::steps::Steps;
-use crate::world::{GRACE, PATIENCE};
+use crate::world::{GRACE, PATIENCE, World};
 
 impl Steps<'_> {
     /// Any clock may go on, and the database's may jump.
@@ -18,7 +18,7 @@ impl Steps<'_> {
                 shift(&mut replica.seen, -1);
             }
             for row in &mut state.rows {
-                row.left = (row.left - 1).max(-(world.grace() as i8));
+                pass(world, row, 1, old.jumps_left);
             }
             self.add(Step::Database, state);
         }
@@ -42,10 +42,8 @@ impl Steps<'_> {
         }
         let mut state = *old;
         state.jumps_left -= 1;
-        for row in &mut state.rows {
-            if row.owner != 0 {
-                row.left = (row.left - by).max(-(world.grace() as i8));
-            }
+        for row in state.rows.iter_mut().filter(|row| row.owner != 0) {
+            pass(world, row, by, state.jumps_left);
         }
         for replica in &mut state.replicas[..world.replicas] {
             shift(&mut replica.seen, -by);
@@ -66,6 +64,13 @@ impl Steps<'_> {
 /// The replica must stop waiting for this before its clock goes on.
 fn is_overdue(message: Message, replica: usize) -> bool {
     message.awaited_by(replica) && message.age >= PATIENCE
+}
+
+/// The time passes until a row expires, and beyond as long as that can matter: until others may take it, and by as much
+/// as the clock may still go back.
+fn pass(world: &World, row: &mut Row, by: i8, jumps_left: u8) {
+    let back = if row.owner == 0 { 0 } else { world.back(jumps_left) };
+    row.left = (row.left - by).max(-(world.grace() as i8) - back);
 }
 
 /// Moves an offset; what is far off stays far off, since the clocks' own difference is one tick at most.

@@ -126,9 +126,9 @@ fn a_jump_between_a_look_and_its_claim_is_not_covered() {
 }
 
 #[test]
-fn a_jump_before_the_first_look_is_not_covered() {
+fn a_jump_by_margin_and_grace_before_the_first_look_is_not_covered() {
     let world = World {
-        jump_by: &[8],
+        jump_by: &[3],
         newcomers: true,
         ..World::of(2, 1, 0)
     };

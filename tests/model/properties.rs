@@ -50,7 +50,7 @@ pub(crate) fn of(world: &World) -> Vec<Property<Protocol>> {
 fn left_alone(protocol: &Protocol, from: &State) -> bool {
     let world = &protocol.world;
     // Each tick takes a few steps; the clock that goes back by a jump makes a row last as much longer.
-    let back = world.jump_by.iter().map(|by| -by).max().unwrap_or(0).max(0) as u8;
+    let back = world.back(world.jumps) as u8;
     let ticks = 2 * world.times.ttl + GRACE + back + 2;
     (1..=world.replicas).all(|survivor| {
         let mut state = *from;

@@ -113,6 +113,20 @@ fn no_two_of_three_replicas_ever_act_however_the_databases_clock_jumps() {
         ..jumping(1, JUMPS)
     };
     prove("2 replicas, 1 pod, a jump, 1 late", &late);
+    let astray = World {
+        jump_by: JUMPS,
+        ..World::of(2, 1, 1)
+    };
+    prove("2 replicas, 1 pod, a jump, 1 late or astray", &astray);
+}
+
+#[test]
+fn a_jump_by_less_than_margin_and_grace_does_no_harm_even_before_the_first_look() {
+    let world = World {
+        newcomers: true,
+        ..jumping(1, &[2])
+    };
+    prove("3 replicas that are new, 1 pod, a jump by 2", &world);
 }
 
 #[test]

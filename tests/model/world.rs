@@ -102,6 +102,12 @@ impl World {
         }
     }
 
+    /// How far the database's clock may still jump back.
+    pub(crate) fn back(&self, jumps_left: u8) -> i8 {
+        let back = self.jump_by.iter().map(|by| -by).max().filter(|_| jumps_left > 0);
+        back.unwrap_or(0).max(0)
+    }
+
     pub(crate) fn grace(&self) -> u8 {
         if self.defect == Some(Defect::NoGrace) { 0 } else { GRACE }
     }
