@@ -142,12 +142,6 @@ impl Search {
         self.how == How::NewFile
     }
 
-    /// Whether the stored line was sought in vain so often that only later timestamps can help.
-    #[must_use]
-    pub fn is_lost(&self) -> bool {
-        self.how == How::LaterStamps
-    }
-
     /// The log was empty when it was looked at, although lines of it are stored.
     pub fn note_empty(&mut self) {
         self.empties = self.empties.max(1);

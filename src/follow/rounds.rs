@@ -30,9 +30,6 @@ const ATTEMPTS: u32 = 10;
 /// before it is believed: one answer may have been cut short.
 const EMPTY_ANSWERS: u32 = 2;
 
-/// After so many refusals in a row to read a container that runs it is said: one may come of a status that is late.
-const TELL: u32 = 2;
-
 /// The rounds of reading one instance.
 pub(super) struct Rounds<'a> {
     reading: Box<Reading<'a>>,
@@ -160,14 +157,6 @@ impl<'a> Rounds<'a> {
         self.refusals += 1;
         if ended && self.refusals >= ATTEMPTS {
             return self.finish(Some(GapReason::Unavailable)).await;
-        }
-        let tell = if self.reading.search.is_lost() { 1 } else { TELL };
-        if !ended && self.refusals == tell {
-            tracing::warn!(
-                container = %self.reading.name(),
-                stored_until = self.reading.writer.position().map(|p| tracing::field::display(p.time)),
-                "nothing can be read of a log: the kubelet has not got it, or no line in it is later than the one that was stored last; trying again, and what cannot be read by the end of the container is reported as a gap"
-            );
         }
         Next::AgainAfter(self.pause())
     }

@@ -136,8 +136,6 @@ pub(super) fn streams(place: &Place) -> Vec<Bad> {
     if place.name == "sqlite" {
         let no_text = "CAST(x'fffe00ff' AS TEXT)";
         all.extend([
-            // It takes more than a minute until it is told, and is the same for all.
-            bad("hash = 0, ordinal = 0, time_ns", most, false),
             bad("labels", no_text, true),
             bad("labels", quoted("no JSON"), true),
             bad("node", no_text, true),
