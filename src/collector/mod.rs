@@ -6,6 +6,7 @@
 mod departed;
 mod ends;
 mod leavings;
+mod orphans;
 mod snapshot;
 mod turn;
 
@@ -33,6 +34,7 @@ use crate::status::ready::Condition;
 
 use departed::Departed;
 use leavings::Look;
+use orphans::Orphans;
 
 /// What a collector is made of.
 #[derive(Debug)]
@@ -104,6 +106,7 @@ pub struct Collector {
     looks: JoinSet<Look>,
     members: (Vec<ReplicaId>, Duration),
     holdoff: HoldOff,
+    orphans: Orphans,
     failing: bool,
 }
 
@@ -147,6 +150,7 @@ impl Collector {
             looks: JoinSet::new(),
             members,
             holdoff,
+            orphans: Orphans::default(),
             failing: false,
         }
     }

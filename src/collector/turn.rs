@@ -49,6 +49,7 @@ impl Collector {
             );
         }
         let plan = self.plan(&table, now);
+        self.tell_of_orphans(&table, now);
         let vain = self.hand(&plan, now);
         self.refuse(&plan, vain).await;
         if !self.holdoff.is_on(now) && !stop.is_cancelled() {

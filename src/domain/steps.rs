@@ -101,6 +101,14 @@ fn is_later(instance: &Instance, mark: &Mark) -> bool {
     instance.restart >= mark.restart || started.is_some_and(|(this, marked)| this > marked)
 }
 
+/// Whether the container has an instance that is neither the marked one nor later, so that it is not read. Either its
+/// status is late, or the mark cannot be true of it.
+#[must_use]
+pub fn is_out_of_place(pod: &Pod, name: &str, mark: &Mark) -> bool {
+    let now = pod.container(name).and_then(|container| container.state.instance());
+    now.is_some_and(|now| now.id != mark.container_id && !is_later(now, mark))
+}
+
 /// Whether others came and went between the marked instance and this one, which is read next.
 #[must_use]
 pub fn has_missed(instance: &Instance, mark: &Mark) -> bool {
@@ -198,6 +206,15 @@ mod tests {
         assert_eq!(
             given_up(&running(5, Some(4)), 4),
             Step::Read(instance(4), Source::Previous)
+        );
+    }
+
+    #[test]
+    fn an_instance_that_seems_older_than_the_stored_one_is_out_of_place() {
+        let out_of_place = |restart, marked| is_out_of_place(&running(restart, None), "app", &mark(marked, false));
+        assert_eq!(
+            [(0, 7), (7, 7), (8, 7)].map(|(now, marked)| out_of_place(now, marked)),
+            [true, false, false]
         );
     }
 

@@ -4,8 +4,11 @@
 //! reading is boxed, so that the hours of reading do not hold room for it.
 
 use std::sync::Arc;
+use std::time::Duration;
 
-use crate::domain::steps::{Source, Step, has_missed, next_step};
+use tokio::sync::watch;
+
+use crate::domain::steps::{Source, Step, has_missed, is_out_of_place, next_step};
 use crate::domain::{ContainerId, Gap, GapReason, Instance, Mark, Origin, Pod, Position, StreamId};
 use crate::sinks::SinkError;
 
@@ -13,6 +16,10 @@ use super::reading::Reading;
 use super::rounds::Rounds;
 use super::writer::{Writer, Written};
 use super::{End, Site, Task};
+
+/// For how long the status of a pod may show an instance before the one that was read, as after a change of the API
+/// server. A watch brings news within seconds.
+const LATE: Duration = Duration::from_secs(30);
 
 /// Looks after one container until nothing of it is left to read.
 pub(super) async fn container(site: &Site, task: &Task, name: Arc<str>) -> End {
@@ -27,19 +34,35 @@ pub(super) async fn container(site: &Site, task: &Task, name: Arc<str>) -> End {
                 read(site, task, &present, &name, (instance, source), missed).await
             }
             Step::GiveUp(mark, reason) => Box::pin(give_up(site, task, &present, &name, mark, reason)).await,
-            Step::Wait => {
-                tokio::select! {
-                    biased;
-                    () = task.stop.cancelled() => Some(End::Stopped),
-                    changed = pod.changed() => changed.is_err().then_some(End::Stopped),
-                }
-            }
+            Step::Wait => Box::pin(wait(task, &mut pod, &name, mark.as_ref())).await,
         };
         if let Some(end) = end {
             return end;
         }
         if task.stop.is_cancelled() {
             return End::Stopped;
+        }
+    }
+}
+
+/// Waits until there is news of the pod. What is not read for longer than a status is late is not left out without a word.
+async fn wait(task: &Task, pod: &mut watch::Receiver<Arc<Pod>>, name: &str, mark: Option<&Mark>) -> Option<End> {
+    let wrong = mark.filter(|mark| is_out_of_place(&pod.borrow(), name, mark));
+    let mut told = false;
+    loop {
+        tokio::select! {
+            biased;
+            () = task.stop.cancelled() => return Some(End::Stopped),
+            changed = pod.changed() => return changed.is_err().then_some(End::Stopped),
+            () = tokio::time::sleep(LATE), if wrong.is_some() && !told => {
+                told = true;
+                tracing::warn!(
+                    container = name,
+                    stored = wrong.map(|mark| mark.container_id.short()),
+                    restart = wrong.map(|mark| mark.restart),
+                    "the container is not read, because a later instance of it is in the checkpoint; if that cannot be, delete the pod's row from distributed_lock to begin anew"
+                );
+            }
         }
     }
 }

@@ -44,18 +44,51 @@ fn nonsense() -> Vec<Answer> {
     ]
 }
 
-/// A rule that gives one of these after another to requests that match, over and over.
-fn in_turn(
+/// What can be asked of an API server here.
+const KINDS: [fn(&str) -> bool; 3] = [is_list, is_watch, is_log];
+
+/// How often each kind of request was answered by a rule.
+type Told = Arc<[AtomicUsize; 3]>;
+
+/// A rule that gives requests of each kind that match one of these after another, each once. What comes afterwards is
+/// passed on, so that a list in vain keeps no watch from its turn. Also answers what counts them.
+fn each_in_turn(
     answers: Vec<Answer>,
     hits: impl Fn(&str) -> bool + Send + Sync + 'static,
-) -> impl Fn(&str) -> Option<Answer> {
-    let next = AtomicUsize::new(0);
-    move |head: &str| hits(head).then(|| answers[next.fetch_add(1, Ordering::Relaxed) % answers.len()].clone())
+) -> (Told, impl Fn(&str) -> Option<Answer>) {
+    let told = Told::default();
+    let counted = told.clone();
+    let rule = move |head: &str| {
+        let kind = KINDS.iter().position(|is| is(head)).filter(|_| hits(head))?;
+        answers.get(counted[kind].fetch_add(1, Ordering::Relaxed)).cloned()
+    };
+    (told, rule)
+}
+
+/// Waits until each of these kinds was told so many answers and came again.
+async fn all_told(stand: &mut Stand, told: &Told, kinds: &[usize], answers: usize) {
+    stand
+        .until("each kind of request was given each answer", async |_| {
+            kinds.iter().all(|kind| told[*kind].load(Ordering::Relaxed) > answers)
+        })
+        .await;
 }
 
 /// Lists and watches of pods.
 fn is_discovery(head: &str) -> bool {
     head.starts_with("GET /api/v1/pods?")
+}
+
+fn is_list(head: &str) -> bool {
+    is_discovery(head) && !is_watch(head)
+}
+
+fn is_watch(head: &str) -> bool {
+    is_discovery(head) && head.contains("watch=")
+}
+
+fn is_log(head: &str) -> bool {
+    head.contains("/log?")
 }
 
 #[tokio::test]
@@ -103,11 +136,10 @@ async fn lists_and_watches_that_are_nonsense_stop_no_stream_and_new_pods_are_fou
     stand.write(20);
     stand.run();
     stand.good_is_whole().await;
-    stand.front.rule(in_turn(nonsense(), is_discovery));
+    let (told, rule) = each_in_turn(nonsense(), is_discovery);
+    stand.front.rule(rule);
     stand.sim.cut(&Target::watches(), podlog::sim::Cut::Reset);
-    stand
-        .until("all of it was said", async |stand| stand.front.struck() >= 18)
-        .await;
+    all_told(&mut stand, &told, &[0, 1], nonsense().len()).await;
     stand.write(20);
     stand.good_is_whole().await;
     let late = stand
@@ -147,13 +179,11 @@ async fn half_an_event_and_events_of_no_sense_cost_a_watch_and_no_pod() {
     let answers = events
         .iter()
         .map(|event| Answer::Bytes(format!("{OPEN_END}{event}").into_bytes()));
-    let count = events.len() as u64;
-    let watch = |head: &str| is_discovery(head) && head.contains("watch=");
-    stand.front.rule(in_turn(answers.collect(), watch));
+    let count = events.len();
+    let (told, rule) = each_in_turn(answers.collect(), is_watch);
+    stand.front.rule(rule);
     stand.sim.cut(&Target::watches(), podlog::sim::Cut::Reset);
-    stand
-        .until("each was said", async |stand| stand.front.struck() >= count)
-        .await;
+    all_told(&mut stand, &told, &[1], count).await;
     stand.write(20);
     stand.good_is_whole().await;
     stand.front.peace();
@@ -196,8 +226,7 @@ async fn a_list_without_end_is_broken_off_before_it_fills_the_memory() {
 
 #[tokio::test]
 async fn a_watch_event_without_end_is_broken_off_before_it_fills_the_memory() {
-    let watch = |head: &str| is_discovery(head) && head.contains("watch=");
-    let peak = flooded(watch, r#"{"type":"ADDED","object":{"metadata":{"name":""#, "x").await;
+    let peak = flooded(is_watch, r#"{"type":"ADDED","object":{"metadata":{"name":""#, "x").await;
     println!("{peak} MiB");
     assert!(peak < 256, "{peak} MiB");
 }
@@ -225,37 +254,76 @@ async fn a_list_that_always_has_another_page_is_given_up() {
     stand.end().await;
 }
 
+/// Each way to say that something is elsewhere.
+fn redirects(place: &Front) -> Vec<Answer> {
+    let place = format!("location: http://127.0.0.1:{}/api/v1/elsewhere\r\n", place.port());
+    let status = ["301 Moved", "302 Found", "303 See", "307 Temporary", "308 Permanent"];
+    let redirects = status.iter().map(|status| answer(status, &place, "go there"));
+    redirects.collect()
+}
+
+/// A server that nobody should ask, and would answer anything.
+async fn elsewhere(tasks: &mut tokio::task::JoinSet<()>) -> Front {
+    let other = Front::start(0, tasks).await;
+    other.rule(|_| Some(answer("200 OK", "", "{}")));
+    other
+}
+
 #[tokio::test]
 async fn a_redirect_is_not_followed_and_takes_no_credentials_along() {
     let mut stand = Stand::new().await;
     let bad = stand.bad();
     bad.line("app", "bad 0").unwrap();
     let mut tasks = tokio::task::JoinSet::new();
-    let other = Front::start(0, &mut tasks).await;
-    other.rule(|_| Some(answer("200 OK", "", "{}")));
-    let place = format!("location: http://127.0.0.1:{}/api/v1/elsewhere\r\n", other.port());
-    let turn = Arc::new(AtomicUsize::new(0));
+    let other = elsewhere(&mut tasks).await;
     stand.write(20);
     stand.run();
     stand.good_is_whole().await;
-    stand.front.rule(move |head| {
-        let status = ["301 Moved", "302 Found", "303 See", "307 Temporary", "308 Permanent"];
-        let status = status[turn.fetch_add(1, Ordering::Relaxed) % status.len()];
-        (is_discovery(head) || head.contains("/pods/bad")).then(|| answer(status, &place, "go there"))
-    });
+    let redirects = redirects(&other);
+    let count = redirects.len();
+    let (told, rule) = each_in_turn(redirects, |head| is_discovery(head) || head.contains("/pods/bad"));
+    stand.front.rule(rule);
     stand.sim.cut(&Target::watches(), podlog::sim::Cut::Reset);
     stand.sim.cut(&Target::logs_of("shop", "bad"), podlog::sim::Cut::Reset);
-    stand
-        .until("all redirects were said", async |stand| stand.front.struck() >= 10)
-        .await;
+    all_told(&mut stand, &told, &[0, 1, 2], count).await;
+    bad.line("app", "bad 1").unwrap();
     stand.write(20);
     stand.good_is_whole().await;
+    stand
+        .until("the log that was said to be elsewhere is stored", async |stand| {
+            stand.messages_of("bad") == ["bad 0", "bad 1"]
+        })
+        .await;
     let credentials = |head: &String| head.to_ascii_lowercase().contains(&format!("bearer {MARKER}"));
     assert!(
         stand.front.heads().iter().all(credentials),
         "the first host is given the token"
     );
     assert_eq!(other.heads(), Vec::<String>::new(), "the other host was asked");
-    stand.front.peace();
     stand.end().await;
+}
+
+#[tokio::test]
+async fn a_check_of_an_api_server_that_redirects_says_so_and_follows_nothing() {
+    let stand = Stand::new().await;
+    let mut tasks = tokio::task::JoinSet::new();
+    let other = elsewhere(&mut tasks).await;
+    for (redirect, number) in redirects(&other).into_iter().zip(["301", "302", "303", "307", "308"]) {
+        stand.front.rule(move |_| Some(redirect.clone()));
+        let asked = stand.front.struck();
+        let output = tokio::process::Command::new(env!("CARGO_BIN_EXE_podlog"))
+            .args(["check", "--sink", "stdout", "--lock", "memory://", "--kubeconfig"])
+            .arg(stand.dir.path().join("kubeconfig"))
+            .output()
+            .await
+            .unwrap();
+        let said = [output.stdout, output.stderr].concat();
+        let said = String::from_utf8(said).unwrap();
+        println!("{said}");
+        assert!(stand.front.struck() > asked, "nothing was asked");
+        assert!(!output.status.success() && said.contains(number), "{said}");
+        assert!(!said.contains(MARKER) && !said.contains("panicked"), "{said}");
+        assert!(!said.lines().any(|line| line.chars().any(char::is_control)), "{said}");
+    }
+    assert_eq!(other.heads(), Vec::<String>::new(), "the other host was asked");
 }

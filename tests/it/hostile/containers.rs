@@ -1,10 +1,10 @@
 //! Containers that write what they should not: what looks like podlog's own input, lines without end, no text at all.
 
+use std::cell::Cell;
 use std::fs::File;
 use std::io::{Read as _, Seek as _, SeekFrom};
-use std::path::PathBuf;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
 use podlog::domain::Time;
 use podlog::domain::intake::{Batch, Intake, Stance};
@@ -12,7 +12,7 @@ use podlog::follow::Ended;
 use podlog::sim::{PodSpec, RestartPolicy, Settings, Text};
 
 use super::front::{Answer, OPEN_END};
-use super::stand::{LIMIT, Stand};
+use super::stand::Stand;
 use crate::scene::{MINUTE, Scene};
 
 /// Lines that could be taken for something else.
@@ -88,28 +88,58 @@ async fn stamps_of_any_age_are_lines_in_the_order_they_were_written() {
 
 const LINES: usize = 1_000_000;
 
-/// Serves a log of empty lines: to the first request all of them, to later ones what a log has from its last lines on.
+/// Serves a log of empty lines as a kubelet does: what is there, which is half of it, and the rest to who follows it.
 fn serve_empty_lines(stand: &Stand) {
-    let stamped = |n: usize| format!("{} \n", Time(1_795_171_621_000_000_000 + n as i64 * 1000));
-    let all: String = (0..LINES).map(stamped).collect();
-    let first = AtomicBool::new(true);
+    // A millisecond apart, so that whoever comes again need not be told all.
+    let stamped = |n: usize| format!("{} \n", Time(1_795_171_621_000_000_000 + n as i64 * 1_000_000));
+    let all: Vec<String> = (0..LINES).map(stamped).collect();
+    let followed = AtomicBool::new(false);
     stand.front.rule(move |head| {
-        let is_log = head.contains("/pods/bad/log");
-        let from = if is_log && first.swap(false, Ordering::Relaxed) {
-            0
+        if !head.contains("/pods/bad/log") {
+            return None;
+        }
+        let since = head.split_once("&sinceTime=").map(|(_, more)| more.replace("%3A", ":"));
+        let since = since.map_or(0, |since| all.partition_point(|line| line[..19] < since[..19]));
+        let follows = head.contains("&follow=true");
+        let there = if followed.fetch_or(follows, Ordering::Relaxed) || follows {
+            LINES
         } else {
-            // 30 bytes of stamp, a blank and a line end.
-            all.len() - 32 * 100
+            LINES / 2
         };
-        is_log.then(|| Answer::Bytes(format!("{OPEN_END}{}", &all[from..]).into_bytes()))
+        let from = if head.contains("&tailLines=") { there - 1 } else { since };
+        Some(Answer::Bytes(
+            format!("{OPEN_END}{}", all[from..there].concat()).into_bytes(),
+        ))
     });
 }
 
-/// The folder of the bad pod's records.
-fn folder(stand: &Stand) -> Option<PathBuf> {
-    let pods = std::fs::read_dir(stand.dir.path().join("records/shop")).ok()?.flatten();
-    let mut pods = pods.map(|entry| entry.path());
-    pods.find(|path| path.display().to_string().contains("/bad_"))
+/// What is stored of the empty lines. Only what is new is read each time: the file grows to some 300 MB.
+#[derive(Clone, Copy, Default)]
+struct Flood {
+    read: u64,
+    lines: usize,
+    empty: usize,
+}
+
+impl Flood {
+    /// Reads on; answers how many lines are stored.
+    fn stored(&mut self, stand: &Stand) -> usize {
+        let folder = stand
+            .folder_of("bad")
+            .and_then(|pod| std::fs::read_dir(pod.join("app")).ok());
+        let Some(Ok(entry)) = folder.and_then(|mut folder| folder.next()) else {
+            return 0;
+        };
+        let mut file = File::open(entry.path()).unwrap();
+        file.seek(SeekFrom::Start(self.read)).unwrap();
+        let mut text = Vec::new();
+        file.read_to_end(&mut text).unwrap();
+        text.truncate(memchr::memrchr(b'\n', &text).map_or(0, |at| at + 1));
+        self.read += text.len() as u64;
+        self.lines += memchr::memchr_iter(b'\n', &text).count();
+        self.empty += memchr::memmem::find_iter(&text, b"\"message\":\"\"").count();
+        self.lines
+    }
 }
 
 #[tokio::test]
@@ -121,40 +151,39 @@ async fn a_million_empty_lines_are_a_million_records_in_little_memory() {
     let path = stand.dir.path().display().to_string();
     let sink = format!("file://{path}/records?fsync=never&max_size=4GiB");
     stand.run_with(&format!("sqlite://{path}/locks.db"), &sink, &["--log-level", "info"]);
-    stand.write(100);
-    let file = |stand: &Stand| {
-        Some(
-            std::fs::read_dir(folder(stand)?.join("app"))
-                .ok()?
-                .flatten()
-                .next()?
-                .path(),
-        )
+    let (flood, begun) = (Cell::new(Flood::default()), Instant::now());
+    let stored = |stand: &Stand| {
+        let mut now = flood.get();
+        let lines = now.stored(stand);
+        flood.set(now);
+        lines
     };
-    // Only what is new is read each time: the file grows to some 300 MB.
-    let (mut read, mut lines, mut empty) = (0, 0, 0);
-    let begun = Instant::now();
-    while lines < LINES {
-        assert!(begun.elapsed() < 2 * LIMIT, "{lines} lines are stored\n{}", stand.log());
-        tokio::time::sleep(Duration::from_millis(200)).await;
-        let Some(mut file) = file(&stand).and_then(|path| File::open(path).ok()) else {
-            continue;
-        };
-        file.seek(SeekFrom::Start(read)).unwrap();
-        let mut text = Vec::new();
-        file.read_to_end(&mut text).unwrap();
-        text.truncate(memchr::memrchr(b'\n', &text).map_or(0, |at| at + 1));
-        read += text.len() as u64;
-        lines += memchr::memchr_iter(b'\n', &text).count();
-        empty += memchr::memmem::find_iter(&text, b"\"message\":\"\"").count();
+    // While the backlog is read, and while what follows is: what the pod beside writes now is stored now.
+    for share in [5, 20, 40, 60] {
+        let lines = LINES / 100 * share;
+        stand
+            .until("so many lines are stored", async |stand| stored(stand) >= lines)
+            .await;
+        stand.write(100);
+        let written = Instant::now();
+        stand.good_is_whole().await;
+        let lines = stored(&stand);
+        println!(
+            "{lines} lines after {:?}, of those beside after {:?}",
+            begun.elapsed(),
+            written.elapsed()
+        );
+        assert!(lines < LINES, "the pod beside waited for the flood to end");
     }
+    stand
+        .until("all lines are stored", async |stand| stored(stand) >= LINES)
+        .await;
     println!("stored in {:?}", begun.elapsed());
-    assert_eq!((lines, empty), (LINES, LINES));
+    assert_eq!((flood.get().lines, flood.get().empty), (LINES, LINES));
     let peak = stand.peak();
     println!("{peak} MiB");
     assert!(peak < 256, "{peak} MiB");
-    // The files that are left are those of the pod beside.
-    std::fs::rename(folder(&stand).unwrap(), stand.dir.path().join("aside")).unwrap();
+    stand.write(100);
     stand.good_is_whole().await;
     stand.end().await;
 }
@@ -204,10 +233,24 @@ async fn a_line_of_a_gigabyte_is_cut_and_what_follows_and_a_pod_beside_are_store
         Some(Answer::Bytes(format!("{OPEN_END}{after}").into_bytes()))
     });
     stand.run();
-    stand
-        .until("the line is on its way", async |stand| stand.front.sent() > 0)
-        .await;
-    stand.write(100);
+    // What the pod beside writes while the line goes on is stored while it goes on.
+    for least in [1, 1 << 28, 1 << 29] {
+        stand
+            .until("so much of the line is on its way", async |stand| {
+                stand.front.sent() >= least
+            })
+            .await;
+        let begun = Instant::now();
+        stand.write(100);
+        stand.good_is_whole().await;
+        let sent = stand.front.sent();
+        println!(
+            "{} MiB were sent, of those beside after {:?}",
+            sent >> 20,
+            begun.elapsed()
+        );
+        assert!(sent < 1 << 30, "the pod beside waited for the line to end");
+    }
     stand
         .until("the end of it is stored", async |stand| {
             stand.messages().get("bad").is_some_and(|lines| lines.len() >= 2)

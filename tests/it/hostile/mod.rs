@@ -8,3 +8,5 @@ mod front;
 mod kubeconfig;
 mod names;
 mod stand;
+mod values;
+mod versions;

@@ -10,13 +10,19 @@ use super::stand::{MARKER, Stand};
 /// Text that breaks out of whatever it is put into without care.
 const ODD: &str = "\"'`);DROP TABLE log_record;--\\ \n\r\t\0\u{1b}[31m\u{9b}\u{202e}💥 {\"a\":1} %s %n ${x} </script>";
 
-async fn get(port: u16, path: &str) -> String {
+pub(crate) async fn get(port: u16, path: &str) -> String {
     let mut stream = TcpStream::connect(("127.0.0.1", port)).await.unwrap();
     let request = format!("GET {path} HTTP/1.1\r\nhost: podlog\r\nconnection: close\r\n\r\n");
     stream.write_all(request.as_bytes()).await.unwrap();
     let mut text = String::new();
     stream.read_to_string(&mut text).await.unwrap();
     text.split_once("\r\n\r\n").unwrap().1.to_owned()
+}
+
+/// A port that nobody listens on.
+pub(crate) async fn free_port() -> u16 {
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    listener.local_addr().unwrap().port()
 }
 
 /// A pod of the longest names there are, with odd labels and annotations, that has written odd lines.
@@ -43,10 +49,7 @@ async fn the_longest_names_and_the_oddest_labels_arrive_as_they_are_in_files_sta
     let mut stand = Stand::new().await;
     let [namespace, name, container] = long(&stand);
     stand.write(50);
-    let port = {
-        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
-        listener.local_addr().unwrap().port()
-    };
+    let port = free_port().await;
     let path = stand.dir.path().display().to_string();
     let (lock, sink) = (format!("sqlite://{path}/locks.db"), format!("file://{path}/records"));
     stand.run_with(&lock, &sink, &["--http", &format!("127.0.0.1:{port}")]);

@@ -3,7 +3,7 @@
 
 use std::collections::BTreeMap;
 use std::fs::File;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::process::Stdio;
 use std::time::Duration;
 
@@ -126,31 +126,40 @@ impl Stand {
     pub(crate) async fn good_is_whole(&mut self) {
         let expected: Vec<String> = (0..self.written).map(|n| format!("good {n}")).collect();
         self.until("the good pod is stored whole", async |stand| {
-            stand.messages().remove("good").unwrap_or_default() == expected
+            stand.messages_of("good") == expected
         })
         .await;
+    }
+
+    /// The messages of a pod of the namespace `shop` in the sink's files. Nothing else is read, for a pod beside may
+    /// have written very much.
+    pub(crate) fn messages_of(&self, pod: &str) -> Vec<String> {
+        let records = self.folder_of(pod).map(|folder| records_in(&folder));
+        records.unwrap_or_default().iter().map(message).collect()
+    }
+
+    /// The folder of such a pod, if there is one.
+    pub(crate) fn folder_of(&self, pod: &str) -> Option<PathBuf> {
+        let pods = std::fs::read_dir(self.dir.path().join("records/shop")).ok()?;
+        let begin = format!("{pod}_");
+        let mut pods = pods.map(Result::unwrap);
+        pods.find(|entry| entry.file_name().to_string_lossy().starts_with(&begin))
+            .map(|entry| entry.path())
     }
 
     /// The messages in the sink's files by pod, in the order of the files.
     pub(crate) fn messages(&self) -> BTreeMap<String, Vec<String>> {
         let mut messages = BTreeMap::<String, Vec<String>>::new();
         for record in self.records() {
-            let message = record["message"].as_str().unwrap_or("(gap)").to_owned();
             let pod = record["kubernetes"]["pod"].as_str().unwrap().to_owned();
-            messages.entry(pod).or_default().push(message);
+            messages.entry(pod).or_default().push(message(&record));
         }
         messages
     }
 
     /// The records in the sink's files that are complete.
     pub(crate) fn records(&self) -> Vec<Value> {
-        let mut text = Vec::new();
-        collect(&self.dir.path().join("records"), &mut text);
-        let lines = text.iter().flat_map(|text| text.split_inclusive('\n'));
-        lines
-            .filter(|line| line.ends_with('\n'))
-            .map(|line| serde_json::from_str(line).unwrap_or_else(|e| panic!("{e}: {line:?}")))
-            .collect()
+        records_in(&self.dir.path().join("records"))
     }
 
     /// What the replica has logged.
@@ -194,6 +203,20 @@ pub(crate) fn assert_proper(log: &str) {
         assert!(!line.chars().any(char::is_control), "{line:?}");
         assert!(line.starts_with("20"), "a line of somebody else: {line:?}");
     }
+}
+
+fn message(record: &Value) -> String {
+    record["message"].as_str().unwrap_or("(gap)").to_owned()
+}
+
+fn records_in(folder: &Path) -> Vec<Value> {
+    let mut text = Vec::new();
+    collect(folder, &mut text);
+    let lines = text.iter().flat_map(|text| text.split_inclusive('\n'));
+    lines
+        .filter(|line| line.ends_with('\n'))
+        .map(|line| serde_json::from_str(line).unwrap_or_else(|e| panic!("{e}: {line:?}")))
+        .collect()
 }
 
 fn collect(folder: &Path, text: &mut Vec<String>) {
