@@ -7,7 +7,7 @@ use std::ops::Range;
 
 use super::breach::{Breach, Rule};
 use super::sink::{Entry, Ledger, is_of};
-use crate::domain::{Gap, Time};
+use crate::domain::{Gap, GapReason, Time};
 use crate::sim::Truth;
 
 /// How what was stored compares with what was written.
@@ -89,7 +89,9 @@ fn reckon(log: &Truth, entries: &[Entry], over: bool, all: &mut Reckoning) {
             Entry::Gap(gap) => {
                 gaps.push(gap);
                 all.gaps += 1;
-                all.groundless += usize::from(log.kept == 0 && !log.lines.is_empty());
+                // Of instances that came and went between, the next one's log tells.
+                let own = gap.reason != GapReason::Restarted;
+                all.groundless += usize::from(own && log.kept == 0 && !log.lines.is_empty());
                 continue;
             }
             Entry::Line(message) | Entry::Rejected(message) => message,
@@ -123,7 +125,6 @@ fn reckon(log: &Truth, entries: &[Entry], over: bool, all: &mut Reckoning) {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::domain::GapReason;
     use crate::sim::{Instance, Output, TrueLine};
 
     /// A log of five lines, a to e, at the times 1 to 5, of which the API serves those from a place on.
