@@ -178,6 +178,17 @@ impl<'a> Bench<'a> {
         begun.elapsed()
     }
 
+    /// Waits until these hold equally many pods each, so that none is on its way from one to another.
+    pub(crate) async fn even(&self, names: &[&str]) {
+        let share = self.sim.pods().len() / names.len();
+        until(&format!("{names:?} hold {share} pods each"), PATIENCE, async || {
+            let shares = self.database.shares().await;
+            let even = shares.len() == names.len() && shares.values().all(|held| *held == share);
+            even.then_some(()).ok_or_else(|| format!("they hold {shares:?}"))
+        })
+        .await;
+    }
+
     /// The number of records stored so far.
     pub(crate) async fn stored(&self) -> i64 {
         self.records.stored().await.into_values().sum()

@@ -278,7 +278,7 @@ fn set_clock(file: &Path, offset: i64) {
 
 /// Watches claims for one ttl from now: each may end, and nobody may get one, not even its last holder. Answers how
 /// many have ended.
-async fn none_moves_for_a_ttl(database: &Database, before: &BTreeMap<String, Claim>) -> usize {
+async fn none_moves_for_a_ttl(database: &Database, before: &Claims) -> usize {
     let begun = Instant::now();
     let mut ended = 0;
     loop {
@@ -300,6 +300,23 @@ async fn none_moves_for_a_ttl(database: &Database, before: &BTreeMap<String, Cla
     }
 }
 
+type Claims = BTreeMap<String, Claim>;
+
+/// Lets a clock jump. Answers with the claims before, with how many of them ended in a ttl, and with those afterwards.
+async fn jump(bench: &Bench<'_>, turn: impl FnOnce()) -> (Claims, usize, Claims) {
+    // Nothing is being handed over any more.
+    bench.even(&["a", "b"]).await;
+    let before = bench.database.claims().await;
+    turn();
+    let ended = none_moves_for_a_ttl(bench.database, &before).await;
+    bench.all_held_by(&["a", "b"]).await;
+    bench.progress(2).await;
+    let after = bench.database.claims().await;
+    let moved = before.iter().filter(|(uid, claim)| after[*uid].holder != claim.holder);
+    println!("{ended} of {} claims ended, {} pods moved", before.len(), moved.count());
+    (before, ended, after)
+}
+
 /// When the clocks of Berlin went from 3:00 back to 2:00: 25 October 2026, 1:00 UTC.
 const BACK_TO_WINTER: i64 = 1_792_890_000;
 
@@ -310,7 +327,7 @@ async fn time_of(database: &Database) -> String {
 }
 
 /// Waits until the clocks have gone back, and sees to it that claims are as they were before.
-async fn summer_time_ends(database: &Database, before: &BTreeMap<String, Claim>) {
+async fn summer_time_ends(database: &Database, before: &Claims) {
     let time = time_of(database).await;
     assert!(
         time.as_str() < "2026-10-25 01:00:00",
@@ -358,19 +375,9 @@ fn a_jump_of_the_clock_moves_no_pod_for_a_ttl_and_a_jump_back_none_at_all_and_ti
         let said = |what: &str| -> usize { all.iter().map(|replica| replica.said(what)).sum() };
         assert_eq!(said("held off"), 0);
         for (hour, jumps) in [(1, 2), (0, 4)] {
-            let before = database.claims().await;
-            set_clock(&clock(server.name()), offset + hour * 3600);
-            let ended = none_moves_for_a_ttl(&database, &before).await;
+            let turn = || set_clock(&clock(server.name()), offset + hour * 3600);
+            let (before, ended, after) = jump(&bench, turn).await;
             assert_eq!(said("claiming is held off"), jumps, "{}", all[0].words());
-            bench.all_held_by(&["a", "b"]).await;
-            bench.progress(2).await;
-            let after = database.claims().await;
-            let moved = before.iter().filter(|(uid, claim)| after[*uid].holder != claim.holder);
-            println!(
-                "{}: {ended} of 8 claims ended, {} pods moved",
-                server.name(),
-                moved.count()
-            );
             // To a clock that is an hour on every claim has expired; one that is an hour back ends none, and then the
             // hold-off moves nothing either.
             if hour == 1 {

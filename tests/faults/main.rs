@@ -6,7 +6,7 @@
 //! the file that `PODLOG_TEST_MYSQLD` names (`scripts/mysqld-of` runs one that is not installed); clocks need Debian's
 //! `faketime`, and a full disk wants the right to mount one of its own. What is missing is skipped aloud, and with `PODLOG_TEST_REQUIRE_ALL=1` fails; see [`servers`].
 //!
-//! All of it takes four to five minutes, mostly of waiting. Claims last 10 s and writes may take 2 s, so a machine that
+//! All of it takes five to seven minutes, mostly of waiting. Claims last 10 s and writes may take 2 s, so a machine that
 //! makes a process wait for seconds fails it: where others work too, `nice -n -10` gives it what it needs, if the
 //! servers that are named have the same.
 
