@@ -1,6 +1,7 @@
 //! Where a scenario plays: a simulated cluster behind a port, pods that write without end, replicas as processes, and
 //! at the end the reckoning. It injects no fault by itself.
 
+use std::collections::BTreeMap;
 use std::io::Write as _;
 use std::path::PathBuf;
 use std::time::{Duration, Instant};
@@ -11,7 +12,7 @@ use tokio::net::TcpListener;
 use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 
-use crate::database::{Database, until};
+use crate::database::{Claim, Database, until};
 use crate::proxy::Proxy;
 use crate::reckon::{reckon, stored, written};
 use crate::replica::{Places, Replica, TIMES};
@@ -178,15 +179,22 @@ impl<'a> Bench<'a> {
         begun.elapsed()
     }
 
-    /// Waits until these hold equally many pods each, so that none is on its way from one to another.
-    pub(crate) async fn even(&self, names: &[&str]) {
+    /// Waits until these hold equally many pods each and none has been on its way from one to another for a while;
+    /// answers with the claims.
+    pub(crate) async fn even(&self, names: &[&str]) -> BTreeMap<String, Claim> {
         let share = self.sim.pods().len() / names.len();
         until(&format!("{names:?} hold {share} pods each"), PATIENCE, async || {
             let shares = self.database.shares().await;
             let even = shares.len() == names.len() && shares.values().all(|held| *held == share);
-            even.then_some(()).ok_or_else(|| format!("they hold {shares:?}"))
+            let before = self.database.claims().await;
+            tokio::time::sleep(Duration::from_secs(3)).await;
+            // A pod that was handed over has its new holder's name in its row before that one takes it.
+            let now = self.database.claims().await;
+            (even && now == before)
+                .then_some(now)
+                .ok_or_else(|| format!("they hold {shares:?}"))
         })
-        .await;
+        .await
     }
 
     /// The number of records stored so far.

@@ -304,9 +304,7 @@ type Claims = BTreeMap<String, Claim>;
 
 /// Lets a clock jump. Answers with the claims before, with how many of them ended in a ttl, and with those afterwards.
 async fn jump(bench: &Bench<'_>, turn: impl FnOnce()) -> (Claims, usize, Claims) {
-    // Nothing is being handed over any more.
-    bench.even(&["a", "b"]).await;
-    let before = bench.database.claims().await;
+    let before = bench.even(&["a", "b"]).await;
     turn();
     let ended = none_moves_for_a_ttl(bench.database, &before).await;
     bench.all_held_by(&["a", "b"]).await;

@@ -224,23 +224,28 @@ fn a_deadline_counts_from_when_a_renewal_was_sent_however_late_its_answer() {
         bench.progress(2).await;
         let claims = database.claims().await;
         let mut sql = database.sql().await;
-        is_renewed(&mut sql, &a).await;
-        let at = Instant::now();
-        let until = async |time: Duration| tokio::time::sleep(time.saturating_sub(at.elapsed())).await;
-        // The next one is sent 3 s later and answered 2 s after that, and none after it.
-        until(RENEW.saturating_sub(Duration::from_millis(400))).await;
-        a.lock.set(Way::Frozen);
-        let answer = async {
+        let at = loop {
+            is_renewed(&mut sql, &a).await;
+            let at = Instant::now();
+            let until = async |time: Duration| tokio::time::sleep(time.saturating_sub(at.elapsed())).await;
+            // The next one is sent 3 s later and answered 2 s after that, and none after it.
+            until(RENEW.saturating_sub(Duration::from_millis(400))).await;
+            a.lock.set(Way::Frozen);
             until(RENEW + Duration::from_secs(2)).await;
             a.lock.set(Way::Open);
             is_renewed(&mut sql, &a).await;
             until(RENEW + Duration::from_millis(2_600)).await;
             a.lock.set(Way::Frozen);
+            // On a busy machine that may be too late to hold up the one after it.
+            if at.elapsed() < RENEW + Duration::from_millis(2_800) {
+                break at;
+            }
+            a.lock.set(Way::Open);
         };
-        let frozen = at.elapsed();
         // The claims expire, and others write under larger ones, not before that answer came and a ttl has passed.
         let watch = RENEW + DEADLINE + Duration::from_secs(2);
-        let (silent, ()) = tokio::join!(writes_last(&bench, &claims, &a, watch.saturating_sub(frozen)), answer);
+        let frozen = at.elapsed();
+        let silent = writes_last(&bench, &claims, &a, watch.saturating_sub(frozen)).await;
         let silent = (frozen + silent).saturating_sub(RENEW);
         println!("silent {silent:?} after a renewal was sent whose answer took 2 s");
         assert!(silent < DEADLINE + BUSY, "{silent:?}");
