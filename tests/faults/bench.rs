@@ -1,6 +1,7 @@
 //! Where a scenario plays: a simulated cluster behind a port, pods that write without end, replicas as processes, and
 //! at the end the reckoning. It injects no fault by itself.
 
+use std::collections::BTreeMap;
 use std::io::Write as _;
 use std::path::PathBuf;
 use std::time::{Duration, Instant};
@@ -11,7 +12,7 @@ use tokio::net::TcpListener;
 use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 
-use crate::database::{Database, until};
+use crate::database::{Claim, Database, until};
 use crate::proxy::Proxy;
 use crate::reckon::{reckon, stored, written};
 use crate::replica::{Places, Replica, TIMES};
@@ -24,7 +25,10 @@ pub(crate) const PATIENCE: Duration = Duration::from_secs(120);
 const EVERY: Duration = Duration::from_millis(100);
 
 pub(crate) struct Bench<'a> {
+    /// Where claims are.
     pub(crate) database: &'a Database,
+    /// Where records are: in the same database, if a scenario says nothing else.
+    pub(crate) records: &'a Database,
     pub(crate) sim: SimCluster,
     /// Between replicas and the API server.
     pub(crate) api: Proxy,
@@ -59,6 +63,7 @@ impl<'a> Bench<'a> {
         std::fs::write(&kubeconfig, text).unwrap();
         Self {
             database,
+            records: database,
             sim,
             api,
             dir,
@@ -70,14 +75,23 @@ impl<'a> Bench<'a> {
         }
     }
 
-    /// Creates the pods and lets them write until [`Self::finish`].
-    pub(crate) fn write(&mut self) {
-        for n in 0..self.pods {
+    /// Creates so many more pods, which write like all others; answers with their UIDs.
+    pub(crate) fn more_pods(&self, count: usize) -> Vec<String> {
+        let first = self.sim.pods().len();
+        let one = |n: usize| {
             let spec = PodSpec::new("shop", format!("p{n}"))
                 .node(format!("n{}", n % 3))
                 .app("app");
-            self.sim.create(spec).unwrap().start("app").unwrap();
-        }
+            let pod = self.sim.create(spec).unwrap();
+            pod.start("app").unwrap();
+            pod.uid().to_owned()
+        };
+        (first..first + count).map(one).collect()
+    }
+
+    /// Creates the pods and lets them write until [`Self::finish`].
+    pub(crate) fn write(&mut self) {
+        self.more_pods(self.pods);
         let (sim, every) = (self.sim.clone(), self.every);
         self.writing.spawn(async move {
             for n in 0_u64.. {
@@ -109,7 +123,7 @@ impl<'a> Bench<'a> {
     fn places(&self, lock: &Proxy, sink: &Proxy) -> Places {
         Places {
             lock: self.database.through(lock.port),
-            sink: self.database.through(sink.port),
+            sink: self.records.through(sink.port),
             kubeconfig: self.kubeconfig.clone(),
             times: &TIMES,
             env: Vec::new(),
@@ -124,7 +138,7 @@ impl<'a> Bench<'a> {
     /// A replica some of whose places are others.
     pub(crate) async fn replica_with(&self, name: &str, change: impl FnOnce(&mut Places)) -> Replica {
         let lock = Proxy::to(&self.database.address()).await;
-        let sink = Proxy::to(&self.database.address()).await;
+        let sink = Proxy::to(&self.records.address()).await;
         let mut places = self.places(&lock, &sink);
         change(&mut places);
         Replica::start(name, self.dir.path(), &places, lock, sink)
@@ -165,17 +179,35 @@ impl<'a> Bench<'a> {
         begun.elapsed()
     }
 
+    /// Waits until these hold equally many pods each and none has been on its way from one to another for a while;
+    /// answers with the claims.
+    pub(crate) async fn even(&self, names: &[&str]) -> BTreeMap<String, Claim> {
+        let share = self.sim.pods().len() / names.len();
+        until(&format!("{names:?} hold {share} pods each"), PATIENCE, async || {
+            let shares = self.database.shares().await;
+            let even = shares.len() == names.len() && shares.values().all(|held| *held == share);
+            let before = self.database.claims().await;
+            tokio::time::sleep(Duration::from_secs(3)).await;
+            // A pod that was handed over has its new holder's name in its row before that one takes it.
+            let now = self.database.claims().await;
+            (even && now == before)
+                .then_some(now)
+                .ok_or_else(|| format!("they hold {shares:?}"))
+        })
+        .await
+    }
+
     /// The number of records stored so far.
     pub(crate) async fn stored(&self) -> i64 {
-        self.database.stored().await.into_values().sum()
+        self.records.stored().await.into_values().sum()
     }
 
     /// Waits until so many more records are stored of every stream.
     pub(crate) async fn progress(&self, records: i64) {
-        let before = self.database.stored().await;
+        let before = self.records.stored().await;
         let keys: Vec<_> = written(&self.sim).into_keys().map(|(uid, _, id)| (uid, id)).collect();
         until("every stream goes on", PATIENCE, async || {
-            let now = self.database.stored().await;
+            let now = self.records.stored().await;
             let goal = |key| before.get(key).unwrap_or(&0) + records;
             let still: Vec<_> = keys
                 .iter()
@@ -200,7 +232,7 @@ impl<'a> Bench<'a> {
         let wrote = written(&self.sim);
         let end = Instant::now() + PATIENCE;
         loop {
-            let kept = stored(&mut self.database.sql().await).await;
+            let kept = stored(&mut self.records.sql().await).await;
             let (sum, findings) = reckon(&wrote, &kept);
             if sum.lost == 0 || Instant::now() > end {
                 assert!(sum.is_clean(), "{sum}: {findings:#?}");

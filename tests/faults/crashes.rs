@@ -1,15 +1,18 @@
 //! What only a server of one's own can be made to do: crash, turn read-only, run out of connections, and be wrong
 //! about the time. Its defaults are such as no statement of podlog may rely on.
 
+use std::collections::BTreeMap;
 use std::path::Path;
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
+use rustix::process::Signal;
 use sqlx::{Connection, MySqlConnection};
 
 use crate::bench::{Bench, PATIENCE};
-use crate::database::{Database, until};
+use crate::database::{Claim, Database, execute, until};
+use crate::outages::{BUSY, assert_silent, falls_silent, sent};
 use crate::proxy::Way;
-use crate::replica::TTL;
+use crate::replica::{DEADLINE, Replica, TTL};
 use crate::server::{Variable, on_own};
 use crate::servers;
 use crate::signals::FAKETIME;
@@ -18,8 +21,10 @@ use crate::together::scenarios;
 scenarios! {
     a_database_that_is_killed_comes_back_with_every_claim_and_every_line_once,
     a_database_that_turns_read_only_is_left_and_found_again,
+    claims_on_a_server_that_has_turned_read_only_end_though_the_sink_takes_records,
+    a_server_with_the_data_of_another_is_not_believed_about_expiry_for_a_ttl,
     renewals_go_on_when_the_server_has_no_connection_left,
-    a_database_whose_clock_jumps_is_not_believed_and_its_time_zone_does_not_matter,
+    a_jump_of_the_clock_moves_no_pod_for_a_ttl_and_a_jump_back_none_at_all_and_time_zones_do_not_matter,
 }
 
 /// Defaults of a server whose administrator had other programs in mind.
@@ -34,20 +39,77 @@ fn plain(_: &str) -> Vec<Variable> {
     Vec::new()
 }
 
+/// When a server is killed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Moment {
+    InSteadyState,
+    /// A replica's statement has written some of the rows it means to claim, and waits for the next.
+    InAClaim,
+    /// The statement has claimed rows, and the replica does not know it.
+    BeforeItsAnswer,
+}
+
+/// How many pods come when a server is to be killed while they are claimed.
+const NEW_PODS: usize = 24;
+
+/// Brings the server and the replicas to such a moment; answers with the connection that holds them there.
+async fn claiming(bench: &Bench<'_>, replicas: &[Replica], when: Moment) -> Option<MySqlConnection> {
+    if when == Moment::InSteadyState {
+        return None;
+    }
+    bench.api.set(Way::Frozen);
+    let last = bench.more_pods(NEW_PODS).into_iter().max().unwrap();
+    let mut person = bench.database.sql().await;
+    let mut watch = bench.database.sql().await;
+    let query = if when == Moment::InAClaim {
+        // Rows are written in the order of their keys, and the last one is taken.
+        let cluster = sqlx::query_scalar("SELECT CONVERT(MAX(cluster) USING utf8mb4) FROM distributed_lock");
+        let cluster: String = cluster.fetch_one(&mut person).await.unwrap();
+        execute(&mut person, "START TRANSACTION").await;
+        let row = format!(
+            "INSERT INTO distributed_lock (cluster, id, fence, expires_at) \
+             VALUES ('{cluster}', 'pod/{last}', 1, UTC_TIMESTAMP(6))"
+        );
+        execute(&mut person, &row).await;
+        "SELECT COUNT(*) FROM information_schema.innodb_trx t JOIN information_schema.processlist p \
+             ON p.id = t.trx_mysql_thread_id WHERE p.db = DATABASE() AND t.trx_state = 'LOCK WAIT' \
+             AND p.info LIKE 'INSERT INTO distributed_lock%' AND t.trx_rows_modified > 1"
+    } else {
+        replicas
+            .iter()
+            .for_each(|replica| replica.lock.delay(Duration::from_millis(300)));
+        "SELECT COUNT(*) FROM distributed_lock WHERE id LIKE 'pod/%' AND acquired_at > UTC_TIMESTAMP(6) - INTERVAL 300000 MICROSECOND"
+    };
+    bench.api.set(Way::Open);
+    until("pods are being claimed", PATIENCE, async || {
+        let found: i64 = sqlx::query_scalar(query).fetch_one(&mut watch).await.unwrap();
+        (found > 0).then_some(()).ok_or_else(|| "none is".to_owned())
+    })
+    .await;
+    Some(person)
+}
+
 fn a_database_that_is_killed_comes_back_with_every_claim_and_every_line_once() {
     on_own(&ODD, plain, async |server| {
         let database = Database::new(&server.url()).await;
         let mut bench = Bench::new(&database, 8).await;
-        let _all = bench.replicas(["a", "b"]).await;
-        for round in 0..2 {
+        let replicas = bench.replicas(["a", "b"]).await;
+        for (round, when) in [Moment::InSteadyState, Moment::InAClaim, Moment::BeforeItsAnswer]
+            .into_iter()
+            .enumerate()
+        {
             bench.progress(3).await;
             let before = database.claims().await;
+            let person = claiming(&bench, &replicas, when).await;
             let crashed = Instant::now();
             server.crash().await;
+            drop(person);
+            replicas.iter().for_each(|replica| replica.lock.delay(Duration::ZERO));
             let up = crashed.elapsed();
+            bench.all_held_by(&["a", "b"]).await;
             bench.progress(2).await;
             println!(
-                "{} killed: up after {up:?}, all streams after {:?}",
+                "{} killed {when:?}: up after {up:?}, all streams after {:?}",
                 server.name(),
                 crashed.elapsed()
             );
@@ -98,6 +160,60 @@ fn a_database_that_turns_read_only_is_left_and_found_again() {
             all[0].words()
         );
         bench.finish_exactly(&format!("{} read-only", server.name())).await;
+    });
+}
+
+fn claims_on_a_server_that_has_turned_read_only_end_though_the_sink_takes_records() {
+    on_own(&[], plain, async |server| {
+        let other = server.another().await;
+        let (database, records) = (Database::new(&server.url()).await, Database::new(&other.url()).await);
+        let mut bench = Bench::new(&database, 8).await;
+        bench.records = &records;
+        let all = bench.replicas(["a", "b"]).await;
+        bench.progress(2).await;
+        let claims = database.claims().await;
+        let begun = Instant::now();
+        server.execute("SET GLOBAL read_only = 1").await;
+        let silent = futures::future::join_all(all.iter().map(|replica| falls_silent(&bench, &claims, replica))).await;
+        println!("{} read-only: silent after {silent:?}", server.name());
+        assert!(silent.iter().all(|silent| *silent < DEADLINE + BUSY), "{silent:?}");
+        let rest = (TTL + Duration::from_secs(1)).saturating_sub(begun.elapsed());
+        assert_silent(&sent(&all.each_ref(), rest).await);
+        assert!(database.shares().await.is_empty());
+        server.execute("SET GLOBAL read_only = 0").await;
+        bench.all_held_by(&["a", "b"]).await;
+        bench.progress(2).await;
+        let what = format!("claims of {} read-only, records elsewhere", server.name());
+        bench.finish_exactly(&what).await;
+    });
+}
+
+fn a_server_with_the_data_of_another_is_not_believed_about_expiry_for_a_ttl() {
+    on_own(&[], plain, async |server| {
+        let database = Database::new(&server.url()).await;
+        let mut bench = Bench::new(&database, 8).await;
+        let [mut a, b] = bench.replicas(["a", "b"]).await;
+        bench.progress(2).await;
+        let before = database.claims().await;
+        // Its claims have expired when the other server comes, and yet they must be left alone for a ttl.
+        b.signal(Signal::STOP);
+        a.kill().await;
+        server.stop().await;
+        tokio::time::sleep(TTL + Duration::from_secs(1)).await;
+        server.replace().await;
+        let begun = Instant::now();
+        b.signal(Signal::CONT);
+        let ended = none_moves_for_a_ttl(&database, &before).await;
+        assert_eq!((ended, b.said("another server answers")), (8, 1), "{}", b.words());
+        bench.all_held_by(&["b"]).await;
+        println!("another {}: claimed after {:?}", server.name(), begun.elapsed());
+        let after = database.claims().await;
+        assert!(
+            before.iter().all(|(uid, claim)| after[uid].fence > claim.fence),
+            "{after:?}"
+        );
+        bench.progress(2).await;
+        bench.finish_exactly(&format!("another {}", server.name())).await;
     });
 }
 
@@ -160,6 +276,45 @@ fn set_clock(file: &Path, offset: i64) {
     std::fs::write(file, format!("{offset:+}")).unwrap();
 }
 
+/// Watches claims for one ttl from now: each may end, and nobody may get one, not even its last holder. Answers how
+/// many have ended.
+async fn none_moves_for_a_ttl(database: &Database, before: &Claims) -> usize {
+    let begun = Instant::now();
+    let mut ended = 0;
+    loop {
+        let now = database.claims().await;
+        // What was asked for in time may have been answered too late to say anything.
+        if begun.elapsed() >= TTL {
+            return ended;
+        }
+        for (uid, claim) in before {
+            let (now, after) = (&now[uid], begun.elapsed());
+            assert_eq!(
+                now.fence, claim.fence,
+                "{uid} was claimed {after:?} after the server had changed"
+            );
+            assert!(now.holder.is_none() || now.holder == claim.holder, "{uid}: {now:?}");
+        }
+        ended = now.values().filter(|claim| claim.holder.is_none()).count();
+        tokio::time::sleep(Duration::from_millis(50)).await;
+    }
+}
+
+type Claims = BTreeMap<String, Claim>;
+
+/// Lets a clock jump. Answers with the claims before, with how many of them ended in a ttl, and with those afterwards.
+async fn jump(bench: &Bench<'_>, turn: impl FnOnce()) -> (Claims, usize, Claims) {
+    let before = bench.even(&["a", "b"]).await;
+    turn();
+    let ended = none_moves_for_a_ttl(bench.database, &before).await;
+    bench.all_held_by(&["a", "b"]).await;
+    bench.progress(2).await;
+    let after = bench.database.claims().await;
+    let moved = before.iter().filter(|(uid, claim)| after[*uid].holder != claim.holder);
+    println!("{ended} of {} claims ended, {} pods moved", before.len(), moved.count());
+    (before, ended, after)
+}
+
 /// When the clocks of Berlin went from 3:00 back to 2:00: 25 October 2026, 1:00 UTC.
 const BACK_TO_WINTER: i64 = 1_792_890_000;
 
@@ -169,7 +324,26 @@ async fn time_of(database: &Database) -> String {
     time.fetch_one(&mut database.sql().await).await.unwrap()
 }
 
-fn a_database_whose_clock_jumps_is_not_believed_and_its_time_zone_does_not_matter() {
+/// Waits until the clocks have gone back, and sees to it that claims are as they were before.
+async fn summer_time_ends(database: &Database, before: &Claims) {
+    let time = time_of(database).await;
+    assert!(
+        time.as_str() < "2026-10-25 01:00:00",
+        "the clocks went back too soon: {time}"
+    );
+    until("the clocks have gone back", PATIENCE, async || {
+        let time = time_of(database).await;
+        (time.as_str() > "2026-10-25 01:00:03").then_some(()).ok_or(time)
+    })
+    .await;
+    assert_eq!(
+        database.claims().await,
+        *before,
+        "claims have moved when summer time ended"
+    );
+}
+
+fn a_jump_of_the_clock_moves_no_pod_for_a_ttl_and_a_jump_back_none_at_all_and_time_zones_do_not_matter() {
     if !Path::new(FAKETIME).exists() {
         return servers::skip(&format!("there is no {FAKETIME}: install faketime"));
     }
@@ -195,34 +369,21 @@ fn a_database_whose_clock_jumps_is_not_believed_and_its_time_zone_does_not_matte
         let all = bench.replicas(["a", "b"]).await;
         bench.progress(2).await;
         let before = database.claims().await;
-        let time = time_of(&database).await;
-        assert!(
-            time.as_str() < "2026-10-25 01:00:00",
-            "the clocks went back too soon: {time}"
-        );
-        until("the clocks have gone back", PATIENCE, async || {
-            let time = time_of(&database).await;
-            (time.as_str() > "2026-10-25 01:00:03").then_some(()).ok_or(time)
-        })
-        .await;
-        assert_eq!(
-            database.claims().await,
-            before,
-            "claims have moved when summer time ended"
-        );
+        summer_time_ends(&database, &before).await;
         let said = |what: &str| -> usize { all.iter().map(|replica| replica.said(what)).sum() };
         assert_eq!(said("held off"), 0);
         for (hour, jumps) in [(1, 2), (0, 4)] {
-            set_clock(&clock(server.name()), offset + hour * 3600);
-            until("both have noticed", PATIENCE, async || {
-                let noticed = said("claiming is held off");
-                (noticed == jumps)
-                    .then_some(())
-                    .ok_or_else(|| format!("{noticed} of {jumps}"))
-            })
-            .await;
-            bench.progress(2).await;
-            bench.all_held_by(&["a", "b"]).await;
+            let turn = || set_clock(&clock(server.name()), offset + hour * 3600);
+            let (before, ended, after) = jump(&bench, turn).await;
+            assert_eq!(said("claiming is held off"), jumps, "{}", all[0].words());
+            // To a clock that is an hour on every claim has expired; one that is an hour back ends none, and then the
+            // hold-off moves nothing either.
+            if hour == 1 {
+                assert_eq!(ended, 8);
+                assert!(before.iter().all(|(uid, claim)| after[uid].fence > claim.fence));
+            } else {
+                assert_eq!(after, before, "claims have moved");
+            }
         }
         bench
             .finish_exactly(&format!("clock of {} an hour on and back", server.name()))

@@ -4,9 +4,9 @@
 //! `PODLOG_TEST_MYSQL` and `PODLOG_TEST_MARIADB` name servers that are only written to, each scenario in a database of
 //! its own. What kills servers and lies to them starts its own: `mariadbd` from the path, with `mariadb-install-db`, and
 //! the file that `PODLOG_TEST_MYSQLD` names (`scripts/mysqld-of` runs one that is not installed); clocks need Debian's
-//! `faketime`. What is missing is skipped aloud, and with `PODLOG_TEST_REQUIRE_ALL=1` fails; see [`servers`].
+//! `faketime`, and a full disk wants the right to mount one of its own. What is missing is skipped aloud, and with `PODLOG_TEST_REQUIRE_ALL=1` fails; see [`servers`].
 //!
-//! All of it takes four to five minutes, mostly of waiting. Claims last 10 s and writes may take 2 s, so a machine that
+//! All of it takes five to seven minutes, mostly of waiting. Claims last 10 s and writes may take 2 s, so a machine that
 //! makes a process wait for seconds fails it: where others work too, `nice -n -10` gives it what it needs, if the
 //! servers that are named have the same.
 
@@ -25,6 +25,7 @@
 )]
 
 // Between podlog and a server.
+mod cuts;
 mod proxy;
 // A database, a simulated cluster behind a port, the built binary as a process, and who is right in the end.
 mod bench;

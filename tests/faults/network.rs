@@ -13,8 +13,9 @@ use podlog::sinks::{self, Sink};
 use sqlx::Row;
 use tokio::task::JoinSet;
 
+use crate::cuts::{Cuts, places};
 use crate::database::{Database, execute, on_both};
-use crate::proxy::{Point, Proxy, Way};
+use crate::proxy::{Proxy, Way};
 use crate::stream::{chunk, messages, origin};
 use crate::together::scenarios;
 
@@ -29,9 +30,6 @@ scenarios! {
     a_statement_that_is_killed_is_sent_again,
     rows_that_are_set_back_to_an_earlier_state_are_claimed_under_larger_fences_than_ever,
 }
-
-/// Pieces of data of one call: more than any call has, connecting included.
-const PIECES: i64 = 24;
 
 async fn holder(url: &str, replica: &str) -> Arc<dyn LockStore> {
     let holder = Holder {
@@ -82,32 +80,15 @@ fn release(claim: &Claim) -> Vec<Release> {
     }]
 }
 
-/// Every point at which a call can be cut off, over a connection that is there and over one that must be made first.
-/// The last ones come after it has ended.
-fn points(proxy: &Proxy) -> impl Iterator<Item = (String, Point, i64)> {
-    let points = [Point::Request, Point::Reply]
-        .into_iter()
-        .flat_map(|point| (0..PIECES).map(move |n| (point, n)));
-    let all = [false, true]
-        .into_iter()
-        .flat_map(move |cold| points.clone().map(move |(point, n)| (cold, point, n)));
-    all.map(|(cold, point, n)| {
-        if cold {
-            proxy.cut();
-        }
-        (format!("{point:?}-{n}-{cold}"), point, n)
-    })
-}
-
 fn a_claim_cut_off_at_any_point_is_won_once_or_not_at_all() {
     on_both(async |database| {
         let (a, proxy, b) = two(database).await;
-        let mut cuts = 0;
-        for (place, point, n) in points(&proxy) {
-            let key = pod(&place);
-            proxy.cut_at(point, n);
+        let mut cuts = Cuts::default();
+        for place in places() {
+            let key = pod(&place.to_string());
+            place.arm(&proxy);
             let answer = acquire(&a, &key).await;
-            cuts += u32::from(proxy.was_cut());
+            cuts.note(&proxy);
             let theirs = acquire(&b, &key).await.unwrap();
             match answer {
                 Ok(Some(mine)) => {
@@ -123,8 +104,8 @@ fn a_claim_cut_off_at_any_point_is_won_once_or_not_at_all() {
                 }
             }
         }
-        println!("{cuts} cuts");
-        assert!(cuts >= 20, "only {cuts} cuts hit");
+        // Looking, inserting and reading back, and what a transaction needs.
+        cuts.assert_complete(4);
     });
 }
 
@@ -132,13 +113,13 @@ fn a_renewal_cut_off_at_any_point_keeps_the_claim_and_stores_the_checkpoint_it_a
     on_both(async |database| {
         let (a, proxy, b) = two(database).await;
         let claim = acquire(&a, &pod("x")).await.unwrap().unwrap();
-        let mut cuts = 0;
-        for (at, (place, point, n)) in points(&proxy).enumerate() {
+        let mut cuts = Cuts::default();
+        for (at, place) in places().enumerate() {
             // Of a length of its own each, which the table shows.
             let checkpoint = vec![b'x'; at + 1];
-            proxy.cut_at(point, n);
+            place.arm(&proxy);
             let answer = a.renew(&renewal(&claim, &checkpoint)).await;
-            cuts += u32::from(proxy.was_cut());
+            cuts.note(&proxy);
             let length = b.table().await.unwrap().rows[&claim.key].checkpoint_len as usize;
             match answer {
                 Ok(verdicts) => assert_eq!((&verdicts[..], length), (&[Verdict::Held][..], at + 1), "{place}"),
@@ -150,20 +131,21 @@ fn a_renewal_cut_off_at_any_point_keeps_the_claim_and_stores_the_checkpoint_it_a
             }
             assert_eq!(acquire(&b, &claim.key).await.unwrap(), None);
         }
-        assert!(cuts >= 20, "only {cuts} cuts hit");
+        // Writing and reading back.
+        cuts.assert_complete(2);
     });
 }
 
 fn a_release_cut_off_at_any_point_frees_the_row_once_with_its_last_checkpoint() {
     on_both(async |database| {
         let (a, proxy, b) = two(database).await;
-        let mut cuts = 0;
-        for (place, point, n) in points(&proxy) {
-            let key = pod(&place);
+        let mut cuts = Cuts::default();
+        for place in places() {
+            let key = pod(&place.to_string());
             let claim = acquire(&a, &key).await.unwrap().unwrap();
-            proxy.cut_at(point, n);
+            place.arm(&proxy);
             let answer = a.release(&release(&claim)).await;
-            cuts += u32::from(proxy.was_cut());
+            cuts.note(&proxy);
             if answer.is_err() {
                 // As it was or released: sent again it does no harm.
                 a.release(&release(&claim)).await.unwrap();
@@ -174,7 +156,7 @@ fn a_release_cut_off_at_any_point_frees_the_row_once_with_its_last_checkpoint() 
             a.release(&release(&claim)).await.unwrap();
             assert_eq!(b.renew(&renewal(&heir, b"y")).await.unwrap(), [Verdict::Held]);
         }
-        assert!(cuts >= 6, "only {cuts} cuts hit");
+        cuts.assert_complete(1);
     });
 }
 
@@ -190,23 +172,25 @@ fn a_write_cut_off_at_any_point_is_stored_once() {
         driver.spawn(opened.driver.map(Result::unwrap));
         let sink: Arc<dyn Sink> = opened.sink;
         let stream = origin("cut");
-        let (mut at, mut cuts, mut said) = (None, 0, Vec::new());
-        for (place, point, n) in points(&proxy) {
+        let (mut at, mut said) = (None, Vec::new());
+        let (mut openings, mut writes) = (Cuts::default(), Cuts::default());
+        for place in places() {
             // Opening is cut as well as writing.
             let fence = Fence(said.len() as u64 + 1);
-            proxy.cut_at(point, n);
+            place.arm(&proxy);
             let position = sink.open(&stream, fence).await.unwrap();
-            cuts += u32::from(proxy.was_cut());
+            openings.note(&proxy);
             assert_eq!(position, at, "{place}");
             let lines: Vec<String> = (0..3).map(|line| format!("{place} {line}")).collect();
             let next = chunk(&stream, fence, at, said.len(), &lines);
-            proxy.cut_at(point, n);
+            place.arm(&proxy);
             assert!(sink.write(std::slice::from_ref(&next)).await[0].is_ok(), "{place}");
-            cuts += u32::from(proxy.was_cut());
+            writes.note(&proxy);
             at = next.end;
             said.extend(lines);
         }
-        assert!(cuts >= 20, "only {cuts} cuts hit");
+        openings.assert_complete(1);
+        writes.assert_complete(1);
         assert_eq!(messages(database, "cut").await, said);
     });
 }
@@ -299,8 +283,8 @@ fn a_storm_of_deadlocks_costs_time_and_no_claim() {
             () = async { tokio::join!(rogue(false), rogue(true)); } => unreachable!("they never end"),
         }
         let seen = deadlocks(database).await - before;
-        assert!(seen > 0, "there was no deadlock");
         println!("{seen} deadlocks");
+        assert!(seen > 100, "only {seen} deadlocks");
         assert!(
             a.renew(&renewals)
                 .await

@@ -9,7 +9,7 @@ use sqlx::MySqlConnection;
 use crate::bench::{Bench, PATIENCE};
 use crate::database::{Claim, execute, on_both};
 use crate::proxy::Way;
-use crate::replica::{DEADLINE, Replica, TAKEOVER, TTL};
+use crate::replica::{DEADLINE, Places, Replica, SELDOM, TAKEOVER, TTL};
 use crate::together::scenarios;
 
 scenarios! {
@@ -17,6 +17,7 @@ scenarios! {
     while_the_database_is_away_from_all_nobody_writes_and_afterwards_nothing_is_missing,
     a_sink_that_is_away_for_longer_than_a_ttl_costs_no_claim_and_no_line,
     a_slow_lock_store_is_good_enough_and_one_that_is_too_slow_is_away,
+    a_deadline_counts_from_when_a_renewal_was_sent_however_late_its_answer,
     a_persons_open_transaction_costs_the_pod_whose_row_it_locks_and_no_other,
     a_database_set_back_to_an_earlier_state_loses_nothing_and_stores_nothing_twice,
     an_api_server_that_is_killed_or_frozen_costs_time_and_nothing_else,
@@ -27,6 +28,9 @@ const SILENCE: Duration = Duration::from_secs(1);
 
 /// A connection that is closed says so in fewer bytes than this; a write has more.
 const FAREWELL: u64 = 300;
+
+/// How much later than it was begun a write may show on a busy machine.
+pub(crate) const BUSY: Duration = Duration::from_millis(500);
 
 /// How many records are stored of the pods that this replica holds in `claims`, under these claims.
 async fn stored_under(sql: &mut MySqlConnection, claims: &BTreeMap<String, Claim>, replica: &Replica) -> i64 {
@@ -46,11 +50,21 @@ async fn stored_under(sql: &mut MySqlConnection, claims: &BTreeMap<String, Claim
 }
 
 /// Waits until nothing is stored any more under the claims of a replica; answers how long it took until the last.
-async fn falls_silent(bench: &Bench<'_>, claims: &BTreeMap<String, Claim>, replica: &Replica) -> Duration {
-    let mut sql = bench.database.sql().await;
+pub(crate) async fn falls_silent(bench: &Bench<'_>, claims: &BTreeMap<String, Claim>, replica: &Replica) -> Duration {
+    writes_last(bench, claims, replica, SILENCE).await
+}
+
+/// The same, and watches it for so long at least: a server that is busy may store nothing for a while.
+async fn writes_last(
+    bench: &Bench<'_>,
+    claims: &BTreeMap<String, Claim>,
+    replica: &Replica,
+    least: Duration,
+) -> Duration {
+    let mut sql = bench.records.sql().await;
     let begun = Instant::now();
     let (mut stored, mut since) = (stored_under(&mut sql, claims, replica).await, begun);
-    while since.elapsed() < SILENCE {
+    while since.elapsed() < SILENCE || begun.elapsed() < least {
         tokio::time::sleep(Duration::from_millis(20)).await;
         let now = stored_under(&mut sql, claims, replica).await;
         // Fewer, when somebody else has taken over one of the streams.
@@ -61,6 +75,19 @@ async fn falls_silent(bench: &Bench<'_>, claims: &BTreeMap<String, Claim>, repli
         assert!(begun.elapsed() < PATIENCE, "{} does not stop writing", replica.name);
     }
     since - begun
+}
+
+/// How many bytes each of these sends to its sink in so long.
+pub(crate) async fn sent(replicas: &[&Replica], time: Duration) -> Vec<u64> {
+    let before: Vec<u64> = replicas.iter().map(|replica| replica.sink.passed()).collect();
+    tokio::time::sleep(time).await;
+    let now = replicas.iter().map(|replica| replica.sink.passed());
+    now.zip(before).map(|(now, before)| now - before).collect()
+}
+
+/// Nobody writes to the sink, which is open: what these sent to it meanwhile is a farewell at most.
+pub(crate) fn assert_silent(sent: &[u64]) {
+    assert!(sent.iter().all(|bytes| *bytes < FAREWELL), "they write: {sent:?}");
 }
 
 fn a_replica_cut_off_from_its_claims_falls_silent_before_others_may_take_them() {
@@ -77,20 +104,11 @@ fn a_replica_cut_off_from_its_claims_falls_silent_before_others_may_take_them() 
             bench.all_held_by(&["c"])
         );
         println!("cut off: silent after {refused:?} and {frozen:?}, taken over after {took:?}");
-        assert!(
-            refused.max(frozen) < DEADLINE + Duration::from_millis(500),
-            "{refused:?}, {frozen:?}"
-        );
+        assert!(refused.max(frozen) < DEADLINE + BUSY, "{refused:?}, {frozen:?}");
         assert!(refused.max(frozen) < took && took < TAKEOVER, "{took:?}");
         bench.progress(2).await;
         // It is the lock store that is away, not the sink: they could have written and did not.
-        let passed = [a.sink.passed(), b.sink.passed()];
-        tokio::time::sleep(SILENCE).await;
-        let more = [a.sink.passed() - passed[0], b.sink.passed() - passed[1]];
-        assert!(
-            more.iter().all(|bytes| *bytes < FAREWELL),
-            "they write without claims: {more:?}"
-        );
+        assert_silent(&sent(&[&a, &b], SILENCE).await);
         a.lock.set(Way::Open);
         b.lock.set(Way::Open);
         bench.all_held_by(&["a", "b", "c"]).await;
@@ -105,15 +123,22 @@ fn while_the_database_is_away_from_all_nobody_writes_and_afterwards_nothing_is_m
         let mut bench = Bench::new(database, 9).await;
         let all = bench.replicas(["a", "b", "c"]).await;
         bench.progress(2).await;
-        for (replica, way) in all.iter().zip([Way::Frozen, Way::Refused, Way::Frozen]) {
-            replica.lock.set(way);
-            replica.sink.set(way);
-        }
-        tokio::time::sleep(2 * TTL).await;
+        let claims = database.claims().await;
+        let ways = [Way::Frozen, Way::Refused, Way::Frozen];
+        // The claims first: whoever writes on does so because nothing keeps it from its sink.
+        let away = Instant::now();
+        all.iter().zip(ways).for_each(|(replica, way)| replica.lock.set(way));
+        let silent = futures::future::join_all(all.iter().map(|replica| falls_silent(&bench, &claims, replica))).await;
+        println!("no claims for anybody: silent after {silent:?}");
+        assert!(silent.iter().all(|silent| *silent < DEADLINE + BUSY), "{silent:?}");
         let stored = bench.stored().await;
-        assert!(database.shares().await.is_empty(), "claims outlive two ttls");
-        tokio::time::sleep(Duration::from_millis(500)).await;
+        let rest = (TTL + Duration::from_secs(1)).saturating_sub(away.elapsed());
+        assert_silent(&sent(&all.each_ref(), rest).await);
+        assert!(database.shares().await.is_empty(), "claims outlive a ttl");
         assert_eq!(bench.stored().await, stored, "somebody writes");
+        // Then all of it, for as long again.
+        all.iter().zip(ways).for_each(|(replica, way)| replica.sink.set(way));
+        tokio::time::sleep((2 * TTL).saturating_sub(away.elapsed())).await;
         let back = Instant::now();
         for replica in &all {
             replica.lock.set(Way::Open);
@@ -159,11 +184,78 @@ fn a_slow_lock_store_is_good_enough_and_one_that_is_too_slow_is_away() {
         a.lock.delay(Duration::from_millis(1600));
         let (silent, took) = tokio::join!(falls_silent(&bench, &before, &a), bench.all_held_by(&["b"]));
         println!("too slow: silent after {silent:?}, taken over after {took:?}");
-        assert!(silent < took, "{silent:?}, {took:?}");
+        assert!(silent < DEADLINE + BUSY && silent < took, "{silent:?}, {took:?}");
         a.lock.delay(Duration::ZERO);
         bench.all_held_by(&["a", "b"]).await;
         bench.progress(2).await;
         bench.finish_exactly("slow lock store").await;
+    });
+}
+
+/// When this replica's own claims were renewed last, on the server's clock.
+async fn renewed(sql: &mut MySqlConnection, replica: &Replica) -> String {
+    let last = format!(
+        "SELECT CAST(MAX(expires_at) AS CHAR) FROM distributed_lock WHERE id LIKE 'pod/%' AND owner LIKE '{}#%'",
+        replica.name
+    );
+    let last = sqlx::query_scalar(sqlx::AssertSqlSafe(last));
+    last.fetch_one(sql).await.unwrap()
+}
+
+/// Waits for the next renewal of this replica to take effect.
+async fn is_renewed(sql: &mut MySqlConnection, replica: &Replica) {
+    let before = renewed(sql, replica).await;
+    let asked = Instant::now();
+    while renewed(sql, replica).await == before {
+        assert!(asked.elapsed() < PATIENCE, "{} renews nothing", replica.name);
+        tokio::time::sleep(Duration::from_millis(10)).await;
+    }
+}
+
+fn a_deadline_counts_from_when_a_renewal_was_sent_however_late_its_answer() {
+    /// Between two renewals of one replica; as long as one may take.
+    const RENEW: Duration = Duration::from_secs(3);
+    on_both(async |database| {
+        let mut bench = Bench::new(database, 8).await;
+        let seldom = |places: &mut Places| places.times = &SELDOM;
+        let (a, _b) = (bench.replica_with("a", seldom).await, bench.replica("b").await);
+        bench.begin(2).await;
+        bench.all_held_by(&["a", "b"]).await;
+        bench.progress(2).await;
+        let claims = database.claims().await;
+        let mut sql = database.sql().await;
+        let at = loop {
+            is_renewed(&mut sql, &a).await;
+            let at = Instant::now();
+            let until = async |time: Duration| tokio::time::sleep(time.saturating_sub(at.elapsed())).await;
+            // The next one is sent 3 s later and answered 2 s after that, and none after it.
+            until(RENEW.saturating_sub(Duration::from_millis(400))).await;
+            a.lock.set(Way::Frozen);
+            until(RENEW + Duration::from_secs(2)).await;
+            a.lock.set(Way::Open);
+            is_renewed(&mut sql, &a).await;
+            until(RENEW + Duration::from_millis(2_600)).await;
+            a.lock.set(Way::Frozen);
+            // On a busy machine that may be too late to hold up the one after it.
+            if at.elapsed() < RENEW + Duration::from_millis(2_800) {
+                break at;
+            }
+            a.lock.set(Way::Open);
+        };
+        // The claims expire, and others write under larger ones, not before that answer came and a ttl has passed.
+        let watch = RENEW + DEADLINE + Duration::from_secs(2);
+        let frozen = at.elapsed();
+        let silent = writes_last(&bench, &claims, &a, watch.saturating_sub(frozen)).await;
+        let silent = (frozen + silent).saturating_sub(RENEW);
+        println!("silent {silent:?} after a renewal was sent whose answer took 2 s");
+        assert!(silent < DEADLINE + BUSY, "{silent:?}");
+        // Nor does it fall silent as if that renewal had failed.
+        assert!(silent + RENEW > DEADLINE + BUSY, "{silent:?}");
+        bench.all_held_by(&["b"]).await;
+        a.lock.set(Way::Open);
+        bench.all_held_by(&["a", "b"]).await;
+        bench.progress(2).await;
+        bench.finish_exactly("an answer that was late").await;
     });
 }
 

@@ -35,6 +35,22 @@ pub(crate) const TIMES: [&str; 12] = [
     "--log-format=text",
 ];
 
+/// The same times for a replica that renews as seldom as they allow and writes until shortly before its deadline.
+pub(crate) const SELDOM: [&str; 12] = [
+    "--ttl=10100ms",
+    "--renew=3s",
+    "--margin=1100ms",
+    "--takeover-grace=200ms",
+    "--write-timeout=500ms",
+    "--grace=6s",
+    "--probe=5s",
+    "--poll-interval=1s",
+    "--open-rate=200",
+    "--http=off",
+    "--log-level=info",
+    "--log-format=text",
+];
+
 /// Times for replicas that are to lose no claim however busy the machine is: those by default, but for the grace.
 pub(crate) const PATIENT: [&str; 7] = [
     "--grace=15s",

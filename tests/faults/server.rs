@@ -155,11 +155,36 @@ impl Server {
         .await;
     }
 
-    /// `kill -9`, and the same server again as soon as it has gone.
-    pub(crate) async fn crash(&mut self) {
+    /// Another server of the same kind, with nothing in it.
+    pub(crate) async fn another(&self) -> Self {
+        Self::start(self.kind.clone(), &[], Vec::new()).await
+    }
+
+    /// `kill -9`; returns when it has gone.
+    pub(crate) async fn stop(&mut self) {
         let id = Pid::from_raw(self.child.id().unwrap().cast_signed()).unwrap();
         kill_process(id, Signal::KILL).unwrap();
         self.child.wait().await.unwrap();
+    }
+
+    /// Puts a server in the place of one that was stopped: at its address and with its data, but with an identity of
+    /// its own.
+    pub(crate) async fn replace(&mut self) {
+        if self.kind.is_mariadb {
+            self.options.push("--server-id=2".to_owned());
+        } else {
+            std::fs::remove_file(self.file("data").join("auto.cnf")).unwrap();
+        }
+        self.again().await;
+    }
+
+    /// `kill -9`, and the same server again as soon as it has gone.
+    pub(crate) async fn crash(&mut self) {
+        self.stop().await;
+        self.again().await;
+    }
+
+    async fn again(&mut self) {
         self.child = spawn(&self.kind, self.dir.path(), self.port, &self.options, &self.env);
         self.wait().await;
     }

@@ -1,7 +1,7 @@
 //! Signals to the real binary while it collects: killed, stopped and continued, asked to end once and twice; and
 //! replicas whose machines do not agree about the time, or whose names are the same.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::path::Path;
 use std::time::{Duration, Instant};
 
@@ -13,6 +13,7 @@ use crate::database::{Claim, Database, on_both, until};
 use crate::proxy::Way;
 use crate::replica::{Replica, TAKEOVER, TTL};
 use crate::servers;
+use crate::single::records;
 use crate::together::scenarios;
 
 scenarios! {
@@ -20,6 +21,7 @@ scenarios! {
     a_process_that_is_asked_to_end_hands_over_within_two_seconds,
     a_second_signal_ends_a_process_at_once_and_its_claims_expire,
     a_holder_that_was_stopped_beyond_its_ttl_writes_nothing_when_it_goes_on,
+    what_a_holder_had_read_when_it_was_stopped_it_does_not_deliver_when_it_goes_on,
     a_holder_stopped_in_mid_write_keeps_nobody_from_its_streams_and_its_late_packets_are_refused,
     what_the_clocks_of_the_replicas_show_has_no_effect,
     two_processes_of_one_name_are_two_replicas,
@@ -132,6 +134,70 @@ fn a_holder_that_was_stopped_beyond_its_ttl_writes_nothing_when_it_goes_on() {
         assert!(a.is_running());
         bench.progress(2).await;
         bench.finish_exactly("SIGSTOP for ttl + 10 s, SIGCONT").await;
+    });
+}
+
+/// Waits until so many more records of each pod lie in one of these folders.
+async fn delivered(pods: usize, folders: &[&Path], more: usize) {
+    let count = || {
+        let mut count = BTreeMap::new();
+        for (pod, records) in folders.iter().flat_map(|folder| records(folder)) {
+            *count.entry(pod).or_insert(0) += records.len();
+        }
+        count
+    };
+    let before = count();
+    until("all pods are delivered", PATIENCE, async || {
+        let now = count();
+        let on = now
+            .iter()
+            .filter(|(pod, now)| **now >= before.get(*pod).unwrap_or(&0) + more)
+            .count();
+        (on == pods).then_some(()).ok_or_else(|| format!("{on} are"))
+    })
+    .await;
+}
+
+fn what_a_holder_had_read_when_it_was_stopped_it_does_not_deliver_when_it_goes_on() {
+    on_both(async |database| {
+        let mut bench = Bench::new(database, 8).await;
+        // Files know of no fence: what is written under a claim that has ended stays there to be seen.
+        let [of_a, of_b] = ["a", "b"].map(|name| bench.dir.path().join(format!("records-{name}")));
+        let file = |folder: &Path| format!("file://{}?fsync=never", folder.display());
+        let a = bench.replica_with("a", |places| places.sink = file(&of_a)).await;
+        let _b = bench.replica_with("b", |places| places.sink = file(&of_b)).await;
+        bench.begin(2).await;
+        bench.all_held_by(&["a", "b"]).await;
+        delivered(8, &[&of_a, &of_b], 10).await;
+        let stopped = Instant::now();
+        a.signal(Signal::STOP);
+        let before = records(&of_a);
+        let took = bench.all_held_by(&["b"]).await;
+        assert!(took < TAKEOVER, "{took:?}");
+        let rest = (TTL + Duration::from_secs(10)).saturating_sub(stopped.elapsed());
+        tokio::time::sleep(rest).await;
+        delivered(8, &[&of_b], 2).await;
+        assert_eq!(records(&of_a), before, "it was not stopped");
+        a.signal(Signal::CONT);
+        bench.all_held_by(&["a", "b"]).await;
+        delivered(8, &[&of_a, &of_b], 10).await;
+        bench.quiet().await;
+        // Everything that waited for it in its connections was delivered by its heir meanwhile.
+        let heir: BTreeSet<_> = records(&of_b).into_values().flatten().collect();
+        let (mut late, mut new) = (Vec::new(), 0);
+        for (pod, records) in records(&of_a) {
+            for record in &records[before.get(&pod).map_or(0, Vec::len)..] {
+                new += 1;
+                if heir.contains(record) {
+                    late.push(record.0.clone());
+                }
+            }
+        }
+        println!(
+            "thawed: {new} new lines, {} of them under claims that had ended",
+            late.len()
+        );
+        assert!(new > 0 && late.is_empty(), "{new} new lines, of them late: {late:?}");
     });
 }
 

@@ -9,6 +9,7 @@ use std::time::Duration;
 use clap::Parser;
 use podlog::cli::{Cli, Command};
 use podlog::config::{Config, Passwords};
+use podlog::domain::Checkpoint;
 use podlog::reckoning::{Entry, Stored};
 use podlog::sim::SimCluster;
 use rustix::process::{Resource, Rlimit, prlimit};
@@ -18,10 +19,11 @@ use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 
 use crate::bench::{Bench, PATIENCE};
-use crate::database::{Database, on_both, until};
+use crate::database::{Claim, Database, on_both, until};
 use crate::proxy::Way;
 use crate::reckon::{Streams, reckon, written};
 use crate::replica::TTL;
+use crate::servers;
 use crate::together::scenarios;
 
 scenarios! {
@@ -29,6 +31,7 @@ scenarios! {
     without_a_transactional_sink_a_lost_checkpoint_costs_duplicates_that_can_be_told_by_their_ids,
     a_file_that_somebody_locks_for_longer_than_a_ttl_costs_time_and_nothing_else,
     a_full_disk_under_a_file_costs_time_and_nothing_else,
+    a_file_that_may_not_grow_costs_time_and_nothing_else,
 }
 
 /// The settings that this command line means.
@@ -52,7 +55,6 @@ fn threads_that_are_stuck_for_longer_than_a_ttl_cost_no_claim() {
         bench.all_held_by(&["a"]).await;
         bench.progress(2).await;
         let before = database.claims().await;
-        let stored = bench.stored().await;
         let (mut stuck, (told, free)) = (JoinSet::new(), mpsc::channel());
         for _ in 0..2 {
             let told = told.clone();
@@ -62,13 +64,14 @@ fn threads_that_are_stuck_for_longer_than_a_ttl_cost_no_claim() {
             };
             stuck.spawn_on(sleep, inside.handle());
         }
-        tokio::time::sleep(TTL).await;
-        assert!(free.try_recv().is_err(), "they are not stuck any more");
+        // What the server had been sent before is stored by then.
+        tokio::time::sleep(Duration::from_secs(1)).await;
+        let stored = bench.stored().await;
+        tokio::time::sleep(TTL.saturating_sub(Duration::from_secs(1))).await;
         assert_eq!(database.claims().await, before, "claims were not renewed");
-        assert!(
-            bench.stored().await < stored + 8 * 20,
-            "threads that are stuck have written"
-        );
+        let now = bench.stored().await;
+        assert!(free.try_recv().is_err(), "they are not stuck any more");
+        assert_eq!(now, stored, "threads that are stuck have written");
         while stuck.join_next().await.is_some() {}
         bench.progress(2).await;
         assert_eq!(database.claims().await, before, "claims have moved");
@@ -129,6 +132,7 @@ fn without_a_transactional_sink_a_lost_checkpoint_costs_duplicates_that_can_be_t
         a.lock.set(Way::Frozen);
         tokio::time::sleep(Duration::from_secs(2)).await;
         a.kill().await;
+        let unknown = beyond_checkpoints(database, &folder, &held).await;
         bench.all_held_by(&["b"]).await;
         bench.quiet().await;
         let wrote = written(&bench.sim);
@@ -161,12 +165,45 @@ fn without_a_transactional_sink_a_lost_checkpoint_costs_duplicates_that_can_be_t
             "lost checkpoint: duplicates per pod {:?}",
             twice.values().collect::<Vec<_>>()
         );
-        let of_a = |uid: &String| held[uid].holder.as_deref() == Some("a");
-        assert!(!twice.is_empty() && twice.keys().all(of_a), "{twice:?}");
-        // 2 s without a checkpoint, a renewal interval, and some for a busy machine, at ten lines a second.
-        assert!(twice.values().all(|count| *count <= 50), "{twice:?}");
+        assert!(!twice.is_empty());
+        assert_eq!(
+            twice, unknown,
+            "what was delivered twice, and what was delivered after the checkpoint"
+        );
         drop(b);
     });
+}
+
+/// How many of the records in this folder the checkpoints in the table do not know of; of the pods that `a` holds.
+async fn beyond_checkpoints(
+    database: &Database,
+    folder: &Path,
+    held: &BTreeMap<String, Claim>,
+) -> BTreeMap<String, usize> {
+    let query =
+        "SELECT CONVERT(SUBSTRING(id, 5) USING utf8mb4), checkpoint FROM distributed_lock WHERE id LIKE 'pod/%'";
+    let rows = database.rows(query).await;
+    let known = rows.iter().map(|row| {
+        let checkpoint = Checkpoint::decode(&row.get::<Vec<u8>, _>(1)).unwrap();
+        let position = checkpoint.containers.get("app").and_then(|mark| mark.position);
+        let position = position.map(|position| (position.time.0, position.ordinal));
+        (row.get::<String, _>(0), position)
+    });
+    let known: BTreeMap<_, _> = known.collect();
+    // The end of an id is the line's time and its number among those of that time.
+    let place = |id: &str| {
+        let mut parts = id.rsplit('/');
+        let ordinal: u32 = parts.next().unwrap().parse().unwrap();
+        (parts.next().unwrap().parse::<i64>().unwrap(), ordinal)
+    };
+    let of_a = records(folder)
+        .into_iter()
+        .filter(|(uid, _)| held[uid].holder.as_deref() == Some("a"));
+    let beyond = of_a.map(|(uid, records)| {
+        let beyond = records.iter().filter(|(id, _)| Some(place(id)) > known[&uid]).count();
+        (uid, beyond)
+    });
+    beyond.filter(|(_, beyond)| *beyond > 0).collect()
 }
 
 /// What the only container of a pod has written.
@@ -223,11 +260,12 @@ async fn progress(url: &str, pods: usize, lines: usize) {
 }
 
 /// Two replicas on one file, to which something happens for longer than a ttl.
-fn on_a_file(what: &str, happen: impl AsyncFnOnce(&str, [&crate::replica::Replica; 2])) {
+fn on_a_file(what: &str, folder: Option<&Path>, happen: impl AsyncFnOnce(&str, [&crate::replica::Replica; 2])) {
     crate::database::runtime().block_on(async {
         let nowhere = Database::nowhere();
         let mut bench = Bench::new(&nowhere, 6).await;
-        let url = format!("sqlite://{}", bench.dir.path().join("podlog.db").display());
+        let folder = folder.unwrap_or_else(|| bench.dir.path());
+        let url = format!("sqlite://{}", folder.join("podlog.db").display());
         let start = async |name| {
             let change = |places: &mut crate::replica::Places| (places.lock, places.sink) = (url.clone(), url.clone());
             bench.replica_with(name, change).await
@@ -258,22 +296,70 @@ fn on_a_file(what: &str, happen: impl AsyncFnOnce(&str, [&crate::replica::Replic
 }
 
 fn a_file_that_somebody_locks_for_longer_than_a_ttl_costs_time_and_nothing_else() {
-    on_a_file("SQLite locked", async |url, [a, b]| {
+    on_a_file("SQLite locked", None, async |url, [a, b]| {
         let mut person = SqliteConnection::connect(url).await.unwrap();
         person.execute("BEGIN IMMEDIATE").await.unwrap();
         tokio::time::sleep(TTL + Duration::from_secs(1)).await;
         person.execute("ROLLBACK").await.unwrap();
-        assert!(
-            a.said("claims cannot be renewed") + b.said("claims cannot be renewed") == 2,
-            "{}",
-            a.words()
-        );
+        for replica in [a, b] {
+            assert_eq!(replica.said("claims cannot be renewed"), 1, "{}", replica.words());
+        }
     });
 }
 
+/// A file system of a few megabytes in memory; goes when dropped.
+struct Disk(tempfile::TempDir);
+
+impl Disk {
+    /// None where nothing may be mounted.
+    fn mount() -> Option<Self> {
+        let folder = tempfile::tempdir().unwrap();
+        let mut mount = std::process::Command::new("mount");
+        mount
+            .args(["-t", "tmpfs", "-o", "size=64m", "podlog-disk"])
+            .arg(folder.path());
+        mount
+            .status()
+            .is_ok_and(|status| status.success())
+            .then_some(Self(folder))
+    }
+}
+
+impl Drop for Disk {
+    fn drop(&mut self) {
+        // A replica that is being killed may still have its files open; they go with it.
+        std::process::Command::new("umount")
+            .arg("--lazy")
+            .arg(self.0.path())
+            .status()
+            .ok();
+    }
+}
+
 fn a_full_disk_under_a_file_costs_time_and_nothing_else() {
-    on_a_file("SQLite on a full disk", async |_, replicas| {
-        // What a process may write of a file stands for what fits on the disk.
+    let Some(disk) = Disk::mount() else {
+        return servers::skip("no file system may be mounted here");
+    };
+    let folder = disk.0.path();
+    on_a_file("SQLite on a full disk", Some(folder), async |_, replicas| {
+        let filler = folder.join("filler");
+        let full = std::io::copy(&mut std::io::repeat(0), &mut std::fs::File::create(&filler).unwrap());
+        assert_eq!(full.unwrap_err().kind(), std::io::ErrorKind::StorageFull);
+        tokio::time::sleep(TTL + Duration::from_secs(1)).await;
+        std::fs::remove_file(filler).unwrap();
+        for replica in replicas {
+            let said = |what: &str| assert!(replica.said(what) > 0, "{what}: {}", replica.words());
+            said("claims cannot be renewed");
+            said("cannot grow: the disk is full");
+            said("the sink takes no records for now");
+            said("the disk or a quota is full");
+        }
+    });
+}
+
+fn a_file_that_may_not_grow_costs_time_and_nothing_else() {
+    on_a_file("SQLite in a file that may not grow", None, async |_, replicas| {
+        // Not what a full disk answers, but an error of the disk.
         let limit = |bytes: Option<u64>| {
             for replica in replicas {
                 let limit = Rlimit {

@@ -184,3 +184,28 @@ pub(super) fn explain(path: &Path, error: &sqlx::Error) -> LockError {
         _ => LockError::unavailable(format!("{name} failed: {message}"), DISK),
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test]
+    async fn a_file_that_has_reached_its_size_is_named_as_a_full_disk_and_tried_again() {
+        let mut conn = SqliteConnection::connect("sqlite::memory:").await.unwrap();
+        sqlx::query("CREATE TABLE t (x)").execute(&mut conn).await.unwrap();
+        // No more pages than it has: what a full disk answers, without one.
+        sqlx::query("PRAGMA max_page_count = 1")
+            .execute(&mut conn)
+            .await
+            .unwrap();
+        let insert = sqlx::query("INSERT INTO t VALUES (zeroblob(100000))");
+        let error = insert.execute(&mut conn).await.unwrap_err();
+        let error = explain(Path::new("/claims.db"), &error);
+        assert!(matches!(error, LockError::Unavailable(_)), "{error:?}");
+        let text = error.to_string();
+        assert!(
+            text.contains("the lock file /claims.db cannot grow: the disk is full"),
+            "{text}"
+        );
+    }
+}

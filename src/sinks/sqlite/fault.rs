@@ -41,3 +41,30 @@ pub(in crate::sinks) fn refusal(name: &str, error: &Error) -> SinkOpenError {
         _ => SinkOpenError::unavailable(found, remedy),
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use sqlx::{Connection, SqliteConnection};
+
+    use super::*;
+
+    #[tokio::test]
+    async fn a_file_that_has_reached_its_size_is_named_as_a_full_disk_and_tried_again() {
+        let mut conn = SqliteConnection::connect("sqlite::memory:").await.unwrap();
+        sqlx::query("CREATE TABLE t (x)").execute(&mut conn).await.unwrap();
+        // No more pages than it has: what a full disk answers, without one.
+        sqlx::query("PRAGMA max_page_count = 1")
+            .execute(&mut conn)
+            .await
+            .unwrap();
+        let insert = sqlx::query("INSERT INTO t VALUES (zeroblob(100000))");
+        let error = insert.execute(&mut conn).await.unwrap_err();
+        assert!(
+            cause(&error).ends_with("; the disk or a quota is full; free some space"),
+            "{}",
+            cause(&error)
+        );
+        let answer = refusal("records.db", &error);
+        assert!(matches!(answer, SinkOpenError::Unavailable(_)), "{answer:?}");
+    }
+}
