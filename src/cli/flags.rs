@@ -228,9 +228,9 @@ pub struct Demo {
     pub duration: Duration,
     /// Write for this long instead while pods come and go, kill nobody, and tell what the replicas use.
     ///
-    /// Lines are written at a moderate rate. Every 10 s the memory, open files and threads of each replica are noted;
-    /// at the end it is told how they grew. Open files that grow are a failure, and so is memory that grows by
-    /// more than 20 MiB per hour over at least 10 minutes. Takes the place of `--duration`; at least 10 s.
+    /// Lines are written at a moderate rate. Every 10 s the memory, open files, threads and tasks of each replica are
+    /// noted; at the end it is told how they grew. Open files or tasks that grow are a failure, and so is memory that
+    /// grows by more than 20 MiB per hour over at least 10 minutes. Takes the place of `--duration`; at least 10 s.
     #[arg(long, env = "PODLOG_SOAK", value_name = "DURATION", value_parser = duration)]
     pub soak: Option<Duration>,
     /// With `--soak`: let replicas, the store and the API server fail at random times, as the seed says.
