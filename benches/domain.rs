@@ -4,7 +4,7 @@ use std::hint::black_box;
 use std::sync::Arc;
 
 use criterion::{Criterion, Throughput, criterion_group, criterion_main};
-use podlog::domain::intake::{Batch, Intake, Stance};
+use podlog::domain::intake::{Batch, Intake, ResumeMode};
 use podlog::domain::{Chunk, Fence, GoodUntil, Origin, StreamId, Time};
 use podlog::sinks::json::Encoder;
 
@@ -22,9 +22,9 @@ fn log() -> Vec<u8> {
     log
 }
 
-fn read(intake: &mut Intake, stance: Stance, log: &[u8]) -> Batch {
+fn read(intake: &mut Intake, mode: ResumeMode, log: &[u8]) -> Batch {
     let mut batch = Batch::default();
-    intake.begin(stance);
+    intake.begin(mode);
     for frame in log.chunks(16 * 1024) {
         intake.feed(frame, &mut batch);
     }
@@ -64,10 +64,10 @@ fn lines(c: &mut Criterion) {
     group.throughput(Throughput::Elements(LINES as u64));
     let mut intake = Intake::new(256 * 1024);
     group.bench_function("split, stamp and take", |b| {
-        b.iter(|| black_box(read(&mut intake, Stance::All, &log)));
+        b.iter(|| black_box(read(&mut intake, ResumeMode::All, &log)));
     });
-    let whole = read(&mut intake, Stance::All, &log);
-    let last = whole.end().map_or(Stance::All, Stance::After);
+    let whole = read(&mut intake, ResumeMode::All, &log);
+    let last = whole.end().map_or(ResumeMode::All, ResumeMode::After);
     group.bench_function("seek past", |b| b.iter(|| black_box(read(&mut intake, last, &log))));
     let chunk = chunk(whole);
     let mut out = Vec::new();

@@ -22,8 +22,8 @@ use crate::config::{Config, SinkConfig, Store};
 use crate::domain::PodSet;
 use crate::domain::backoff::Backoff;
 use crate::exit::Failure;
-use crate::follow::pulse::Pulse;
-use crate::follow::{Settings, Site};
+use crate::follow::stall_detector::StallDetector;
+use crate::follow::{Context, ReadSettings};
 use crate::keeper::{Driver, keeper};
 use crate::locks::{self, Holder, LockStore, LockUrl};
 use crate::metrics::Metrics;
@@ -168,7 +168,7 @@ async fn collect(
         driver: writing,
         retention,
     } = world.sink;
-    let site = site(config, world.cluster.clone(), sink, clock, metrics.clone());
+    let context = follow_context(config, world.cluster.clone(), sink, clock, metrics.clone());
     let cleaner = config.sink.retain.zip(retention).map(|(age, sink)| Cleaner {
         sink,
         store: world.store.clone(),
@@ -182,7 +182,7 @@ async fn collect(
         me: config.replica.clone(),
         store: world.store,
         keeper,
-        site,
+        context,
         pods,
         lease: config.lease,
         max_pods: config.max_pods,
@@ -309,7 +309,13 @@ pub async fn locks_command(store: Store, locks: Locks, stop: CancellationToken) 
     }
 }
 
-fn site(config: &Config, cluster: Cluster, sink: Arc<dyn sinks::Sink>, clock: Clock, metrics: Metrics) -> Arc<Site> {
+fn follow_context(
+    config: &Config,
+    cluster: Cluster,
+    sink: Arc<dyn sinks::Sink>,
+    clock: Clock,
+    metrics: Metrics,
+) -> Arc<Context> {
     let streams = config.streams;
     let limits = Limits {
         per_node: streams.per_node,
@@ -317,7 +323,7 @@ fn site(config: &Config, cluster: Cluster, sink: Arc<dyn sinks::Sink>, clock: Cl
         opens_per_second: f64::from(streams.open_rate),
         burst: BURST,
     };
-    let settings = Settings {
+    let settings = ReadSettings {
         max_line: streams.max_line,
         chunk_bytes: streams.chunk_bytes,
         chunk_age: streams.chunk_age,
@@ -325,13 +331,13 @@ fn site(config: &Config, cluster: Cluster, sink: Arc<dyn sinks::Sink>, clock: Cl
         probe: streams.probe,
         poll: config.selection.poll,
     };
-    Arc::new(Site {
+    Arc::new(Context {
         cluster,
         gate: Gate::new(limits, &metrics),
         sink,
         metrics,
         clock,
-        pulse: Pulse::new(clock),
+        stall_detector: StallDetector::new(clock),
         settings,
     })
 }

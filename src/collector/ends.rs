@@ -14,7 +14,7 @@ use tracing::Instrument;
 use crate::defect::{self, Defect};
 use crate::domain::position::BadCheckpoint;
 use crate::domain::{Checkpoint, Claim, LockKey, Next, Pod, PodUid, Release};
-use crate::follow::{Ended, Task, follow};
+use crate::follow::{Task, TaskEnd, follow};
 use crate::metrics::Reason;
 
 use super::{Collector, Held};
@@ -30,7 +30,7 @@ const REST_REFUSED: Duration = Duration::from_secs(5);
 /// How soon a release that failed is tried again while the replica stops.
 const AGAIN: Duration = Duration::from_millis(500);
 
-type End = Result<(Id, Ended), JoinError>;
+type End = Result<(Id, TaskEnd), JoinError>;
 
 impl Collector {
     /// How far the pod is stored: as the store says, or as this replica knows better, when it held
@@ -76,7 +76,9 @@ impl Collector {
             progress,
             stop,
         };
-        let handle = self.tasks.spawn(follow(self.parts.site.clone(), task).instrument(span));
+        let handle = self
+            .tasks
+            .spawn(follow(self.parts.context.clone(), task).instrument(span));
         self.names.insert(handle.id(), uid.clone());
         self.held.insert(uid, held);
     }
@@ -149,13 +151,13 @@ impl Collector {
         tracing::info!(namespace = %pod.namespace, pod = %pod.name, fence = %held.fence, why, "no longer collected here");
         let next = match &ended {
             // The row of one that is gone stays for a while too, for those who have not heard of it.
-            Ok(Ended::Finished | Ended::Gone) => Next::Finished,
+            Ok(TaskEnd::Finished | TaskEnd::Gone) => Next::Finished,
             // Whoever asked may have died while the task wrote what it had read.
-            Ok(Ended::Stopped) => match std::mem::replace(&mut held.next, Next::Free) {
+            Ok(TaskEnd::Stopped) => match std::mem::replace(&mut held.next, Next::Free) {
                 Next::Handed(heir) if !self.members.0.contains(&heir) => Next::Free,
                 next => next,
             },
-            Ok(Ended::Lost | Ended::Fenced) => Next::Free,
+            Ok(TaskEnd::Lost | TaskEnd::Fenced) => Next::Free,
             Err(error) => {
                 if error.is_panic() {
                     tracing::error!(namespace = %pod.namespace, pod = %pod.name, "the pod's task panicked; trying again later");
@@ -167,11 +169,11 @@ impl Collector {
         // A sink also refuses what it could not finish before the deadline.
         let in_time = held.grant.good_until.allows(self.clock.now(), self.parts.lease.margin);
         let lost = match ended {
-            Ok(Ended::Fenced) if in_time => {
+            Ok(TaskEnd::Fenced) if in_time => {
                 self.resting.insert(uid.clone(), self.clock.now() + REST_REFUSED);
                 Some("fenced")
             }
-            Ok(Ended::Fenced | Ended::Lost) => Some("deadline"),
+            Ok(TaskEnd::Fenced | TaskEnd::Lost) => Some("deadline"),
             _ => None,
         };
         // Whatever of the task's is still queued somewhere must not be written under another's claim.
@@ -295,12 +297,12 @@ impl Known {
     }
 }
 
-fn as_str(ended: Ended) -> &'static str {
+fn as_str(ended: TaskEnd) -> &'static str {
     match ended {
-        Ended::Finished => "finished",
-        Ended::Gone => "gone",
-        Ended::Stopped => "stopped",
-        Ended::Lost => "lost",
-        Ended::Fenced => "fenced",
+        TaskEnd::Finished => "finished",
+        TaskEnd::Gone => "gone",
+        TaskEnd::Stopped => "stopped",
+        TaskEnd::Lost => "lost",
+        TaskEnd::Fenced => "fenced",
     }
 }

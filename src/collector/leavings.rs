@@ -76,7 +76,7 @@ impl Collector {
         let room = LOOKS.saturating_sub(self.looks.len());
         for (uid, about) in queries.into_iter().take(room) {
             self.looked.insert(uid.clone(), now + FRESH);
-            self.looks.spawn(look(self.parts.site.cluster.clone(), uid, about));
+            self.looks.spawn(look(self.parts.context.cluster.clone(), uid, about));
         }
     }
 

@@ -23,7 +23,7 @@ use crate::clock::Clock;
 use crate::domain::claim::Lease;
 use crate::domain::holdoff::HoldOff;
 use crate::domain::{Checkpoint, Fence, Next, Pod, PodSet, PodUid, ReplicaId};
-use crate::follow::{Ended, Site};
+use crate::follow::{Context, TaskEnd};
 use crate::grant::Grant;
 use crate::keeper::Keeper;
 use crate::locks::{self, CALL_DEADLINE, LockError, LockStore};
@@ -46,7 +46,7 @@ pub struct Parts {
     /// Renews them.
     pub keeper: Keeper,
     /// What pod tasks share.
-    pub site: Arc<Site>,
+    pub context: Arc<Context>,
     /// The pods to collect.
     pub pods: watch::Receiver<Arc<PodSet>>,
     /// The times of claims.
@@ -86,7 +86,7 @@ pub struct Collector {
     clock: Clock,
     metrics: Metrics,
     held: BTreeMap<PodUid, Held>,
-    tasks: JoinSet<Ended>,
+    tasks: JoinSet<TaskEnd>,
     names: BTreeMap<tokio::task::Id, PodUid>,
     /// Leave to count as alive: this replica's own row.
     own: Option<Grant>,
@@ -130,7 +130,7 @@ impl Collector {
     /// A collector that holds nothing yet.
     #[must_use]
     pub fn new(parts: Parts) -> Self {
-        let (clock, metrics) = (parts.site.clock, parts.site.metrics.clone());
+        let (clock, metrics) = (parts.context.clock, parts.context.metrics.clone());
         let holdoff = HoldOff::new(parts.lease.ttl);
         let members = (Vec::new(), clock.now());
         Self {
@@ -155,12 +155,12 @@ impl Collector {
         }
     }
 
-    /// Collects until `stop`, then gives everything back. Beats the pulse that pod tasks ask whether the process slept.
+    /// Collects until `stop`, then gives everything back. Runs the detector that tells pod tasks whether the process was paused.
     pub async fn run(self, stop: CancellationToken) {
-        let pulse = self.parts.site.pulse.clone();
+        let stalls = self.parts.context.stall_detector.clone();
         tokio::select! {
             biased;
-            never = pulse.beat() => match never {},
+            never = stalls.run() => match never {},
             () = self.collect(stop) => {}
         }
     }

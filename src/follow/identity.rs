@@ -12,8 +12,8 @@ use crate::cluster::LogStream;
 use crate::defect::{self, Defect};
 use crate::domain::{Pod, Time};
 
-use super::close::Close;
-use super::reading::Reading;
+use super::read_end::ReadEnd;
+use super::reader::Reader;
 
 /// How long after opening a log the pod is looked at once more before its first lines are handed on. A kubelet that has
 /// started the next instance answers for that one while the API still shows the one before it, for some tens of
@@ -47,32 +47,32 @@ impl Identity {
     }
 }
 
-impl Reading<'_> {
+impl Reader<'_> {
     /// Opens the log and makes sure that it is this instance's.
-    pub(super) async fn open(&mut self, follow: bool, since: Option<Time>) -> Result<LogStream, Close> {
-        let (stop, site) = (self.task.stop.clone(), self.site);
+    pub(super) async fn open(&mut self, follow: bool, since: Option<Time>) -> Result<LogStream, ReadEnd> {
+        let (stop, context) = (self.task.stop.clone(), self.context);
         let query = self.query(follow, since);
         tokio::select! {
             biased;
-            () = stop.cancelled() => return Err(Close::Stopped),
-            () = gone(self.task.pod.clone()) => return Err(Close::Gone),
-            () = site.gate.open_turn() => {}
+            () = stop.cancelled() => return Err(ReadEnd::Stopped),
+            () = gone(self.task.pod.clone()) => return Err(ReadEnd::Gone),
+            () = context.gate.open_turn() => {}
         }
-        let looked = site.clock.now();
+        let looked = context.clock.now();
         if !self.identity.proven {
             self.look().await?;
         }
-        let asked = site.clock.now();
+        let asked = context.clock.now();
         let opened = tokio::select! {
             biased;
-            () = stop.cancelled() => return Err(Close::Stopped),
-            opened = Box::pin(site.cluster.open_log(&query)) => opened,
+            () = stop.cancelled() => return Err(ReadEnd::Stopped),
+            opened = Box::pin(context.cluster.open_log(&query)) => opened,
         };
-        self.identity.opened = site.clock.now();
-        self.search.opened(asked, self.identity.opened);
+        self.identity.opened = context.clock.now();
+        self.resume.opened(asked, self.identity.opened);
         match (opened, self.look().await) {
             (Ok(stream), Ok(())) => Ok(stream),
-            (Ok(stream), Err(Close::Gone)) if self.is_last_sight(looked) => Ok(stream),
+            (Ok(stream), Err(ReadEnd::Gone)) if self.is_last_sight(looked) => Ok(stream),
             (Err(error), Ok(())) => Err(self.broken(&error)),
             (_, Err(close)) => Err(close),
         }
@@ -81,7 +81,7 @@ impl Reading<'_> {
     /// Whether a log that was opened is this pod's although nothing of that name exists any more: because only
     /// what follows the stored line is taken, or because the time since `looked` is too short for another pod.
     fn is_last_sight(&mut self, looked: Duration) -> bool {
-        let soon = self.site.clock.since(looked) < RECREATED;
+        let soon = self.context.clock.since(looked) < RECREATED;
         let certain = !self.identity.replaced && (self.identity.proven || soon);
         if certain {
             self.identity = Identity {
@@ -94,15 +94,15 @@ impl Reading<'_> {
     }
 
     /// Makes sure, before lines are handed on, that the log is this instance's.
-    pub(super) async fn confirm(&mut self) -> Result<(), Close> {
+    pub(super) async fn confirm(&mut self) -> Result<(), ReadEnd> {
         if self.identity.proven {
             return Ok(());
         }
         let stop = self.task.stop.clone();
         tokio::select! {
             biased;
-            () = stop.cancelled() => return Err(Close::Stopped),
-            () = self.site.clock.sleep_until(self.identity.opened + STATUS_LAG) => {}
+            () = stop.cancelled() => return Err(ReadEnd::Stopped),
+            () = self.context.clock.sleep_until(self.identity.opened + STATUS_LAG) => {}
         }
         self.look().await?;
         self.identity.proven = true;
@@ -110,34 +110,34 @@ impl Reading<'_> {
     }
 
     /// Asks where the instance is now: what was opened by name is its log only if it has not moved.
-    pub(super) async fn look(&mut self) -> Result<(), Close> {
+    pub(super) async fn look(&mut self) -> Result<(), ReadEnd> {
         let stop = self.task.stop.clone();
         tokio::select! {
             biased;
-            () = stop.cancelled() => Err(Close::Stopped),
+            () = stop.cancelled() => Err(ReadEnd::Stopped),
             checked = Box::pin(self.check()) => checked,
         }
     }
 
-    async fn check(&mut self) -> Result<(), Close> {
+    async fn check(&mut self) -> Result<(), ReadEnd> {
         if defect::on(Defect::IdentityUnchecked) {
             return Ok(());
         }
         let pod = self.task.pod.borrow().clone();
-        let now = match self.site.cluster.pod(&pod.namespace, &pod.name).await {
+        let now = match self.context.cluster.pod(&pod.namespace, &pod.name).await {
             Ok(Some(now)) if now.uid == pod.uid => now,
             Ok(other) => {
                 self.identity.replaced = other.is_some();
-                return Err(Close::Gone);
+                return Err(ReadEnd::Gone);
             }
             Err(error) => return Err(self.broken(&error.into())),
         };
         let before = self.source;
         match self.learn(&now) {
             Some(source) if source == before => Ok(()),
-            // Ended and restarted meanwhile: the next round reads it where it is.
-            Some(_) => Err(Close::Moved),
-            None => Err(Close::Elsewhere),
+            // TaskEnd and restarted meanwhile: the next round reads it where it is.
+            Some(_) => Err(ReadEnd::Moved),
+            None => Err(ReadEnd::Elsewhere),
         }
     }
 }

@@ -1,176 +1,171 @@
-//! One container: takes the steps that `domain::steps` decides, one instance after another.
+//! One instance, in rounds: first what is there already, without `follow`; then, while the
+//! container runs, a follow stream. Every round begins at the stored position.
 //!
-//! It never reads a byte itself; an instance that is to be read is handed to `rounds`. What comes before and after the
-//! reading is boxed, so that the hours of reading do not hold room for it.
+//! A clean end of a read proves nothing. An instance is finished only when its end is known from
+//! the pod's status and one more plain read, begun after that, brings nothing new. Only a new line
+//! makes the waits between rounds short again.
 
-use std::sync::Arc;
 use std::time::Duration;
 
-use tokio::sync::watch;
+use crate::defect::{self, Defect};
+use crate::domain::GapReason;
+use crate::domain::backoff::Backoff;
 
-use crate::domain::steps::{Source, Step, has_missed, is_out_of_place, next_step};
-use crate::domain::{ContainerId, Gap, GapReason, Instance, Mark, Origin, Pod, Position, StreamId};
-use crate::sinks::SinkError;
+use super::ContainerEnd;
+use super::read_end::ReadEnd;
+use super::reader::Reader;
 
-use super::reading::Reading;
-use super::rounds::Rounds;
-use super::writer::{Writer, Written};
-use super::{End, Site, Task};
+/// The first wait after a round that brought no new line, and the longest.
+const FIRST_WAIT: Duration = Duration::from_millis(250);
+const LONGEST_WAIT: Duration = Duration::from_secs(30);
 
-/// For how long the status of a pod may show an instance before the one that was read, as after a change of the API
-/// server. A watch brings news within seconds.
-const LATE: Duration = Duration::from_secs(30);
+/// How long to wait for a status that is behind what the API server has just said.
+const STALE_STATUS: Duration = Duration::from_secs(2);
 
-/// Looks after one container until nothing of it is left to read.
-pub(super) async fn container(site: &Site, task: &Task, name: Arc<str>) -> End {
-    let mut pod = task.pod.clone();
-    loop {
-        let present = pod.borrow_and_update().clone();
-        let mark = task.progress.borrow().containers.get(&name).cloned();
-        let end = match next_step(&present, &name, mark.as_ref()) {
-            Step::Done => return End::Done,
-            Step::Read(instance, source) => {
-                let missed = missed(mark.as_ref(), &instance);
-                read(site, task, &present, &name, (instance, source), missed).await
+/// How often the kubelet may say that it has not got the log of an ended instance before its rest
+/// is given up: with waits of 250 ms doubling to 30 s, of which chance takes up to half, 46 to 92 s.
+const ATTEMPTS: u32 = 10;
+
+/// How often the log of an ended instance must be found empty although lines of it are stored,
+/// before it is believed: one answer may have been cut short.
+const EMPTY_ANSWERS: u32 = 2;
+
+/// The rounds of reading one instance.
+pub(super) struct InstanceReader<'a> {
+    reader: Box<Reader<'a>>,
+    backoff: Backoff,
+    refusals: u32,
+    empty: u32,
+    /// When the latest stream ended, if in order.
+    clean: Option<Duration>,
+}
+
+/// What to do after a read.
+enum Next {
+    Again,
+    AgainAfter(Duration),
+    /// The instance is finished, or somebody else must decide.
+    Leave(Option<ContainerEnd>),
+}
+
+impl<'a> InstanceReader<'a> {
+    pub(super) fn new(reader: Reader<'a>) -> Self {
+        Self {
+            reader: Box::new(reader),
+            backoff: Backoff::new(FIRST_WAIT, LONGEST_WAIT),
+            refusals: 0,
+            empty: 0,
+            clean: None,
+        }
+    }
+
+    /// Reads the instance until it is finished (`None`), cannot be found any more (`None`, and the
+    /// pod's status says more), or the task must end.
+    pub(super) async fn run(&mut self) -> Option<ContainerEnd> {
+        loop {
+            let next = self.round().await;
+            match next {
+                Next::Leave(end) => return end,
+                Next::Again => {}
+                Next::AgainAfter(wait) => {
+                    if let Some(end) = self.reader.rest(wait).await {
+                        return Some(end);
+                    }
+                }
             }
-            Step::GiveUp(mark, reason) => Box::pin(give_up(site, task, &present, &name, mark, reason)).await,
-            Step::Wait => Box::pin(wait(task, &mut pod, &name, mark.as_ref())).await,
-        };
-        if let Some(end) = end {
-            return end;
-        }
-        if task.stop.is_cancelled() {
-            return End::Stopped;
         }
     }
-}
 
-/// Waits until there is news of the pod. What is not read for longer than a status is late is not left out without a word.
-async fn wait(task: &Task, pod: &mut watch::Receiver<Arc<Pod>>, name: &str, mark: Option<&Mark>) -> Option<End> {
-    let wrong = mark.filter(|mark| is_out_of_place(&pod.borrow(), name, mark));
-    let mut told = false;
-    loop {
-        tokio::select! {
-            biased;
-            () = task.stop.cancelled() => return Some(End::Stopped),
-            changed = pod.changed() => return changed.is_err().then_some(End::Stopped),
-            () = tokio::time::sleep(LATE), if wrong.is_some() && !told => {
-                told = true;
-                tracing::warn!(
-                    container = name,
-                    stored = wrong.map(|mark| mark.container_id.short()),
-                    restart = wrong.map(|mark| mark.restart),
-                    "the container is not read, because a later instance of it is in the checkpoint; if that cannot be, delete the pod's row from distributed_lock to begin anew"
-                );
+    /// What is done for moments is boxed, so that the hours of following do not hold room for it.
+    async fn round(&mut self) -> Next {
+        let before = self.reader.taken();
+        let ended = self.reader.hear_of_end();
+        let mut close = Box::pin(self.reader.catch_up()).await;
+        if close == ReadEnd::End
+            && self.clean.is_some()
+            && self.reader.taken() == before
+            && self.reader.ends_with_a_line()
+        {
+            // Two ends in order, of a stream and of a read after it, with nothing new.
+            self.reader.note_caught_up();
+        }
+        if matches!(close, ReadEnd::End | ReadEnd::Empty) && !ended {
+            close = self.reader.follow().await;
+            self.clean = match close {
+                ReadEnd::End => self.reader.heard_end(),
+                // That the pod is gone says nothing of how its stream ended before.
+                ReadEnd::Gone => self.clean,
+                _ => None,
+            };
+        }
+        let brought = self.reader.taken() > before;
+        if brought {
+            self.backoff.reset();
+            self.refusals = 0;
+        }
+        if brought || !matches!(close, ReadEnd::Empty) {
+            self.empty = 0;
+        }
+        Box::pin(self.after(close, ended, brought)).await
+    }
+
+    async fn after(&mut self, close: ReadEnd, ended: bool, brought: bool) -> Next {
+        tracing::debug!(container = %self.reader.name(), ?close, ended, brought, "a round of reading is over");
+        match close {
+            ReadEnd::Stopped => Next::Leave(Some(ContainerEnd::Stopped)),
+            ReadEnd::Fenced => Next::Leave(Some(ContainerEnd::Fenced)),
+            // A stream may be cut short in order too, so that its end counts only if the pod was gone right after it.
+            ReadEnd::Gone
+                if !self.reader.dropped && (self.reader.is_same_breath(self.clean) || self.reader.was_caught_up()) =>
+            {
+                self.finish(None).await
+            }
+            ReadEnd::Gone => self.finish(Some(GapReason::Deleted)).await,
+            ReadEnd::Elsewhere => {
+                // The status is about to change; let the next step be decided on it.
+                let end = self.reader.rest(STALE_STATUS).await;
+                Next::Leave(end)
+            }
+            ReadEnd::End if ended && !brought || defect::on(Defect::CleanEndProves) => self.finish(None).await,
+            ReadEnd::Empty if ended => self.nothing_left().await,
+            ReadEnd::Refused => self.refused(ended).await,
+            ReadEnd::Late | ReadEnd::Behind | ReadEnd::Reopen | ReadEnd::Mute => Next::Again,
+            ReadEnd::Poll(wait) => Next::AgainAfter(wait),
+            ReadEnd::End | ReadEnd::Misplaced | ReadEnd::Moved if brought => Next::Again,
+            ReadEnd::Wait(least) => Next::AgainAfter(least.max(self.pause())),
+            ReadEnd::End | ReadEnd::Empty | ReadEnd::Broken | ReadEnd::Misplaced | ReadEnd::Moved => {
+                Next::AgainAfter(self.pause())
             }
         }
     }
-}
 
-/// Reads one instance until it is finished, given up, or no longer the one to read.
-async fn read(
-    site: &Site,
-    task: &Task,
-    pod: &Pod,
-    name: &Arc<str>,
-    (instance, source): (Instance, Source),
-    missed: Option<Gap>,
-) -> Option<End> {
-    let origin = origin(pod, name, &instance.id, instance.restart);
-    let position = match Box::pin(open(site, task, &origin)).await {
-        Ok(position) => position,
-        Err(end) => return Some(end),
-    };
-    let mut writer = Writer::new(site, task, (origin, instance.started), position);
-    writer.gap = missed.filter(|_| position.is_none());
-    // Before the checkpoint names the instance: afterwards nobody would know that some were missed.
-    if Box::pin(writer.flush(|| {})).await == Written::Fenced {
-        return Some(End::Fenced);
-    }
-    writer.begin();
-    Rounds::new(Reading::new(site, task, instance, source, writer))
-        .run()
-        .await
-}
-
-/// The gap before an instance when others came between it and the one that was read before: they
-/// ran and ended while nobody looked, so they have no stream of their own to report it in.
-fn missed(mark: Option<&Mark>, instance: &Instance) -> Option<Gap> {
-    let before = mark.filter(|mark| has_missed(instance, mark))?;
-    Some(Gap {
-        from: before.position.map(|p| p.time),
-        to: instance.started,
-        reason: GapReason::Restarted,
-    })
-}
-
-/// Tells the sink who writes the stream from now on, and learns from it or the checkpoint where the stream stands.
-async fn open(site: &Site, task: &Task, origin: &Arc<Origin>) -> Result<Option<Position>, End> {
-    let mark = task.progress.borrow().containers.get(&origin.stream.container).cloned();
-    let stored = mark
-        .filter(|m| m.container_id == origin.stream.container_id)
-        .and_then(|m| m.position);
-    let opened = tokio::select! {
-        biased;
-        () = task.stop.cancelled() => return Err(End::Stopped),
-        opened = site.sink.open(origin, task.grant.fence) => opened,
-    };
-    match opened {
-        Ok(known) => Ok(known.or(stored)),
-        Err(SinkError::Rejected(why)) => {
-            tracing::error!(container = %origin.stream.container, %why, "the sink refuses the stream; using the checkpoint");
-            Ok(stored)
+    /// Lines of an ended instance are stored, yet its log is empty: it was rotated at the end.
+    async fn nothing_left(&mut self) -> Next {
+        self.empty += 1;
+        if !self.reader.resume.is_unsure() {
+            return self.finish(None).await;
         }
-        Err(SinkError::Fenced | SinkError::Again { .. }) => Err(End::Fenced),
-    }
-}
-
-/// Reports that the rest of a stream cannot be read, and closes it.
-async fn give_up(site: &Site, task: &Task, pod: &Pod, name: &Arc<str>, mark: Mark, reason: GapReason) -> Option<End> {
-    let origin = origin(pod, name, &mark.container_id, mark.restart);
-    let position = match open(site, task, &origin).await {
-        Ok(position) => position,
-        Err(end) => return Some(end),
-    };
-    let mut writer = Writer::new(site, task, (origin, mark.started), position);
-    writer.gap = Some(Gap {
-        from: position.map(|p| p.time),
-        to: None,
-        reason,
-    });
-    if writer.flush(|| {}).await == Written::Fenced {
-        return Some(End::Fenced);
-    }
-    writer.finish();
-    None
-}
-
-fn origin(pod: &Pod, name: &Arc<str>, id: &ContainerId, restart: u32) -> Arc<Origin> {
-    Arc::new(Origin {
-        stream: StreamId {
-            uid: pod.uid.clone(),
-            container: name.clone(),
-            container_id: id.clone(),
-        },
-        namespace: pod.namespace.clone(),
-        pod: pod.name.clone(),
-        node: pod.node.clone(),
-        restart,
-        labels: pod.labels.clone(),
-    })
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    fn size<A, B, C, F: Future>(_: fn(A, B, C) -> F) -> usize {
-        size_of::<F>()
+        if self.empty < EMPTY_ANSWERS {
+            return Next::AgainAfter(self.pause());
+        }
+        self.finish(Some(GapReason::Rotated)).await
     }
 
-    /// 1.7 KB beside 0.6 KB of `Reading`; with what is awaited for moments in it, it was 4.8 KB.
-    #[test]
-    fn what_waits_for_hours_is_small() {
-        assert!(size(container) <= 2048, "{} bytes for a container", size(container));
+    /// The kubelet answers, but has not got the log.
+    async fn refused(&mut self, ended: bool) -> Next {
+        self.refusals += 1;
+        if ended && self.refusals >= ATTEMPTS {
+            return self.finish(Some(GapReason::Unavailable)).await;
+        }
+        Next::AgainAfter(self.pause())
+    }
+
+    /// The instance is done with; what could not be read is reported.
+    async fn finish(&mut self, unread: Option<GapReason>) -> Next {
+        Next::Leave(self.reader.finish(unread).await)
+    }
+
+    fn pause(&mut self) -> Duration {
+        self.backoff.wait(fastrand::f64())
     }
 }

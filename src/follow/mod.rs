@@ -5,15 +5,15 @@
 //! statement after the sink's `write` returned `Ok`, and nowhere else. This part never claims,
 //! renews or releases anything.
 
-mod close;
+mod container;
+mod delivery_delay;
+mod follow_stream;
 mod identity;
 mod instance;
-mod lag;
 mod probe;
-pub mod pulse;
-mod reading;
-mod rounds;
-mod stream;
+mod read_end;
+mod reader;
+pub mod stall_detector;
 mod writer;
 
 use std::collections::BTreeSet;
@@ -33,11 +33,11 @@ use crate::grant::Grant;
 use crate::metrics::Metrics;
 use crate::sinks::Sink;
 
-use self::pulse::Pulse;
+use self::stall_detector::StallDetector;
 
 /// What all pod tasks share.
 #[derive(Clone, Debug)]
-pub struct Site {
+pub struct Context {
     /// The API server.
     pub cluster: Cluster,
     /// How many streams may be open and how fast they are opened.
@@ -49,14 +49,14 @@ pub struct Site {
     /// The clock of deadlines.
     pub clock: Clock,
     /// Whether the process has been running all the time.
-    pub pulse: Pulse,
+    pub stall_detector: StallDetector,
     /// Sizes and times.
-    pub settings: Settings,
+    pub settings: ReadSettings,
 }
 
 /// Sizes and times of reading.
 #[derive(Clone, Debug)]
-pub struct Settings {
+pub struct ReadSettings {
     /// Longest line in bytes; longer ones are cut and marked.
     pub max_line: usize,
     /// Bytes after which a chunk is written.
@@ -86,7 +86,7 @@ pub struct Task {
 
 /// Why a pod task ended.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Ended {
+pub enum TaskEnd {
     /// Everything is stored; no container will run again.
     Finished,
     /// The pod object is gone; what could be read is stored and the rest reported.
@@ -102,57 +102,57 @@ pub enum Ended {
 
 /// How a container's future ends.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum End {
+enum ContainerEnd {
     Done,
     Stopped,
     Fenced,
 }
 
 /// Follows one pod to its end.
-pub async fn follow(site: Arc<Site>, task: Task) -> Ended {
+pub async fn follow(context: Arc<Context>, task: Task) -> TaskEnd {
     let grant = task.grant.clone();
     tokio::select! {
         biased;
-        () = grant.lost() => Ended::Lost,
-        ended = containers(&site, &task) => ended,
+        () = grant.lost() => TaskEnd::Lost,
+        ended = containers(&context, &task) => ended,
     }
 }
 
 /// Runs a future for every container, also for those that appear later.
-async fn containers(site: &Site, task: &Task) -> Ended {
+async fn containers(context: &Context, task: &Task) -> TaskEnd {
     let mut pod = task.pod.clone();
     let mut known = BTreeSet::new();
     let mut running = FuturesUnordered::new();
-    let mut last = End::Done;
+    let mut last = ContainerEnd::Done;
     loop {
         let present = pod.borrow_and_update().clone();
         for name in names(&present, &task.progress.borrow()) {
             if known.insert(name.clone()) {
-                running.push(boxed(site, task, name));
+                running.push(boxed(context, task, name));
             }
         }
         // Before waiting: of a pod that is over there may be nothing to read at all.
-        if running.is_empty() && last == End::Stopped {
-            return Ended::Stopped;
+        if running.is_empty() && last == ContainerEnd::Stopped {
+            return TaskEnd::Stopped;
         }
         if running.is_empty() && present.is_over() {
-            return if present.gone { Ended::Gone } else { Ended::Finished };
+            return if present.gone { TaskEnd::Gone } else { TaskEnd::Finished };
         }
         tokio::select! {
             biased;
-            () = task.stop.cancelled(), if running.is_empty() => return Ended::Stopped,
+            () = task.stop.cancelled(), if running.is_empty() => return TaskEnd::Stopped,
             Some(end) = running.next(), if !running.is_empty() => match end {
-                End::Fenced => return Ended::Fenced,
-                End::Stopped => last = End::Stopped,
-                End::Done => {}
+                ContainerEnd::Fenced => return TaskEnd::Fenced,
+                ContainerEnd::Stopped => last = ContainerEnd::Stopped,
+                ContainerEnd::Done => {}
             },
-            changed = pod.changed() => if changed.is_err() { return Ended::Stopped },
+            changed = pod.changed() => if changed.is_err() { return TaskEnd::Stopped },
         }
     }
 }
 
-fn boxed<'a>(site: &'a Site, task: &'a Task, name: Arc<str>) -> BoxFuture<'a, End> {
-    Box::pin(instance::container(site, task, name))
+fn boxed<'a>(context: &'a Context, task: &'a Task, name: Arc<str>) -> BoxFuture<'a, ContainerEnd> {
+    Box::pin(container::container(context, task, name))
 }
 
 /// The containers to look after: those of the pod, and those of which the checkpoint says that

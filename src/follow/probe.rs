@@ -8,9 +8,9 @@ use crate::cluster::{LogQuery, LogStream};
 use crate::domain::Time;
 use crate::domain::intake::{Batch, Intake};
 
-use super::close::Close;
-use super::reading::Reading;
-use super::stream::{ALIGN, Due, IDLE};
+use super::follow_stream::{ALIGN, Due, IDLE};
+use super::read_end::ReadEnd;
+use super::reader::Reader;
 
 /// A line that a probe saw is given this long to arrive in the stream.
 const IN_FLIGHT: Duration = Duration::from_secs(2);
@@ -35,21 +35,21 @@ enum Tail {
     Unknown,
 }
 
-impl Reading<'_> {
+impl Reader<'_> {
     /// Compares the end of the log with what is stored; `Some` when the stream must end.
-    pub(super) async fn probe(&mut self, stream: &mut Option<LogStream>, due: &mut Due) -> Option<Close> {
-        let clock = self.site.clock;
-        if !self.site.gate.try_open_turn() {
+    pub(super) async fn probe(&mut self, stream: &mut Option<LogStream>, due: &mut Due) -> Option<ReadEnd> {
+        let clock = self.context.clock;
+        if !self.context.gate.try_open_turn() {
             due.probe = clock.now() + IDLE.mul_f64(1.0 + fastrand::f64());
             return None;
         }
-        due.probe = clock.now() + self.site.settings.probe;
+        due.probe = clock.now() + self.context.settings.probe;
         (due.volume, due.flush) = (0, None);
         if let Some(close) = self.flush(stream).await {
             return Some(close);
         }
         if stream.is_none() {
-            return Some(Close::Late);
+            return Some(ReadEnd::Late);
         }
         match self.look_at_end().await {
             Tail::Stored => due.watches = true,
@@ -64,7 +64,7 @@ impl Reading<'_> {
                 match tokio::time::timeout(PROBE, self.look()).await {
                     Ok(Ok(())) => {}
                     Ok(Err(close)) => return Some(close),
-                    Err(_) => return Some(Close::Late),
+                    Err(_) => return Some(ReadEnd::Late),
                 }
                 due.unheard = Some(clock.now() + ALIGN);
                 self.suspected = true;
@@ -72,7 +72,7 @@ impl Reading<'_> {
             Tail::Empty | Tail::Unknown => {
                 due.unknown += 1;
                 let wait = IDLE * (1 << due.unknown.min(5));
-                due.probe = clock.now() + wait.min(self.site.settings.probe);
+                due.probe = clock.now() + wait.min(self.context.settings.probe);
             }
         }
         None
@@ -81,13 +81,13 @@ impl Reading<'_> {
     /// How a stream is closed that has not heard of a new file and would pass it over: the next read finds that file
     /// empty. The stream has shown all of the one before if it was opened or said something a while ago; later it may
     /// be mute for another reason.
-    pub(super) fn close_unheard(&mut self, heard: Duration, now: Duration) -> Close {
-        self.search.note_empty();
+    pub(super) fn close_unheard(&mut self, heard: Duration, now: Duration) -> ReadEnd {
+        self.resume.note_empty();
         self.suspected = false;
         if now < heard + RECENT {
-            Close::Reopen
+            ReadEnd::Reopen
         } else {
-            Close::Mute
+            ReadEnd::Mute
         }
     }
 
@@ -117,13 +117,13 @@ impl Reading<'_> {
             tail_lines: Some(1),
             ..self.query(false, None)
         };
-        let mut stream = self.site.cluster.open_log(&query).await.ok()?;
-        let mut intake = Intake::new(self.site.settings.max_line);
+        let mut stream = self.context.cluster.open_log(&query).await.ok()?;
+        let mut intake = Intake::new(self.context.settings.max_line);
         let mut batch = Batch::default();
         while let Some(bytes) = stream.next().await.ok()? {
             intake.feed(&bytes, &mut batch);
         }
-        let whole = intake.ends_with_a_line() && intake.seen().control == 0;
+        let whole = intake.ends_with_a_line() && intake.stats().control == 0;
         whole.then(|| batch.end().map(|end| (end.time, end.hash)))
     }
 }

@@ -12,7 +12,7 @@ use crate::domain::intake::Batch;
 use crate::domain::{Chunk, Gap, Mark, Origin, Position, Time};
 use crate::sinks::SinkError;
 
-use super::{Site, Task};
+use super::{Context, Task};
 
 /// A write that takes longer than this closes the stream: the kubelet skips whole files for a
 /// follower that does not read.
@@ -36,7 +36,7 @@ pub(super) enum Written {
 /// Collects the lines of one stream and writes them.
 #[derive(Debug)]
 pub(super) struct Writer<'a> {
-    site: &'a Site,
+    context: &'a Context,
     task: &'a Task,
     origin: Arc<Origin>,
     started: Option<Time>,
@@ -51,13 +51,13 @@ pub(super) struct Writer<'a> {
 impl<'a> Writer<'a> {
     /// A writer of the instance that `origin` names and that started then, beginning at a position.
     pub(super) fn new(
-        site: &'a Site,
+        context: &'a Context,
         task: &'a Task,
         (origin, started): (Arc<Origin>, Option<Time>),
         position: Option<Position>,
     ) -> Self {
         Self {
-            site,
+            context,
             task,
             origin,
             started,
@@ -79,7 +79,7 @@ impl<'a> Writer<'a> {
 
     /// Whether the batch should be written before more is read.
     pub(super) fn is_full(&self) -> bool {
-        self.batch.text.len() >= self.site.settings.chunk_bytes || self.batch.lines.len() >= CHUNK_LINES
+        self.batch.text.len() >= self.context.settings.chunk_bytes || self.batch.lines.len() >= CHUNK_LINES
     }
 
     /// Whether nothing waits to be written.
@@ -103,12 +103,12 @@ impl<'a> Writer<'a> {
             self.position = chunks[0].end;
             self.mark(false);
         }
-        let started = self.site.clock.now();
+        let started = self.context.clock.now();
         let (answers, written) = self.write(&chunks, close).await;
-        self.site
+        self.context
             .metrics
             .write_seconds
-            .observe(self.site.clock.since(started).as_secs_f64());
+            .observe(self.context.clock.since(started).as_secs_f64());
         let [chunk] = chunks;
         match answers.into_iter().next() {
             Some(Ok(())) => self.delivered(&chunk),
@@ -123,7 +123,7 @@ impl<'a> Writer<'a> {
     }
 
     async fn write(&self, chunks: &[Chunk], close: impl FnOnce()) -> (Vec<Result<(), SinkError>>, Written) {
-        let mut write = self.site.sink.write(chunks);
+        let mut write = self.context.sink.write(chunks);
         if let Ok(answers) = tokio::time::timeout(SLOW_WRITE, &mut write).await {
             return (answers, Written::InTime);
         }
@@ -156,7 +156,7 @@ impl<'a> Writer<'a> {
     }
 
     fn delivered(&self, chunk: &Chunk) {
-        let metrics = &self.site.metrics;
+        let metrics = &self.context.metrics;
         metrics.lines_delivered.inc_by(chunk.lines.len() as u64);
         metrics.bytes_delivered.inc_by(chunk.text.len() as u64);
         if let Some(line) = chunk.lines.last() {
@@ -170,7 +170,7 @@ impl<'a> Writer<'a> {
 
     fn report(&self, gap: Gap) {
         let reason = gap.reason.as_str();
-        self.site
+        self.context
             .metrics
             .gaps
             .get_or_create(&crate::metrics::Reason { reason })
@@ -186,7 +186,7 @@ impl<'a> Writer<'a> {
     }
 
     fn rejected(&self, chunk: &Chunk, why: &str) {
-        self.site.metrics.lines_rejected.inc_by(chunk.lines.len() as u64);
+        self.context.metrics.lines_rejected.inc_by(chunk.lines.len() as u64);
         tracing::error!(
             container = %self.origin.stream.container,
             lines = chunk.lines.len(),
@@ -201,7 +201,9 @@ impl<'a> Writer<'a> {
     /// Gives the buffers of a large chunk to the next one. A quiet stream keeps none.
     fn reuse(&mut self, chunk: Chunk) {
         let (mut text, mut lines) = (chunk.text, chunk.lines);
-        if text.len() >= self.site.settings.chunk_bytes / 2 && text.capacity() <= 4 * self.site.settings.chunk_bytes {
+        if text.len() >= self.context.settings.chunk_bytes / 2
+            && text.capacity() <= 4 * self.context.settings.chunk_bytes
+        {
             text.clear();
             lines.clear();
             self.batch = Batch { text, lines };

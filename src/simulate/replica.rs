@@ -20,8 +20,8 @@ use crate::clock::Clock;
 use crate::cluster::{Cluster, Gate, Limits, Scope};
 use crate::collector::{Collector, Parts};
 use crate::domain::{PodSet, ReplicaId, Time};
-use crate::follow::pulse::Pulse;
-use crate::follow::{Settings, Site};
+use crate::follow::stall_detector::StallDetector;
+use crate::follow::{Context, ReadSettings};
 use crate::keeper::keeper;
 use crate::locks::LockStore;
 use crate::metrics::Metrics;
@@ -117,7 +117,7 @@ impl Replica {
             me: me.clone(),
             store: store.clone(),
             keeper,
-            site: site(cluster.clone(), sink, metrics),
+            context: follow_context(cluster.clone(), sink, metrics),
             pods,
             lease: LEASE,
             max_pods: sort.max_pods,
@@ -155,8 +155,8 @@ impl Replica {
     }
 }
 
-fn site(cluster: Cluster, sink: Arc<dyn Sink>, metrics: Metrics) -> Arc<Site> {
-    Arc::new(Site {
+fn follow_context(cluster: Cluster, sink: Arc<dyn Sink>, metrics: Metrics) -> Arc<Context> {
+    Arc::new(Context {
         cluster,
         gate: Gate::new(
             Limits {
@@ -170,8 +170,8 @@ fn site(cluster: Cluster, sink: Arc<dyn Sink>, metrics: Metrics) -> Arc<Site> {
         sink,
         metrics,
         clock: Clock::tokio(),
-        pulse: Pulse::new(Clock::tokio()),
-        settings: Settings {
+        stall_detector: StallDetector::new(Clock::tokio()),
+        settings: ReadSettings {
             max_line: 256 * 1024,
             chunk_bytes: 64 * 1024,
             chunk_age: Duration::from_millis(200),

@@ -4,7 +4,7 @@
 use std::time::Duration;
 
 use podlog::domain::GapReason;
-use podlog::follow::Ended;
+use podlog::follow::TaskEnd;
 use podlog::sim::{self, Cut, Effect, PodSpec, RestartPolicy, Target, Text};
 
 use crate::recorder::Mishap;
@@ -29,10 +29,10 @@ async fn a_finished_job_is_read_once_with_its_last_half_line() {
     scene.pod.exit("app", 0).unwrap();
     scene.refresh().await;
     scene.follow();
-    assert_eq!(scene.ended().await, Ended::Finished);
+    assert_eq!(scene.ended().await, TaskEnd::Finished);
     scene.stored(&["a", "no line end"]).await;
     scene.follow();
-    assert_eq!(scene.ended().await, Ended::Finished);
+    assert_eq!(scene.ended().await, TaskEnd::Finished);
     scene.stored(&["a", "no line end"]).await;
 }
 
@@ -273,7 +273,7 @@ async fn nothing_is_written_once_the_claim_is_lost() {
     scene.stored(&["a"]).await;
     scene.grant.revoke();
     scene.lines(["b"]);
-    assert_eq!(scene.ended().await, Ended::Lost);
+    assert_eq!(scene.ended().await, TaskEnd::Lost);
     tokio::time::sleep(MINUTE).await;
     scene.stored(&["a"]).await;
 }
@@ -291,7 +291,7 @@ async fn a_pod_being_deleted_is_drained_to_its_last_line() {
     tokio::time::sleep(Duration::from_secs(1)).await;
     scene.pod.remove().unwrap();
     scene.refresh().await;
-    assert_eq!(scene.ended().await, Ended::Gone);
+    assert_eq!(scene.ended().await, TaskEnd::Gone);
     scene.stored(&["a", "last words"]).await;
     assert!(scene.sink.gaps().is_empty(), "{:?}", scene.sink.gaps());
 }
@@ -308,7 +308,7 @@ async fn a_pod_deleted_while_nobody_read_leaves_a_gap_record() {
     scene.pod.remove().unwrap();
     scene.refresh().await;
     scene.follow();
-    assert_eq!(scene.ended().await, Ended::Gone);
+    assert_eq!(scene.ended().await, TaskEnd::Gone);
     assert_eq!(
         scene.sink.gaps().iter().map(|g| g.reason).collect::<Vec<_>>(),
         [GapReason::Deleted]

@@ -4,7 +4,7 @@
 use std::time::Duration;
 
 use podlog::domain::GapReason;
-use podlog::follow::Ended;
+use podlog::follow::TaskEnd;
 use podlog::sim::{self, Cut, Effect, PodSpec, RestartPolicy, Target, Text, Verb};
 
 use crate::scene::{MINUTE, Scene};
@@ -77,7 +77,7 @@ async fn a_stream_that_does_not_end_with_its_pod_is_no_proof_that_nothing_was_wr
     scene.lines(["missed"]);
     scene.pod.remove().unwrap();
     scene.refresh().await;
-    assert_eq!(scene.ended().await, Ended::Gone);
+    assert_eq!(scene.ended().await, TaskEnd::Gone);
     scene.stored(&["a"]).await;
     assert_eq!(reasons(&scene), [GapReason::Deleted]);
 }
@@ -89,7 +89,7 @@ async fn half_a_line_of_a_deleted_pod_is_a_gap() {
     tokio::time::sleep(5 * SECOND).await;
     scene.pod.remove().unwrap();
     scene.refresh().await;
-    assert_eq!(scene.ended().await, Ended::Gone);
+    assert_eq!(scene.ended().await, TaskEnd::Gone);
     scene.stored(&["a"]).await;
     assert_eq!(reasons(&scene), [GapReason::Deleted]);
 }
@@ -105,7 +105,7 @@ async fn what_was_written_between_a_clean_end_and_a_deletion_is_a_gap() {
     tokio::time::sleep(SECOND).await;
     scene.pod.remove().unwrap();
     scene.refresh().await;
-    assert_eq!(scene.ended().await, Ended::Gone);
+    assert_eq!(scene.ended().await, TaskEnd::Gone);
     scene.stored(&["a"]).await;
     assert_eq!(reasons(&scene), [GapReason::Deleted]);
 }
@@ -160,7 +160,7 @@ async fn a_log_that_was_opened_just_before_its_pod_was_deleted_is_read_to_its_en
     scene.follow();
     tokio::time::sleep(SECOND * 3 / 10).await;
     scene.pod.remove().unwrap();
-    assert_eq!(scene.ended().await, Ended::Finished);
+    assert_eq!(scene.ended().await, TaskEnd::Finished);
     scene.stored(&["a", "b"]).await;
     assert_eq!(reasons(&scene), []);
 }
@@ -183,7 +183,7 @@ async fn a_log_is_not_read_if_another_pod_of_the_name_may_have_been_there() {
     other.line("app", "of the other pod").unwrap();
     tokio::time::sleep(SECOND * 5 / 2).await;
     other.remove().unwrap();
-    assert_eq!(scene.ended().await, Ended::Finished);
+    assert_eq!(scene.ended().await, TaskEnd::Finished);
     scene.stored(&[]).await;
     assert_eq!(reasons(&scene), [GapReason::Deleted]);
 }

@@ -8,7 +8,7 @@ use podlog::cli::units::{Listen, Size};
 use podlog::cli::{self, Command};
 use podlog::cluster::{Scope, Selection, pod_of};
 use podlog::config::{Config, Passwords, SecretUrl};
-use podlog::domain::intake::{Batch, Intake, Stance};
+use podlog::domain::intake::{Batch, Intake, ResumeMode};
 use podlog::domain::steps::next_step;
 use podlog::domain::{Checkpoint, Line, LockKey, Pod, Position, Time};
 use podlog::locks::LockUrl;
@@ -18,9 +18,9 @@ use podlog::sinks::SinkUrl;
 type Seen = (Time, u32, Vec<u8>, u64);
 
 /// Feeds bytes in pieces of these lengths, over and over.
-fn read(intake: &mut Intake, stance: Stance, bytes: &[u8], cuts: &[u8], ended: bool) -> Batch {
+fn read(intake: &mut Intake, mode: ResumeMode, bytes: &[u8], cuts: &[u8], ended: bool) -> Batch {
     let mut batch = Batch::default();
-    intake.begin(stance);
+    intake.begin(mode);
     let mut rest = bytes;
     for cut in cuts.iter().cycle() {
         if cuts.iter().all(|cut| *cut == 0) || rest.is_empty() {
@@ -61,11 +61,11 @@ fn naive(bytes: &[u8], cap: usize, ended: bool) -> Vec<(Time, Vec<u8>, u64)> {
 /// However the bytes of a log arrive, the same lines come out, and they are those that are there.
 pub(crate) fn check_lines(bytes: &[u8], cuts: &[u8], cap: usize, ended: bool) {
     let mut intake = Intake::new(cap);
-    let whole = read(&mut intake, Stance::All, bytes, &[], ended);
-    let state = (intake.seen(), intake.remainder());
-    let parts = read(&mut intake, Stance::All, bytes, cuts, ended);
+    let whole = read(&mut intake, ResumeMode::All, bytes, &[], ended);
+    let state = (intake.stats(), intake.remainder());
+    let parts = read(&mut intake, ResumeMode::All, bytes, cuts, ended);
     assert_eq!(seen(&whole), seen(&parts));
-    assert_eq!(state, (intake.seen(), intake.remainder()));
+    assert_eq!(state, (intake.stats(), intake.remainder()));
     // The carry grows by doubling.
     assert!(
         intake.held() <= 2 * (cap + 64) + 256,
@@ -110,7 +110,7 @@ fn log_of(seed: &[u8]) -> Vec<u8> {
 pub(crate) fn check_resume(seed: &[u8], stored: usize, cuts: &[u8], skipped: usize) {
     let log = log_of(seed);
     let mut intake = Intake::new(8192);
-    let all = seen(&read(&mut intake, Stance::All, &log, cuts, false));
+    let all = seen(&read(&mut intake, ResumeMode::All, &log, cuts, false));
     assert_eq!(all.len(), seed.len());
     if all.is_empty() {
         return;
@@ -122,8 +122,8 @@ pub(crate) fn check_resume(seed: &[u8], stored: usize, cuts: &[u8], skipped: usi
         hash: Position::hash(&line.2),
     };
     let sought = position(&all[stored]);
-    let rest = seen(&read(&mut intake, Stance::After(sought), &log, cuts, false));
-    assert!(intake.seen().taking, "the stored line is there");
+    let rest = seen(&read(&mut intake, ResumeMode::After(sought), &log, cuts, false));
+    assert!(intake.stats().taking, "the stored line is there");
     assert_eq!(rest, all[stored + 1..]);
     // A log that was rotated does not have the first lines; ordinals begin anew.
     let skipped = skipped % (stored + 1);
@@ -131,21 +131,21 @@ pub(crate) fn check_resume(seed: &[u8], stored: usize, cuts: &[u8], skipped: usi
     let nth = all[skipped..=stored]
         .iter()
         .filter(|line| (line.0, &line.2) == (sought.time, &all[stored].2));
-    let stance = Stance::AfterTwin {
+    let mode = ResumeMode::AfterEqualStamp {
         position: sought,
         nth: nth.count() as u32,
     };
     let texts = |lines: &[Seen]| lines.iter().map(|line| (line.0, line.2.clone())).collect::<Vec<_>>();
-    let rest = seen(&read(&mut intake, stance, &newer, cuts, false));
+    let rest = seen(&read(&mut intake, mode, &newer, cuts, false));
     assert_eq!(texts(&rest), texts(&all[stored + 1..]));
     // In a file that is all new, nothing is passed over.
     let after = log_of(&seed[stored + 1..]);
-    let stance = Stance::AllSince(Position {
+    let mode = ResumeMode::NewFile(Position {
         time: Time(0),
         ..sought
     });
     assert_eq!(
-        texts(&seen(&read(&mut intake, stance, &after, cuts, false))),
+        texts(&seen(&read(&mut intake, mode, &after, cuts, false))),
         texts(&all[stored + 1..])
     );
 }
@@ -309,14 +309,14 @@ pub(crate) fn check_stored(bytes: &[u8], pod: &Pod) {
 pub(crate) fn check_begin(position: Position) {
     let log = format!("{} x\n{} x\n", position.time, position.time.plus_nanos(1));
     for nth in [0, 1, u32::MAX] {
-        for stance in [
-            Stance::After(position),
-            Stance::AfterTwin { position, nth },
-            Stance::AllSince(position),
-            Stance::Later(position),
+        for mode in [
+            ResumeMode::After(position),
+            ResumeMode::AfterEqualStamp { position, nth },
+            ResumeMode::NewFile(position),
+            ResumeMode::LaterStamps(position),
         ] {
             let mut intake = Intake::new(4096);
-            assert!(read(&mut intake, stance, log.as_bytes(), &[7], true).lines.len() <= 2);
+            assert!(read(&mut intake, mode, log.as_bytes(), &[7], true).lines.len() <= 2);
         }
     }
 }

@@ -3,7 +3,7 @@
 
 use std::time::Duration;
 
-use podlog::follow::Ended;
+use podlog::follow::TaskEnd;
 use podlog::metrics::{Reason, Request};
 use podlog::sim::{Cut, Effect, RestartPolicy, Settings, Target, Text, Verb};
 
@@ -179,7 +179,7 @@ async fn late_lines_of_a_deleted_pod_are_taken_because_they_cannot_be_had_again(
     scene.refresh().await;
     tokio::time::sleep(Duration::from_secs(9)).await;
     scene.sim.thaw(&log());
-    assert_eq!(scene.ended().await, Ended::Gone);
+    assert_eq!(scene.ended().await, TaskEnd::Gone);
     scene.stored(&["z", "a", "last words"]).await;
 }
 
@@ -274,7 +274,7 @@ async fn lines_written_after_a_rotation_and_before_an_exit_are_read_though_the_s
     scene.pod.exit("app", 0).unwrap();
     scene.refresh().await;
     scene.sim.thaw(&log());
-    assert_eq!(scene.ended().await, Ended::Finished);
+    assert_eq!(scene.ended().await, TaskEnd::Finished);
     scene.stored(&["a", "b0", "b1", "b2", "b3", "c"]).await;
     // The line stored last is not in the file that is left, so nobody can know that nothing lies between.
     assert!(scene.sink.gaps().len() <= 1, "{:?}", scene.sink.gaps());

@@ -8,8 +8,8 @@ use std::time::Duration;
 use podlog::clock::Clock;
 use podlog::cluster::{BURST, Cluster, Gate, Limits};
 use podlog::domain::{Checkpoint, Fence, GoodUntil, Pod};
-use podlog::follow::pulse::Pulse;
-use podlog::follow::{Ended, Settings, Site, Task, follow};
+use podlog::follow::stall_detector::StallDetector;
+use podlog::follow::{Context, ReadSettings, Task, TaskEnd, follow};
 use podlog::grant::Grant;
 use podlog::metrics::Metrics;
 use podlog::sim::{self, PodSpec, RestartPolicy, SimCluster, SimPod};
@@ -40,8 +40,8 @@ pub(crate) struct Scene {
     pub(crate) progress: watch::Receiver<Checkpoint>,
     pub(crate) grant: Grant,
     pub(crate) stop: CancellationToken,
-    pub(crate) tasks: JoinSet<Ended>,
-    pulse: JoinSet<Infallible>,
+    pub(crate) tasks: JoinSet<TaskEnd>,
+    stalls: JoinSet<Infallible>,
 }
 
 impl Scene {
@@ -68,7 +68,7 @@ impl Scene {
             grant: Grant::new(Fence(0), GoodUntil::new(Duration::ZERO), Clock::tokio()),
             stop: CancellationToken::new(),
             tasks: JoinSet::new(),
-            pulse: JoinSet::new(),
+            stalls: JoinSet::new(),
         }
     }
 
@@ -79,18 +79,18 @@ impl Scene {
     /// Follows the pod from the checkpoint that was reached last.
     pub(crate) fn follow(&mut self) {
         let clock = Clock::tokio();
-        let pulse = Pulse::new(clock);
-        let beaten = pulse.clone();
-        self.pulse = JoinSet::new();
-        self.pulse.spawn(async move { beaten.beat().await });
-        let site = Site {
+        let stall_detector = StallDetector::new(clock);
+        let stalls = stall_detector.clone();
+        self.stalls = JoinSet::new();
+        self.stalls.spawn(async move { stalls.run().await });
+        let context = Context {
             cluster: self.cluster.clone(),
             gate: Gate::new(ROOM, &self.metrics),
             sink: Arc::new(self.sink.clone()),
             metrics: self.metrics.clone(),
             clock,
-            pulse,
-            settings: Settings {
+            stall_detector,
+            settings: ReadSettings {
                 max_line: 256 * 1024,
                 chunk_bytes: 64 * 1024,
                 chunk_age: Duration::from_millis(200),
@@ -113,7 +113,7 @@ impl Scene {
             progress,
             stop: self.stop.clone(),
         };
-        self.tasks.spawn(follow(Arc::new(site), task));
+        self.tasks.spawn(follow(Arc::new(context), task));
     }
 
     /// Lets the follower learn what the API server says of the pod now.
@@ -148,7 +148,7 @@ impl Scene {
         );
     }
 
-    pub(crate) async fn ended(&mut self) -> Ended {
+    pub(crate) async fn ended(&mut self) -> TaskEnd {
         tokio::time::timeout(10 * MINUTE, self.tasks.join_next())
             .await
             .unwrap()
@@ -158,6 +158,6 @@ impl Scene {
 
     pub(crate) async fn stop(&mut self) {
         self.stop.cancel();
-        assert_eq!(self.ended().await, Ended::Stopped);
+        assert_eq!(self.ended().await, TaskEnd::Stopped);
     }
 }

@@ -48,7 +48,7 @@ impl Batch {
 
 /// What to do with the lines of a read.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Stance {
+pub enum ResumeMode {
     /// Take every line: nothing of the stream is stored yet.
     All,
     /// Pass over everything up to the line at this position, then take.
@@ -56,7 +56,7 @@ pub enum Stance {
     /// The line at this position is no longer there, and `nth` lines are that carry its timestamp and
     /// content: pass over everything up to the last of those, then take. Happens when a rotation fell
     /// between lines of one timestamp, so that ordinals have shifted.
-    AfterTwin {
+    AfterEqualStamp {
         /// The last stored line.
         position: Position,
         /// Which of the lines with its timestamp and content it is, from 1.
@@ -66,15 +66,15 @@ pub enum Stance {
     /// first one is later than the position, or those after it if it is the stored line itself. Any other
     /// first line means that the file does reach back far enough and that the search was cut short; nothing
     /// is taken then.
-    AllSince(Position),
+    NewFile(Position),
     /// Take lines with a later timestamp only. The last resort, when the line at the position cannot be
     /// found in a file that reaches back to it.
-    Later(Position),
+    LaterStamps(Position),
 }
 
 /// What one read has shown so far.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct Seen {
+pub struct ReadStats {
     /// Lines of the container, taken or passed over.
     pub lines: u64,
     /// Lines taken.
@@ -84,7 +84,7 @@ pub struct Seen {
     /// Whether lines are taken now: the place was found, or none was sought.
     pub taking: bool,
     /// Lines with the timestamp and content of the position sought.
-    pub twins: u32,
+    pub equal_stamps: u32,
     /// Lines without a timestamp: the kubelet's own words, or the end of a line begun before the read.
     pub control: u64,
     /// Whether the latest of all was one of those.
@@ -97,8 +97,8 @@ pub struct Seen {
 #[derive(Debug)]
 pub struct Intake {
     cap: usize,
-    stance: Stance,
-    seen: Seen,
+    mode: ResumeMode,
+    stats: ReadStats,
     carry: Vec<u8>,
     dropped: u64,
     ordinals: Ordinals,
@@ -117,8 +117,8 @@ impl Intake {
     pub fn new(cap: usize) -> Self {
         Self {
             cap,
-            stance: Stance::All,
-            seen: Seen::default(),
+            mode: ResumeMode::All,
+            stats: ReadStats::default(),
             carry: Vec::new(),
             dropped: 0,
             ordinals: Ordinals::default(),
@@ -126,11 +126,11 @@ impl Intake {
     }
 
     /// A new read begins; whatever was half read before is forgotten.
-    pub fn begin(&mut self, stance: Stance) {
-        self.stance = stance;
-        self.seen = Seen {
-            taking: stance == Stance::All,
-            ..Seen::default()
+    pub fn begin(&mut self, mode: ResumeMode) {
+        self.mode = mode;
+        self.stats = ReadStats {
+            taking: mode == ResumeMode::All,
+            ..ReadStats::default()
         };
         self.clear_carry();
         self.ordinals = Ordinals::default();
@@ -138,8 +138,8 @@ impl Intake {
 
     /// What the present read has shown so far.
     #[must_use]
-    pub fn seen(&self) -> Seen {
-        self.seen
+    pub fn stats(&self) -> ReadStats {
+        self.stats
     }
 
     /// Takes in the next bytes.
@@ -211,21 +211,21 @@ impl Intake {
 
     fn line(&mut self, raw: &[u8], dropped: u64, batch: &mut Batch) {
         let Some((time, message)) = Time::split_line(raw) else {
-            self.seen.control += 1;
-            self.seen.ends_in_control = true;
+            self.stats.control += 1;
+            self.stats.ends_in_control = true;
             return;
         };
-        self.seen.lines += 1;
-        self.seen.ends_in_control = false;
+        self.stats.lines += 1;
+        self.stats.ends_in_control = false;
         let ordinal = self.ordinals.next(time);
         if !self.takes(time, ordinal, message) {
             return;
         }
         let kept = &message[..message.len().min(self.cap)];
         let cut = dropped + (message.len() - kept.len()) as u64;
-        self.seen.taken += 1;
-        self.seen.cut += u64::from(cut > 0);
-        self.seen.first_taken.get_or_insert(time);
+        self.stats.taken += 1;
+        self.stats.cut += u64::from(cut > 0);
+        self.stats.first_taken.get_or_insert(time);
         let start = batch.text.len() as u32;
         batch.text.extend_from_slice(kept);
         batch.lines.push(Line {
@@ -239,32 +239,32 @@ impl Intake {
 
     /// Whether to take this line; moves from seeking to taking when it is the one sought.
     fn takes(&mut self, time: Time, ordinal: u32, message: &[u8]) -> bool {
-        if let Stance::Later(position) = self.stance {
+        if let ResumeMode::LaterStamps(position) = self.mode {
             return time > position.time;
         }
-        if self.seen.taking {
+        if self.stats.taking {
             return true;
         }
-        let (position, nth) = match self.stance {
-            Stance::After(position) => (position, None),
-            Stance::AfterTwin { position, nth } => (position, Some(nth)),
-            Stance::AllSince(position) => {
+        let (position, nth) = match self.mode {
+            ResumeMode::After(position) => (position, None),
+            ResumeMode::AfterEqualStamp { position, nth } => (position, Some(nth)),
+            ResumeMode::NewFile(position) => {
                 // The line at the position itself, in a file that was found empty by mistake. Another line of its stamp
                 // may be one before it.
                 let stored =
                     (time, ordinal) == (position.time, position.ordinal) && Position::hash(message) == position.hash;
-                self.seen.taking = self.seen.lines == 1 && (time > position.time || stored);
-                if stored && self.seen.taking {
+                self.stats.taking = self.stats.lines == 1 && (time > position.time || stored);
+                if stored && self.stats.taking {
                     self.ordinals.resume(position);
                 }
-                return self.seen.taking && !stored;
+                return self.stats.taking && !stored;
             }
-            Stance::All | Stance::Later(_) => return true,
+            ResumeMode::All | ResumeMode::LaterStamps(_) => return true,
         };
         if time == position.time && Position::hash(message) == position.hash {
-            self.seen.twins += 1;
-            if nth.map_or(ordinal == position.ordinal, |nth| self.seen.twins == nth) {
-                self.seen.taking = true;
+            self.stats.equal_stamps += 1;
+            if nth.map_or(ordinal == position.ordinal, |nth| self.stats.equal_stamps == nth) {
+                self.stats.taking = true;
                 self.ordinals.resume(position);
             }
         }

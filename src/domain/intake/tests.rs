@@ -12,9 +12,9 @@ fn log(lines: &[(i64, &str)]) -> Vec<u8> {
         .collect()
 }
 
-fn read(intake: &mut Intake, stance: Stance, bytes: &[u8], step: usize) -> Batch {
+fn read(intake: &mut Intake, mode: ResumeMode, bytes: &[u8], step: usize) -> Batch {
     let mut batch = Batch::default();
-    intake.begin(stance);
+    intake.begin(mode);
     for piece in bytes.chunks(step) {
         intake.feed(piece, &mut batch);
     }
@@ -34,7 +34,7 @@ fn messages(batch: &Batch) -> Vec<String> {
 fn lines_are_the_same_however_the_bytes_arrive() {
     let log = log(&[(1, "a"), (1, ""), (2, "long enough to be split"), (1, "a"), (2, "b")]);
     for step in 1..log.len() {
-        let batch = read(&mut Intake::new(CAP), Stance::All, &log, step);
+        let batch = read(&mut Intake::new(CAP), ResumeMode::All, &log, step);
         assert_eq!(messages(&batch), ["a", "", "long enough to be split", "a", "b"]);
         let ordinals: Vec<u32> = batch.lines.iter().map(|l| l.ordinal).collect();
         assert_eq!(ordinals, [0, 1, 0, 2, 1]);
@@ -54,7 +54,7 @@ fn a_read_continues_after_any_line_of_a_log_with_equal_and_backward_stamps() {
         (3, "z"),
     ]);
     let mut intake = Intake::new(CAP);
-    let all = read(&mut intake, Stance::All, &log, 7);
+    let all = read(&mut intake, ResumeMode::All, &log, 7);
     for stored in 1..=all.lines.len() {
         let head = Batch {
             lines: all.lines[..stored].to_vec(),
@@ -65,8 +65,8 @@ fn a_read_continues_after_any_line_of_a_log_with_equal_and_backward_stamps() {
             text: head.text[..(last.start + last.len) as usize].to_vec(),
             ..head
         };
-        let rest = read(&mut intake, Stance::After(head.end().unwrap()), &log, 7);
-        assert!(intake.seen().taking);
+        let rest = read(&mut intake, ResumeMode::After(head.end().unwrap()), &log, 7);
+        assert!(intake.stats().taking);
         assert_eq!(messages(&rest), messages(&all)[stored..], "after {stored} lines");
         let ordinals = |lines: &[Line]| lines.iter().map(|l| (l.time, l.ordinal)).collect::<Vec<_>>();
         assert_eq!(ordinals(&rest.lines), ordinals(&all.lines[stored..]));
@@ -83,15 +83,15 @@ fn a_place_that_was_rotated_away_is_not_found_and_nothing_is_taken() {
     let mut intake = Intake::new(CAP);
     let batch = read(
         &mut intake,
-        Stance::After(position),
+        ResumeMode::After(position),
         &log(&[(1, "other"), (2, "x")]),
         99,
     );
-    assert!(batch.lines.is_empty() && !intake.seen().taking);
+    assert!(batch.lines.is_empty() && !intake.stats().taking);
     assert_eq!(
         messages(&read(
             &mut intake,
-            Stance::AllSince(position),
+            ResumeMode::NewFile(position),
             &log(&[(2, "x"), (3, "y")]),
             99
         )),
@@ -109,12 +109,12 @@ fn a_file_that_reaches_back_far_enough_is_not_taken_for_a_new_one() {
     let mut intake = Intake::new(CAP);
     let older = log(&[(4, "known"), (6, "new")]);
     assert!(
-        read(&mut intake, Stance::AllSince(position), &older, 99)
+        read(&mut intake, ResumeMode::NewFile(position), &older, 99)
             .lines
             .is_empty()
     );
     assert_eq!(
-        messages(&read(&mut intake, Stance::Later(position), &older, 99)),
+        messages(&read(&mut intake, ResumeMode::LaterStamps(position), &older, 99)),
         ["new"]
     );
 }
@@ -128,7 +128,7 @@ fn lines_of_the_stored_lines_stamp_at_the_beginning_of_a_file_are_not_taken_agai
     };
     let whole = log(&[(2, "a"), (2, "b"), (2, "c"), (3, "d")]);
     let mut intake = Intake::new(1024);
-    let taken = read(&mut intake, Stance::AllSince(position), &whole, 99);
+    let taken = read(&mut intake, ResumeMode::NewFile(position), &whole, 99);
     assert_eq!(messages(&taken), [""; 0]);
 }
 
@@ -141,11 +141,15 @@ fn a_rotation_between_lines_of_one_stamp_is_seen_through() {
     };
     let newest = log(&[(1, "tick"), (1, "tick"), (1, "tock")]);
     let mut intake = Intake::new(CAP);
-    assert!(read(&mut intake, Stance::After(stored), &newest, 99).lines.is_empty());
-    assert_eq!(intake.seen().twins, 2);
+    assert!(
+        read(&mut intake, ResumeMode::After(stored), &newest, 99)
+            .lines
+            .is_empty()
+    );
+    assert_eq!(intake.stats().equal_stamps, 2);
     let batch = read(
         &mut intake,
-        Stance::AfterTwin {
+        ResumeMode::AfterEqualStamp {
             position: stored,
             nth: 2,
         },
@@ -161,11 +165,11 @@ fn words_of_the_kubelet_are_counted_and_never_taken() {
     let mut bytes = b"unable to retrieve container logs for containerd://1\n".to_vec();
     bytes.extend(log(&[(1, "a")]));
     let mut intake = Intake::new(CAP);
-    assert_eq!(messages(&read(&mut intake, Stance::All, &bytes, 5)), ["a"]);
-    assert_eq!(intake.seen().control, 1);
-    let mut batch = read(&mut intake, Stance::All, b"context canceled", 5);
+    assert_eq!(messages(&read(&mut intake, ResumeMode::All, &bytes, 5)), ["a"]);
+    assert_eq!(intake.stats().control, 1);
+    let mut batch = read(&mut intake, ResumeMode::All, b"context canceled", 5);
     intake.finish(true, &mut batch);
-    assert!(batch.lines.is_empty() && intake.seen().control == 1);
+    assert!(batch.lines.is_empty() && intake.stats().control == 1);
 }
 
 #[test]
@@ -173,7 +177,7 @@ fn a_line_over_the_cap_is_cut_and_says_by_how_much() {
     let long = "x".repeat(CAP + 1000);
     for step in [100, 1 << 20] {
         let mut intake = Intake::new(CAP);
-        let batch = read(&mut intake, Stance::All, &log(&[(1, &long), (2, "next")]), step);
+        let batch = read(&mut intake, ResumeMode::All, &log(&[(1, &long), (2, "next")]), step);
         assert_eq!(
             (batch.lines[0].len as usize, batch.lines[0].cut),
             (CAP, 1000),
@@ -188,7 +192,7 @@ fn a_last_line_without_line_end_is_taken_only_when_the_instance_has_ended() {
     let mut bytes = log(&[(1, "a"), (2, "half")]);
     bytes.pop();
     let mut intake = Intake::new(CAP);
-    let mut batch = read(&mut intake, Stance::All, &bytes, 3);
+    let mut batch = read(&mut intake, ResumeMode::All, &bytes, 3);
     intake.finish(false, &mut batch);
     assert_eq!(messages(&batch), ["a"]);
     intake.finish(true, &mut batch);
@@ -202,7 +206,7 @@ fn a_stamp_that_returns_after_two_others_took_turns_is_numbered_on() {
         lines.extend([(5, "a"), (6, "b")]);
     }
     lines.push((3, "x"));
-    let batch = read(&mut Intake::new(CAP), Stance::All, &log(&lines), 99);
+    let batch = read(&mut Intake::new(CAP), ResumeMode::All, &log(&lines), 99);
     assert_eq!(batch.lines.last().map(|line| line.ordinal), Some(1));
     assert_eq!(batch.lines[20].ordinal, 9);
 }

@@ -7,8 +7,8 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Instant;
 
 use podlog::domain::Time;
-use podlog::domain::intake::{Batch, Intake, Stance};
-use podlog::follow::Ended;
+use podlog::domain::intake::{Batch, Intake, ResumeMode};
+use podlog::follow::TaskEnd;
 use podlog::sim::{PodSpec, RestartPolicy, Settings, Text};
 
 use super::front::{Answer, OPEN_END};
@@ -53,7 +53,7 @@ async fn lines_that_look_like_stamps_or_words_of_the_kubelet_are_lines() {
     scene.pod.write("app", &Text::out(PRETENDERS[3]).partial()).unwrap();
     scene.pod.exit("app", 0).unwrap();
     scene.refresh().await;
-    assert_eq!(scene.ended().await, Ended::Finished);
+    assert_eq!(scene.ended().await, TaskEnd::Finished);
     scene.stored(&[&expected[..], &[expected[3]]].concat()).await;
     assert_eq!(scene.metrics.control_lines.get(), 0);
     assert!(scene.sink.gaps().is_empty(), "{:?}", scene.sink.gaps());
@@ -193,7 +193,7 @@ fn a_line_of_a_gigabyte_is_never_held_beyond_the_cap() {
     const CAP: usize = 256 * 1024;
     let mut intake = Intake::new(CAP);
     let mut batch = Batch::default();
-    intake.begin(Stance::All);
+    intake.begin(ResumeMode::All);
     intake.feed(b"2026-11-20T10:47:01.312773573Z ", &mut batch);
     let piece = vec![b'x'; 64 * 1024];
     let pieces = (1 << 30) / piece.len();

@@ -13,8 +13,8 @@ use crate::domain::Time;
 use crate::domain::steps::Source;
 use crate::metrics::Reason;
 
-use super::close::Close;
-use super::reading::Reading;
+use super::read_end::ReadEnd;
+use super::reader::Reader;
 
 /// A follow stream that has begun must show the stored line before it pauses for this long, and
 /// within [`SEEK`] in any case.
@@ -108,12 +108,12 @@ fn together(now: Duration, age: Duration) -> Duration {
     Duration::from_micros(u64::try_from(least.div_ceil(step) * step).unwrap_or(u64::MAX))
 }
 
-impl Reading<'_> {
+impl Reader<'_> {
     /// Follows the log from the stored position until the stream ends or must be closed.
-    pub(super) async fn follow(&mut self) -> Close {
+    pub(super) async fn follow(&mut self) -> ReadEnd {
         let node = self.task.pod.borrow().node.clone();
-        let Some(_turn) = self.site.gate.try_enter(node.as_deref().unwrap_or_default()) else {
-            return Close::Poll(self.site.settings.poll);
+        let Some(_turn) = self.context.gate.try_enter(node.as_deref().unwrap_or_default()) else {
+            return ReadEnd::Poll(self.context.settings.poll);
         };
         let (_, since) = self.begin();
         let mut stream = match Box::pin(self.open(true, since)).await {
@@ -121,28 +121,28 @@ impl Reading<'_> {
             Err(close) => return close,
         };
         let mut due = self.due();
-        self.search.trust();
+        self.resume.trust();
         let close = self.attend(&mut stream, &mut due).await;
-        let now = self.site.clock.now();
+        let now = self.context.clock.now();
         // A stream that broke, or was busy, or was not read for a while, may have missed its last lines; so has one
         // that stays open after its instance, or ends in the middle of a line.
         let over = self.hear_of_end() || self.task.pod.borrow().gone;
-        let orderly = close == Close::End || close == Close::Reopen && !over;
+        let orderly = close == ReadEnd::End || close == ReadEnd::Reopen && !over;
         let quiet = orderly && !self.suspected && self.ends_with_a_line() && self.is_silent(&due, now);
-        self.search.note_caught_up(quiet.then_some(now));
-        if close == Close::Mute {
-            self.search.doubt();
+        self.resume.note_caught_up(quiet.then_some(now));
+        if close == ReadEnd::Mute {
+            self.resume.doubt();
         }
         let close = Box::pin(self.flush(&mut stream)).await.unwrap_or(close);
         self.count();
         if let Some(reason) = close.as_str() {
-            self.site.metrics.stream_ends.get_or_create(&Reason { reason }).inc();
+            self.context.metrics.stream_ends.get_or_create(&Reason { reason }).inc();
         }
         close
     }
 
     fn due(&self) -> Due {
-        let (settings, now) = (&self.site.settings, self.site.clock.now());
+        let (settings, now) = (&self.context.settings, self.context.clock.now());
         let watching = now + WATCHING;
         Due {
             heard: now,
@@ -155,7 +155,7 @@ impl Reading<'_> {
             probe: watching + ALIGN,
             watching,
             // An empty file is read to its end at once.
-            watches: self.search.expects_new_file(),
+            watches: self.resume.expects_new_file(),
             unheard: None,
             volume: 0,
             flush: None,
@@ -165,8 +165,8 @@ impl Reading<'_> {
         }
     }
 
-    async fn attend(&mut self, stream: &mut Option<LogStream>, due: &mut Due) -> Close {
-        let clock = self.site.clock;
+    async fn attend(&mut self, stream: &mut Option<LogStream>, due: &mut Due) -> ReadEnd {
+        let clock = self.context.clock;
         let mut pod = self.task.pod.clone();
         loop {
             let now = clock.now();
@@ -176,14 +176,14 @@ impl Reading<'_> {
                 }
                 due.unread += clock.since(now);
             }
-            let Some(open) = stream else { return Close::Late };
+            let Some(open) = stream else { return ReadEnd::Late };
             let frame = tokio::select! {
                 biased;
-                () = self.task.stop.cancelled() => return Close::Stopped,
+                () = self.task.stop.cancelled() => return ReadEnd::Stopped,
                 frame = open.next() => frame,
                 changed = pod.changed() => {
                     if changed.is_err() {
-                        return Close::Stopped;
+                        return ReadEnd::Stopped;
                     }
                     if self.hear_of_end() || pod.borrow_and_update().gone {
                         due.linger(clock.now());
@@ -194,7 +194,7 @@ impl Reading<'_> {
             };
             let bytes = match frame {
                 Ok(Some(bytes)) => bytes,
-                Ok(None) => return Close::End,
+                Ok(None) => return ReadEnd::End,
                 Err(error) => return self.broken(&error),
             };
             if let Some(close) = self.hear(due, &bytes) {
@@ -210,24 +210,24 @@ impl Reading<'_> {
     }
 
     /// Takes in what has come; `Some` when the stream must end, and nothing of it is taken.
-    fn hear(&mut self, due: &mut Due, bytes: &Bytes) -> Option<Close> {
-        let now = self.site.clock.now();
+    fn hear(&mut self, due: &mut Due, bytes: &Bytes) -> Option<ReadEnd> {
+        let now = self.context.clock.now();
         if let Some(slept) = self.slept_since(due.heard, now) {
             // What was sent long ago does not show that the kubelet watches.
             due.watching = now + WATCHING;
             if slept >= HELD_UP {
-                return Some(Close::Late);
+                return Some(ReadEnd::Late);
             }
         }
         if self.is_silent(due, now) {
-            self.search.note_caught_up(Some(now));
+            self.resume.note_caught_up(Some(now));
         }
         due.judging = !due.lingers && (due.judging || now >= due.heard + BEHIND);
         if !due.judging {
             self.feed(bytes);
         } else if let Some(punctual) = self.feed_if_punctual(bytes) {
             if !punctual {
-                return Some(Close::Behind);
+                return Some(ReadEnd::Behind);
             }
             due.judging = false;
         }
@@ -240,14 +240,14 @@ impl Reading<'_> {
     /// Whether nothing has come for so long that the stream has shown all there was. One that has not shown the stored
     /// line has shown nothing yet, and a process that slept heard nothing.
     fn is_silent(&self, due: &Due, now: Duration) -> bool {
-        let begun = self.intake.seen().taking || self.search.expects_new_file();
-        begun && now >= due.heard + due.unread + IDLE && self.site.pulse.was_awake_for(IDLE)
+        let begun = self.intake.stats().taking || self.resume.expects_new_file();
+        begun && now >= due.heard + due.unread + IDLE && self.context.stall_detector.ran_without_stall_for(IDLE)
     }
 
     /// How long the process slept since something was heard last, if what comes now may have waited for it to wake.
     fn slept_since(&self, heard: Duration, now: Duration) -> Option<Duration> {
-        let sleep = self.site.pulse.sleep();
-        (sleep.woke > heard && now < sleep.woke + IDLE).then_some(sleep.slept)
+        let stall = self.context.stall_detector.latest_stall();
+        (stall.ended > heard && now < stall.ended + IDLE).then_some(stall.length)
     }
 
     /// So many bytes have come: sets anew what is due.
@@ -256,27 +256,27 @@ impl Reading<'_> {
         if now >= due.watching && !due.lingers {
             due.watches = true;
             let busy = due.volume >= BUSY;
-            due.probe = now + if busy { IDLE } else { self.site.settings.probe };
+            due.probe = now + if busy { IDLE } else { self.context.settings.probe };
         }
         (due.mute, due.unheard) = (None, None);
         if due.lingers {
             // Of a deleted pod nothing can be had but through this stream.
             due.reopen = now + LINGER;
         }
-        if self.intake.seen().taking {
+        if self.intake.stats().taking {
             due.align = None;
         } else {
             let limit = *due.seek.get_or_insert(now + SEEK);
             due.align = Some(limit.min(now + ALIGN));
         }
         if !self.writer.is_empty() {
-            due.flush.get_or_insert(together(now, self.site.settings.chunk_age));
+            due.flush.get_or_insert(together(now, self.context.settings.chunk_age));
         }
     }
 
     /// Does what is due; `Some` when the stream must end.
-    async fn tend(&mut self, stream: &mut Option<LogStream>, due: &mut Due) -> Option<Close> {
-        let now = self.site.clock.now();
+    async fn tend(&mut self, stream: &mut Option<LogStream>, due: &mut Due) -> Option<ReadEnd> {
+        let now = self.context.clock.now();
         let past = |at: Option<Duration>| at.is_some_and(|at| now >= at);
         if past(due.flush) {
             due.flush = None;
@@ -285,14 +285,14 @@ impl Reading<'_> {
             }
         }
         if past(due.align) {
-            return Some(Close::Misplaced);
+            return Some(ReadEnd::Misplaced);
         }
         if past(due.mute) {
             tracing::debug!(container = %self.name(), "the stream had gone mute and is opened anew");
-            return Some(Close::Mute);
+            return Some(ReadEnd::Mute);
         }
         if now >= due.reopen {
-            return Some(Close::Reopen);
+            return Some(ReadEnd::Reopen);
         }
         if past(due.unheard) {
             return Some(self.close_unheard(due.heard, now));
@@ -317,23 +317,23 @@ impl Reading<'_> {
     }
 
     /// What to do about a failure. Logged here, at the level of who must act.
-    pub(super) fn broken(&self, error: &LogError) -> Close {
+    pub(super) fn broken(&self, error: &LogError) -> ReadEnd {
         let container = self.name();
         match error {
             LogError::Forbidden(_) => {
                 tracing::error!(%container, %error, "may not read the log; trying again");
-                Close::Wait(FORBIDDEN)
+                ReadEnd::Wait(FORBIDDEN)
             }
             LogError::Rejected(_) => {
                 tracing::warn!(%container, %error, "the API server refuses to serve the log; trying again");
-                Close::Refused
+                ReadEnd::Refused
             }
-            LogError::NotFound | LogError::NoPrevious => Close::Refused,
-            LogError::Throttled { after } => Close::Wait(*after),
-            LogError::Waiting | LogError::NotScheduled => Close::Wait(Duration::ZERO),
+            LogError::NotFound | LogError::NoPrevious => ReadEnd::Refused,
+            LogError::Throttled { after } => ReadEnd::Wait(*after),
+            LogError::Waiting | LogError::NotScheduled => ReadEnd::Wait(Duration::ZERO),
             LogError::Unavailable(_) => {
                 tracing::debug!(%container, %error, "the log stream broke; trying again");
-                Close::Broken
+                ReadEnd::Broken
             }
         }
     }

@@ -12,7 +12,7 @@ const SET_BACK: i64 = 2_000_000_000;
 
 /// The most punctual line of the streams of one instance, and the latest.
 #[derive(Debug, Default)]
-pub(super) struct Lag {
+pub(super) struct DeliveryDelay {
     /// What lies between the stamp of the one and its arrival, in nanoseconds of two clocks that know nothing of each
     /// other.
     least: Option<i64>,
@@ -20,7 +20,7 @@ pub(super) struct Lag {
     latest: Option<Time>,
 }
 
-impl Lag {
+impl DeliveryDelay {
     /// How much later than the most punctual line this one comes `now`. Where the clock of the stamps was set back,
     /// all lines before are forgotten.
     pub(super) fn of(&mut self, stamp: Time, now: Duration) -> Duration {
@@ -66,7 +66,7 @@ mod tests {
     #[test]
     fn a_line_is_as_late_as_it_comes_after_the_most_punctual_one() {
         let (at, stamp) = (Duration::from_secs, |second| Time(second * SECOND));
-        let mut lag = Lag::default();
+        let mut lag = DeliveryDelay::default();
         assert_eq!(lag.of(Time(0), at(1000)), at(0), "nothing to compare with");
         lag.note(stamp(5000), at(10));
         lag.note(stamp(5004), at(16));

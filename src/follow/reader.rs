@@ -9,33 +9,33 @@ use std::time::Duration;
 use bytes::Bytes;
 
 use crate::cluster::{LogError, LogStream};
-use crate::domain::intake::{Intake, Stance};
-use crate::domain::search::{Search, Shown, is_same_breath};
+use crate::domain::intake::{Intake, ResumeMode};
+use crate::domain::resume::{ReadVerdict, ResumeState, is_same_breath};
 use crate::domain::steps::{Source, has_ended, source_of};
 use crate::domain::{Gap, GapReason, Instance, Pod, Time};
 
-use super::close::Close;
+use super::delivery_delay::DeliveryDelay;
+use super::follow_stream::{BEHIND, HELD_UP, IDLE};
 use super::identity::Identity;
-use super::lag::Lag;
-use super::stream::{BEHIND, HELD_UP, IDLE};
+use super::read_end::ReadEnd;
 use super::writer::{Writer, Written};
-use super::{End, Site, Task};
+use super::{ContainerEnd, Context, Task};
 
 /// A plain read that brings nothing for this long is broken.
 const STALLED: Duration = Duration::from_secs(30);
 
 /// One instance being read.
-pub(super) struct Reading<'a> {
-    pub(super) site: &'a Site,
+pub(super) struct Reader<'a> {
+    pub(super) context: &'a Context,
     pub(super) task: &'a Task,
     instance: Instance,
     pub(super) source: Source,
     ended: bool,
     pub(super) writer: Writer<'a>,
     pub(super) intake: Intake,
-    pub(super) search: Search,
+    pub(super) resume: ResumeState,
     taken: u64,
-    lag: Lag,
+    delay: DeliveryDelay,
     /// Whether what a read took was dropped, and no read since has come to its end: it was not this instance's or could
     /// not be made sure of.
     pub(super) dropped: bool,
@@ -46,20 +46,26 @@ pub(super) struct Reading<'a> {
     pub(super) identity: Identity,
 }
 
-impl<'a> Reading<'a> {
-    pub(super) fn new(site: &'a Site, task: &'a Task, instance: Instance, source: Source, writer: Writer<'a>) -> Self {
-        let intake = Intake::new(site.settings.max_line);
+impl<'a> Reader<'a> {
+    pub(super) fn new(
+        context: &'a Context,
+        task: &'a Task,
+        instance: Instance,
+        source: Source,
+        writer: Writer<'a>,
+    ) -> Self {
+        let intake = Intake::new(context.settings.max_line);
         Self {
-            site,
+            context,
             task,
             instance,
             source,
             ended: false,
             writer,
             intake,
-            search: Search::default(),
+            resume: ResumeState::default(),
             taken: 0,
-            lag: Lag::default(),
+            delay: DeliveryDelay::default(),
             dropped: false,
             suspected: false,
             tail: None,
@@ -81,21 +87,23 @@ impl<'a> Reading<'a> {
 
     /// Whether a stream had shown everything a moment ago.
     pub(super) fn was_caught_up(&self) -> bool {
-        self.search.was_caught_up(self.site.clock.now())
+        self.resume.was_caught_up(self.context.clock.now())
     }
 
     /// Whether this was a moment ago.
     pub(super) fn is_same_breath(&self, at: Option<Duration>) -> bool {
-        is_same_breath(at, self.site.clock.now())
+        is_same_breath(at, self.context.clock.now())
     }
 
     /// When a stream ended of whose end has just been heard; a process that slept does not know, and one that
     /// ended in the middle of a line was not at its end. Nor does the end of an empty log tell what was rotated away before.
     pub(super) fn heard_end(&self) -> Option<Duration> {
-        let site = self.site;
-        let certain =
-            !self.suspected && self.ends_with_a_line() && !self.search.is_unsure() && site.pulse.was_awake_for(IDLE);
-        certain.then(|| site.clock.now())
+        let context = self.context;
+        let certain = !self.suspected
+            && self.ends_with_a_line()
+            && !self.resume.is_unsure()
+            && context.stall_detector.ran_without_stall_for(IDLE);
+        certain.then(|| context.clock.now())
     }
 
     /// Whether nothing of a line that has begun is still to come.
@@ -105,11 +113,11 @@ impl<'a> Reading<'a> {
 
     /// The latest plain read has shown that the log ended where it was read to, when it was asked for.
     pub(super) fn note_caught_up(&mut self) {
-        self.search.note_read();
+        self.resume.note_read();
     }
 
     /// Waits, unless the task is to stop or there is news of the pod.
-    pub(super) async fn rest(&mut self, wait: Duration) -> Option<End> {
+    pub(super) async fn rest(&mut self, wait: Duration) -> Option<ContainerEnd> {
         let mut pod = self.task.pod.clone();
         let known = pod.borrow_and_update().clone();
         if !self.ended && self.ends(&known) {
@@ -126,7 +134,7 @@ impl<'a> Reading<'a> {
         };
         tokio::select! {
             biased;
-            () = self.task.stop.cancelled() => Some(End::Stopped),
+            () = self.task.stop.cancelled() => Some(ContainerEnd::Stopped),
             () = news => None,
             () = tokio::time::sleep(wait) => None,
         }
@@ -139,13 +147,13 @@ impl<'a> Reading<'a> {
     }
 
     /// Marks the instance as read to its end, after reporting what could not be read.
-    pub(super) async fn finish(&mut self, unread: Option<GapReason>) -> Option<End> {
+    pub(super) async fn finish(&mut self, unread: Option<GapReason>) -> Option<ContainerEnd> {
         if let Some(reason) = unread {
             let from = self.writer.position().map(|p| p.time);
             self.writer.gap = Some(Gap { from, to: None, reason });
         }
         if self.writer.flush(|| {}).await == Written::Fenced {
-            return Some(End::Fenced);
+            return Some(ContainerEnd::Fenced);
         }
         self.writer.finish();
         None
@@ -165,19 +173,19 @@ impl<'a> Reading<'a> {
     }
 
     /// Reads what is there, from the stored position to the present end.
-    pub(super) async fn catch_up(&mut self) -> Close {
+    pub(super) async fn catch_up(&mut self) -> ReadEnd {
         let ended = self.ended;
-        let (stance, since) = self.begin();
+        let (mode, since) = self.begin();
         let mut stream = match self.open(false, since).await {
             Ok(stream) => Some(stream),
             Err(close) => return close,
         };
         let close = self.drain(&mut stream).await;
         let mut complete = true;
-        if close == Close::End {
+        if close == ReadEnd::End {
             complete = self
-                .search
-                .is_complete(ended, self.intake.seen().lines, self.intake.remainder());
+                .resume
+                .is_complete(ended, self.intake.stats().lines, self.intake.remainder());
             self.intake.finish(ended && complete, &mut self.writer.batch);
             self.note_gap();
             if ended && complete && self.identity.vanished {
@@ -188,10 +196,10 @@ impl<'a> Reading<'a> {
         self.count();
         match unwritten {
             Some(close) => close,
-            None if close == Close::End => {
+            None if close == ReadEnd::End => {
                 self.dropped = false;
-                match self.judge(stance) {
-                    Close::End if !complete => Close::Misplaced,
+                match self.judge(mode) {
+                    ReadEnd::End if !complete => ReadEnd::Misplaced,
                     judged => judged,
                 }
             }
@@ -200,37 +208,40 @@ impl<'a> Reading<'a> {
     }
 
     /// What the plain read that has come to its end says about the place of the stored line.
-    fn judge(&mut self, stance: Stance) -> Close {
-        match self.search.judge(stance, self.intake.seen()) {
-            Shown::Whole => Close::End,
-            Shown::Empty => Close::Empty,
-            Shown::Misplaced => Close::Misplaced,
-            Shown::CutShort => Close::Broken,
-            Shown::Refused => Close::Refused,
+    fn judge(&mut self, mode: ResumeMode) -> ReadEnd {
+        match self.resume.judge(mode, self.intake.stats()) {
+            ReadVerdict::Whole => ReadEnd::End,
+            ReadVerdict::Empty => ReadEnd::Empty,
+            ReadVerdict::Misplaced => ReadEnd::Misplaced,
+            ReadVerdict::CutShort => ReadEnd::Broken,
+            ReadVerdict::Refused => ReadEnd::Refused,
         }
     }
 
     /// Makes ready for the next read.
-    pub(super) fn begin(&mut self) -> (Stance, Option<Time>) {
-        let (stance, since) = self.search.stance(self.writer.position(), self.ended);
-        self.intake.begin(stance);
+    pub(super) fn begin(&mut self) -> (ResumeMode, Option<Time>) {
+        let (mode, since) = self.resume.mode(self.writer.position(), self.ended);
+        self.intake.begin(mode);
         self.suspected = false;
         // Lines are taken only after the stored one, so that finding it is the proof.
-        self.identity = Identity::new(matches!(stance, Stance::After(_) | Stance::AfterTwin { .. }));
-        (stance, since)
+        self.identity = Identity::new(matches!(
+            mode,
+            ResumeMode::After(_) | ResumeMode::AfterEqualStamp { .. }
+        ));
+        (mode, since)
     }
 
     /// Takes in everything a plain read brings.
-    async fn drain(&mut self, stream: &mut Option<LogStream>) -> Close {
+    async fn drain(&mut self, stream: &mut Option<LogStream>) -> ReadEnd {
         while let Some(open) = stream {
             let frame = tokio::select! {
                 biased;
-                () = self.task.stop.cancelled() => return Close::Stopped,
+                () = self.task.stop.cancelled() => return ReadEnd::Stopped,
                 frame = tokio::time::timeout(STALLED, open.next()) => frame,
             };
             match frame {
                 Ok(Ok(Some(bytes))) => self.feed(&bytes),
-                Ok(Ok(None)) => return Close::End,
+                Ok(Ok(None)) => return ReadEnd::End,
                 Ok(Err(error)) => return self.broken(&error),
                 Err(_) => return self.broken(&LogError::Unavailable("nothing came for 30 s".into())),
             }
@@ -240,7 +251,7 @@ impl<'a> Reading<'a> {
                 return close;
             }
         }
-        Close::Late
+        ReadEnd::Late
     }
 
     pub(super) fn feed(&mut self, bytes: &Bytes) {
@@ -257,18 +268,18 @@ impl<'a> Reading<'a> {
         let begun = !self.ends_with_a_line();
         self.take_in(bytes);
         let first = self.writer.batch.lines.get(before + usize::from(begun))?.time;
-        if self.lag.of(first, self.site.clock.now()) < BEHIND {
+        if self.delay.of(first, self.context.clock.now()) < BEHIND {
             self.note_lag();
             return Some(true);
         }
         self.writer.batch.truncate(before);
         self.writer.gap = gap;
-        self.lag.forget();
+        self.delay.forget();
         Some(false)
     }
 
     fn take_in(&mut self, bytes: &Bytes) {
-        let first = self.intake.seen().taken == 0;
+        let first = self.intake.stats().taken == 0;
         self.intake.feed(bytes, &mut self.writer.batch);
         if first {
             self.note_gap();
@@ -277,38 +288,38 @@ impl<'a> Reading<'a> {
 
     fn note_lag(&mut self) {
         if let Some(last) = self.writer.batch.lines.last() {
-            self.lag.note(last.time, self.site.clock.now());
+            self.delay.note(last.time, self.context.clock.now());
         }
     }
 
     /// Puts a gap before the first line that is taken from a file that no longer has the stored line.
     fn note_gap(&mut self) {
-        let gap = self.search.gap(self.writer.position(), self.intake.seen());
+        let gap = self.resume.gap(self.writer.position(), self.intake.stats());
         self.writer.gap = gap.or(self.writer.gap.take());
     }
 
     /// Writes what has been taken; `Some` when reading cannot go on.
-    pub(super) async fn flush(&mut self, stream: &mut Option<LogStream>) -> Option<Close> {
-        let began = self.site.clock.now();
+    pub(super) async fn flush(&mut self, stream: &mut Option<LogStream>) -> Option<ReadEnd> {
+        let began = self.context.clock.now();
         if !self.writer.is_empty() {
             if let Err(close) = self.confirm().await {
                 self.writer.discard();
                 self.dropped = true;
-                if matches!(close, Close::Moved | Close::Elsewhere | Close::Gone) {
+                if matches!(close, ReadEnd::Moved | ReadEnd::Elsewhere | ReadEnd::Gone) {
                     // What another log has shown says nothing of this one.
-                    self.search.note_caught_up(None);
+                    self.resume.note_caught_up(None);
                 }
                 return Some(close);
             }
             self.take();
         }
-        if self.site.clock.since(began) >= HELD_UP {
+        if self.context.clock.since(began) >= HELD_UP {
             *stream = None;
         }
         match self.writer.flush(|| *stream = None).await {
             Written::InTime => None,
-            Written::Late => Some(Close::Late),
-            Written::Fenced => Some(Close::Fenced),
+            Written::Late => Some(ReadEnd::Late),
+            Written::Fenced => Some(ReadEnd::Fenced),
         }
     }
 
@@ -317,14 +328,14 @@ impl<'a> Reading<'a> {
         let lines = self.writer.batch.lines.len() as u64;
         self.taken += lines;
         if lines > 0 {
-            self.search.took();
+            self.resume.took();
             self.tail = None;
         }
     }
 
     pub(super) fn count(&self) {
-        let seen = self.intake.seen();
-        self.site.metrics.control_lines.inc_by(seen.control);
-        self.site.metrics.lines_cut.inc_by(seen.cut);
+        let stats = self.intake.stats();
+        self.context.metrics.control_lines.inc_by(stats.control);
+        self.context.metrics.lines_cut.inc_by(stats.cut);
     }
 }

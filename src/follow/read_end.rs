@@ -6,7 +6,7 @@ use std::time::Duration;
 
 /// Why a read ended.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Close {
+pub(super) enum ReadEnd {
     /// In order, with the stored line found, or none to be found.
     End,
     /// In order, without a single line, although lines are stored.
@@ -41,7 +41,7 @@ pub(super) enum Close {
     Fenced,
 }
 
-impl Close {
+impl ReadEnd {
     /// The word used in metrics; `None` when there was no stream that could end.
     pub(super) fn as_str(self) -> Option<&'static str> {
         let word = match self {

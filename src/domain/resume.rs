@@ -7,7 +7,7 @@
 use std::time::Duration;
 
 use super::chunk::{Gap, GapReason};
-use super::intake::{Seen, Stance};
+use super::intake::{ReadStats, ResumeMode};
 use super::position::Position;
 use super::time::Time;
 use crate::defect::{self, Defect};
@@ -31,12 +31,12 @@ pub fn is_same_breath(at: Option<Duration>, now: Duration) -> bool {
 
 /// How the next read seeks the stored line.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-enum How {
+enum Strategy {
     /// By timestamp, ordinal and hash.
     #[default]
-    Usual,
+    ByPosition,
     /// As so many lines with its timestamp and content, of which the last is it.
-    Twin(u32),
+    EqualStamp(u32),
     /// Not at all: the file is believed to be a new one.
     NewFile,
     /// Not at all: later timestamps decide.
@@ -45,7 +45,7 @@ enum How {
 
 /// What a read that came to its end in order has shown.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Shown {
+pub enum ReadVerdict {
     /// Everything after the stored line.
     Whole,
     /// No line, although lines are stored.
@@ -60,8 +60,8 @@ pub enum Shown {
 
 /// The search for the stored line over the reads of one instance.
 #[derive(Clone, Debug, Default)]
-pub struct Search {
-    how: How,
+pub struct ResumeState {
+    strategy: Strategy,
     /// How often in a row it has failed.
     failures: u32,
     /// How often in a row the log was empty although lines of it are stored.
@@ -89,23 +89,23 @@ struct Ending {
     empty: bool,
 }
 
-impl Search {
+impl ResumeState {
     /// How the next read treats lines, and from when it asks for them.
     #[must_use]
-    pub fn stance(&self, position: Option<Position>, ended: bool) -> (Stance, Option<Time>) {
+    pub fn mode(&self, position: Option<Position>, ended: bool) -> (ResumeMode, Option<Time>) {
         let Some(position) = position else {
-            return (Stance::All, None);
+            return (ResumeMode::All, None);
         };
         if defect::on(Defect::SinceRoundedUp) {
-            return (Stance::All, Some(position.time.plus_nanos(1_000_000_000)));
+            return (ResumeMode::All, Some(position.time.plus_nanos(1_000_000_000)));
         }
         // An ended instance is read whole, once or twice, for the same reason as after doubts.
         let since = (!ended && !self.doubtful).then(|| position.time.plus_nanos(-MARGIN));
-        match self.how {
-            How::Usual => (Stance::After(position), since),
-            How::Twin(nth) => (Stance::AfterTwin { position, nth }, since),
-            How::NewFile => (Stance::AllSince(position), None),
-            How::LaterStamps => (Stance::Later(position), since),
+        match self.strategy {
+            Strategy::ByPosition => (ResumeMode::After(position), since),
+            Strategy::EqualStamp(nth) => (ResumeMode::AfterEqualStamp { position, nth }, since),
+            Strategy::NewFile => (ResumeMode::NewFile(position), None),
+            Strategy::LaterStamps => (ResumeMode::LaterStamps(position), since),
         }
     }
 
@@ -139,7 +139,7 @@ impl Search {
     /// Whether the log is believed to be a new file.
     #[must_use]
     pub fn expects_new_file(&self) -> bool {
-        self.how == How::NewFile
+        self.strategy == Strategy::NewFile
     }
 
     /// The log was empty when it was looked at, although lines of it are stored.
@@ -160,7 +160,7 @@ impl Search {
     /// New lines were taken: whatever had to be sought is behind them.
     pub fn took(&mut self) {
         self.settle();
-        self.how = How::Usual;
+        self.strategy = Strategy::ByPosition;
     }
 
     fn settle(&mut self) {
@@ -182,69 +182,69 @@ impl Search {
     }
 
     /// What a plain read that has come to its end says about the place of the stored line.
-    pub fn judge(&mut self, stance: Stance, seen: Seen) -> Shown {
+    pub fn judge(&mut self, mode: ResumeMode, stats: ReadStats) -> ReadVerdict {
         // The kubelet's words at the end of a log say why there is no more of it.
-        if seen.ends_in_control {
-            return Shown::Refused;
+        if stats.ends_in_control {
+            return ReadVerdict::Refused;
         }
-        let sought = matches!(stance, Stance::After(_) | Stance::AllSince(_));
-        if sought && seen.lines == 0 {
+        let sought = matches!(mode, ResumeMode::After(_) | ResumeMode::NewFile(_));
+        if sought && stats.lines == 0 {
             return self.empty();
         }
-        let later = matches!(stance, Stance::Later(_));
-        if later && seen.taken == 0 {
-            self.how = How::LaterStamps;
-            return Shown::Refused;
+        let later = matches!(mode, ResumeMode::LaterStamps(_));
+        if later && stats.taken == 0 {
+            self.strategy = Strategy::LaterStamps;
+            return ReadVerdict::Refused;
         }
-        if later || seen.taking {
+        if later || stats.taking {
             self.settle();
-            self.how = How::Usual;
-            return Shown::Whole;
+            self.strategy = Strategy::ByPosition;
+            return ReadVerdict::Whole;
         }
-        if let Stance::After(_) = stance {
-            self.how = match seen.twins {
-                0 => How::NewFile,
-                twins => How::Twin(twins),
+        if let ResumeMode::After(_) = mode {
+            self.strategy = match stats.equal_stamps {
+                0 => Strategy::NewFile,
+                equal_stamps => Strategy::EqualStamp(equal_stamps),
             };
-            return Shown::Misplaced;
+            return ReadVerdict::Misplaced;
         }
         self.failures += 1;
-        self.how = if self.failures < SEARCHES {
-            How::Usual
+        self.strategy = if self.failures < SEARCHES {
+            Strategy::ByPosition
         } else {
-            How::LaterStamps
+            Strategy::LaterStamps
         };
-        Shown::CutShort
+        ReadVerdict::CutShort
     }
 
     /// Nothing of what is stored is there, so whatever comes now is new. A follow stream that sought the
     /// stored line would pass it all over, and it may be rotated away before another read finds it.
     /// One empty answer may have been cut short, so it is believed the second time.
-    fn empty(&mut self) -> Shown {
+    fn empty(&mut self) -> ReadVerdict {
         self.empties += 1;
         if self.unbroken {
             // The file that is empty now is the next one.
             self.note_read();
         }
         if self.empties == 1 {
-            self.how = How::Usual;
-            return Shown::Misplaced;
+            self.strategy = Strategy::ByPosition;
+            return ReadVerdict::Misplaced;
         }
         self.unsure |= !self.unbroken;
-        self.how = How::NewFile;
-        Shown::Empty
+        self.strategy = Strategy::NewFile;
+        ReadVerdict::Empty
     }
 
     /// The gap before the first line that is taken from a file that no longer has the stored line. Once lines of it
     /// are stored ([`took`](Self::took)), nothing is missing before the next.
     #[must_use]
-    pub fn gap(&self, position: Option<Position>, seen: Seen) -> Option<Gap> {
-        let unbroken = match self.how {
-            How::Usual | How::Twin(_) if !defect::on(Defect::GapForNothing) => return None,
-            How::NewFile => self.unbroken,
-            How::Usual | How::Twin(_) | How::LaterStamps => false,
+    pub fn gap(&self, position: Option<Position>, stats: ReadStats) -> Option<Gap> {
+        let unbroken = match self.strategy {
+            Strategy::ByPosition | Strategy::EqualStamp(_) if !defect::on(Defect::GapForNothing) => return None,
+            Strategy::NewFile => self.unbroken,
+            Strategy::ByPosition | Strategy::EqualStamp(_) | Strategy::LaterStamps => false,
         };
-        let (position, first) = (position?, seen.first_taken?);
+        let (position, first) = (position?, stats.first_taken?);
         let told = !defect::on(Defect::GapForgotten);
         (told && !unbroken).then_some(Gap {
             from: Some(position.time),
@@ -255,5 +255,5 @@ impl Search {
 }
 
 #[cfg(test)]
-#[path = "search_tests.rs"]
+#[path = "resume_tests.rs"]
 mod tests;
