@@ -15,6 +15,7 @@ pub mod cluster;
 pub mod collector;
 pub mod command;
 pub mod config;
+pub mod db;
 pub mod defect;
 mod demo;
 pub mod domain;

@@ -10,8 +10,9 @@ use std::str::FromStr;
 use url::Url;
 
 use crate::cli::units::Secret;
-use crate::domain::urls;
+use crate::db::url as urls;
 use crate::exit::Failure;
+use crate::sinks::FILE_PARAMETERS;
 
 /// A valid URL, or a single word such as `stdout`, shown with its secrets masked.
 #[derive(Clone, PartialEq, Eq)]
@@ -86,7 +87,7 @@ impl fmt::Display for SecretUrl {
         if self.url.password().is_none() && self.url.query().is_none() && self.url.username().is_empty() {
             return f.write_str(&self.text);
         }
-        f.write_str(&urls::masked(&self.url))
+        f.write_str(&urls::masked(&self.url, &FILE_PARAMETERS))
     }
 }
 

@@ -16,13 +16,10 @@ pub mod pods;
 pub mod position;
 pub mod resume;
 pub mod row;
-pub mod schema;
-pub mod server;
 mod share;
 pub mod steps;
 pub mod text;
 pub mod time;
-pub mod urls;
 
 pub use chunk::{Chunk, Gap, GapReason, Line, Origin};
 pub use claim::{About, Claim, GoodUntil, LockRow, LockTable, Next, Release, Renewal, Verdict, Want};

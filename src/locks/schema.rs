@@ -2,12 +2,12 @@
 //!
 //! Versions are recorded in a table of podlog's own, so that neither podlog's other tables nor
 //! another program's migrations in the same database are ever taken for these. Nothing here runs
-//! unless somebody asks for it. Which later tables suit is the rule in `domain::schema`.
+//! unless somebody asks for it. Which later tables suit is the rule in `db::version`.
 
 use sqlx::migrate::{MigrateError, Migrator};
 
 use super::LockError;
-use crate::domain::schema::{Applied, Standing};
+use crate::db::version::{Applied, SchemaState};
 
 /// The migrations of `MySQL` and `MariaDB`, and those of `SQLite`.
 pub(super) static MYSQL: Migrator = sqlx::migrate!("migrations/mysql/locks");
@@ -30,7 +30,7 @@ pub(super) fn known() -> i64 {
 }
 
 /// How the tables stand, by what `APPLIED` answered.
-pub(super) fn standing(noted: Vec<Noted>, migrator: &Migrator) -> Standing {
+pub(super) fn standing(noted: Vec<Noted>, migrator: &Migrator) -> SchemaState {
     let same = |version: i64, checksum: &[u8]| {
         let ours = migrator.iter().find(|one| one.version == version);
         version > known() || ours.is_some_and(|one| *one.checksum == *checksum)
@@ -44,7 +44,7 @@ pub(super) fn standing(noted: Vec<Noted>, migrator: &Migrator) -> Standing {
             success,
         })
         .collect();
-    Standing::of(&applied, known())
+    SchemaState::of(&applied, known())
 }
 
 /// The same migrations, noted in our own table.
@@ -57,19 +57,19 @@ pub(super) fn ours(migrator: &Migrator) -> Migrator {
 }
 
 /// Refuses tables that this program cannot work with, in the store called `name`.
-pub(super) fn check(name: &str, standing: Standing) -> Result<(), LockError> {
+pub(super) fn check(name: &str, standing: SchemaState) -> Result<(), LockError> {
     let known = known();
     Err(match standing {
-        Standing::Current | Standing::Extended(_) | Standing::Differs(_) => return Ok(()),
-        Standing::Missing => missing(name),
-        Standing::Broken => interrupted(name),
-        Standing::Newer(newer) => LockError::refused(
+        SchemaState::Current | SchemaState::Extended(_) | SchemaState::Differs(_) => return Ok(()),
+        SchemaState::Missing => missing(name),
+        SchemaState::Interrupted => interrupted(name),
+        SchemaState::Newer(newer) => LockError::refused(
             format!(
                 "the lock tables in {name} have version {newer}, which this podlog (it knows {known}) cannot work with"
             ),
             "run a newer podlog",
         ),
-        Standing::Older(older) => LockError::refused(
+        SchemaState::Older(older) => LockError::refused(
             format!("the lock tables in {name} have version {older} and this podlog needs {known}"),
             "run `podlog migrate`",
         ),
@@ -96,7 +96,7 @@ pub(super) fn failed(name: &str, error: MigrateError, driver: impl Fn(&sqlx::Err
     match error {
         MigrateError::Execute(error) | MigrateError::ExecuteMigration(error, _) => driver(&error),
         MigrateError::Dirty(_) => interrupted(name),
-        MigrateError::VersionMissing(newer) => check(name, Standing::Newer(newer))
+        MigrateError::VersionMissing(newer) => check(name, SchemaState::Newer(newer))
             .err()
             .unwrap_or_else(|| missing(name)),
         MigrateError::VersionMismatch(version) => LockError::refused(
@@ -126,12 +126,12 @@ mod tests {
     #[test]
     fn each_wrong_version_has_its_own_remedy() {
         let says = |standing| check("db", standing).unwrap_err().to_string();
-        assert!(check("db", Standing::Current).is_ok());
-        assert!(check("db", Standing::Extended(known() + 1)).is_ok());
-        assert!(says(Standing::Older(known() - 1)).contains("podlog migrate"));
-        assert!(says(Standing::Newer(known() + 1)).contains("newer podlog"));
-        assert!(says(Standing::Missing).contains("podlog migrate"));
-        assert!(says(Standing::Broken).contains("broken off"));
+        assert!(check("db", SchemaState::Current).is_ok());
+        assert!(check("db", SchemaState::Extended(known() + 1)).is_ok());
+        assert!(says(SchemaState::Older(known() - 1)).contains("podlog migrate"));
+        assert!(says(SchemaState::Newer(known() + 1)).contains("newer podlog"));
+        assert!(says(SchemaState::Missing).contains("podlog migrate"));
+        assert!(says(SchemaState::Interrupted).contains("broken off"));
     }
 
     #[test]
@@ -140,9 +140,9 @@ mod tests {
             let noted = migrator
                 .iter()
                 .map(|m| (m.version, m.description.to_string(), true, m.checksum.to_vec()));
-            assert_eq!(standing(noted.collect(), migrator), Standing::Current);
+            assert_eq!(standing(noted.collect(), migrator), SchemaState::Current);
             let other = vec![(known(), "x".into(), true, vec![1])];
-            assert_eq!(standing(other, migrator), Standing::Differs(known()));
+            assert_eq!(standing(other, migrator), SchemaState::Differs(known()));
         }
     }
 }

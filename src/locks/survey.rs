@@ -6,8 +6,8 @@ use std::time::Duration;
 
 use super::url::{LockUrl, Place};
 use super::{mysql, schema, sqlite};
+use crate::db::version::SchemaState;
 use crate::domain::Fact;
-use crate::domain::schema::Standing;
 
 /// How long one question may take.
 pub(super) const DEADLINE: Duration = Duration::from_secs(10);
@@ -43,20 +43,20 @@ pub(super) fn skipped(subjects: &[&str], because: &str) -> Vec<Fact> {
 }
 
 /// The tables as a fact. Missing and older ones are no failure where `podlog run` makes them itself and may.
-pub(super) fn tables(name: &str, standing: Standing, migrates: bool, may_create: bool) -> Fact {
+pub(super) fn tables(name: &str, standing: SchemaState, migrates: bool, may_create: bool) -> Fact {
     let known = schema::known();
     match (standing, schema::check(name, standing)) {
-        (Standing::Differs(version), _) => Fact::warning(
+        (SchemaState::Differs(version), _) => Fact::warning(
             TABLES,
             format!("migration {version} is not the one this podlog has; they were made by a development version"),
             "drop them and run `podlog migrate` when nothing runs",
         ),
-        (Standing::Extended(version), _) => Fact::ok(
+        (SchemaState::Extended(version), _) => Fact::ok(
             TABLES,
             format!("version {version}; newer than {known}, and made to suit it too"),
         ),
         (_, Ok(())) => Fact::ok(TABLES, format!("version {known}, the one this podlog needs")),
-        (Standing::Missing | Standing::Older(_), Err(error)) if migrates && may_create => {
+        (SchemaState::Missing | SchemaState::Older(_), Err(error)) if migrates && may_create => {
             let found = &error.words().found;
             Fact::warning(
                 TABLES,
@@ -98,13 +98,13 @@ mod tests {
 
     #[test]
     fn missing_tables_are_a_failure_only_where_run_would_not_make_them() {
-        assert_eq!(tables("db", Standing::Missing, true, true).outcome, Outcome::Warning);
+        assert_eq!(tables("db", SchemaState::Missing, true, true).outcome, Outcome::Warning);
         for (migrates, may_create) in [(false, true), (true, false)] {
-            let fact = tables("db", Standing::Older(100), migrates, may_create);
+            let fact = tables("db", SchemaState::Older(100), migrates, may_create);
             assert_eq!(fact.outcome, Outcome::Failed(Cause::Refused));
             assert_eq!(fact.remedy, "run `podlog migrate`");
         }
-        let newer = tables("db", Standing::Newer(900), true, true);
+        let newer = tables("db", SchemaState::Newer(900), true, true);
         assert_eq!(
             (newer.outcome, &*newer.remedy),
             (Outcome::Failed(Cause::Refused), "run a newer podlog")

@@ -11,7 +11,7 @@ use url::Url;
 
 use super::memory::MemoryTable;
 use crate::clock::Clock;
-use crate::domain::urls::{self, MYSQL_PARAMETERS};
+use crate::db::url::{self as urls, MYSQL_PARAMETERS};
 
 /// Where claims are stored: `mysql://user:password@host:port/database?ssl-mode=…`,
 /// `sqlite:///absolute/path.db`, `sqlite://relative.db`, or `memory://` for tests.
@@ -115,7 +115,7 @@ fn sqlite(text: &str) -> Result<LockUrl, BadLockUrl> {
 impl fmt::Display for LockUrl {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match &self.0 {
-            Place::MySql(url) => f.write_str(&urls::masked(url)),
+            Place::MySql(url) => f.write_str(&urls::masked(url, &[])),
             Place::Sqlite(path) => write!(f, "sqlite://{}", path.display()),
             Place::Memory(_) => f.write_str("memory://"),
         }

@@ -32,7 +32,7 @@ mod url;
 pub use open::{Opened, SinkOpenError, migrate, open};
 pub use retain::Retention;
 pub use survey::{TABLES, Wish, survey};
-pub use url::{BadSinkUrl, SinkUrl};
+pub use url::{BadSinkUrl, FILE_PARAMETERS, SinkUrl};
 
 /// A place for records. Writers call it concurrently.
 #[async_trait]

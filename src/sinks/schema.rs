@@ -2,7 +2,7 @@
 //!
 //! What was applied is noted in a table of its own, so that the tables of claims, which may lie in the
 //! same database, have their own versions. Opening a sink never changes a table. Which later tables suit is
-//! the rule in `domain::schema`.
+//! the rule in `db::version`.
 
 use std::time::Duration;
 
@@ -13,7 +13,7 @@ use sqlx::{Connection, MySqlConnection, SqliteConnection};
 use tokio::time::timeout;
 
 use super::SinkOpenError;
-use crate::domain::schema::{Applied, Standing};
+use crate::db::version::{Applied, SchemaState};
 
 static MYSQL: Migrator = sqlx::migrate!("migrations/mysql/records");
 static SQLITE: Migrator = sqlx::migrate!("migrations/sqlite/records");
@@ -37,7 +37,7 @@ fn known(migrator: &Migrator) -> i64 {
     migrator.iter().map(|m| m.version).max().unwrap_or(0)
 }
 
-fn standing(noted: Vec<Noted>, migrator: &Migrator) -> Standing {
+fn standing(noted: Vec<Noted>, migrator: &Migrator) -> SchemaState {
     let known = known(migrator);
     let same = |version: i64, checksum: &[u8]| {
         let ours = migrator.iter().find(|one| one.version == version);
@@ -52,24 +52,24 @@ fn standing(noted: Vec<Noted>, migrator: &Migrator) -> Standing {
             success,
         })
         .collect();
-    Standing::of(&applied, known)
+    SchemaState::of(&applied, known)
 }
 
 /// Refuses tables that this program cannot work with.
-pub(super) fn check(name: &str, standing: Standing) -> Result<(), SinkOpenError> {
+pub(super) fn check(name: &str, standing: SchemaState) -> Result<(), SinkOpenError> {
     let known = known(&MYSQL);
     let (why, remedy) = match standing {
-        Standing::Current | Standing::Extended(_) | Standing::Differs(_) => return Ok(()),
-        Standing::Broken => (
+        SchemaState::Current | SchemaState::Extended(_) | SchemaState::Differs(_) => return Ok(()),
+        SchemaState::Interrupted => (
             "a migration of the record tables failed half-way".to_owned(),
             "drop the log_ tables and views and podlog_records_migrations, then run `podlog migrate`",
         ),
-        Standing::Missing => ("the record tables do not exist".to_owned(), "run `podlog migrate`"),
-        Standing::Older(version) => (
+        SchemaState::Missing => ("the record tables do not exist".to_owned(), "run `podlog migrate`"),
+        SchemaState::Older(version) => (
             format!("the record tables are of version {version}, this podlog needs {known}"),
             "run `podlog migrate`",
         ),
-        Standing::Newer(version) => (
+        SchemaState::Newer(version) => (
             format!(
                 "the record tables are of version {version}, which this podlog (it knows {known}) cannot work with"
             ),
@@ -86,10 +86,10 @@ fn ours(migrator: &Migrator) -> Migrator {
     ours
 }
 
-pub(super) async fn mysql_state(conn: &mut MySqlConnection) -> Result<Standing, sqlx::Error> {
+pub(super) async fn mysql_state(conn: &mut MySqlConnection) -> Result<SchemaState, sqlx::Error> {
     match sqlx::query_as(APPLIED).fetch_all(conn).await {
         Ok(noted) => Ok(standing(noted, &MYSQL)),
-        Err(sqlx::Error::Database(error)) if missing(&*error) => Ok(Standing::Missing),
+        Err(sqlx::Error::Database(error)) if missing(&*error) => Ok(SchemaState::Missing),
         Err(error) => Err(error),
     }
 }
@@ -100,11 +100,11 @@ fn missing(error: &dyn sqlx::error::DatabaseError) -> bool {
         .is_some_and(|error| error.number() == 1146)
 }
 
-pub(super) async fn sqlite_state(conn: &mut SqliteConnection) -> Result<Standing, sqlx::Error> {
+pub(super) async fn sqlite_state(conn: &mut SqliteConnection) -> Result<SchemaState, sqlx::Error> {
     let find = "SELECT COUNT(*) FROM sqlite_master WHERE type = 'table' AND name = ?";
     let tables: i64 = sqlx::query_scalar(find).bind(NOTES).fetch_one(&mut *conn).await?;
     if tables == 0 {
-        return Ok(Standing::Missing);
+        return Ok(SchemaState::Missing);
     }
     Ok(standing(sqlx::query_as(APPLIED).fetch_all(conn).await?, &SQLITE))
 }
@@ -126,7 +126,7 @@ pub(super) async fn migrate_mysql(options: &MySqlConnectOptions, name: &str) -> 
         // extended are left alone, which sqlx would call unknown.
         let found = mysql_state(&mut conn).await;
         let found = found.map_err(|error| super::mysql::refusal(name, &error))?;
-        if matches!(found, Standing::Newer(_)) {
+        if matches!(found, SchemaState::Newer(_)) {
             return check(name, found);
         }
         if found.is_done() {
@@ -150,7 +150,7 @@ pub(super) async fn migrate_sqlite(options: SqliteConnectOptions, name: &str) ->
             .map_err(|error| super::sqlite::refusal(name, &error))?;
         let found = sqlite_state(&mut tx).await;
         let found = found.map_err(|error| super::sqlite::refusal(name, &error))?;
-        if matches!(found, Standing::Newer(_)) {
+        if matches!(found, SchemaState::Newer(_)) {
             return check(name, found);
         }
         if found.is_done() {
@@ -184,12 +184,12 @@ mod tests {
     #[test]
     fn tables_that_do_not_fit_are_refused_with_a_remedy() {
         let refused = |standing| check("db", standing).map_err(|error| error.to_string());
-        assert_eq!(refused(Standing::Current), Ok(()));
-        assert_eq!(refused(Standing::Extended(300)), Ok(()));
-        assert!(refused(Standing::Missing).unwrap_err().contains("podlog migrate"));
-        assert!(refused(Standing::Older(201)).unwrap_err().contains("needs 205"));
-        assert!(refused(Standing::Newer(300)).unwrap_err().contains("newer podlog"));
-        assert!(refused(Standing::Broken).unwrap_err().contains("half-way"));
+        assert_eq!(refused(SchemaState::Current), Ok(()));
+        assert_eq!(refused(SchemaState::Extended(300)), Ok(()));
+        assert!(refused(SchemaState::Missing).unwrap_err().contains("podlog migrate"));
+        assert!(refused(SchemaState::Older(201)).unwrap_err().contains("needs 205"));
+        assert!(refused(SchemaState::Newer(300)).unwrap_err().contains("newer podlog"));
+        assert!(refused(SchemaState::Interrupted).unwrap_err().contains("half-way"));
     }
 
     #[test]
@@ -200,8 +200,8 @@ mod tests {
                     .iter()
                     .map(|m| (m.version, m.description.to_string(), true, m.checksum.to_vec()))
             };
-            assert_eq!(standing(noted().collect(), migrator), Standing::Current);
-            assert_eq!(standing(noted().take(2).collect(), migrator), Standing::Older(202));
+            assert_eq!(standing(noted().collect(), migrator), SchemaState::Current);
+            assert_eq!(standing(noted().take(2).collect(), migrator), SchemaState::Older(202));
         }
     }
 }

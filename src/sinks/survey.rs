@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use super::url::{Kind, SinkUrl};
 use super::{file, mysql, schema, sqlite, url};
-use crate::domain::schema::Standing;
+use crate::db::version::SchemaState;
 use crate::domain::{Cause, Fact};
 
 /// How long one question may take.
@@ -61,19 +61,19 @@ pub(super) fn skipped(subjects: &[&str], because: &str) -> Vec<Fact> {
 }
 
 /// The tables as a fact. Missing and older ones are no failure where `podlog run` makes them itself and may.
-pub(super) fn tables(name: &str, standing: Standing, migrates: bool, may_create: bool) -> Fact {
+pub(super) fn tables(name: &str, standing: SchemaState, migrates: bool, may_create: bool) -> Fact {
     match (standing, schema::check(name, standing)) {
-        (Standing::Differs(version), _) => Fact::warning(
+        (SchemaState::Differs(version), _) => Fact::warning(
             TABLES,
             format!("migration {version} is not the one this podlog has; they were made by a development version"),
             "drop them and run `podlog migrate` when nothing runs",
         ),
-        (Standing::Extended(version), _) => Fact::ok(
+        (SchemaState::Extended(version), _) => Fact::ok(
             TABLES,
             format!("version {version}; newer than this podlog's, and made to suit it too"),
         ),
         (_, Ok(())) => Fact::ok(TABLES, "of the version this podlog needs"),
-        (Standing::Missing | Standing::Older(_), Err(error)) if migrates && may_create => {
+        (SchemaState::Missing | SchemaState::Older(_), Err(error)) if migrates && may_create => {
             let found = &error.words().found;
             Fact::warning(
                 TABLES,

@@ -9,7 +9,10 @@ use sqlx::ConnectOptions;
 use sqlx::mysql::MySqlConnectOptions;
 use url::Url;
 
-use crate::domain::urls::{self, FILE_PARAMETERS, MYSQL_PARAMETERS};
+use crate::db::url::{self as urls, MYSQL_PARAMETERS};
+
+/// Parameters of `file` URLs.
+pub const FILE_PARAMETERS: [&str; 4] = ["max_size", "keep", "fsync", "gzip"];
 
 /// A sink, as written on the command line.
 #[derive(Clone)]
@@ -206,7 +209,7 @@ impl fmt::Display for SinkUrl {
             Kind::Stdout => f.write_str("stdout"),
             Kind::File(options) => write!(f, "file://{}", options.dir.display()),
             Kind::Sqlite(path) => write!(f, "sqlite://{}", path.display()),
-            Kind::MySql(url) => f.write_str(&urls::masked(url)),
+            Kind::MySql(url) => f.write_str(&urls::masked(url, &[])),
         }
     }
 }

@@ -26,8 +26,8 @@ pub(super) use self::survey::survey;
 use super::batch::{Keyed, ROWS, Row, STORED_ROWS, check_checkpoint, check_name, cut, pack, sorted};
 use super::{DEAD, Holder, LockError, LockStore, schema};
 use crate::clock::Clock;
+use crate::db::version::SchemaState;
 use crate::domain::claim::EVICTED;
-use crate::domain::schema::Standing;
 use crate::domain::{
     About, Claim, Fence, LockKey, LockRow, LockTable, Next, Release, Renewal, ReplicaId, Verdict, Want,
 };
@@ -279,10 +279,10 @@ fn table_of(rows: &[MySqlRow]) -> Result<LockTable, sqlx::Error> {
 }
 
 /// How the tables stand.
-async fn standing(conn: &mut MySqlConnection) -> Result<Standing, sqlx::Error> {
+async fn standing(conn: &mut MySqlConnection) -> Result<SchemaState, sqlx::Error> {
     match sqlx::query_as(schema::APPLIED).fetch_all(conn).await {
         Ok(noted) => Ok(schema::standing(noted, &schema::MYSQL)),
-        Err(error) if fault::number(&error) == Some(fault::NO_TABLE) => Ok(Standing::Missing),
+        Err(error) if fault::number(&error) == Some(fault::NO_TABLE) => Ok(SchemaState::Missing),
         Err(error) => Err(error),
     }
 }

@@ -14,7 +14,7 @@ use url::Url;
 
 use super::super::{LockError, STATEMENT_DEADLINE};
 use super::fault::{self, Fault};
-use crate::domain::server;
+use crate::db::mysql::product;
 
 /// How long connecting may take, log-in and settings included.
 const CONNECT: Duration = Duration::from_secs(2);
@@ -269,7 +269,7 @@ async fn settle(conn: &mut MySqlConnection) -> Result<Settings, sqlx::Error> {
 impl Settings {
     /// Whether this is `MariaDB`.
     pub(super) fn is_mariadb(&self) -> bool {
-        server::is_mariadb(&self.version)
+        product::is_mariadb(&self.version)
     }
 
     /// Refuses a session in which the statements would not do what they say.
@@ -289,13 +289,13 @@ impl Settings {
     }
 
     fn judge_version(&self, name: &str) -> Result<String, LockError> {
-        let product = server::product(&self.version);
-        match server::too_old(&self.version) {
+        let name_and_version = product::product(&self.version);
+        match product::too_old(&self.version) {
             Some(remedy) => Err(LockError::refused(
-                format!("the lock store {name} is {product}"),
+                format!("the lock store {name} is {name_and_version}"),
                 remedy,
             )),
-            None => Ok(product),
+            None => Ok(name_and_version),
         }
     }
 

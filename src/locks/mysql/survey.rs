@@ -12,7 +12,7 @@ use url::Url;
 use super::super::schema::NOTES;
 use super::super::survey::{ALL, DEADLINE, MIGRATE, REACHED, TABLES, WRITING, clock, here, skipped, tables};
 use super::{fault, session, standing, statements as sql};
-use crate::domain::schema::Standing;
+use crate::db::version::SchemaState;
 use crate::domain::{Cause, Fact};
 
 /// `ER_DUP_FIELDNAME`: the right to create was there, the table was not to be.
@@ -95,7 +95,7 @@ impl Look {
             .unwrap_or_default();
         let may_create = self.may_create().await;
         let found = self.tables(migrates, may_create).await;
-        if found == Standing::Missing {
+        if found == SchemaState::Missing {
             self.facts
                 .extend(skipped(&["rights", WRITING], "there are no tables yet"));
         } else if self.rights().await {
@@ -106,7 +106,7 @@ impl Look {
         self.facts.push(self.migrating(may_create, found.is_done()));
     }
 
-    async fn tables(&mut self, migrates: bool, may_create: bool) -> Standing {
+    async fn tables(&mut self, migrates: bool, may_create: bool) -> SchemaState {
         match within(standing(&mut self.conn)).await {
             Ok(found) => {
                 self.facts.push(tables(&self.name, found, migrates, may_create));
@@ -119,7 +119,7 @@ impl Look {
                 }
                 self.facts.push(fact);
                 // Whether the tables are there shows when their rights are tried.
-                Standing::Current
+                SchemaState::Current
             }
         }
     }

@@ -13,8 +13,8 @@ use super::super::batch::{Keyed, Packed, Row, pack, readable};
 use super::super::{DEAD, Holder, schema};
 use super::session::Job;
 use super::statements as sql;
+use crate::db::version::SchemaState;
 use crate::domain::claim::EVICTED;
-use crate::domain::schema::Standing;
 use crate::domain::{Claim, Fence, LockKey, Next, Renewal, Want};
 
 /// Whose statements they are, as they are bound.
@@ -335,12 +335,14 @@ impl Job for Read<'_> {
 pub(super) struct Version;
 
 impl Job for Version {
-    type Answer = Standing;
+    type Answer = SchemaState;
 
     async fn run(&self, conn: &mut SqliteConnection) -> Result<Self::Answer, sqlx::Error> {
         match sqlx::query_as(schema::APPLIED).fetch_all(conn).await {
             Ok(noted) => Ok(schema::standing(noted, &schema::SQLITE)),
-            Err(sqlx::Error::Database(error)) if error.message().starts_with("no such table") => Ok(Standing::Missing),
+            Err(sqlx::Error::Database(error)) if error.message().starts_with("no such table") => {
+                Ok(SchemaState::Missing)
+            }
             Err(error) => Err(error),
         }
     }

@@ -3,7 +3,7 @@
 use sqlx::mysql::MySqlConnection;
 use sqlx::{Error, Executor, Row as _};
 
-use crate::domain::server;
+use crate::db::mysql::product;
 use crate::sinks::SinkOpenError;
 
 /// The server and the session, as the server reports them.
@@ -53,10 +53,10 @@ impl Server {
     /// Judges one thing after another: what it is, or why it cannot be used.
     pub(super) fn judge(&self, name: &str) -> [(&'static str, Result<String, SinkOpenError>); 3] {
         let refused = |why: String, remedy: String| Err(SinkOpenError::refused(format!("mysql {name}: {why}"), remedy));
-        let product = server::product(&self.version);
-        let server = match server::too_old(&self.version) {
-            Some(remedy) => refused(format!("the server is {product}"), remedy),
-            None => Ok(product),
+        let name_and_version = product::product(&self.version);
+        let server = match product::too_old(&self.version) {
+            Some(remedy) => refused(format!("the server is {name_and_version}"), remedy),
+            None => Ok(name_and_version),
         };
         let session = if self.isolation == "READ-COMMITTED" {
             Ok("isolation READ-COMMITTED is in force".into())

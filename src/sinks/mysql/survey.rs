@@ -11,7 +11,7 @@ use tokio::time::timeout;
 use super::rights::{PROBE, RIGHTS, denied, twice};
 use super::server::Server;
 use super::{prepare, refusal, sql};
-use crate::domain::schema::Standing;
+use crate::db::version::SchemaState;
 use crate::domain::{Cause, Fact};
 use crate::sinks::schema::{NOTES, mysql_state};
 use crate::sinks::survey::{ALL, DEADLINE, MIGRATE, REACHED, TABLES, WRITING, Wish, skipped, tables};
@@ -82,7 +82,7 @@ impl Look<'_> {
         let may_create = self.may_create("TABLE", "(a INT, a INT)").await;
         let may_view = self.may_create("VIEW", "AS SELECT 1 AS a, 1 AS a").await;
         let found = self.tables(wish, may_create && may_view).await;
-        if found == Standing::Missing {
+        if found == SchemaState::Missing {
             self.facts
                 .extend(skipped(&["rights", WRITING], "there are no tables yet"));
         } else if self.rights(wish).await {
@@ -108,7 +108,7 @@ impl Look<'_> {
         }
     }
 
-    async fn tables(&mut self, wish: Wish, may_create: bool) -> Standing {
+    async fn tables(&mut self, wish: Wish, may_create: bool) -> SchemaState {
         match within(mysql_state(&mut self.conn)).await {
             Ok(found) => {
                 self.facts.push(tables(self.name, found, wish.migrates, may_create));
@@ -121,7 +121,7 @@ impl Look<'_> {
                 }
                 self.facts.push(fact);
                 // Whether the tables are there shows when their rights are tried.
-                Standing::Current
+                SchemaState::Current
             }
         }
     }

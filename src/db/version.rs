@@ -1,47 +1,47 @@
-//! Whether tables of some version suit this program: the one rule for claims and for records.
+//! The rule that says whether tables of some version suit this program.
 //!
-//! Migrations only go forward. One whose description begins with [`ADDITIVE`] leaves everything that earlier
-//! programs read and write as it was, so that they go on beside newer ones; any other newer one stops them
-//! from starting.
+//! Migrations only go forward. A migration whose description begins with [`ADDITIVE`] leaves everything that earlier
+//! programs read and write as it was, so that they continue to work beside newer ones. Any other newer migration stops them
+//! from starting. Nothing here asks a database.
 
 /// How the description of a migration begins that earlier programs need not know. It may add tables, views,
 /// indexes, and columns that are nullable or have a default; it changes and removes nothing.
 pub const ADDITIVE: &str = "additive";
 
-/// A migration as the database has noted it.
+/// A migration that the database says was applied.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Applied {
     /// Its number.
     pub version: i64,
     /// What it is called.
     pub description: String,
-    /// Whether it ended.
+    /// Whether it completed.
     pub success: bool,
-    /// Whether its text is the one this program has; true for migrations that this program does not know.
+    /// Whether its text is the one this program has. True for migrations that this program does not know.
     pub same: bool,
 }
 
-/// How the tables stand to this program.
+/// Which version the tables have, compared with the one this program needs.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Standing {
-    /// There are none.
+pub enum SchemaState {
+    /// There are no tables.
     Missing,
-    /// A migration was broken off.
-    Broken,
-    /// They are of this earlier version.
+    /// A migration was interrupted.
+    Interrupted,
+    /// They have this earlier version.
     Older(i64),
-    /// They are as this program makes them.
+    /// They are as this program creates them.
     Current,
-    /// They have the right version, but were made by another text: by a development version.
+    /// They have the right version, but this migration's text differs: a development version created them.
     Differs(i64),
-    /// They are of this later version, which this program can work with.
+    /// They have this later version, and this program can work with it.
     Extended(i64),
-    /// They are of this later version, which this program cannot work with.
+    /// They have this later version, and this program cannot work with it.
     Newer(i64),
 }
 
-impl Standing {
-    /// Judges the migrations that were applied; `known` is the last one this program has.
+impl SchemaState {
+    /// Compares the migrations that were applied with `known`, the last one this program has.
     #[must_use]
     pub fn of(applied: &[Applied], known: i64) -> Self {
         let Some(last) = applied.iter().map(|one| one.version).max() else {
@@ -50,7 +50,7 @@ impl Standing {
         let later = |one: &&Applied| one.version > known;
         let breaks = |one: &Applied| !one.description.starts_with(ADDITIVE);
         if applied.iter().any(|one| !one.success) {
-            Self::Broken
+            Self::Interrupted
         } else if applied.iter().filter(later).any(breaks) {
             Self::Newer(last)
         } else if !applied.iter().any(|one| one.version >= known) {
@@ -75,7 +75,7 @@ impl Standing {
 mod tests {
     use super::*;
 
-    fn standing(applied: &[(i64, &str)]) -> Standing {
+    fn state(applied: &[(i64, &str)]) -> SchemaState {
         let applied: Vec<Applied> = applied
             .iter()
             .map(|(version, description)| Applied {
@@ -85,31 +85,31 @@ mod tests {
                 same: true,
             })
             .collect();
-        Standing::of(&applied, 102)
+        SchemaState::of(&applied, 102)
     }
 
     #[test]
-    fn later_tables_suit_as_long_as_every_later_migration_only_adds() {
-        assert_eq!(standing(&[]), Standing::Missing);
-        assert_eq!(standing(&[(101, "a")]), Standing::Older(101));
-        assert_eq!(standing(&[(101, "a"), (102, "b")]), Standing::Current);
+    fn later_tables_suit_if_every_later_migration_only_adds() {
+        assert_eq!(state(&[]), SchemaState::Missing);
+        assert_eq!(state(&[(101, "a")]), SchemaState::Older(101));
+        assert_eq!(state(&[(101, "a"), (102, "b")]), SchemaState::Current);
         let extended = [(102, "b"), (103, "additive note"), (105, "additive index")];
-        assert_eq!(standing(&extended), Standing::Extended(105));
-        assert!(standing(&extended).is_done());
+        assert_eq!(state(&extended), SchemaState::Extended(105));
+        assert!(state(&extended).is_done());
         let breaking = [(102, "b"), (103, "split table"), (104, "additive note")];
-        assert_eq!(standing(&breaking), Standing::Newer(104));
+        assert_eq!(state(&breaking), SchemaState::Newer(104));
     }
 
     #[test]
-    fn a_migration_that_was_broken_off_or_is_another_is_told() {
+    fn an_interrupted_migration_and_one_with_another_text_are_recognised() {
         let mut one = Applied {
             version: 102,
             description: String::new(),
             success: true,
             same: false,
         };
-        assert_eq!(Standing::of(&[one.clone()], 102), Standing::Differs(102));
+        assert_eq!(SchemaState::of(&[one.clone()], 102), SchemaState::Differs(102));
         one.success = false;
-        assert_eq!(Standing::of(&[one], 102), Standing::Broken);
+        assert_eq!(SchemaState::of(&[one], 102), SchemaState::Interrupted);
     }
 }

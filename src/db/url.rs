@@ -11,13 +11,10 @@ pub const MYSQL_PARAMETERS: [&str; 9] = [
     "ssl-mode", "sslmode", "ssl-ca", "sslca", "ssl-cert", "sslcert", "ssl-key", "sslkey", "socket",
 ];
 
-/// Parameters of `file` URLs.
-pub const FILE_PARAMETERS: [&str; 4] = ["max_size", "keep", "fsync", "gzip"];
-
-/// The URL without its password. Of parameters only the values of known ones are shown: a password may have
-/// been written as one, which is refused but shown as refused.
+/// The URL with `***` in place of its password. Of parameters only the values of known ones are shown (those of
+/// databases and `others`), because a password may have been written as one; such a URL is refused, and the refusal shows it.
 #[must_use]
-pub fn masked(url: &Url) -> String {
+pub fn masked(url: &Url, others: &[&str]) -> String {
     let mut url = url.clone();
     // A user with an escaped colon is one with a password. A URL that has either takes another; were it refused,
     // nothing might be shown.
@@ -26,7 +23,7 @@ pub fn masked(url: &Url) -> String {
     {
         return "***".into();
     }
-    let known = |name: &str| MYSQL_PARAMETERS.contains(&name) || FILE_PARAMETERS.contains(&name);
+    let known = |name: &str| MYSQL_PARAMETERS.contains(&name) || others.contains(&name);
     let query = url.query().map(|query| {
         let pairs = query.split('&').map(|pair| match pair.split_once('=') {
             Some((name, _)) if known(name) => pair.to_owned(),
@@ -110,7 +107,7 @@ mod tests {
             ("mysql://u%3Ahunter2@h/d", "mysql://***@h/d"),
             ("file:///d?keep=3", "file:///d?keep=3"),
         ] {
-            assert_eq!(masked(&read(text)), shown);
+            assert_eq!(masked(&read(text), &["keep"]), shown);
         }
     }
 

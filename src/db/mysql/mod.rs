@@ -1,0 +1,3 @@
+//! What is peculiar to `MySQL` and `MariaDB`.
+
+pub mod product;
