@@ -91,7 +91,7 @@ fn a_demo_with_a_killed_replica_is_clean() {
 }
 
 #[test]
-fn without_claims_every_line_comes_three_times() {
+fn without_claims_every_line_is_stored_three_times() {
     let (status, printed, said) = play(&["--json", "--duration=5s", "--pods=20", "--claims=off"]);
     assert_eq!(status, Some(1), "{printed}\n{said}");
     let count = |name: &str| printed[name].as_u64().unwrap();
@@ -102,7 +102,7 @@ fn without_claims_every_line_comes_three_times() {
 }
 
 #[test]
-fn a_soak_in_which_everything_fails_loses_nothing_and_stores_nothing_twice() {
+fn a_soak_with_random_faults_loses_nothing_and_stores_nothing_twice() {
     // This seed has a kill, a freeze beyond the ttl and a locked store among its acts.
     let args = ["--json", "--soak=45s", "--chaos", "--pods=20", "--seed=15"];
     // The soak itself, 90 s for what is not stored yet, and some to start and to end.
@@ -170,7 +170,7 @@ fn a_demo_that_is_stopped_leaves_nothing_behind() {
 }
 
 #[test]
-fn the_replicas_of_a_demo_that_is_killed_die_with_it() {
+fn the_replicas_of_a_killed_demo_exit_with_it() {
     let dir = tempfile::tempdir().unwrap();
     let mut child = started(dir.path());
     send(&child, Signal::KILL);

@@ -239,7 +239,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_missing_right_is_named_with_the_rule_that_grants_it() {
+    fn a_missing_permission_is_named_with_the_rule_that_grants_it() {
         let asked = Asked {
             verb: "log",
             resource: "pods/log",

@@ -37,7 +37,7 @@ struct Scene {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn installed_scaled_upgraded_and_rolled_back_every_line_is_stored_once() {
+async fn install_scale_upgrade_and_rollback_store_every_line_once() {
     let Some(means) = Means::find() else { return };
     lab::run(async |lab| {
         let release = Release::prepare(&lab, &means).await;

@@ -60,7 +60,7 @@ async fn roles_in_the_listed_namespaces_are_enough() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_missing_right_is_named_and_the_other_namespace_is_collected() {
+async fn a_missing_permission_is_named_and_the_other_namespace_is_still_collected() {
     lab::run(async |lab| {
         let other = format!("{}-other", lab.namespace);
         create_namespace(&lab.kube, &other).await;
@@ -110,7 +110,7 @@ const NEEDED: [(&str, &str); 4] = [
 ];
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn check_names_each_missing_right_and_is_content_with_all() {
+async fn check_names_each_missing_permission_and_passes_with_all() {
     lab::run(async |lab| {
         let kubeconfig = lab.kubeconfig(&[(&lab.namespace, rules_without(None))]).await;
         lab.create(&pod("one", "Never", "echo n=1 one; sleep 600")).await;

@@ -41,7 +41,7 @@ fn files(lab: &Lab, name: &str, uid: &str) -> usize {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 #[ignore = "60,000 lines at once slow the other tests: run alone with --ignored"]
-async fn a_reader_that_is_held_up_during_a_rotation_and_an_exit_loses_nothing_in_silence() {
+async fn a_reader_paused_during_a_rotation_and_an_exit_reports_every_lost_line() {
     lab::run(async |lab| {
         let Some(witness) = Witness::watch(&lab.namespace) else {
             return;

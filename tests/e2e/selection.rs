@@ -39,7 +39,7 @@ async fn lines(lab: &Lab, pod: &str) -> usize {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_completed_job_is_collected_once_and_its_row_goes_with_the_pod() {
+async fn a_completed_job_is_collected_once_and_its_row_is_deleted_with_the_pod() {
     lab::run(async |lab| {
         let mut replica = lab.replica("a");
         tables(&lab).await;
@@ -71,7 +71,7 @@ async fn a_completed_job_is_collected_once_and_its_row_goes_with_the_pod() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn an_annotation_leaves_a_pod_out_also_while_it_runs() {
+async fn an_annotation_excludes_a_pod_even_while_it_runs() {
     lab::run(async |lab| {
         let mut replica = lab.replica("a");
         tables(&lab).await;
@@ -105,7 +105,7 @@ async fn an_annotation_leaves_a_pod_out_also_while_it_runs() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn claims_are_listed_and_a_released_one_moves_on_without_loss() {
+async fn claims_are_listed_and_a_released_one_moves_without_loss() {
     lab::run(async |lab| {
         let mut replicas = [lab.replica("a"), lab.replica("b")];
         tables(&lab).await;
@@ -139,7 +139,7 @@ async fn claims_are_listed_and_a_released_one_moves_on_without_loss() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_deleted_pod_that_is_followed_is_read_to_its_end() {
+async fn a_pod_deleted_while_it_is_followed_is_read_to_its_end() {
     lab::run(async |lab| {
         let witness = Witness::watch(&lab.namespace);
         let mut replica = lab.replica("a");

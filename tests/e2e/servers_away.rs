@@ -158,7 +158,7 @@ async fn play(lab: Lab, hand: Hand) {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 #[ignore = "takes the API server away from everybody: run alone with --ignored"]
-async fn an_api_server_of_a_cluster_that_is_frozen_and_killed_costs_time_and_nothing_else() {
+async fn a_frozen_or_killed_api_server_of_a_real_cluster_only_delays_collection() {
     if let Some(hand) = Hand::of("apiserver") {
         lab::run(|lab| play(lab, hand)).await;
     }
@@ -166,7 +166,7 @@ async fn an_api_server_of_a_cluster_that_is_frozen_and_killed_costs_time_and_not
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 #[ignore = "takes the kubelet away from everybody: run alone with --ignored"]
-async fn a_kubelet_that_is_frozen_and_killed_costs_time_and_nothing_else() {
+async fn a_frozen_or_killed_kubelet_only_delays_collection() {
     if let Some(hand) = Hand::of("kubelet") {
         lab::run(|lab| play(lab, hand)).await;
     }

@@ -42,7 +42,7 @@ struct Suite {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn every_line_is_stored_once_and_in_order_though_replicas_die() {
+async fn every_line_is_stored_once_and_in_order_while_replicas_are_killed() {
     lab::run(async |lab| {
         let witness = Witness::watch(&lab.namespace);
         let mut suite = Suite::begin(lab).await;

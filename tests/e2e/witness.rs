@@ -208,7 +208,7 @@ fn join(bytes: &[u8]) -> Vec<Line> {
 }
 
 #[test]
-fn records_are_joined_as_the_api_shows_them() {
+fn partial_records_are_joined_as_the_api_joins_them() {
     let at = |second: u32| format!("2026-11-20T10:47:0{second}.000000001Z");
     let text = format!(
         "{} stdout P ab\n{} stdout F cd\n{} stderr F \n{} stdout P end\n",

@@ -19,12 +19,12 @@ use crate::signals::FAKETIME;
 use crate::together::scenarios;
 
 scenarios! {
-    a_database_that_is_killed_comes_back_with_every_claim_and_every_line_once,
-    a_database_that_turns_read_only_is_left_and_found_again,
-    claims_on_a_server_that_has_turned_read_only_end_though_the_sink_takes_records,
-    a_server_with_the_data_of_another_is_not_believed_about_expiry_for_a_ttl,
-    renewals_go_on_when_the_server_has_no_connection_left,
-    a_jump_of_the_clock_moves_no_pod_for_a_ttl_and_a_jump_back_none_at_all_and_time_zones_do_not_matter,
+    a_killed_database_comes_back_with_every_claim_and_every_line_once,
+    a_database_that_becomes_read_only_is_left_and_found_again,
+    claims_on_a_read_only_server_end_although_the_sink_accepts_records,
+    expiry_times_of_a_replaced_server_are_not_trusted_for_one_ttl,
+    renewals_continue_when_the_server_has_no_free_connection,
+    a_clock_jump_moves_no_pod_for_one_ttl_and_a_jump_back_or_a_time_zone_none_at_all,
 }
 
 /// Defaults of a server whose administrator had other programs in mind.
@@ -89,7 +89,7 @@ async fn claiming(bench: &Bench<'_>, replicas: &[Replica], when: Moment) -> Opti
     Some(person)
 }
 
-fn a_database_that_is_killed_comes_back_with_every_claim_and_every_line_once() {
+fn a_killed_database_comes_back_with_every_claim_and_every_line_once() {
     on_own(&ODD, plain, async |server| {
         let database = Database::new(&server.url()).await;
         let mut bench = Bench::new(&database, 8).await;
@@ -126,7 +126,7 @@ fn a_database_that_is_killed_comes_back_with_every_claim_and_every_line_once() {
     });
 }
 
-fn a_database_that_turns_read_only_is_left_and_found_again() {
+fn a_database_that_becomes_read_only_is_left_and_found_again() {
     on_own(&[], plain, async |server| {
         let database = Database::new(&server.url()).await;
         let mut bench = Bench::new(&database, 8).await;
@@ -163,7 +163,7 @@ fn a_database_that_turns_read_only_is_left_and_found_again() {
     });
 }
 
-fn claims_on_a_server_that_has_turned_read_only_end_though_the_sink_takes_records() {
+fn claims_on_a_read_only_server_end_although_the_sink_accepts_records() {
     on_own(&[], plain, async |server| {
         let other = server.another().await;
         let (database, records) = (Database::new(&server.url()).await, Database::new(&other.url()).await);
@@ -188,7 +188,7 @@ fn claims_on_a_server_that_has_turned_read_only_end_though_the_sink_takes_record
     });
 }
 
-fn a_server_with_the_data_of_another_is_not_believed_about_expiry_for_a_ttl() {
+fn expiry_times_of_a_replaced_server_are_not_trusted_for_one_ttl() {
     on_own(&[], plain, async |server| {
         let database = Database::new(&server.url()).await;
         let mut bench = Bench::new(&database, 8).await;
@@ -203,7 +203,7 @@ fn a_server_with_the_data_of_another_is_not_believed_about_expiry_for_a_ttl() {
         server.replace().await;
         let begun = Instant::now();
         b.signal(Signal::CONT);
-        let ended = none_moves_for_a_ttl(&database, &before).await;
+        let ended = assert_no_claim_moves_for_one_ttl(&database, &before).await;
         assert_eq!((ended, b.said("another server answers")), (8, 1), "{}", b.words());
         bench.all_held_by(&["b"]).await;
         println!("another {}: claimed after {:?}", server.name(), begun.elapsed());
@@ -231,7 +231,7 @@ async fn hog(server: &str) -> Vec<MySqlConnection> {
     }
 }
 
-fn renewals_go_on_when_the_server_has_no_connection_left() {
+fn renewals_continue_when_the_server_has_no_free_connection() {
     on_own(&["--max-connections=40"], plain, async |server| {
         let database = Database::new(&server.url()).await;
         let mut bench = Bench::new(&database, 8).await;
@@ -278,7 +278,7 @@ fn set_clock(file: &Path, offset: i64) {
 
 /// Watches claims for one ttl from now: each may end, and nobody may get one, not even its last holder. Answers how
 /// many have ended.
-async fn none_moves_for_a_ttl(database: &Database, before: &Claims) -> usize {
+async fn assert_no_claim_moves_for_one_ttl(database: &Database, before: &Claims) -> usize {
     let begun = Instant::now();
     let mut ended = 0;
     loop {
@@ -306,7 +306,7 @@ type Claims = BTreeMap<String, Claim>;
 async fn jump(bench: &Bench<'_>, turn: impl FnOnce()) -> (Claims, usize, Claims) {
     let before = bench.even(&["a", "b"]).await;
     turn();
-    let ended = none_moves_for_a_ttl(bench.database, &before).await;
+    let ended = assert_no_claim_moves_for_one_ttl(bench.database, &before).await;
     bench.all_held_by(&["a", "b"]).await;
     bench.progress(2).await;
     let after = bench.database.claims().await;
@@ -343,7 +343,7 @@ async fn summer_time_ends(database: &Database, before: &Claims) {
     );
 }
 
-fn a_jump_of_the_clock_moves_no_pod_for_a_ttl_and_a_jump_back_none_at_all_and_time_zones_do_not_matter() {
+fn a_clock_jump_moves_no_pod_for_one_ttl_and_a_jump_back_or_a_time_zone_none_at_all() {
     if !Path::new(FAKETIME).exists() {
         return servers::skip(&format!("there is no {FAKETIME}: install faketime"));
     }

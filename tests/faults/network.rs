@@ -20,15 +20,15 @@ use crate::stream::{chunk, messages, origin};
 use crate::together::scenarios;
 
 scenarios! {
-    a_claim_cut_off_at_any_point_is_won_once_or_not_at_all,
-    a_renewal_cut_off_at_any_point_keeps_the_claim_and_stores_the_checkpoint_it_answers_for,
-    a_release_cut_off_at_any_point_frees_the_row_once_with_its_last_checkpoint,
-    a_write_cut_off_at_any_point_is_stored_once,
-    a_store_that_refuses_or_is_silent_fails_in_time_and_is_found_again,
-    any_number_of_replicas_make_the_tables_at_once,
-    a_storm_of_deadlocks_costs_time_and_no_claim,
-    a_statement_that_is_killed_is_sent_again,
-    rows_that_are_set_back_to_an_earlier_state_are_claimed_under_larger_fences_than_ever,
+    a_claim_interrupted_at_any_point_is_won_once_or_not_at_all,
+    a_renewal_interrupted_at_any_point_keeps_the_claim_and_the_confirmed_checkpoint,
+    a_release_interrupted_at_any_point_frees_the_row_once_with_its_last_checkpoint,
+    a_write_interrupted_at_any_point_is_stored_once,
+    calls_to_a_refusing_or_silent_store_fail_in_time_and_work_again_later,
+    many_replicas_can_create_the_tables_at_once,
+    many_deadlocks_delay_renewals_but_cost_no_claim,
+    a_killed_statement_is_sent_again,
+    rows_restored_to_an_earlier_state_are_claimed_under_larger_fences,
 }
 
 async fn holder(url: &str, replica: &str) -> Arc<dyn LockStore> {
@@ -80,7 +80,7 @@ fn release(claim: &Claim) -> Vec<Release> {
     }]
 }
 
-fn a_claim_cut_off_at_any_point_is_won_once_or_not_at_all() {
+fn a_claim_interrupted_at_any_point_is_won_once_or_not_at_all() {
     on_both(async |database| {
         let (a, proxy, b) = two(database).await;
         let mut cuts = Cuts::default();
@@ -109,7 +109,7 @@ fn a_claim_cut_off_at_any_point_is_won_once_or_not_at_all() {
     });
 }
 
-fn a_renewal_cut_off_at_any_point_keeps_the_claim_and_stores_the_checkpoint_it_answers_for() {
+fn a_renewal_interrupted_at_any_point_keeps_the_claim_and_the_confirmed_checkpoint() {
     on_both(async |database| {
         let (a, proxy, b) = two(database).await;
         let claim = acquire(&a, &pod("x")).await.unwrap().unwrap();
@@ -136,7 +136,7 @@ fn a_renewal_cut_off_at_any_point_keeps_the_claim_and_stores_the_checkpoint_it_a
     });
 }
 
-fn a_release_cut_off_at_any_point_frees_the_row_once_with_its_last_checkpoint() {
+fn a_release_interrupted_at_any_point_frees_the_row_once_with_its_last_checkpoint() {
     on_both(async |database| {
         let (a, proxy, b) = two(database).await;
         let mut cuts = Cuts::default();
@@ -160,7 +160,7 @@ fn a_release_cut_off_at_any_point_frees_the_row_once_with_its_last_checkpoint() 
     });
 }
 
-fn a_write_cut_off_at_any_point_is_stored_once() {
+fn a_write_interrupted_at_any_point_is_stored_once() {
     on_both(async |database| {
         let proxy = Proxy::to(&database.address()).await;
         let url = database.through(proxy.port).parse().unwrap();
@@ -195,7 +195,7 @@ fn a_write_cut_off_at_any_point_is_stored_once() {
     });
 }
 
-fn a_store_that_refuses_or_is_silent_fails_in_time_and_is_found_again() {
+fn calls_to_a_refusing_or_silent_store_fail_in_time_and_work_again_later() {
     on_both(async |database| {
         let (a, proxy, b) = two(database).await;
         let claim = acquire(&a, &pod("x")).await.unwrap().unwrap();
@@ -216,7 +216,7 @@ fn a_store_that_refuses_or_is_silent_fails_in_time_and_is_found_again() {
     });
 }
 
-fn any_number_of_replicas_make_the_tables_at_once() {
+fn many_replicas_can_create_the_tables_at_once() {
     on_both(async |database| {
         let (lock, sink) = (
             database.url.as_str().parse().unwrap(),
@@ -240,7 +240,7 @@ async fn deadlocks(database: &Database) -> i64 {
         .get(0)
 }
 
-fn a_storm_of_deadlocks_costs_time_and_no_claim() {
+fn many_deadlocks_delay_renewals_but_cost_no_claim() {
     on_both(async |database| {
         let (a, _proxy, _) = two(database).await;
         let want = |n: usize| Want {
@@ -295,7 +295,7 @@ fn a_storm_of_deadlocks_costs_time_and_no_claim() {
     });
 }
 
-fn a_statement_that_is_killed_is_sent_again() {
+fn a_killed_statement_is_sent_again() {
     on_both(async |database| {
         let (a, _proxy, _) = two(database).await;
         let claim = acquire(&a, &pod("x")).await.unwrap().unwrap();
@@ -321,7 +321,7 @@ fn a_statement_that_is_killed_is_sent_again() {
     });
 }
 
-fn rows_that_are_set_back_to_an_earlier_state_are_claimed_under_larger_fences_than_ever() {
+fn rows_restored_to_an_earlier_state_are_claimed_under_larger_fences() {
     on_both(async |database| {
         let (a, _proxy, b) = two(database).await;
         let key = pod("x");

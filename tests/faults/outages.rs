@@ -13,14 +13,14 @@ use crate::replica::{DEADLINE, Places, Replica, SELDOM, TAKEOVER, TTL};
 use crate::together::scenarios;
 
 scenarios! {
-    a_replica_cut_off_from_its_claims_falls_silent_before_others_may_take_them,
-    while_the_database_is_away_from_all_nobody_writes_and_afterwards_nothing_is_missing,
-    a_sink_that_is_away_for_longer_than_a_ttl_costs_no_claim_and_no_line,
-    a_slow_lock_store_is_good_enough_and_one_that_is_too_slow_is_away,
-    a_deadline_counts_from_when_a_renewal_was_sent_however_late_its_answer,
-    a_persons_open_transaction_costs_the_pod_whose_row_it_locks_and_no_other,
-    a_database_set_back_to_an_earlier_state_loses_nothing_and_stores_nothing_twice,
-    an_api_server_that_is_killed_or_frozen_costs_time_and_nothing_else,
+    a_replica_cut_off_from_its_claims_stops_writing_before_others_may_take_them,
+    while_the_database_is_unavailable_nobody_writes_and_nothing_is_lost,
+    a_sink_unavailable_for_longer_than_a_ttl_costs_no_claim_and_no_line,
+    a_slow_lock_store_costs_no_claim_and_one_beyond_the_deadline_counts_as_unavailable,
+    a_deadline_counts_from_when_a_renewal_was_sent_not_from_its_answer,
+    an_open_transaction_of_a_person_affects_only_the_pod_whose_row_it_locks,
+    a_database_restored_to_an_earlier_state_loses_nothing_and_stores_nothing_twice,
+    a_killed_or_frozen_api_server_only_delays_collection,
 }
 
 /// How long nothing must be stored to count as silence.
@@ -90,7 +90,7 @@ pub(crate) fn assert_silent(sent: &[u64]) {
     assert!(sent.iter().all(|bytes| *bytes < FAREWELL), "they write: {sent:?}");
 }
 
-fn a_replica_cut_off_from_its_claims_falls_silent_before_others_may_take_them() {
+fn a_replica_cut_off_from_its_claims_stops_writing_before_others_may_take_them() {
     on_both(async |database| {
         let mut bench = Bench::new(database, 8).await;
         let [mut a, mut b, _c] = bench.replicas(["a", "b", "c"]).await;
@@ -118,7 +118,7 @@ fn a_replica_cut_off_from_its_claims_falls_silent_before_others_may_take_them() 
     });
 }
 
-fn while_the_database_is_away_from_all_nobody_writes_and_afterwards_nothing_is_missing() {
+fn while_the_database_is_unavailable_nobody_writes_and_nothing_is_lost() {
     on_both(async |database| {
         let mut bench = Bench::new(database, 9).await;
         let all = bench.replicas(["a", "b", "c"]).await;
@@ -153,7 +153,7 @@ fn while_the_database_is_away_from_all_nobody_writes_and_afterwards_nothing_is_m
     });
 }
 
-fn a_sink_that_is_away_for_longer_than_a_ttl_costs_no_claim_and_no_line() {
+fn a_sink_unavailable_for_longer_than_a_ttl_costs_no_claim_and_no_line() {
     on_both(async |database| {
         let mut bench = Bench::new(database, 8).await;
         let all = bench.replicas(["a", "b"]).await;
@@ -170,7 +170,7 @@ fn a_sink_that_is_away_for_longer_than_a_ttl_costs_no_claim_and_no_line() {
     });
 }
 
-fn a_slow_lock_store_is_good_enough_and_one_that_is_too_slow_is_away() {
+fn a_slow_lock_store_costs_no_claim_and_one_beyond_the_deadline_counts_as_unavailable() {
     on_both(async |database| {
         let mut bench = Bench::new(database, 8).await;
         let [a, _b] = bench.replicas(["a", "b"]).await;
@@ -212,7 +212,7 @@ async fn is_renewed(sql: &mut MySqlConnection, replica: &Replica) {
     }
 }
 
-fn a_deadline_counts_from_when_a_renewal_was_sent_however_late_its_answer() {
+fn a_deadline_counts_from_when_a_renewal_was_sent_not_from_its_answer() {
     /// Between two renewals of one replica; as long as one may take.
     const RENEW: Duration = Duration::from_secs(3);
     on_both(async |database| {
@@ -259,7 +259,7 @@ fn a_deadline_counts_from_when_a_renewal_was_sent_however_late_its_answer() {
     });
 }
 
-fn a_persons_open_transaction_costs_the_pod_whose_row_it_locks_and_no_other() {
+fn an_open_transaction_of_a_person_affects_only_the_pod_whose_row_it_locks() {
     on_both(async |database| {
         let mut bench = Bench::new(database, 8).await;
         let _both = bench.replicas(["a", "b"]).await;
@@ -284,7 +284,7 @@ fn a_persons_open_transaction_costs_the_pod_whose_row_it_locks_and_no_other() {
     });
 }
 
-fn a_database_set_back_to_an_earlier_state_loses_nothing_and_stores_nothing_twice() {
+fn a_database_restored_to_an_earlier_state_loses_nothing_and_stores_nothing_twice() {
     const TABLES: [&str; 4] = ["distributed_lock", "log_stream", "log_record", "log_gap"];
     on_both(async |database| {
         let mut bench = Bench::new(database, 8).await;
@@ -340,7 +340,7 @@ fn a_database_set_back_to_an_earlier_state_loses_nothing_and_stores_nothing_twic
     });
 }
 
-fn an_api_server_that_is_killed_or_frozen_costs_time_and_nothing_else() {
+fn a_killed_or_frozen_api_server_only_delays_collection() {
     on_both(async |database| {
         let mut bench = Bench::new(database, 8).await;
         let _both = bench.replicas(["a", "b"]).await;

@@ -16,10 +16,10 @@ use crate::single::{records, records_of, stored};
 use crate::together::scenarios;
 
 scenarios! {
-    five_hundred_pods_change_hands_and_mysql_has_each_line_once,
-    five_hundred_pods_change_hands_and_sqlite_has_each_line_once,
-    five_hundred_pods_change_hands_and_the_files_have_each_line_once,
-    five_hundred_pods_change_hands_and_each_line_is_printed_once,
+    five_hundred_pods_change_holders_and_mysql_has_each_line_once,
+    five_hundred_pods_change_holders_and_sqlite_has_each_line_once,
+    five_hundred_pods_change_holders_and_the_files_have_each_line_once,
+    five_hundred_pods_change_holders_and_each_line_is_printed_once,
 }
 
 const PODS: usize = 500;
@@ -106,7 +106,7 @@ async fn change_hands(bench: &mut Bench<'_>, sink: Option<&str>) -> Vec<Replica>
     stay
 }
 
-fn five_hundred_pods_change_hands_and_mysql_has_each_line_once() {
+fn five_hundred_pods_change_holders_and_mysql_has_each_line_once() {
     on_both(async |database| {
         let mut bench = Bench::new(database, PODS).await;
         let _replicas = change_hands(&mut bench, None).await;
@@ -122,7 +122,7 @@ fn on_mysql(test: impl AsyncFnOnce(&Database)) {
     }
 }
 
-fn five_hundred_pods_change_hands_and_sqlite_has_each_line_once() {
+fn five_hundred_pods_change_holders_and_sqlite_has_each_line_once() {
     on_mysql(async |database| {
         let mut bench = Bench::new(database, PODS).await;
         let url = format!("sqlite://{}", bench.dir.path().join("records.db").display());
@@ -164,7 +164,7 @@ async fn each_once(bench: &Bench<'_>, what: &str, delivered: impl Fn() -> BTreeM
     }
 }
 
-fn five_hundred_pods_change_hands_and_the_files_have_each_line_once() {
+fn five_hundred_pods_change_holders_and_the_files_have_each_line_once() {
     on_mysql(async |database| {
         let mut bench = Bench::new(database, PODS).await;
         let folder = bench.dir.path().join("records");
@@ -174,7 +174,7 @@ fn five_hundred_pods_change_hands_and_the_files_have_each_line_once() {
     });
 }
 
-fn five_hundred_pods_change_hands_and_each_line_is_printed_once() {
+fn five_hundred_pods_change_holders_and_each_line_is_printed_once() {
     on_mysql(async |database| {
         let mut bench = Bench::new(database, PODS).await;
         let replicas = change_hands(&mut bench, Some("stdout://")).await;

@@ -18,13 +18,13 @@ use crate::together::scenarios;
 
 scenarios! {
     the_pods_of_a_killed_process_are_taken_over_within_a_ttl,
-    a_process_that_is_asked_to_end_hands_over_within_two_seconds,
+    a_process_that_gets_sigterm_hands_over_within_two_seconds,
     a_second_signal_ends_a_process_at_once_and_its_claims_expire,
-    a_holder_that_was_stopped_beyond_its_ttl_writes_nothing_when_it_goes_on,
-    what_a_holder_had_read_when_it_was_stopped_it_does_not_deliver_when_it_goes_on,
-    a_holder_stopped_in_mid_write_keeps_nobody_from_its_streams_and_its_late_packets_are_refused,
-    what_the_clocks_of_the_replicas_show_has_no_effect,
-    two_processes_of_one_name_are_two_replicas,
+    a_holder_suspended_beyond_its_ttl_writes_nothing_when_it_continues,
+    lines_read_before_a_suspension_are_not_delivered_after_it,
+    a_holder_suspended_during_a_write_blocks_no_stream_and_its_late_packets_are_refused,
+    wall_clocks_of_replicas_have_no_effect,
+    two_processes_with_one_name_are_two_replicas,
 }
 
 /// Where Debian's package `faketime` puts its library.
@@ -61,7 +61,7 @@ fn the_pods_of_a_killed_process_are_taken_over_within_a_ttl() {
     });
 }
 
-fn a_process_that_is_asked_to_end_hands_over_within_two_seconds() {
+fn a_process_that_gets_sigterm_hands_over_within_two_seconds() {
     on_both(async |database| {
         let mut bench = Bench::new(database, 12).await;
         let [mut a, _b, _c] = bench.replicas(["a", "b", "c"]).await;
@@ -117,7 +117,7 @@ async fn stop_and_continue(bench: &Bench<'_>, a: &Replica, heir: &str, rest: Dur
     took
 }
 
-fn a_holder_that_was_stopped_beyond_its_ttl_writes_nothing_when_it_goes_on() {
+fn a_holder_suspended_beyond_its_ttl_writes_nothing_when_it_continues() {
     on_both(async |database| {
         let mut bench = Bench::new(database, 8).await;
         let [mut a, _b] = bench.replicas(["a", "b"]).await;
@@ -158,7 +158,7 @@ async fn delivered(pods: usize, folders: &[&Path], more: usize) {
     .await;
 }
 
-fn what_a_holder_had_read_when_it_was_stopped_it_does_not_deliver_when_it_goes_on() {
+fn lines_read_before_a_suspension_are_not_delivered_after_it() {
     on_both(async |database| {
         let mut bench = Bench::new(database, 8).await;
         // Files know of no fence: what is written under a claim that has ended stays there to be seen.
@@ -222,7 +222,7 @@ async fn in_mid_write(database: &Database, a: &Replica) {
     .await;
 }
 
-fn a_holder_stopped_in_mid_write_keeps_nobody_from_its_streams_and_its_late_packets_are_refused() {
+fn a_holder_suspended_during_a_write_blocks_no_stream_and_its_late_packets_are_refused() {
     on_both(async |database| {
         let mut bench = Bench::new(database, 8).await;
         let [a, _b] = bench.replicas(["a", "b"]).await;
@@ -248,7 +248,7 @@ fn a_holder_stopped_in_mid_write_keeps_nobody_from_its_streams_and_its_late_pack
     });
 }
 
-fn what_the_clocks_of_the_replicas_show_has_no_effect() {
+fn wall_clocks_of_replicas_have_no_effect() {
     if !Path::new(FAKETIME).exists() {
         return servers::skip(&format!("there is no {FAKETIME}: install faketime"));
     }
@@ -288,7 +288,7 @@ fn what_the_clocks_of_the_replicas_show_has_no_effect() {
     });
 }
 
-fn two_processes_of_one_name_are_two_replicas() {
+fn two_processes_with_one_name_are_two_replicas() {
     on_both(async |database| {
         let mut bench = Bench::new(database, 8).await;
         let (first, second) = (bench.replica("same").await, bench.replica("same").await);

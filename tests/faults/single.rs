@@ -27,11 +27,11 @@ use crate::servers;
 use crate::together::scenarios;
 
 scenarios! {
-    threads_that_are_stuck_for_longer_than_a_ttl_cost_no_claim,
-    without_a_transactional_sink_a_lost_checkpoint_costs_duplicates_that_can_be_told_by_their_ids,
-    a_file_that_somebody_locks_for_longer_than_a_ttl_costs_time_and_nothing_else,
-    a_full_disk_under_a_file_costs_time_and_nothing_else,
-    a_file_that_may_not_grow_costs_time_and_nothing_else,
+    threads_blocked_for_longer_than_a_ttl_cost_no_claim,
+    without_a_transactional_sink_a_lost_checkpoint_causes_duplicates_with_equal_ids,
+    a_database_file_locked_for_longer_than_a_ttl_only_delays_collection,
+    a_full_disk_under_a_database_file_only_delays_collection,
+    a_database_file_that_cannot_grow_only_delays_collection,
 }
 
 /// The settings that this command line means.
@@ -43,7 +43,7 @@ fn config(args: &[String]) -> Config {
     Config::new(&run, &Passwords::default()).unwrap()
 }
 
-fn threads_that_are_stuck_for_longer_than_a_ttl_cost_no_claim() {
+fn threads_blocked_for_longer_than_a_ttl_cost_no_claim() {
     on_both(async |database| {
         let mut bench = Bench::new(database, 8).await;
         // A replica in this process, on a runtime of its own with two threads.
@@ -113,7 +113,7 @@ pub(crate) fn records_of(text: &str) -> impl Iterator<Item = (String, (String, S
     })
 }
 
-fn without_a_transactional_sink_a_lost_checkpoint_costs_duplicates_that_can_be_told_by_their_ids() {
+fn without_a_transactional_sink_a_lost_checkpoint_causes_duplicates_with_equal_ids() {
     on_both(async |database| {
         let mut bench = Bench::new(database, 8).await;
         let folder = bench.dir.path().join("records");
@@ -295,7 +295,7 @@ fn on_a_file(what: &str, folder: Option<&Path>, happen: impl AsyncFnOnce(&str, [
     });
 }
 
-fn a_file_that_somebody_locks_for_longer_than_a_ttl_costs_time_and_nothing_else() {
+fn a_database_file_locked_for_longer_than_a_ttl_only_delays_collection() {
     on_a_file("SQLite locked", None, async |url, [a, b]| {
         let mut person = SqliteConnection::connect(url).await.unwrap();
         person.execute("BEGIN IMMEDIATE").await.unwrap();
@@ -336,7 +336,7 @@ impl Drop for Disk {
     }
 }
 
-fn a_full_disk_under_a_file_costs_time_and_nothing_else() {
+fn a_full_disk_under_a_database_file_only_delays_collection() {
     let Some(disk) = Disk::mount() else {
         return servers::skip("no file system may be mounted here");
     };
@@ -357,7 +357,7 @@ fn a_full_disk_under_a_file_costs_time_and_nothing_else() {
     });
 }
 
-fn a_file_that_may_not_grow_costs_time_and_nothing_else() {
+fn a_database_file_that_cannot_grow_only_delays_collection() {
     on_a_file("SQLite in a file that may not grow", None, async |_, replicas| {
         // Not what a full disk answers, but an error of the disk.
         let limit = |bytes: Option<u64>| {

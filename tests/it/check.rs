@@ -157,7 +157,7 @@ pub(crate) fn closed() -> u16 {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn all_is_well_on_one_line_each_and_nothing_is_left_behind() {
+async fn a_healthy_setup_gives_one_line_per_check_and_leaves_nothing_behind() {
     let ground = Ground::ready().await;
     let logs = format!("file://{}", ground.path("logs").display());
     std::fs::create_dir(ground.path("logs")).unwrap();
@@ -190,7 +190,7 @@ async fn all_is_well_on_one_line_each_and_nothing_is_left_behind() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn each_right_that_is_taken_away_is_named_with_the_rule_that_gives_it() {
+async fn each_missing_permission_is_named_with_the_rule_that_grants_it() {
     let ground = Ground::ready().await;
     ground.sim.create(PodSpec::new("other", "pod").app("app")).unwrap();
     for (verb, resource) in RIGHTS {
@@ -222,7 +222,7 @@ async fn each_right_that_is_taken_away_is_named_with_the_rule_that_gives_it() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_namespace_that_is_not_there_and_a_log_that_cannot_be_read_are_told() {
+async fn a_missing_namespace_and_an_unreadable_log_are_reported() {
     let ground = Ground::ready().await;
     let seen = ground.check(&["--namespace", "shop,nowhere"]).await;
     seen.is(4, &["cluster: namespace nowhere"]);
@@ -241,7 +241,7 @@ async fn a_namespace_that_is_not_there_and_a_log_that_cannot_be_read_are_told() 
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn one_thing_that_fails_hides_no_other_and_what_depends_on_it_is_skipped() {
+async fn one_failed_check_hides_no_other_and_dependent_checks_are_skipped() {
     let ground = Ground::ready().await;
     std::fs::write(
         ground.path("kubeconfig"),
@@ -274,7 +274,7 @@ async fn one_thing_that_fails_hides_no_other_and_what_depends_on_it_is_skipped()
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn tables_are_told_to_be_missing_older_newer_or_extended() {
+async fn missing_older_newer_and_extended_tables_are_reported() {
     let ground = Ground::new().await;
     let seen = ground.check(&[]).await;
     seen.is(0, &[]);
@@ -326,7 +326,7 @@ async fn tables_are_told_to_be_missing_older_newer_or_extended() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn no_secret_is_shown_whatever_fails() {
+async fn no_failure_shows_a_secret() {
     let ground = Ground::new().await;
     let url = format!("mysql://u:hunter2@127.0.0.1:{}/d", closed());
     let variables = [("PODLOG_LOCK", &*url), ("PODLOG_SINK", &*url)];

@@ -123,7 +123,7 @@ impl Server {
         seen
     }
 
-    async fn each_missing_right_is_named(&self) {
+    async fn each_missing_privilege_is_named(&self) {
         let url = self.url(Some(&self.name));
         let all = RIGHTS.iter().map(|(right, table, _)| (*right, *table));
         let with_gaps = all.clone().chain([("Delete", "log_gap")]);
@@ -155,7 +155,7 @@ impl Server {
         assert_eq!((seen.status, seen.of("warning").len()), (0, 3), "{}", seen.words);
     }
 
-    async fn what_else_is_wrong_is_named(&self) {
+    async fn other_database_problems_are_named(&self) {
         let (mut conn, url) = (self.conn().await, self.url(None));
         execute(&mut conn, &format!("USE {}", self.name)).await;
         let both = |subject: &str| vec![format!("lock store: {subject}"), format!("sink: {subject}")];
@@ -174,12 +174,12 @@ impl Server {
                 seen.words
             );
         }
-        self.other_tables_are_named(&mut conn, &url).await;
+        self.tables_of_other_versions_are_named(&mut conn, &url).await;
         self.nothing_is_left(&mut conn).await;
     }
 
     /// Tables of other versions, or without notes of their versions.
-    async fn other_tables_are_named(&self, conn: &mut MySqlConnection, url: &str) {
+    async fn tables_of_other_versions_are_named(&self, conn: &mut MySqlConnection, url: &str) {
         let both = vec!["lock store: tables".to_owned(), "sink: tables".to_owned()];
         let notes = ["podlog_locks_migrations", "podlog_records_migrations"];
         for (change, state, remedy) in [
@@ -249,4 +249,4 @@ macro_rules! both {
     };
 }
 
-both! { each_missing_right_is_named, what_else_is_wrong_is_named }
+both! { each_missing_privilege_is_named, other_database_problems_are_named }

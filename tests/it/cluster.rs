@@ -40,15 +40,15 @@ contract! {
     selectors_choose_pods,
     pages_add_up_to_the_list,
     an_unknown_version_is_refused,
-    a_finished_pod_says_how_it_ended,
-    a_log_holds_what_was_printed,
+    a_finished_pod_shows_how_it_ended,
+    a_log_contains_the_printed_lines,
     a_follower_ends_with_its_container,
-    a_log_can_be_narrowed,
-    since_time_is_cut_to_whole_seconds,
-    bad_log_parameters_are_refused,
-    a_container_must_be_named_where_there_are_several,
+    a_log_can_be_limited,
+    since_time_is_truncated_to_whole_seconds,
+    invalid_log_parameters_are_refused,
+    a_container_must_be_named_if_there_are_several,
     an_unscheduled_pod_has_an_empty_log,
-    a_container_that_cannot_start_says_why,
+    a_container_that_cannot_start_shows_why,
     a_deleted_pod_has_no_log,
     unknown_paths_and_wrong_methods_are_refused,
 }
@@ -177,7 +177,7 @@ async fn an_unknown_version_is_refused(stage: &impl Stage) {
     stage.delete(name).await;
 }
 
-async fn a_finished_pod_says_how_it_ended(stage: &impl Stage) {
+async fn a_finished_pod_shows_how_it_ended(stage: &impl Stage) {
     let name = name!("failed");
     stage
         .run(
@@ -199,7 +199,7 @@ async fn a_finished_pod_says_how_it_ended(stage: &impl Stage) {
     assert_eq!(status.restart_count, 0);
 }
 
-async fn a_log_holds_what_was_printed(stage: &impl Stage) {
+async fn a_log_contains_the_printed_lines(stage: &impl Stage) {
     let name = name!("printed");
     stage.run(name, &[PRINTS]).await;
     assert_eq!(
@@ -231,7 +231,7 @@ async fn a_follower_ends_with_its_container(stage: &impl Stage) {
     assert_eq!(text, "one\ntwo\nthree\n");
 }
 
-async fn a_log_can_be_narrowed(stage: &impl Stage) {
+async fn a_log_can_be_limited(stage: &impl Stage) {
     let name = name!("narrowed");
     stage.run(name, &[PRINTS]).await;
     for (query, expected) in [
@@ -247,7 +247,7 @@ async fn a_log_can_be_narrowed(stage: &impl Stage) {
     }
 }
 
-async fn since_time_is_cut_to_whole_seconds(stage: &impl Stage) {
+async fn since_time_is_truncated_to_whole_seconds(stage: &impl Stage) {
     let name = name!("since");
     stage.run(name, &[PRINTS]).await;
     let (_, stamped) = stage.get(&format!("/{name}/log?timestamps=true")).await;
@@ -260,7 +260,7 @@ async fn since_time_is_cut_to_whole_seconds(stage: &impl Stage) {
     assert_eq!(none, "");
 }
 
-async fn bad_log_parameters_are_refused(stage: &impl Stage) {
+async fn invalid_log_parameters_are_refused(stage: &impl Stage) {
     let name = name!("refused");
     stage.run(name, &[PRINTS]).await;
     for (query, status, words) in [
@@ -281,7 +281,7 @@ async fn bad_log_parameters_are_refused(stage: &impl Stage) {
     }
 }
 
-async fn a_container_must_be_named_where_there_are_several(stage: &impl Stage) {
+async fn a_container_must_be_named_if_there_are_several(stage: &impl Stage) {
     let name = name!("several");
     let other = Script {
         name: "other",
@@ -304,7 +304,7 @@ async fn an_unscheduled_pod_has_an_empty_log(stage: &impl Stage) {
     stage.delete(name).await;
 }
 
-async fn a_container_that_cannot_start_says_why(stage: &impl Stage) {
+async fn a_container_that_cannot_start_shows_why(stage: &impl Stage) {
     let name = name!("imageless");
     stage.run_without_image(name).await;
     let (status, answer) = stage.get(&format!("/{name}/log")).await;

@@ -22,7 +22,7 @@ async fn a_running_container_is_read_from_its_beginning_and_then_followed() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_finished_job_is_read_once_with_its_last_half_line() {
+async fn a_finished_job_is_read_once_including_its_unterminated_last_line() {
     let mut scene = Scene::new(sim::Settings::default(), RestartPolicy::Never).await;
     scene.lines(["a"]);
     scene.pod.write("app", &Text::out("no line end").partial()).unwrap();
@@ -37,7 +37,7 @@ async fn a_finished_job_is_read_once_with_its_last_half_line() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_stream_cut_at_any_byte_continues_where_it_was() {
+async fn a_stream_cut_at_any_byte_resumes_where_it_stopped() {
     let base = jiff::Timestamp::now().as_nanosecond() as i64;
     // Equal stamps, stamps that go backwards, identical lines.
     let log = [
@@ -70,7 +70,7 @@ async fn a_stream_cut_at_any_byte_continues_where_it_was() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_task_that_takes_over_continues_after_the_checkpoint() {
+async fn a_task_that_takes_over_resumes_after_the_checkpoint() {
     let mut scene = Scene::running().await;
     scene.follow();
     scene.lines(["a", "b"]);
@@ -101,7 +101,7 @@ async fn the_previous_instance_is_read_to_its_end_before_the_new_one() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn an_instance_that_was_restarted_away_is_reported_as_a_gap() {
+async fn an_instance_lost_by_restarts_is_reported_as_a_gap() {
     let mut scene = Scene::running().await;
     scene.follow();
     scene.lines(["a"]);
@@ -122,7 +122,7 @@ async fn an_instance_that_was_restarted_away_is_reported_as_a_gap() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn an_instance_that_came_and_went_while_nobody_looked_is_reported_as_a_gap() {
+async fn an_instance_that_started_and_ended_unseen_is_reported_as_a_gap() {
     let mut scene = Scene::running().await;
     scene.follow();
     scene.lines(["a"]);
@@ -145,7 +145,7 @@ async fn an_instance_that_came_and_went_while_nobody_looked_is_reported_as_a_gap
 }
 
 #[tokio::test(start_paused = true)]
-async fn what_was_rotated_away_while_nobody_read_is_a_gap_and_the_rest_is_delivered() {
+async fn lines_rotated_away_while_nobody_read_are_a_gap_and_the_rest_is_delivered() {
     let mut scene = Scene::running().await;
     scene.follow();
     scene.lines(["a", "b"]);
@@ -164,7 +164,7 @@ async fn what_was_rotated_away_while_nobody_read_is_a_gap_and_the_rest_is_delive
 }
 
 #[tokio::test(start_paused = true)]
-async fn lines_that_follow_on_an_empty_file_are_taken_though_the_stored_line_is_rotated_away() {
+async fn lines_after_an_empty_file_are_stored_although_the_stored_line_was_rotated_away() {
     let mut scene = Scene::running().await;
     scene.follow();
     scene.lines(["a"]);
@@ -188,7 +188,7 @@ async fn lines_that_follow_on_an_empty_file_are_taken_though_the_stored_line_is_
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_rotation_that_was_watched_is_no_gap_even_after_the_stream_is_reopened() {
+async fn a_rotation_seen_by_a_stream_is_no_gap_even_after_the_stream_is_reopened() {
     let mut scene = Scene::running().await;
     scene.follow();
     scene.lines(["a"]);
@@ -201,7 +201,7 @@ async fn a_rotation_that_was_watched_is_no_gap_even_after_the_stream_is_reopened
 }
 
 #[tokio::test(start_paused = true)]
-async fn words_of_the_kubelet_are_not_delivered() {
+async fn messages_of_the_kubelet_are_not_delivered() {
     let mut scene = Scene::running().await;
     let text = "unable to retrieve container logs for containerd://1".to_owned();
     scene
@@ -228,7 +228,7 @@ async fn a_slow_sink_closes_the_stream_and_loses_nothing() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn lines_the_sink_refuses_for_good_do_not_stop_the_others() {
+async fn lines_that_the_sink_rejects_do_not_stop_the_others() {
     let mut scene = Scene::running().await;
     scene.sink.next(Mishap::Reject);
     scene.follow();
@@ -240,7 +240,7 @@ async fn lines_the_sink_refuses_for_good_do_not_stop_the_others() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_stream_that_has_gone_mute_is_noticed_and_reopened() {
+async fn a_stream_that_stopped_delivering_is_detected_and_reopened() {
     let mut scene = Scene::running().await;
     scene.follow();
     scene.lines(["a"]);
@@ -251,7 +251,7 @@ async fn a_stream_that_has_gone_mute_is_noticed_and_reopened() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_stream_that_is_mute_from_the_start_is_noticed_before_the_next_rotation() {
+async fn a_stream_that_stopped_delivering_is_detected_before_the_next_rotation() {
     let mut scene = Scene::running().await;
     scene.follow();
     scene.lines(["a"]);
@@ -266,7 +266,7 @@ async fn a_stream_that_is_mute_from_the_start_is_noticed_before_the_next_rotatio
 }
 
 #[tokio::test(start_paused = true)]
-async fn nothing_is_written_once_the_claim_is_lost() {
+async fn nothing_is_written_after_the_claim_is_lost() {
     let mut scene = Scene::running().await;
     scene.follow();
     scene.lines(["a"]);
@@ -279,7 +279,7 @@ async fn nothing_is_written_once_the_claim_is_lost() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_pod_being_deleted_is_drained_to_its_last_line() {
+async fn a_terminating_pod_is_read_to_its_last_line() {
     let mut scene = Scene::running().await;
     scene.follow();
     scene.lines(["a"]);
@@ -316,7 +316,7 @@ async fn a_pod_deleted_while_nobody_read_leaves_a_gap_record() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn another_pod_of_the_same_name_is_not_mistaken_for_this_one() {
+async fn a_new_pod_of_the_same_name_is_not_mistaken_for_the_old_one() {
     let mut scene = Scene::running().await;
     scene.follow();
     scene.lines(["a"]);
@@ -335,7 +335,7 @@ async fn another_pod_of_the_same_name_is_not_mistaken_for_this_one() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_long_line_written_in_parts_arrives_whole() {
+async fn a_long_line_written_in_parts_is_stored_whole() {
     let mut scene = Scene::running().await;
     scene.follow();
     let part = "x".repeat(16 * 1024);
@@ -347,7 +347,7 @@ async fn a_long_line_written_in_parts_arrives_whole() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn days_of_a_stream_pass_the_kubelets_time_limit_unharmed() {
+async fn a_stream_of_several_days_survives_the_time_limit_of_the_kubelet() {
     let mut scene = Scene::running().await;
     scene.follow();
     let texts: Vec<String> = (0..100).map(|i| format!("line {i}")).collect();

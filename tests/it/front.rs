@@ -29,7 +29,7 @@ fn stderr(output: &Output) -> String {
 }
 
 #[test]
-fn a_flag_goes_before_its_variable_and_a_variable_before_the_file() {
+fn a_flag_overrides_its_variable_and_a_variable_overrides_the_file() {
     let dir = tempfile::tempdir().unwrap();
     let file = dir.path().join("podlog.toml");
     std::fs::write(
@@ -75,7 +75,7 @@ fn no_secret_is_ever_printed() {
 }
 
 #[test]
-fn what_is_wrong_is_said_on_one_line_with_status_2() {
+fn a_usage_error_is_reported_on_one_line_with_status_2() {
     for args in [
         &["run", "--ttl=1s"][..],
         &["run", "--tll=1s"],
@@ -95,7 +95,7 @@ fn what_is_wrong_is_said_on_one_line_with_status_2() {
 }
 
 #[test]
-fn a_misspelt_variable_is_warned_about_in_the_chosen_format() {
+fn a_misspelt_variable_is_warned_about_in_the_chosen_log_format() {
     let variables = [
         ("PODLOG_TTLL", "1s"),
         ("PODLOG_LOG_FORMAT", "json"),
@@ -110,7 +110,7 @@ fn a_misspelt_variable_is_warned_about_in_the_chosen_format() {
 }
 
 #[test]
-fn there_are_completions_for_the_usual_shells() {
+fn completions_exist_for_the_usual_shells() {
     for shell in ["bash", "zsh", "fish", "powershell", "elvish"] {
         let output = podlog(&["completions", shell], &[]);
         assert!(output.status.success());
@@ -119,7 +119,7 @@ fn there_are_completions_for_the_usual_shells() {
 }
 
 #[tokio::test]
-async fn the_first_signal_asks_and_the_second_one_ends_the_work() {
+async fn the_first_signal_requests_a_shutdown_and_the_second_one_exits_at_once() {
     let stop = CancellationToken::new();
     let (told, asked) = oneshot::channel();
     let work = {

@@ -30,7 +30,7 @@ fn logs() -> Target {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_process_that_was_frozen_does_not_take_its_sleep_for_silence() {
+async fn a_frozen_process_does_not_count_the_freeze_as_silence_of_the_stream() {
     let scene = begun().await;
     // Nothing is awaited until the clock has jumped: to the follower all of it happens in its sleep.
     scene.sim.cut(&logs(), Cut::Clean);
@@ -43,7 +43,7 @@ async fn a_process_that_was_frozen_does_not_take_its_sleep_for_silence() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_stream_that_was_left_unread_while_the_process_slept_is_not_trusted_to_be_whole() {
+async fn a_stream_left_unread_while_the_process_slept_is_not_trusted_to_be_complete() {
     let scene = begun().await;
     let full = "x".repeat(300 * 1024);
     scene.lines([full.clone(), "missed".into()]);
@@ -59,7 +59,7 @@ async fn a_stream_that_was_left_unread_while_the_process_slept_is_not_trusted_to
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_mute_stream_is_no_proof_that_nothing_was_written() {
+async fn a_silent_stream_does_not_prove_that_nothing_was_written() {
     let scene = begun().await;
     assert_eq!(scene.sim.freeze(&logs()), 1);
     scene.lines(["missed"]);
@@ -71,7 +71,7 @@ async fn a_mute_stream_is_no_proof_that_nothing_was_written() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_stream_that_does_not_end_with_its_pod_is_no_proof_that_nothing_was_written() {
+async fn a_stream_that_outlives_its_pod_does_not_prove_that_nothing_was_written() {
     let mut scene = begun().await;
     assert_eq!(scene.sim.freeze(&logs()), 1);
     scene.lines(["missed"]);
@@ -83,7 +83,7 @@ async fn a_stream_that_does_not_end_with_its_pod_is_no_proof_that_nothing_was_wr
 }
 
 #[tokio::test(start_paused = true)]
-async fn half_a_line_of_a_deleted_pod_is_a_gap() {
+async fn an_unfinished_line_of_a_deleted_pod_is_a_gap() {
     let mut scene = begun().await;
     scene.pod.write("app", &Text::out("half").partial()).unwrap();
     tokio::time::sleep(5 * SECOND).await;
@@ -95,7 +95,7 @@ async fn half_a_line_of_a_deleted_pod_is_a_gap() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn what_was_written_between_a_clean_end_and_a_deletion_is_a_gap() {
+async fn lines_written_between_a_clean_end_and_a_deletion_are_a_gap() {
     let mut scene = begun().await;
     scene.sim.cut(&logs(), Cut::Clean);
     // No log can be read until after the deletion.
@@ -111,7 +111,7 @@ async fn what_was_written_between_a_clean_end_and_a_deletion_is_a_gap() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn lines_stamped_by_a_clock_that_was_set_back_are_read_before_the_file_is_rotated() {
+async fn lines_with_timestamps_of_a_clock_set_back_are_read_before_the_rotation() {
     let scene = begun().await;
     let burst: Vec<String> = (0..2_000).map(|n| format!("{n:01000}")).collect();
     for part in burst.chunks(20) {
@@ -133,7 +133,7 @@ async fn lines_stamped_by_a_clock_that_was_set_back_are_read_before_the_file_is_
 }
 
 #[tokio::test(start_paused = true)]
-async fn the_next_instance_is_not_taken_for_the_one_that_the_status_still_shows() {
+async fn the_next_instance_is_not_mistaken_for_the_one_the_status_still_shows() {
     let mut scene = Scene::running().await;
     scene.sim.lag(true);
     scene.pod.restart("app", 1).unwrap();
@@ -150,7 +150,7 @@ async fn the_next_instance_is_not_taken_for_the_one_that_the_status_still_shows(
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_log_that_was_opened_just_before_its_pod_was_deleted_is_read_to_its_end() {
+async fn a_log_opened_just_before_its_pod_was_deleted_is_read_to_its_end() {
     let mut scene = Scene::new(sim::Settings::default(), RestartPolicy::Never).await;
     scene.lines(["a", "b"]);
     scene.pod.exit("app", 0).unwrap();
@@ -166,7 +166,7 @@ async fn a_log_that_was_opened_just_before_its_pod_was_deleted_is_read_to_its_en
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_log_is_not_read_if_another_pod_of_the_name_may_have_been_there() {
+async fn a_log_is_not_read_if_it_may_belong_to_another_pod_of_the_same_name() {
     let mut scene = Scene::new(sim::Settings::default(), RestartPolicy::Never).await;
     scene.lines(["a"]);
     scene.pod.exit("app", 0).unwrap();

@@ -8,7 +8,7 @@ use podlog::simulate::history::{Act, ApiFault, Kind, SinkFault, Step, StoreFault
 use podlog::simulate::play::play;
 
 #[test]
-fn whatever_happens_every_line_is_stored_or_covered_by_a_gap() {
+fn in_random_histories_every_line_is_stored_or_covered_by_a_gap() {
     let seeds = std::env::var("PODLOG_TEST_SEEDS").unwrap_or_else(|_| "0..20".into());
     let (from, to) = seeds.split_once("..").unwrap();
     let mut failed = Vec::new();
@@ -36,7 +36,7 @@ fn of(seed: u64, steps: &[(Act, u32)]) -> History {
 }
 
 #[test]
-fn histories_of_streams_that_once_failed_do_so_no_more() {
+fn stream_histories_that_once_failed_pass() {
     let calm = |steps: &[(Act, u32)]| History {
         fencing: false,
         calm: true,
@@ -85,7 +85,7 @@ fn histories_of_streams_that_once_failed_do_so_no_more() {
 }
 
 #[test]
-fn a_replica_that_is_frozen_while_it_looks_at_the_table_does_not_act_on_it_after_a_jump_of_the_clock() {
+fn a_replica_frozen_while_it_reads_the_table_does_not_act_on_it_after_a_clock_jump() {
     let history = of(
         19242,
         &[

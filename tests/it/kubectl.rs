@@ -107,7 +107,7 @@ async fn logs_are_printed_and_followed_until_the_container_ends() {
 }
 
 #[tokio::test]
-async fn a_watch_shows_what_becomes_of_a_pod() {
+async fn a_watch_shows_each_change_of_a_pod() {
     let Some(desk) = Desk::new().await else { return };
     let (_child, mut lines) = desk.follows(&["get", "pods", "-w", "-n", "shop", "-o", "name"]);
     assert_eq!(next(&mut lines).await.as_deref(), Some("pod/cart-0"));

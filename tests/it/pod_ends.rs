@@ -10,7 +10,7 @@ use podlog::simulate::store::Faults;
 const SECOND: Duration = Duration::from_secs(1);
 
 #[test]
-fn finished_jobs_are_collected_once_and_forgotten_after_the_pod_is_deleted() {
+fn finished_jobs_are_collected_once_and_their_rows_are_deleted_with_the_pods() {
     let mut world = World::shared(false, 3, 0);
     let jobs: Vec<_> = (0..12)
         .map(|i| {
@@ -42,7 +42,7 @@ fn finished_jobs_are_collected_once_and_forgotten_after_the_pod_is_deleted() {
 }
 
 #[test]
-fn a_replica_that_learns_late_of_a_deletion_does_not_collect_the_pod_again() {
+fn a_replica_that_sees_a_deletion_late_does_not_collect_the_pod_again() {
     for finished in [false, true] {
         let mut world = World::shared(false, 1, 0);
         let spec = |i| PodSpec::new("shop", format!("j{i}")).node("n1").app("app");
@@ -106,7 +106,7 @@ fn a_pod_deleted_while_its_replica_is_dead_leaves_a_gap_and_no_row() {
 }
 
 #[test]
-fn the_gap_of_a_deleted_pod_is_reported_once_although_its_release_was_lost() {
+fn the_gap_of_a_deleted_pod_is_reported_once_even_if_its_release_is_lost() {
     let mut world = World::shared(false, 1, 3);
     world.busy(6);
     world.pass(6);
@@ -140,7 +140,7 @@ fn the_gap_of_a_deleted_pod_is_reported_once_although_its_release_was_lost() {
 }
 
 #[test]
-fn a_pod_that_ceases_to_match_is_released_without_a_gap_and_taken_up_again() {
+fn a_pod_that_stops_matching_is_released_without_a_gap_and_can_be_claimed_again() {
     let mut world = World::new(false);
     world.labels = Some("app=shop".into());
     world.add();
@@ -159,7 +159,7 @@ fn a_pod_that_ceases_to_match_is_released_without_a_gap_and_taken_up_again() {
 }
 
 #[test]
-fn a_task_that_panics_takes_no_other_down() {
+fn a_panic_in_one_task_does_not_stop_the_others() {
     let mut world = World::shared(true, 1, 10);
     world.busy(3);
     world.ledger.panic(1);
@@ -172,7 +172,7 @@ fn a_task_that_panics_takes_no_other_down() {
 }
 
 #[test]
-fn a_pod_that_the_sink_refuses_is_not_claimed_again_and_again() {
+fn a_pod_that_the_sink_rejects_is_not_claimed_repeatedly() {
     let mut world = World::shared(true, 1, 3);
     world.busy(3);
     let taken = |world: &World| world.replicas[0].metrics.claims_taken.get();
@@ -189,7 +189,7 @@ fn a_pod_that_the_sink_refuses_is_not_claimed_again_and_again() {
 }
 
 #[test]
-fn a_dead_api_server_does_not_keep_claims_from_being_given_back() {
+fn a_dead_api_server_does_not_prevent_the_release_of_claims() {
     let mut world = World::shared(false, 2, 40);
     world.busy(5);
     let pods = world.sim.pods();
@@ -212,7 +212,7 @@ fn a_dead_api_server_does_not_keep_claims_from_being_given_back() {
 }
 
 #[test]
-fn a_pod_that_came_and_went_while_the_store_was_away_leaves_a_gap() {
+fn a_pod_created_and_deleted_while_the_store_is_unavailable_leaves_a_gap() {
     for (fencing, away) in [(true, 5), (false, 400)] {
         let mut world = World::shared(fencing, 2, 4);
         let refused = || Faults {
@@ -237,7 +237,7 @@ fn a_pod_that_came_and_went_while_the_store_was_away_leaves_a_gap() {
 }
 
 #[test]
-fn what_began_while_a_pods_replica_was_dead_is_in_the_gap_of_its_deletion() {
+fn instances_started_while_the_replica_was_dead_are_in_the_gap_of_the_deletion() {
     let mut world = World::shared(false, 2, 6);
     world.busy(6);
     world.pass(6);
@@ -267,7 +267,7 @@ fn what_began_while_a_pods_replica_was_dead_is_in_the_gap_of_its_deletion() {
 }
 
 #[test]
-fn a_replica_that_stops_tells_the_store_again_what_it_could_not_be_told() {
+fn a_stopping_replica_repeats_store_updates_that_failed() {
     let mut world = World::shared(false, 2, 10);
     world.busy(5);
     world.replicas[0].store.set(Faults {

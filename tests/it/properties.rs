@@ -118,26 +118,26 @@ proptest! {
     #![proptest_config(cases(2000))]
 
     #[test]
-    fn any_bytes_are_the_same_lines_however_they_arrive(
+    fn any_bytes_give_the_same_lines_however_they_are_split(
         log in log(), cuts in vec(any::<u8>(), 1..8), cap in 64..600_usize, ended: bool
     ) {
         models::check_lines(&log, &cuts, cap, ended);
     }
 
     #[test]
-    fn any_stamp_is_read_as_the_library_reads_it(stamp in stamp()) {
+    fn any_timestamp_is_parsed_as_the_library_parses_it(stamp in stamp()) {
         models::check_stamp(&stamp);
     }
 
     #[test]
-    fn any_log_is_resumed_after_any_of_its_lines(
+    fn any_log_can_be_resumed_after_any_of_its_lines(
         seed in vec(any::<u8>(), 0..60), stored: usize, cuts in vec(1..90_u8, 1..5), skipped: usize
     ) {
         models::check_resume(&seed, stored, &cuts, skipped);
     }
 
     #[test]
-    fn any_url_is_read_or_refused_and_shows_no_password(
+    fn any_url_is_parsed_or_refused_and_shows_no_password(
         scheme in "mysql|mariadb|sqlite|file|stdout|https|[a-z]{0,3}", before in "[/?#@:%\\\\\\[\\]a0& ]{0,5}",
         after in "[/?#@:%\\\\\\[\\]a0 ]{0,5}", rest in "[/?#@:%=&a0]{0,8}|\\PC{0,8}"
     ) {
@@ -145,17 +145,17 @@ proptest! {
     }
 
     #[test]
-    fn any_selector_is_taken_or_refused(text in "[a-z.=!,() /]{0,30}|\\PC{0,30}") {
+    fn any_selector_is_accepted_or_refused(text in "[a-z.=!,() /]{0,30}|\\PC{0,30}") {
         models::check_selectors(&text);
     }
 
     #[test]
-    fn any_size_and_any_address_is_read_or_refused(text in "[0-9]{0,21} ?[kKMGT]?i?[bB]?|[0-9a-f.:\\[\\]]{0,20}|\\PC{0,9}") {
+    fn any_size_and_any_address_is_parsed_or_refused(text in "[0-9]{0,21} ?[kKMGT]?i?[bB]?|[0-9a-f.:\\[\\]]{0,20}|\\PC{0,9}") {
         models::check_value(&text);
     }
 
     #[test]
-    fn any_pod_is_kept_with_possible_names_or_not_at_all(
+    fn any_pod_is_kept_with_valid_names_or_dropped(
         uid in "[a-f0-9-]{0,70}|\\PC{0,70}", name in "[a-z]{0,260}|\\PC{0,9}", container in "[a-z]{0,140}|\\PC{0,9}",
         id in "(x://)?([0-9a-f]{0,140}|\\PC{0,9})", restart: i32, state in "running|terminated|waiting|x"
     ) {
@@ -169,7 +169,7 @@ proptest! {
     }
 
     #[test]
-    fn any_checkpoint_is_read_or_refused_and_can_be_continued(
+    fn any_checkpoint_is_parsed_or_refused_and_can_be_resumed(
         name in "app|\\PC{0,9}", id in "id[0-9]|\\PC{0,9}", restart: u32, time: i64, ordinal: u32, hash: u64,
         finished: bool, change in any::<Option<(prop::sample::Index, u8)>>()
     ) {
@@ -185,7 +185,7 @@ proptest! {
 
 /// What the fuzzer has found: a stamp returns after all seven others had their turns.
 #[test]
-fn a_stamp_that_returns_after_many_others_is_numbered_on() {
+fn a_timestamp_that_returns_after_many_others_continues_its_ordinals() {
     let seed = [
         97, 97, 97, 97, 97, 169, 97, 97, 97, 97, 1, 0, 32, 3, 91, 0, 1, 2, 33, 34, 33, 64, 2, 2, 2, 41, 97, 97,
     ];
@@ -197,14 +197,14 @@ proptest! {
     #![proptest_config(cases(200))]
 
     #[test]
-    fn any_flags_are_taken_or_refused_on_one_line_that_tells_no_password(
+    fn any_flags_are_accepted_or_refused_on_one_line_without_passwords(
         flags in vec(setting(), 1..4)
     ) {
         models::check_flags(&flags);
     }
 
     #[test]
-    fn any_settings_file_is_read_or_refused_on_one_line_that_tells_no_password(
+    fn any_settings_file_is_accepted_or_refused_on_one_line_without_passwords(
         before in "['\"\\[{ ]{0,4}|\\PC{0,4}", after in "['\"\\]} ,]{0,4}|\\PC{0,4}",
         rest in "([a-z.-]{1,9} ?= ?['\"\\[{]?[a-z0-9.:-]{0,9}['\"\\]}]?[\n ]){0,4}|\\PC{0,30}|[\\[\\]{}=.\"'\n0-9a-z-]{0,60}"
     ) {

@@ -68,7 +68,7 @@ fn log() -> Target {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_file_skipped_by_a_reader_that_was_held_up_before_its_first_end_of_file_is_a_gap() {
+async fn a_file_skipped_by_a_reader_delayed_before_its_first_end_of_file_is_a_gap() {
     let mut scene = narrow(RestartPolicy::Always).await;
     scene.lines(["a", "b", "c"]);
     scene.follow();
@@ -86,7 +86,7 @@ async fn a_file_skipped_by_a_reader_that_was_held_up_before_its_first_end_of_fil
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_reader_that_watched_and_was_held_up_during_one_rotation_costs_nothing() {
+async fn a_watching_reader_delayed_during_one_rotation_loses_nothing() {
     let mut scene = narrow(RestartPolicy::Always).await;
     scene.follow();
     scene.lines(["a"]);
@@ -103,7 +103,7 @@ async fn a_reader_that_watched_and_was_held_up_during_one_rotation_costs_nothing
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_reader_that_skips_a_file_and_sends_another_twice_leaves_a_gap_and_no_line_twice() {
+async fn a_reader_that_skips_one_file_and_repeats_another_leaves_a_gap_and_no_duplicates() {
     let mut scene = narrow(RestartPolicy::Always).await;
     settled(&mut scene).await;
     // Something in between holds the stream up, and lets it go when the kubelet has rotated twice.
@@ -124,7 +124,7 @@ async fn a_reader_that_skips_a_file_and_sends_another_twice_leaves_a_gap_and_no_
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_stream_whose_lines_come_late_is_opened_anew_once_and_loses_nothing() {
+async fn a_stream_with_late_lines_is_reopened_once_and_loses_nothing() {
     let mut scene = Scene::running().await;
     settled(&mut scene).await;
     assert_eq!(scene.sim.freeze(&log()), 1);
@@ -141,7 +141,7 @@ async fn a_stream_whose_lines_come_late_is_opened_anew_once_and_loses_nothing() 
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_reader_that_did_not_hear_of_a_rotation_skips_no_file_though_the_pod_was_silent_before() {
+async fn a_reader_that_missed_a_rotation_skips_no_file_although_the_pod_was_silent_before() {
     let scene = reopening().await;
     // The reader has not come to its first end of file.
     scene.pod.rotate("app").unwrap();
@@ -156,7 +156,7 @@ async fn a_reader_that_did_not_hear_of_a_rotation_skips_no_file_though_the_pod_w
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_stream_that_has_shown_nothing_is_no_proof_that_nothing_was_written_before_a_rotation() {
+async fn a_stream_that_delivered_nothing_does_not_prove_that_nothing_was_written_before_a_rotation() {
     let scene = reopening().await;
     // It is held up from its first byte on.
     assert_eq!(scene.sim.freeze(&log()), 1);
@@ -169,7 +169,7 @@ async fn a_stream_that_has_shown_nothing_is_no_proof_that_nothing_was_written_be
 }
 
 #[tokio::test(start_paused = true)]
-async fn late_lines_of_a_deleted_pod_are_taken_because_they_cannot_be_had_again() {
+async fn late_lines_of_a_deleted_pod_are_stored_because_they_cannot_be_read_again() {
     let mut scene = Scene::running().await;
     settled(&mut scene).await;
     assert_eq!(scene.sim.freeze(&log()), 1);
@@ -184,7 +184,7 @@ async fn late_lines_of_a_deleted_pod_are_taken_because_they_cannot_be_had_again(
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_line_that_ends_long_after_it_was_begun_is_not_late() {
+async fn a_line_finished_long_after_it_was_started_is_not_late() {
     let mut scene = Scene::running().await;
     settled(&mut scene).await;
     for round in 0..3 {
@@ -206,7 +206,7 @@ async fn a_line_that_ends_long_after_it_was_begun_is_not_late() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_silent_log_whose_end_cannot_be_compared_is_not_opened_again_and_again() {
+async fn a_silent_log_whose_end_cannot_be_compared_is_not_reopened_repeatedly() {
     // The end of a line that is longer than a record and differs from its beginning, and the beginning of one.
     let long = format!("{}{}", "x".repeat(20_000), "y".repeat(20_000));
     for end in [Text::out(long), Text::out("begun").partial()] {
@@ -223,7 +223,7 @@ async fn a_silent_log_whose_end_cannot_be_compared_is_not_opened_again_and_again
 }
 
 #[tokio::test(start_paused = true)]
-async fn the_end_of_a_line_whose_beginning_is_not_replayed_is_not_taken_for_a_line() {
+async fn the_end_of_a_line_whose_beginning_is_not_replayed_is_not_stored_as_a_line() {
     let mut scene = Scene::running().await;
     scene.follow();
     let base = jiff::Timestamp::now().as_nanosecond() as i64;
@@ -250,7 +250,7 @@ async fn the_end_of_a_line_whose_beginning_is_not_replayed_is_not_taken_for_a_li
 }
 
 #[tokio::test(start_paused = true)]
-async fn two_outputs_that_the_kubelet_glues_together_are_delivered_as_it_shows_them() {
+async fn stdout_and_stderr_joined_by_the_kubelet_are_delivered_as_it_sends_them() {
     let mut scene = Scene::running().await;
     scene.follow();
     for text in [Text::out("OUT1-").partial(), Text::err("ERR"), Text::out("OUT2")] {
@@ -262,7 +262,7 @@ async fn two_outputs_that_the_kubelet_glues_together_are_delivered_as_it_shows_t
 }
 
 #[tokio::test(start_paused = true)]
-async fn lines_written_after_a_rotation_and_before_an_exit_are_read_though_the_stream_ended_without_them() {
+async fn lines_written_between_a_rotation_and_an_exit_are_read_although_the_stream_ended_without_them() {
     let mut scene = narrow(RestartPolicy::Never).await;
     scene.follow();
     scene.lines(["a"]);

@@ -37,7 +37,7 @@ fn the_pods_of_a_killed_replica_are_taken_over_within_a_ttl_and_two_seconds() {
 }
 
 #[test]
-fn a_replica_that_stops_leaves_its_pods_to_others_within_two_seconds_and_no_line_twice() {
+fn the_pods_of_a_stopping_replica_move_within_two_seconds_and_no_line_is_stored_twice() {
     let mut world = World::shared(false, 3, 60);
     world.busy(7);
     world.write_all();
@@ -56,7 +56,7 @@ fn a_replica_that_stops_leaves_its_pods_to_others_within_two_seconds_and_no_line
 }
 
 #[test]
-fn a_newcomer_gets_its_share_by_handing_over_and_no_more_is_moved_than_needed() {
+fn a_new_replica_gets_its_share_by_handover_and_no_more_pods_move_than_needed() {
     let mut world = World::shared(false, 3, 60);
     let before = world.holders();
     world.add();
@@ -71,7 +71,7 @@ fn a_newcomer_gets_its_share_by_handing_over_and_no_more_is_moved_than_needed() 
 }
 
 #[test]
-fn a_holder_that_was_frozen_beyond_its_ttl_writes_nothing_when_it_thaws() {
+fn a_holder_frozen_beyond_its_ttl_writes_nothing_when_it_resumes() {
     let mut world = World::shared(true, 3, 30);
     world.busy(3);
     world.write_all();
@@ -87,7 +87,7 @@ fn a_holder_that_was_frozen_beyond_its_ttl_writes_nothing_when_it_thaws() {
 }
 
 #[test]
-fn a_short_freeze_costs_nothing() {
+fn a_short_freeze_loses_and_repeats_no_line() {
     let mut world = World::shared(false, 3, 30);
     world.busy(3);
     world.freeze(0);
@@ -99,7 +99,7 @@ fn a_short_freeze_costs_nothing() {
 }
 
 #[test]
-fn an_asker_that_dies_is_forgotten_and_its_pods_stay_collected() {
+fn the_requests_of_a_dead_replica_are_dropped_and_the_pods_stay_collected() {
     let mut world = World::shared(false, 2, 40);
     for wait in [21, 22, 23] {
         let newcomer = world.add();
@@ -121,7 +121,7 @@ fn an_asker_that_dies_is_forgotten_and_its_pods_stay_collected() {
 }
 
 #[test]
-fn a_holder_that_is_asked_and_dies_is_succeeded() {
+fn a_holder_that_dies_after_a_request_is_replaced() {
     let mut world = World::shared(true, 2, 40);
     world.add();
     let asked = |world: &World| world.rows().rows.values().any(|row| row.wanted_by.is_some());
@@ -134,7 +134,7 @@ fn a_holder_that_is_asked_and_dies_is_succeeded() {
 }
 
 #[test]
-fn a_pod_whose_sink_is_stuck_is_handed_over_late_or_not_at_all_but_stays_collected() {
+fn a_pod_with_a_stuck_sink_stays_collected_until_it_can_be_handed_over() {
     let mut world = World::shared(true, 1, 12);
     world.busy(3);
     world.replicas[0].sink.take(Duration::from_mins(5));
@@ -152,7 +152,7 @@ fn a_pod_whose_sink_is_stuck_is_handed_over_late_or_not_at_all_but_stays_collect
 }
 
 #[test]
-fn a_pod_handed_to_a_replica_that_died_meanwhile_is_free_at_once() {
+fn a_pod_handed_over_to_a_dead_replica_is_free_at_once() {
     let mut world = World::shared(false, 1, 12);
     world.busy(3);
     world.add();
@@ -189,7 +189,7 @@ fn five_hundred_pods_at_once_are_all_collected() {
 }
 
 #[test]
-fn two_thousand_pods_found_by_three_replicas_that_start_at_once_are_claimed_once_each() {
+fn three_replicas_that_start_at_once_claim_each_of_two_thousand_pods_once() {
     let mut world = World::new(false);
     (0..2000).for_each(|_| drop(world.pod()));
     for _ in 0..3 {
@@ -211,7 +211,7 @@ fn two_thousand_pods_found_by_three_replicas_that_start_at_once_are_claimed_once
 }
 
 #[test]
-fn nobody_holds_more_pods_than_it_may() {
+fn no_replica_holds_more_pods_than_its_limit() {
     let mut world = World::new(false);
     world.max_pods = 8;
     world.add();
@@ -231,7 +231,7 @@ fn nobody_holds_more_pods_than_it_may() {
 }
 
 #[test]
-fn calls_to_the_store_grow_by_one_renewal_per_two_hundred_pods_and_by_nothing_else() {
+fn store_calls_grow_only_by_one_renewal_per_two_hundred_pods() {
     const CALLS: [&str; 7] = ["acquire", "renew", "release", "ask", "refuse", "forget", "table"];
     // In a minute of rest, in which every pod writes.
     let calls = |pods: usize| {
@@ -257,7 +257,7 @@ fn calls_to_the_store_grow_by_one_renewal_per_two_hundred_pods_and_by_nothing_el
 }
 
 #[test]
-fn replicas_that_died_leave_no_row() {
+fn dead_replicas_leave_no_rows() {
     let mut world = World::shared(false, 3, 3);
     world.kill(0);
     world.pass(100);

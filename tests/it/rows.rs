@@ -81,7 +81,7 @@ impl Base {
 }
 
 #[test]
-fn a_claim_of_any_values_is_read_or_passed_over_and_the_one_beside_it_can_be_had() {
+fn a_claim_row_with_any_values_is_read_or_skipped_and_the_next_row_can_be_claimed() {
     let base = Base::new();
     let url = base.url().parse().unwrap();
     let holder = Holder {
@@ -128,7 +128,7 @@ fn a_claim_of_any_values_is_read_or_passed_over_and_the_one_beside_it_can_be_had
 }
 
 #[test]
-fn a_stream_of_any_values_is_opened_or_refused_and_the_one_beside_it_is_stored() {
+fn a_stream_row_with_any_values_is_opened_or_refused_and_the_next_stream_is_stored() {
     let base = Base::new();
     let url = base.url().parse().unwrap();
     let mut driver = JoinSet::new();

@@ -28,7 +28,7 @@ fn until_even(world: &mut World) -> u64 {
 }
 
 #[test]
-fn from_three_replicas_to_six_and_down_to_two_only_what_must_move_moves_and_no_line_twice() {
+fn scaling_from_three_to_six_to_two_replicas_moves_only_needed_pods_and_repeats_no_line() {
     let mut world = World::shared(false, 3, PODS);
     until_even(&mut world);
     let before = won(&world);

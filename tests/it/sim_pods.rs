@@ -41,7 +41,7 @@ async fn compaction_ends_pages_with_410_and_resumed_watches_with_an_error_event(
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_second_page_shows_the_moment_of_the_first() {
+async fn a_second_page_shows_the_state_of_the_first() {
     let cluster = cluster();
     let handles: Vec<_> = ["a", "b", "c"]
         .iter()
@@ -58,7 +58,7 @@ async fn a_second_page_shows_the_moment_of_the_first() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_watch_marks_its_place_and_ends_in_time() {
+async fn a_watch_sends_bookmarks_and_ends_after_its_timeout() {
     let cluster = cluster();
     running(&cluster);
     let pods: Api<Pod> = Api::all(Client::new(cluster.service(), "default"));
@@ -92,7 +92,7 @@ async fn a_selector_turns_changes_into_additions_and_deletions() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn initial_events_are_told_and_marked_or_refused_as_by_an_older_server() {
+async fn initial_events_are_sent_and_marked_or_refused_as_by_an_older_server() {
     let uri = "/api/v1/pods?watch=1&sendInitialEvents=true&resourceVersionMatch=NotOlderThan\
                &allowWatchBookmarks=true&timeoutSeconds=1";
     let cluster = cluster();
@@ -109,7 +109,7 @@ async fn initial_events_are_told_and_marked_or_refused_as_by_an_older_server() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_graceful_deletion_is_marked_ended_and_then_gone() {
+async fn a_graceful_deletion_marks_the_pod_then_ends_it_then_removes_it() {
     let cluster = cluster();
     let pod = running(&cluster);
     let pods: Api<Pod> = Api::all(Client::new(cluster.service(), "default"));
@@ -132,7 +132,7 @@ async fn a_graceful_deletion_is_marked_ended_and_then_gone() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn every_kind_of_container_has_its_place() {
+async fn every_type_of_container_is_in_its_status_list() {
     let cluster = cluster();
     let spec = PodSpec::new("shop", "cart-0").node("n1").app("app");
     let spec = spec.container(Kind::Init, "init").container(Kind::Sidecar, "proxy");

@@ -29,7 +29,7 @@ async fn silent(body: &mut SimBody) -> bool {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_follower_gets_each_line_in_a_frame_of_its_own() {
+async fn a_follower_gets_each_line_in_its_own_frame() {
     let cluster = cluster();
     let pod = running(&cluster);
     pod.line("app", "one\ntwo").unwrap();
@@ -44,7 +44,7 @@ async fn a_follower_gets_each_line_in_a_frame_of_its_own() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn in_a_crash_loop_the_dead_instance_answers_and_older_ones_are_gone() {
+async fn in_a_crash_loop_the_last_instance_is_readable_and_older_ones_are_gone() {
     let cluster = cluster();
     let pod = running(&cluster);
     let mut ids = Vec::new();
@@ -81,7 +81,7 @@ async fn in_a_crash_loop_the_dead_instance_answers_and_older_ones_are_gone() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_client_that_does_not_read_loses_a_file_and_sees_another_twice() {
+async fn a_client_that_does_not_read_misses_a_file_and_sees_another_twice() {
     let cluster = SimCluster::new(Settings {
         buffer_bytes: 8,
         ..Settings::default()
@@ -115,7 +115,7 @@ async fn a_stream_ends_cleanly_after_four_hours() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn streams_are_cut_frozen_and_thawed() {
+async fn streams_can_be_cut_frozen_and_thawed() {
     let cluster = cluster();
     let pod = running(&cluster);
     let target = Target::logs_of("shop", "cart-0").container("app");
@@ -136,7 +136,7 @@ async fn streams_are_cut_frozen_and_thawed() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn faults_strike_as_often_as_they_were_told() {
+async fn faults_happen_as_often_as_requested() {
     let cluster = cluster();
     let pod = running(&cluster);
     pod.line("app", "0123456789").unwrap();

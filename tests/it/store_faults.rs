@@ -45,7 +45,7 @@ fn slow(delay: Duration) -> Faults {
 }
 
 #[test]
-fn a_replica_that_is_cut_off_stops_before_its_pods_are_taken() {
+fn a_replica_cut_off_from_the_store_stops_before_its_pods_are_taken() {
     for faults in [cut(), silent()] {
         let mut world = World::shared(false, 3, 30);
         world.busy(7);
@@ -63,7 +63,7 @@ fn a_replica_that_is_cut_off_stops_before_its_pods_are_taken() {
 }
 
 #[test]
-fn a_lone_replica_goes_on_from_what_it_knows_when_the_store_comes_back() {
+fn a_single_replica_continues_from_its_own_positions_when_the_store_returns() {
     for faults in [cut(), silent()] {
         let mut world = World::shared(false, 1, 20);
         world.busy(7);
@@ -82,7 +82,7 @@ fn a_lone_replica_goes_on_from_what_it_knows_when_the_store_comes_back() {
 }
 
 #[test]
-fn all_stop_when_the_store_is_away_from_all_and_nothing_is_lost() {
+fn all_replicas_stop_while_the_store_is_unavailable_and_nothing_is_lost() {
     let mut world = World::shared(true, 3, 30);
     world.busy(7);
     for replica in &world.replicas {
@@ -103,7 +103,7 @@ fn all_stop_when_the_store_is_away_from_all_and_nothing_is_lost() {
 }
 
 #[test]
-fn answers_that_are_lost_after_the_store_acted_do_no_harm() {
+fn a_lost_answer_after_a_successful_write_changes_nothing() {
     for kind in ["acquire", "renew", "release", "table", "ask", "forget"] {
         let mut world = World::shared(true, 2, 20);
         let lost = Faults {
@@ -127,7 +127,7 @@ fn answers_that_are_lost_after_the_store_acted_do_no_harm() {
 }
 
 #[test]
-fn a_store_that_takes_almost_three_seconds_is_slow_but_good() {
+fn a_store_that_answers_in_almost_three_seconds_costs_no_claim() {
     let mut world = World::shared(false, 3, 30);
     let slowly = slow(Duration::from_millis(2900));
     world
@@ -145,7 +145,7 @@ fn a_store_that_takes_almost_three_seconds_is_slow_but_good() {
 }
 
 #[test]
-fn a_row_that_is_evicted_finds_a_new_holder_after_the_old_one_has_stopped() {
+fn an_evicted_row_gets_a_new_holder_after_the_old_one_has_stopped() {
     // This sink does not fence: nothing but time keeps two from writing.
     let mut world = World::shared(false, 3, 12);
     world.busy(5);
@@ -168,7 +168,7 @@ fn a_row_that_is_evicted_finds_a_new_holder_after_the_old_one_has_stopped() {
 }
 
 #[test]
-fn a_replica_that_is_told_to_stop_does_not_wait_for_an_answer_it_no_longer_needs() {
+fn a_stopping_replica_does_not_wait_for_an_answer_it_no_longer_needs() {
     for tenths in 0..30 {
         let mut world = World::shared(false, 1, 0);
         world.replicas[0].store.set(silent());
@@ -203,7 +203,7 @@ fn moved(before: &Holders, after: &Holders) -> usize {
 }
 
 #[test]
-fn a_database_clock_that_jumps_back_moves_no_pod_of_the_living() {
+fn a_database_clock_that_jumps_back_moves_no_pod_of_a_live_replica() {
     let mut world = World::shared(false, 3, 30);
     let (before, after) = jump(&mut world, -3_600_000);
     assert!(after.iter().all(|after| *after == before), "{before:?}\n{after:?}");
@@ -211,7 +211,7 @@ fn a_database_clock_that_jumps_back_moves_no_pod_of_the_living() {
 }
 
 #[test]
-fn a_database_clock_that_jumps_forward_ends_all_claims_and_nobody_takes_one_before_a_ttl_is_over() {
+fn a_database_clock_that_jumps_forward_ends_all_claims_and_none_is_taken_for_one_ttl() {
     for fencing in [true, false] {
         let mut world = World::shared(fencing, 3, 30);
         let (before, after) = jump(&mut world, 3_600_000);
@@ -237,7 +237,7 @@ fn a_database_clock_that_jumps_forward_ends_all_claims_and_nobody_takes_one_befo
 }
 
 #[test]
-fn many_claims_that_end_while_the_store_is_silent_do_not_stall_the_loop() {
+fn many_claims_that_end_while_the_store_is_silent_do_not_block_the_loop() {
     let mut world = World::shared(false, 1, 60);
     world.busy(3);
     world.replicas[0].store.set(silent());
@@ -280,7 +280,7 @@ async fn kept(lease: Lease, clock: Clock, tasks: &mut JoinSet<()>) -> (Grant, Sw
 }
 
 #[tokio::test(start_paused = true)]
-async fn an_answer_to_a_renewal_that_comes_after_the_deadline_revives_nothing() {
+async fn a_renewal_answered_after_the_deadline_revives_no_claim() {
     let (clock, mut tasks) = (Clock::tokio(), JoinSet::new());
     let (grant, switch) = kept(LEASE, clock, &mut tasks).await;
     switch.set(cut());
@@ -294,7 +294,7 @@ async fn an_answer_to_a_renewal_that_comes_after_the_deadline_revives_nothing() 
 }
 
 #[tokio::test(start_paused = true)]
-async fn at_the_shortest_ttl_one_renewal_without_an_answer_between_two_slow_ones_costs_no_claim() {
+async fn at_the_shortest_ttl_one_lost_renewal_between_two_slow_ones_costs_no_claim() {
     // The shortest that are taken, and one that is refused for it; see `config/checks.rs`.
     for (ttl, renew, survives) in [(16, 5, true), (14, 1, true), (10, 1, false)] {
         let (clock, mut tasks) = (Clock::tokio(), JoinSet::new());

@@ -123,7 +123,7 @@ impl Place {
 }
 
 #[tokio::test]
-async fn tables_of_every_earlier_version_are_told_to_be_migrated_and_then_are() {
+async fn tables_of_every_earlier_version_are_reported_and_then_migrated() {
     each_exact(async |place| {
         for family in [LOCKS, RECORDS] {
             let versions: Vec<i64> = place.migrator(family).await.iter().map(|one| one.version).collect();
@@ -157,7 +157,7 @@ async fn tables_of_every_earlier_version_are_told_to_be_migrated_and_then_are() 
 }
 
 #[tokio::test]
-async fn a_replica_goes_on_beside_a_newer_one_that_has_extended_the_tables() {
+async fn a_replica_keeps_working_beside_a_newer_one_that_extended_the_tables() {
     each_exact(async |place| {
         locks::migrate(&place.lock()).await.unwrap();
         let (old, sink) = (
@@ -206,7 +206,7 @@ async fn a_replica_goes_on_beside_a_newer_one_that_has_extended_the_tables() {
 }
 
 #[tokio::test]
-async fn tables_that_a_newer_version_changed_stop_the_start_and_not_the_running() {
+async fn tables_changed_by_a_newer_version_prevent_a_start_but_stop_no_running_replica() {
     each_exact(async |place| {
         locks::migrate(&place.lock()).await.unwrap();
         let old = locks::open(&place.lock(), holder("here", "old")).await.unwrap();

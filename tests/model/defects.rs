@@ -65,7 +65,7 @@ fn with(defect: Defect, late: usize) -> World {
 }
 
 #[test]
-fn a_deadline_that_counts_from_the_answer_is_too_late() {
+fn a_deadline_counted_from_the_answer_is_too_late() {
     let world = World {
         jump_by: &[2],
         ..with(Defect::DeadlineAfterReply, 1)
@@ -74,7 +74,7 @@ fn a_deadline_that_counts_from_the_answer_is_too_late() {
 }
 
 #[test]
-fn without_a_margin_a_slow_clock_lets_two_act() {
+fn without_a_margin_a_slow_clock_lets_two_replicas_act() {
     let world = World {
         jump_by: &[2],
         ..with(Defect::NoMargin, 0)
@@ -83,7 +83,7 @@ fn without_a_margin_a_slow_clock_lets_two_act() {
 }
 
 #[test]
-fn without_a_grace_a_slow_clock_lets_two_act() {
+fn without_a_grace_a_slow_clock_lets_two_replicas_act() {
     let world = World {
         jump_by: &[2],
         ..with(Defect::NoGrace, 0)
@@ -92,12 +92,12 @@ fn without_a_grace_a_slow_clock_lets_two_act() {
 }
 
 #[test]
-fn an_old_release_that_is_not_fenced_frees_a_new_claim() {
+fn an_old_release_without_a_fence_check_frees_a_new_claim() {
     refute("no check of fences", &with(Defect::NoFenceCheck, 1));
 }
 
 #[test]
-fn a_jump_of_the_clock_that_is_believed_takes_pods_from_the_living() {
+fn trusting_a_clock_that_jumped_takes_pods_from_live_replicas() {
     let world = World {
         jump_by: &[8],
         ..with(Defect::JumpIgnored, 0)
@@ -106,17 +106,17 @@ fn a_jump_of_the_clock_that_is_believed_takes_pods_from_the_living() {
 }
 
 #[test]
-fn a_claim_whose_answer_was_lost_must_not_be_acted_on() {
+fn acting_on_a_claim_whose_answer_was_lost_is_unsafe() {
     refute("lost answer acted on", &with(Defect::LostAnswerActedOn, 0));
 }
 
 #[test]
-fn a_pod_handed_over_before_it_was_drained_has_two() {
+fn a_pod_handed_over_before_it_was_drained_has_two_writers() {
     refute("hand-over before the drain", &with(Defect::HandedBeforeDrained, 0));
 }
 
 #[test]
-fn a_jump_between_a_look_and_its_claim_is_not_covered() {
+fn a_clock_jump_between_a_read_and_its_claim_is_not_covered() {
     let world = World {
         jump_by: &[8],
         jumps_under_claims: true,
@@ -126,7 +126,7 @@ fn a_jump_between_a_look_and_its_claim_is_not_covered() {
 }
 
 #[test]
-fn a_jump_by_margin_and_grace_before_the_first_look_is_not_covered() {
+fn a_clock_jump_of_margin_plus_grace_before_the_first_read_is_not_covered() {
     let world = World {
         jump_by: &[3],
         newcomers: true,
@@ -136,7 +136,7 @@ fn a_jump_by_margin_and_grace_before_the_first_look_is_not_covered() {
 }
 
 #[test]
-fn a_margin_smaller_than_what_clocks_may_differ_by_outlives_the_hold_off() {
+fn a_margin_smaller_than_the_clock_drift_outlasts_the_hold_off() {
     let mut world = World {
         jump_by: &[8],
         ..World::of(2, 1, 0)

@@ -34,7 +34,7 @@ const fn jumping(pods: usize, jump_by: &'static [i8]) -> World {
 }
 
 #[test]
-fn no_two_of_three_replicas_ever_act_on_the_same_of_two_pods() {
+fn no_two_of_three_replicas_act_on_the_same_of_two_pods() {
     let world = World {
         strays: false,
         ..World::of(3, 2, 1)
@@ -43,7 +43,7 @@ fn no_two_of_three_replicas_ever_act_on_the_same_of_two_pods() {
 }
 
 #[test]
-fn no_two_act_on_one_of_two_pods_when_the_databases_clock_jumps_beyond_every_expiry() {
+fn no_two_replicas_act_on_one_of_two_pods_when_the_database_clock_jumps_beyond_every_expiry() {
     let kinds = prove("3 replicas, 2 pods, a jump by 8", &jumping(2, &[8]));
     let expected = [
         "Jump",
@@ -60,7 +60,7 @@ fn no_two_act_on_one_of_two_pods_when_the_databases_clock_jumps_beyond_every_exp
 
 #[test]
 #[ignore = "a quarter of an hour and 6 GB: cargo test --release --test model -- --ignored --nocapture"]
-fn no_two_act_on_one_of_two_pods_however_the_databases_clock_jumps() {
+fn no_two_replicas_act_on_one_of_two_pods_however_the_database_clock_jumps() {
     prove("3 replicas, 2 pods, a jump", &jumping(2, JUMPS));
     let twice = World {
         jumps: 2,
@@ -70,7 +70,7 @@ fn no_two_act_on_one_of_two_pods_however_the_databases_clock_jumps() {
 }
 
 #[test]
-fn no_two_of_three_replicas_ever_act_whatever_strays() {
+fn no_two_of_three_replicas_act_when_statements_are_late_or_lost() {
     let world = World {
         ends: true,
         ..World::of(3, 1, 2)
@@ -99,7 +99,7 @@ fn no_two_of_three_replicas_ever_act_whatever_strays() {
 }
 
 #[test]
-fn no_two_of_three_replicas_ever_act_however_the_databases_clock_jumps() {
+fn no_two_of_three_replicas_act_however_the_database_clock_jumps() {
     let kinds = prove("3 replicas, 1 pod, a jump", &jumping(1, JUMPS));
     assert!(kinds.contains("Jump") && kinds.contains("HoldsOff"), "{kinds:?}");
     let twice = World {
@@ -121,7 +121,7 @@ fn no_two_of_three_replicas_ever_act_however_the_databases_clock_jumps() {
 }
 
 #[test]
-fn a_jump_by_less_than_margin_and_grace_does_no_harm_even_before_the_first_look() {
+fn a_clock_jump_of_less_than_margin_plus_grace_is_harmless_even_before_the_first_read() {
     let world = World {
         newcomers: true,
         ..jumping(1, &[2])
@@ -130,7 +130,7 @@ fn a_jump_by_less_than_margin_and_grace_does_no_harm_even_before_the_first_look(
 }
 
 #[test]
-fn whatever_has_happened_a_replica_that_is_left_alone_gets_the_pod() {
+fn a_replica_left_alone_gets_the_pod_after_any_history() {
     let world = World {
         alone: true,
         ..World::of(2, 1, 2)

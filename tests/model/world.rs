@@ -6,9 +6,9 @@
 /// They are not to scale: each is as small as it may be, since fewer ticks make fewer states.
 /// - margin 2: over the same time one replica's clock may tick once more and another's once less than the database's,
 ///   so that of the two who begin at once one has held off for a ttl two ticks before the other has
-///   (`a_margin_smaller_than_what_clocks_may_differ_by_outlives_the_hold_off`);
+///   (`a_margin_smaller_than_the_clock_drift_outlasts_the_hold_off`);
 /// - grace 1: margin and grace make 3, for a jump by two ticks of which a tick of drift hides one, and for the tick by
-///   which the holder's clock is slow (`without_a_grace_a_slow_clock_lets_two_act`);
+///   which the holder's clock is slow (`without_a_grace_a_slow_clock_lets_two_replicas_act`);
 /// - ttl 5: margin + max(renewal, patience) + 2 x patience = 2 + 1 + 2, the least that the product's own check of its
 ///   settings lets pass when it renews every tick and waits one for an answer.
 #[derive(Clone, Copy, Debug)]

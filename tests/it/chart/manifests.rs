@@ -8,7 +8,7 @@ use super::{Objects, word};
 use crate::{servers, tidy};
 
 #[test]
-fn the_manifests_are_what_the_chart_makes() {
+fn the_manifests_are_what_the_chart_renders() {
     if Command::new("helm").arg("version").output().is_err() {
         return servers::skip("helm cannot be run; put it on the PATH");
     }
@@ -46,7 +46,7 @@ fn finds_its_secret(all: &Objects) {
 }
 
 #[test]
-fn the_overlay_for_a_database_of_ones_own_is_complete() {
+fn the_overlay_for_an_existing_database_is_complete() {
     let Some(all) = overlay("external-mysql") else { return };
     finds_its_secret(&all);
     assert_eq!(all.of_kind("ClusterRole").len(), 1);
@@ -58,7 +58,7 @@ fn the_overlay_for_a_database_of_ones_own_is_complete() {
 }
 
 #[test]
-fn the_overlay_for_one_namespace_gives_rights_in_it_and_nowhere_else() {
+fn the_overlay_for_one_namespace_grants_permissions_only_there() {
     let Some(all) = overlay("one-namespace") else { return };
     finds_its_secret(&all);
     assert!(all.of_kind("ClusterRole").is_empty() && all.of_kind("ClusterRoleBinding").is_empty());

@@ -143,7 +143,7 @@ fn refusal(pairs: &[&str]) -> Option<String> {
 }
 
 #[test]
-fn values_that_do_not_go_together_are_refused_on_one_line_that_says_what_to_do() {
+fn conflicting_values_are_refused_on_one_line_with_the_remedy() {
     for (pairs, words) in BAD {
         let Some(said) = refusal(pairs) else { return };
         let lines: Vec<&str> = said.lines().filter(|line| line.contains("podlog: ")).collect();
@@ -153,7 +153,7 @@ fn values_that_do_not_go_together_are_refused_on_one_line_that_says_what_to_do()
 }
 
 #[test]
-fn a_value_that_is_misspelt_or_of_the_wrong_kind_is_named() {
+fn a_misspelt_value_or_one_of_the_wrong_type_is_named() {
     for (pair, named) in BAD_BY_SCHEMA {
         let Some(said) = refusal(&[pair]) else { return };
         assert!(said.contains("schema") && said.contains(named), "{pair}: {said}");
@@ -162,7 +162,7 @@ fn a_value_that_is_misspelt_or_of_the_wrong_kind_is_named() {
 }
 
 #[test]
-fn the_chart_has_no_lint() {
+fn helm_lint_finds_nothing() {
     let minimal = [
         "-f".to_owned(),
         set("everything").to_str().unwrap().to_owned(),
@@ -202,7 +202,7 @@ const TIMES: &[&[(&str, &str)]] = &[
 ];
 
 #[test]
-fn the_chart_judges_times_as_the_program_does() {
+fn the_chart_checks_durations_as_the_program_does() {
     for times in TIMES {
         let set = |(name, value): &(&str, &str)| ["--set".to_owned(), format!("settings.{name}={value}")];
         let file = super::set("mysql-sink").to_str().unwrap().to_owned();

@@ -7,7 +7,7 @@ use serde_json::{Value, json};
 use super::{Objects, objects, set, sets, word};
 
 #[test]
-fn the_least_values_make_three_replicas_with_all_they_need() {
+fn the_minimal_values_render_three_complete_replicas() {
     let Some(all) = objects(&set("minimal"), &[]) else {
         return;
     };
@@ -53,7 +53,7 @@ fn selects(selector: &Value, labels: &Value) -> bool {
 }
 
 #[test]
-fn every_selector_finds_the_replicas_and_no_other_pod() {
+fn every_selector_matches_the_replicas_and_no_other_pod() {
     for (name, path) in sets() {
         let Some(all) = objects(&path, &[]) else { return };
         let deployment = &all.one("Deployment")["spec"];
@@ -129,7 +129,7 @@ fn understood(all: &Objects) -> String {
 }
 
 #[test]
-fn the_settings_file_is_one_that_podlog_takes() {
+fn podlog_accepts_the_rendered_settings_file() {
     for (name, path) in sets() {
         let Some(all) = objects(&path, &[]) else { return };
         let shown = understood(&all);
@@ -153,7 +153,7 @@ fn the_settings_file_is_one_that_podlog_takes() {
 }
 
 #[test]
-fn changed_settings_and_passwords_roll_the_replicas_and_nothing_else_does() {
+fn only_changed_settings_and_passwords_restart_the_replicas() {
     let sums = |more: &[&str]| -> Option<Value> {
         let all = objects(&set("mysql-sink"), more)?;
         Some(all.one("Deployment")["spec"]["template"].clone())
@@ -173,7 +173,7 @@ fn changed_settings_and_passwords_roll_the_replicas_and_nothing_else_does() {
 }
 
 #[test]
-fn everything_can_be_switched_on_together() {
+fn all_options_can_be_enabled_together() {
     let Some(all) = objects(&set("everything"), &[]) else {
         return;
     };
@@ -226,7 +226,7 @@ fn everything_can_be_switched_on_together() {
 }
 
 #[test]
-fn a_job_migrates_before_the_replicas_which_then_do_not() {
+fn a_job_migrates_before_the_replicas_and_they_do_not_migrate() {
     for (name, secret) in [
         ("migrate-job", "podlog-owner"),
         ("migrate-job-own-secret", "rel-podlog-migrate"),
@@ -259,7 +259,7 @@ fn a_job_migrates_before_the_replicas_which_then_do_not() {
 }
 
 #[test]
-fn the_demo_database_is_the_one_that_the_replicas_use() {
+fn the_replicas_use_the_demo_database() {
     let Some(all) = objects(&set("mysql-demo"), &[]) else {
         return;
     };

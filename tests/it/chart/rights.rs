@@ -21,7 +21,7 @@ fn bound_to_the_replicas(objects: &Objects, binding: &Value, role: &Value) {
 }
 
 #[test]
-fn in_all_namespaces_the_replicas_may_read_pods_and_their_logs_and_nothing_else() {
+fn in_all_namespaces_the_replicas_may_only_read_pods_and_their_logs() {
     let Some(all) = objects(&set("minimal"), &[]) else {
         return;
     };
@@ -33,7 +33,7 @@ fn in_all_namespaces_the_replicas_may_read_pods_and_their_logs_and_nothing_else(
 }
 
 #[test]
-fn with_namespaces_there_are_roles_in_them_and_no_rights_anywhere_else() {
+fn with_listed_namespaces_there_are_permissions_only_in_them() {
     let Some(all) = objects(&set("namespaces"), &[]) else {
         return;
     };
@@ -59,7 +59,7 @@ fn with_namespaces_there_are_roles_in_them_and_no_rights_anywhere_else() {
 }
 
 #[test]
-fn without_rbac_no_rights_are_made() {
+fn without_rbac_no_roles_are_created() {
     let Some(all) = objects(&set("namespaces"), &["rbac.create=false"]) else {
         return;
     };
@@ -71,7 +71,7 @@ fn without_rbac_no_rights_are_made() {
 }
 
 #[test]
-fn only_pods_that_ask_the_api_server_have_a_token() {
+fn only_pods_that_call_the_api_server_have_a_token() {
     for (name, path) in sets() {
         let Some(all) = objects(&path, &[]) else { return };
         for account in all.of_kind("ServiceAccount") {
@@ -85,7 +85,7 @@ fn only_pods_that_ask_the_api_server_have_a_token() {
 }
 
 #[test]
-fn every_container_is_closed_as_the_restricted_standard_wants_it() {
+fn every_container_meets_the_restricted_pod_security_standard() {
     for (name, path) in sets() {
         let Some(all) = objects(&path, &[]) else { return };
         for (pod, spec) in all.pods() {
@@ -116,7 +116,7 @@ fn every_container_is_closed_as_the_restricted_standard_wants_it() {
 }
 
 #[test]
-fn passwords_are_in_secrets_and_nowhere_else() {
+fn passwords_are_only_in_secrets() {
     for (name, path) in sets() {
         let Some(all) = objects(&path, &[]) else { return };
         for (object, shown) in all.0.iter().zip(all.names()) {
@@ -130,7 +130,7 @@ fn passwords_are_in_secrets_and_nowhere_else() {
 }
 
 #[test]
-fn a_secret_of_ones_own_is_only_read() {
+fn an_existing_secret_is_only_read() {
     let Some(all) = objects(&set("existing-secret"), &[]) else {
         return;
     };
@@ -148,7 +148,7 @@ fn a_secret_of_ones_own_is_only_read() {
 }
 
 #[test]
-fn the_network_policy_lets_nothing_out_but_names_the_api_server_and_the_databases() {
+fn the_network_policy_allows_egress_only_to_dns_the_api_server_and_the_databases() {
     let Some(all) = objects(&set("minimal"), &["networkPolicy.enabled=true"]) else {
         return;
     };

@@ -65,7 +65,7 @@ fn sections(described: &[(Vec<String>, String)]) -> BTreeSet<Vec<String>> {
 }
 
 #[test]
-fn the_manual_of_the_chart_lists_every_value() {
+fn the_readme_of_the_chart_lists_every_value() {
     let (values, described) = (values(), described());
     let sections = sections(&described);
     let mut table = String::from("| value | default | meaning |\n|---|---|---|\n");
@@ -94,7 +94,7 @@ fn every_value_is_described() {
 }
 
 #[test]
-fn the_schema_knows_every_value_and_lets_no_other_in() {
+fn the_schema_accepts_every_value_of_the_chart_and_no_other() {
     let (values, schema) = (values(), schema());
     for section in sections(&described()) {
         let place = section.iter().fold(&schema, |schema, key| &schema["properties"][key]);
@@ -134,7 +134,7 @@ fn every_setting_of_podlog_run_is_a_value_of_the_chart_with_the_same_default() {
 }
 
 #[test]
-fn the_chart_is_of_the_programs_version() {
+fn the_chart_has_the_version_of_the_program() {
     let chart: Value = serde_saphyr::from_str(&read(&folder().join("Chart.yaml"))).unwrap();
     assert_eq!(chart["appVersion"], env!("CARGO_PKG_VERSION"));
     assert_eq!(chart["version"], env!("CARGO_PKG_VERSION"));

@@ -92,7 +92,7 @@ fn is_log(head: &str) -> bool {
 }
 
 #[tokio::test]
-async fn a_log_that_is_nonsense_in_every_way_is_read_once_the_server_makes_sense_again() {
+async fn a_log_is_read_after_the_server_stops_sending_malformed_responses() {
     let mut stand = Stand::new().await;
     let answers = nonsense();
     let names: Vec<String> = (0..answers.len()).map(|n| format!("bad-{n}-")).collect();
@@ -131,7 +131,7 @@ async fn a_log_that_is_nonsense_in_every_way_is_read_once_the_server_makes_sense
 }
 
 #[tokio::test]
-async fn lists_and_watches_that_are_nonsense_stop_no_stream_and_new_pods_are_found_afterwards() {
+async fn malformed_lists_and_watches_stop_no_stream_and_new_pods_are_found_afterwards() {
     let mut stand = Stand::new().await;
     stand.write(20);
     stand.run();
@@ -158,7 +158,7 @@ async fn lists_and_watches_that_are_nonsense_stop_no_stream_and_new_pods_are_fou
 }
 
 #[tokio::test]
-async fn half_an_event_and_events_of_no_sense_cost_a_watch_and_no_pod() {
+async fn truncated_and_malformed_events_cost_a_watch_but_no_pod() {
     let mut stand = Stand::new().await;
     stand.write(20);
     stand.run();
@@ -217,7 +217,7 @@ async fn flooded(hits: fn(&str) -> bool, head: &str, piece: &str) -> u64 {
 }
 
 #[tokio::test]
-async fn a_list_without_end_is_broken_off_before_it_fills_the_memory() {
+async fn an_endless_list_is_aborted_before_it_fills_the_memory() {
     let item = r#"{"metadata":{"name":"x","namespace":"y","uid":"z","labels":{"a":"b"}}},"#;
     let peak = flooded(is_discovery, r#"{"kind":"PodList","items":["#, item).await;
     println!("{peak} MiB");
@@ -225,14 +225,14 @@ async fn a_list_without_end_is_broken_off_before_it_fills_the_memory() {
 }
 
 #[tokio::test]
-async fn a_watch_event_without_end_is_broken_off_before_it_fills_the_memory() {
+async fn an_endless_watch_event_is_aborted_before_it_fills_the_memory() {
     let peak = flooded(is_watch, r#"{"type":"ADDED","object":{"metadata":{"name":""#, "x").await;
     println!("{peak} MiB");
     assert!(peak < 256, "{peak} MiB");
 }
 
 #[tokio::test]
-async fn a_list_that_always_has_another_page_is_given_up() {
+async fn a_list_with_endless_pages_is_aborted() {
     let mut stand = Stand::new().await;
     stand.write(20);
     stand.run();
@@ -270,7 +270,7 @@ async fn elsewhere(tasks: &mut tokio::task::JoinSet<()>) -> Front {
 }
 
 #[tokio::test]
-async fn a_redirect_is_not_followed_and_takes_no_credentials_along() {
+async fn a_redirect_is_not_followed_and_gets_no_credentials() {
     let mut stand = Stand::new().await;
     let bad = stand.bad();
     bad.line("app", "bad 0").unwrap();
@@ -304,7 +304,7 @@ async fn a_redirect_is_not_followed_and_takes_no_credentials_along() {
 }
 
 #[tokio::test]
-async fn a_check_of_an_api_server_that_redirects_says_so_and_follows_nothing() {
+async fn check_reports_an_api_server_that_redirects_and_does_not_follow_it() {
     let stand = Stand::new().await;
     let mut tasks = tokio::task::JoinSet::new();
     let other = elsewhere(&mut tasks).await;

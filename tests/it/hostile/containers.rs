@@ -34,7 +34,7 @@ const PRETENDERS: [&[u8]; 14] = [
 ];
 
 #[tokio::test(start_paused = true)]
-async fn lines_that_look_like_stamps_or_words_of_the_kubelet_are_lines() {
+async fn lines_that_look_like_timestamps_or_messages_of_the_kubelet_are_lines() {
     let mut scene = Scene::new(Settings::default(), RestartPolicy::Never).await;
     scene.follow();
     let beside = scene.sim.create(PodSpec::new("shop", "good").node("n1").app("app"));
@@ -60,7 +60,7 @@ async fn lines_that_look_like_stamps_or_words_of_the_kubelet_are_lines() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn stamps_of_any_age_are_lines_in_the_order_they_were_written() {
+async fn lines_with_any_timestamp_are_stored_in_the_order_they_were_written() {
     let mut scene = Scene::running().await;
     scene.follow();
     let stamps = [
@@ -189,7 +189,7 @@ async fn a_million_empty_lines_are_a_million_records_in_little_memory() {
 }
 
 #[test]
-fn a_line_of_a_gigabyte_is_never_held_beyond_the_cap() {
+fn a_line_of_a_gigabyte_is_never_buffered_beyond_the_limit() {
     const CAP: usize = 256 * 1024;
     let mut intake = Intake::new(CAP);
     let mut batch = Batch::default();
@@ -212,7 +212,7 @@ fn a_line_of_a_gigabyte_is_never_held_beyond_the_cap() {
 }
 
 #[tokio::test]
-async fn a_line_of_a_gigabyte_is_cut_and_what_follows_and_a_pod_beside_are_stored_whole() {
+async fn a_line_of_a_gigabyte_is_truncated_and_the_next_lines_and_other_pods_are_stored_whole() {
     let mut stand = Stand::new().await;
     stand.bad();
     stand.write(100);

@@ -189,7 +189,7 @@ fn look(url: &str, pods: usize) {
 }
 
 #[tokio::test]
-async fn hostile_values_in_the_table_of_claims_cost_at_most_the_pod_they_are_of() {
+async fn hostile_values_in_the_claims_table_affect_only_the_pod_of_their_row() {
     each_exact(async |place| {
         podlog::locks::migrate(&place.url.parse().unwrap()).await.unwrap();
         let mut stand = Stand::new().await;
@@ -241,7 +241,7 @@ async fn phantom_streams(place: &Place, time: &str) {
 }
 
 #[tokio::test]
-async fn hostile_values_in_the_table_of_streams_cost_at_most_the_pod_they_are_of() {
+async fn hostile_values_in_the_streams_table_affect_only_the_pod_of_their_row() {
     each_exact(async |place| {
         let mut stand = Stand::new().await;
         let mut values = streams(place);
@@ -284,7 +284,7 @@ async fn hostile_values_in_the_table_of_streams_cost_at_most_the_pod_they_are_of
 }
 
 #[tokio::test]
-async fn a_stream_that_cannot_be_stored_does_not_keep_others_of_its_request_from_being_stored() {
+async fn a_stream_that_cannot_be_stored_does_not_block_others_of_the_same_request() {
     each_exact(async |place| {
         let running = place.open().await;
         let (poison, full, fine) = (origin("poison"), origin("full"), origin("fine"));

@@ -67,7 +67,7 @@ fn bomb() -> Vec<u8> {
 }
 
 #[test]
-fn a_kubeconfig_of_no_sense_is_refused_on_one_line_that_tells_no_credential() {
+fn a_malformed_kubeconfig_is_refused_on_one_line_without_credentials() {
     let dir = tempfile::tempdir().unwrap();
     let path = dir.path().display();
     for (n, text) in nonsense().iter().enumerate() {

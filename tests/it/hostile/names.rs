@@ -45,7 +45,7 @@ fn long(stand: &Stand) -> [String; 3] {
 }
 
 #[tokio::test]
-async fn the_longest_names_and_the_oddest_labels_arrive_as_they_are_in_files_status_and_no_metric() {
+async fn the_longest_names_and_unusual_labels_are_unchanged_in_files_and_status_and_absent_from_metrics() {
     let mut stand = Stand::new().await;
     let [namespace, name, container] = long(&stand);
     stand.write(50);
@@ -89,7 +89,7 @@ async fn the_longest_names_and_the_oddest_labels_arrive_as_they_are_in_files_sta
 }
 
 #[tokio::test]
-async fn the_longest_names_and_the_oddest_labels_arrive_as_they_are_in_every_database() {
+async fn the_longest_names_and_unusual_labels_are_unchanged_in_every_database() {
     crate::sinks::world::each_exact(async |place| {
         let mut stand = Stand::new().await;
         let [_, name, container] = long(&stand);
@@ -151,7 +151,7 @@ fn impossible() -> String {
 }
 
 #[tokio::test]
-async fn pods_of_impossible_names_do_not_keep_others_from_being_claimed_and_stored() {
+async fn pods_with_impossible_names_do_not_keep_others_from_being_claimed_and_stored() {
     let mut stand = Stand::new().await;
     stand.write(20);
     stand.run();

@@ -39,7 +39,7 @@ fn changes(sqlite: bool) -> Vec<(String, bool)> {
 }
 
 #[tokio::test]
-async fn a_version_that_no_program_wrote_is_refused_in_one_line_or_does_no_harm() {
+async fn an_impossible_table_version_is_refused_on_one_line_or_does_no_harm() {
     each_exact(async |place| {
         podlog::locks::migrate(&place.url.parse().unwrap()).await.unwrap();
         place

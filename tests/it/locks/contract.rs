@@ -35,7 +35,7 @@ pub(crate) async fn of_two_claimants_one_wins(lab: &Lab) {
     );
 }
 
-pub(crate) async fn twelve_hundred_rows_go_in_one_call(lab: &Lab) {
+pub(crate) async fn twelve_hundred_rows_fit_in_one_call(lab: &Lab) {
     let a = lab.holder("a").await;
     let mut wants = wants(1200);
     wants.push(wants[7].clone());
@@ -72,7 +72,7 @@ pub(crate) async fn twelve_hundred_rows_go_in_one_call(lab: &Lab) {
     assert!(a.acquire(&[]).await.unwrap().is_empty() && a.renew(&[]).await.unwrap().is_empty());
 }
 
-pub(crate) async fn four_claimants_contend_without_a_double_winner_or_an_error(lab: &Lab) {
+pub(crate) async fn four_claimants_contend_without_errors_and_each_row_has_one_winner(lab: &Lab) {
     let seed = fastrand::u64(..);
     println!("seed {seed}");
     let mut rng = fastrand::Rng::with_seed(seed);
@@ -149,7 +149,7 @@ pub(crate) async fn a_late_renewal_is_refused_even_if_nobody_took_the_row(lab: &
     assert!(row.expires_in <= 0 && row.checkpoint_len == 0, "{row:?}");
 }
 
-pub(crate) async fn a_release_under_an_old_fence_passes_over(lab: &Lab) {
+pub(crate) async fn a_release_under_an_old_fence_is_ignored(lab: &Lab) {
     let (a, b) = (lab.holder("a").await, lab.holder("b").await);
     let key = pod("x");
     let old = acquire(&a, &key).await.unwrap();
@@ -167,7 +167,7 @@ pub(crate) async fn a_release_under_an_old_fence_passes_over(lab: &Lab) {
     assert_eq!(row.checkpoint_len, 0);
 }
 
-pub(crate) async fn a_row_is_taken_after_expiry_and_grace_and_not_before(lab: &Lab) {
+pub(crate) async fn a_row_is_taken_after_expiry_and_grace_but_not_before(lab: &Lab) {
     let (a, b) = (lab.holder("a").await, lab.holder("b").await);
     let key = pod("x");
     acquire(&a, &key).await.unwrap();
@@ -180,7 +180,7 @@ pub(crate) async fn a_row_is_taken_after_expiry_and_grace_and_not_before(lab: &L
     assert!(acquire(&b, &key).await.is_some());
 }
 
-pub(crate) async fn fences_only_grow_also_after_the_row_was_deleted(lab: &Lab) {
+pub(crate) async fn fences_grow_even_after_the_row_was_deleted(lab: &Lab) {
     let (a, b) = (lab.holder("a").await, lab.holder("b").await);
     let key = pod("x");
     let mut last = Fence(0);
@@ -198,7 +198,7 @@ pub(crate) async fn fences_only_grow_also_after_the_row_was_deleted(lab: &Lab) {
     }
 }
 
-pub(crate) async fn previous_is_the_fence_before(lab: &Lab) {
+pub(crate) async fn a_claim_carries_the_previous_fence(lab: &Lab) {
     let (a, b) = (lab.holder("a").await, lab.holder("b").await);
     let key = pod("x");
     let first = acquire(&a, &key).await.unwrap();
@@ -218,7 +218,7 @@ pub(crate) async fn previous_is_the_fence_before(lab: &Lab) {
     );
 }
 
-pub(crate) async fn a_row_that_is_already_mine_is_won_again(lab: &Lab) {
+pub(crate) async fn a_holder_can_claim_its_own_row_again(lab: &Lab) {
     let (a, b) = (lab.holder("a").await, lab.holder("b").await);
     let key = pod("x");
     let lost_reply = acquire(&a, &key).await.unwrap();
@@ -272,7 +272,7 @@ pub(crate) async fn a_checkpoint_survives_takeover_byte_for_byte(lab: &Lab) {
     }
 }
 
-pub(crate) async fn a_checkpoint_that_is_too_large_is_a_clear_error(lab: &Lab) {
+pub(crate) async fn a_checkpoint_that_is_too_large_is_refused_with_a_clear_error(lab: &Lab) {
     let a = lab.holder("a").await;
     let claim = acquire(&a, &pod("x")).await.unwrap();
     let large = vec![b'x'; (1 << 20) + 1];
@@ -302,7 +302,7 @@ pub(crate) async fn clusters_do_not_see_each_other(lab: &Lab) {
     assert_eq!(renew(&there, &theirs, None).await, Verdict::Held);
 }
 
-pub(crate) async fn ids_that_differ_in_case_or_trailing_blanks_are_different_rows(lab: &Lab) {
+pub(crate) async fn ids_that_differ_in_case_or_trailing_spaces_are_different_rows(lab: &Lab) {
     let (a, b) = (lab.holder("a").await, lab.holder("A").await);
     let ids = ["x", "X", "x ", "x  ", "ó", "o", "ss", "ß", "x\t"];
     for (index, id) in ids.into_iter().enumerate() {
@@ -314,7 +314,7 @@ pub(crate) async fn ids_that_differ_in_case_or_trailing_blanks_are_different_row
     }
 }
 
-pub(crate) async fn any_name_is_stored_as_it_is(lab: &Lab) {
+pub(crate) async fn any_name_is_stored_unchanged(lab: &Lab) {
     let a = lab.holder("podlog-7d9f#é\"\\'`").await;
     let mut want = want(&pod(r#"q'"\u0041%_?:1;--ä😀"#));
     want.about.namespace = "n".repeat(63).as_str().into();
@@ -334,7 +334,7 @@ pub(crate) async fn any_name_is_stored_as_it_is(lab: &Lab) {
     assert!(error.contains("304 bytes"), "{error}");
 }
 
-pub(crate) async fn a_table_without_rows_still_tells_time_and_server(lab: &Lab) {
+pub(crate) async fn an_empty_table_still_reports_time_and_server(lab: &Lab) {
     let a = lab.holder("a").await;
     let before = a.table().await.unwrap();
     assert!(before.rows.is_empty() && !before.server.is_empty(), "{before:?}");

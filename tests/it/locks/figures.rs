@@ -76,24 +76,24 @@ async fn figures(lab: &Lab) {
 
 #[test]
 #[ignore = "measures"]
-fn of_memory() {
+fn latency_in_memory() {
     run(Kind::Memory, "figures", figures);
 }
 
 #[test]
 #[ignore = "measures"]
-fn of_sqlite() {
+fn latency_on_sqlite() {
     run(Kind::Sqlite, "figures", figures);
 }
 
 #[test]
 #[ignore = "measures"]
-fn of_mysql() {
+fn latency_on_mysql() {
     run(Kind::MySql, "figures", figures);
 }
 
 #[test]
 #[ignore = "measures"]
-fn of_mariadb() {
+fn latency_on_mariadb() {
     run(Kind::MariaDb, "figures", figures);
 }

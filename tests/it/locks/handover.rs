@@ -6,7 +6,7 @@ use podlog::domain::{LockKey, Next, Verdict};
 
 use crate::locks::lab::{GRACE, Lab, TTL, acquire, pod, release, renew};
 
-pub(crate) async fn a_row_is_asked_for_handed_and_taken_by_the_one_it_was_handed_to(lab: &Lab) {
+pub(crate) async fn a_requested_row_is_handed_over_and_taken_by_the_replica_that_asked(lab: &Lab) {
     let (a, b, c) = (lab.holder("a").await, lab.holder("b").await, lab.holder("c").await);
     let key = pod("x");
     let old = acquire(&a, &key).await.unwrap();
@@ -45,7 +45,7 @@ fn acquire_like(claim: &podlog::domain::Claim) -> podlog::domain::Claim {
     }
 }
 
-pub(crate) async fn a_handed_row_that_nobody_takes_is_free_again_after_its_time(lab: &Lab) {
+pub(crate) async fn a_row_handed_over_that_nobody_takes_is_free_again_after_a_timeout(lab: &Lab) {
     let (a, c) = (lab.holder("a").await, lab.holder("c").await);
     let key = pod("x");
     let claim = acquire(&a, &key).await.unwrap();
@@ -83,7 +83,7 @@ pub(crate) async fn a_request_can_be_refused(lab: &Lab) {
     );
 }
 
-pub(crate) async fn a_request_for_another_fence_or_ones_own_row_is_ignored(lab: &Lab) {
+pub(crate) async fn a_request_for_an_old_fence_or_for_an_own_row_is_ignored(lab: &Lab) {
     let (a, b) = (lab.holder("a").await, lab.holder("b").await);
     let (held, free, done) = (pod("held"), pod("free"), pod("done"));
     let claim = acquire(&a, &held).await.unwrap();
@@ -103,7 +103,7 @@ pub(crate) async fn a_request_for_another_fence_or_ones_own_row_is_ignored(lab: 
     assert!(table.rows.values().all(|row| row.wanted_by.is_none()), "{table:?}");
 }
 
-pub(crate) async fn a_finished_row_is_not_claimable_and_can_be_forgotten(lab: &Lab) {
+pub(crate) async fn a_finished_row_cannot_be_claimed_and_can_be_deleted(lab: &Lab) {
     let (a, b) = (lab.holder("a").await, lab.holder("b").await);
     let key = pod("x");
     let claim = acquire(&a, &key).await.unwrap();
@@ -122,7 +122,7 @@ pub(crate) async fn a_finished_row_is_not_claimable_and_can_be_forgotten(lab: &L
     assert!(a.table().await.unwrap().rows.is_empty());
 }
 
-pub(crate) async fn a_row_that_is_not_finished_is_never_forgotten(lab: &Lab) {
+pub(crate) async fn an_unfinished_row_is_never_deleted(lab: &Lab) {
     let (a, b) = (lab.holder("a").await, lab.holder("b").await);
     let keys = [
         pod("held"),
@@ -141,7 +141,7 @@ pub(crate) async fn a_row_that_is_not_finished_is_never_forgotten(lab: &Lab) {
     assert_eq!(a.table().await.unwrap().rows.len(), 4);
 }
 
-pub(crate) async fn a_replica_is_alive_while_its_row_is_and_forgotten_a_minute_later(lab: &Lab) {
+pub(crate) async fn a_replica_is_alive_while_its_row_is_and_is_deleted_a_minute_later(lab: &Lab) {
     let (a, b) = (lab.holder("a").await, lab.holder("b").await);
     let (row_a, row_b) = (LockKey::Replica("a".into()), LockKey::Replica("b".into()));
     let alive = async || {
@@ -170,7 +170,7 @@ pub(crate) async fn a_replica_is_alive_while_its_row_is_and_forgotten_a_minute_l
     assert!(b.table().await.unwrap().rows.is_empty());
 }
 
-pub(crate) async fn an_evicted_row_is_free_when_its_holder_must_have_stopped(lab: &Lab) {
+pub(crate) async fn an_evicted_row_is_free_once_its_holder_must_have_stopped(lab: &Lab) {
     let (a, b) = (lab.holder("a").await, lab.holder("b").await);
     let key = pod("x");
     let claim = acquire(&a, &key).await.unwrap();

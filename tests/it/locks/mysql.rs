@@ -59,7 +59,7 @@ async fn default_isolation(conn: &mut MySqlConnection) -> String {
     conn.fetch_one(sql).await.unwrap().get(1)
 }
 
-pub(crate) async fn a_row_locked_by_an_open_transaction_costs_that_row_only(lab: &Lab) {
+pub(crate) async fn an_open_transaction_blocks_only_the_row_it_locks(lab: &Lab) {
     let (a, b) = (lab.holder("a").await, lab.holder("b").await);
     let mut renewals = hold(&a, 10).await;
     for renewal in &mut renewals[..5] {
@@ -123,7 +123,7 @@ async fn deadlocks(conn: &mut MySqlConnection) -> i64 {
     row.get(0)
 }
 
-pub(crate) async fn a_deadlock_with_an_unsorted_client_is_survived(lab: &Lab) {
+pub(crate) async fn a_deadlock_with_a_client_that_locks_in_another_order_is_survived(lab: &Lab) {
     let a = lab.holder("a").await;
     let renewals = hold(&a, 200).await;
     let mut rogue = lab.sql().await;
@@ -156,7 +156,7 @@ pub(crate) async fn a_deadlock_with_an_unsorted_client_is_survived(lab: &Lab) {
     assert!(deadlocks(&mut rogue).await > before, "there was no deadlock to survive");
 }
 
-pub(crate) async fn a_connection_killed_in_mid_call_is_replaced(lab: &Lab) {
+pub(crate) async fn a_connection_killed_during_a_call_is_replaced(lab: &Lab) {
     let a = lab.holder("a").await;
     let renewals = hold(&a, 3).await;
     let mut rogue = lab.sql().await;
@@ -184,7 +184,7 @@ pub(crate) async fn a_connection_killed_in_mid_call_is_replaced(lab: &Lab) {
     assert_eq!(a.renew(&renewals).await.unwrap(), [Verdict::Held; 3]);
 }
 
-pub(crate) async fn a_statement_that_is_not_answered_fails_in_time_and_the_next_one_works(lab: &Lab) {
+pub(crate) async fn a_statement_without_an_answer_times_out_and_the_next_one_works(lab: &Lab) {
     let a = lab.holder("a").await;
     let claim = acquire(&a, &pod("x")).await.unwrap();
     let mut rogue = lab.sql().await;
@@ -201,7 +201,7 @@ pub(crate) async fn a_statement_that_is_not_answered_fails_in_time_and_the_next_
     assert_eq!(renew(&a, &claim, None).await, Verdict::Held);
 }
 
-pub(crate) async fn a_call_given_up_half_way_does_not_hold_up_the_next(lab: &Lab) {
+pub(crate) async fn a_cancelled_call_does_not_delay_the_next_one(lab: &Lab) {
     let a = lab.holder("a").await;
     let (x, y) = (
         acquire(&a, &pod("x")).await.unwrap(),
@@ -224,7 +224,7 @@ pub(crate) async fn a_call_given_up_half_way_does_not_hold_up_the_next(lab: &Lab
     execute(&mut rogue, "ROLLBACK").await;
 }
 
-pub(crate) async fn a_statement_locks_no_row_it_does_not_name(lab: &Lab) {
+pub(crate) async fn a_statement_locks_only_the_rows_it_names(lab: &Lab) {
     let (a, b) = (lab.holder("a").await, lab.holder("b").await);
     let renewals = hold(&a, 300).await;
     // Somebody works on every other row and on the gaps between them; a's statements name the rest.
@@ -263,7 +263,7 @@ pub(crate) async fn a_statement_locks_no_row_it_does_not_name(lab: &Lab) {
     execute(&mut rogue, "ROLLBACK").await;
 }
 
-pub(crate) async fn a_renewal_that_was_overtaken_stores_nothing(lab: &Lab) {
+pub(crate) async fn a_renewal_that_arrives_after_a_newer_one_stores_no_checkpoint(lab: &Lab) {
     let a = lab.holder("a").await;
     let claim = acquire(&a, &pod("x")).await.unwrap();
     assert_eq!(renew(&a, &claim, Some(b"second")).await, Verdict::Held);

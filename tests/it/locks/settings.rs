@@ -20,7 +20,7 @@ fn changed(lab: &Lab, change: impl Fn(&mut url::Url)) -> String {
     url.to_string()
 }
 
-pub(crate) async fn what_is_wrong_with_the_settings_is_named(lab: &Lab) {
+pub(crate) async fn wrong_server_settings_are_named(lab: &Lab) {
     // On every address, since the server may be known by another than 127.0.0.1.
     let silent = std::net::TcpListener::bind("0.0.0.0:0").unwrap();
     let silent_port = silent.local_addr().unwrap().port();
@@ -70,7 +70,7 @@ pub(crate) async fn what_is_wrong_with_the_settings_is_named(lab: &Lab) {
     }
 }
 
-pub(crate) async fn a_user_without_rights_is_told_what_to_grant(lab: &Lab) {
+pub(crate) async fn an_error_of_a_user_without_privileges_says_what_to_grant(lab: &Lab) {
     // It may log in and nothing else.
     let mut conn = lab.sql().await;
     let user: String = lab.database().chars().take(28).collect();
@@ -114,7 +114,7 @@ pub(crate) async fn tables_of_another_version_are_refused(lab: &Lab) {
 }
 
 /// Needs a user who may grant.
-async fn a_missing_right_is_named(lab: &Lab) {
+async fn a_missing_privilege_is_named(lab: &Lab) {
     let mut conn = lab.sql().await;
     // At most 32 characters on MySQL; the database's name ends in what makes it its own.
     let user: String = lab.database().chars().take(28).collect();
@@ -147,7 +147,7 @@ async fn a_missing_right_is_named(lab: &Lab) {
     );
 }
 
-pub(crate) async fn any_number_of_replicas_migrate_at_once(lab: &Lab) {
+pub(crate) async fn many_replicas_can_migrate_at_once(lab: &Lab) {
     let error = locks::open(&lab.url, holder("here", "a")).await.map(drop).unwrap_err();
     assert!(error.to_string().contains("podlog migrate"), "{error}");
     // Somebody else's migrations, one of them broken off, are no business of ours.
@@ -172,18 +172,18 @@ pub(crate) async fn any_number_of_replicas_migrate_at_once(lab: &Lab) {
 
 #[test]
 #[ignore = "needs a user who may grant: run with --ignored on servers of your own"]
-fn mysql_names_a_missing_right() {
-    run(Kind::MySql, "rights", a_missing_right_is_named);
+fn a_missing_privilege_on_mysql_is_named() {
+    run(Kind::MySql, "rights", a_missing_privilege_is_named);
 }
 
 #[test]
 #[ignore = "needs a user who may grant: run with --ignored on servers of your own"]
-fn mariadb_names_a_missing_right() {
-    run(Kind::MariaDb, "rights", a_missing_right_is_named);
+fn a_missing_privilege_on_mariadb_is_named() {
+    run(Kind::MariaDb, "rights", a_missing_privilege_is_named);
 }
 
 /// Switches the whole server read-only, so it runs alone.
-async fn a_server_that_turns_read_only_is_left_and_found_again(lab: &Lab) {
+async fn a_server_that_becomes_read_only_is_left_and_found_again(lab: &Lab) {
     let mut admin = lab.sql().await;
     let user: String = lab.database().chars().take(28).collect();
     execute(&mut admin, &format!("CREATE USER '{user}'@'%' IDENTIFIED BY 'x'")).await;
@@ -216,20 +216,20 @@ async fn a_server_that_turns_read_only_is_left_and_found_again(lab: &Lab) {
 
 #[test]
 #[ignore = "switches the whole server read-only: run with --ignored --test-threads 1 on servers of your own"]
-fn mysql_turns_read_only() {
+fn mysql_becomes_read_only_and_is_found_again() {
     run(
         Kind::MySql,
         "read_only",
-        a_server_that_turns_read_only_is_left_and_found_again,
+        a_server_that_becomes_read_only_is_left_and_found_again,
     );
 }
 
 #[test]
 #[ignore = "switches the whole server read-only: run with --ignored --test-threads 1 on servers of your own"]
-fn mariadb_turns_read_only() {
+fn mariadb_becomes_read_only_and_is_found_again() {
     run(
         Kind::MariaDb,
         "read_only",
-        a_server_that_turns_read_only_is_left_and_found_again,
+        a_server_that_becomes_read_only_is_left_and_found_again,
     );
 }

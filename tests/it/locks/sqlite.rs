@@ -31,7 +31,7 @@ async fn somebody(lab: &Lab) -> SqliteConnection {
         .unwrap()
 }
 
-pub(crate) async fn a_file_that_cannot_be_used_is_explained(lab: &Lab) {
+pub(crate) async fn the_error_for_an_unusable_file_says_why(lab: &Lab) {
     let folder = lab.file().parent().unwrap().to_owned();
     std::fs::write(
         folder.join("text"),
@@ -60,7 +60,7 @@ pub(crate) async fn a_file_that_cannot_be_used_is_explained(lab: &Lab) {
     assert!(error.to_string().contains("no directory"), "{error}");
 }
 
-pub(crate) async fn a_file_that_may_not_be_written_is_explained(lab: &Lab) {
+pub(crate) async fn the_error_for_a_read_only_file_says_why(lab: &Lab) {
     locks::migrate(&lab.url).await.unwrap();
     std::fs::set_permissions(lab.file(), std::fs::Permissions::from_mode(0o444)).unwrap();
     if std::fs::OpenOptions::new().write(true).open(lab.file()).is_ok() {
@@ -76,14 +76,14 @@ pub(crate) async fn a_file_that_may_not_be_written_is_explained(lab: &Lab) {
     );
 }
 
-pub(crate) async fn any_number_of_replicas_migrate_at_once(lab: &Lab) {
+pub(crate) async fn many_replicas_can_migrate_at_once(lab: &Lab) {
     for outcome in join_all((0..6).map(|_| locks::migrate(&lab.url))).await {
         outcome.unwrap();
     }
     acquire(&lab.holder("a").await, &pod("x")).await.unwrap();
 }
 
-pub(crate) async fn a_writer_that_hangs_costs_time_and_not_the_claim(lab: &Lab) {
+pub(crate) async fn a_writer_that_blocks_the_file_delays_a_renewal_but_costs_no_claim(lab: &Lab) {
     locks::migrate(&lab.url).await.unwrap();
     let a = lab.holder("a").await;
     let claim = acquire(&a, &pod("x")).await.unwrap();

@@ -20,7 +20,7 @@ fn event() -> impl Strategy<Value = Event> {
 proptest! {
     #![proptest_config(ProptestConfig::with_cases(24))]
     #[test]
-    fn any_history_settles_with_one_holder_per_pod_and_even_loads(
+    fn every_history_settles_with_one_holder_per_pod_and_even_loads(
         stale in any::<bool>(),
         start in 0_usize..300,
         events in prop::collection::vec((event(), 0_usize..6), 0..40),
@@ -46,7 +46,7 @@ proptest! {
 }
 
 #[test]
-fn a_newcomer_gets_its_share_in_hardly_more_moves_than_there_must_be() {
+fn a_new_replica_gets_its_share_with_few_unnecessary_moves() {
     for stale in [false, true] {
         let mut world = World::new(stale);
         (0..3).for_each(|_| world.happen(&Event::Join));
@@ -61,7 +61,7 @@ fn a_newcomer_gets_its_share_in_hardly_more_moves_than_there_must_be() {
 }
 
 #[test]
-fn replicas_that_see_the_same_pods_take_each_its_own_in_the_first_round() {
+fn replicas_that_see_the_same_pods_claim_different_ones_in_the_first_round() {
     let mut world = World::new(true);
     (0..5).for_each(|_| world.happen(&Event::Join));
     world.rounds(2);
@@ -73,7 +73,7 @@ fn replicas_that_see_the_same_pods_take_each_its_own_in_the_first_round() {
 }
 
 #[test]
-fn full_replicas_take_no_more_and_the_rest_waits_for_room() {
+fn full_replicas_claim_nothing_and_the_other_pods_wait_for_capacity() {
     let mut world = World::new(false);
     world.limit = 10;
     (0..2).for_each(|_| world.happen(&Event::Join));
@@ -86,7 +86,7 @@ fn full_replicas_take_no_more_and_the_rest_waits_for_room() {
 }
 
 #[test]
-fn the_pods_of_a_replica_that_shuts_down_wait_for_one_round() {
+fn the_pods_of_a_replica_that_shuts_down_wait_at_most_one_round() {
     let mut world = World::new(false);
     (0..3).for_each(|_| world.happen(&Event::Join));
     world.happen(&Event::Start(300));

@@ -21,7 +21,7 @@ use tokio::time::{sleep, timeout};
 use self::lab::{PATIENCE, container, in_namespace, next_lines, running, with_token};
 
 #[tokio::test]
-async fn containers_of_all_sorts_are_discovered_with_their_instances() {
+async fn containers_of_all_types_are_discovered_with_their_instances() {
     in_namespace(|lab| async move {
         let mut sidecar = container("proxy", "sleep 1000");
         sidecar["restartPolicy"] = json!("Always");
@@ -67,7 +67,7 @@ async fn containers_of_all_sorts_are_discovered_with_their_instances() {
 }
 
 #[tokio::test]
-async fn a_log_is_followed_over_http2_and_read_from_a_second_on() {
+async fn a_log_is_followed_over_http2_and_read_from_a_given_second() {
     in_namespace(|lab| async move {
         let script = "i=0; while true; do echo line $i; i=$((i+1)); sleep 0.2; done";
         lab.create("talk", &json!({"containers": [container("app", script)]}))
@@ -108,7 +108,7 @@ async fn a_log_is_followed_over_http2_and_read_from_a_second_on() {
 }
 
 #[tokio::test]
-async fn the_instance_before_is_read_after_a_restart() {
+async fn the_previous_instance_is_read_after_a_restart() {
     in_namespace(|lab| async move {
         let script = "echo one of $HOSTNAME; sleep 3; exit 1";
         lab.create("crash", &json!({"containers": [container("app", script)]}))
@@ -147,7 +147,7 @@ async fn the_instance_before_is_read_after_a_restart() {
 }
 
 #[tokio::test]
-async fn a_pod_that_has_ended_says_so() {
+async fn an_ended_pod_is_reported_as_ended() {
     in_namespace(|lab| async move {
         let spec = |script| json!({"restartPolicy": "Never", "containers": [container("app", script)]});
         lab.create("good", &spec("echo done")).await;
@@ -162,7 +162,7 @@ async fn a_pod_that_has_ended_says_so() {
 }
 
 #[tokio::test]
-async fn what_cannot_be_read_is_told_apart() {
+async fn the_reasons_why_a_log_cannot_be_read_are_distinguished() {
     in_namespace(|lab| async move {
         let open = |pod: &'static str, container: &'static str| {
             let lab = lab.clone();
@@ -196,7 +196,7 @@ async fn what_cannot_be_read_is_told_apart() {
 }
 
 #[tokio::test]
-async fn a_missing_right_is_named_with_the_rule_that_grants_it() {
+async fn a_missing_permission_is_named_with_the_rule_that_grants_it() {
     in_namespace(|lab| async move {
         let folder = tempfile::tempdir().unwrap();
         let stranger = lab.stranger(&folder).await;
@@ -222,7 +222,7 @@ async fn a_missing_right_is_named_with_the_rule_that_grants_it() {
 }
 
 #[tokio::test]
-async fn credentials_that_are_refused_are_read_anew() {
+async fn refused_credentials_are_read_again() {
     in_namespace(|lab| async move {
         let folder = tempfile::tempdir().unwrap();
         let token = lab.token("rotated").await;

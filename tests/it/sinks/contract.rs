@@ -30,7 +30,7 @@ async fn lines_are_stored_in_the_order_they_were_written_whatever_their_timestam
 }
 
 #[tokio::test]
-async fn blank_identical_and_very_long_lines_are_stored_as_they_are() {
+async fn blank_identical_and_very_long_lines_are_stored_unchanged() {
     each(async |place| {
         let running = place.open().await;
         let stream = origin("odd");
@@ -53,7 +53,7 @@ async fn blank_identical_and_very_long_lines_are_stored_as_they_are() {
 }
 
 #[tokio::test]
-async fn bytes_that_are_not_text_are_kept_in_databases_and_marked_in_json() {
+async fn bytes_that_are_not_utf8_are_kept_in_databases_and_marked_in_json() {
     each(async |place| {
         let running = place.open().await;
         let stream = origin("bytes");
@@ -72,7 +72,7 @@ async fn bytes_that_are_not_text_are_kept_in_databases_and_marked_in_json() {
 }
 
 #[tokio::test]
-async fn a_gap_is_stored_before_the_lines_that_follow_it_and_one_at_the_end_too() {
+async fn a_gap_is_stored_before_the_lines_that_follow_it_or_at_the_end() {
     each(async |place| {
         let running = place.open().await;
         let stream = origin("gap");
@@ -96,7 +96,7 @@ async fn a_gap_is_stored_before_the_lines_that_follow_it_and_one_at_the_end_too(
 }
 
 #[tokio::test]
-async fn many_streams_written_at_once_all_arrive_each_in_order() {
+async fn many_streams_written_at_once_are_all_stored_in_order() {
     each(async |place| {
         let running = place.open().await;
         let texts: Vec<Vec<u8>> = (0..600).map(|n| format!("line {n}").into_bytes()).collect();
@@ -124,7 +124,7 @@ async fn many_streams_written_at_once_all_arrive_each_in_order() {
 }
 
 #[tokio::test]
-async fn a_chunk_whose_claim_has_ended_is_not_written_and_its_neighbours_are() {
+async fn a_chunk_whose_claim_has_ended_is_not_written_but_its_neighbours_are() {
     each(async |place| {
         let running = place.open().await;
         let (late, good) = (origin("late"), origin("good"));

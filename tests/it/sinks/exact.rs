@@ -11,7 +11,7 @@ use crate::sinks::world::{as_said, each_exact};
 const LINES: [Said<'static>; 4] = [(5, 0, b"a"), (5, 1, b"a"), (3, 0, b"b"), (9, 0, b"c")];
 
 #[tokio::test]
-async fn a_chunk_that_comes_again_is_stored_once_and_so_is_its_gap() {
+async fn a_repeated_chunk_is_stored_once_and_so_is_its_gap() {
     each_exact(async |place| {
         let running = place.open().await;
         let stream = origin("again");
@@ -39,7 +39,7 @@ async fn a_chunk_that_comes_again_is_stored_once_and_so_is_its_gap() {
 }
 
 #[tokio::test]
-async fn of_a_chunk_that_is_half_known_the_rest_is_stored() {
+async fn the_unknown_rest_of_a_partly_stored_chunk_is_stored() {
     each_exact(async |place| {
         let running = place.open().await;
         for known in 1..LINES.len() {
@@ -55,7 +55,7 @@ async fn of_a_chunk_that_is_half_known_the_rest_is_stored() {
 }
 
 #[tokio::test]
-async fn a_new_sink_goes_on_after_the_checkpoint() {
+async fn a_new_sink_continues_after_the_checkpoint() {
     each_exact(async |place| {
         let running = place.open().await;
         let stream = origin("moved");
@@ -68,7 +68,7 @@ async fn a_new_sink_goes_on_after_the_checkpoint() {
 }
 
 #[tokio::test]
-async fn opening_answers_the_position_and_refuses_smaller_fences_from_then_on() {
+async fn opening_a_stream_returns_its_position_and_refuses_smaller_fences_afterwards() {
     each_exact(async |place| {
         let (old, new) = (place.open().await, place.open().await);
         let stream = origin("fence");
@@ -95,7 +95,7 @@ async fn opening_answers_the_position_and_refuses_smaller_fences_from_then_on() 
 }
 
 #[tokio::test]
-async fn a_write_that_meets_an_opening_is_either_seen_by_it_or_refused() {
+async fn a_write_during_an_opening_is_either_seen_by_it_or_refused() {
     each_exact(async |place| {
         let (old, new) = (place.open().await, place.open().await);
         let mut outcomes = [0, 0];
@@ -130,7 +130,7 @@ async fn a_write_that_meets_an_opening_is_either_seen_by_it_or_refused() {
 }
 
 #[tokio::test]
-async fn a_stream_that_stands_elsewhere_must_be_opened_again() {
+async fn a_stream_at_another_position_must_be_opened_again() {
     each_exact(async |place| {
         let running = place.open().await;
         let stream = origin("elsewhere");
@@ -150,7 +150,7 @@ async fn a_stream_that_stands_elsewhere_must_be_opened_again() {
 }
 
 #[tokio::test]
-async fn a_sink_without_its_tables_says_how_to_get_them() {
+async fn a_sink_without_its_tables_says_how_to_create_them() {
     each_exact(async |place| {
         migrate(&place.parsed()).await.expect("migrating twice changes nothing");
         let note = "UPDATE podlog_records_migrations SET version = 999 WHERE version = 205";
@@ -174,7 +174,7 @@ async fn a_sink_without_its_tables_says_how_to_get_them() {
 }
 
 #[tokio::test]
-async fn people_find_lines_and_gaps_in_views() {
+async fn the_views_show_lines_and_gaps() {
     each_exact(async |place| {
         let running = place.open().await;
         let stream = origin("people");

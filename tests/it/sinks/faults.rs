@@ -17,7 +17,7 @@ const LINES: [Said<'static>; 2] = [(1, 0, b"a"), (1, 1, b"b")];
 const HELD: Duration = Duration::from_millis(4_500);
 
 #[tokio::test]
-async fn a_write_outlasts_somebody_who_holds_the_lock_and_is_stored_once() {
+async fn a_write_waits_for_a_lock_of_another_client_and_is_stored_once() {
     each_exact(async |place| {
         let running = place.open().await;
         let stream = origin("held");
@@ -76,7 +76,7 @@ async fn killed_connections_are_replaced() {
 }
 
 #[tokio::test]
-async fn a_message_that_no_packet_or_column_holds_is_cut_and_says_so() {
+async fn a_message_too_large_for_a_packet_or_column_is_truncated_and_marked() {
     each_exact(async |place| {
         let running = place.open().await;
         let stream = origin("huge");
@@ -95,7 +95,7 @@ async fn a_message_that_no_packet_or_column_holds_is_cut_and_says_so() {
 }
 
 #[tokio::test]
-async fn what_is_wrong_with_the_connection_is_said_once_and_in_plain_words() {
+async fn a_connection_error_is_reported_once_and_in_plain_words() {
     each_exact(async |place| {
         if place.name == "sqlite" {
             return;

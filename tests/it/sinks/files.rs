@@ -44,7 +44,7 @@ async fn write(running: &Running, chunks: &[Chunk]) {
 }
 
 #[tokio::test]
-async fn putting_files_aside_loses_nothing() {
+async fn rotating_files_loses_nothing() {
     let place = place("max_size=2000&keep=99&fsync=never").await;
     let (stream, texts) = (origin("rotate"), texts(100));
     write(&place.open().await, &chunks(&stream, &texts)).await;
@@ -55,7 +55,7 @@ async fn putting_files_aside_loses_nothing() {
 }
 
 #[tokio::test]
-async fn files_that_were_put_aside_are_compressed_and_only_so_many_kept() {
+async fn rotated_files_are_compressed_and_only_the_newest_are_kept() {
     let place = place("max_size=2000&keep=3&gzip=true&fsync=always").await;
     let (stream, texts) = (origin("gzip"), texts(100));
     write(&place.open().await, &chunks(&stream, &texts)).await;
@@ -91,7 +91,7 @@ async fn files_that_were_put_aside_are_compressed_and_only_so_many_kept() {
 }
 
 #[tokio::test]
-async fn an_incomplete_last_line_is_cut_off_before_anything_is_appended() {
+async fn an_incomplete_last_line_is_removed_before_anything_is_appended() {
     for policy in ["never", "interval", "always"] {
         let place = place(&format!("fsync={policy}")).await;
         let (stream, texts) = (origin("torn"), texts(3));
@@ -113,7 +113,7 @@ async fn an_incomplete_last_line_is_cut_off_before_anything_is_appended() {
 }
 
 #[tokio::test]
-async fn a_file_that_another_replica_put_aside_is_let_go_of() {
+async fn a_file_rotated_by_another_replica_is_closed() {
     let place = place("max_size=1000&keep=99&fsync=never").await;
     let (stream, texts) = (origin("turns"), texts(60));
     let all = chunks(&stream, &texts);
@@ -125,7 +125,7 @@ async fn a_file_that_another_replica_put_aside_is_let_go_of() {
 }
 
 #[tokio::test]
-async fn more_streams_than_open_files_are_written_all() {
+async fn more_streams_than_open_files_are_all_written() {
     let place = place("fsync=interval").await;
     let running = place.open().await;
     let texts = texts(3);
@@ -143,7 +143,7 @@ async fn more_streams_than_open_files_are_written_all() {
 }
 
 #[tokio::test]
-async fn a_write_goes_on_once_what_was_in_its_way_is_gone() {
+async fn a_write_continues_once_its_obstacle_is_gone() {
     let place = place("fsync=never").await;
     let running = place.open().await;
     let (stream, texts) = (origin("way"), texts(1));
@@ -165,14 +165,14 @@ const CHILD: &str = "PODLOG_TEST_LIMITED_DIR";
 /// The limit on file sizes stands for a full disk: a write stops half-way and then fails. A process can
 /// only give itself such a limit for good, so the test runs itself again under one.
 #[tokio::test]
-async fn a_full_disk_leaves_whole_records_and_the_chunk_is_stored_once_when_there_is_room() {
+async fn a_full_disk_leaves_whole_records_and_the_chunk_is_stored_once_when_space_is_free() {
     let (stream, texts) = (origin("full"), vec![b"small".to_vec(), vec![b'x'; 100_000]]);
     let all = chunks(&stream, &texts);
     if let Ok(dir) = std::env::var(CHILD) {
         return write_under_the_limit(dir.into(), &all).await;
     }
     let place = place("fsync=never").await;
-    let name = "sinks::files::a_full_disk_leaves_whole_records_and_the_chunk_is_stored_once_when_there_is_room";
+    let name = "sinks::files::a_full_disk_leaves_whole_records_and_the_chunk_is_stored_once_when_space_is_free";
     let run = format!("ulimit -f 64; trap '' XFSZ; exec \"$0\" --exact {name} --nocapture");
     let mut child = Command::new("sh");
     child

@@ -47,7 +47,7 @@ async fn relay(listener: TcpListener, server: String, replies: Arc<AtomicI64>) {
 }
 
 #[tokio::test]
-async fn whichever_reply_is_lost_every_line_is_stored_once_and_in_order() {
+async fn every_line_is_stored_once_and_in_order_when_any_reply_is_lost() {
     each_exact(async |place| {
         if place.name == "sqlite" {
             return;
@@ -89,7 +89,7 @@ async fn whichever_reply_is_lost_every_line_is_stored_once_and_in_order() {
 }
 
 #[tokio::test]
-async fn connections_killed_at_any_moment_cost_no_line_and_double_none() {
+async fn connections_killed_at_any_moment_lose_and_repeat_no_line() {
     each_exact(async |place| {
         if place.name == "sqlite" {
             return;

@@ -6,7 +6,7 @@ use crate::sinks::stream::{Said, chunk, origin};
 use crate::sinks::world::{as_said, each_exact};
 
 #[tokio::test]
-async fn old_records_go_from_the_old_end_in_batches_and_never_leave_a_hole() {
+async fn old_records_are_deleted_oldest_first_in_batches_without_holes() {
     each_exact(async |place| {
         let running = place.open().await;
         let purge = running.retention.as_ref().unwrap();
@@ -39,7 +39,7 @@ async fn old_records_go_from_the_old_end_in_batches_and_never_leave_a_hole() {
 }
 
 #[tokio::test]
-async fn the_row_of_an_empty_stream_goes_only_when_it_has_been_quiet_for_a_day_and_can_come_back() {
+async fn the_row_of_an_empty_stream_is_deleted_only_after_a_quiet_day_and_can_be_created_again() {
     each_exact(async |place| {
         let running = place.open().await;
         let purge = running.retention.as_ref().unwrap();
