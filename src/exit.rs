@@ -7,7 +7,7 @@ use std::io::Write as _;
 use std::process::ExitCode;
 
 use crate::cluster::{ApiError, ClusterError};
-use crate::domain::{Cause, Plain, Unready};
+use crate::domain::{BackendError, Cause, Escaped};
 
 /// What a failure means to whoever started the program. The numbers are the exit statuses.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -122,7 +122,7 @@ impl fmt::Display for Failure {
             .enumerate()
         {
             f.write_str(if i == 0 { "" } else { " " })?;
-            Plain(part).fmt(f)?;
+            Escaped(part).fmt(f)?;
         }
         Ok(())
     }
@@ -130,11 +130,11 @@ impl fmt::Display for Failure {
 
 impl std::error::Error for Failure {}
 
-impl From<Unready> for Failure {
-    fn from(error: Unready) -> Self {
+impl From<BackendError> for Failure {
+    fn from(error: BackendError) -> Self {
         match error {
-            Unready::Unavailable(words) => Self::unreachable(words),
-            Unready::Refused(words) => Self::refused(words),
+            BackendError::Unavailable(message) => Self::unreachable(message),
+            BackendError::Refused(message) => Self::refused(message),
         }
     }
 }

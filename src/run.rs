@@ -16,7 +16,7 @@ use tokio_util::sync::CancellationToken;
 use crate::admin;
 use crate::cli::Locks;
 use crate::clock::{self, Clock};
-use crate::cluster::{BURST, Cluster, Gate, Limits, Scope};
+use crate::cluster::{BURST, Cluster, Scope, StreamLimiter, StreamLimits};
 use crate::collector::{Collector, Parts};
 use crate::config::{Config, SinkConfig, Store};
 use crate::domain::PodSet;
@@ -317,7 +317,7 @@ fn follow_context(
     metrics: Metrics,
 ) -> Arc<Context> {
     let streams = config.streams;
-    let limits = Limits {
+    let limits = StreamLimits {
         per_node: streams.per_node,
         total: streams.open,
         opens_per_second: f64::from(streams.open_rate),
@@ -333,7 +333,7 @@ fn follow_context(
     };
     Arc::new(Context {
         cluster,
-        gate: Gate::new(limits, &metrics),
+        limiter: StreamLimiter::new(limits, &metrics),
         sink,
         metrics,
         clock,

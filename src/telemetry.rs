@@ -13,7 +13,7 @@ use tracing_subscriber::fmt::FormatFields;
 use tracing_subscriber::fmt::format::Writer;
 
 use crate::config::LogFormat;
-use crate::domain::text::Escaping;
+use crate::domain::text::EscapingWriter;
 use crate::exit::Failure;
 
 /// What libraries may say when nothing else is asked for.
@@ -98,7 +98,7 @@ impl Visitor<'_> {
             };
             write!(self.writer, "{before}{name}{between}={after}")?;
         }
-        write!(Escaping(&mut self.writer), "{value:?}")
+        write!(EscapingWriter(&mut self.writer), "{value:?}")
     }
 }
 

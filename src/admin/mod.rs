@@ -7,7 +7,7 @@ use std::io::Write;
 use serde::Serialize;
 
 use crate::cli::Locks;
-use crate::domain::{LockKey, LockRow, LockTable, Plain};
+use crate::domain::{Escaped, LockKey, LockRow, LockTable};
 use crate::exit::Failure;
 use crate::locks::LockStore;
 
@@ -110,7 +110,7 @@ fn describe(key: &LockKey, row: &LockRow) -> String {
         .owner
         .as_ref()
         .map_or_else(|| "nobody".to_owned(), ToString::to_string);
-    Plain(format!("uid {uid} held by {owner}")).to_string()
+    Escaped(format!("uid {uid} held by {owner}")).to_string()
 }
 
 /// `podlog locks list | head` is no failure.
@@ -183,7 +183,7 @@ impl Shown {
             self.wanted_by.clone().unwrap_or_else(|| "-".to_owned()),
             or_dash(&self.node),
         ]
-        .map(|cell| Plain(cell).to_string())
+        .map(|cell| Escaped(cell).to_string())
     }
 }
 

@@ -5,11 +5,11 @@ use std::time::Duration;
 
 use tokio::time::timeout;
 
-use super::{DEADLINE, fact_of};
+use super::{DEADLINE, finding_of};
 use crate::cli::units::show;
 use crate::cluster::{ApiError, Cluster, LogError, LogQuery, Scope, rule};
 use crate::config::Config;
-use crate::domain::{Cause, Fact, Phase, Pod, ReplicaId, State};
+use crate::domain::{Cause, Finding, Phase, Pod, ReplicaId, State};
 use crate::exit::Failure;
 use crate::metrics::Metrics;
 
@@ -29,7 +29,7 @@ const TRIES: usize = 3;
 
 /// What was found.
 pub(super) struct Found {
-    pub(super) facts: Vec<Fact>,
+    pub(super) findings: Vec<Finding>,
     pub(super) cluster: Option<Cluster>,
     /// The pods that are selected, when all could be listed.
     pub(super) pods: Option<Vec<Pod>>,
@@ -37,23 +37,23 @@ pub(super) struct Found {
     pub(super) http2: Option<bool>,
 }
 
-pub(super) async fn look(config: &Config) -> Found {
+pub(super) async fn diagnose(config: &Config) -> Found {
     let scope = config.scope();
     let mut found = Found {
-        facts: Vec::new(),
+        findings: Vec::new(),
         cluster: None,
         pods: None,
         http2: None,
     };
     let cluster = match connect(config).await {
-        Ok((fact, cluster)) => {
-            found.facts.push(fact);
+        Ok((finding, cluster)) => {
+            found.findings.push(finding);
             cluster
         }
-        Err(fact) => {
+        Err(finding) => {
             let rest = ["rights", LISTING, READING];
-            let skipped = rest.map(|subject| Fact::skipped(subject, "the API server was not reached"));
-            found.facts = [vec![fact], skipped.to_vec()].concat();
+            let skipped = rest.map(|subject| Finding::skipped(subject, "the API server was not reached"));
+            found.findings = [vec![finding], skipped.to_vec()].concat();
             return found;
         }
     };
@@ -62,19 +62,19 @@ pub(super) async fn look(config: &Config) -> Found {
     let mut all = Some(Vec::new());
     for namespace in scope.places() {
         if let Some(name) = namespace {
-            found.facts.push(exists(&cluster, name).await);
+            found.findings.push(exists(&cluster, name).await);
         }
-        let (facts, may_list) = rights(&cluster, namespace, &who).await;
-        found.facts.extend(facts);
-        let (fact, pods) = list(&cluster, &scope, namespace, may_list).await;
-        found.facts.push(fact);
+        let (findings, may_list) = rights(&cluster, namespace, &who).await;
+        found.findings.extend(findings);
+        let (finding, pods) = list(&cluster, &scope, namespace, may_list).await;
+        found.findings.push(finding);
         all = all.zip(pods).map(|(all, pods)| [all, pods].concat());
     }
     found
-        .facts
+        .findings
         .extend(all.as_deref().and_then(|pods| crowded(pods, config)));
-    let (fact, http2) = read(&cluster, all.as_deref()).await;
-    found.facts.push(fact);
+    let (finding, http2) = read(&cluster, all.as_deref()).await;
+    found.findings.push(finding);
     (found.cluster, found.pods, found.http2) = (Some(cluster), all, http2);
     found
 }
@@ -83,7 +83,7 @@ fn place(namespace: Option<&str>) -> String {
     namespace.map_or_else(|| "in all namespaces".into(), |name| format!("in namespace {name}"))
 }
 
-async fn connect(config: &Config) -> Result<(Fact, Cluster), Fact> {
+async fn connect(config: &Config) -> Result<(Finding, Cluster), Finding> {
     let subject = "connection";
     let made = timeout(DEADLINE, Cluster::connect(&config.access(), Metrics::default())).await;
     let late = Failure::refused(format!(
@@ -91,72 +91,72 @@ async fn connect(config: &Config) -> Result<(Fact, Cluster), Fact> {
     ));
     let failure = match made {
         Ok(Ok(cluster)) => match cluster.version().await {
-            Ok(version) => return Ok((Fact::ok(subject, format!("Kubernetes {version} answers")), cluster)),
+            Ok(version) => return Ok((Finding::ok(subject, format!("Kubernetes {version} answers")), cluster)),
             Err(error) => error.into(),
         },
         Ok(Err(error)) => error.into(),
         Err(_) => late,
     };
-    Err(fact_of(subject, &failure))
+    Err(finding_of(subject, &failure))
 }
 
-async fn exists(cluster: &Cluster, name: &str) -> Fact {
+async fn exists(cluster: &Cluster, name: &str) -> Finding {
     let subject = format!("namespace {name}");
     match cluster.has_namespace(name).await {
-        Ok(true) => Fact::ok(subject, "exists"),
-        Ok(false) => Fact::failed(
+        Ok(true) => Finding::ok(subject, "exists"),
+        Ok(false) => Finding::failed(
             Cause::Refused,
             subject,
             "does not exist",
             "create it, or correct --namespace",
         ),
-        Err(ApiError::Forbidden(_)) => Fact::skipped(
+        Err(ApiError::Forbidden(_)) => Finding::skipped(
             subject,
             "these credentials may not look at namespaces, which podlog need not",
         ),
-        Err(error) => fact_of(&subject, &error.into()),
+        Err(error) => finding_of(&subject, &error.into()),
     }
 }
 
 /// Asks for each right. Answers also whether pods may be listed.
-async fn rights(cluster: &Cluster, namespace: Option<&str>, who: &str) -> (Vec<Fact>, bool) {
-    let (mut facts, mut may_list) = (Vec::new(), true);
+async fn rights(cluster: &Cluster, namespace: Option<&str>, who: &str) -> (Vec<Finding>, bool) {
+    let (mut findings, mut may_list) = (Vec::new(), true);
     for (verb, resource) in RIGHTS {
         let subject = format!("{verb} {resource} {}", place(namespace));
-        let fact = match cluster.may(verb, resource, namespace).await {
-            Ok(true) => Fact::ok(subject, "allowed"),
+        let finding = match cluster.may(verb, resource, namespace).await {
+            Ok(true) => Finding::ok(subject, "allowed"),
             Ok(false) => {
                 let role =
                     namespace.map_or_else(|| "a ClusterRole".into(), |name| format!("a Role in namespace {name}"));
                 let remedy = format!("bind {role} with the rule: {}", rule(verb, resource));
-                Fact::failed(Cause::Refused, subject, format!("{who} has not this right"), remedy)
+                Finding::failed(Cause::Refused, subject, format!("{who} has not this right"), remedy)
             }
-            Err(error) => fact_of(&subject, &error.into()),
+            Err(error) => finding_of(&subject, &error.into()),
         };
-        may_list &= verb != "list" || !fact.has_failed();
-        facts.push(fact);
+        may_list &= verb != "list" || !finding.has_failed();
+        findings.push(finding);
     }
-    (facts, may_list)
+    (findings, may_list)
 }
 
-async fn list(cluster: &Cluster, scope: &Scope, namespace: Option<&str>, may: bool) -> (Fact, Option<Vec<Pod>>) {
+async fn list(cluster: &Cluster, scope: &Scope, namespace: Option<&str>, may: bool) -> (Finding, Option<Vec<Pod>>) {
     let subject = format!("{LISTING} {}", place(namespace));
     if !may {
-        return (Fact::skipped(subject, "the right is missing"), None);
+        return (Finding::skipped(subject, "the right is missing"), None);
     }
     if scope.check().is_err() {
-        return (Fact::skipped(subject, "the selection is wrong"), None);
+        return (Finding::skipped(subject, "the selection is wrong"), None);
     }
     match cluster.pods_now(scope, namespace).await {
         Ok(pods) if pods.is_empty() => {
             let remedy = "should that be unexpected, look at --selector, --field-selector and --opt-in";
-            (Fact::warning(subject, "no pod is selected now", remedy), Some(pods))
+            (Finding::warning(subject, "no pod is selected now", remedy), Some(pods))
         }
         Ok(pods) => (
-            Fact::ok(subject, format!("{} pods are selected now", pods.len())),
+            Finding::ok(subject, format!("{} pods are selected now", pods.len())),
             Some(pods),
         ),
-        Err(error) => (fact_of(&subject, &error.into()), None),
+        Err(error) => (finding_of(&subject, &error.into()), None),
     }
 }
 
@@ -171,7 +171,7 @@ fn streams(pod: &Pod) -> usize {
 }
 
 /// Nodes with more containers than streams are allowed.
-fn crowded(pods: &[Pod], config: &Config) -> Option<Fact> {
+fn crowded(pods: &[Pod], config: &Config) -> Option<Finding> {
     let mut nodes: BTreeMap<&str, usize> = BTreeMap::new();
     for pod in pods {
         *nodes.entry(pod.node.as_deref().unwrap_or_default()).or_default() += streams(pod);
@@ -181,7 +181,7 @@ fn crowded(pods: &[Pod], config: &Config) -> Option<Fact> {
         .into_iter()
         .max_by_key(|(_, count)| *count)
         .filter(|(_, count)| *count > limit)?;
-    Some(Fact::warning(
+    Some(Finding::warning(
         "streams per node",
         format!(
             "{count} containers run on node {node}, and --streams-per-node is {limit}; the others are read every {}",
@@ -192,11 +192,11 @@ fn crowded(pods: &[Pod], config: &Config) -> Option<Fact> {
 }
 
 /// Reads one line of one log. Answers also whether that came over HTTP/2.
-async fn read(cluster: &Cluster, pods: Option<&[Pod]>) -> (Fact, Option<bool>) {
+async fn read(cluster: &Cluster, pods: Option<&[Pod]>) -> (Finding, Option<bool>) {
     let Some(pods) = pods else {
-        return (Fact::skipped(READING, "the pods could not be listed"), None);
+        return (Finding::skipped(READING, "the pods could not be listed"), None);
     };
-    let mut fact = Fact::skipped(READING, "no selected pod has a log yet");
+    let mut finding = Finding::skipped(READING, "no selected pod has a log yet");
     // Those that run first: the logs of ended ones may be gone.
     let has = pods.iter().filter(|pod| pod.has_log());
     let (mut first, rest): (Vec<&Pod>, Vec<&Pod>) = has.partition(|pod| pod.phase == Phase::Running);
@@ -221,26 +221,26 @@ async fn read(cluster: &Cluster, pods: Option<&[Pod]>) -> (Fact, Option<bool>) {
             Ok(Ok((bytes, http2))) => {
                 let version = if http2 { "HTTP/2" } else { "HTTP/1.1" };
                 let found = format!("{bytes} bytes of {name} came over {version}");
-                return (Fact::ok(READING, found), Some(http2));
+                return (Finding::ok(READING, found), Some(http2));
             }
             Ok(Err(LogError::NotFound | LogError::Waiting | LogError::NotScheduled)) => {
-                fact = Fact::skipped(READING, format!("{name} went away meanwhile"));
+                finding = Finding::skipped(READING, format!("{name} went away meanwhile"));
             }
-            Ok(Err(error)) => fact = unread(&name, &error),
+            Ok(Err(error)) => finding = unread(&name, &error),
             Err(_) => {
                 let late = LogError::Unavailable(format!("no answer within {DEADLINE:?}"));
-                fact = unread(&name, &late);
+                finding = unread(&name, &late);
             }
         }
     }
-    (fact, None)
+    (finding, None)
 }
 
-fn unread(name: &str, error: &LogError) -> Fact {
+fn unread(name: &str, error: &LogError) -> Finding {
     let found = format!("{name}: {error}");
     match error {
-        LogError::Forbidden(_) | LogError::Rejected(_) => Fact::failed(Cause::Refused, READING, found, ""),
-        _ => Fact::failed(
+        LogError::Forbidden(_) | LogError::Rejected(_) => Finding::failed(Cause::Refused, READING, found, ""),
+        _ => Finding::failed(
             Cause::Unreachable,
             READING,
             found,
@@ -259,13 +259,13 @@ async fn last_line(cluster: &Cluster, query: &LogQuery) -> Result<(usize, bool),
 }
 
 /// Compares the time a replica takes to end with what Kubernetes gives it, where the replicas are pods.
-pub(super) async fn grace(cluster: Option<&Cluster>, replicas: &[ReplicaId], grace: Duration) -> Fact {
+pub(super) async fn grace(cluster: Option<&Cluster>, replicas: &[ReplicaId], grace: Duration) -> Finding {
     let subject = "grace";
     let Some(cluster) = cluster else {
-        return Fact::skipped(subject, "the API server was not reached");
+        return Finding::skipped(subject, "the API server was not reached");
     };
     let Some(namespace) = own_namespace() else {
-        return Fact::skipped(subject, "this is no pod, so the pods of the replicas are not known");
+        return Finding::skipped(subject, "this is no pod, so the pods of the replicas are not known");
     };
     // `name#suffix`, where the name is that of the pod unless --replica-id says otherwise.
     let names = replicas
@@ -277,19 +277,19 @@ pub(super) async fn grace(cluster: Option<&Cluster>, replicas: &[ReplicaId], gra
             return suffices(&name, given, grace);
         }
     }
-    Fact::skipped(
+    Finding::skipped(
         subject,
         format!("no pod of a replica was found in namespace {namespace}"),
     )
 }
 
-fn suffices(pod: &str, given: Duration, grace: Duration) -> Fact {
+fn suffices(pod: &str, given: Duration, grace: Duration) -> Finding {
     let found = format!("--grace is {}, pod {pod} is given {} to end", show(grace), show(given));
     if given > grace {
-        return Fact::ok("grace", found);
+        return Finding::ok("grace", found);
     }
     let remedy = format!("set terminationGracePeriodSeconds to {} or more", grace.as_secs() + 5);
-    Fact::warning(
+    Finding::warning(
         "grace",
         format!("{found}: it may be killed before its claims are given back"),
         remedy,
@@ -314,6 +314,10 @@ mod tests {
         assert_eq!(suffices("a", seconds(30), seconds(20)).outcome, Outcome::Ok);
         let short = suffices("a", seconds(20), seconds(20));
         assert_eq!(short.outcome, Outcome::Warning);
-        assert!(short.remedy.contains("to 25 or more"), "{}", short.remedy);
+        assert!(
+            short.message.remedy.contains("to 25 or more"),
+            "{}",
+            short.message.remedy
+        );
     }
 }

@@ -2,33 +2,37 @@
 
 use std::time::Duration;
 
-use super::fact_of;
+use super::finding_of;
 use crate::cli::units::show;
 use crate::config::Config;
-use crate::domain::Fact;
+use crate::domain::Finding;
 use crate::domain::claim::Lease;
 use crate::exit::Failure;
 
 /// A turn of the collector after the expiry it has slept for, and a statement.
 const TURN: Duration = Duration::from_secs(1);
 
-pub(super) fn look(config: &Config) -> Vec<Fact> {
-    let mut facts: Vec<Fact> = config.faults().iter().map(|fault| fact_of("safety", fault)).collect();
-    if facts.is_empty() {
-        facts.push(Fact::ok("safety", "times, sizes and counts are safe together"));
-        facts.push(times(&config.lease));
+pub(super) fn diagnose(config: &Config) -> Vec<Finding> {
+    let mut findings: Vec<Finding> = config
+        .faults()
+        .iter()
+        .map(|fault| finding_of("safety", fault))
+        .collect();
+    if findings.is_empty() {
+        findings.push(Finding::ok("safety", "times, sizes and counts are safe together"));
+        findings.push(times(&config.lease));
     } else {
-        facts.push(Fact::skipped("takeover", "the settings are not safe"));
+        findings.push(Finding::skipped("takeover", "the settings are not safe"));
     }
     if let Err(error) = config.scope().check() {
-        facts.push(fact_of("selection", &Failure::usage(error)));
+        findings.push(finding_of("selection", &Failure::usage(error)));
     }
-    facts
+    findings
 }
 
 /// What the times of a claim mean. A holder stops at ttl - margin after it sent its last renewal; that one
 /// arrived, and so expires, at most a statement later; others wait for the takeover grace.
-fn times(lease: &Lease) -> Fact {
+fn times(lease: &Lease) -> Finding {
     let stops = lease.ttl.saturating_sub(lease.margin);
     let latest = lease.ttl + lease.takeover_grace + TURN;
     let found = format!(
@@ -39,7 +43,7 @@ fn times(lease: &Lease) -> Fact {
         show(stops),
         show(latest),
     );
-    Fact::ok("takeover", found)
+    Finding::ok("takeover", found)
 }
 
 #[cfg(test)]
@@ -55,11 +59,11 @@ mod tests {
             margin: seconds(5),
             takeover_grace: seconds(1),
         };
-        let fact = times(&lease);
+        let finding = times(&lease);
         assert!(
-            fact.found.contains("stops after 15s") && fact.found.ends_with("about 22s"),
+            finding.message.text.contains("stops after 15s") && finding.message.text.ends_with("about 22s"),
             "{}",
-            fact.found
+            finding.message.text
         );
     }
 }

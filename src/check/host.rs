@@ -11,7 +11,7 @@ use super::DEADLINE;
 use super::cluster::running;
 use crate::cluster::connections;
 use crate::config::Config;
-use crate::domain::{Cause, Fact, Pod};
+use crate::domain::{Cause, Finding, Pod};
 use crate::status::server;
 
 /// What every process has open: standard streams, the runtimes' own, signals, and some requests to `--http`.
@@ -27,12 +27,12 @@ pub(super) struct Load {
     pub(super) replicas: usize,
 }
 
-pub(super) async fn look(config: &Config, load: &Load) -> Vec<Fact> {
-    let mut facts = vec![files(config, load)];
+pub(super) async fn diagnose(config: &Config, load: &Load) -> Vec<Finding> {
+    let mut findings = vec![files(config, load)];
     if let Some(pods) = &load.pods
         && pods.len() > config.max_pods * load.replicas.max(1)
     {
-        facts.push(Fact::warning(
+        findings.push(Finding::warning(
             "--max-pods",
             format!(
                 "{} pods are selected, which is more than {} times --max-pods; some would wait",
@@ -43,15 +43,15 @@ pub(super) async fn look(config: &Config, load: &Load) -> Vec<Fact> {
         ));
     }
     if let Some(address) = config.http {
-        facts.push(http(address).await);
+        findings.push(http(address).await);
     }
-    facts
+    findings
 }
 
-fn files(config: &Config, load: &Load) -> Fact {
+fn files(config: &Config, load: &Load) -> Finding {
     let subject = "open files";
     let Some(pods) = &load.pods else {
-        return Fact::skipped(subject, "the pods could not be listed");
+        return Finding::skipped(subject, "the pods could not be listed");
     };
     let streams = running(pods).div_ceil(load.replicas.max(1)).min(config.streams.open);
     // Without a log that was read it is not known; API servers speak HTTP/2.
@@ -66,10 +66,10 @@ fn files(config: &Config, load: &Load) -> Fact {
 }
 
 /// The need against the limit; `None` is without limit. A fifth is left for more pods to come.
-fn enough(what: &str, need: usize, limit: Option<u64>) -> Fact {
+fn enough(what: &str, need: usize, limit: Option<u64>) -> Finding {
     let subject = "open files";
     let Some(limit) = limit else {
-        return Fact::ok(
+        return Finding::ok(
             subject,
             format!("about {need} are needed ({what}), and there is no limit"),
         );
@@ -78,33 +78,33 @@ fn enough(what: &str, need: usize, limit: Option<u64>) -> Fact {
     let found = format!("about {need} are needed ({what}), and the limit is {limit}");
     let remedy = "raise it: ulimit -n, LimitNOFILE in systemd, or that of the container runtime";
     if need > limit {
-        Fact::failed(Cause::Machine, subject, found, remedy)
+        Finding::failed(Cause::Machine, subject, found, remedy)
     } else if need * 5 > limit * 4 {
-        Fact::warning(subject, format!("{found}, which leaves little room"), remedy)
+        Finding::warning(subject, format!("{found}, which leaves little room"), remedy)
     } else {
-        Fact::ok(subject, found)
+        Finding::ok(subject, found)
     }
 }
 
 /// Whether the address can be listened at, or a replica does already.
-async fn http(address: SocketAddr) -> Fact {
+async fn http(address: SocketAddr) -> Finding {
     let subject = format!("--http {address}");
     let in_pod = std::env::var_os("KUBERNETES_SERVICE_HOST").is_some();
     match server::bind(address).await {
-        Ok(_) if in_pod && address.ip().is_loopback() => Fact::warning(
+        Ok(_) if in_pod && address.ip().is_loopback() => Finding::warning(
             subject,
             "free, but nobody outside this pod can reach it",
             "use 0.0.0.0 as the address",
         ),
-        Ok(_) => Fact::ok(subject, "free"),
+        Ok(_) => Finding::ok(subject, "free"),
         Err(failure) => {
             if let Ok(Ok(true)) = timeout(DEADLINE, answers(address)).await {
-                return Fact::ok(subject, "a replica answers there");
+                return Finding::ok(subject, "a replica answers there");
             }
             let line = failure.to_string();
             let (found, remedy) = line.rsplit_once("; ").unwrap_or((&line, ""));
             let found = found.trim_start_matches(&format!("{subject}: ")).to_owned();
-            Fact::warning(subject, found, remedy)
+            Finding::warning(subject, found, remedy)
         }
     }
 }
@@ -146,15 +146,15 @@ mod tests {
     async fn an_address_in_use_is_a_warning() {
         let taken = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
         let address = taken.local_addr().unwrap();
-        let fact = tokio::select! {
-            fact = http(address) => fact,
+        let finding = tokio::select! {
+            finding = http(address) => finding,
             // Takes the connection and says nothing useful.
             () = async { loop { drop(taken.accept().await); } } => unreachable!(),
         };
-        assert_eq!(fact.outcome, Outcome::Warning, "{fact:?}");
+        assert_eq!(finding.outcome, Outcome::Warning, "{finding:?}");
         assert!(
-            fact.found.contains("in use") && fact.remedy.contains("--http off"),
-            "{fact:?}"
+            finding.message.text.contains("in use") && finding.message.remedy.contains("--http off"),
+            "{finding:?}"
         );
     }
 }

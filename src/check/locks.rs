@@ -2,9 +2,9 @@
 
 use tokio::time::timeout;
 
-use super::{DEADLINE, fact_of, ready};
+use super::{DEADLINE, finding_of, ready};
 use crate::config::Config;
-use crate::domain::{Fact, ReplicaId};
+use crate::domain::{Finding, ReplicaId};
 use crate::exit::Failure;
 use crate::locks::{self, LockUrl};
 
@@ -12,31 +12,31 @@ const CLAIMS: &str = "claims";
 
 /// What was found.
 pub(super) struct Found {
-    pub(super) facts: Vec<Fact>,
+    pub(super) findings: Vec<Finding>,
     /// The replicas that are alive; `None` when that could not be asked.
     pub(super) replicas: Option<Vec<ReplicaId>>,
 }
 
-pub(super) async fn look(config: &Config) -> Found {
+pub(super) async fn diagnose(config: &Config) -> Found {
     let url = &config.store.url;
-    let mut facts = locks::survey(url, config.migrate).await;
+    let mut findings = locks::diagnose(url, config.migrate).await;
     let mut replicas = None;
-    if !ready(&facts, locks::TABLES) {
-        facts.push(Fact::skipped(CLAIMS, "the lock store is not ready"));
+    if !ready(&findings, locks::TABLES) {
+        findings.push(Finding::skipped(CLAIMS, "the lock store is not ready"));
     } else if !url.is_memory() {
         match claims(config, url).await {
-            Ok((fact, alive)) => {
-                facts.push(fact);
+            Ok((finding, alive)) => {
+                findings.push(finding);
                 replicas = Some(alive);
             }
-            Err(failure) => facts.push(fact_of(CLAIMS, &failure)),
+            Err(failure) => findings.push(finding_of(CLAIMS, &failure)),
         }
     }
-    Found { facts, replicas }
+    Found { findings, replicas }
 }
 
 /// Opens the store as `podlog run` does, and reads its table.
-async fn claims(config: &Config, url: &LockUrl) -> Result<(Fact, Vec<ReplicaId>), Failure> {
+async fn claims(config: &Config, url: &LockUrl) -> Result<(Finding, Vec<ReplicaId>), Failure> {
     let reading = async {
         let store = locks::open(url, config.holder()).await?;
         store.table().await
@@ -63,5 +63,5 @@ async fn claims(config: &Config, url: &LockUrl) -> Result<(Fact, Vec<ReplicaId>)
         "of cluster {}: {held} pods are held; replicas alive: {who}",
         config.store.cluster
     );
-    Ok((Fact::ok(CLAIMS, found), alive))
+    Ok((Finding::ok(CLAIMS, found), alive))
 }

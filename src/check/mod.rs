@@ -16,7 +16,7 @@ use std::time::Duration;
 use tokio_util::sync::CancellationToken;
 
 use crate::config::Config;
-use crate::domain::{Fact, Outcome};
+use crate::domain::{Finding, Outcome};
 use crate::exit::Failure;
 pub use report::{Part, Report};
 
@@ -28,7 +28,7 @@ pub async fn check(config: Result<Config, Failure>, json: bool, stop: Cancellati
     let report = tokio::select! {
         biased;
         () = stop.cancelled() => return Err(Failure::unclean("stopped before everything was looked at")),
-        report = look(config) => report,
+        report = diagnose(config) => report,
     };
     let text = if json { report.json() } else { report.text() };
     // Nobody may be reading any more, as in `podlog check | head`; that is no failure.
@@ -37,26 +37,30 @@ pub async fn check(config: Result<Config, Failure>, json: bool, stop: Cancellati
 }
 
 /// Looks at everything.
-pub async fn look(config: Result<Config, Failure>) -> Report {
+pub async fn diagnose(config: Result<Config, Failure>) -> Report {
     let config = match config {
         Ok(config) => config,
         Err(failure) => return refused(&failure),
     };
-    let (locks, sink, cluster) = tokio::join!(locks::look(&config), sink::look(&config), cluster::look(&config));
-    let mut cluster_facts = cluster.facts;
+    let (locks, sink, cluster) = tokio::join!(
+        locks::diagnose(&config),
+        sink::diagnose(&config),
+        cluster::diagnose(&config)
+    );
+    let mut cluster_findings = cluster.findings;
     let (api, replicas) = (cluster.cluster.as_ref(), locks.replicas.as_deref());
-    cluster_facts.push(cluster::grace(api, replicas.unwrap_or_default(), config.grace).await);
+    cluster_findings.push(cluster::grace(api, replicas.unwrap_or_default(), config.grace).await);
     let load = host::Load {
         pods: cluster.pods,
         http2: cluster.http2,
         replicas: replicas.map_or(0, <[_]>::len),
     };
-    let host = host::look(&config, &load).await;
+    let host = host::diagnose(&config, &load).await;
     Report::new(vec![
-        (Part::Settings, config::look(&config)),
-        (Part::Locks, locks.facts),
+        (Part::Settings, config::diagnose(&config)),
+        (Part::Locks, locks.findings),
         (Part::Sink, sink),
-        (Part::Cluster, cluster_facts),
+        (Part::Cluster, cluster_findings),
         (Part::Host, host),
     ])
 }
@@ -64,22 +68,33 @@ pub async fn look(config: Result<Config, Failure>) -> Report {
 /// Settings that cannot even be read: nothing else can be looked at.
 fn refused(failure: &Failure) -> Report {
     let rest = [Part::Locks, Part::Sink, Part::Cluster, Part::Host];
-    let rest = rest.map(|part| (part, vec![Fact::skipped("everything", "the settings cannot be read")]));
-    Report::new([vec![(Part::Settings, vec![fact_of("reading", failure)])], rest.to_vec()].concat())
+    let rest = rest.map(|part| {
+        (
+            part,
+            vec![Finding::skipped("everything", "the settings cannot be read")],
+        )
+    });
+    Report::new(
+        [
+            vec![(Part::Settings, vec![finding_of("reading", failure)])],
+            rest.to_vec(),
+        ]
+        .concat(),
+    )
 }
 
 /// Whether all is there that opening needs: nothing failed or was skipped, and the tables are as they must be.
-fn ready(facts: &[Fact], tables: &str) -> bool {
-    facts.iter().all(|fact| match fact.outcome {
+fn ready(findings: &[Finding], tables: &str) -> bool {
+    findings.iter().all(|finding| match finding.outcome {
         Outcome::Ok => true,
-        Outcome::Warning => fact.subject != tables,
+        Outcome::Warning => finding.subject != tables,
         Outcome::Failed(_) | Outcome::Skipped => false,
     })
 }
 
-/// A failure as a fact. Its line ends in the remedy.
-fn fact_of(subject: &str, failure: &Failure) -> Fact {
+/// A failure as a finding. Its line ends in the remedy.
+fn finding_of(subject: &str, failure: &Failure) -> Finding {
     let line = failure.to_string();
     let (found, remedy) = line.rsplit_once("; ").unwrap_or((&line, ""));
-    Fact::failed(failure.cause(), subject, found, remedy)
+    Finding::failed(failure.cause(), subject, found, remedy)
 }

@@ -4,7 +4,7 @@ use std::fmt::Write as _;
 
 use serde_json::{Value, json};
 
-use crate::domain::{Cause, Fact, Outcome};
+use crate::domain::{Cause, Finding, Outcome};
 use crate::exit::Failure;
 
 /// The parts, in the order in which `podlog run` meets them.
@@ -37,30 +37,30 @@ impl Part {
 /// Everything that was found.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Report {
-    parts: Vec<(Part, Vec<Fact>)>,
+    parts: Vec<(Part, Vec<Finding>)>,
 }
 
 impl Report {
     /// A report of these parts, in the order of [`Part`].
     #[must_use]
-    pub fn new(parts: Vec<(Part, Vec<Fact>)>) -> Self {
+    pub fn new(parts: Vec<(Part, Vec<Finding>)>) -> Self {
         Self { parts }
     }
 
-    /// All facts, each with its part.
-    pub fn facts(&self) -> impl Iterator<Item = (Part, &Fact)> {
+    /// All findings, each with its part.
+    pub fn findings(&self) -> impl Iterator<Item = (Part, &Finding)> {
         self.parts
             .iter()
-            .flat_map(|(part, facts)| facts.iter().map(move |fact| (*part, fact)))
+            .flat_map(|(part, findings)| findings.iter().map(move |finding| (*part, finding)))
     }
 
-    /// One line for each fact, and a last one that counts them.
+    /// One line for each finding, and a last one that counts them.
     #[must_use]
     pub fn text(&self) -> String {
         let mut text = String::new();
-        for (part, fact) in self.facts() {
+        for (part, finding) in self.findings() {
             // Writing to a string cannot fail.
-            writeln!(text, "{}", line(part, fact)).unwrap_or_default();
+            writeln!(text, "{}", line(part, finding)).unwrap_or_default();
         }
         let [ok, warnings, failed, skipped] = self.counts();
         let counts = format!("{ok} ok, {warnings} warnings, {failed} failed, {skipped} skipped");
@@ -72,17 +72,17 @@ impl Report {
     /// `failed` and `skipped`.
     #[must_use]
     pub fn json(&self) -> String {
-        let facts: Vec<Value> = self
-            .facts()
-            .map(|(part, fact)| {
+        let findings: Vec<Value> = self
+            .findings()
+            .map(|(part, finding)| {
                 json!({
-                    "check": part.name(), "state": state(fact.outcome), "subject": one_line(&fact.subject),
-                    "fact": one_line(&fact.found), "remedy": one_line(&fact.remedy),
+                    "check": part.name(), "state": state(finding.outcome), "subject": one_line(&finding.subject),
+                    "fact": one_line(&finding.message.text), "remedy": one_line(&finding.message.remedy),
                 })
             })
             .collect();
         let status = self.outcome().err().map_or(0, |failure| failure.code());
-        let mut text = serde_json::to_string_pretty(&json!({"status": status, "facts": facts})).unwrap_or_default();
+        let mut text = serde_json::to_string_pretty(&json!({"status": status, "facts": findings})).unwrap_or_default();
         text.push('\n');
         text
     }
@@ -90,11 +90,11 @@ impl Report {
     /// Fails with the first thing that failed, as `podlog run` would.
     pub fn outcome(&self) -> Result<(), Failure> {
         let [.., failed, _] = self.counts();
-        let first = self.facts().find_map(|(part, fact)| match fact.outcome {
-            Outcome::Failed(cause) => Some((part, fact, cause)),
+        let first = self.findings().find_map(|(part, finding)| match finding.outcome {
+            Outcome::Failed(cause) => Some((part, finding, cause)),
             _ => None,
         });
-        let Some((part, fact, cause)) = first else {
+        let Some((part, finding, cause)) = first else {
             return Ok(());
         };
         let more = if failed > 1 {
@@ -102,7 +102,7 @@ impl Report {
         } else {
             String::new()
         };
-        let why = format!("{}: {}: {}{more}", part.name(), fact.subject, said(fact));
+        let why = format!("{}: {}: {}{more}", part.name(), finding.subject, finding.message);
         Err(match cause {
             Cause::Setting => Failure::usage(why),
             Cause::Unreachable => Failure::unreachable(why),
@@ -114,8 +114,8 @@ impl Report {
     /// How many are well, warned about, failed and skipped.
     fn counts(&self) -> [usize; 4] {
         let mut counts = [0; 4];
-        for (_, fact) in self.facts() {
-            let place = match fact.outcome {
+        for (_, finding) in self.findings() {
+            let place = match finding.outcome {
                 Outcome::Ok => 0,
                 Outcome::Warning => 1,
                 Outcome::Failed(_) => 2,
@@ -136,21 +136,14 @@ fn state(outcome: Outcome) -> &'static str {
     }
 }
 
-fn said(fact: &Fact) -> String {
-    if fact.remedy.is_empty() {
-        return fact.found.clone();
-    }
-    format!("{}; {}", fact.found, fact.remedy)
-}
-
-fn line(part: Part, fact: &Fact) -> String {
-    let mark = match fact.outcome {
+fn line(part: Part, finding: &Finding) -> String {
+    let mark = match finding.outcome {
         Outcome::Ok => '✓',
         Outcome::Warning => '!',
         Outcome::Failed(_) => '✗',
         Outcome::Skipped => '-',
     };
-    let because = if fact.outcome == Outcome::Skipped {
+    let because = if finding.outcome == Outcome::Skipped {
         "skipped: because "
     } else {
         ""
@@ -158,8 +151,8 @@ fn line(part: Part, fact: &Fact) -> String {
     one_line(&format!(
         "{mark} {}: {}: {because}{}",
         part.name(),
-        fact.subject,
-        said(fact)
+        finding.subject,
+        finding.message
     ))
 }
 
@@ -174,24 +167,24 @@ mod tests {
 
     fn report() -> Report {
         Report::new(vec![
-            (Part::Settings, vec![Fact::ok("times", "safe")]),
+            (Part::Settings, vec![Finding::ok("times", "safe")]),
             (
                 Part::Locks,
                 vec![
-                    Fact::failed(
+                    Finding::failed(
                         Cause::Refused,
                         "INSERT on t",
                         "the user\n  has not this right",
                         "GRANT it",
                     ),
-                    Fact::skipped("writing", "a right is missing"),
+                    Finding::skipped("writing", "a right is missing"),
                 ],
             ),
             (
                 Part::Cluster,
-                vec![Fact::failed(Cause::Unreachable, "connection", "refused", "")],
+                vec![Finding::failed(Cause::Unreachable, "connection", "refused", "")],
             ),
-            (Part::Host, vec![Fact::warning("--http", "in use", "choose another")]),
+            (Part::Host, vec![Finding::warning("--http", "in use", "choose another")]),
         ])
     }
 
@@ -215,12 +208,12 @@ mod tests {
         assert!(failure.to_string().contains("(1 more above)"), "{failure}");
         let warned = Report::new(vec![(
             Part::Host,
-            vec![Fact::warning("a", "b", "c"), Fact::skipped("d", "e")],
+            vec![Finding::warning("a", "b", "c"), Finding::skipped("d", "e")],
         )]);
         assert_eq!(warned.outcome(), Ok(()));
         let causes = [Cause::Machine, Cause::Setting, Cause::Unreachable, Cause::Refused];
         let codes = causes.map(|cause| {
-            let parts = vec![(Part::Host, vec![Fact::failed(cause, "a", "b", "")])];
+            let parts = vec![(Part::Host, vec![Finding::failed(cause, "a", "b", "")])];
             Report::new(parts).outcome().unwrap_err().code()
         });
         assert_eq!(codes, [1, 2, 3, 4]);

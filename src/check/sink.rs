@@ -2,47 +2,47 @@
 
 use tokio::time::timeout;
 
-use super::{DEADLINE, fact_of, ready};
+use super::{DEADLINE, finding_of, ready};
 use crate::clock::Clock;
 use crate::config::Config;
-use crate::domain::Fact;
+use crate::domain::Finding;
 use crate::exit::Failure;
 use crate::metrics::Metrics;
-use crate::sinks::{self, SinkUrl, Wish};
+use crate::sinks::{self, SinkNeeds, SinkUrl};
 
 const OPENING: &str = "opening";
 
-pub(super) async fn look(config: &Config) -> Vec<Fact> {
+pub(super) async fn diagnose(config: &Config) -> Vec<Finding> {
     let url = &config.sink.url;
-    let wish = Wish {
+    let needs = SinkNeeds {
         migrates: config.migrate,
         retains: config.sink.retain.is_some(),
         max_line: config.streams.max_line,
     };
-    let mut facts = sinks::survey(url, wish).await;
+    let mut findings = sinks::diagnose(url, needs).await;
     // Opening the others would make directories, or do nothing.
     if url.is_transactional() {
-        facts.push(if ready(&facts, sinks::TABLES) {
+        findings.push(if ready(&findings, sinks::TABLES) {
             open(config, url).await
         } else {
-            Fact::skipped(OPENING, "the sink is not ready")
+            Finding::skipped(OPENING, "the sink is not ready")
         });
     }
-    facts
+    findings
 }
 
 /// Opens the sink as `podlog run` does.
-async fn open(config: &Config, url: &SinkUrl) -> Fact {
+async fn open(config: &Config, url: &SinkUrl) -> Finding {
     let metrics = Metrics::default();
     let opening = sinks::open(url, Clock::boottime(), &metrics, config.sink.timeout);
     match timeout(DEADLINE, opening).await {
-        Ok(Ok(_)) => Fact::ok(OPENING, "as `podlog run` does it, it works"),
-        Ok(Err(error)) => fact_of(OPENING, &error.into()),
+        Ok(Ok(_)) => Finding::ok(OPENING, "as `podlog run` does it, it works"),
+        Ok(Err(error)) => finding_of(OPENING, &error.into()),
         Err(_) => {
             let late = Failure::unreachable(format!(
                 "{url} did not answer within {DEADLINE:?}; look whether it is overloaded"
             ));
-            fact_of(OPENING, &late)
+            finding_of(OPENING, &late)
         }
     }
 }

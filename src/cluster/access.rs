@@ -16,9 +16,9 @@ use kube::config::{Config, KubeConfigOptions, Kubeconfig, KubeconfigError};
 use rustls::pki_types::ServerName;
 use tower::{BoxError, Service, ServiceBuilder};
 
-use super::dial::{Dialer, PING, Windows, chain};
+use super::connect::{Dialer, PING, Windows, chain};
 use super::failure::{ClusterError, no_credentials};
-use super::transport::Pool;
+use super::pool::Pool;
 
 /// How long an exec plugin may take to hand over credentials.
 const PLUGIN_DEADLINE: Duration = Duration::from_secs(30);

@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use kube::client::AuthError;
 
-use super::dial::chain;
+use super::connect::chain;
 
 /// A request that got no answer.
 #[derive(Clone, Debug, thiserror::Error)]

@@ -13,7 +13,7 @@ use kube::client::Body;
 use prometheus_client::metrics::{counter::Counter, gauge::Gauge};
 use url::form_urlencoded::byte_serialize;
 
-use super::dial::chain;
+use super::connect::chain;
 use super::failure::{ApiError, Asked, one_line};
 use super::{Cluster, HEADERS_DEADLINE};
 use crate::domain::Time;

@@ -10,8 +10,8 @@ use k8s_openapi::api::core::v1::{Namespace, Pod as ApiPod};
 use kube::Resource;
 use kube::api::{ListParams, ObjectList};
 
+use super::convert::{Names, convert};
 use super::failure::{ApiError, Asked, one_line};
-use super::prune::{Names, prune};
 use super::select::Scope;
 use super::{Cluster, GET_DEADLINE};
 use crate::domain::Pod;
@@ -150,7 +150,7 @@ pub(super) fn wanted(scope: &Scope, pod: ApiPod, names: &mut Names) -> Option<Po
         return None;
     }
     let (namespace, name) = (meta.namespace.clone(), meta.name.clone());
-    let pod = prune(pod, names);
+    let pod = convert(pod, names);
     if pod.is_none() {
         tracing::warn!(
             namespace = one_line(&namespace.unwrap_or_default()),

@@ -5,17 +5,17 @@
 //! stream by itself and never writes to the cluster.
 
 mod access;
-mod dial;
+mod connect;
+mod convert;
 mod discover;
 mod events;
 mod failure;
-mod gate;
 mod logs;
 mod look;
-mod prune;
+mod pool;
 mod select;
+mod stream_limits;
 mod tasks;
-mod transport;
 mod watch;
 
 use std::future::Future;
@@ -38,14 +38,14 @@ use tower::{BoxError, Service};
 
 pub use access::Access;
 pub use failure::{ApiError, ClusterError, rule};
-pub use gate::{BURST, Gate, Limits, Turn};
 pub use logs::{LogError, LogQuery, LogStream};
+pub use pool::connections;
 pub use select::{Scope, ScopeError, Selection};
-pub use transport::connections;
+pub use stream_limits::{BURST, StreamLimiter, StreamLimits, StreamPermit};
 
 use access::Clients;
+use convert::Names;
 use failure::Asked;
-use prune::Names;
 
 use crate::domain::Pod;
 use crate::metrics::{Metrics, Request as Counted};
@@ -133,7 +133,7 @@ impl Cluster {
         };
         let request = kube::core::Request::new(ApiPod::url_path(&(), Some(namespace)));
         let pod = self.get::<ApiPod>(asked, &request, name).await?;
-        Ok(pod.and_then(|pod| prune::prune(pod, &mut Names::default())))
+        Ok(pod.and_then(|pod| convert::convert(pod, &mut Names::default())))
     }
 
     /// Whether these credentials may do this in a namespace, or in all: a verb and a resource as RBAC
@@ -283,5 +283,5 @@ async fn refusal(response: Response<Body>) -> kube::Error {
 pub fn pod_of(json: &[u8], selection: &Selection) -> Option<Pod> {
     let pod: ApiPod = serde_json::from_slice(json).ok()?;
     let wanted = selection.wants(pod.metadata.labels.as_ref(), pod.metadata.annotations.as_ref());
-    wanted.then(|| prune::prune(pod, &mut Names::default())).flatten()
+    wanted.then(|| convert::convert(pod, &mut Names::default())).flatten()
 }

@@ -12,10 +12,10 @@ use kube::Resource;
 use kube::api::{WatchEvent, WatchParams};
 use tokio::time::Instant;
 
+use super::convert::Names;
 use super::discover::Board;
 use super::failure::{ApiError, Asked};
 use super::look::wanted;
-use super::prune::Names;
 use super::select::Scope;
 use super::{Cluster, HEADERS_DEADLINE, LIST_DEADLINE};
 use crate::domain::Pod;

@@ -7,7 +7,7 @@
 pub mod backoff;
 pub mod chunk;
 pub mod claim;
-pub mod fact;
+pub mod finding;
 pub mod holdoff;
 pub mod id;
 pub mod intake;
@@ -23,10 +23,10 @@ pub mod time;
 
 pub use chunk::{Chunk, Gap, GapReason, Line, Origin};
 pub use claim::{About, Claim, GoodUntil, LockRow, LockTable, Next, Release, Renewal, Verdict, Want};
-pub use fact::{Cause, Fact, Outcome, Unready, Words};
+pub use finding::{BackendError, Cause, Finding, Message, Outcome};
 pub use id::{ContainerId, Fence, LockKey, PodUid, ReplicaId, StreamId};
 pub use plan::{Plan, View, plan};
 pub use pods::{Container, Instance, Phase, Pod, PodSet, State};
 pub use position::{Checkpoint, Mark, Position};
-pub use text::Plain;
+pub use text::Escaped;
 pub use time::Time;

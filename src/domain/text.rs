@@ -8,19 +8,19 @@ use std::fmt::{self, Write};
 /// Shows text with control characters, and characters that turn the direction of writing, as escapes: what is shown
 /// is one line, and it cannot move a cursor or pass for another line.
 #[derive(Clone, Copy, Debug)]
-pub struct Plain<T>(pub T);
+pub struct Escaped<T>(pub T);
 
-impl<T: fmt::Display> fmt::Display for Plain<T> {
+impl<T: fmt::Display> fmt::Display for Escaped<T> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(Escaping(f), "{}", self.0)
+        write!(EscapingWriter(f), "{}", self.0)
     }
 }
 
 /// Passes text on with such characters escaped.
 #[derive(Debug)]
-pub struct Escaping<W>(pub W);
+pub struct EscapingWriter<W>(pub W);
 
-impl<W: Write> Write for Escaping<W> {
+impl<W: Write> Write for EscapingWriter<W> {
     fn write_str(&mut self, text: &str) -> fmt::Result {
         let mut rest = text;
         while let Some(at) = rest.find(is_unfit) {
@@ -47,7 +47,7 @@ mod tests {
 
     #[test]
     fn what_has_power_over_a_terminal_is_escaped_and_the_rest_is_as_it_was() {
-        let shown = Plain("a\n\u{1b}[31m\u{9b}\0\u{7f}\u{202e}é💥\\ \"").to_string();
+        let shown = Escaped("a\n\u{1b}[31m\u{9b}\0\u{7f}\u{202e}é💥\\ \"").to_string();
         assert_eq!(shown, "a\\n\\u{1b}[31m\\u{9b}\\u{0}\\u{7f}\\u{202e}é💥\\ \"");
     }
 }

@@ -112,7 +112,7 @@ impl Reader<'_> {
     /// Follows the log from the stored position until the stream ends or must be closed.
     pub(super) async fn follow(&mut self) -> ReadEnd {
         let node = self.task.pod.borrow().node.clone();
-        let Some(_turn) = self.context.gate.try_enter(node.as_deref().unwrap_or_default()) else {
+        let Some(_turn) = self.context.limiter.try_acquire(node.as_deref().unwrap_or_default()) else {
             return ReadEnd::Poll(self.context.settings.poll);
         };
         let (_, since) = self.begin();

@@ -56,7 +56,7 @@ impl Reader<'_> {
             biased;
             () = stop.cancelled() => return Err(ReadEnd::Stopped),
             () = gone(self.task.pod.clone()) => return Err(ReadEnd::Gone),
-            () = context.gate.open_turn() => {}
+            () = context.limiter.wait_to_open() => {}
         }
         let looked = context.clock.now();
         if !self.identity.proven {

@@ -27,7 +27,7 @@ use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 
 use crate::clock::Clock;
-use crate::cluster::{Cluster, Gate};
+use crate::cluster::{Cluster, StreamLimiter};
 use crate::domain::{Checkpoint, Pod};
 use crate::grant::Grant;
 use crate::metrics::Metrics;
@@ -41,7 +41,7 @@ pub struct Context {
     /// The API server.
     pub cluster: Cluster,
     /// How many streams may be open and how fast they are opened.
-    pub gate: Gate,
+    pub limiter: StreamLimiter,
     /// Where records go.
     pub sink: Arc<dyn Sink>,
     /// Counters.

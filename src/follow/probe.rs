@@ -39,7 +39,7 @@ impl Reader<'_> {
     /// Compares the end of the log with what is stored; `Some` when the stream must end.
     pub(super) async fn probe(&mut self, stream: &mut Option<LogStream>, due: &mut Due) -> Option<ReadEnd> {
         let clock = self.context.clock;
-        if !self.context.gate.try_open_turn() {
+        if !self.context.limiter.try_open() {
             due.probe = clock.now() + IDLE.mul_f64(1.0 + fastrand::f64());
             return None;
         }

@@ -11,21 +11,21 @@ use std::time::Duration;
 use async_trait::async_trait;
 
 mod batch;
+mod diagnose;
 pub mod memory;
 mod mysql;
 mod open;
 mod schema;
 mod sqlite;
-mod survey;
 mod url;
 
 pub use batch::ROWS;
+pub use diagnose::{TABLES, diagnose};
 pub use memory::{MemoryLocks, MemoryTable};
 pub use open::{migrate, open};
-pub use survey::{TABLES, survey};
 pub use url::{BadLockUrl, LockUrl};
 
-use crate::domain::{Claim, Fence, LockKey, LockTable, Release, Renewal, ReplicaId, Unready, Verdict, Want};
+use crate::domain::{BackendError, Claim, Fence, LockKey, LockTable, Release, Renewal, ReplicaId, Verdict, Want};
 use crate::metrics::{Metrics, Statement};
 
 /// On whose behalf a store acts, and the times it writes.
@@ -124,4 +124,4 @@ pub async fn call<T>(
 }
 
 /// Why a store could not answer.
-pub type LockError = Unready;
+pub type LockError = BackendError;

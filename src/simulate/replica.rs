@@ -17,7 +17,7 @@ use super::sink::{Ledger, Pen};
 use super::store::Switch;
 use super::world::LEASE;
 use crate::clock::Clock;
-use crate::cluster::{Cluster, Gate, Limits, Scope};
+use crate::cluster::{Cluster, Scope, StreamLimiter, StreamLimits};
 use crate::collector::{Collector, Parts};
 use crate::domain::{PodSet, ReplicaId, Time};
 use crate::follow::stall_detector::StallDetector;
@@ -158,8 +158,8 @@ impl Replica {
 fn follow_context(cluster: Cluster, sink: Arc<dyn Sink>, metrics: Metrics) -> Arc<Context> {
     Arc::new(Context {
         cluster,
-        gate: Gate::new(
-            Limits {
+        limiter: StreamLimiter::new(
+            StreamLimits {
                 opens_per_second: 1000.0,
                 burst: 1000,
                 per_node: 64,

@@ -11,6 +11,7 @@ use async_trait::async_trait;
 
 use crate::domain::{Chunk, Fence, Origin, Position};
 
+mod diagnose;
 mod file;
 pub mod group;
 pub mod json;
@@ -26,12 +27,11 @@ mod schema;
 mod sql;
 mod sqlite;
 mod stdout;
-mod survey;
 mod url;
 
+pub use diagnose::{SinkNeeds, TABLES, diagnose};
 pub use open::{Opened, SinkOpenError, migrate, open};
 pub use retain::Retention;
-pub use survey::{TABLES, Wish, survey};
 pub use url::{BadSinkUrl, FILE_PARAMETERS, SinkUrl};
 
 /// A place for records. Writers call it concurrently.

@@ -17,11 +17,11 @@ use super::stdout::StdoutSink;
 use super::url::{self, Kind, SinkUrl};
 use super::{Sink, schema};
 use crate::clock::Clock;
-use crate::domain::Unready;
+use crate::domain::BackendError;
 use crate::metrics::Metrics;
 
 /// Why a sink cannot be used.
-pub type SinkOpenError = Unready;
+pub type SinkOpenError = BackendError;
 
 /// A sink in use.
 pub struct Opened {

@@ -6,7 +6,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use podlog::clock::Clock;
-use podlog::cluster::{BURST, Cluster, Gate, Limits};
+use podlog::cluster::{BURST, Cluster, StreamLimiter, StreamLimits};
 use podlog::domain::{Checkpoint, Fence, GoodUntil, Pod};
 use podlog::follow::stall_detector::StallDetector;
 use podlog::follow::{Context, ReadSettings, Task, TaskEnd, follow};
@@ -22,7 +22,7 @@ use crate::recorder::Recorder;
 pub(crate) const MINUTE: Duration = Duration::from_mins(1);
 
 /// Room for more streams than any test has, at the usual rate.
-const ROOM: Limits = Limits {
+const ROOM: StreamLimits = StreamLimits {
     per_node: 64,
     total: 1000,
     opens_per_second: 50.0,
@@ -85,7 +85,7 @@ impl Scene {
         self.stalls.spawn(async move { stalls.run().await });
         let context = Context {
             cluster: self.cluster.clone(),
-            gate: Gate::new(ROOM, &self.metrics),
+            limiter: StreamLimiter::new(ROOM, &self.metrics),
             sink: Arc::new(self.sink.clone()),
             metrics: self.metrics.clone(),
             clock,

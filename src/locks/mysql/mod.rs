@@ -4,11 +4,11 @@
 //! rows to values. Times are the server's (`UTC_TIMESTAMP`); the clock of this machine is never
 //! compared with them.
 
+mod diagnose;
 mod fault;
 mod jobs;
 mod session;
 mod statements;
-mod survey;
 
 use std::collections::HashMap;
 use std::time::Duration;
@@ -19,10 +19,10 @@ use sqlx::{Connection, Row as _};
 use tokio::time::timeout;
 use url::Url;
 
+pub(super) use self::diagnose::diagnose;
 use self::jobs::{Acquire, Bind, Me, Read, Renew, Rights, Write};
 use self::session::Session;
 use self::statements as sql;
-pub(super) use self::survey::survey;
 use super::batch::{Keyed, ROWS, Row, STORED_ROWS, check_checkpoint, check_name, cut, pack, sorted};
 use super::{DEAD, Holder, LockError, LockStore, schema};
 use crate::clock::Clock;

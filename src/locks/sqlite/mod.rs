@@ -3,10 +3,10 @@
 //! Several processes share the file. Never put it on a network file system: its locks are not
 //! reliable there. Times are the database's; one fence is given out per transaction.
 
+mod diagnose;
 mod jobs;
 mod session;
 mod statements;
-mod survey;
 
 use std::collections::HashSet;
 use std::path::Path;
@@ -16,12 +16,12 @@ use async_trait::async_trait;
 use sqlx::Row as _;
 use sqlx::sqlite::SqliteRow;
 
+pub(super) use self::diagnose::diagnose;
 use self::jobs::{
     Acquire, Ask, Evict, Forget, Me, Migrate, Read, Refuse, Release as ReleaseJob, Renew, Touch, Version,
 };
 use self::session::{Session, explain};
 use self::statements as sql;
-pub(super) use self::survey::survey;
 use super::batch::{ROWS, STORED_ROWS, check_checkpoint, check_name, cut, sorted};
 use super::{Holder, LockError, LockStore, schema};
 use crate::domain::{About, Claim, Fence, LockKey, LockRow, LockTable, Release, Renewal, Verdict, Want};

@@ -5,9 +5,9 @@
 //! twice, with the same ids. A chunk is never split, so a file may exceed its limit by one chunk.
 
 mod append;
+mod diagnose;
 mod path;
 mod rotate;
-mod survey;
 
 use std::collections::HashMap;
 use std::io;
@@ -20,14 +20,14 @@ use tokio::sync::Mutex;
 use tracing::warn;
 
 use self::append::Appender;
-pub(super) use self::survey::survey;
+pub(super) use self::diagnose::diagnose;
 use super::json::Encoder;
 use super::late::{Late, Part};
 use super::stdout::KEPT;
 use super::url::{FileOptions, Fsync};
 use super::{Sink, SinkError, SinkOpenError};
 use crate::clock::Clock;
-use crate::domain::{Chunk, StreamId, Words};
+use crate::domain::{Chunk, Message, StreamId};
 
 /// Files kept open: a quarter of the usual limit of 1024, which streams and connections need as well.
 pub(super) const OPEN_FILES: usize = 256;
@@ -67,10 +67,10 @@ impl FileSink {
         match tried.await {
             Ok(Ok(())) => {}
             Ok(Err(error)) => {
-                let words = failure(&options.dir, &error);
+                let message = failure(&options.dir, &error);
                 return Err(match error.kind() {
-                    io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded => SinkOpenError::Unavailable(words),
-                    _ => SinkOpenError::Refused(words),
+                    io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded => SinkOpenError::Unavailable(message),
+                    _ => SinkOpenError::Refused(message),
                 });
             }
             Err(error) => return Err(SinkOpenError::unavailable(error.to_string(), "please report it")),
@@ -210,7 +210,7 @@ fn try_out(dir: &Path) -> io::Result<()> {
 }
 
 /// Path, cause and remedy.
-fn failure(path: &Path, error: &io::Error) -> Words {
+fn failure(path: &Path, error: &io::Error) -> Message {
     use io::ErrorKind as Kind;
     let remedy = match error.kind() {
         Kind::StorageFull | Kind::QuotaExceeded => "free some space",
@@ -222,8 +222,8 @@ fn failure(path: &Path, error: &io::Error) -> Words {
         _ if error.raw_os_error() == Some(rustix::io::Errno::MFILE.raw_os_error()) => "raise the limit on open files",
         _ => "look at the system log for failures of the disk",
     };
-    Words {
-        found: format!("{} cannot be written: {error}", path.display()),
+    Message {
+        text: format!("{} cannot be written: {error}", path.display()),
         remedy: remedy.into(),
     }
 }

@@ -3,7 +3,7 @@
 use sqlx::Error;
 use sqlx::mysql::MySqlDatabaseError;
 
-use crate::domain::Words;
+use crate::domain::Message;
 use crate::sinks::SinkOpenError;
 
 pub(super) fn number(error: &Error) -> Option<u16> {
@@ -18,10 +18,10 @@ pub(super) fn too_long(error: &Error) -> bool {
 
 /// The cause and the remedy, on one line.
 pub(super) fn cause(error: &Error) -> String {
-    words(error).to_string()
+    message(error).to_string()
 }
 
-fn words(error: &Error) -> Words {
+fn message(error: &Error) -> Message {
     let remedy = match number(error) {
         Some(1213) => "two transactions met; trying again is enough",
         Some(1205) => "another transaction holds a row of log_stream; end it if this goes on",
@@ -37,18 +37,18 @@ fn words(error: &Error) -> Words {
         Some(_) => "",
         None => "the server is unreachable or has closed the connection",
     };
-    Words {
-        found: error.to_string(),
+    Message {
+        text: error.to_string(),
         remedy: remedy.into(),
     }
 }
 
 /// The failure as an answer to opening the sink: whether a person must change something.
 pub(in crate::sinks) fn refusal(name: &str, error: &Error) -> SinkOpenError {
-    let named = |found: &dyn std::fmt::Display| format!("mysql {name}: {found}");
+    let named = |text: &dyn std::fmt::Display| format!("mysql {name}: {text}");
     let unavailable = || {
-        let Words { found, remedy } = words(error);
-        SinkOpenError::unavailable(named(&found), remedy)
+        let Message { text, remedy } = message(error);
+        SinkOpenError::unavailable(named(&text), remedy)
     };
     let remedy = match number(error) {
         Some(1044) => "grant the user rights on the database",

@@ -4,12 +4,12 @@
 //! Every call has a deadline. A connection whose call failed or was given up is closed and never used
 //! again. What to store is decided in [`place`](super::place); the statements are in `sql`.
 
+mod diagnose;
 mod fault;
 mod purge;
 mod rights;
 mod server;
 mod sql;
-mod survey;
 
 use std::collections::HashMap;
 use std::slice;
@@ -29,8 +29,8 @@ use super::schema;
 use super::sql::{Ids, is_of_a_row, one_by_one};
 use super::{Sink, SinkError, SinkOpenError};
 use crate::domain::{Chunk, Fence, Origin, Position};
+pub(super) use diagnose::diagnose;
 pub(super) use fault::refusal;
-pub(super) use survey::survey;
 
 /// Requests under way at the same time; with one more connection for streams being opened and one
 /// for retention the pool has five.

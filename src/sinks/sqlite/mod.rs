@@ -4,10 +4,10 @@
 //! Transactions are short because the file has one writer at a time, and claims may lie in it too. A
 //! commit is on the disk when it is answered. What to store is decided in [`place`](super::place).
 
+mod diagnose;
 mod fault;
 mod purge;
 mod sql;
-mod survey;
 
 use std::collections::HashMap;
 use std::path::Path;
@@ -26,8 +26,8 @@ use super::schema;
 use super::sql::{Ids, is_of_a_row, one_by_one};
 use super::{Sink, SinkError, SinkOpenError};
 use crate::domain::{Chunk, Fence, Origin, Position};
+pub(super) use diagnose::diagnose;
 pub(super) use fault::refusal;
-pub(super) use survey::survey;
 
 /// How long a transaction waits for another process's. Less than an attempt's 5 s, so that the answer
 /// says what was waited for.

@@ -11,7 +11,7 @@ fn pod(mut value: Value) -> Pod {
             value["metadata"][key] = default.clone();
         }
     }
-    prune(serde_json::from_value(value).unwrap(), &mut Names::default()).unwrap()
+    convert(serde_json::from_value(value).unwrap(), &mut Names::default()).unwrap()
 }
 
 fn one(status: Value) -> Container {
@@ -136,7 +136,7 @@ fn an_annotation_leaves_containers_out() {
 #[test]
 fn a_pod_without_identity_is_none() {
     let nameless = json!({"metadata": {"name": "a", "namespace": "b"}});
-    assert!(prune(serde_json::from_value(nameless).unwrap(), &mut Names::default()).is_none());
+    assert!(convert(serde_json::from_value(nameless).unwrap(), &mut Names::default()).is_none());
 }
 
 #[test]

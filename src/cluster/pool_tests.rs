@@ -15,7 +15,7 @@ use tokio::net::TcpListener;
 use tokio::sync::watch;
 use tokio::task::JoinSet;
 
-use super::super::dial::{PING, Ping, Windows};
+use super::super::connect::{PING, Ping, Windows};
 use super::*;
 
 const WINDOWS: Windows = Windows {

@@ -21,7 +21,7 @@ use hyper::body::Incoming;
 use hyper::client::conn::{http1, http2};
 use tower::BoxError;
 
-use super::dial::{Dialer, Dialled, Peer, Sent, chain};
+use super::connect::{Dialer, Dialled, Peer, Sent, chain};
 use super::failure::Failure;
 use super::tasks::Tasks;
 
@@ -304,5 +304,5 @@ impl Body for Held {
 }
 
 #[cfg(test)]
-#[path = "transport_tests.rs"]
+#[path = "pool_tests.rs"]
 mod tests;

@@ -15,9 +15,9 @@ use tokio::time::Instant;
 
 use crate::metrics::Metrics;
 
-/// Limits of one replica.
+/// StreamLimits of one replica.
 #[derive(Clone, Copy, Debug, PartialEq)]
-pub struct Limits {
+pub struct StreamLimits {
     /// Follow streams on one node.
     pub per_node: usize,
     /// Follow streams in all.
@@ -32,13 +32,13 @@ pub struct Limits {
 /// about 4 ms each they are 0.1 s of a server's CPU.
 pub const BURST: u32 = 20;
 
-/// The gate. Cloning shares it.
+/// The limiter. Cloning shares it.
 #[derive(Clone, Debug)]
-pub struct Gate(Arc<Inner>);
+pub struct StreamLimiter(Arc<Inner>);
 
 #[derive(Debug)]
 struct Inner {
-    limits: Limits,
+    limits: StreamLimits,
     total: Arc<Semaphore>,
     nodes: Mutex<HashMap<Arc<str>, Arc<Semaphore>>>,
     bucket: tokio::sync::Mutex<Bucket>,
@@ -47,17 +47,17 @@ struct Inner {
 
 /// The leave to have one follow stream open, given back when dropped.
 #[derive(Debug)]
-pub struct Turn {
+pub struct StreamPermit {
     node: Arc<str>,
     /// Taken when dropped, before the node is looked at.
     on_node: Option<OwnedSemaphorePermit>,
     _total: OwnedSemaphorePermit,
-    gate: Arc<Inner>,
+    limiter: Arc<Inner>,
 }
 
-impl Drop for Turn {
+impl Drop for StreamPermit {
     fn drop(&mut self) {
-        let mut nodes = self.gate.nodes.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut nodes = self.limiter.nodes.lock().unwrap_or_else(PoisonError::into_inner);
         drop(self.on_node.take());
         // Nodes come and go; one that nobody uses or waits for is forgotten.
         if nodes.get(&self.node).is_some_and(|node| Arc::strong_count(node) == 1) {
@@ -82,10 +82,10 @@ impl Drop for Waiter<'_> {
     }
 }
 
-impl Gate {
-    /// A gate that nobody has passed yet. A limit of zero counts as one: it would block for ever.
+impl StreamLimiter {
+    /// A limiter that nobody has passed yet. A limit of zero counts as one: it would block for ever.
     #[must_use]
-    pub fn new(limits: Limits, metrics: &Metrics) -> Self {
+    pub fn new(limits: StreamLimits, metrics: &Metrics) -> Self {
         Self(Arc::new(Inner {
             limits,
             total: Arc::new(Semaphore::new(limits.total.clamp(1, Semaphore::MAX_PERMITS))),
@@ -98,7 +98,7 @@ impl Gate {
     /// The leave for one more follow stream on this node; `None` when there is no room: whoever wants it
     /// polls instead.
     #[must_use]
-    pub fn try_enter(&self, node: &str) -> Option<Turn> {
+    pub fn try_acquire(&self, node: &str) -> Option<StreamPermit> {
         let (node, semaphore) = self.node(node);
         let on_node = semaphore.try_acquire_owned().ok()?;
         let total = Arc::clone(&self.0.total).try_acquire_owned().ok()?;
@@ -106,7 +106,7 @@ impl Gate {
     }
 
     /// Waits for the turn to open a stream of any sort. Giving up while waiting uses no turn.
-    pub async fn open_turn(&self) {
+    pub async fn wait_to_open(&self) {
         let _waiter = Waiter::new(&self.0.waiting);
         // The lock queues fairly, and whoever holds it is the one who waits for the next turn.
         let mut bucket = self.0.bucket.lock().await;
@@ -116,7 +116,7 @@ impl Gate {
 
     /// A turn to open a stream, if one can be had at once. What can wait takes no part in the queue.
     #[must_use]
-    pub fn try_open_turn(&self) -> bool {
+    pub fn try_open(&self) -> bool {
         let Ok(mut bucket) = self.0.bucket.try_lock() else {
             return false;
         };
@@ -127,12 +127,12 @@ impl Gate {
         due
     }
 
-    fn turn(&self, node: Arc<str>, on_node: OwnedSemaphorePermit, total: OwnedSemaphorePermit) -> Turn {
-        Turn {
+    fn turn(&self, node: Arc<str>, on_node: OwnedSemaphorePermit, total: OwnedSemaphorePermit) -> StreamPermit {
+        StreamPermit {
             node,
             on_node: Some(on_node),
             _total: total,
-            gate: Arc::clone(&self.0),
+            limiter: Arc::clone(&self.0),
         }
     }
 
@@ -159,7 +159,7 @@ struct Bucket {
 }
 
 impl Bucket {
-    fn new(limits: Limits) -> Self {
+    fn new(limits: StreamLimits) -> Self {
         // Between one a minute and a million a second.
         let interval = Duration::from_secs_f64(1.0 / limits.opens_per_second.clamp(1.0 / 60.0, 1e6));
         let saved = interval * limits.burst.saturating_sub(1);
@@ -185,5 +185,5 @@ impl Bucket {
 }
 
 #[cfg(test)]
-#[path = "gate_tests.rs"]
+#[path = "stream_limits_tests.rs"]
 mod tests;

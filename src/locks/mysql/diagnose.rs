@@ -9,11 +9,11 @@ use sqlx::{AssertSqlSafe, Connection, Executor};
 use tokio::time::timeout;
 use url::Url;
 
+use super::super::diagnose::{ALL, DEADLINE, MIGRATE, REACHED, TABLES, WRITING, clock, here, skipped, tables};
 use super::super::schema::NOTES;
-use super::super::survey::{ALL, DEADLINE, MIGRATE, REACHED, TABLES, WRITING, clock, here, skipped, tables};
 use super::{fault, session, standing, statements as sql};
 use crate::db::version::SchemaState;
-use crate::domain::{Cause, Fact};
+use crate::domain::{Cause, Finding};
 
 /// `ER_DUP_FIELDNAME`: the right to create was there, the table was not to be.
 const TWICE: u16 = 1060;
@@ -21,13 +21,13 @@ const TWICE: u16 = 1060;
 const DENIED: [u16; 3] = [1142, 1143, 1044];
 
 /// Looks at everything.
-pub(in crate::locks) async fn survey(url: &Url, name: String, migrates: bool) -> Vec<Fact> {
+pub(in crate::locks) async fn diagnose(url: &Url, name: String, migrates: bool) -> Vec<Finding> {
     let rest = ["server", "session", "clock", TABLES, "rights", WRITING, MIGRATE];
     let options = match session::options(url, &name) {
         Ok(options) => options,
         Err(error) => {
             return [
-                vec![Fact::of(REACHED, &error)],
+                vec![Finding::of(REACHED, &error)],
                 skipped(&rest, "the URL cannot be used"),
             ]
             .concat();
@@ -37,42 +37,45 @@ pub(in crate::locks) async fn survey(url: &Url, name: String, migrates: bool) ->
         Ok(made) => made,
         Err(error) => {
             return [
-                vec![Fact::of(REACHED, &error)],
+                vec![Finding::of(REACHED, &error)],
                 skipped(&rest, "the lock store was not reached"),
             ]
             .concat();
         }
     };
-    let mut facts = vec![Fact::ok(REACHED, format!("{name} was reached"))];
+    let mut findings = vec![Finding::ok(REACHED, format!("{name} was reached"))];
     for (subject, judged) in settings.judge(&name) {
-        facts.push(judged.map_or_else(|error| Fact::of(subject, &error), |found| Fact::ok(subject, found)));
+        findings.push(judged.map_or_else(
+            |error| Finding::of(subject, &error),
+            |found| Finding::ok(subject, found),
+        ));
     }
-    let mut look = Look {
+    let mut diagnosis = Diagnosis {
         conn,
         name,
-        facts,
+        findings,
         user: String::new(),
     };
-    if timeout(ALL, look.all(migrates)).await.is_err() {
-        let found = format!("{} left questions unanswered for {ALL:?}", look.name);
-        look.facts.push(Fact::failed(
+    if timeout(ALL, diagnosis.all(migrates)).await.is_err() {
+        let found = format!("{} left questions unanswered for {ALL:?}", diagnosis.name);
+        diagnosis.findings.push(Finding::failed(
             Cause::Unreachable,
             "answering",
             found,
             "look what the server is doing (SHOW PROCESSLIST)",
         ));
     }
-    let Look { conn, facts, .. } = look;
+    let Diagnosis { conn, findings, .. } = diagnosis;
     // Only politeness.
     timeout(DEADLINE, conn.close()).await.ok();
-    facts
+    findings
 }
 
 /// A connection and what was found over it.
-struct Look {
+struct Diagnosis {
     conn: MySqlConnection,
     name: String,
-    facts: Vec<Fact>,
+    findings: Vec<Finding>,
     user: String,
 }
 
@@ -87,7 +90,7 @@ async fn within<T>(question: impl Future<Output = Result<T, sqlx::Error>>) -> Re
     timeout(DEADLINE, question).await.unwrap_or_else(|_| Err(late()))
 }
 
-impl Look {
+impl Diagnosis {
     async fn all(&mut self, migrates: bool) {
         self.clock().await;
         self.user = within(sqlx::query_scalar(sql::USER).fetch_one(&mut self.conn))
@@ -96,28 +99,28 @@ impl Look {
         let may_create = self.may_create().await;
         let found = self.tables(migrates, may_create).await;
         if found == SchemaState::Missing {
-            self.facts
+            self.findings
                 .extend(skipped(&["rights", WRITING], "there are no tables yet"));
         } else if self.rights().await {
             self.writing().await;
         } else {
-            self.facts.push(Fact::skipped(WRITING, "a right is missing"));
+            self.findings.push(Finding::skipped(WRITING, "a right is missing"));
         }
-        self.facts.push(self.migrating(may_create, found.is_done()));
+        self.findings.push(self.migrating(may_create, found.is_done()));
     }
 
     async fn tables(&mut self, migrates: bool, may_create: bool) -> SchemaState {
         match within(standing(&mut self.conn)).await {
             Ok(found) => {
-                self.facts.push(tables(&self.name, found, migrates, may_create));
+                self.findings.push(tables(&self.name, found, migrates, may_create));
                 found
             }
             Err(error) => {
-                let mut fact = Fact::of(TABLES, &fault::explain(&self.name, &error));
+                let mut finding = Finding::of(TABLES, &fault::explain(&self.name, &error));
                 if fault::number(&error).is_some_and(|number| DENIED.contains(&number)) {
-                    fact.remedy = self.grant("SELECT", NOTES);
+                    finding.message.remedy = self.grant("SELECT", NOTES);
                 }
-                self.facts.push(fact);
+                self.findings.push(finding);
                 // Whether the tables are there shows when their rights are tried.
                 SchemaState::Current
             }
@@ -127,11 +130,11 @@ impl Look {
     async fn clock(&mut self) {
         let before = here();
         let asked = within(sqlx::query_scalar(sql::NOW).fetch_one(&mut self.conn)).await;
-        let fact = match asked {
+        let finding = match asked {
             Ok(server) => clock(server, before, here()),
-            Err(error) => Fact::of("clock", &fault::explain(&self.name, &error)),
+            Err(error) => Finding::of("clock", &fault::explain(&self.name, &error)),
         };
-        self.facts.push(fact);
+        self.findings.push(finding);
     }
 
     /// Tries each right by a statement without effect. Answers whether all are there.
@@ -139,18 +142,18 @@ impl Look {
         let mut all = true;
         for (right, table, text) in sql::RIGHTS {
             let subject = format!("{right} on {table}");
-            let fact = match within(self.conn.execute(text)).await {
-                Ok(_) => Fact::ok(subject, "granted"),
-                Err(error) if fault::number(&error).is_some_and(|number| DENIED.contains(&number)) => Fact::failed(
+            let finding = match within(self.conn.execute(text)).await {
+                Ok(_) => Finding::ok(subject, "granted"),
+                Err(error) if fault::number(&error).is_some_and(|number| DENIED.contains(&number)) => Finding::failed(
                     Cause::Refused,
                     subject,
                     format!("the user {} has not this right", self.user),
                     self.grant(right, table),
                 ),
-                Err(error) => Fact::of(&subject, &fault::explain(&self.name, &error)),
+                Err(error) => Finding::of(&subject, &fault::explain(&self.name, &error)),
             };
-            all &= !fact.has_failed();
-            self.facts.push(fact);
+            all &= !finding.has_failed();
+            self.findings.push(finding);
         }
         all
     }
@@ -171,14 +174,14 @@ impl Look {
             }
             tx.rollback().await
         };
-        let fact = match within(work).await {
-            Ok(()) => Fact::ok(
+        let finding = match within(work).await {
+            Ok(()) => Finding::ok(
                 WRITING,
                 "a row was written, changed and removed, and all of it rolled back",
             ),
-            Err(error) => Fact::of(WRITING, &fault::explain(&self.name, &error)),
+            Err(error) => Finding::of(WRITING, &fault::explain(&self.name, &error)),
         };
-        self.facts.push(fact);
+        self.findings.push(finding);
     }
 
     /// Whether tables could be made: tried with a table that cannot be, which is found out after the right is.
@@ -189,12 +192,12 @@ impl Look {
         answer.is_err_and(|error| fault::number(&error) == Some(TWICE))
     }
 
-    fn migrating(&self, may_create: bool, done: bool) -> Fact {
+    fn migrating(&self, may_create: bool, done: bool) -> Finding {
         let user = &self.user;
         match (may_create, done) {
-            (true, _) => Fact::ok(MIGRATE, format!("could make tables as {user}")),
-            (false, true) => Fact::ok(MIGRATE, format!("has nothing to do; {user} could not make tables")),
-            (false, false) => Fact::failed(
+            (true, _) => Finding::ok(MIGRATE, format!("could make tables as {user}")),
+            (false, true) => Finding::ok(MIGRATE, format!("has nothing to do; {user} could not make tables")),
+            (false, false) => Finding::failed(
                 Cause::Refused,
                 MIGRATE,
                 format!("could not make tables as {user}"),

@@ -47,7 +47,7 @@ fn is_name(text: &str, longest: usize) -> bool {
 
 /// What is kept of a pod; `None` for one without identity or with impossible names, which the API server never
 /// sends. One such pod in a batch of claims would be refused with all the others.
-pub(super) fn prune(pod: ApiPod, names: &mut Names) -> Option<Pod> {
+pub(super) fn convert(pod: ApiPod, names: &mut Names) -> Option<Pod> {
     let meta = pod.metadata;
     let uid = PodUid::from(meta.uid.filter(|uid| is_name(uid, UID))?);
     let spec = pod.spec.unwrap_or_default();
@@ -162,5 +162,5 @@ fn instance(id: Option<&str>, restart: u32, started: Option<&ApiTime>) -> Option
 }
 
 #[cfg(test)]
-#[path = "prune_tests.rs"]
+#[path = "convert_tests.rs"]
 mod tests;

@@ -12,12 +12,12 @@ use super::rights::{PROBE, RIGHTS, denied, twice};
 use super::server::Server;
 use super::{prepare, refusal, sql};
 use crate::db::version::SchemaState;
-use crate::domain::{Cause, Fact};
+use crate::domain::{Cause, Finding};
+use crate::sinks::diagnose::{ALL, DEADLINE, MIGRATE, REACHED, SinkNeeds, TABLES, WRITING, skipped, tables};
 use crate::sinks::schema::{NOTES, mysql_state};
-use crate::sinks::survey::{ALL, DEADLINE, MIGRATE, REACHED, TABLES, WRITING, Wish, skipped, tables};
 
 /// Looks at everything.
-pub(in crate::sinks) async fn survey(options: MySqlConnectOptions, name: &str, wish: Wish) -> Vec<Fact> {
+pub(in crate::sinks) async fn diagnose(options: MySqlConnectOptions, name: &str, needs: SinkNeeds) -> Vec<Finding> {
     let made = within(async {
         let mut conn = MySqlConnection::connect_with(&options).await?;
         prepare(&mut conn, DEADLINE).await?;
@@ -27,36 +27,36 @@ pub(in crate::sinks) async fn survey(options: MySqlConnectOptions, name: &str, w
         Ok(conn) => conn,
         Err(error) => {
             let rest = ["server", "session", TABLES, "rights", WRITING, "packets", MIGRATE];
-            let first = vec![Fact::of(REACHED, &refusal(name, &error))];
+            let first = vec![Finding::of(REACHED, &refusal(name, &error))];
             return [first, skipped(&rest, "the sink was not reached")].concat();
         }
     };
-    let mut look = Look {
+    let mut diagnosis = Diagnosis {
         conn,
         name,
-        facts: vec![Fact::ok(REACHED, format!("{name} was reached"))],
+        findings: vec![Finding::ok(REACHED, format!("{name} was reached"))],
         user: String::new(),
     };
-    if timeout(ALL, look.all(wish)).await.is_err() {
-        let found = format!("{} left questions unanswered for {ALL:?}", look.name);
-        look.facts.push(Fact::failed(
+    if timeout(ALL, diagnosis.all(needs)).await.is_err() {
+        let found = format!("{} left questions unanswered for {ALL:?}", diagnosis.name);
+        diagnosis.findings.push(Finding::failed(
             Cause::Unreachable,
             "answering",
             found,
             "look what the server is doing (SHOW PROCESSLIST)",
         ));
     }
-    let Look { conn, facts, .. } = look;
+    let Diagnosis { conn, findings, .. } = diagnosis;
     // Only politeness.
     timeout(DEADLINE, conn.close()).await.ok();
-    facts
+    findings
 }
 
 /// A connection and what was found over it.
-struct Look<'a> {
+struct Diagnosis<'a> {
     conn: MySqlConnection,
     name: &'a str,
-    facts: Vec<Fact>,
+    findings: Vec<Finding>,
     user: String,
 }
 
@@ -71,36 +71,38 @@ async fn within<T>(question: impl Future<Output = Result<T, sqlx::Error>>) -> Re
     timeout(DEADLINE, question).await.unwrap_or_else(|_| Err(late()))
 }
 
-impl Look<'_> {
-    async fn all(&mut self, wish: Wish) {
+impl Diagnosis<'_> {
+    async fn all(&mut self, needs: SinkNeeds) {
         match within(Server::ask(&mut self.conn)).await {
             Ok(server) => self.server(&server),
-            Err(error) => self.facts.push(Fact::of("server", &refusal(self.name, &error))),
+            Err(error) => self.findings.push(Finding::of("server", &refusal(self.name, &error))),
         }
         let user = sqlx::query_scalar("SELECT CURRENT_USER()");
         self.user = within(user.fetch_one(&mut self.conn)).await.unwrap_or_default();
         let may_create = self.may_create("TABLE", "(a INT, a INT)").await;
         let may_view = self.may_create("VIEW", "AS SELECT 1 AS a, 1 AS a").await;
-        let found = self.tables(wish, may_create && may_view).await;
+        let found = self.tables(needs, may_create && may_view).await;
         if found == SchemaState::Missing {
-            self.facts
+            self.findings
                 .extend(skipped(&["rights", WRITING], "there are no tables yet"));
-        } else if self.rights(wish).await {
+        } else if self.rights(needs).await {
             self.writing().await;
         } else {
-            self.facts.push(Fact::skipped(WRITING, "a right is missing"));
+            self.findings.push(Finding::skipped(WRITING, "a right is missing"));
         }
-        self.packets(wish).await;
+        self.packets(needs).await;
         self.migrating(may_create, may_view, found.is_done());
     }
 
     fn server(&mut self, server: &Server) {
         for (subject, judged) in server.judge(self.name) {
-            self.facts
-                .push(judged.map_or_else(|error| Fact::of(subject, &error), |found| Fact::ok(subject, found)));
+            self.findings.push(judged.map_or_else(
+                |error| Finding::of(subject, &error),
+                |found| Finding::ok(subject, found),
+            ));
         }
         if !server.is_strict() {
-            self.facts.push(Fact::warning(
+            self.findings.push(Finding::warning(
                 "sql_mode",
                 "not strict: names that are too long for their columns are cut",
                 "SET GLOBAL sql_mode = CONCAT(@@sql_mode, ',STRICT_TRANS_TABLES')",
@@ -108,18 +110,18 @@ impl Look<'_> {
         }
     }
 
-    async fn tables(&mut self, wish: Wish, may_create: bool) -> SchemaState {
+    async fn tables(&mut self, needs: SinkNeeds, may_create: bool) -> SchemaState {
         match within(mysql_state(&mut self.conn)).await {
             Ok(found) => {
-                self.facts.push(tables(self.name, found, wish.migrates, may_create));
+                self.findings.push(tables(self.name, found, needs.migrates, may_create));
                 found
             }
             Err(error) => {
-                let mut fact = Fact::of(TABLES, &refusal(self.name, &error));
+                let mut finding = Finding::of(TABLES, &refusal(self.name, &error));
                 if denied(&error) {
-                    fact.remedy = self.grant("SELECT", NOTES);
+                    finding.message.remedy = self.grant("SELECT", NOTES);
                 }
-                self.facts.push(fact);
+                self.findings.push(finding);
                 // Whether the tables are there shows when their rights are tried.
                 SchemaState::Current
             }
@@ -127,28 +129,28 @@ impl Look<'_> {
     }
 
     /// Tries each right by a statement without effect. Answers whether all that are needed are there.
-    async fn rights(&mut self, wish: Wish) -> bool {
+    async fn rights(&mut self, needs: SinkNeeds) -> bool {
         let mut all = true;
         for right in &RIGHTS {
             let subject = format!("{} on {}", right.verb, right.table);
-            let needed = wish.retains || !right.retains;
-            let fact = match within(self.conn.execute(right.text)).await {
-                Ok(_) => Fact::ok(subject, "granted"),
-                Err(error) if denied(&error) && !needed => Fact::warning(
+            let needed = needs.retains || !right.retains;
+            let finding = match within(self.conn.execute(right.text)).await {
+                Ok(_) => Finding::ok(subject, "granted"),
+                Err(error) if denied(&error) && !needed => Finding::warning(
                     subject,
                     "not granted; needed with --retain only",
                     self.grant(right.verb, right.table),
                 ),
-                Err(error) if denied(&error) => Fact::failed(
+                Err(error) if denied(&error) => Finding::failed(
                     Cause::Refused,
                     subject,
                     format!("the user {} has not this right", self.user),
                     self.grant(right.verb, right.table),
                 ),
-                Err(error) => Fact::of(&subject, &refusal(self.name, &error)),
+                Err(error) => Finding::of(&subject, &refusal(self.name, &error)),
             };
-            all &= !fact.has_failed();
-            self.facts.push(fact);
+            all &= !finding.has_failed();
+            self.findings.push(finding);
         }
         all
     }
@@ -170,31 +172,31 @@ impl Look<'_> {
             }
             tx.rollback().await
         };
-        let fact = match within(work).await {
-            Ok(()) => Fact::ok(
+        let finding = match within(work).await {
+            Ok(()) => Finding::ok(
                 WRITING,
                 "a stream, a line and a gap were written, and all of it rolled back",
             ),
-            Err(error) => Fact::of(WRITING, &refusal(self.name, &error)),
+            Err(error) => Finding::of(WRITING, &refusal(self.name, &error)),
         };
-        self.facts.push(fact);
+        self.findings.push(finding);
     }
 
     /// Whether a line of the greatest length fits into a statement.
-    async fn packets(&mut self, wish: Wish) {
-        let fact = match within(sql::sizes(&mut self.conn)).await {
+    async fn packets(&mut self, needs: SinkNeeds) {
+        let finding = match within(sql::sizes(&mut self.conn)).await {
             Ok(sizes) => {
                 let found = format!("max_allowed_packet is {} KiB", sizes.packet >> 10);
-                if sizes.packet < wish.max_line + super::PACKET_REST {
+                if sizes.packet < needs.max_line + super::PACKET_REST {
                     let harm = "lines of --max-line do not fit and would be refused";
-                    Fact::warning("packets", format!("{found}: {harm}"), "raise it, or lower --max-line")
+                    Finding::warning("packets", format!("{found}: {harm}"), "raise it, or lower --max-line")
                 } else {
-                    Fact::ok("packets", found)
+                    Finding::ok("packets", found)
                 }
             }
-            Err(error) => Fact::of("packets", &refusal(self.name, &error)),
+            Err(error) => Finding::of("packets", &refusal(self.name, &error)),
         };
-        self.facts.push(fact);
+        self.findings.push(finding);
     }
 
     /// Whether something could be made: tried with what cannot be, which is found out after the right is.
@@ -207,13 +209,13 @@ impl Look<'_> {
     fn migrating(&mut self, may_create: bool, may_view: bool, done: bool) {
         let user = &self.user;
         let what = if may_create { "views" } else { "tables" };
-        self.facts.push(if may_create && may_view {
-            Fact::ok(MIGRATE, format!("could make tables and views as {user}"))
+        self.findings.push(if may_create && may_view {
+            Finding::ok(MIGRATE, format!("could make tables and views as {user}"))
         } else if done {
-            Fact::ok(MIGRATE, format!("has nothing to do; {user} could not make {what}"))
+            Finding::ok(MIGRATE, format!("has nothing to do; {user} could not make {what}"))
         } else {
             let remedy = "run it as a user with CREATE, CREATE VIEW, ALTER and INDEX on the database";
-            Fact::failed(
+            Finding::failed(
                 Cause::Refused,
                 MIGRATE,
                 format!("could not make {what} as {user}"),

@@ -8,7 +8,7 @@ use std::time::Duration;
 use super::url::{Kind, SinkUrl};
 use super::{file, mysql, schema, sqlite, url};
 use crate::db::version::SchemaState;
-use crate::domain::{Cause, Fact};
+use crate::domain::{Cause, Finding};
 
 /// How long one question may take.
 pub(super) const DEADLINE: Duration = Duration::from_secs(10);
@@ -24,7 +24,7 @@ pub(super) const MIGRATE: &str = "podlog migrate";
 
 /// What the settings want of a sink.
 #[derive(Clone, Copy, Debug)]
-pub struct Wish {
+pub struct SinkNeeds {
     /// `podlog run` makes the tables itself.
     pub migrates: bool,
     /// Old records are deleted.
@@ -34,15 +34,18 @@ pub struct Wish {
 }
 
 /// Looks at the sink that `url` names.
-pub async fn survey(url: &SinkUrl, wish: Wish) -> Vec<Fact> {
+pub async fn diagnose(url: &SinkUrl, needs: SinkNeeds) -> Vec<Finding> {
     let name = url.to_string();
     match &url.kind {
-        Kind::Stdout => vec![Fact::ok("stdout", "records go to standard output; nothing to look at")],
-        Kind::File(options) => file::survey(options).await,
-        Kind::Sqlite(path) => sqlite::survey(path, &name, wish).await,
+        Kind::Stdout => vec![Finding::ok(
+            "stdout",
+            "records go to standard output; nothing to look at",
+        )],
+        Kind::File(options) => file::diagnose(options).await,
+        Kind::Sqlite(path) => sqlite::diagnose(path, &name, needs).await,
         Kind::MySql(url) => match url::options(url) {
-            Ok(options) => mysql::survey(options, &name, wish).await,
-            Err(error) => vec![Fact::failed(
+            Ok(options) => mysql::diagnose(options, &name, needs).await,
+            Err(error) => vec![Finding::failed(
                 Cause::Setting,
                 REACHED,
                 format!("{name}: {error}"),
@@ -53,34 +56,34 @@ pub async fn survey(url: &SinkUrl, wish: Wish) -> Vec<Fact> {
 }
 
 /// What depends on something that is not there.
-pub(super) fn skipped(subjects: &[&str], because: &str) -> Vec<Fact> {
+pub(super) fn skipped(subjects: &[&str], because: &str) -> Vec<Finding> {
     subjects
         .iter()
-        .map(|subject| Fact::skipped(*subject, because))
+        .map(|subject| Finding::skipped(*subject, because))
         .collect()
 }
 
-/// The tables as a fact. Missing and older ones are no failure where `podlog run` makes them itself and may.
-pub(super) fn tables(name: &str, standing: SchemaState, migrates: bool, may_create: bool) -> Fact {
+/// The tables as a finding. Missing and older ones are no failure where `podlog run` makes them itself and may.
+pub(super) fn tables(name: &str, standing: SchemaState, migrates: bool, may_create: bool) -> Finding {
     match (standing, schema::check(name, standing)) {
-        (SchemaState::Differs(version), _) => Fact::warning(
+        (SchemaState::Differs(version), _) => Finding::warning(
             TABLES,
             format!("migration {version} is not the one this podlog has; they were made by a development version"),
             "drop them and run `podlog migrate` when nothing runs",
         ),
-        (SchemaState::Extended(version), _) => Fact::ok(
+        (SchemaState::Extended(version), _) => Finding::ok(
             TABLES,
             format!("version {version}; newer than this podlog's, and made to suit it too"),
         ),
-        (_, Ok(())) => Fact::ok(TABLES, "of the version this podlog needs"),
+        (_, Ok(())) => Finding::ok(TABLES, "of the version this podlog needs"),
         (SchemaState::Missing | SchemaState::Older(_), Err(error)) if migrates && may_create => {
-            let found = &error.words().found;
-            Fact::warning(
+            let found = &error.message().text;
+            Finding::warning(
                 TABLES,
                 format!("{found}; `podlog run` would make them at its start"),
                 "run `podlog migrate` to have it done before",
             )
         }
-        (_, Err(error)) => Fact::of(TABLES, &error),
+        (_, Err(error)) => Finding::of(TABLES, &error),
     }
 }
