@@ -98,7 +98,7 @@ impl<'a> Writer<'a> {
         if self.is_empty() {
             return Written::InTime;
         }
-        let chunks = [self.chunk()];
+        let chunks = [Arc::new(self.chunk())];
         if defect::on(Defect::CheckpointBeforeWrite) {
             self.position = chunks[0].end;
             self.mark(false);
@@ -122,7 +122,7 @@ impl<'a> Writer<'a> {
         written
     }
 
-    async fn write(&self, chunks: &[Chunk], close: impl FnOnce()) -> (Vec<Result<(), SinkError>>, Written) {
+    async fn write(&self, chunks: &[Arc<Chunk>], close: impl FnOnce()) -> (Vec<Result<(), SinkError>>, Written) {
         let mut write = self.context.sink.write(chunks);
         if let Ok(answers) = tokio::time::timeout(SLOW_WRITE, &mut write).await {
             return (answers, Written::InTime);
@@ -199,7 +199,9 @@ impl<'a> Writer<'a> {
     }
 
     /// Gives the buffers of a large chunk to the next one. A quiet stream keeps none.
-    fn reuse(&mut self, chunk: Chunk) {
+    fn reuse(&mut self, chunk: Arc<Chunk>) {
+        // A sink that still has the chunk keeps its buffers.
+        let Some(chunk) = Arc::into_inner(chunk) else { return };
         let (mut text, mut lines) = (chunk.text, chunk.lines);
         if text.len() >= self.context.settings.chunk_bytes / 2
             && text.capacity() <= 4 * self.context.settings.chunk_bytes

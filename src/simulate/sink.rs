@@ -15,7 +15,7 @@ use super::lock;
 use crate::clock::Clock;
 use crate::domain::{Chunk, Fence, Gap, GoodUntil, Origin, PodUid, Position, StreamId};
 use crate::sim::Truth;
-use crate::sinks::place::{Row, plan};
+use crate::sinks::dedup::{Row, plan};
 use crate::sinks::{Sink, SinkError};
 
 /// Timers fire up to a millisecond late.
@@ -200,7 +200,7 @@ pub(super) fn is_of(id: &StreamId, log: &Truth) -> bool {
 
 impl Stream {
     /// Stores what is new of a chunk, as the SQL sinks decide it.
-    fn place(&mut self, chunk: &Chunk) -> Result<(), SinkError> {
+    fn place(&mut self, chunk: &Arc<Chunk>) -> Result<(), SinkError> {
         let row = Row {
             id: 0,
             fence: self.fence,
@@ -246,7 +246,7 @@ impl Pen {
     }
 
     /// Stores a chunk, or says why not.
-    fn store(&self, chunk: &Chunk) -> Result<(), SinkError> {
+    fn store(&self, chunk: &Arc<Chunk>) -> Result<(), SinkError> {
         let (now, id) = (Clock::tokio().now(), &chunk.origin.stream);
         let ledger = &self.ledger;
         let mut book = lock(&ledger.book);
@@ -276,7 +276,7 @@ impl Pen {
 
     /// Stores what comes, and notes what was sent after its deadline. What was sent before may arrive
     /// later, from a process that was frozen meanwhile; then the fence decides.
-    fn take_in(&self, chunks: &[Chunk], in_time: &[bool]) -> Vec<Result<(), SinkError>> {
+    fn take_in(&self, chunks: &[Arc<Chunk>], in_time: &[bool]) -> Vec<Result<(), SinkError>> {
         let each = chunks.iter().zip(in_time).map(|(chunk, in_time)| {
             if !in_time {
                 let what = format!("{} wrote {:?} after its deadline", self.name, chunk.origin.stream);
@@ -312,7 +312,7 @@ impl Sink for Pen {
         Ok(stream.position)
     }
 
-    async fn write(&self, chunks: &[Chunk]) -> Vec<Result<(), SinkError>> {
+    async fn write(&self, chunks: &[Arc<Chunk>]) -> Vec<Result<(), SinkError>> {
         let takes = lock(&self.trouble).takes;
         let early = {
             let mut book = lock(&self.ledger.book);
@@ -325,7 +325,7 @@ impl Sink for Pen {
             !self.ledger.fencing || book.writes.is_multiple_of(2)
         };
         let now = Clock::tokio().now();
-        let in_time = |chunk: &Chunk| now <= chunk.good_until.deadline() + TICK;
+        let in_time = |chunk: &Arc<Chunk>| now <= chunk.good_until.deadline() + TICK;
         let in_time: Vec<bool> = chunks.iter().map(in_time).collect();
         if let Err(error) = self.refuse_for_now() {
             tokio::time::sleep(takes).await;

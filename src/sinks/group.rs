@@ -53,7 +53,7 @@ type Answers = Vec<Result<(), SinkError>>;
 
 /// One writer's chunks and where their answers go.
 struct Job {
-    chunks: Vec<Chunk>,
+    chunks: Vec<Arc<Chunk>>,
     answers: oneshot::Sender<Answers>,
 }
 
@@ -94,11 +94,10 @@ impl<S: Sink> Sink for Grouped<S> {
         self.inner.open(origin, fence).await
     }
 
-    async fn write(&self, chunks: &[Chunk]) -> Answers {
+    async fn write(&self, chunks: &[Arc<Chunk>]) -> Answers {
         let (answers, answered) = oneshot::channel();
-        let chunks_owned = chunks.to_vec();
         let job = Job {
-            chunks: chunks_owned,
+            chunks: chunks.to_vec(),
             answers,
         };
         if self.jobs.send(job).await.is_ok()
@@ -238,6 +237,8 @@ impl<S: Sink> Attempt<S> {
             writers.push((allowed, job.answers));
         }
         let mut answers = self.write(&batch).await.into_iter();
+        // Before the answers, so that a writer that has its answer is the only owner of its chunk again.
+        drop(batch);
         for (allowed, writer) in writers {
             let answers = allowed.into_iter().map(|good| {
                 let missing = || again("the sink did not answer for this chunk");
@@ -253,7 +254,7 @@ impl<S: Sink> Attempt<S> {
         streams
     }
 
-    async fn write(&self, batch: &[Chunk]) -> Answers {
+    async fn write(&self, batch: &[Arc<Chunk>]) -> Answers {
         if batch.is_empty() {
             return Vec::new();
         }

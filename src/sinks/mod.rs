@@ -11,14 +11,13 @@ use async_trait::async_trait;
 
 use crate::domain::{Chunk, Fence, Origin, Position};
 
+pub(crate) mod dedup;
 mod diagnose;
 mod file;
 pub mod group;
 pub mod json;
-mod late;
 mod mysql;
 mod open;
-pub(crate) mod place;
 #[cfg(test)]
 mod probe;
 mod retain;
@@ -27,6 +26,7 @@ mod schema;
 mod sql;
 mod sqlite;
 mod stdout;
+mod unacked;
 mod url;
 
 pub use diagnose::{SinkNeeds, TABLES, diagnose};
@@ -46,7 +46,7 @@ pub trait Sink: Send + Sync + fmt::Debug {
 
     /// Stores chunks, each wholly or not at all; one answer per chunk, in order. When a chunk is not
     /// stored, later ones of its stream in the same call are not stored either.
-    async fn write(&self, chunks: &[Chunk]) -> Vec<Result<(), SinkError>>;
+    async fn write(&self, chunks: &[Arc<Chunk>]) -> Vec<Result<(), SinkError>>;
 }
 
 /// Why something was not stored. Variants are named by what the caller does about it.

@@ -107,7 +107,7 @@ pub(crate) fn again(after: Option<Duration>) -> SinkError {
 
 #[async_trait]
 impl Sink for Arc<Scripted> {
-    async fn write(&self, chunks: &[Chunk]) -> Vec<Result<(), SinkError>> {
+    async fn write(&self, chunks: &[Arc<Chunk>]) -> Vec<Result<(), SinkError>> {
         let texts: Vec<String> = chunks
             .iter()
             .map(|c| String::from_utf8_lossy(&c.text).into_owned())

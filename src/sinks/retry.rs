@@ -70,7 +70,7 @@ impl<S: Sink> Sink for Retrying<S> {
         }
     }
 
-    async fn write(&self, chunks: &[Chunk]) -> Vec<Result<(), SinkError>> {
+    async fn write(&self, chunks: &[Arc<Chunk>]) -> Vec<Result<(), SinkError>> {
         let mut answers = self.inner.write(chunks).await;
         let mut series = Series::new(self);
         loop {
@@ -95,7 +95,7 @@ impl<S: Sink> Sink for Retrying<S> {
             } else if places.is_empty() {
                 Vec::new()
             } else {
-                let some: Vec<Chunk> = places.iter().map(|&place| chunks[place].clone()).collect();
+                let some: Vec<Arc<Chunk>> = places.iter().map(|&place| chunks[place].clone()).collect();
                 self.inner.write(&some).await
             };
             for (place, answer) in places.into_iter().zip(again) {

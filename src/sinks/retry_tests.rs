@@ -11,8 +11,8 @@ fn retrying(script: &Arc<Scripted>) -> Retrying<Arc<Scripted>> {
     Retrying::new(script.clone(), Clock::tokio(), Metrics::default())
 }
 
-fn one(uid: &str) -> Chunk {
-    chunk(&origin(uid, "app"), 1, &[(1, uid.as_bytes())])
+fn one(uid: &str) -> Arc<Chunk> {
+    Arc::new(chunk(&origin(uid, "app"), 1, &[(1, uid.as_bytes())]))
 }
 
 #[tokio::test(start_paused = true)]
@@ -64,7 +64,7 @@ async fn waits_grow_to_the_limit_and_honour_what_the_sink_asks_for() {
 async fn a_claim_that_ended_during_the_wait_is_fenced_and_nothing_is_sent() {
     let script = Scripted::new([Act::Again(None)]);
     let mut late = one("late");
-    late.good_until = GoodUntil::new(Clock::tokio().now() + Duration::from_millis(50));
+    Arc::make_mut(&mut late).good_until = GoodUntil::new(Clock::tokio().now() + Duration::from_millis(50));
     let answers = retrying(&script).write(&[late, one("good")]).await;
     assert!(matches!(answers[..], [Err(SinkError::Fenced), Ok(())]), "{answers:?}");
     assert_eq!(script.requests.lock().unwrap()[1..], [["good"]]);
@@ -104,7 +104,7 @@ async fn dropping_the_call_ends_the_tries_and_the_trouble() {
 async fn a_trouble_of_many_writers_is_logged_once() {
     let script = Scripted::new((0..20).map(|_| Act::Again(None)));
     let sink = retrying(&script);
-    let chunks: Vec<[Chunk; 1]> = (0..5).map(|n| [one(&n.to_string())]).collect();
+    let chunks: Vec<[Arc<Chunk>; 1]> = (0..5).map(|n| [one(&n.to_string())]).collect();
     let logged = || sink.trouble.lock().unwrap().logged;
     futures::future::join_all(chunks.iter().map(|c| sink.write(c))).await;
     let first = logged();

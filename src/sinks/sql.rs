@@ -2,12 +2,12 @@
 //! No statement is sent from here.
 
 use std::collections::{BTreeMap, HashMap};
-use std::sync::{Mutex, PoisonError};
+use std::sync::{Arc, Mutex, PoisonError};
 
 use futures::future::BoxFuture;
 
 use super::SinkError;
-use super::place::{Record, Row};
+use super::dedup::{Record, Row};
 use crate::domain::{Chunk, Origin, StreamId};
 
 /// Rows of one insert are a power of two up to 2^9 = 512, so there are ten texts and not five hundred;
@@ -68,8 +68,8 @@ pub(super) fn is_of_a_row(error: &sqlx::Error) -> bool {
 /// stored is not tried, for it would be out of order.
 pub(super) async fn one_by_one<'a>(
     ids: &'a [i64],
-    chunks: &'a [Chunk],
-    store: impl Fn(&'a i64, &'a Chunk) -> BoxFuture<'a, Result<(), SinkError>>,
+    chunks: &'a [Arc<Chunk>],
+    store: impl Fn(&'a i64, &'a Arc<Chunk>) -> BoxFuture<'a, Result<(), SinkError>>,
 ) -> Vec<Result<(), SinkError>> {
     let mut failed: HashMap<&StreamId, SinkError> = HashMap::new();
     let mut answers = Vec::with_capacity(chunks.len());

@@ -13,7 +13,7 @@ use async_trait::async_trait;
 use tokio::sync::{Mutex, Notify};
 
 use super::json::Encoder;
-use super::late::{Late, Part};
+use super::unacked::{Part, Unacked};
 use super::{Sink, SinkError, SinkOpenError};
 use crate::clock::Clock;
 use crate::domain::Chunk;
@@ -33,7 +33,7 @@ pub(super) struct StdoutSink {
 #[derive(Debug, Default)]
 struct Out {
     buffer: Vec<u8>,
-    late: Late,
+    unacked: Unacked,
     /// Whether the last write ended within a line.
     torn: bool,
 }
@@ -54,7 +54,7 @@ impl StdoutSink {
 
 #[async_trait]
 impl Sink for StdoutSink {
-    async fn write(&self, chunks: &[Chunk]) -> Vec<Result<(), SinkError>> {
+    async fn write(&self, chunks: &[Arc<Chunk>]) -> Vec<Result<(), SinkError>> {
         let mut out = self.out.clone().lock_owned().await;
         // Judged here, because the wait for a blocked reader may have been long.
         let (buffer, parts) = out.encode(chunks, self.clock.now());
@@ -79,7 +79,7 @@ impl Sink for StdoutSink {
             .map(|e| format!("standard output cannot be written: {e}"))
             .unwrap_or_default()
             .into();
-        out.late.answered(parts.iter().map(|(part, _)| part));
+        out.unacked.answered(parts.iter().map(|(part, _)| part));
         answers(&parts, written, &why)
     }
 }
@@ -103,12 +103,12 @@ enum Fate {
 
 impl Out {
     /// The records of the chunks that are to be written, and what becomes of each chunk.
-    fn encode(&mut self, chunks: &[Chunk], now: Duration) -> (Vec<u8>, Vec<(Part, Fate)>) {
+    fn encode(&mut self, chunks: &[Arc<Chunk>], now: Duration) -> (Vec<u8>, Vec<(Part, Fate)>) {
         let mut buffer = std::mem::take(&mut self.buffer);
         let mut parts = Vec::with_capacity(chunks.len());
         for chunk in chunks {
             let mut part = Part::new(chunk, buffer.len(), buffer.len());
-            let fate = if self.late.has(&part) {
+            let fate = if self.unacked.has(&part) {
                 Fate::Known
             } else if part.good_until.allows(now, Duration::ZERO) {
                 Encoder::new(&chunk.origin).chunk(chunk, &mut buffer);
@@ -145,7 +145,7 @@ impl Out {
         self.torn = stopped.is_some() && written > 0 && buffer[written - 1] != b'\n';
         for (part, fate) in parts {
             if *fate == Fate::Goes && part.end <= written {
-                self.late.put(part);
+                self.unacked.put(part);
             }
         }
         buffer.clear();
@@ -201,11 +201,12 @@ mod tests {
         let now = Duration::from_secs(100);
         let mut ended = chunk(&origin("u1", "app"), 1, &[(1, b"ended")]);
         ended.good_until = GoodUntil::new(Duration::from_secs(99));
-        let good = chunk(
+        let ended = Arc::new(ended);
+        let good = Arc::new(chunk(
             &origin("u2", "app"),
             1,
             &[(1, b"good and longer"), (2, b"and more of it")],
-        );
+        ));
         let (buffer, parts) = out.encode(&[ended.clone(), good.clone()], now);
         // A renewal that was under way is answered now.
         ended.good_until.extend(Duration::from_secs(110));

@@ -30,7 +30,7 @@ pub(crate) fn chunk(
     begin: Option<Position>,
     first: usize,
     lines: &[String],
-) -> Chunk {
+) -> Arc<Chunk> {
     let mut text = Vec::new();
     let mut all = Vec::new();
     let mut end = begin;
@@ -47,7 +47,7 @@ pub(crate) fn chunk(
         let hash = Position::hash(line.as_bytes());
         end = Some(Position { time, ordinal: 0, hash });
     }
-    Chunk {
+    Arc::new(Chunk {
         origin: origin.clone(),
         fence,
         good_until: GoodUntil::new(Duration::from_hours(1_000_000)),
@@ -56,7 +56,7 @@ pub(crate) fn chunk(
         lines: all,
         begin,
         end,
-    }
+    })
 }
 
 /// The messages stored of a stream, in the stored order.

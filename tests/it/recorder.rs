@@ -81,7 +81,7 @@ impl Sink for Recorder {
         Ok(None)
     }
 
-    async fn write(&self, chunks: &[Chunk]) -> Vec<Result<(), SinkError>> {
+    async fn write(&self, chunks: &[Arc<Chunk>]) -> Vec<Result<(), SinkError>> {
         let mut answers = Vec::new();
         for chunk in chunks {
             let mishap = self.0.lock().unwrap().mishaps.pop_front();

@@ -191,11 +191,11 @@ async fn a_replica_keeps_working_beside_a_newer_one_that_extended_the_tables() {
         let taken = acquire(&again, &pod("x")).await.unwrap();
         assert_eq!(taken.checkpoint, b"two");
         assert_eq!(reopened.sink.open(&stream, Fence(2)).await.unwrap(), second.end);
-        let third = podlog::domain::Chunk {
+        let third = std::sync::Arc::new(podlog::domain::Chunk {
             fence: Fence(2),
-            ..third
-        };
-        assert!(reopened.sink.write(std::slice::from_ref(&third)).await[0].is_ok());
+            ..(*third).clone()
+        });
+        assert!(reopened.sink.write(&[third]).await[0].is_ok());
         assert_eq!(place.read(&stream).await, as_said(&LINES));
         let kept = place
             .rows(["later"], "FROM distributed_lock WHERE later IS NOT NULL")

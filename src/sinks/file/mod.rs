@@ -22,8 +22,8 @@ use tracing::warn;
 use self::append::Appender;
 pub(super) use self::diagnose::diagnose;
 use super::json::Encoder;
-use super::late::{Late, Part};
 use super::stdout::KEPT;
+use super::unacked::{Part, Unacked};
 use super::url::{FileOptions, Fsync};
 use super::{Sink, SinkError, SinkOpenError};
 use crate::clock::Clock;
@@ -46,7 +46,7 @@ pub(super) struct FileSink {
 #[derive(Debug, Default)]
 struct Files {
     open: HashMap<StreamId, Appender>,
-    late: Late,
+    unacked: Unacked,
     buffer: Vec<u8>,
     /// Counts groups.
     turn: u64,
@@ -97,7 +97,7 @@ impl FileSink {
 
 #[async_trait]
 impl Sink for FileSink {
-    async fn write(&self, chunks: &[Chunk]) -> Answers {
+    async fn write(&self, chunks: &[Arc<Chunk>]) -> Answers {
         let mut files = self.files.clone().lock_owned().await;
         let mut buffer = std::mem::take(&mut files.buffer);
         let mut jobs: Vec<Job> = Vec::with_capacity(chunks.len());
@@ -123,7 +123,7 @@ impl Sink for FileSink {
             return vec![Err(SinkError::Again { after: None, why }); chunks.len()];
         };
         let parts: Vec<Part> = jobs.into_iter().map(|(part, _)| part).collect();
-        files.late.answered(&parts);
+        files.unacked.answered(&parts);
         answers
     }
 }
@@ -138,7 +138,7 @@ impl Files {
         for (part, path) in jobs {
             let answer = if let Some(error) = failed.get(&part.stream) {
                 Err(error.clone())
-            } else if self.late.has(part) {
+            } else if self.unacked.has(part) {
                 Ok(())
             } else if part.good_until.allows(clock.now(), Duration::ZERO) {
                 self.append(&buffer[part.start..part.end], part, path, options)
@@ -146,7 +146,7 @@ impl Files {
                 Err(SinkError::Fenced)
             };
             match &answer {
-                Ok(()) => self.late.put(part),
+                Ok(()) => self.unacked.put(part),
                 Err(error) => {
                     failed.insert(&part.stream, error.clone());
                 }

@@ -2,7 +2,7 @@
 //! checked against the claim's number.
 //!
 //! Every call has a deadline. A connection whose call failed or was given up is closed and never used
-//! again. What to store is decided in [`place`](super::place); the statements are in `sql`.
+//! again. What to store is decided in [`dedup`](super::dedup); the statements are in `sql`.
 
 mod diagnose;
 mod fault;
@@ -24,7 +24,7 @@ use tokio::time::timeout;
 
 use self::server::Server;
 use self::sql::Sizes;
-use super::place::{self, Row};
+use super::dedup::{self, Row};
 use super::schema;
 use super::sql::{Ids, is_of_a_row, one_by_one};
 use super::{Sink, SinkError, SinkOpenError};
@@ -159,7 +159,7 @@ impl MySqlSink {
     }
 
     /// One transaction for all chunks whose ids are given.
-    async fn store(&self, ids: &[i64], chunks: &[Chunk]) -> Result<Vec<Result<(), SinkError>>, sqlx::Error> {
+    async fn store(&self, ids: &[i64], chunks: &[Arc<Chunk>]) -> Result<Vec<Result<(), SinkError>>, sqlx::Error> {
         let mut held = self.held().await?;
         let conn = held.conn()?;
         let known = *self.known_sizes();
@@ -184,7 +184,7 @@ impl MySqlSink {
             }
         }
         let longest = sizes.packet.saturating_sub(PACKET_REST).min(LONGEST);
-        let plan = place::plan(&mut rows, chunks, longest);
+        let plan = dedup::plan(&mut rows, chunks, longest);
         sql::insert(&mut tx, &plan.records, sizes.statement).await?;
         sql::insert_gaps(&mut tx, &plan.gaps).await?;
         sql::advance(&mut tx, &plan.moved).await?;
@@ -200,7 +200,7 @@ impl Sink for MySqlSink {
         Ok(self.open_row(origin, fence).await?.position)
     }
 
-    async fn write(&self, chunks: &[Chunk]) -> Vec<Result<(), SinkError>> {
+    async fn write(&self, chunks: &[Arc<Chunk>]) -> Vec<Result<(), SinkError>> {
         let mut ids = Vec::with_capacity(chunks.len());
         for chunk in chunks {
             // Streams are opened before they are written, so this is for rows that retention deleted.
@@ -214,7 +214,7 @@ impl Sink for MySqlSink {
             return self.store_in_time(&ids, chunks).await;
         }
         let known: Vec<i64> = ids.iter().flatten().copied().collect();
-        let some: Vec<Chunk> = chunks
+        let some: Vec<Arc<Chunk>> = chunks
             .iter()
             .zip(&ids)
             .filter(|(_, id)| id.is_ok())
@@ -228,7 +228,7 @@ impl Sink for MySqlSink {
 }
 
 impl MySqlSink {
-    async fn store_in_time(&self, ids: &[i64], chunks: &[Chunk]) -> Vec<Result<(), SinkError>> {
+    async fn store_in_time(&self, ids: &[i64], chunks: &[Arc<Chunk>]) -> Vec<Result<(), SinkError>> {
         match self.try_to_store(ids, chunks).await {
             Ok(answers) => answers,
             Err((_, true)) if chunks.len() > 1 => {
@@ -238,7 +238,7 @@ impl MySqlSink {
         }
     }
 
-    async fn alone(&self, id: &i64, chunk: &Chunk) -> Result<(), SinkError> {
+    async fn alone(&self, id: &i64, chunk: &Arc<Chunk>) -> Result<(), SinkError> {
         let answers = self.try_to_store(slice::from_ref(id), slice::from_ref(chunk)).await;
         let answer = answers.map_err(|(error, _)| error)?.pop();
         answer.unwrap_or_else(|| Err(self.late()))
@@ -248,7 +248,7 @@ impl MySqlSink {
     async fn try_to_store(
         &self,
         ids: &[i64],
-        chunks: &[Chunk],
+        chunks: &[Arc<Chunk>],
     ) -> Result<Vec<Result<(), SinkError>>, (SinkError, bool)> {
         match timeout(self.deadline, self.store(ids, chunks)).await {
             Ok(Ok(answers)) => Ok(answers),

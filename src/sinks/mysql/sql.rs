@@ -9,7 +9,7 @@ use sqlx::{AssertSqlSafe, Connection, Error, Executor};
 
 use crate::domain::{Fence, Origin, StreamId};
 use crate::sinks::SinkError;
-use crate::sinks::place::{Columns, GapRow, Record, Row};
+use crate::sinks::dedup::{Columns, GapRow, Record, Row};
 use crate::sinks::sql::{self, labels};
 
 /// Waiting for a row lock ends before the whole attempt does, so that the connection survives.

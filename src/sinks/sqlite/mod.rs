@@ -2,7 +2,7 @@
 //! against the claim's number. Several processes of one machine may write the same file.
 //!
 //! Transactions are short because the file has one writer at a time, and claims may lie in it too. A
-//! commit is on the disk when it is answered. What to store is decided in [`place`](super::place).
+//! commit is on the disk when it is answered. What to store is decided in [`dedup`](super::dedup).
 
 mod diagnose;
 mod fault;
@@ -21,7 +21,7 @@ use sqlx::sqlite::{SqliteConnectOptions, SqliteJournalMode, SqlitePoolOptions, S
 use sqlx::{Connection, Sqlite, SqliteConnection, SqlitePool};
 use tokio::time::timeout;
 
-use super::place::{self, Row};
+use super::dedup::{self, Row};
 use super::schema;
 use super::sql::{Ids, is_of_a_row, one_by_one};
 use super::{Sink, SinkError, SinkOpenError};
@@ -138,7 +138,7 @@ impl SqliteSink {
     }
 
     /// One transaction for all chunks whose ids are given.
-    async fn store(&self, ids: &[i64], chunks: &[Chunk]) -> Result<Vec<Result<(), SinkError>>, sqlx::Error> {
+    async fn store(&self, ids: &[i64], chunks: &[Arc<Chunk>]) -> Result<Vec<Result<(), SinkError>>, sqlx::Error> {
         let mut held = self.held().await?;
         let mut tx = held.conn()?.begin_with(sql::BEGIN).await?;
         let found: HashMap<i64, Row> = sql::rows(&mut tx, ids).await?.into_iter().map(|r| (r.id, r)).collect();
@@ -150,7 +150,7 @@ impl SqliteSink {
                 self.ids.forget(&chunk.origin.stream);
             }
         }
-        let plan = place::plan(&mut rows, chunks, LONGEST);
+        let plan = dedup::plan(&mut rows, chunks, LONGEST);
         sql::insert(&mut tx, &plan.records).await?;
         sql::insert_gaps(&mut tx, &plan.gaps).await?;
         sql::advance(&mut tx, &plan.moved).await?;
@@ -159,7 +159,7 @@ impl SqliteSink {
         Ok(plan.answers)
     }
 
-    async fn store_in_time(&self, ids: &[i64], chunks: &[Chunk]) -> Vec<Result<(), SinkError>> {
+    async fn store_in_time(&self, ids: &[i64], chunks: &[Arc<Chunk>]) -> Vec<Result<(), SinkError>> {
         match self.try_to_store(ids, chunks).await {
             Ok(answers) => answers,
             Err((_, true)) if chunks.len() > 1 => {
@@ -169,7 +169,7 @@ impl SqliteSink {
         }
     }
 
-    async fn alone(&self, id: &i64, chunk: &Chunk) -> Result<(), SinkError> {
+    async fn alone(&self, id: &i64, chunk: &Arc<Chunk>) -> Result<(), SinkError> {
         let answers = self.try_to_store(slice::from_ref(id), slice::from_ref(chunk)).await;
         let answer = answers.map_err(|(error, _)| error)?.pop();
         answer.unwrap_or_else(|| Err(self.late()))
@@ -179,7 +179,7 @@ impl SqliteSink {
     async fn try_to_store(
         &self,
         ids: &[i64],
-        chunks: &[Chunk],
+        chunks: &[Arc<Chunk>],
     ) -> Result<Vec<Result<(), SinkError>>, (SinkError, bool)> {
         match timeout(self.deadline, self.store(ids, chunks)).await {
             Ok(Ok(answers)) => Ok(answers),
@@ -195,7 +195,7 @@ impl Sink for SqliteSink {
         Ok(self.open_row(origin, fence).await?.position)
     }
 
-    async fn write(&self, chunks: &[Chunk]) -> Vec<Result<(), SinkError>> {
+    async fn write(&self, chunks: &[Arc<Chunk>]) -> Vec<Result<(), SinkError>> {
         let mut ids = Vec::with_capacity(chunks.len());
         for chunk in chunks {
             // Streams are opened before they are written, so this is for rows that retention deleted.
@@ -209,7 +209,7 @@ impl Sink for SqliteSink {
             return self.store_in_time(&ids, chunks).await;
         }
         let known: Vec<i64> = ids.iter().flatten().copied().collect();
-        let some: Vec<Chunk> = chunks
+        let some: Vec<Arc<Chunk>> = chunks
             .iter()
             .zip(&ids)
             .filter(|(_, id)| id.is_ok())

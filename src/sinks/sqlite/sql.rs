@@ -7,7 +7,7 @@ use sqlx::{Connection, Error};
 
 use crate::domain::{Fence, Origin};
 use crate::sinks::SinkError;
-use crate::sinks::place::{Columns, GapRow, Record, Row};
+use crate::sinks::dedup::{Columns, GapRow, Record, Row};
 use crate::sinks::sql::{self, labels};
 
 /// The write lock is taken at the beginning: taking it later fails at once if another process wrote in between.

@@ -18,7 +18,7 @@ async fn place(parameters: &str) -> Place {
 }
 
 /// Chunks of one line each, one after another.
-fn chunks(stream: &Arc<Origin>, texts: &[Vec<u8>]) -> Vec<Chunk> {
+fn chunks(stream: &Arc<Origin>, texts: &[Vec<u8>]) -> Vec<Arc<Chunk>> {
     let mut at = None;
     let mut all = Vec::new();
     for (text, time) in texts.iter().zip(0..) {
@@ -37,7 +37,7 @@ fn said(texts: &[Vec<u8>]) -> Vec<Said<'_>> {
     texts.iter().zip(0..).map(|(text, time)| (time, 0, &text[..])).collect()
 }
 
-async fn write(running: &Running, chunks: &[Chunk]) {
+async fn write(running: &Running, chunks: &[Arc<Chunk>]) {
     for chunk in chunks {
         assert!(running.sink.write(std::slice::from_ref(chunk)).await[0].is_ok());
     }
@@ -131,7 +131,7 @@ async fn more_streams_than_open_files_are_all_written() {
     let texts = texts(3);
     let streams: Vec<_> = (0..400).map(|n| origin(&format!("s{n}"))).collect();
     for turn in 0..3 {
-        let group: Vec<Chunk> = streams
+        let group: Vec<Arc<Chunk>> = streams
             .iter()
             .map(|stream| chunks(stream, &texts)[turn].clone())
             .collect();
@@ -194,7 +194,7 @@ async fn a_full_disk_leaves_whole_records_and_the_chunk_is_stored_once_when_spac
     assert_eq!(place.read(&stream).await, as_said(&said(&texts)));
 }
 
-async fn write_under_the_limit(dir: PathBuf, all: &[Chunk]) {
+async fn write_under_the_limit(dir: PathBuf, all: &[Arc<Chunk>]) {
     tracing_subscriber::fmt().with_ansi(false).init();
     let mut place = Place::new("file").await.unwrap();
     place.url = format!("file://{}?fsync=never", dir.display());

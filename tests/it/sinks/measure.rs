@@ -4,7 +4,7 @@
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use podlog::domain::{Chunk, Fence, Origin};
+use podlog::domain::{Fence, Origin};
 use podlog::sinks::json::Encoder;
 
 use crate::sinks::stream::{Said, chunk, origin};
@@ -77,7 +77,7 @@ async fn measure_sinks() {
             running.sink.open(&stream, Fence(1)).await.unwrap();
             let mut at = None;
             for n in 0..chunks {
-                let next: Chunk = chunk(&stream, 1, at, &lines(&text, n * CHUNK as i64));
+                let next = chunk(&stream, 1, at, &lines(&text, n * CHUNK as i64));
                 at = next.end;
                 assert!(running.sink.write(&[next]).await[0].is_ok());
             }

@@ -32,7 +32,7 @@ pub(crate) fn position(said: &Said<'_>) -> Position {
 }
 
 /// Lines that follow `begin`.
-pub(crate) fn chunk(origin: &Arc<Origin>, fence: u64, begin: Option<Position>, lines: &[Said<'_>]) -> Chunk {
+pub(crate) fn chunk(origin: &Arc<Origin>, fence: u64, begin: Option<Position>, lines: &[Said<'_>]) -> Arc<Chunk> {
     let mut text = Vec::new();
     let mut all = Vec::new();
     for (time, ordinal, message) in lines {
@@ -45,7 +45,7 @@ pub(crate) fn chunk(origin: &Arc<Origin>, fence: u64, begin: Option<Position>, l
         });
         text.extend_from_slice(message);
     }
-    Chunk {
+    Arc::new(Chunk {
         origin: origin.clone(),
         fence: Fence(fence),
         good_until: GoodUntil::new(Duration::from_hours(1_000_000)),
@@ -54,10 +54,10 @@ pub(crate) fn chunk(origin: &Arc<Origin>, fence: u64, begin: Option<Position>, l
         lines: all,
         begin,
         end: lines.last().map(position).or(begin),
-    }
+    })
 }
 
-pub(crate) fn with_gap(mut chunk: Chunk, gap: Gap) -> Chunk {
-    chunk.gap = Some(gap);
+pub(crate) fn with_gap(mut chunk: Arc<Chunk>, gap: Gap) -> Arc<Chunk> {
+    Arc::make_mut(&mut chunk).gap = Some(gap);
     chunk
 }

@@ -16,6 +16,7 @@
 //!   true position. What the cluster still has from there on is then read again, and stored once.
 
 use std::collections::HashMap;
+use std::sync::Arc;
 
 use tracing::warn;
 
@@ -116,7 +117,7 @@ fn place(row: &Row, chunk: &Chunk) -> Place {
 }
 
 /// Decides for all chunks of a group. `rows` has the locked rows; a chunk without one is answered `Again`.
-pub(crate) fn plan<'a>(rows: &mut HashMap<&'a StreamId, Row>, chunks: &'a [Chunk], longest: usize) -> Plan<'a> {
+pub(crate) fn plan<'a>(rows: &mut HashMap<&'a StreamId, Row>, chunks: &'a [Arc<Chunk>], longest: usize) -> Plan<'a> {
     let mut plan = Plan::default();
     let mut moved = std::collections::BTreeMap::new();
     for chunk in chunks {
@@ -226,7 +227,7 @@ mod tests {
         let first = lines(3);
         let mut second = chunk(&first.origin, 3, &[(30, b"d")]);
         second.begin = first.end;
-        let chunks = [first, second];
+        let chunks = [first, second].map(Arc::new);
         let mut rows = [(&chunks[0].origin.stream, row(None))].into();
         let plan = plan(&mut rows, &chunks, usize::MAX);
         assert_eq!(plan.records.iter().map(|r| r.seq).collect::<Vec<_>>(), [10, 11, 12, 13]);
@@ -236,7 +237,7 @@ mod tests {
 
     #[test]
     fn a_message_too_long_for_the_database_is_cut_and_says_so() {
-        let chunks = [chunk(&origin("u", "c"), 3, &[(1, b"12345")])];
+        let chunks = [Arc::new(chunk(&origin("u", "c"), 3, &[(1, b"12345")]))];
         let mut rows = [(&chunks[0].origin.stream, row(None))].into();
         let plan = plan(&mut rows, &chunks, 3);
         assert_eq!((plan.records[0].message, plan.records[0].cut), (&b"123"[..], 2));

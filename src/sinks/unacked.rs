@@ -48,9 +48,9 @@ impl Part {
 
 /// The last written chunk of each stream whose answer was not taken.
 #[derive(Debug, Default)]
-pub(super) struct Late(HashMap<StreamId, Name>);
+pub(super) struct Unacked(HashMap<StreamId, Name>);
 
-impl Late {
+impl Unacked {
     /// Whether this chunk was written in an earlier try.
     pub(super) fn has(&self, part: &Part) -> bool {
         self.0.get(&part.stream) == Some(&part.name)
