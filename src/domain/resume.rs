@@ -1,8 +1,9 @@
-//! Where a read of a log continues, and whether lines are missing there: how the stored line is sought, what a read
-//! that came to its end has shown, and when a gap is due.
+//! Where a read of a log continues, and whether lines are missing there: how the stored line is searched for, what a
+//! finished read shows, and when a gap must be reported.
 //!
-//! Pure: what was seen and what time it is go in. A line that is not there was rotated away: a gap, once the file has
-//! shown that it begins later, unless all of the log had been read a moment before.
+//! Pure: it gets what a read has shown and the time, and it never reads a log or a clock. A stored line that is no
+//! longer in the log was rotated away. That is a gap as soon as the log is known to begin later, unless the whole log
+//! had been read just before.
 
 use std::time::Duration;
 
@@ -12,95 +13,97 @@ use super::position::Position;
 use super::time::Time;
 use crate::defect::{self, Defect};
 
-/// How far before the stored line a read begins. The API cuts to whole seconds, and a container's
-/// two streams are stamped by two writers, so a line may carry an earlier stamp than the one before it.
-const MARGIN: i64 = 2_000_000_000;
+/// How far before the stored line a read begins, in nanoseconds: 2 s. The API cuts times to whole seconds (1 s), and
+/// stdout and stderr of a container are stamped separately, so a line may carry an earlier timestamp than the line
+/// before it.
+const OVERLAP: i64 = 2_000_000_000;
 
-/// How long after all of a log had been read its place need not be found again: too short for the file to be
-/// filled and rotated by lines that nobody saw.
-const SAME_BREATH: Duration = Duration::from_secs(2);
+/// How long after the whole log was read a new file counts as complete. 2 s are too short for a file to be filled with
+/// lines that nobody has read, and rotated.
+const CAUGHT_UP_VALIDITY: Duration = Duration::from_secs(2);
 
-/// How often the search for the stored line may fail before later timestamps decide.
-const SEARCHES: u32 = 5;
+/// How many searches for the stored line may fail in a row before later timestamps decide what is new.
+const MAX_FAILED_SEARCHES: u32 = 5;
 
-/// Whether this was a moment before `now`.
+/// Whether `at` is so short before `now` that no lines can have been written and rotated away between them.
 #[must_use]
-pub fn is_same_breath(at: Option<Duration>, now: Duration) -> bool {
-    at.is_some_and(|at| now < at + SAME_BREATH)
+pub fn is_just_before(at: Option<Duration>, now: Duration) -> bool {
+    at.is_some_and(|at| now < at + CAUGHT_UP_VALIDITY)
 }
 
-/// How the next read seeks the stored line.
+/// How the next read searches for the stored line.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 enum Strategy {
     /// By timestamp, ordinal and hash.
     #[default]
     ByPosition,
-    /// As so many lines with its timestamp and content, of which the last is it.
+    /// By timestamp and hash: the last of this many lines that have both.
     EqualStamp(u32),
-    /// Not at all: the file is believed to be a new one.
+    /// No search: the log is assumed to be a new file.
     NewFile,
-    /// Not at all: later timestamps decide.
+    /// No search: lines with later timestamps are new.
     LaterStamps,
 }
 
-/// What a read that came to its end in order has shown.
+/// What a read that ended without an error has shown.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum ReadVerdict {
-    /// Everything after the stored line.
-    Whole,
-    /// No line, although lines are stored.
-    Empty,
-    /// Not the stored line: the next read seeks differently.
-    Misplaced,
-    /// Not the stored line, as if it had been cut short.
+    /// Every line after the stored one.
+    Complete,
+    /// No line, although lines of the instance are stored.
+    EmptyLog,
+    /// The stored line is not there; the next read searches in another way.
+    PositionNotFound,
+    /// The stored line is not there, probably because the answer was cut short.
     CutShort,
-    /// The kubelet's word that it has not got more.
+    /// The kubelet answers that it has no more of the log.
     Refused,
 }
 
-/// The search for the stored line over the reads of one instance.
+/// What the reads of one instance have shown so far: it decides how the next read finds its place.
 #[derive(Clone, Debug, Default)]
 pub struct ResumeState {
     strategy: Strategy,
-    /// How often in a row it has failed.
-    failures: u32,
-    /// How often in a row the log was empty although lines of it are stored.
-    empties: u32,
-    /// The log was empty although lines of it are stored, and nobody watched meanwhile.
-    unsure: bool,
-    /// A stream has missed lines that are there: the next read asks for the whole log, because after a
-    /// step of the node's clock new lines may carry stamps far before the stored one.
-    doubtful: bool,
-    /// When all of the log had been read for certain.
-    caught_up: Option<Duration>,
-    /// Whether that was a moment before the present read was opened: a new file is then the next one.
-    unbroken: bool,
-    /// When the present read was asked for.
-    asked: Duration,
-    ending: Ending,
+    /// Searches for the stored line that failed in a row.
+    failed_searches: u32,
+    /// Reads in a row that found the log empty although lines of it are stored.
+    empty_reads: u32,
+    /// Whether the log became empty while nobody had read it just before, so that lines may be missing.
+    emptied_unobserved: bool,
+    /// Whether the next read asks for the whole log. A stream has missed lines that are there; after a step of the
+    /// node's clock, new lines may carry timestamps far before the stored one.
+    read_whole_log: bool,
+    /// Boot-clock time at which the whole log was known to be read.
+    caught_up_at: Option<Duration>,
+    /// Whether the whole log had been read just before the present read was opened: a new file is then the next file.
+    caught_up_at_open: bool,
+    /// Boot-clock time at which the present read was requested.
+    requested_at: Duration,
+    last_end: LogEnd,
 }
 
-/// What the log of an instance ended with when it was read last.
+/// What the log of an ended instance ended with at the last read.
 #[derive(Clone, Copy, Debug, Default)]
-struct Ending {
-    /// What remained without a line end.
-    rest: Option<u64>,
-    /// Whether there was no line, although the instance had ended.
+struct LogEnd {
+    /// Hash of the bytes after the last line end, if there are any.
+    unfinished_line: Option<u64>,
+    /// Whether the log had no line.
     empty: bool,
 }
 
 impl ResumeState {
-    /// How the next read treats lines, and from when it asks for them.
+    /// Which lines the next read takes, and the time from which it asks for lines (`None`: the whole log). `ended`:
+    /// whether the instance has ended.
     #[must_use]
-    pub fn mode(&self, position: Option<Position>, ended: bool) -> (ResumeMode, Option<Time>) {
+    pub fn next_read(&self, position: Option<Position>, ended: bool) -> (ResumeMode, Option<Time>) {
         let Some(position) = position else {
             return (ResumeMode::All, None);
         };
         if defect::on(Defect::SinceRoundedUp) {
             return (ResumeMode::All, Some(position.time.plus_nanos(1_000_000_000)));
         }
-        // An ended instance is read whole, once or twice, for the same reason as after doubts.
-        let since = (!ended && !self.doubtful).then(|| position.time.plus_nanos(-MARGIN));
+        // An ended instance is read only once or twice more, so all of its log is read: its clock may have stepped.
+        let since = (!ended && !self.read_whole_log).then(|| position.time.plus_nanos(-OVERLAP));
         match self.strategy {
             Strategy::ByPosition => (ResumeMode::After(position), since),
             Strategy::EqualStamp(nth) => (ResumeMode::AfterEqualStamp { position, nth }, since),
@@ -109,87 +112,87 @@ impl ResumeState {
         }
     }
 
-    /// Notes when all of the log had been read, or that this is not known any more.
-    pub fn note_caught_up(&mut self, at: Option<Duration>) {
-        self.caught_up = at;
+    /// Records the time at which the whole log had been read; `None` when this is no longer known.
+    pub fn set_caught_up(&mut self, at: Option<Duration>) {
+        self.caught_up_at = at;
     }
 
-    /// Notes that the present read has shown where the log ended when it was asked for, and that all of it had been read.
-    pub fn note_read(&mut self) {
-        self.caught_up = Some(self.asked);
+    /// Records that the present read has reached the end that the log had when the read was requested.
+    pub fn set_caught_up_at_request(&mut self) {
+        self.caught_up_at = Some(self.requested_at);
     }
 
-    /// Whether all of the log had been read a moment ago.
+    /// Whether the whole log had been read just before `now`.
     #[must_use]
     pub fn was_caught_up(&self, now: Duration) -> bool {
-        !self.unsure && is_same_breath(self.caught_up, now)
+        !self.emptied_unobserved && is_just_before(self.caught_up_at, now)
     }
 
-    /// A read has been opened that was `asked` for then.
-    pub fn opened(&mut self, asked: Duration, now: Duration) {
-        (self.unbroken, self.asked) = (self.was_caught_up(now), asked);
+    /// Records that a read was opened `now` which had been requested at `requested_at`.
+    pub fn record_opened(&mut self, requested_at: Duration, now: Duration) {
+        (self.caught_up_at_open, self.requested_at) = (self.was_caught_up(now), requested_at);
     }
 
-    /// Whether the log was found empty although lines of it are stored, and nobody watched meanwhile.
+    /// Whether the log became empty while nobody had read it just before, so that lines may be missing.
     #[must_use]
-    pub fn is_unsure(&self) -> bool {
-        self.unsure
+    pub fn was_emptied_unobserved(&self) -> bool {
+        self.emptied_unobserved
     }
 
-    /// Whether the log is believed to be a new file.
+    /// Whether the log is assumed to be a new file.
     #[must_use]
     pub fn expects_new_file(&self) -> bool {
         self.strategy == Strategy::NewFile
     }
 
-    /// The log was empty when it was looked at, although lines of it are stored.
-    pub fn note_empty(&mut self) {
-        self.empties = self.empties.max(1);
+    /// Records that a probe found the log empty although lines of it are stored.
+    pub fn record_empty_probe(&mut self) {
+        self.empty_reads = self.empty_reads.max(1);
     }
 
-    /// A stream has missed lines that are there.
-    pub fn doubt(&mut self) {
-        self.doubtful = true;
+    /// Makes the next read ask for the whole log, because a stream has missed lines that are there.
+    pub fn request_whole_log(&mut self) {
+        self.read_whole_log = true;
     }
 
-    /// A stream has been opened without a doubt.
-    pub fn trust(&mut self) {
-        self.doubtful = false;
+    /// Lets reads begin near the stored line again.
+    pub fn clear_whole_log_request(&mut self) {
+        self.read_whole_log = false;
     }
 
-    /// New lines were taken: whatever had to be sought is behind them.
-    pub fn took(&mut self) {
-        self.settle();
+    /// Records that new lines were taken: the next read searches for the last of them in the ordinary way.
+    pub fn record_lines_taken(&mut self) {
+        self.reset_failures();
         self.strategy = Strategy::ByPosition;
     }
 
-    fn settle(&mut self) {
-        (self.failures, self.empties, self.unsure) = (0, 0, false);
+    fn reset_failures(&mut self) {
+        (self.failed_searches, self.empty_reads, self.emptied_unobserved) = (0, 0, false);
     }
 
-    /// Whether a read of an instance that has `ended` shows its last line whole. `rest` is a hash of what remains
-    /// without a line end. A read may be cut short in mid-line, so the rest counts when two reads agree on it.
-    /// The same holds for a log without `lines`.
-    pub fn is_complete(&mut self, ended: bool, lines: u64, rest: Option<u64>) -> bool {
+    /// Whether the end of this read is the end of the log, so that bytes after the last line end are a line. An answer
+    /// may be cut short in the middle of a line, so for an instance that has `ended` two reads must agree: on these
+    /// bytes (`unfinished_line` is their hash), and on a log without `lines`.
+    pub fn is_end_confirmed(&mut self, ended: bool, lines: u64, unfinished_line: Option<u64>) -> bool {
         let before = std::mem::replace(
-            &mut self.ending,
-            Ending {
-                rest,
+            &mut self.last_end,
+            LogEnd {
+                unfinished_line,
                 empty: ended && lines == 0,
             },
         );
-        !ended || rest == before.rest && (lines > 0 || before.empty)
+        !ended || unfinished_line == before.unfinished_line && (lines > 0 || before.empty)
     }
 
-    /// What a plain read that has come to its end says about the place of the stored line.
+    /// Judges a plain read that ended without an error, and chooses how the next read searches for the stored line.
     pub fn judge(&mut self, mode: ResumeMode, stats: ReadStats) -> ReadVerdict {
-        // The kubelet's words at the end of a log say why there is no more of it.
+        // A message of the kubelet at the end of a log says why there is no more of it.
         if stats.ends_in_control {
             return ReadVerdict::Refused;
         }
-        let sought = matches!(mode, ResumeMode::After(_) | ResumeMode::NewFile(_));
-        if sought && stats.lines == 0 {
-            return self.empty();
+        let searched = matches!(mode, ResumeMode::After(_) | ResumeMode::NewFile(_));
+        if searched && stats.lines == 0 {
+            return self.judge_empty();
         }
         let later = matches!(mode, ResumeMode::LaterStamps(_));
         if later && stats.taken == 0 {
@@ -197,19 +200,18 @@ impl ResumeState {
             return ReadVerdict::Refused;
         }
         if later || stats.taking {
-            self.settle();
-            self.strategy = Strategy::ByPosition;
-            return ReadVerdict::Whole;
+            self.record_lines_taken();
+            return ReadVerdict::Complete;
         }
         if let ResumeMode::After(_) = mode {
             self.strategy = match stats.equal_stamps {
                 0 => Strategy::NewFile,
                 equal_stamps => Strategy::EqualStamp(equal_stamps),
             };
-            return ReadVerdict::Misplaced;
+            return ReadVerdict::PositionNotFound;
         }
-        self.failures += 1;
-        self.strategy = if self.failures < SEARCHES {
+        self.failed_searches += 1;
+        self.strategy = if self.failed_searches < MAX_FAILED_SEARCHES {
             Strategy::ByPosition
         } else {
             Strategy::LaterStamps
@@ -217,36 +219,36 @@ impl ResumeState {
         ReadVerdict::CutShort
     }
 
-    /// Nothing of what is stored is there, so whatever comes now is new. A follow stream that sought the
-    /// stored line would pass it all over, and it may be rotated away before another read finds it.
-    /// One empty answer may have been cut short, so it is believed the second time.
-    fn empty(&mut self) -> ReadVerdict {
-        self.empties += 1;
-        if self.unbroken {
-            // The file that is empty now is the next one.
-            self.note_read();
+    /// Judges a log without a line. One empty answer may have been cut short, so the second one counts. From then on
+    /// every line is new: a stream that searched for the stored line would skip all of them, and they may be rotated
+    /// away before another read finds them.
+    fn judge_empty(&mut self) -> ReadVerdict {
+        self.empty_reads += 1;
+        if self.caught_up_at_open {
+            // The file that is empty now is the next file.
+            self.set_caught_up_at_request();
         }
-        if self.empties == 1 {
+        if self.empty_reads == 1 {
             self.strategy = Strategy::ByPosition;
-            return ReadVerdict::Misplaced;
+            return ReadVerdict::PositionNotFound;
         }
-        self.unsure |= !self.unbroken;
+        self.emptied_unobserved |= !self.caught_up_at_open;
         self.strategy = Strategy::NewFile;
-        ReadVerdict::Empty
+        ReadVerdict::EmptyLog
     }
 
-    /// The gap before the first line that is taken from a file that no longer has the stored line. Once lines of it
-    /// are stored ([`took`](Self::took)), nothing is missing before the next.
+    /// The gap before the first line taken from a log that no longer has the stored line. Once lines of that log are
+    /// stored ([`record_lines_taken`](Self::record_lines_taken)), nothing is missing before the next line.
     #[must_use]
     pub fn gap(&self, position: Option<Position>, stats: ReadStats) -> Option<Gap> {
-        let unbroken = match self.strategy {
+        let nothing_missed = match self.strategy {
             Strategy::ByPosition | Strategy::EqualStamp(_) if !defect::on(Defect::GapForNothing) => return None,
-            Strategy::NewFile => self.unbroken,
+            Strategy::NewFile => self.caught_up_at_open,
             Strategy::ByPosition | Strategy::EqualStamp(_) | Strategy::LaterStamps => false,
         };
         let (position, first) = (position?, stats.first_taken?);
-        let told = !defect::on(Defect::GapForgotten);
-        (told && !unbroken).then_some(Gap {
+        let reported = !defect::on(Defect::GapForgotten);
+        (reported && !nothing_missed).then_some(Gap {
             from: Some(position.time),
             to: Some(first),
             reason: GapReason::Rotated,

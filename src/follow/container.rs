@@ -1,7 +1,7 @@
-//! One container: takes the steps that `domain::steps` decides, one instance after another.
+//! One container: reads one instance after another, in the order that `domain::steps` decides.
 //!
-//! It never reads a byte itself; an instance that is to be read is handed to `rounds`. What comes before and after the
-//! reading is boxed, so that the hours of reading do not hold room for it.
+//! It never reads a log itself: `instance` does. What is awaited before and after the reading is boxed, so that it takes
+//! no memory during the hours of reading.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -12,17 +12,19 @@ use crate::domain::steps::{Source, Step, has_missed, is_out_of_place, next_step}
 use crate::domain::{ContainerId, Gap, GapReason, Instance, Mark, Origin, Pod, Position, StreamId};
 use crate::sinks::SinkError;
 
+use super::context::Context;
 use super::instance::InstanceReader;
+use super::instance_status::InstanceStatus;
 use super::reader::Reader;
-use super::writer::{Writer, Written};
-use super::{ContainerEnd, Context, Task};
+use super::task::{ContainerEnd, Task};
+use super::writer::{WriteOutcome, Writer};
 
-/// For how long the status of a pod may show an instance before the one that was read, as after a change of the API
-/// server. A watch brings news within seconds.
-const LATE: Duration = Duration::from_secs(30);
+/// How long the status of a pod may show an instance older than the one that was read, as after a switch to another API
+/// server. A watch brings the present status within seconds.
+const MAX_STATUS_DELAY: Duration = Duration::from_secs(30);
 
-/// Looks after one container until nothing of it is left to read.
-pub(super) async fn container(context: &Context, task: &Task, name: Arc<str>) -> ContainerEnd {
+/// Reads one container until nothing of it is left to read.
+pub(super) async fn follow_container(context: &Context, task: &Task, name: Arc<str>) -> ContainerEnd {
     let mut pod = task.pod.clone();
     loop {
         let present = pod.borrow_and_update().clone();
@@ -45,27 +47,27 @@ pub(super) async fn container(context: &Context, task: &Task, name: Arc<str>) ->
     }
 }
 
-/// Waits until there is news of the pod. What is not read for longer than a status is late is not left out without a word.
+/// Waits until the pod changes. Logs a warning when the container is not read for longer than a status may be late.
 async fn wait(
     task: &Task,
     pod: &mut watch::Receiver<Arc<Pod>>,
     name: &str,
     mark: Option<&Mark>,
 ) -> Option<ContainerEnd> {
-    let wrong = mark.filter(|mark| is_out_of_place(&pod.borrow(), name, mark));
-    let mut told = false;
+    let out_of_place = mark.filter(|mark| is_out_of_place(&pod.borrow(), name, mark));
+    let mut warned = false;
     loop {
         tokio::select! {
             biased;
             () = task.stop.cancelled() => return Some(ContainerEnd::Stopped),
             changed = pod.changed() => return changed.is_err().then_some(ContainerEnd::Stopped),
-            () = tokio::time::sleep(LATE), if wrong.is_some() && !told => {
-                told = true;
+            () = tokio::time::sleep(MAX_STATUS_DELAY), if out_of_place.is_some() && !warned => {
+                warned = true;
                 tracing::warn!(
                     container = name,
-                    stored = wrong.map(|mark| mark.container_id.short()),
-                    restart = wrong.map(|mark| mark.restart),
-                    "the container is not read, because a later instance of it is in the checkpoint; if that cannot be, delete the pod's row from distributed_lock to begin anew"
+                    stored = out_of_place.map(|mark| mark.container_id.short()),
+                    restart = out_of_place.map(|mark| mark.restart),
+                    "the container is not read, because the checkpoint names a later instance of it; if that is wrong, delete the pod's row from distributed_lock to start over"
                 );
             }
         }
@@ -88,18 +90,19 @@ async fn read(
     };
     let mut writer = Writer::new(context, task, (origin, instance.started), position);
     writer.gap = missed.filter(|_| position.is_none());
-    // Before the checkpoint names the instance: afterwards nobody would know that some were missed.
-    if Box::pin(writer.flush(|| {})).await == Written::Fenced {
+    // The gap is written before the checkpoint names the instance; afterwards nothing would show that instances were missed.
+    if Box::pin(writer.flush(|| {})).await == WriteOutcome::Fenced {
         return Some(ContainerEnd::Fenced);
     }
-    writer.begin();
-    InstanceReader::new(Reader::new(context, task, instance, source, writer))
+    writer.mark_begun();
+    let status = InstanceStatus::new(task, name.clone(), (instance, source));
+    InstanceReader::new(Reader::new(context, task, status, writer))
         .run()
         .await
 }
 
-/// The gap before an instance when others came between it and the one that was read before: they
-/// ran and ended while nobody looked, so they have no stream of their own to report it in.
+/// The gap before an instance when other instances ran between it and the one that was read before. They started and
+/// ended unseen, so they have no stream of their own in which to report it.
 fn missed(mark: Option<&Mark>, instance: &Instance) -> Option<Gap> {
     let before = mark.filter(|mark| has_missed(instance, mark))?;
     Some(Gap {
@@ -109,7 +112,8 @@ fn missed(mark: Option<&Mark>, instance: &Instance) -> Option<Gap> {
     })
 }
 
-/// Tells the sink who writes the stream from now on, and learns from it or the checkpoint where the stream stands.
+/// Tells the sink under which fence the stream is written from now on. Returns the stored position, from the sink or the
+/// checkpoint.
 async fn open(context: &Context, task: &Task, origin: &Arc<Origin>) -> Result<Option<Position>, ContainerEnd> {
     let mark = task.progress.borrow().containers.get(&origin.stream.container).cloned();
     let stored = mark
@@ -123,14 +127,14 @@ async fn open(context: &Context, task: &Task, origin: &Arc<Origin>) -> Result<Op
     match opened {
         Ok(known) => Ok(known.or(stored)),
         Err(SinkError::Rejected(why)) => {
-            tracing::error!(container = %origin.stream.container, %why, "the sink refuses the stream; using the checkpoint");
+            tracing::error!(container = %origin.stream.container, %why, "the sink refuses the stream; the position is taken from the checkpoint");
             Ok(stored)
         }
         Err(SinkError::Fenced | SinkError::Again { .. }) => Err(ContainerEnd::Fenced),
     }
 }
 
-/// Reports that the rest of a stream cannot be read, and closes it.
+/// Reports that the rest of a stream cannot be read, and marks the stream as finished.
 async fn give_up(
     context: &Context,
     task: &Task,
@@ -150,10 +154,10 @@ async fn give_up(
         to: None,
         reason,
     });
-    if writer.flush(|| {}).await == Written::Fenced {
+    if writer.flush(|| {}).await == WriteOutcome::Fenced {
         return Some(ContainerEnd::Fenced);
     }
-    writer.finish();
+    writer.mark_finished();
     None
 }
 
@@ -183,6 +187,10 @@ mod tests {
     /// 1.7 KB beside 0.6 KB of `Reader`; with what is awaited for moments in it, it was 4.8 KB.
     #[test]
     fn what_waits_for_hours_is_small() {
-        assert!(size(container) <= 2048, "{} bytes for a container", size(container));
+        assert!(
+            size(follow_container) <= 2048,
+            "{} bytes for a container",
+            size(follow_container)
+        );
     }
 }

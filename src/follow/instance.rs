@@ -1,9 +1,9 @@
-//! One instance, in rounds: first what is there already, without `follow`; then, while the
-//! container runs, a follow stream. Every round begins at the stored position.
+//! Reads one instance of a container in rounds: a plain read of what is there, then, while the instance runs, a follow
+//! stream. Every round begins at the stored position.
 //!
-//! A clean end of a read proves nothing. An instance is finished only when its end is known from
-//! the pod's status and one more plain read, begun after that, brings nothing new. Only a new line
-//! makes the waits between rounds short again.
+//! A read that ends without an error does not show that the instance has ended. An instance is finished only when the
+//! pod's status says so and a plain read that began after that brings no new line. Only a new line makes the waits
+//! between rounds short again.
 
 use std::time::Duration;
 
@@ -11,41 +11,48 @@ use crate::defect::{self, Defect};
 use crate::domain::GapReason;
 use crate::domain::backoff::Backoff;
 
-use super::ContainerEnd;
+use super::follow_stream::follow_stream;
 use super::read_end::ReadEnd;
 use super::reader::Reader;
+use super::task::ContainerEnd;
 
-/// The first wait after a round that brought no new line, and the longest.
+/// First wait after a round that brought no new line.
 const FIRST_WAIT: Duration = Duration::from_millis(250);
+
+/// Longest wait after a round that brought no new line.
 const LONGEST_WAIT: Duration = Duration::from_secs(30);
 
-/// How long to wait for a status that is behind what the API server has just said.
+/// How long to wait for a pod's status that is older than what the API server has just answered.
 const STALE_STATUS: Duration = Duration::from_secs(2);
 
-/// How often the kubelet may say that it has not got the log of an ended instance before its rest
-/// is given up: with waits of 250 ms doubling to 30 s, of which chance takes up to half, 46 to 92 s.
-const ATTEMPTS: u32 = 10;
+/// Number of times that the log of an ended instance may be refused before the rest of it is given up. With waits of
+/// 250 ms that double up to 30 s, each reduced by a random part of up to half, that is after 46 to 92 s.
+const MAX_REFUSALS: u32 = 10;
 
-/// How often the log of an ended instance must be found empty although lines of it are stored,
-/// before it is believed: one answer may have been cut short.
-const EMPTY_ANSWERS: u32 = 2;
+/// Number of times that the log of an ended instance must be found empty although lines of it are stored. One answer may
+/// have been cut short.
+const EMPTY_READS: u32 = 2;
 
-/// The rounds of reading one instance.
+/// Reads one instance.
 pub(super) struct InstanceReader<'a> {
     reader: Box<Reader<'a>>,
     backoff: Backoff,
+    /// Number of rounds without a new line in which the log was refused.
     refusals: u32,
-    empty: u32,
-    /// When the latest stream ended, if in order.
-    clean: Option<Duration>,
+    /// Number of rounds in a row that found the log empty although lines of it are stored.
+    empty_reads: u32,
+    /// Boot-clock time at which the latest stream ended, if it certainly ended at the end of the log.
+    stream_ended_at: Option<Duration>,
 }
 
-/// What to do after a read.
-enum Next {
+/// What to do after a round.
+enum AfterRound {
+    /// Read again at once.
     Again,
+    /// Read again after this long, or as soon as the instance has ended.
     AgainAfter(Duration),
-    /// The instance is finished, or somebody else must decide.
-    Leave(Option<ContainerEnd>),
+    /// Stop reading this instance. `None`: the container goes on, by what the pod's status says then.
+    Done(Option<ContainerEnd>),
 }
 
 impl<'a> InstanceReader<'a> {
@@ -54,21 +61,20 @@ impl<'a> InstanceReader<'a> {
             reader: Box::new(reader),
             backoff: Backoff::new(FIRST_WAIT, LONGEST_WAIT),
             refusals: 0,
-            empty: 0,
-            clean: None,
+            empty_reads: 0,
+            stream_ended_at: None,
         }
     }
 
-    /// Reads the instance until it is finished (`None`), cannot be found any more (`None`, and the
-    /// pod's status says more), or the task must end.
+    /// Reads the instance until it is finished or can no longer be found (`None`), or until the task must end.
     pub(super) async fn run(&mut self) -> Option<ContainerEnd> {
         loop {
             let next = self.round().await;
             match next {
-                Next::Leave(end) => return end,
-                Next::Again => {}
-                Next::AgainAfter(wait) => {
-                    if let Some(end) = self.reader.rest(wait).await {
+                AfterRound::Done(end) => return end,
+                AfterRound::Again => {}
+                AfterRound::AgainAfter(wait) => {
+                    if let Some(end) = self.reader.log.status.wait(wait).await {
                         return Some(end);
                     }
                 }
@@ -76,96 +82,110 @@ impl<'a> InstanceReader<'a> {
         }
     }
 
-    /// What is done for moments is boxed, so that the hours of following do not hold room for it.
-    async fn round(&mut self) -> Next {
-        let before = self.reader.taken();
-        let ended = self.reader.hear_of_end();
-        let mut close = Box::pin(self.reader.catch_up()).await;
-        if close == ReadEnd::End
-            && self.clean.is_some()
-            && self.reader.taken() == before
-            && self.reader.ends_with_a_line()
+    /// One plain read, and a follow stream after it. What is awaited for moments is boxed, so that it takes no memory
+    /// during the hours of following.
+    async fn round(&mut self) -> AfterRound {
+        let before = self.reader.lines_taken();
+        let ended = self.reader.log.status.refresh();
+        let mut end = Box::pin(self.reader.catch_up()).await;
+        if end == ReadEnd::EndOfLog
+            && self.stream_ended_at.is_some()
+            && self.reader.lines_taken() == before
+            && self.reader.lines.ends_with_a_line()
         {
-            // Two ends in order, of a stream and of a read after it, with nothing new.
-            self.reader.note_caught_up();
+            // A stream and the read after it both ended without an error, and with nothing new.
+            self.reader.lines.resume.set_caught_up_at_request();
         }
-        if matches!(close, ReadEnd::End | ReadEnd::Empty) && !ended {
-            close = self.reader.follow().await;
-            self.clean = match close {
-                ReadEnd::End => self.reader.heard_end(),
-                // That the pod is gone says nothing of how its stream ended before.
-                ReadEnd::Gone => self.clean,
+        if matches!(end, ReadEnd::EndOfLog | ReadEnd::EmptyLog) && !ended {
+            end = follow_stream(&mut self.reader).await;
+            self.stream_ended_at = match end {
+                ReadEnd::EndOfLog => self.reader.certain_end(),
+                // That the pod is gone does not change how its stream ended before.
+                ReadEnd::PodGone => self.stream_ended_at,
                 _ => None,
             };
         }
-        let brought = self.reader.taken() > before;
+        let brought = self.reader.lines_taken() > before;
         if brought {
             self.backoff.reset();
             self.refusals = 0;
         }
-        if brought || !matches!(close, ReadEnd::Empty) {
-            self.empty = 0;
+        if brought || !matches!(end, ReadEnd::EmptyLog) {
+            self.empty_reads = 0;
         }
-        Box::pin(self.after(close, ended, brought)).await
+        Box::pin(self.after_round(end, ended, brought)).await
     }
 
-    async fn after(&mut self, close: ReadEnd, ended: bool, brought: bool) -> Next {
-        tracing::debug!(container = %self.reader.name(), ?close, ended, brought, "a round of reading is over");
-        match close {
-            ReadEnd::Stopped => Next::Leave(Some(ContainerEnd::Stopped)),
-            ReadEnd::Fenced => Next::Leave(Some(ContainerEnd::Fenced)),
-            // A stream may be cut short in order too, so that its end counts only if the pod was gone right after it.
-            ReadEnd::Gone
-                if !self.reader.dropped && (self.reader.is_same_breath(self.clean) || self.reader.was_caught_up()) =>
-            {
+    /// Decides what follows a round whose last read ended with `end`. `ended`: whether the instance had ended when the
+    /// round began. `brought`: whether the round brought new lines.
+    async fn after_round(&mut self, end: ReadEnd, ended: bool, brought: bool) -> AfterRound {
+        let container = self.reader.log.status.container();
+        tracing::debug!(%container, ?end, ended, brought, "a round of reading is over");
+        match end {
+            ReadEnd::Stopped => AfterRound::Done(Some(ContainerEnd::Stopped)),
+            ReadEnd::Fenced => AfterRound::Done(Some(ContainerEnd::Fenced)),
+            // A stream that is cut short may also end without an error, so its end counts only if the pod was gone
+            // right after it.
+            ReadEnd::PodGone if !self.reader.dropped_lines && self.was_read_before_deletion() => {
                 self.finish(None).await
             }
-            ReadEnd::Gone => self.finish(Some(GapReason::Deleted)).await,
-            ReadEnd::Elsewhere => {
-                // The status is about to change; let the next step be decided on it.
-                let end = self.reader.rest(STALE_STATUS).await;
-                Next::Leave(end)
+            ReadEnd::PodGone => self.finish(Some(GapReason::Deleted)).await,
+            ReadEnd::InstanceUnknown => {
+                // The pod's status is about to change, and the next step depends on it.
+                AfterRound::Done(self.reader.log.status.wait(STALE_STATUS).await)
             }
-            ReadEnd::End if ended && !brought || defect::on(Defect::CleanEndProves) => self.finish(None).await,
-            ReadEnd::Empty if ended => self.nothing_left().await,
-            ReadEnd::Refused => self.refused(ended).await,
-            ReadEnd::Late | ReadEnd::Behind | ReadEnd::Reopen | ReadEnd::Mute => Next::Again,
-            ReadEnd::Poll(wait) => Next::AgainAfter(wait),
-            ReadEnd::End | ReadEnd::Misplaced | ReadEnd::Moved if brought => Next::Again,
-            ReadEnd::Wait(least) => Next::AgainAfter(least.max(self.pause())),
-            ReadEnd::End | ReadEnd::Empty | ReadEnd::Broken | ReadEnd::Misplaced | ReadEnd::Moved => {
-                Next::AgainAfter(self.pause())
-            }
+            ReadEnd::EndOfLog if ended && !brought || defect::on(Defect::CleanEndProves) => self.finish(None).await,
+            ReadEnd::EmptyLog if ended => self.after_empty_log().await,
+            ReadEnd::Refused => self.after_refusal(ended).await,
+            ReadEnd::SlowSink
+            | ReadEnd::SlowApi
+            | ReadEnd::ProcessPaused
+            | ReadEnd::LateLines
+            | ReadEnd::Reopen
+            | ReadEnd::Mute => AfterRound::Again,
+            ReadEnd::NoStreamFree(wait) => AfterRound::AgainAfter(wait),
+            ReadEnd::EndOfLog | ReadEnd::PositionNotFound | ReadEnd::InstanceMoved if brought => AfterRound::Again,
+            ReadEnd::RetryAfter(least) => AfterRound::AgainAfter(least.max(self.next_wait())),
+            ReadEnd::EndOfLog
+            | ReadEnd::EmptyLog
+            | ReadEnd::Broken
+            | ReadEnd::PositionNotFound
+            | ReadEnd::InstanceMoved => AfterRound::AgainAfter(self.next_wait()),
         }
+    }
+
+    /// Whether the log had certainly been read to its end just before the pod was gone.
+    fn was_read_before_deletion(&self) -> bool {
+        self.reader.is_just_before_now(self.stream_ended_at) || self.reader.was_caught_up()
     }
 
     /// Lines of an ended instance are stored, yet its log is empty: it was rotated at the end.
-    async fn nothing_left(&mut self) -> Next {
-        self.empty += 1;
-        if !self.reader.resume.is_unsure() {
+    async fn after_empty_log(&mut self) -> AfterRound {
+        self.empty_reads += 1;
+        if !self.reader.lines.resume.was_emptied_unobserved() {
             return self.finish(None).await;
         }
-        if self.empty < EMPTY_ANSWERS {
-            return Next::AgainAfter(self.pause());
+        if self.empty_reads < EMPTY_READS {
+            return AfterRound::AgainAfter(self.next_wait());
         }
         self.finish(Some(GapReason::Rotated)).await
     }
 
-    /// The kubelet answers, but has not got the log.
-    async fn refused(&mut self, ended: bool) -> Next {
+    /// The kubelet answers, but does not have the log.
+    async fn after_refusal(&mut self, ended: bool) -> AfterRound {
         self.refusals += 1;
-        if ended && self.refusals >= ATTEMPTS {
+        if ended && self.refusals >= MAX_REFUSALS {
             return self.finish(Some(GapReason::Unavailable)).await;
         }
-        Next::AgainAfter(self.pause())
+        AfterRound::AgainAfter(self.next_wait())
     }
 
-    /// The instance is done with; what could not be read is reported.
-    async fn finish(&mut self, unread: Option<GapReason>) -> Next {
-        Next::Leave(self.reader.finish(unread).await)
+    /// Marks the instance as read to its end, after a gap for what could not be read.
+    async fn finish(&mut self, unread: Option<GapReason>) -> AfterRound {
+        AfterRound::Done(self.reader.finish(unread).await)
     }
 
-    fn pause(&mut self) -> Duration {
+    fn next_wait(&mut self) -> Duration {
         self.backoff.wait(fastrand::f64())
     }
 }

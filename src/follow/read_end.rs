@@ -1,62 +1,68 @@
-//! Why a read of a log ended: the word that `rounds` decides by.
+//! Why a read of a log ended.
 //!
-//! Only words; nothing is decided here.
+//! A list of reasons: `instance` decides what to do after each.
 
 use std::time::Duration;
 
-/// Why a read ended.
+/// Why a read of a log ended.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum ReadEnd {
-    /// In order, with the stored line found, or none to be found.
-    End,
-    /// In order, without a single line, although lines are stored.
-    Empty,
-    /// The stored line was not where it was sought; the next read seeks differently.
-    Misplaced,
+    /// The log ended without an error, and its place was found.
+    EndOfLog,
+    /// The log ended without an error and without a line, although lines of the instance are stored.
+    EmptyLog,
+    /// The stored line was not found; the next read searches in another way.
+    PositionNotFound,
     /// The connection failed, or the answer could not be checked.
     Broken,
-    /// The server asks to be left alone for so long.
-    Wait(Duration),
-    /// The kubelet answers that it has not got the log.
+    /// The API server asks not to be called again for this long.
+    RetryAfter(Duration),
+    /// The kubelet answers that it does not have the log, or the API server refuses to serve it.
     Refused,
-    /// The instance has moved from the present to the previous log, or back.
-    Moved,
-    /// The kubelet names the instance no more, so what was opened was not its log.
-    Elsewhere,
+    /// The instance was restarted, so its log is now the previous log of the container.
+    InstanceMoved,
+    /// The pod's status no longer names the instance, so the log that was opened may be another's.
+    InstanceUnknown,
     /// The pod object is gone.
-    Gone,
-    /// Closed because it was left unread: writing or a question about the pod took too long, or the process slept.
-    Late,
-    /// Closed because lines came so late that a file may have been skipped after them.
-    Behind,
-    /// Closed on schedule, or because the log was rotated while it said nothing.
+    PodGone,
+    /// Closed because a write to the sink took too long, and the stream was not read meanwhile.
+    SlowSink,
+    /// Closed because the API server took too long to answer, and the stream was not read meanwhile.
+    SlowApi,
+    /// Closed because the process was paused, and the stream was not read meanwhile.
+    ProcessPaused,
+    /// Closed because lines arrived so late that the kubelet may have skipped a file after them.
+    LateLines,
+    /// Closed on schedule, or because the log was rotated while the stream was silent.
     Reopen,
-    /// Closed because there are lines that it does not bring.
+    /// Closed because the log has lines that the stream does not bring.
     Mute,
-    /// No stream may be kept open now; read again after so long.
-    Poll(Duration),
+    /// No stream may be opened now; the log is read again after this long.
+    NoStreamFree(Duration),
     /// The task was asked to stop.
     Stopped,
-    /// The sink refuses to store under the claim.
+    /// The sink refuses to store under this claim.
     Fenced,
 }
 
 impl ReadEnd {
-    /// The word used in metrics; `None` when there was no stream that could end.
+    /// The `reason` of the metric `podlog_stream_ends_total`; `None` when no stream was open.
     pub(super) fn as_str(self) -> Option<&'static str> {
-        let word = match self {
-            Self::End | Self::Empty => "end",
-            Self::Misplaced => "misplaced",
-            Self::Broken | Self::Refused | Self::Wait(_) => "broken",
-            Self::Moved | Self::Elsewhere | Self::Gone => "gone",
-            Self::Late => "slow_sink",
-            Self::Behind => "behind",
+        let reason = match self {
+            Self::EndOfLog | Self::EmptyLog => "end",
+            Self::PositionNotFound => "misplaced",
+            Self::Broken | Self::Refused | Self::RetryAfter(_) => "broken",
+            Self::InstanceMoved | Self::InstanceUnknown | Self::PodGone => "gone",
+            Self::SlowSink => "slow_sink",
+            Self::SlowApi => "slow_api",
+            Self::ProcessPaused => "process_paused",
+            Self::LateLines => "behind",
             Self::Reopen => "reopen",
             Self::Mute => "mute",
-            Self::Poll(_) => return None,
+            Self::NoStreamFree(_) => return None,
             Self::Stopped => "stopped",
             Self::Fenced => "fenced",
         };
-        Some(word)
+        Some(reason)
     }
 }

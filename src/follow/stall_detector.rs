@@ -1,7 +1,7 @@
-//! Whether this process has been running all the time: a beat a second, and whether any came late.
+//! Whether this process has been running without a pause: a beat every second, and whether any came late.
 //!
-//! A process that was stopped, or starved of CPU, hears nothing meanwhile, and so may take its own stall for the
-//! silence of a stream. It never stops anything itself; it is asked.
+//! A process that was stopped, or got no CPU, receives nothing meanwhile. It would take its own pause for the silence
+//! of a stream. The detector only answers questions; it never stops anything itself.
 
 use std::convert::Infallible;
 use std::sync::Arc;
@@ -13,47 +13,46 @@ use crate::clock::Clock;
 /// Time between two beats.
 const BEAT: Duration = Duration::from_secs(1);
 
-/// A beat that comes so long after the one before is late: half a second more than a beat, which is far
-/// more than a busy runtime needs and leaves a quarter of the 2 s in which a stream must be silent.
+/// A beat this long after the one before is late. 0.5 s more than the interval is far more than a busy runtime needs,
+/// and a quarter of the 2 s for which a stream must be silent.
 const LATE: Duration = Duration::from_millis(1500);
 
-/// The detector of one replica. Cloning shares it. Without anybody who [`beats`](Self::beat) it, the process counts
-/// as asleep.
+/// The detector of one replica; clones share it. While nobody [`runs`](Self::run) it, the process counts as paused.
 #[derive(Clone, Debug)]
 pub struct StallDetector {
     clock: Clock,
     times: Arc<BeatTimes>,
 }
 
-/// In nanoseconds of the clock.
+/// Times in nanoseconds of the boot clock.
 #[derive(Debug)]
 struct BeatTimes {
-    /// The latest beat.
+    /// Time of the latest beat.
     last: AtomicU64,
-    /// The end of the latest stall.
-    ended: AtomicU64,
-    /// How long that stall was.
-    length: AtomicU64,
+    /// Time at which the latest stall ended.
+    stall_ended: AtomicU64,
+    /// Length of that stall.
+    stall_length: AtomicU64,
 }
 
-/// What is known of the process's latest stall.
+/// The latest time for which the process did not run.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Stall {
-    /// When it ended: the process has run without a pause since.
+    /// Boot-clock time at which it ended: the process has run without a pause since.
     pub ended: Duration,
-    /// How long it was at least, to a beat.
+    /// How long it lasted, counted from the beat before it.
     pub length: Duration,
 }
 
 impl StallDetector {
-    /// A detector of a process that begins now.
+    /// The detector of a process that starts now.
     #[must_use]
     pub fn new(clock: Clock) -> Self {
         let now = nanos(clock.now());
         let times = BeatTimes {
             last: now.into(),
-            ended: now.into(),
-            length: 0.into(),
+            stall_ended: now.into(),
+            stall_length: 0.into(),
         };
         let times = Arc::new(times);
         Self { clock, times }
@@ -64,16 +63,16 @@ impl StallDetector {
         loop {
             let now = self.clock.now();
             let stall = self.latest_stall();
-            self.times.length.store(nanos(stall.length), Ordering::Release);
-            self.times.ended.store(nanos(stall.ended), Ordering::Release);
-            // Last: whoever sees this beat sees the stall before it too.
+            self.times.stall_length.store(nanos(stall.length), Ordering::Release);
+            self.times.stall_ended.store(nanos(stall.ended), Ordering::Release);
+            // Stored last, so that a reader who sees this beat also sees the stall before it.
             self.times.last.store(nanos(now), Ordering::Release);
             self.clock.sleep_until(now + BEAT).await;
         }
     }
 
-    /// The latest stall as of now. A beat that should have come by now counts as late although it may come yet:
-    /// after a stall a stream may be looked at before the beat is.
+    /// The latest stall as of now. A beat that is overdue counts as late although it may still come: after a pause, the
+    /// runtime may poll a stream before it polls the detector.
     #[must_use]
     pub fn latest_stall(&self) -> Stall {
         let read = |time: &AtomicU64| Duration::from_nanos(time.load(Ordering::Acquire));
@@ -86,8 +85,8 @@ impl StallDetector {
             };
         }
         Stall {
-            ended: read(&self.times.ended),
-            length: read(&self.times.length),
+            ended: read(&self.times.stall_ended),
+            length: read(&self.times.stall_length),
         }
     }
 
@@ -99,7 +98,7 @@ impl StallDetector {
 }
 
 fn nanos(duration: Duration) -> u64 {
-    // 584 years of uptime.
+    // 2^64 ns are 584 years of uptime.
     u64::try_from(duration.as_nanos()).unwrap_or(u64::MAX)
 }
 
@@ -110,7 +109,7 @@ mod tests {
     const SECOND: Duration = Duration::from_secs(1);
 
     #[tokio::test(start_paused = true)]
-    async fn a_process_that_slept_knows_it_before_and_after_its_next_beat() {
+    async fn a_pause_is_known_before_and_after_the_next_beat() {
         let clock = Clock::tokio();
         let started = clock.now();
         let detector = StallDetector::new(clock);
@@ -120,13 +119,10 @@ mod tests {
             assert!(!detector.ran_without_stall_for(11 * SECOND));
         };
         tokio::select! { biased; () = watch => {} _ = detector.run() => {} }
-        // Nobody drives the beat meanwhile.
+        // The detector is not polled meanwhile.
         tokio::time::advance(30 * SECOND).await;
-        let stall = Stall {
-            ended: started + 40 * SECOND,
-            length: 31 * SECOND,
-        };
-        assert!(detector.latest_stall().length >= 30 * SECOND && detector.latest_stall().ended == stall.ended);
+        let stall = detector.latest_stall();
+        assert!(stall.length >= 30 * SECOND && stall.ended == started + 40 * SECOND);
         assert!(!detector.ran_without_stall_for(SECOND));
         let watch = async {
             tokio::time::sleep(SECOND / 2).await;
@@ -138,7 +134,7 @@ mod tests {
     }
 
     #[tokio::test(start_paused = true)]
-    async fn without_a_beat_a_process_counts_as_asleep() {
+    async fn a_process_whose_detector_does_not_run_counts_as_paused() {
         let detector = StallDetector::new(Clock::tokio());
         tokio::time::advance(2 * SECOND).await;
         assert!(!detector.ran_without_stall_for(SECOND));

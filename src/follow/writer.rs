@@ -1,7 +1,7 @@
-//! From a batch to the sink: makes the chunk, writes it, and moves the position on.
+//! Writes the lines of one stream to the sink, and moves the stream's position.
 //!
-//! This is the only place where a position moves. It never opens a stream, but it says when one
-//! must be closed because writing takes too long.
+//! This is the only place where a position moves: after the sink has stored the lines. It never opens a log, but it
+//! says when an open one must be closed because a write takes too long.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -12,44 +12,45 @@ use crate::domain::intake::Batch;
 use crate::domain::{Chunk, Gap, Mark, Origin, Position, Time};
 use crate::sinks::SinkError;
 
-use super::{Context, Task};
+use super::context::Context;
+use super::task::Task;
 
-/// A write that takes longer than this closes the stream: the kubelet skips whole files for a
-/// follower that does not read.
+/// Time after which a write closes the stream, because the kubelet skips whole files when its client does not read.
 const SLOW_WRITE: Duration = Duration::from_secs(2);
 
-/// Lines per chunk at most; with the shortest lines this stays below 16 MiB of line descriptions
-/// for 1 000 streams (512 x 32 B x 1 000).
+/// Largest number of lines in a chunk. With the shortest lines, the descriptions of the lines of 1 000 streams then take
+/// less than 16 MiB (512 x 32 B x 1 000).
 const CHUNK_LINES: usize = 512;
 
-/// What came of a write.
+/// How a write ended.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Written {
+pub(super) enum WriteOutcome {
     /// Stored, or refused for good and counted.
     InTime,
     /// The same, but it took so long that the stream must be closed.
-    Late,
-    /// Not stored: the claim is no longer good.
+    Slow,
+    /// Not stored: the claim is no longer valid.
     Fenced,
 }
 
-/// Collects the lines of one stream and writes them.
+/// Holds the lines of one stream until they are written, and the stream's position.
 #[derive(Debug)]
 pub(super) struct Writer<'a> {
     context: &'a Context,
     task: &'a Task,
     origin: Arc<Origin>,
+    /// When the instance started, as the pod's status says.
     started: Option<Time>,
-    /// Lines not written yet.
+    /// Lines that are not written yet.
     pub(super) batch: Batch,
-    /// A gap to be written before them.
+    /// A gap that is written before them.
     pub(super) gap: Option<Gap>,
-    /// Where the stream stands: after the last line written.
+    /// The last line that was written.
     position: Option<Position>,
 }
 
 impl<'a> Writer<'a> {
-    /// A writer of the instance that `origin` names and that started then, beginning at a position.
+    /// The writer of an instance: where its lines come from, when it started, and its stored position.
     pub(super) fn new(
         context: &'a Context,
         task: &'a Task,
@@ -67,17 +68,12 @@ impl<'a> Writer<'a> {
         }
     }
 
-    /// Where the stream stands: after the last line written.
+    /// The last line that was written.
     pub(super) fn position(&self) -> Option<Position> {
         self.position
     }
 
-    /// The container's name.
-    pub(super) fn container(&self) -> Arc<str> {
-        self.origin.stream.container.clone()
-    }
-
-    /// Whether the batch should be written before more is read.
+    /// Whether the lines should be written before more are read.
     pub(super) fn is_full(&self) -> bool {
         self.batch.text.len() >= self.context.settings.chunk_bytes || self.batch.lines.len() >= CHUNK_LINES
     }
@@ -87,21 +83,21 @@ impl<'a> Writer<'a> {
         self.batch.lines.is_empty() && self.gap.is_none()
     }
 
-    /// Drops what waits: it is not this instance's.
+    /// Drops the lines and the gap that wait to be written.
     pub(super) fn discard(&mut self) {
         self.batch = Batch::default();
         self.gap = None;
     }
 
-    /// Writes what waits. Calls `close` when the write has taken too long, and waits on.
-    pub(super) async fn flush(&mut self, close: impl FnOnce()) -> Written {
+    /// Writes the lines and the gap that wait. Calls `close` when the write takes too long, and goes on waiting for it.
+    pub(super) async fn flush(&mut self, close: impl FnOnce()) -> WriteOutcome {
         if self.is_empty() {
-            return Written::InTime;
+            return WriteOutcome::InTime;
         }
         let chunks = [Arc::new(self.chunk())];
         if defect::on(Defect::CheckpointBeforeWrite) {
             self.position = chunks[0].end;
-            self.mark(false);
+            self.update_checkpoint(false);
         }
         let started = self.context.clock.now();
         let (answers, written) = self.write(&chunks, close).await;
@@ -111,34 +107,34 @@ impl<'a> Writer<'a> {
             .observe(self.context.clock.since(started).as_secs_f64());
         let [chunk] = chunks;
         match answers.into_iter().next() {
-            Some(Ok(())) => self.delivered(&chunk),
-            Some(Err(SinkError::Rejected(why))) => self.rejected(&chunk, &why),
-            // `Retrying` answers Again only when it gives up, which it does when the claim ends.
-            Some(Err(SinkError::Fenced | SinkError::Again { .. })) | None => return Written::Fenced,
+            Some(Ok(())) => self.record_delivered(&chunk),
+            Some(Err(SinkError::Rejected(why))) => self.record_rejected(&chunk, &why),
+            // `Retrying` returns `Again` only when it gives up, which it does when the claim ends.
+            Some(Err(SinkError::Fenced | SinkError::Again { .. })) | None => return WriteOutcome::Fenced,
         }
         self.position = chunk.end;
-        self.mark(false);
-        self.reuse(chunk);
+        self.update_checkpoint(false);
+        self.reuse_buffers(chunk);
         written
     }
 
-    async fn write(&self, chunks: &[Arc<Chunk>], close: impl FnOnce()) -> (Vec<Result<(), SinkError>>, Written) {
+    async fn write(&self, chunks: &[Arc<Chunk>], close: impl FnOnce()) -> (Vec<Result<(), SinkError>>, WriteOutcome) {
         let mut write = self.context.sink.write(chunks);
         if let Ok(answers) = tokio::time::timeout(SLOW_WRITE, &mut write).await {
-            return (answers, Written::InTime);
+            return (answers, WriteOutcome::InTime);
         }
         close();
-        (write.await, Written::Late)
+        (write.await, WriteOutcome::Slow)
     }
 
-    /// Notes in the checkpoint that the stream is being read.
-    pub(super) fn begin(&self) {
-        self.mark(false);
+    /// Records in the checkpoint that the stream is being read.
+    pub(super) fn mark_begun(&self) {
+        self.update_checkpoint(false);
     }
 
-    /// Notes in the checkpoint that the stream has been read to its end.
-    pub(super) fn finish(&self) {
-        self.mark(true);
+    /// Records in the checkpoint that the stream has been read to its end.
+    pub(super) fn mark_finished(&self) {
+        self.update_checkpoint(true);
     }
 
     fn chunk(&mut self) -> Chunk {
@@ -155,7 +151,7 @@ impl<'a> Writer<'a> {
         }
     }
 
-    fn delivered(&self, chunk: &Chunk) {
+    fn record_delivered(&self, chunk: &Chunk) {
         let metrics = &self.context.metrics;
         metrics.lines_delivered.inc_by(chunk.lines.len() as u64);
         metrics.bytes_delivered.inc_by(chunk.text.len() as u64);
@@ -164,11 +160,11 @@ impl<'a> Writer<'a> {
             metrics.lag_seconds.observe(Duration::from_nanos(lag).as_secs_f64());
         }
         if let Some(gap) = chunk.gap {
-            self.report(gap);
+            self.report_gap(gap);
         }
     }
 
-    fn report(&self, gap: Gap) {
+    fn report_gap(&self, gap: Gap) {
         let reason = gap.reason.as_str();
         self.context
             .metrics
@@ -181,25 +177,25 @@ impl<'a> Writer<'a> {
             from = gap.from.map(tracing::field::display),
             to = gap.to.map(tracing::field::display),
             reason,
-            "lines of this range can no longer be had from the API; their gap record is with the sink"
+            "lines of this range can no longer be read from the API; a gap record is in the sink"
         );
     }
 
-    fn rejected(&self, chunk: &Chunk, why: &str) {
+    fn record_rejected(&self, chunk: &Chunk, why: &str) {
         self.context.metrics.lines_rejected.inc_by(chunk.lines.len() as u64);
         tracing::error!(
             container = %self.origin.stream.container,
             lines = chunk.lines.len(),
             why,
-            "the sink refuses these lines for good; they are passed over"
+            "the sink refuses these lines for good; they are skipped"
         );
         if let Some(gap) = chunk.gap {
-            self.report(gap);
+            self.report_gap(gap);
         }
     }
 
-    /// Gives the buffers of a large chunk to the next one. A quiet stream keeps none.
-    fn reuse(&mut self, chunk: Arc<Chunk>) {
+    /// Gives the buffers of a large chunk to the next chunk. A quiet stream keeps no buffers.
+    fn reuse_buffers(&mut self, chunk: Arc<Chunk>) {
         // A sink that still has the chunk keeps its buffers.
         let Some(chunk) = Arc::into_inner(chunk) else { return };
         let (mut text, mut lines) = (chunk.text, chunk.lines);
@@ -212,7 +208,7 @@ impl<'a> Writer<'a> {
         }
     }
 
-    fn mark(&self, finished: bool) {
+    fn update_checkpoint(&self, finished: bool) {
         let mark = Mark {
             container_id: self.origin.stream.container_id.clone(),
             restart: self.origin.restart,

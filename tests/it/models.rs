@@ -62,10 +62,10 @@ fn naive(bytes: &[u8], cap: usize, ended: bool) -> Vec<(Time, Vec<u8>, u64)> {
 pub(crate) fn check_lines(bytes: &[u8], cuts: &[u8], cap: usize, ended: bool) {
     let mut intake = Intake::new(cap);
     let whole = read(&mut intake, ResumeMode::All, bytes, &[], ended);
-    let state = (intake.stats(), intake.remainder());
+    let state = (intake.stats(), intake.unfinished_line());
     let parts = read(&mut intake, ResumeMode::All, bytes, cuts, ended);
     assert_eq!(seen(&whole), seen(&parts));
-    assert_eq!(state, (intake.stats(), intake.remainder()));
+    assert_eq!(state, (intake.stats(), intake.unfinished_line()));
     // The carry grows by doubling.
     assert!(
         intake.held() <= 2 * (cap + 64) + 256,

@@ -7,6 +7,7 @@ use podlog::follow::TaskEnd;
 use podlog::metrics::{Reason, Request};
 use podlog::sim::{Cut, Effect, RestartPolicy, Settings, Target, Text, Verb};
 
+use crate::recorder::Mishap;
 use crate::scene::{MINUTE, Scene};
 
 /// A pod whose log reader is held up as soon as the client does not read: nothing fits in between.
@@ -278,4 +279,50 @@ async fn lines_written_between_a_rotation_and_an_exit_are_read_although_the_stre
     scene.stored(&["a", "b0", "b1", "b2", "b3", "c"]).await;
     // The line stored last is not in the file that is left, so nobody can know that nothing lies between.
     assert!(scene.sink.gaps().len() <= 1, "{:?}", scene.sink.gaps());
+}
+
+/// How many streams ended for each of the reasons for which an open stream is not read: the sink, the API server, the
+/// process.
+fn unread(scene: &Scene) -> [u64; 3] {
+    ["slow_sink", "slow_api", "process_paused"].map(|reason| {
+        let ends = &scene.metrics.stream_ends;
+        ends.get_or_create(&Reason { reason }).get()
+    })
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_stream_closed_for_a_slow_sink_is_counted_as_slow_sink() {
+    let mut scene = Scene::running().await;
+    settled(&mut scene).await;
+    scene.sink.next(Mishap::Slow(Duration::from_secs(3)));
+    scene.lines(["b"]);
+    scene.stored(&["z", "a", "b"]).await;
+    tokio::time::sleep(MINUTE).await;
+    assert_eq!(unread(&scene), [1, 0, 0]);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_stream_closed_for_a_slow_answer_of_the_api_server_is_counted_as_slow_api() {
+    let mut scene = Scene::running().await;
+    scene.follow();
+    // Nothing is stored yet, so the pod is fetched before the first line is handed on.
+    tokio::time::sleep(Duration::from_secs(5)).await;
+    let slow = Effect::Delay(Duration::from_secs(3));
+    scene.sim.inject(Target::verb(Verb::Get), slow, 1);
+    scene.lines(["a"]);
+    scene.stored(&["a"]).await;
+    tokio::time::sleep(MINUTE).await;
+    assert_eq!(unread(&scene), [0, 1, 0]);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_stream_closed_after_a_pause_of_the_process_is_counted_as_process_paused() {
+    let mut scene = Scene::running().await;
+    settled(&mut scene).await;
+    scene.lines(["b"]);
+    // Nothing is polled until the clock has jumped, as in a process that is stopped.
+    tokio::time::advance(Duration::from_secs(12)).await;
+    scene.stored(&["z", "a", "b"]).await;
+    tokio::time::sleep(MINUTE).await;
+    assert_eq!(unread(&scene), [0, 0, 1]);
 }

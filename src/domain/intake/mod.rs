@@ -1,9 +1,9 @@
-//! From bytes of a log response to lines that have not been stored yet.
+//! From the bytes of a log answer to the lines that are not stored yet.
 //!
-//! The log API can only be asked for "since that second", so every read begins with lines that
-//! are known already. [`Intake`] splits bytes into lines, numbers lines of equal timestamps, and
-//! finds the place after the last stored line by content. It never judges by timestamp alone
-//! where a read continues: timestamps repeat and go backwards.
+//! The log API can only be asked for lines "since this second", so every read begins with lines that are stored
+//! already. [`Intake`] splits bytes into lines, numbers the lines that have the same timestamp, and finds the last
+//! stored line by its content. It never decides by timestamps alone where a read continues: timestamps repeat and go
+//! backwards.
 
 mod ordinals;
 #[cfg(test)]
@@ -15,17 +15,17 @@ use super::time::Time;
 use crate::defect::{self, Defect};
 use ordinals::Ordinals;
 
-/// Lines taken and not yet written.
+/// Lines that were taken from a log and are not written yet.
 #[derive(Clone, Debug, Default)]
 pub struct Batch {
-    /// The bytes of all lines, one after another.
+    /// The bytes of all lines, without line ends.
     pub text: Vec<u8>,
-    /// The lines.
+    /// The lines, in the order of the log.
     pub lines: Vec<Line>,
 }
 
 impl Batch {
-    /// Drops all but the first `lines`.
+    /// Keeps the first `lines` lines and drops the others.
     pub fn truncate(&mut self, lines: usize) {
         if let Some(line) = self.lines.get(lines) {
             self.text.truncate(line.start as usize);
@@ -33,7 +33,7 @@ impl Batch {
         }
     }
 
-    /// The position after the last line.
+    /// The position of the last line.
     #[must_use]
     pub fn end(&self) -> Option<Position> {
         let line = self.lines.last()?;
@@ -46,70 +46,71 @@ impl Batch {
     }
 }
 
-/// What to do with the lines of a read.
+/// Which lines of a read are taken.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum ResumeMode {
-    /// Take every line: nothing of the stream is stored yet.
+    /// Every line: nothing of the stream is stored yet.
     All,
-    /// Pass over everything up to the line at this position, then take.
+    /// The lines after the one at this position.
     After(Position),
-    /// The line at this position is no longer there, and `nth` lines are that carry its timestamp and
-    /// content: pass over everything up to the last of those, then take. Happens when a rotation fell
-    /// between lines of one timestamp, so that ordinals have shifted.
+    /// The lines after the `nth` line that has the timestamp and content of this position. Needed when the log was
+    /// rotated between lines with the same timestamp, so that their ordinals have changed.
     AfterEqualStamp {
         /// The last stored line.
         position: Position,
-        /// Which of the lines with its timestamp and content it is, from 1.
+        /// Which of the lines with its timestamp and content it is; the first is 1.
         nth: u32,
     },
-    /// The line at this position has been rotated away, so the file is all new: take every line, if the
-    /// first one is later than the position, or those after it if it is the stored line itself. Any other
-    /// first line means that the file does reach back far enough and that the search was cut short; nothing
-    /// is taken then.
+    /// The line at this position was rotated away, so the log should be a new file. If its first line is later than the
+    /// position, every line is taken; if its first line is the stored line, the lines after it are. Any other first line
+    /// means that the log does reach back to the position and an earlier answer was cut short: nothing is taken.
     NewFile(Position),
-    /// Take lines with a later timestamp only. The last resort, when the line at the position cannot be
-    /// found in a file that reaches back to it.
+    /// Lines with a later timestamp. The last resort, when the stored line cannot be found in a log that reaches back
+    /// to it.
     LaterStamps(Position),
 }
 
 /// What one read has shown so far.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct ReadStats {
-    /// Lines of the container, taken or passed over.
+    /// Number of lines of the container, taken or skipped.
     pub lines: u64,
-    /// Lines taken.
+    /// Number of lines taken.
     pub taken: u64,
-    /// The timestamp of the first line taken.
+    /// Timestamp of the first line taken.
     pub first_taken: Option<Time>,
-    /// Whether lines are taken now: the place was found, or none was sought.
+    /// Whether lines are taken from here on: the stored line was found, or none was searched for.
     pub taking: bool,
-    /// Lines with the timestamp and content of the position sought.
+    /// Number of lines with the timestamp and content of the stored line.
     pub equal_stamps: u32,
-    /// Lines without a timestamp: the kubelet's own words, or the end of a line begun before the read.
+    /// Number of lines without a timestamp: messages of the kubelet, or the end of a line that began before the read.
     pub control: u64,
-    /// Whether the latest of all was one of those.
+    /// Whether the last line of all was one without a timestamp.
     pub ends_in_control: bool,
-    /// Lines cut at the cap.
+    /// Number of lines cut because they are longer than the limit.
     pub cut: u64,
 }
 
-/// Splits and aligns the bytes of one read after another of one stream.
+/// Turns the bytes of one read after another into lines of one stream.
 #[derive(Debug)]
 pub struct Intake {
+    /// Longest line in bytes; longer lines are cut.
     cap: usize,
     mode: ResumeMode,
     stats: ReadStats,
+    /// The beginning of the line whose end has not arrived, timestamp included.
     carry: Vec<u8>,
+    /// Number of bytes of that line that did not fit in `carry`.
     dropped: u64,
     ordinals: Ordinals,
 }
 
-/// The timestamp and the blank before the message, at their longest.
+/// Longest length in bytes of the timestamp and the blank before the message.
 const PREFIX: usize = 36;
 
-/// A carry buffer larger than this is given back once it is empty, so that one long line does not
-/// cost a quiet stream its memory for ever.
-const SPARE: usize = 4096;
+/// Capacity in bytes above which the carry buffer is freed when it is empty, so that one long line does not occupy the
+/// memory of a quiet stream for ever.
+const MAX_IDLE_CARRY: usize = 4096;
 
 impl Intake {
     /// An intake that cuts lines longer than `cap` bytes.
@@ -125,7 +126,7 @@ impl Intake {
         }
     }
 
-    /// A new read begins; whatever was half read before is forgotten.
+    /// Begins a new read. An unfinished line of the read before is dropped.
     pub fn begin(&mut self, mode: ResumeMode) {
         self.mode = mode;
         self.stats = ReadStats {
@@ -142,7 +143,7 @@ impl Intake {
         self.stats
     }
 
-    /// Takes in the next bytes.
+    /// Processes the next bytes of the read and appends the lines that are taken.
     pub fn feed(&mut self, mut bytes: &[u8], batch: &mut Batch) {
         while let Some(end) = memchr::memchr(b'\n', bytes) {
             let (head, rest) = bytes.split_at(end);
@@ -157,26 +158,27 @@ impl Intake {
         self.keep(bytes);
     }
 
-    /// Bytes of memory held for the line that has begun, spare ones included.
+    /// Bytes of memory held for an unfinished line, free capacity included.
     #[must_use]
     pub fn held(&self) -> usize {
         self.carry.capacity()
     }
 
-    /// Whether nothing remains without a line end.
+    /// Whether the bytes so far end with a line end.
     #[must_use]
     pub fn ends_with_a_line(&self) -> bool {
         self.carry.is_empty()
     }
 
-    /// A hash of what remains without a line end, when anything does.
+    /// Hash of the bytes after the last line end; `None` if there are none.
     #[must_use]
-    pub fn remainder(&self) -> Option<u64> {
+    pub fn unfinished_line(&self) -> Option<u64> {
         (!self.carry.is_empty()).then(|| Position::hash(&self.carry))
     }
 
-    /// The read has come to its end in order. What remains without a line end is a line too, if the
-    /// instance has `ended`; until then it is a line being written. Without a timestamp it is neither.
+    /// Ends a read that came to its end without an error. Bytes after the last line end are a line if the instance has
+    /// `ended`; before that they are a line that is still being written. Without a timestamp they are counted as a
+    /// message of the kubelet.
     pub fn finish(&mut self, ended: bool, batch: &mut Batch) {
         let control = !self.carry.is_empty() && Time::split_line(&self.carry).is_none();
         let ended = ended || defect::on(Defect::HalfLineTaken);
@@ -202,7 +204,7 @@ impl Intake {
 
     fn clear_carry(&mut self) {
         self.dropped = 0;
-        if self.carry.capacity() > SPARE {
+        if self.carry.capacity() > MAX_IDLE_CARRY {
             self.carry = Vec::new();
         } else {
             self.carry.clear();
@@ -237,7 +239,7 @@ impl Intake {
         });
     }
 
-    /// Whether to take this line; moves from seeking to taking when it is the one sought.
+    /// Whether this line is taken. When it is the stored line, the lines after it are.
     fn takes(&mut self, time: Time, ordinal: u32, message: &[u8]) -> bool {
         if let ResumeMode::LaterStamps(position) = self.mode {
             return time > position.time;
@@ -249,8 +251,8 @@ impl Intake {
             ResumeMode::After(position) => (position, None),
             ResumeMode::AfterEqualStamp { position, nth } => (position, Some(nth)),
             ResumeMode::NewFile(position) => {
-                // The line at the position itself, in a file that was found empty by mistake. Another line of its stamp
-                // may be one before it.
+                // The stored line itself may come first, if the log was only believed to be empty. Another line with its
+                // timestamp may be a line before it.
                 let stored =
                     (time, ordinal) == (position.time, position.ordinal) && Position::hash(message) == position.hash;
                 self.stats.taking = self.stats.lines == 1 && (time > position.time || stored);

@@ -1,25 +1,29 @@
-//! Numbers lines of equal timestamps, the same way however often the stream is read.
+//! Numbers the lines that have the same timestamp, in the same way at every read of the stream.
 //!
 //! It remembers a few timestamps, never the lines.
 
-use super::Position;
-use super::Time;
+use crate::domain::position::Position;
+use crate::domain::time::Time;
 
-/// Numbers lines of equal timestamps. Equal timestamps need not be neighbours: two writers of one
-/// container interleave, so the latest few are remembered.
+/// Numbers the lines that have the same timestamp. Such lines need not follow each other, because the lines of stdout
+/// and stderr mix; so the most recent timestamps are remembered.
 #[derive(Debug, Default)]
 pub(super) struct Ordinals {
+    /// Timestamp of the latest line.
     time: Time,
+    /// Ordinal of the next line if it has that timestamp.
     next: u32,
+    /// Earlier timestamps, each with the ordinal of its next line.
     recent: [(Time, u32); 8],
+    /// Index in `recent` that is overwritten next.
     oldest: usize,
 }
 
 impl Ordinals {
-    /// The number of the next line, which carries this timestamp.
+    /// The ordinal of the next line, which has this timestamp.
     pub(super) fn next(&mut self, time: Time) -> u32 {
         if time != self.time {
-            // Each stamp once: two that take turns must not drive out the others.
+            // Each timestamp is kept once, so that two which alternate do not push out the others.
             if let Some(known) = self.recent.iter_mut().find(|(t, _)| *t == self.time) {
                 known.1 = self.next;
             } else {
@@ -40,7 +44,7 @@ impl Ordinals {
         ordinal
     }
 
-    /// The line at this position has just been seen.
+    /// Continues the numbering after the line at this position.
     pub(super) fn resume(&mut self, position: Position) {
         self.time = position.time;
         self.next = position.ordinal.saturating_add(1);

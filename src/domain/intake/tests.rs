@@ -1,4 +1,4 @@
-//! Reads of small logs: what is taken, what is passed over, how lines are numbered.
+//! Reads of small logs: which lines are taken, which are skipped, and how they are numbered.
 
 use super::*;
 
@@ -42,7 +42,7 @@ fn lines_are_the_same_however_the_bytes_arrive() {
 }
 
 #[test]
-fn a_read_continues_after_any_line_of_a_log_with_equal_and_backward_stamps() {
+fn a_read_continues_after_any_line_of_a_log_with_equal_and_backward_timestamps() {
     let log = log(&[
         (5, "x"),
         (5, "x"),
@@ -74,7 +74,7 @@ fn a_read_continues_after_any_line_of_a_log_with_equal_and_backward_stamps() {
 }
 
 #[test]
-fn a_place_that_was_rotated_away_is_not_found_and_nothing_is_taken() {
+fn nothing_is_taken_when_the_stored_line_was_rotated_away() {
     let position = Position {
         time: Time(1_000_000_000),
         ordinal: 0,
@@ -100,7 +100,7 @@ fn a_place_that_was_rotated_away_is_not_found_and_nothing_is_taken() {
 }
 
 #[test]
-fn a_file_that_reaches_back_far_enough_is_not_taken_for_a_new_one() {
+fn a_file_that_reaches_back_to_the_stored_line_does_not_count_as_new() {
     let position = Position {
         time: Time(5_000_000_000),
         ordinal: 0,
@@ -120,7 +120,7 @@ fn a_file_that_reaches_back_far_enough_is_not_taken_for_a_new_one() {
 }
 
 #[test]
-fn lines_of_the_stored_lines_stamp_at_the_beginning_of_a_file_are_not_taken_again() {
+fn lines_with_the_timestamp_of_the_stored_line_at_the_start_of_a_file_are_not_taken_again() {
     let position = Position {
         time: Time(2_000_000_000),
         ordinal: 2,
@@ -133,7 +133,7 @@ fn lines_of_the_stored_lines_stamp_at_the_beginning_of_a_file_are_not_taken_agai
 }
 
 #[test]
-fn a_rotation_between_lines_of_one_stamp_is_seen_through() {
+fn a_rotation_between_lines_with_one_timestamp_hides_no_line() {
     let stored = Position {
         time: Time(1_000_000_000),
         ordinal: 2,
@@ -161,7 +161,7 @@ fn a_rotation_between_lines_of_one_stamp_is_seen_through() {
 }
 
 #[test]
-fn words_of_the_kubelet_are_counted_and_never_taken() {
+fn messages_of_the_kubelet_are_counted_and_never_taken() {
     let mut bytes = b"unable to retrieve container logs for containerd://1\n".to_vec();
     bytes.extend(log(&[(1, "a")]));
     let mut intake = Intake::new(CAP);
@@ -173,7 +173,7 @@ fn words_of_the_kubelet_are_counted_and_never_taken() {
 }
 
 #[test]
-fn a_line_over_the_cap_is_cut_and_says_by_how_much() {
+fn a_line_over_the_limit_is_cut_and_the_cut_bytes_are_counted() {
     let long = "x".repeat(CAP + 1000);
     for step in [100, 1 << 20] {
         let mut intake = Intake::new(CAP);
@@ -200,7 +200,7 @@ fn a_last_line_without_line_end_is_taken_only_when_the_instance_has_ended() {
 }
 
 #[test]
-fn a_stamp_that_returns_after_two_others_took_turns_is_numbered_on() {
+fn numbering_continues_for_a_timestamp_that_returns_after_two_others_alternated() {
     let mut lines = vec![(3, "x")];
     for _ in 0..10 {
         lines.extend([(5, "a"), (6, "b")]);

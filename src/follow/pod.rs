@@ -1,0 +1,74 @@
+//! One pod: reads the logs of its containers until nothing is left to read, the claim is lost, or the task is asked to
+//! stop.
+//!
+//! One future per container, all in the one task of the pod. It never claims, renews or releases a pod.
+
+use std::collections::BTreeSet;
+use std::sync::Arc;
+
+use futures::StreamExt;
+use futures::future::BoxFuture;
+use futures::stream::FuturesUnordered;
+
+use crate::domain::{Checkpoint, Pod};
+
+use super::container;
+use super::context::Context;
+use super::task::{ContainerEnd, Task, TaskEnd};
+
+/// Follows one pod to its end.
+pub async fn follow(context: Arc<Context>, task: Task) -> TaskEnd {
+    let grant = task.grant.clone();
+    tokio::select! {
+        biased;
+        () = grant.lost() => TaskEnd::Lost,
+        end = follow_containers(&context, &task) => end,
+    }
+}
+
+/// Runs one future per container, also for containers that are added later.
+async fn follow_containers(context: &Context, task: &Task) -> TaskEnd {
+    let mut pod = task.pod.clone();
+    let mut known = BTreeSet::new();
+    let mut running = FuturesUnordered::new();
+    let mut last = ContainerEnd::Done;
+    loop {
+        let present = pod.borrow_and_update().clone();
+        for name in container_names(&present, &task.progress.borrow()) {
+            if known.insert(name.clone()) {
+                running.push(boxed(context, task, name));
+            }
+        }
+        // Checked before waiting: a pod that is over may have nothing to read at all.
+        if running.is_empty() && last == ContainerEnd::Stopped {
+            return TaskEnd::Stopped;
+        }
+        if running.is_empty() && present.is_over() {
+            return if present.gone { TaskEnd::Gone } else { TaskEnd::Finished };
+        }
+        tokio::select! {
+            biased;
+            () = task.stop.cancelled(), if running.is_empty() => return TaskEnd::Stopped,
+            Some(end) = running.next(), if !running.is_empty() => match end {
+                ContainerEnd::Fenced => return TaskEnd::Fenced,
+                ContainerEnd::Stopped => last = ContainerEnd::Stopped,
+                ContainerEnd::Done => {}
+            },
+            changed = pod.changed() => if changed.is_err() { return TaskEnd::Stopped },
+        }
+    }
+}
+
+fn boxed<'a>(context: &'a Context, task: &'a Task, name: Arc<str>) -> BoxFuture<'a, ContainerEnd> {
+    Box::pin(container::follow_container(context, task, name))
+}
+
+/// The containers to read: those of the pod, and those that the checkpoint shows as not read to their end.
+fn container_names(pod: &Pod, checkpoint: &Checkpoint) -> BTreeSet<Arc<str>> {
+    let unfinished = checkpoint.unfinished().map(|(name, _)| name.clone());
+    pod.containers
+        .iter()
+        .map(|c| c.name.clone())
+        .chain(unfinished)
+        .collect()
+}
