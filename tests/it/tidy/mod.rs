@@ -1,49 +1,33 @@
-//! What must hold of the source tree as text: sizes, opening words, who imports whom. It reads files and runs nothing.
+//! What must hold of the source tree as text: sizes, opening paragraphs, who imports whom. It reads files and runs nothing.
 
 mod documents;
-mod lexer;
+mod graph;
+mod source;
 
-use std::path::{Path, PathBuf};
+use std::collections::{BTreeMap, BTreeSet};
 
 pub(crate) use documents::agree;
+use graph::Graph;
+pub(crate) use source::root;
+use source::{files, sources};
 
 /// Lines of a file, and of a function from `fn` to its closing brace.
-const FILE: usize = 400;
+const FILE: usize = 500;
 const FUNCTION: usize = 60;
 
-/// A source file: its path from the root, with `/`, and its text.
-struct Source {
-    path: String,
-    text: String,
-}
+/// Methods and associated functions of a type, without those of traits.
+const METHODS: usize = 25;
 
-pub(crate) fn root() -> &'static Path {
-    Path::new(env!("CARGO_MANIFEST_DIR"))
-}
-
-/// All files with this ending below some folders of the project, sorted.
-fn files(folders: &[&str], ending: &str) -> Vec<Source> {
-    let mut folders: Vec<PathBuf> = folders.iter().map(|folder| root().join(folder)).collect();
-    let mut found = Vec::new();
-    while let Some(folder) = folders.pop() {
-        let Ok(entries) = std::fs::read_dir(&folder) else {
-            continue;
-        };
-        for entry in entries {
-            let path = entry.unwrap().path();
-            if path.is_dir() {
-                folders.push(path);
-            } else if path.extension().is_some_and(|found| found == ending) {
-                let text = std::fs::read_to_string(&path).unwrap();
-                let path = path.strip_prefix(root()).unwrap().to_str().unwrap().to_owned();
-                found.push(Source { path, text });
-            }
-        }
-    }
-    assert!(!found.is_empty(), "no {ending} files");
-    found.sort_by(|a, b| a.path.cmp(&b.path));
-    found
-}
+/// Folders with Rust files, and those of them that are the root of a crate.
+const FOLDERS: [&str; 4] = ["src", "crates", "tests", "benches"];
+const CRATES: [&str; 6] = [
+    "src",
+    "crates/kube-sim/src",
+    "tests/it",
+    "tests/e2e",
+    "tests/faults",
+    "tests/model",
+];
 
 fn none(faults: &[String]) {
     assert!(faults.is_empty(), "\n{}\n", faults.join("\n"));
@@ -52,32 +36,114 @@ fn none(faults: &[String]) {
 #[test]
 fn files_and_functions_are_short() {
     let mut faults = Vec::new();
-    for Source { path, text } in files(&["src", "tests", "benches"], "rs") {
-        let lines = text.lines().count();
+    for source in sources(&FOLDERS) {
+        let (path, lines) = (&source.path, source.text.lines().count());
         if lines > FILE {
             faults.push(format!("{path} has {lines} lines; at most {FILE}"));
         }
-        let long = lexer::functions(&lexer::code(&text))
+        let long = source
+            .functions()
             .into_iter()
-            .filter(|(_, lines)| *lines > FUNCTION);
-        faults.extend(long.map(|(name, lines)| format!("{path}: {name} has {lines} lines; at most {FUNCTION}")));
+            .filter(|function| function.lines > FUNCTION);
+        faults.extend(long.map(|function| {
+            format!(
+                "{path}: {} has {} lines; at most {FUNCTION}",
+                function.name, function.lines
+            )
+        }));
     }
     none(&faults);
 }
 
 #[test]
-fn every_file_says_first_what_it_is_for() {
-    let silent = files(&["src", "tests", "benches"], "rs")
+fn every_file_opens_with_a_paragraph_about_itself() {
+    let silent = files(&FOLDERS, "rs")
         .into_iter()
         .filter(|file| !file.text.starts_with("//! "));
-    none(
-        &silent
-            .map(|file| format!("{} does not open with //!", file.path))
-            .collect::<Vec<_>>(),
-    );
+    let faults: Vec<String> = silent
+        .map(|file| format!("{} does not open with //!", file.path))
+        .collect();
+    none(&faults);
 }
 
-/// The top module a file under src belongs to.
+#[test]
+#[ignore = "the tree still has circles"]
+fn no_two_files_use_each_other() {
+    let sources = sources(&FOLDERS);
+    let mut faults = Vec::new();
+    for folder in CRATES {
+        let graph = Graph::new(&sources, folder);
+        for circle in graph.circles() {
+            let inside = graph
+                .uses()
+                .filter(|(from, to, _)| circle.contains(from) && circle.contains(to));
+            let uses = inside.map(|(from, to, names)| {
+                let names: Vec<&str> = names.iter().map(String::as_str).collect();
+                format!("  {from} uses of {to}: {}", names.join(", "))
+            });
+            faults.push(format!(
+                "a circle of {} files:\n{}",
+                circle.len(),
+                uses.collect::<Vec<_>>().join("\n")
+            ));
+        }
+    }
+    none(&faults);
+}
+
+#[test]
+#[ignore = "the tree still has such types"]
+fn a_type_has_few_methods_and_all_of_them_in_one_file() {
+    let sources = sources(&FOLDERS);
+    let mut faults = Vec::new();
+    for folder in CRATES {
+        let graph = Graph::new(&sources, folder);
+        // Type -> file with an `impl` of it -> methods there.
+        let mut methods: BTreeMap<(String, String), BTreeMap<&str, usize>> = BTreeMap::new();
+        for source in sources
+            .iter()
+            .filter(|source| source.path.starts_with(&format!("{folder}/")))
+        {
+            for item in source.product_items() {
+                let syn::Item::Impl(item) = item else { continue };
+                let (None, syn::Type::Path(of)) = (&item.trait_, &*item.self_ty) else {
+                    continue;
+                };
+                let path: Vec<String> = of
+                    .path
+                    .segments
+                    .iter()
+                    .map(|segment| segment.ident.to_string())
+                    .collect();
+                let Some(of) = graph.type_of(&source.path, &path) else {
+                    continue;
+                };
+                let count = item
+                    .items
+                    .iter()
+                    .filter(|item| matches!(item, syn::ImplItem::Fn(_)))
+                    .count();
+                *methods.entry(of).or_default().entry(&source.path).or_default() += count;
+            }
+        }
+        for ((file, name), places) in methods {
+            let count: usize = places.values().sum();
+            if count > METHODS {
+                faults.push(format!("{name} of {file} has {count} methods; at most {METHODS}"));
+            }
+            if places.len() > 1 {
+                let places: Vec<&str> = places.into_keys().collect();
+                faults.push(format!(
+                    "{name} of {file} has methods in several files: {}",
+                    places.join(", ")
+                ));
+            }
+        }
+    }
+    none(&faults);
+}
+
+/// The top module that a file under src belongs to.
 fn part(path: &str) -> &str {
     let inner = path.strip_prefix("src/").unwrap_or(path);
     inner
@@ -85,92 +151,63 @@ fn part(path: &str) -> &str {
         .map_or(inner.trim_end_matches(".rs"), |(part, _)| part)
 }
 
-/// How far below the crate's root the module of a file is.
-fn depth(path: &str) -> usize {
-    path.matches('/').count() - usize::from(path.ends_with("/mod.rs"))
-}
-
-/// The modules of the crate's root.
-fn parts(sources: &[Source]) -> Vec<&str> {
-    let mut parts: Vec<&str> = sources.iter().map(|file| part(&file.path)).collect();
-    parts.dedup();
-    parts.retain(|part| !["lib", "main"].contains(part));
-    parts
-}
-
-/// The list in ARCHITECTURE.md: each part with those it may import.
-fn allowed() -> Vec<(String, Vec<String>)> {
-    let text = std::fs::read_to_string(root().join("ARCHITECTURE.md")).unwrap();
-    let (_, list) = text.split_once("```imports\n").expect("the list of imports");
-    let (list, _) = list.split_once("```").unwrap();
-    let row = |line: &str| {
+/// The list in imports.txt: each part with those that it may import.
+fn allowed() -> BTreeSet<(String, String)> {
+    let text = std::fs::read_to_string(root().join("tests/it/tidy/imports.txt")).unwrap();
+    let row = |line: &str| -> Vec<(String, String)> {
         let (part, imports) = line.split_once(" -> ").unwrap_or_else(|| panic!("{line:?} is no row"));
-        let imports = imports.split_whitespace().map(str::to_owned).collect();
-        (part.trim().to_owned(), imports)
+        let imports = imports.split_whitespace().filter(|to| *to != "nothing");
+        imports.map(|to| (part.trim().to_owned(), to.to_owned())).collect()
     };
-    list.lines().map(row).collect()
+    text.lines().flat_map(row).collect()
 }
 
 #[test]
 fn parts_import_what_the_list_says_and_nothing_else() {
-    let sources = files(&["src"], "rs");
-    let parts = parts(&sources);
-    let mut unused: Vec<(String, String)> = allowed()
-        .into_iter()
-        .flat_map(|(part, imports)| imports.into_iter().map(move |to| (part.clone(), to)))
-        .filter(|(_, to)| to != "nothing")
-        .collect();
-    let allowed = unused.clone();
-    let mut faults = Vec::new();
-    for file in sources.iter().filter(|file| parts.contains(&part(&file.path))) {
-        let from = part(&file.path);
-        let imports = lexer::modules(&lexer::code(&file.text), depth(&file.path));
-        for to in imports
-            .into_iter()
-            // Nothing is left of defects in a program that is shipped.
-            .filter(|to| parts.contains(&to.as_str()) && to != from && to != "defect")
-        {
-            let import = (from.to_owned(), to);
-            if !allowed.contains(&import) {
-                faults.push(format!("{} imports {}", file.path, import.1));
-            }
-            unused.retain(|row| *row != import);
+    let sources = sources(&["src"]);
+    let graph = Graph::new(&sources, "src");
+    let mut found: BTreeMap<(String, String), &str> = BTreeMap::new();
+    for (from, to, _) in graph.uses() {
+        let (part, import) = (part(from), part(to));
+        // Nothing is left of deliberate defects in a program that is shipped. The root hands everything out.
+        if part != import && import != "defect" && !["lib", "main"].contains(&part) {
+            found.insert((part.to_owned(), import.to_owned()), from);
         }
     }
-    faults.extend(
-        unused
-            .iter()
-            .map(|(part, to)| format!("{part} may import {to} and does not")),
-    );
+    let allowed = allowed();
+    let refused = found.iter().filter(|(import, _)| !allowed.contains(*import));
+    let mut faults: Vec<String> = refused.map(|((_, to), file)| format!("{file} imports {to}")).collect();
+    let unused = allowed.iter().filter(|import| !found.contains_key(*import));
+    faults.extend(unused.map(|(part, to)| format!("{part} may import {to} and does not")));
     none(&faults);
 }
 
 #[test]
 fn libraries_are_named_only_where_they_belong() {
     let mut faults = Vec::new();
-    for Source { path, text } in files(&["src"], "rs") {
-        let (from, code) = (part(&path), lexer::code(&text));
-        let mut refuse = |code: &str, words: &[&str], why: &str| {
-            let named = words.iter().filter(|word| lexer::names(code, word));
+    for source in sources(&["src"]) {
+        let (path, from) = (&source.path, part(&source.path));
+        let mut refuse = |paths: &[source::CodePath], words: &[&str], why: &str| {
+            let named = words.iter().filter(|word| source::names(paths, word));
             faults.extend(named.map(|word| format!("{path} names {word}: {why}")));
         };
+        let paths = source.paths();
         if from == "domain" {
             let waiting = ["async", "await", "tokio", "futures", "kube", "sqlx", "hyper"];
-            refuse(&code, &waiting, "nothing in domain waits or talks to anybody");
+            refuse(&paths, &waiting, "nothing in domain waits or talks to anybody");
             // A test may draw numbers, from a seed.
-            let code = code.split("#[cfg(test)]").next().unwrap_or_default();
             let chance = ["Instant::now", "SystemTime", "HashMap", "HashSet", "fastrand"];
-            refuse(code, &chance, "the same values must always give the same decision");
+            let why = "the same values must always give the same decision";
+            refuse(&source.product_paths(), &chance, why);
         }
         if path != "src/clock.rs" {
-            refuse(&code, &["SystemTime"], "the time of day is clock::wall()");
+            refuse(&paths, &["SystemTime"], "the time of day is clock::wall()");
         }
-        // The simulated cluster hands out a client of itself, and nothing else of kube.
-        if !["cluster", "sim"].contains(&from) {
-            refuse(&code, &["kube"], "only cluster speaks Kubernetes");
+        if from != "cluster" {
+            refuse(&paths, &["kube"], "only cluster speaks Kubernetes");
         }
-        if !["locks", "sinks", "demo"].contains(&from) {
-            refuse(&code, &["sqlx"], "only locks and sinks speak SQL");
+        if !["db", "locks", "sinks", "lab", "demo"].contains(&from) {
+            refuse(&paths, &["sqlx"], "only db, locks and sinks speak SQL");
         }
     }
     none(&faults);
