@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use criterion::{Criterion, Throughput, criterion_group, criterion_main};
 use podlog::domain::intake::{Batch, Intake, ResumeMode};
-use podlog::domain::{Chunk, Fence, GoodUntil, Origin, StreamId, Time};
+use podlog::domain::{Chunk, Deadline, Fence, Origin, StreamId, Time};
 use podlog::sinks::json::Encoder;
 
 const LINES: usize = 10_000;
@@ -49,7 +49,7 @@ fn chunk(batch: Batch) -> Chunk {
     Chunk {
         origin: Arc::new(origin),
         fence: Fence(1),
-        good_until: GoodUntil::new(std::time::Duration::MAX),
+        deadline: Deadline::new(std::time::Duration::MAX),
         gap: None,
         text: batch.text,
         lines: batch.lines,

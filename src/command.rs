@@ -1,6 +1,6 @@
 //! From the command line to the work: reads, sets up, starts the one entry function, ends.
 //!
-//! The runtime of everything but the keeper is made here. It knows what each command needs, never how it is done.
+//! The runtime of everything but the renewer is made here. It knows what each command needs, never how it is done.
 
 use std::ffi::OsString;
 use std::io::Write as _;

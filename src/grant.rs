@@ -5,7 +5,7 @@
 use tokio_util::sync::CancellationToken;
 
 use crate::clock::Clock;
-use crate::domain::{Fence, GoodUntil};
+use crate::domain::{Deadline, Fence};
 
 /// Leave to act under a claim, while it lasts.
 #[derive(Clone, Debug)]
@@ -13,7 +13,7 @@ pub struct Grant {
     /// The number of the claim.
     pub fence: Fence,
     /// Until when it may be acted on.
-    pub good_until: GoodUntil,
+    pub deadline: Deadline,
     /// Cancelled as soon as the store says that the claim is lost.
     pub revoked: CancellationToken,
     /// The clock of the deadline.
@@ -21,12 +21,12 @@ pub struct Grant {
 }
 
 impl Grant {
-    /// Leave under `fence` until `good_until`, for as long as nobody revokes it.
+    /// Leave under `fence` until `deadline`, for as long as nobody revokes it.
     #[must_use]
-    pub fn new(fence: Fence, good_until: GoodUntil, clock: Clock) -> Self {
+    pub fn new(fence: Fence, deadline: Deadline, clock: Clock) -> Self {
         Self {
             fence,
-            good_until,
+            deadline,
             revoked: CancellationToken::new(),
             clock,
         }
@@ -34,15 +34,15 @@ impl Grant {
 
     /// Withdraws the leave at once.
     pub fn revoke(&self) {
-        self.good_until.revoke();
+        self.deadline.revoke();
         self.revoked.cancel();
     }
 
     /// Waits until the claim may no longer be acted on: it is lost, or could not be renewed in time.
     pub async fn lost(&self) {
         let passed = async {
-            while self.clock.now() < self.good_until.deadline() {
-                self.clock.sleep_until(self.good_until.deadline()).await;
+            while self.clock.now() < self.deadline.get() {
+                self.clock.sleep_until(self.deadline.get()).await;
             }
         };
         tokio::select! {
@@ -63,10 +63,10 @@ mod tests {
     async fn a_grant_ends_at_its_deadline_unless_it_was_extended() {
         let clock = Clock::tokio();
         let started = clock.now();
-        let grant = Grant::new(Fence(1), GoodUntil::new(started + Duration::from_secs(15)), clock);
+        let grant = Grant::new(Fence(1), Deadline::new(started + Duration::from_secs(15)), clock);
         let extend = async {
             clock.sleep_until(started + Duration::from_secs(14)).await;
-            grant.good_until.extend(started + Duration::from_secs(40));
+            grant.deadline.extend(started + Duration::from_secs(40));
         };
         tokio::join!(extend, grant.lost());
         assert_eq!(clock.now().checked_sub(started).unwrap(), Duration::from_secs(40));
@@ -75,7 +75,7 @@ mod tests {
     #[tokio::test(start_paused = true)]
     async fn a_revoked_grant_ends_at_once() {
         let clock = Clock::tokio();
-        let grant = Grant::new(Fence(1), GoodUntil::new(clock.now() + Duration::from_hours(1)), clock);
+        let grant = Grant::new(Fence(1), Deadline::new(clock.now() + Duration::from_hours(1)), clock);
         let started = clock.now();
         tokio::join!(grant.lost(), async { grant.revoke() });
         assert_eq!(clock.now(), started);

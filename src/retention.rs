@@ -1,6 +1,6 @@
 //! Deletes records that are older than the retention, in small batches, by one replica at a time.
 //!
-//! The right to do so is a claim like any other, kept by the keeper. It never touches a record
+//! The right to do so is a claim like any other, kept by the renewer. It never touches a record
 //! that is younger, and never deletes without the claim.
 
 use std::sync::Arc;
@@ -10,11 +10,11 @@ use tokio_util::sync::CancellationToken;
 
 use crate::clock::{self, Clock};
 use crate::domain::claim::Lease;
-use crate::domain::{About, GoodUntil, LockKey, Next, Release, Want};
+use crate::domain::{About, AfterRelease, Deadline, LockKey, Release, Want};
 use crate::grant::Grant;
-use crate::keeper::Keeper;
 use crate::locks::{self, CALL_DEADLINE, LockStore};
 use crate::metrics::Metrics;
+use crate::renewer::Renewer;
 use crate::sinks::Retention;
 
 /// Records deleted by one statement: a few milliseconds of locks.
@@ -34,7 +34,7 @@ pub struct Cleaner {
     /// Where the claim is stored.
     pub store: Arc<dyn LockStore>,
     /// Renews it.
-    pub keeper: Keeper,
+    pub renewer: Renewer,
     /// The times of claims.
     pub lease: Lease,
     /// The clock of the claim.
@@ -73,19 +73,19 @@ impl Cleaner {
             }
         };
         let Some(claim) = claim else { return };
-        let grant = Grant::new(claim.fence, GoodUntil::new(self.lease.good_until(sent)), self.clock);
-        self.keeper.keep(claim, grant.clone(), None);
+        let grant = Grant::new(claim.fence, Deadline::new(self.lease.deadline(sent)), self.clock);
+        self.renewer.add(claim, grant.clone(), None);
         tokio::select! {
             biased;
             () = stop.cancelled() => {}
             () = grant.lost() => {}
             () = self.purge() => {}
         }
-        if let Some(claim) = self.keeper.take_back(&key).await.claim {
+        if let Some(claim) = self.renewer.remove(&key).await.claim {
             let release = Release {
                 claim,
                 checkpoint: None,
-                next: Next::Free,
+                after: AfterRelease::Free,
             };
             let released = [release];
             let release = self.store.release(&released);

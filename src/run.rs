@@ -1,7 +1,7 @@
 //! Puts the parts of a replica together and sees to it that they end together.
 //!
 //! Wiring only: each part is a future in one `JoinSet`, and the first to end stops all. The order
-//! of the end matters: first the collector gives its claims back, then the keeper and the sink
+//! of the end matters: first the collector gives its claims back, then the renewer and the sink
 //! have nothing left to do, and the HTTP endpoints answer to the last.
 
 use std::future::Future;
@@ -17,16 +17,16 @@ use crate::admin;
 use crate::cli::Locks;
 use crate::clock::{self, Clock};
 use crate::cluster::{BURST, Cluster, Scope, StreamLimiter, StreamLimits};
-use crate::collector::{Collector, Parts};
+use crate::collector::{Collector, Deps};
 use crate::config::{Config, SinkConfig, Store};
 use crate::domain::PodSet;
 use crate::domain::backoff::Backoff;
 use crate::exit::Failure;
 use crate::follow::stall_detector::StallDetector;
 use crate::follow::{Context, ReadSettings};
-use crate::keeper::{Driver, keeper};
 use crate::locks::{self, Holder, LockStore, LockUrl};
 use crate::metrics::Metrics;
+use crate::renewer::{RenewalLoop, renewer};
 use crate::retention::Cleaner;
 use crate::sinks::{self, Opened, SinkUrl};
 use crate::status::Status;
@@ -51,10 +51,10 @@ pub async fn run(config: Config, stop: CancellationToken) -> Result<(), Failure>
         None => None,
     };
     let scope = config.scope();
-    let world = tokio::select! {
+    let connections = tokio::select! {
         biased;
         () = stop.cancelled() => return Ok(()),
-        world = World::open(&config, &scope, clock, &metrics) => world?,
+        connections = Connections::open(&config, &scope, clock, &metrics) => connections?,
     };
     let (readiness, health) = (Readiness::default(), Health::new(clock));
     let status = watch::channel(Arc::new(Status::new(
@@ -69,12 +69,12 @@ pub async fn run(config: Config, stop: CancellationToken) -> Result<(), Failure>
         registry: Arc::new(registry),
         stopping: stop.clone(),
     };
-    if world.lock.is_memory() {
+    if connections.lock.is_memory() {
         tracing::warn!(
             "claims are kept in this process only: every replica collects every pod; use mysql:// or sqlite://"
         );
     }
-    tracing::info!(replica = %config.replica, cluster = config.store.cluster, lock = %world.lock, sink = %world.sink_url, "collecting");
+    tracing::info!(replica = %config.replica, cluster = config.store.cluster, lock = %connections.lock, sink = %connections.sink_url, "collecting");
 
     let answering = CancellationToken::new();
     let mut web = JoinSet::new();
@@ -83,10 +83,10 @@ pub async fn run(config: Config, stop: CancellationToken) -> Result<(), Failure>
     }
     let outcome = collect(
         &config,
-        world,
+        connections,
         clock,
         metrics,
-        Signs {
+        StatusHandles {
             readiness,
             health,
             status: status.0,
@@ -103,14 +103,14 @@ pub async fn run(config: Config, stop: CancellationToken) -> Result<(), Failure>
 }
 
 /// What tells outsiders how the replica is.
-struct Signs {
+struct StatusHandles {
     readiness: Readiness,
     health: Health,
     status: watch::Sender<Arc<Status>>,
 }
 
 /// Everything outside that a replica is connected to.
-struct World {
+struct Connections {
     lock: LockUrl,
     sink_url: SinkUrl,
     holder: Holder,
@@ -119,7 +119,7 @@ struct World {
     sink: Opened,
 }
 
-impl World {
+impl Connections {
     /// Connects to all of it. What may heal is tried again for a while; what cannot is a failure at once.
     async fn open(config: &Config, scope: &Scope, clock: Clock, metrics: &Metrics) -> Result<Self, Failure> {
         let (lock, sink_url) = (config.store.url.clone(), config.sink.url.clone());
@@ -153,51 +153,51 @@ impl World {
 /// Runs the collector and everything it needs until `stop`, or until one of them ends.
 async fn collect(
     config: &Config,
-    world: World,
+    connections: Connections,
     clock: Clock,
     metrics: Metrics,
-    signs: Signs,
+    handles: StatusHandles,
     scope: Scope,
     stop: CancellationToken,
 ) -> Result<(), Failure> {
     let (pods_in, pods) = watch::channel(Arc::new(PodSet::default()));
-    let renewal = signs.health.heart("renewal", config.lease.ttl);
-    let (keeper, driver) = keeper(config.lease, clock, metrics.clone(), renewal);
+    let renewal = handles.health.heart("renewal", config.lease.ttl);
+    let (renewer, driver) = renewer(config.lease, clock, metrics.clone(), renewal);
     let Opened {
         sink,
         driver: writing,
         retention,
-    } = world.sink;
-    let context = follow_context(config, world.cluster.clone(), sink, clock, metrics.clone());
+    } = connections.sink;
+    let context = follow_context(config, connections.cluster.clone(), sink, clock, metrics.clone());
     let cleaner = config.sink.retain.zip(retention).map(|(age, sink)| Cleaner {
         sink,
-        store: world.store.clone(),
-        keeper: keeper.clone(),
+        store: connections.store.clone(),
+        renewer: renewer.clone(),
         lease: config.lease,
         clock,
         metrics: metrics.clone(),
         age,
     });
-    let collector = Collector::new(Parts {
+    let collector = Collector::new(Deps {
         me: config.replica.clone(),
-        store: world.store,
-        keeper,
+        store: connections.store,
+        renewer,
         context,
         pods,
         lease: config.lease,
         max_pods: config.max_pods,
         grace: config.grace,
-        status: signs.status,
-        beat: signs.health.heart("collector", COLLECTOR_LIMIT),
-        store_reached: signs.readiness.condition("lock store reached"),
-        listed: signs.readiness.condition("first list of pods done"),
+        status: handles.status,
+        beat: handles.health.heart("collector", COLLECTOR_LIMIT),
+        store_reached: handles.readiness.condition("lock store reached"),
+        listed: handles.readiness.condition("first list of pods done"),
     });
 
     let stopping = stop.child_token();
     let mut parts = JoinSet::new();
-    parts.spawn(named("keeper", keep(driver, world.lock, world.holder)));
+    parts.spawn(named("renewer", keep(driver, connections.lock, connections.holder)));
     parts.spawn(named("sink", async move { writing.await.map_err(Failure::from) }));
-    let (cluster, token) = (world.cluster, stopping.clone());
+    let (cluster, token) = (connections.cluster, stopping.clone());
     let discovery = async move { cluster.discover(&scope, pods_in, token).await.map_err(Failure::usage) };
     parts.spawn(named("discovery", discovery));
     if let Some(cleaner) = cleaner {
@@ -244,8 +244,8 @@ async fn unfailing(part: impl Future<Output = ()>) -> Result<(), Failure> {
     Ok(())
 }
 
-/// Runs the keeper on a thread, a runtime and a store connection of its own.
-async fn keep(driver: Driver, lock: LockUrl, holder: Holder) -> Result<(), Failure> {
+/// Runs the renewer on a thread, a runtime and a store connection of its own.
+async fn keep(driver: RenewalLoop, lock: LockUrl, holder: Holder) -> Result<(), Failure> {
     let work = move || {
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
         let runtime =

@@ -1,7 +1,7 @@
 //! Pods that have left the set: what was known of them last, for as long as somebody may still have to report that
 //! they were not read to their end.
 //!
-//! Only memory. It asks nobody what became of a pod; `leavings` does.
+//! Only memory. It asks nobody what became of a pod; `gc` does.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -39,7 +39,7 @@ enum Row {
 
 impl Departed {
     /// Takes in a complete set. Answers how many that have left there was no room for.
-    pub(super) fn note(&mut self, set: &Arc<PodSet>) -> usize {
+    pub(super) fn on_pods_changed(&mut self, set: &Arc<PodSet>) -> usize {
         let before = std::mem::replace(&mut self.set, set.clone());
         self.pods.retain(|uid, _| !set.pods.contains_key(uid));
         let gone = before.pods.iter().filter(|(uid, _)| !set.pods.contains_key(*uid));

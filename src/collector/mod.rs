@@ -1,14 +1,14 @@
-//! The loop that owns all claims: looks at the table, plans, claims, starts pod tasks, releases.
+//! The loop that owns all claims: reads the table, plans, claims, starts pod tasks, releases.
 //!
 //! One task per claimed pod runs in its `JoinSet`; a task gets leave to act, never the claim. The
-//! loop reads no log and writes no record, and it renews nothing: that is the keeper's.
+//! loop reads no log and writes no record, and it renews nothing: that is the renewer's.
 
 mod departed;
-mod ends;
-mod leavings;
-mod orphans;
+mod gc;
+mod pod_tasks;
+mod reconcile;
 mod snapshot;
-mod turn;
+mod unclaimed;
 
 use std::collections::BTreeMap;
 use std::future::Future;
@@ -22,29 +22,29 @@ use tokio_util::sync::CancellationToken;
 use crate::clock::Clock;
 use crate::domain::claim::Lease;
 use crate::domain::holdoff::HoldOff;
-use crate::domain::{Checkpoint, Fence, Next, Pod, PodSet, PodUid, ReplicaId};
+use crate::domain::{AfterRelease, Checkpoint, Fence, Pod, PodSet, PodUid, ReplicaId};
 use crate::follow::{Context, TaskEnd};
 use crate::grant::Grant;
-use crate::keeper::Keeper;
 use crate::locks::{self, CALL_DEADLINE, LockError, LockStore};
 use crate::metrics::{Metrics, Reason};
+use crate::renewer::Renewer;
 use crate::status::Status;
 use crate::status::health::Heart;
 use crate::status::ready::Condition;
 
 use departed::Departed;
-use leavings::Look;
-use orphans::Orphans;
+use gc::Lookup;
+use unclaimed::Unclaimed;
 
 /// What a collector is made of.
 #[derive(Debug)]
-pub struct Parts {
+pub struct Deps {
     /// This replica.
     pub me: ReplicaId,
     /// Where claims are stored.
     pub store: Arc<dyn LockStore>,
     /// Renews them.
-    pub keeper: Keeper,
+    pub renewer: Renewer,
     /// What pod tasks share.
     pub context: Arc<Context>,
     /// The pods to collect.
@@ -67,14 +67,14 @@ pub struct Parts {
 
 /// One pod whose claim is held.
 #[derive(Debug)]
-struct Held {
+struct HeldPod {
     fence: Fence,
     pod: watch::Sender<Arc<Pod>>,
     progress: watch::Receiver<Checkpoint>,
     grant: Grant,
     stop: CancellationToken,
     /// What becomes of the row when the task has been stopped.
-    next: Next,
+    after: AfterRelease,
     /// Since when the task has been asked to stop for another replica that waits for the pod.
     asked: Option<Duration>,
 }
@@ -82,10 +82,10 @@ struct Held {
 /// The loop and what it knows.
 #[derive(Debug)]
 pub struct Collector {
-    parts: Parts,
+    deps: Deps,
     clock: Clock,
     metrics: Metrics,
-    held: BTreeMap<PodUid, Held>,
+    held: BTreeMap<PodUid, HeldPod>,
     tasks: JoinSet<TaskEnd>,
     names: BTreeMap<tokio::task::Id, PodUid>,
     /// Leave to count as alive: this replica's own row.
@@ -95,22 +95,22 @@ pub struct Collector {
     /// Until when a pod is left alone after its task failed.
     resting: BTreeMap<PodUid, Duration>,
     /// How far pods were stored whose claim ended before the store was told.
-    untold: BTreeMap<PodUid, (Fence, Checkpoint)>,
-    /// Until when a pod that is missing from the set need not be looked into again.
-    looked: BTreeMap<PodUid, Duration>,
+    unsaved: BTreeMap<PodUid, (Fence, Checkpoint)>,
+    /// Until when a pod that is missing from the set need not be looked up again.
+    lookup_after: BTreeMap<PodUid, Duration>,
     /// Since when pods that are collected to their end have been known to be gone.
     buried: BTreeMap<PodUid, Duration>,
     /// Pods that have left the set and may not have been read.
     departed: Departed,
-    /// Pods being looked into. The loop never waits for the API server.
-    looks: JoinSet<Look>,
+    /// Pods being looked up. The loop never waits for the API server.
+    lookups: JoinSet<Lookup>,
     members: (Vec<ReplicaId>, Duration),
     holdoff: HoldOff,
-    orphans: Orphans,
+    unclaimed: Unclaimed,
     failing: bool,
 }
 
-/// How often the table is looked at when nothing calls for it. A replica that stops releases its
+/// How often the table is read when nothing calls for it. A replica that stops releases its
 /// claims at once, so this bounds how long they stay unclaimed: half of the 2 s promised.
 const TICK: Duration = Duration::from_secs(1);
 
@@ -129,12 +129,12 @@ fn rest(took: Duration) -> Duration {
 impl Collector {
     /// A collector that holds nothing yet.
     #[must_use]
-    pub fn new(parts: Parts) -> Self {
-        let (clock, metrics) = (parts.context.clock, parts.context.metrics.clone());
-        let holdoff = HoldOff::new(parts.lease.ttl);
+    pub fn new(deps: Deps) -> Self {
+        let (clock, metrics) = (deps.context.clock, deps.context.metrics.clone());
+        let holdoff = HoldOff::new(deps.lease.ttl);
         let members = (Vec::new(), clock.now());
         Self {
-            parts,
+            deps,
             clock,
             metrics,
             held: BTreeMap::new(),
@@ -143,21 +143,21 @@ impl Collector {
             own: None,
             unheld: BTreeMap::new(),
             resting: BTreeMap::new(),
-            untold: BTreeMap::new(),
-            looked: BTreeMap::new(),
+            unsaved: BTreeMap::new(),
+            lookup_after: BTreeMap::new(),
             buried: BTreeMap::new(),
             departed: Departed::default(),
-            looks: JoinSet::new(),
+            lookups: JoinSet::new(),
             members,
             holdoff,
-            orphans: Orphans::default(),
+            unclaimed: Unclaimed::default(),
             failing: false,
         }
     }
 
     /// Collects until `stop`, then gives everything back. Runs the detector that tells pod tasks whether the process was paused.
     pub async fn run(self, stop: CancellationToken) {
-        let stalls = self.parts.context.stall_detector.clone();
+        let stalls = self.deps.context.stall_detector.clone();
         tokio::select! {
             biased;
             never = stalls.run() => match never {},
@@ -166,7 +166,7 @@ impl Collector {
     }
 
     async fn collect(mut self, stop: CancellationToken) {
-        let mut pods = self.parts.pods.clone();
+        let mut pods = self.deps.pods.clone();
         let mut due = self.clock.now();
         let mut earliest = due;
         loop {
@@ -176,9 +176,9 @@ impl Collector {
                 // First, so that neither ends nor changes without end can put it off. It rests after each turn.
                 () = self.clock.sleep_until(due) => {
                     let began = self.clock.now();
-                    let wake = self.turn(&stop).await;
+                    let wake = self.reconcile(&stop).await;
                     let now = self.clock.now();
-                    self.parts.beat.beat();
+                    self.deps.beat.beat();
                     earliest = now + rest(self.clock.since(began));
                     let tick = TICK.mul_f64(0.8 + 0.4 * fastrand::f64());
                     due = earliest.max(now + wake.unwrap_or(tick).min(tick));
@@ -192,7 +192,7 @@ impl Collector {
                         break;
                     }
                     let set = pods.borrow_and_update().clone();
-                    self.heed(&set);
+                    self.on_pods_changed(&set);
                     due = due.min(earliest.max(self.clock.now() + SOON));
                 }
             }
@@ -201,10 +201,10 @@ impl Collector {
     }
 
     /// Tells pod tasks what has become of their pods.
-    fn heed(&mut self, set: &Arc<PodSet>) {
+    fn on_pods_changed(&mut self, set: &Arc<PodSet>) {
         if set.complete {
-            self.parts.listed.fulfil();
-            self.note_departed(set);
+            self.deps.listed.fulfil();
+            self.remember_departed(set);
         }
         for (uid, held) in &self.held {
             if let Some(pod) = set.pods.get(uid) {
@@ -219,8 +219,8 @@ impl Collector {
         }
     }
 
-    fn note_departed(&mut self, set: &Arc<PodSet>) {
-        let left_out = self.departed.note(set);
+    fn remember_departed(&mut self, set: &Arc<PodSet>) {
+        let left_out = self.departed.on_pods_changed(set);
         if left_out > 0 {
             let reason = "deleted";
             self.metrics
@@ -242,12 +242,12 @@ impl Collector {
     ) -> Result<T, LockError> {
         let answer = locks::call(&self.metrics, operation, CALL_DEADLINE, call).await;
         // A slow store makes a turn long; the loop is not stuck for that.
-        self.parts.beat.beat();
+        self.deps.beat.beat();
         answer
     }
 
     /// Notes whether the store answers; a failure is logged when it begins, not at every turn.
-    fn note<T>(&mut self, answer: Result<T, LockError>) -> Option<T> {
+    fn record_outcome<T>(&mut self, answer: Result<T, LockError>) -> Option<T> {
         match answer {
             Ok(value) => {
                 if std::mem::take(&mut self.failing) {

@@ -11,20 +11,20 @@ use super::Collector;
 impl Collector {
     /// Publishes what is known now.
     pub(super) fn publish(&self, table: &LockTable) {
-        let set = self.parts.pods.borrow().clone();
+        let set = self.deps.pods.borrow().clone();
         let pods = set.pods.values().map(|pod| {
             let row = table.rows.get(&LockKey::Pod(pod.uid.clone()));
             let held = self.held.get(&pod.uid);
             let mut status = pod_status(pod, row);
             if let Some(held) = held {
-                status.holder = Some(self.parts.me.clone());
+                status.holder = Some(self.deps.me.clone());
                 status.fence = held.fence;
                 status.streams = streams(&held.progress.borrow());
             }
             status
         });
         let pods = pods.collect();
-        self.parts.status.send_modify(|status| {
+        self.deps.status.send_modify(|status| {
             *status = Status {
                 at: clock::wall(),
                 replicas: self.members.0.clone(),

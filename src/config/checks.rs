@@ -79,7 +79,7 @@ fn times(config: &Config) -> Result<(), Failure> {
 ///    (at most 500 ppm under NTP: 2 * rho * T = T / 1000) and delta a jump of the database's clock
 ///    at a failover. M alone covers T / 1000 and a jump of 1 s; G comes on top.
 /// 2. One failed renewal must not cost the claims. After a renewal that was sent at 0 and answered by D
-///    the next is sent at max(I, D). It has failed D later; `keeper.rs` sends it again by then, and
+///    the next is sent at max(I, D). It has failed D later; `renewer.rs` sends it again by then, and
 ///    the answer, D later, must come by T - M: T >= M + max(I, D) + 2D.
 /// 3. A write begins only if it can end while the claim is good. Just before a renewal is answered,
 ///    T - M - max(I, D) - D is left, so a longer W would let no write begin.

@@ -6,7 +6,7 @@
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
-use super::claim::GoodUntil;
+use super::claim::Deadline;
 use super::id::{Fence, StreamId};
 use super::position::Position;
 use super::time::Time;
@@ -91,7 +91,7 @@ pub struct Chunk {
     /// The number of the claim under which they were read.
     pub fence: Fence,
     /// Until when they may be written.
-    pub good_until: GoodUntil,
+    pub deadline: Deadline,
     /// A gap that comes before the lines.
     pub gap: Option<Gap>,
     /// The bytes of all lines, one after another, without line ends.

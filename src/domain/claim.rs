@@ -86,21 +86,21 @@ pub struct Release {
     /// The final checkpoint, when it has moved since it was last stored.
     pub checkpoint: Option<Vec<u8>>,
     /// What becomes of the row.
-    pub next: Next,
+    pub after: AfterRelease,
 }
 
-/// What becomes of a row that is given back.
+/// What becomes of a row when its claim is released.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Next {
-    /// Anybody may claim it.
+pub enum AfterRelease {
+    /// Any replica may claim it.
     Free,
-    /// It was asked for by this replica, which alone may claim it until one ttl has passed.
+    /// Only this replica, which asked for the row, may claim it until one ttl has passed.
     Handed(ReplicaId),
-    /// The pod is done with. Nobody may claim it; the row stays until nobody can believe any more that
-    /// there is such a pod.
+    /// The pod is collected to its end and the row cannot be claimed. It stays until all replicas have learned that the
+    /// pod is deleted.
     Finished,
-    /// The row is deleted. For rows that nobody would claim again by mistake.
-    Gone,
+    /// The row is deleted. For rows that no replica would claim again by mistake.
+    Deleted,
 }
 
 /// One row, as seen.
@@ -162,18 +162,18 @@ impl LockTable {
 /// Until when the holder of a claim may act on it, on the holder's own clock. Shared by everything
 /// that acts under the claim; only renewing moves it.
 #[derive(Clone, Debug)]
-pub struct GoodUntil(Arc<AtomicU64>);
+pub struct Deadline(Arc<AtomicU64>);
 
-impl GoodUntil {
+impl Deadline {
     /// Good until `deadline` on the holder's clock.
     #[must_use]
     pub fn new(deadline: Duration) -> Self {
         Self(Arc::new(AtomicU64::new(nanos(deadline))))
     }
 
-    /// The present deadline.
+    /// The deadline now.
     #[must_use]
-    pub fn deadline(&self) -> Duration {
+    pub fn get(&self) -> Duration {
         Duration::from_nanos(self.0.load(Ordering::Acquire))
     }
 
@@ -189,7 +189,7 @@ impl GoodUntil {
     /// Answers whether it came in time: what has ended does not come to life again.
     #[must_use]
     pub fn renew(&self, now: Duration, deadline: Duration) -> bool {
-        let in_time = now < self.deadline();
+        let in_time = now < self.get();
         if in_time {
             self.extend(deadline);
         }
@@ -204,7 +204,7 @@ impl GoodUntil {
     /// Whether something that takes at most `duration` may begin at `now`.
     #[must_use]
     pub fn allows(&self, now: Duration, duration: Duration) -> bool {
-        now + duration <= self.deadline()
+        now + duration <= self.get()
     }
 }
 
@@ -230,7 +230,7 @@ impl Lease {
     /// Until when a claim is good that was taken or renewed by a statement sent at `sent`. The time
     /// is read before the statement leaves, so the database's expiry is never earlier.
     #[must_use]
-    pub fn good_until(&self, sent: Duration) -> Duration {
+    pub fn deadline(&self, sent: Duration) -> Duration {
         sent + self.ttl.saturating_sub(self.margin)
     }
 }
@@ -241,14 +241,14 @@ mod tests {
 
     #[test]
     fn a_deadline_moves_later_only_and_not_after_the_claim_is_lost() {
-        let good = GoodUntil::new(Duration::from_secs(10));
-        good.extend(Duration::from_secs(5));
-        assert_eq!(good.deadline(), Duration::from_secs(10));
-        good.extend(Duration::from_secs(15));
-        assert!(good.allows(Duration::from_secs(13), Duration::from_secs(2)));
-        assert!(!good.allows(Duration::from_secs(13), Duration::from_secs(3)));
-        good.revoke();
-        good.extend(Duration::from_secs(30));
-        assert!(!good.allows(Duration::ZERO, Duration::from_nanos(1)));
+        let deadline = Deadline::new(Duration::from_secs(10));
+        deadline.extend(Duration::from_secs(5));
+        assert_eq!(deadline.get(), Duration::from_secs(10));
+        deadline.extend(Duration::from_secs(15));
+        assert!(deadline.allows(Duration::from_secs(13), Duration::from_secs(2)));
+        assert!(!deadline.allows(Duration::from_secs(13), Duration::from_secs(3)));
+        deadline.revoke();
+        deadline.extend(Duration::from_secs(30));
+        assert!(!deadline.allows(Duration::ZERO, Duration::from_nanos(1)));
     }
 }

@@ -6,7 +6,7 @@
 
 use std::time::Duration;
 
-use super::claim::Next;
+use super::claim::AfterRelease;
 use super::id::{Fence, ReplicaId};
 use crate::defect::{self, Defect};
 
@@ -65,14 +65,14 @@ impl Hold {
 
     /// Gives the row back, which its holder may do even after expiry while nobody else has taken it.
     /// An heir gets the row under the fence `handed` and has one ttl to claim it.
-    pub fn give_back(&mut self, next: &Next, handed: Fence, now: Duration, ttl: Duration) {
+    pub fn give_back(&mut self, next: &AfterRelease, handed: Fence, now: Duration, ttl: Duration) {
         (self.owner, self.wanted_by, self.expires_at) = (None, None, now);
         match next {
-            Next::Handed(heir) => {
+            AfterRelease::Handed(heir) => {
                 (self.owner, self.fence, self.expires_at) = (Some(heir.clone()), handed, now + ttl);
             }
-            Next::Finished => self.finished = true,
-            Next::Free | Next::Gone => {}
+            AfterRelease::Finished => self.finished = true,
+            AfterRelease::Free | AfterRelease::Deleted => {}
         }
     }
 

@@ -142,7 +142,7 @@ impl<'a> Writer<'a> {
         Chunk {
             origin: self.origin.clone(),
             fence: self.task.grant.fence,
-            good_until: self.task.grant.good_until.clone(),
+            deadline: self.task.grant.deadline.clone(),
             gap: self.gap.take(),
             begin: self.position,
             end: batch.end().or(self.position),

@@ -15,7 +15,7 @@ use super::{DEAD, Holder, LockError, LockStore};
 use crate::clock::Clock;
 use crate::domain::claim::EVICTED;
 use crate::domain::row::{Hold, fence_after};
-use crate::domain::{About, Claim, Fence, LockKey, LockRow, LockTable, Next, Release, Renewal, Verdict, Want};
+use crate::domain::{About, AfterRelease, Claim, Fence, LockKey, LockRow, LockTable, Release, Renewal, Verdict, Want};
 
 /// A table that any number of holders share.
 #[derive(Clone)]
@@ -139,8 +139,8 @@ impl MemoryLocks {
         if let Some(checkpoint) = &release.checkpoint {
             row.checkpoint.clone_from(checkpoint);
         }
-        row.hold.give_back(&release.next, fence, now, self.holder.ttl);
-        if release.next == Next::Gone {
+        row.hold.give_back(&release.after, fence, now, self.holder.ttl);
+        if release.after == AfterRelease::Deleted {
             inner.rows.remove(&id);
         }
     }

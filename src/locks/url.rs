@@ -38,7 +38,7 @@ const KNOWN: &str =
     "mysql://user:password@host:3306/database, sqlite:///path/podlog.db or sqlite://podlog.db, memory:// (for tests)";
 
 impl LockUrl {
-    /// How many files and sockets the stores of one replica have open: the collector's and the keeper's.
+    /// How many files and sockets the stores of one replica have open: the collector's and the renewer's.
     #[must_use]
     pub fn open_files(&self) -> usize {
         match &self.0 {

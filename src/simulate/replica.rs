@@ -1,4 +1,4 @@
-//! One replica: the real collector, discovery, keeper and sink on a runtime of their own. It only puts them together,
+//! One replica: the real collector, discovery, renewer and sink on a runtime of their own. It only puts them together,
 //! as `run` does, and never drives them.
 
 use std::sync::Arc;
@@ -18,13 +18,13 @@ use super::store::Switch;
 use super::world::LEASE;
 use crate::clock::Clock;
 use crate::cluster::{Cluster, Scope, StreamLimiter, StreamLimits};
-use crate::collector::{Collector, Parts};
+use crate::collector::{Collector, Deps};
 use crate::domain::{PodSet, ReplicaId, Time};
 use crate::follow::stall_detector::StallDetector;
 use crate::follow::{Context, ReadSettings};
-use crate::keeper::keeper;
 use crate::locks::LockStore;
 use crate::metrics::Metrics;
+use crate::renewer::renewer;
 use crate::sim::SimCluster;
 use crate::sinks::Sink;
 use crate::sinks::group::{self, grouped};
@@ -109,14 +109,14 @@ impl Replica {
         let cluster = Cluster::over(self.api.before(sim.service()), metrics.clone());
         let (pods_in, pods) = watch::channel(Arc::new(PodSet::default()));
         let beat = self.health.heart("renewal", LEASE.ttl);
-        let (keeper, driver) = keeper(LEASE, clock, metrics.clone(), beat);
+        let (renewer, driver) = renewer(LEASE, clock, metrics.clone(), beat);
         let me = ReplicaId::from(self.name.as_str());
         let readiness = Readiness::default();
         let (sink, writing) = self.sink(sort);
-        let collector = Collector::new(Parts {
+        let collector = Collector::new(Deps {
             me: me.clone(),
             store: store.clone(),
-            keeper,
+            renewer,
             context: follow_context(cluster.clone(), sink, metrics),
             pods,
             lease: LEASE,

@@ -13,7 +13,7 @@ use async_trait::async_trait;
 use super::breach::{Breaches, Rule};
 use super::lock;
 use crate::clock::Clock;
-use crate::domain::{Chunk, Fence, Gap, GoodUntil, Origin, PodUid, Position, StreamId};
+use crate::domain::{Chunk, Deadline, Fence, Gap, Origin, PodUid, Position, StreamId};
 use crate::sim::Truth;
 use crate::sinks::dedup::{Row, plan};
 use crate::sinks::{Sink, SinkError};
@@ -47,7 +47,7 @@ pub(super) struct Stream {
 struct Book {
     streams: BTreeMap<StreamId, Stream>,
     /// Until when each writer believes that a pod is its own.
-    leave: BTreeMap<PodUid, BTreeMap<String, GoodUntil>>,
+    leave: BTreeMap<PodUid, BTreeMap<String, Deadline>>,
     writes: u64,
     panics: u32,
 }
@@ -125,7 +125,7 @@ impl Ledger {
     pub fn check(&self, now: Duration) {
         let mut book = lock(&self.book);
         for (uid, leave) in &mut book.leave {
-            leave.retain(|_, good_until| good_until.deadline() > now + TICK);
+            leave.retain(|_, deadline| deadline.get() > now + TICK);
             if leave.len() > 1 {
                 let what = format!("{uid} is held by {:?} at {now:?}", leave.keys());
                 self.breaches.note(Rule::OneHolder, what);
@@ -138,7 +138,7 @@ impl Ledger {
         let book = lock(&self.book);
         let all = book.leave.iter().flat_map(|(uid, leave)| {
             let each = leave.iter();
-            each.map(|(name, good_until)| (uid.clone(), name.clone(), good_until.deadline()))
+            each.map(|(name, deadline)| (uid.clone(), name.clone(), deadline.get()))
         });
         all.collect()
     }
@@ -268,7 +268,7 @@ impl Pen {
             ledger.breaches.note(Rule::StaleFence, what);
         }
         let leave = book.leave.entry(id.uid.clone()).or_default();
-        leave.insert(self.name.clone(), chunk.good_until.clone());
+        leave.insert(self.name.clone(), chunk.deadline.clone());
         drop(book);
         ledger.check(now);
         Ok(())
@@ -325,7 +325,7 @@ impl Sink for Pen {
             !self.ledger.fencing || book.writes.is_multiple_of(2)
         };
         let now = Clock::tokio().now();
-        let in_time = |chunk: &Arc<Chunk>| now <= chunk.good_until.deadline() + TICK;
+        let in_time = |chunk: &Arc<Chunk>| now <= chunk.deadline.get() + TICK;
         let in_time: Vec<bool> = chunks.iter().map(in_time).collect();
         if let Err(error) = self.refuse_for_now() {
             tokio::time::sleep(takes).await;

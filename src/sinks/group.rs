@@ -228,7 +228,7 @@ impl<S: Sink> Attempt<S> {
             let mut allowed = Vec::with_capacity(job.chunks.len());
             for chunk in job.chunks {
                 streams.push(chunk.origin.stream.clone());
-                let good = chunk.good_until.allows(now, self.limit);
+                let good = chunk.deadline.allows(now, self.limit);
                 allowed.push(good);
                 if good {
                     batch.push(chunk);

@@ -6,7 +6,7 @@ use futures::poll;
 use tokio::task::JoinSet;
 
 use super::*;
-use crate::domain::GoodUntil;
+use crate::domain::Deadline;
 use crate::sinks::probe::{Act, Scripted, chunk, origin};
 
 const ATTEMPT: Duration = Duration::from_secs(5);
@@ -152,9 +152,9 @@ async fn a_chunk_is_fenced_when_its_claim_may_end_during_the_attempt_and_the_oth
     let mut world = world(limits(1), []);
     let clock = Clock::tokio();
     let mut late = one("late", "late");
-    Arc::make_mut(&mut late).good_until = GoodUntil::new(clock.now() + Duration::from_millis(4_999));
+    Arc::make_mut(&mut late).deadline = Deadline::new(clock.now() + Duration::from_millis(4_999));
     let mut good = one("good", "good");
-    Arc::make_mut(&mut good).good_until = GoodUntil::new(clock.now() + ATTEMPT);
+    Arc::make_mut(&mut good).deadline = Deadline::new(clock.now() + ATTEMPT);
     let answers = world.sink.write(&[late, good]).await;
     assert!(matches!(answers[..], [Err(SinkError::Fenced), Ok(())]), "{answers:?}");
     world.write("x", "x");
@@ -168,9 +168,9 @@ async fn the_claim_is_checked_when_the_turn_comes_and_not_when_the_writer_came()
     let mut world = world(limits(1), [Act::Gate]);
     world.write("a", "a");
     world.settle().await;
-    let claim = GoodUntil::new(Clock::tokio().now() + ATTEMPT * 2);
+    let claim = Deadline::new(Clock::tokio().now() + ATTEMPT * 2);
     let mut waits = one("b", "b");
-    Arc::make_mut(&mut waits).good_until = claim.clone();
+    Arc::make_mut(&mut waits).deadline = claim.clone();
     let sink = world.sink.clone();
     world.tasks.spawn(async move { sink.write(&[waits]).await });
     world.settle().await;

@@ -8,7 +8,7 @@ use async_trait::async_trait;
 use tokio::sync::Semaphore;
 
 use super::{Sink, SinkError};
-use crate::domain::{Chunk, Fence, GoodUntil, Line, Origin, Position, StreamId, Time};
+use crate::domain::{Chunk, Deadline, Fence, Line, Origin, Position, StreamId, Time};
 
 pub(crate) fn origin(uid: &str, container: &str) -> Arc<Origin> {
     Arc::new(Origin {
@@ -30,7 +30,7 @@ pub(crate) fn chunk(origin: &Arc<Origin>, fence: u64, lines: &[(i64, &[u8])]) ->
     let mut chunk = Chunk {
         origin: origin.clone(),
         fence: Fence(fence),
-        good_until: GoodUntil::new(Duration::from_hours(48)),
+        deadline: Deadline::new(Duration::from_hours(48)),
         gap: None,
         text: Vec::new(),
         lines: Vec::new(),

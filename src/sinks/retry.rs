@@ -84,7 +84,7 @@ impl<S: Sink> Sink for Retrying<S> {
                 if !matches!(answer, Err(SinkError::Again { .. })) {
                     continue;
                 }
-                if chunk.good_until.allows(now, Duration::ZERO) {
+                if chunk.deadline.allows(now, Duration::ZERO) {
                     places.push(place);
                 } else {
                     *answer = Err(SinkError::Fenced);

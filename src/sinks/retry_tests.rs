@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use super::*;
-use crate::domain::GoodUntil;
+use crate::domain::Deadline;
 use crate::sinks::group::{Limits, grouped};
 use crate::sinks::probe::{Act, Scripted, again, chunk, origin};
 
@@ -64,7 +64,7 @@ async fn waits_grow_to_the_limit_and_honour_what_the_sink_asks_for() {
 async fn a_claim_that_ended_during_the_wait_is_fenced_and_nothing_is_sent() {
     let script = Scripted::new([Act::Again(None)]);
     let mut late = one("late");
-    Arc::make_mut(&mut late).good_until = GoodUntil::new(Clock::tokio().now() + Duration::from_millis(50));
+    Arc::make_mut(&mut late).deadline = Deadline::new(Clock::tokio().now() + Duration::from_millis(50));
     let answers = retrying(&script).write(&[late, one("good")]).await;
     assert!(matches!(answers[..], [Err(SinkError::Fenced), Ok(())]), "{answers:?}");
     assert_eq!(script.requests.lock().unwrap()[1..], [["good"]]);

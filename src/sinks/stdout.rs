@@ -110,7 +110,7 @@ impl Out {
             let mut part = Part::new(chunk, buffer.len(), buffer.len());
             let fate = if self.unacked.has(&part) {
                 Fate::Known
-            } else if part.good_until.allows(now, Duration::ZERO) {
+            } else if part.deadline.allows(now, Duration::ZERO) {
                 Encoder::new(&chunk.origin).chunk(chunk, &mut buffer);
                 part.end = buffer.len();
                 Fate::Goes
@@ -173,7 +173,7 @@ fn answers(parts: &[(Part, Fate)], written: usize, why: &Arc<str>) -> Vec<Result
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::domain::GoodUntil;
+    use crate::domain::Deadline;
     use crate::sinks::probe::{chunk, origin};
 
     /// Takes this many bytes, then fails.
@@ -200,7 +200,7 @@ mod tests {
         let mut out = Out::default();
         let now = Duration::from_secs(100);
         let mut ended = chunk(&origin("u1", "app"), 1, &[(1, b"ended")]);
-        ended.good_until = GoodUntil::new(Duration::from_secs(99));
+        ended.deadline = Deadline::new(Duration::from_secs(99));
         let ended = Arc::new(ended);
         let good = Arc::new(chunk(
             &origin("u2", "app"),
@@ -209,7 +209,7 @@ mod tests {
         ));
         let (buffer, parts) = out.encode(&[ended.clone(), good.clone()], now);
         // A renewal that was under way is answered now.
-        ended.good_until.extend(Duration::from_secs(110));
+        ended.deadline.extend(Duration::from_secs(110));
         let mut all = Full(usize::MAX, Vec::new());
         let (written, error) = out.put(buffer, &parts, &mut all);
         assert!(error.is_none());

@@ -6,13 +6,13 @@
 
 use std::collections::HashMap;
 
-use crate::domain::{Chunk, Gap, GoodUntil, Position, StreamId};
+use crate::domain::{Chunk, Deadline, Gap, Position, StreamId};
 
 /// A chunk's encoded records and what is needed to write them later, without the chunk.
 #[derive(Debug)]
 pub(super) struct Part {
     pub(super) stream: StreamId,
-    pub(super) good_until: GoodUntil,
+    pub(super) deadline: Deadline,
     /// Its records are `buffer[start..end]`.
     pub(super) start: usize,
     pub(super) end: usize,
@@ -38,7 +38,7 @@ impl Part {
         };
         Self {
             stream: chunk.origin.stream.clone(),
-            good_until: chunk.good_until.clone(),
+            deadline: chunk.deadline.clone(),
             start,
             end,
             name,

@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 
 use futures::FutureExt;
 use podlog::clock::Clock;
-use podlog::domain::{About, Claim, Fence, LockKey, Next, Release, Renewal, Verdict, Want};
+use podlog::domain::{About, AfterRelease, Claim, Fence, LockKey, Release, Renewal, Verdict, Want};
 use podlog::locks::{self, Holder, LockError, LockStore};
 use podlog::metrics::Metrics;
 use podlog::sinks::{self, Sink};
@@ -76,7 +76,7 @@ fn release(claim: &Claim) -> Vec<Release> {
     vec![Release {
         claim,
         checkpoint: Some(b"final".to_vec()),
-        next: Next::Free,
+        after: AfterRelease::Free,
     }]
 }
 

@@ -3,7 +3,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use podlog::domain::{Chunk, Fence, GoodUntil, Line, Origin, Position, StreamId, Time};
+use podlog::domain::{Chunk, Deadline, Fence, Line, Origin, Position, StreamId, Time};
 use sqlx::AssertSqlSafe;
 
 use crate::database::Database;
@@ -50,7 +50,7 @@ pub(crate) fn chunk(
     Arc::new(Chunk {
         origin: origin.clone(),
         fence,
-        good_until: GoodUntil::new(Duration::from_hours(1_000_000)),
+        deadline: Deadline::new(Duration::from_hours(1_000_000)),
         gap: None,
         text,
         lines: all,

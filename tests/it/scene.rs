@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use podlog::clock::Clock;
 use podlog::cluster::{BURST, Cluster, StreamLimiter, StreamLimits};
-use podlog::domain::{Checkpoint, Fence, GoodUntil, Pod};
+use podlog::domain::{Checkpoint, Deadline, Fence, Pod};
 use podlog::follow::stall_detector::StallDetector;
 use podlog::follow::{Context, ReadSettings, Task, TaskEnd, follow};
 use podlog::grant::Grant;
@@ -65,7 +65,7 @@ impl Scene {
             metrics,
             known: watch::channel(Arc::new(now)).0,
             progress: watch::channel(Checkpoint::default()).1,
-            grant: Grant::new(Fence(0), GoodUntil::new(Duration::ZERO), Clock::tokio()),
+            grant: Grant::new(Fence(0), Deadline::new(Duration::ZERO), Clock::tokio()),
             stop: CancellationToken::new(),
             tasks: JoinSet::new(),
             stalls: JoinSet::new(),
@@ -103,7 +103,7 @@ impl Scene {
         self.progress = seen;
         self.grant = Grant::new(
             Fence(1),
-            GoodUntil::new(clock.now() + Duration::from_hours(10_000)),
+            Deadline::new(clock.now() + Duration::from_hours(10_000)),
             clock,
         );
         self.stop = CancellationToken::new();

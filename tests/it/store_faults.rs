@@ -5,11 +5,11 @@ use std::time::Duration;
 
 use podlog::clock::Clock;
 use podlog::domain::claim::Lease;
-use podlog::domain::{About, GoodUntil, LockKey, Want};
+use podlog::domain::{About, Deadline, LockKey, Want};
 use podlog::grant::Grant;
-use podlog::keeper::keeper;
 use podlog::locks::{Holder, LockStore, MemoryTable};
 use podlog::metrics::Metrics;
+use podlog::renewer::renewer;
 use podlog::status::health::Health;
 use tokio::task::JoinSet;
 
@@ -249,7 +249,7 @@ fn many_claims_that_end_while_the_store_is_silent_do_not_block_the_loop() {
     assert!(took <= 20 * SECOND, "{took:?}");
 }
 
-/// A claim that a keeper with these times renews, and the handle on the faults of its store.
+/// A claim that a renewer with these times renews, and the handle on the faults of its store.
 async fn kept(lease: Lease, clock: Clock, tasks: &mut JoinSet<()>) -> (Grant, Switch) {
     let inner = MemoryTable::new(clock).holder(Holder {
         replica: "r".into(),
@@ -259,7 +259,7 @@ async fn kept(lease: Lease, clock: Clock, tasks: &mut JoinSet<()>) -> (Grant, Sw
     });
     let (key, about) = (LockKey::Pod("u".into()), About::default());
     let claim = inner.acquire(&[Want { key, about }]).await.unwrap().remove(0);
-    let grant = Grant::new(claim.fence, GoodUntil::new(lease.good_until(clock.now())), clock);
+    let grant = Grant::new(claim.fence, Deadline::new(lease.deadline(clock.now())), clock);
     let switch = Switch::default();
     let flaky = Flaky {
         inner,
@@ -269,11 +269,11 @@ async fn kept(lease: Lease, clock: Clock, tasks: &mut JoinSet<()>) -> (Grant, Sw
         breaches: Breaches::default(),
     };
     let heart = Health::new(clock).heart("renewal", lease.ttl);
-    let (keeper, driver) = keeper(lease, clock, Metrics::default(), heart);
-    keeper.keep(claim, grant.clone(), None);
+    let (renewer, driver) = renewer(lease, clock, Metrics::default(), heart);
+    renewer.add(claim, grant.clone(), None);
     tasks.spawn(async move {
         // The driver goes on for as long as there is a handle.
-        let _keeper = keeper;
+        let _renewer = renewer;
         driver.run(Arc::new(flaky)).await;
     });
     (grant, switch)
@@ -288,9 +288,9 @@ async fn a_renewal_answered_after_the_deadline_revives_no_claim() {
     // Sent at 13 s, answered at 15.9 s, good until 15 s.
     switch.set(slow(Duration::from_millis(2900)));
     tokio::time::sleep(4 * SECOND).await;
-    assert!(clock.now() > grant.good_until.deadline(), "revived");
+    assert!(clock.now() > grant.deadline.get(), "revived");
     tokio::time::sleep(20 * SECOND).await;
-    assert!(clock.now() > grant.good_until.deadline(), "revived");
+    assert!(clock.now() > grant.deadline.get(), "revived");
 }
 
 #[tokio::test(start_paused = true)]
@@ -316,7 +316,7 @@ async fn at_the_shortest_ttl_one_lost_renewal_between_two_slow_ones_costs_no_cla
         let mut lost = false;
         for _ in 0..100 {
             tokio::time::sleep(Duration::from_millis(100)).await;
-            lost |= clock.now() >= grant.good_until.deadline();
+            lost |= clock.now() >= grant.deadline.get();
         }
         assert_eq!(!lost, survives, "ttl {ttl} s, renew {renew} s");
     }

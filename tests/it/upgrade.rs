@@ -4,7 +4,7 @@
 use std::path::Path;
 use std::process::Command;
 
-use podlog::domain::{Fence, Next, Verdict};
+use podlog::domain::{AfterRelease, Fence, Verdict};
 use podlog::locks::{self, LockUrl};
 use podlog::sinks;
 use sqlx::migrate::Migrator;
@@ -186,8 +186,8 @@ async fn a_replica_keeps_working_beside_a_newer_one_that_extended_the_tables() {
         let again = locks::open(&place.lock(), holder("here", "again")).await.unwrap();
         let reopened = place.open().await;
         assert_eq!(acquire(&again, &pod("x")).await, None, "the pod is held by the first");
-        release(&old, claim, Some(b"two"), Next::Free).await;
-        release(&old, other, None, Next::Gone).await;
+        release(&old, claim, Some(b"two"), AfterRelease::Free).await;
+        release(&old, other, None, AfterRelease::Deleted).await;
         let taken = acquire(&again, &pod("x")).await.unwrap();
         assert_eq!(taken.checkpoint, b"two");
         assert_eq!(reopened.sink.open(&stream, Fence(2)).await.unwrap(), second.end);

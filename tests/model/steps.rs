@@ -117,7 +117,7 @@ impl<'a> Steps<'a> {
             self.add(Step::Drains(replica + 1, pod + 1), state);
             return;
         }
-        // The keeper renews one thing at a time, and hands nothing back meanwhile.
+        // The renewer renews one thing at a time, and hands nothing back meanwhile.
         if old.waits(replica, pod) {
             return;
         }
@@ -154,7 +154,7 @@ impl<'a> Steps<'a> {
         self.send_late(step(Fate::Late), old, message(Kind::RenewAsked, me, pod, had.fence));
     }
 
-    /// The keeper heeds an answer to a renewal that was sent `age` ticks ago.
+    /// The renewer heeds an answer to a renewal that was sent `age` ticks ago.
     fn verdict(&self, state: &mut State, replica: usize, pod: usize, held: bool, age: u8) {
         let claim = &mut state.replicas[replica].claims[pod];
         if held {

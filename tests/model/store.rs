@@ -7,7 +7,7 @@ use std::time::Duration;
 use podlog::domain::claim::Lease;
 use podlog::domain::holdoff::HoldOff;
 use podlog::domain::row::{Hold, fence_after};
-use podlog::domain::{Fence, GoodUntil, LockTable, Next, ReplicaId};
+use podlog::domain::{AfterRelease, Deadline, Fence, LockTable, ReplicaId};
 
 use crate::state::{Kind, Message, OFFSETS, Row, UNSEEN};
 use crate::world::{Defect, World};
@@ -140,9 +140,9 @@ impl World {
             return;
         }
         let next = match message.kind {
-            Kind::Handed => Next::Handed(name(message.heir).clone()),
-            Kind::Finished => Next::Finished,
-            _ => Next::Free,
+            Kind::Handed => AfterRelease::Handed(name(message.heir).clone()),
+            Kind::Finished => AfterRelease::Finished,
+            _ => AfterRelease::Free,
         };
         let handed = fence_after(hold.fence, Duration::ZERO);
         hold.give_back(&next, handed, NOW, self.lease().ttl);
@@ -163,18 +163,18 @@ impl World {
         } else {
             age
         };
-        left(self.lease().good_until(at(-(age as i8)))).max(0) as u8
+        left(self.lease().deadline(at(-(age as i8)))).max(0) as u8
     }
 
     /// What is left of a claim after an answer that it is held: the renewal was sent `age` ticks ago.
     pub(crate) fn renewed(&self, left_now: u8, age: u8) -> u8 {
-        let good = GoodUntil::new(at(left_now as i8));
+        let deadline = Deadline::new(at(left_now as i8));
         let until = at(self.good_for(age) as i8);
-        if !good.renew(NOW, until) {
-            good.revoke();
+        if !deadline.renew(NOW, until) {
+            deadline.revoke();
         }
         // What is revoked ended long ago.
-        left(good.deadline().max(NOW)) as u8
+        left(deadline.get().max(NOW)) as u8
     }
 
     /// What the product answers to each offset that can be seen: asked for in every state, but always the same.

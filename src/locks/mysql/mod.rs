@@ -29,7 +29,7 @@ use crate::clock::Clock;
 use crate::db::version::SchemaState;
 use crate::domain::claim::EVICTED;
 use crate::domain::{
-    About, Claim, Fence, LockKey, LockRow, LockTable, Next, Release, Renewal, ReplicaId, Verdict, Want,
+    About, AfterRelease, Claim, Fence, LockKey, LockRow, LockTable, Release, Renewal, ReplicaId, Verdict, Want,
 };
 
 /// How long another replica's migration is waited for, and how long one may take.
@@ -151,7 +151,7 @@ impl LockStore for MySqlLocks {
         }
         let (gone, kept): (Vec<_>, Vec<_>) = sorted(releases, |release| &release.claim.key)?
             .into_iter()
-            .partition(|(_, release)| release.next == Next::Gone);
+            .partition(|(_, release)| release.after == AfterRelease::Deleted);
         for batch in cut(&kept, STORED_ROWS, |release| {
             release.checkpoint.as_ref().map_or(0, Vec::len)
         }) {
@@ -228,10 +228,10 @@ impl LockStore for MySqlLocks {
 }
 
 fn released<'a>(key: &'a str, release: &'a Release) -> (Row<'a>, Option<&'a [u8]>) {
-    let (heir, state) = match &release.next {
-        Next::Handed(heir) => (Some(heir.as_str()), None),
-        Next::Finished => (None, Some(2)),
-        Next::Free | Next::Gone => (None, None),
+    let (heir, state) = match &release.after {
+        AfterRelease::Handed(heir) => (Some(heir.as_str()), None),
+        AfterRelease::Finished => (None, Some(2)),
+        AfterRelease::Free | AfterRelease::Deleted => (None, None),
     };
     let row = Row {
         o: heir,

@@ -15,7 +15,7 @@ use super::session::Job;
 use super::statements as sql;
 use crate::db::version::SchemaState;
 use crate::domain::claim::EVICTED;
-use crate::domain::{Claim, Fence, LockKey, Next, Renewal, Want};
+use crate::domain::{AfterRelease, Claim, Fence, LockKey, Renewal, Want};
 
 /// Whose statements they are, as they are bound.
 #[derive(Clone, Debug)]
@@ -213,12 +213,12 @@ impl Release<'_> {
         let (gone, kept): (Vec<_>, Vec<_>) = self
             .releases
             .iter()
-            .partition(|(_, release)| release.next == Next::Gone);
+            .partition(|(_, release)| release.after == AfterRelease::Deleted);
         let kept = kept.iter().map(|(key, release)| {
-            let (heir, state) = match &release.next {
-                Next::Handed(heir) => (Some(heir.as_str()), None),
-                Next::Finished => (None, Some(2)),
-                Next::Free | Next::Gone => (None, None),
+            let (heir, state) = match &release.after {
+                AfterRelease::Handed(heir) => (Some(heir.as_str()), None),
+                AfterRelease::Finished => (None, Some(2)),
+                AfterRelease::Free | AfterRelease::Deleted => (None, None),
             };
             let row = Row {
                 o: heir,

@@ -140,7 +140,7 @@ impl Files {
                 Err(error.clone())
             } else if self.unacked.has(part) {
                 Ok(())
-            } else if part.good_until.allows(clock.now(), Duration::ZERO) {
+            } else if part.deadline.allows(clock.now(), Duration::ZERO) {
                 self.append(&buffer[part.start..part.end], part, path, options)
             } else {
                 Err(SinkError::Fenced)

@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::time::Duration;
 
 use futures::future::join_all;
-use podlog::domain::{Claim, Fence, LockKey, Next, Release, Verdict};
+use podlog::domain::{AfterRelease, Claim, Fence, LockKey, Release, Verdict};
 
 use crate::locks::lab::{GRACE, Lab, TTL, acquire, pod, release, renew, renewal, want, wants};
 
@@ -56,7 +56,7 @@ pub(crate) async fn twelve_hundred_rows_fit_in_one_call(lab: &Lab) {
     let give = |claim| Release {
         claim,
         checkpoint: None,
-        next: Next::Free,
+        after: AfterRelease::Free,
     };
     a.release(&claims.into_iter().map(give).collect::<Vec<_>>())
         .await
@@ -155,7 +155,12 @@ pub(crate) async fn a_release_under_an_old_fence_is_ignored(lab: &Lab) {
     let old = acquire(&a, &key).await.unwrap();
     lab.pass(TTL + GRACE).await;
     let held = acquire(&b, &key).await.unwrap();
-    for next in [Next::Free, Next::Handed("a".into()), Next::Finished, Next::Gone] {
+    for next in [
+        AfterRelease::Free,
+        AfterRelease::Handed("a".into()),
+        AfterRelease::Finished,
+        AfterRelease::Deleted,
+    ] {
         release(&a, copy(&old), Some(b"stale"), next.clone()).await;
         release(&b, copy(&old), Some(b"stale"), next).await;
     }
@@ -189,8 +194,8 @@ pub(crate) async fn fences_grow_even_after_the_row_was_deleted(lab: &Lab) {
         let claim = acquire(store, &key).await.unwrap();
         assert!(claim.fence > last, "{} after {last}", claim.fence);
         last = claim.fence;
-        let next = [Next::Gone, Next::Free, Next::Finished][round % 3].clone();
-        let finished = next == Next::Finished;
+        let next = [AfterRelease::Deleted, AfterRelease::Free, AfterRelease::Finished][round % 3].clone();
+        let finished = next == AfterRelease::Finished;
         release(store, claim, None, next).await;
         if finished {
             assert_eq!(store.forget(std::slice::from_ref(&key)).await.unwrap(), 1);
@@ -207,10 +212,10 @@ pub(crate) async fn a_claim_carries_the_previous_fence(lab: &Lab) {
     let second = acquire(&b, &key).await.unwrap();
     assert_eq!(second.previous, first.fence);
     let fence = second.fence;
-    release(&b, second, None, Next::Free).await;
+    release(&b, second, None, AfterRelease::Free).await;
     let third = acquire(&a, &key).await.unwrap();
     assert_eq!(third.previous, fence);
-    release(&a, third, None, Next::Gone).await;
+    release(&a, third, None, AfterRelease::Deleted).await;
     assert_eq!(
         acquire(&a, &key).await.unwrap().previous,
         Fence(0),
@@ -235,12 +240,12 @@ pub(crate) async fn a_released_row_is_free_at_once_and_keeps_its_checkpoint(lab:
     let key = pod("x");
     let claim = acquire(&a, &key).await.unwrap();
     let old = copy(&claim);
-    release(&a, claim, Some(b"final"), Next::Free).await;
+    release(&a, claim, Some(b"final"), AfterRelease::Free).await;
     assert_eq!(a.table().await.unwrap().rows[&key].owner, None);
     assert_eq!(renew(&a, &old, None).await, Verdict::Lost);
     let claim = acquire(&b, &key).await.unwrap();
     assert_eq!(claim.checkpoint, b"final");
-    release(&b, claim, None, Next::Free).await;
+    release(&b, claim, None, AfterRelease::Free).await;
     assert_eq!(acquire(&a, &key).await.unwrap().checkpoint, b"final");
 }
 
@@ -298,7 +303,7 @@ pub(crate) async fn clusters_do_not_see_each_other(lab: &Lab) {
     assert_eq!(there.table().await.unwrap().replicas().count(), 1);
     assert!(here.evict(&duty).await.unwrap());
     assert!(!here.evict(&LockKey::Replica("b".into())).await.unwrap());
-    release(&here, copy(&theirs), None, Next::Gone).await;
+    release(&here, copy(&theirs), None, AfterRelease::Deleted).await;
     assert_eq!(renew(&there, &theirs, None).await, Verdict::Held);
 }
 

@@ -3,7 +3,7 @@
 
 use std::time::{Duration, Instant};
 
-use podlog::domain::{Next, Release, Renewal};
+use podlog::domain::{AfterRelease, Release, Renewal};
 
 use crate::locks::lab::{Kind, Lab, renewal, run, wants};
 
@@ -30,7 +30,7 @@ async fn figures(lab: &Lab) {
         let give = |claim| Release {
             claim,
             checkpoint: None,
-            next: Next::Gone,
+            after: AfterRelease::Deleted,
         };
         a.release(&claims.into_iter().map(give).collect::<Vec<_>>())
             .await

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use podlog::domain::{LockKey, Next, Verdict};
+use podlog::domain::{AfterRelease, LockKey, Verdict};
 
 use crate::locks::lab::{GRACE, Lab, TTL, acquire, pod, release, renew};
 
@@ -24,7 +24,7 @@ pub(crate) async fn a_requested_row_is_handed_over_and_taken_by_the_replica_that
     );
     let fence = old.fence;
     let stale = acquire_like(&old);
-    release(&a, old, Some(b"final"), Next::Handed("b".into())).await;
+    release(&a, old, Some(b"final"), AfterRelease::Handed("b".into())).await;
     let row = a.table().await.unwrap().rows.remove(&key).unwrap();
     assert_eq!((row.owner, row.wanted_by), (Some("b".into()), None));
     assert!(row.fence > fence && row.expires_in > 0);
@@ -50,7 +50,7 @@ pub(crate) async fn a_row_handed_over_that_nobody_takes_is_free_again_after_a_ti
     let key = pod("x");
     let claim = acquire(&a, &key).await.unwrap();
     lab.pass(TTL / 2).await;
-    release(&a, claim, None, Next::Handed("dead".into())).await;
+    release(&a, claim, None, AfterRelease::Handed("dead".into())).await;
     lab.pass(TTL.saturating_sub(Duration::from_secs(10))).await;
     assert_eq!(acquire(&c, &key).await, None, "the time counts from handing over");
     lab.pass(GRACE + Duration::from_secs(10)).await;
@@ -91,7 +91,7 @@ pub(crate) async fn a_request_for_an_old_fence_or_for_an_own_row_is_ignored(lab:
         (held.clone(), podlog::domain::Fence(claim.fence.0 - 1)),
         (pod("absent"), claim.fence),
     ];
-    for (key, next) in [(&free, Next::Free), (&done, Next::Finished)] {
+    for (key, next) in [(&free, AfterRelease::Free), (&done, AfterRelease::Finished)] {
         let claim = acquire(&a, key).await.unwrap();
         rows.push((key.clone(), claim.fence));
         release(&a, claim, None, next).await;
@@ -107,7 +107,7 @@ pub(crate) async fn a_finished_row_cannot_be_claimed_and_can_be_deleted(lab: &La
     let (a, b) = (lab.holder("a").await, lab.holder("b").await);
     let key = pod("x");
     let claim = acquire(&a, &key).await.unwrap();
-    release(&a, claim, Some(b"end"), Next::Finished).await;
+    release(&a, claim, Some(b"end"), AfterRelease::Finished).await;
     let row = a.table().await.unwrap().rows.remove(&key).unwrap();
     assert!(
         row.finished && row.owner.is_none() && row.checkpoint_len == 3,
@@ -134,7 +134,7 @@ pub(crate) async fn an_unfinished_row_is_never_deleted(lab: &Lab) {
         acquire(&a, key).await.unwrap();
     }
     let free = acquire(&a, &keys[1]).await.unwrap();
-    release(&a, free, None, Next::Free).await;
+    release(&a, free, None, AfterRelease::Free).await;
     assert_eq!(b.forget(&keys).await.unwrap(), 0);
     lab.pass(100 * TTL).await;
     assert_eq!(b.forget(&keys).await.unwrap(), 0);
@@ -166,7 +166,7 @@ pub(crate) async fn a_replica_is_alive_while_its_row_is_and_is_deleted_a_minute_
     lab.pass(Duration::from_secs(70)).await;
     assert_eq!(b.forget(&[row_a.clone(), row_b]).await.unwrap(), 1);
     let again = acquire(&a, &row_a).await.unwrap();
-    release(&a, again, None, Next::Gone).await;
+    release(&a, again, None, AfterRelease::Deleted).await;
     assert!(b.table().await.unwrap().rows.is_empty());
 }
 
@@ -193,7 +193,7 @@ pub(crate) async fn an_evicted_row_that_nobody_held_stays_free(lab: &Lab) {
     let (a, b) = (lab.holder("a").await, lab.holder("b").await);
     let key = pod("x");
     let claim = acquire(&a, &key).await.unwrap();
-    release(&a, claim, None, Next::Free).await;
+    release(&a, claim, None, AfterRelease::Free).await;
     assert!(b.evict(&key).await.unwrap());
     let row = b.table().await.unwrap().rows.remove(&key).unwrap();
     assert!(row.owner.is_none(), "{row:?}");

@@ -9,7 +9,7 @@ use std::time::Duration;
 
 use futures::FutureExt;
 use podlog::clock::Clock;
-use podlog::domain::{About, Claim, Fence, LockKey, Next, Release, Renewal, Want};
+use podlog::domain::{About, AfterRelease, Claim, Fence, LockKey, Release, Renewal, Want};
 use podlog::locks::{self, Holder, LockStore, LockUrl, MemoryTable};
 use sqlx::mysql::{MySqlConnectOptions, MySqlConnection};
 use sqlx::sqlite::SqliteConnectOptions;
@@ -245,11 +245,11 @@ pub(crate) async fn renew(
         .unwrap()[0]
 }
 
-pub(crate) async fn release(store: &Arc<dyn LockStore>, claim: Claim, checkpoint: Option<&[u8]>, next: Next) {
+pub(crate) async fn release(store: &Arc<dyn LockStore>, claim: Claim, checkpoint: Option<&[u8]>, after: AfterRelease) {
     let release = Release {
         claim,
         checkpoint: checkpoint.map(<[u8]>::to_vec),
-        next,
+        after,
     };
     store.release(&[release]).await.unwrap();
 }

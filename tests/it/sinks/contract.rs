@@ -133,7 +133,7 @@ async fn a_chunk_whose_claim_has_ended_is_not_written_but_its_neighbours_are() {
             running.sink.open(stream, Fence(1)).await.unwrap();
             chunks.push(chunk(stream, 1, None, &[(1, 0, b"x")]));
         }
-        chunks[0].good_until.revoke();
+        chunks[0].deadline.revoke();
         let answers = running.sink.write(&chunks).await;
         assert!(matches!(answers[..], [Err(SinkError::Fenced), Ok(())]), "{answers:?}");
         assert_eq!(place.read(&late).await, []);

@@ -3,7 +3,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use podlog::domain::{Chunk, Fence, Gap, GoodUntil, Line, Origin, Position, StreamId, Time};
+use podlog::domain::{Chunk, Deadline, Fence, Gap, Line, Origin, Position, StreamId, Time};
 
 /// A line: its timestamp in nanoseconds, its ordinal, its bytes.
 pub(crate) type Said<'a> = (i64, u32, &'a [u8]);
@@ -48,7 +48,7 @@ pub(crate) fn chunk(origin: &Arc<Origin>, fence: u64, begin: Option<Position>, l
     Arc::new(Chunk {
         origin: origin.clone(),
         fence: Fence(fence),
-        good_until: GoodUntil::new(Duration::from_hours(1_000_000)),
+        deadline: Deadline::new(Duration::from_hours(1_000_000)),
         gap: None,
         text,
         lines: all,

@@ -23,19 +23,19 @@ use crate::status::health::Heart;
 /// taken longer, [`STATEMENT_DEADLINE`], and is tried again at once; `config/checks.rs` reckons with that.
 const RETRY: Duration = Duration::from_secs(1);
 
-/// Gives claims to the keeper and takes them back.
+/// Gives claims to the renewer and takes them back.
 #[derive(Clone, Debug)]
-pub struct Keeper(mpsc::UnboundedSender<Command>);
+pub struct Renewer(mpsc::UnboundedSender<Command>);
 
 #[derive(Debug)]
 enum Command {
-    Keep(Box<Kept>),
-    Return(Vec<LockKey>, oneshot::Sender<Vec<Returned>>),
+    Add(Box<RenewedClaim>),
+    Remove(Vec<LockKey>, oneshot::Sender<Vec<Removed>>),
 }
 
 /// A claim that is being kept.
 #[derive(Debug)]
-struct Kept {
+struct RenewedClaim {
     claim: Claim,
     grant: Grant,
     progress: Option<watch::Receiver<Checkpoint>>,
@@ -44,19 +44,19 @@ struct Kept {
 
 /// A claim that is handed back.
 #[derive(Debug, Default)]
-pub struct Returned {
+pub struct Removed {
     /// The claim; `None` when the store has said that it is lost.
     pub claim: Option<Claim>,
     /// The latest checkpoint, when the store has not got it.
     pub unsaved: Option<Checkpoint>,
 }
 
-impl Keeper {
+impl Renewer {
     /// Has a claim renewed from now on, with the checkpoint that `progress` shows each time.
-    pub fn keep(&self, claim: Claim, grant: Grant, progress: Option<watch::Receiver<Checkpoint>>) {
+    pub fn add(&self, claim: Claim, grant: Grant, progress: Option<watch::Receiver<Checkpoint>>) {
         // The driver outlives every handle; if it is gone the process is ending.
         self.0
-            .send(Command::Keep(Box::new(Kept {
+            .send(Command::Add(Box::new(RenewedClaim {
                 claim,
                 grant,
                 progress,
@@ -66,38 +66,38 @@ impl Keeper {
     }
 
     /// Takes a claim back. No renewal of it is under way or will be sent once this answers.
-    pub async fn take_back(&self, key: &LockKey) -> Returned {
-        let mut returned = self.take_back_all(vec![key.clone()]).await;
+    pub async fn remove(&self, key: &LockKey) -> Removed {
+        let mut returned = self.remove_all(vec![key.clone()]).await;
         returned.pop().unwrap_or_default()
     }
 
     /// Takes claims back, in order. Together, because each time may mean to wait for a renewal.
-    pub async fn take_back_all(&self, keys: Vec<LockKey>) -> Vec<Returned> {
+    pub async fn remove_all(&self, keys: Vec<LockKey>) -> Vec<Removed> {
         let (reply, answer) = oneshot::channel();
-        self.0.send(Command::Return(keys, reply)).ok();
+        self.0.send(Command::Remove(keys, reply)).ok();
         answer.await.unwrap_or_default()
     }
 }
 
-/// Does the renewing; see [`Driver::run`].
+/// Does the renewing; see [`RenewalLoop::run`].
 #[derive(Debug)]
-pub struct Driver {
+pub struct RenewalLoop {
     commands: mpsc::UnboundedReceiver<Command>,
     lease: Lease,
     clock: Clock,
     metrics: Metrics,
     beat: Heart,
-    kept: BTreeMap<LockKey, Kept>,
+    kept: BTreeMap<LockKey, RenewedClaim>,
     failing: bool,
 }
 
-/// A keeper, and the driver that does its work once it is run.
+/// A renewer, and the driver that does its work once it is run.
 #[must_use]
-pub fn keeper(lease: Lease, clock: Clock, metrics: Metrics, beat: Heart) -> (Keeper, Driver) {
+pub fn renewer(lease: Lease, clock: Clock, metrics: Metrics, beat: Heart) -> (Renewer, RenewalLoop) {
     let (sender, commands) = mpsc::unbounded_channel();
     (
-        Keeper(sender),
-        Driver {
+        Renewer(sender),
+        RenewalLoop {
             commands,
             lease,
             clock,
@@ -109,18 +109,18 @@ pub fn keeper(lease: Lease, clock: Clock, metrics: Metrics, beat: Heart) -> (Kee
     )
 }
 
-impl Driver {
-    /// Renews until every [`Keeper`] handle has been dropped.
+impl RenewalLoop {
+    /// Renews until every [`Renewer`] handle has been dropped.
     pub async fn run(mut self, store: Arc<dyn LockStore>) {
         let mut due = self.clock.now() + self.lease.renew;
         loop {
             tokio::select! {
                 biased;
                 command = self.commands.recv() => match command {
-                    Some(Command::Keep(kept)) => {
+                    Some(Command::Add(kept)) => {
                         self.kept.insert(kept.claim.key.clone(), *kept);
                     }
-                    Some(Command::Return(keys, reply)) => {
+                    Some(Command::Remove(keys, reply)) => {
                         reply.send(keys.iter().map(|key| self.give_back(key)).collect()).ok();
                     }
                     None => return self.beat.retire(),
@@ -130,7 +130,7 @@ impl Driver {
                     let wait = match self.renew(&*store).await {
                         Ok(()) => self.lease.renew,
                         Err(error) => {
-                            self.note_failure(&error);
+                            self.record_failure(&error);
                             RETRY.min(self.lease.renew)
                         }
                     };
@@ -140,16 +140,16 @@ impl Driver {
         }
     }
 
-    fn give_back(&mut self, key: &LockKey) -> Returned {
+    fn give_back(&mut self, key: &LockKey) -> Removed {
         let Some(mut kept) = self.kept.remove(key) else {
-            return Returned::default();
+            return Removed::default();
         };
         let unsaved = kept
             .progress
             .as_mut()
             .filter(|p| p.has_changed().unwrap_or(true))
             .map(|p| p.borrow().clone());
-        Returned {
+        Removed {
             claim: (!kept.lost).then_some(kept.claim),
             unsaved,
         }
@@ -160,7 +160,7 @@ impl Driver {
             .kept
             .values_mut()
             .filter(|kept| !kept.lost)
-            .map(Kept::renewal)
+            .map(RenewedClaim::renewal)
             .collect();
         // Batch by batch, so that each has a deadline of its own: what is renewed early in a long row
         // must not wait for what comes last.
@@ -173,7 +173,7 @@ impl Driver {
             }
         }
         self.beat.beat();
-        self.note_success();
+        self.record_success();
         Ok(())
     }
 
@@ -189,9 +189,9 @@ impl Driver {
             .renewal_seconds
             .observe(self.clock.since(sent).as_secs_f64());
         let late = defect::on(Defect::DeadlineAfterReply);
-        let good_until = self.lease.good_until(if late { self.clock.now() } else { sent });
+        let deadline = self.lease.deadline(if late { self.clock.now() } else { sent });
         for (renewal, verdict) in batch.iter().zip(answer?) {
-            self.heed(renewal, verdict, good_until);
+            self.apply_verdict(renewal, verdict, deadline);
         }
         Ok(())
     }
@@ -205,12 +205,12 @@ impl Driver {
         }
     }
 
-    fn heed(&mut self, renewal: &Renewal, verdict: Verdict, good_until: Duration) {
+    fn apply_verdict(&mut self, renewal: &Renewal, verdict: Verdict, deadline: Duration) {
         let Some(kept) = self.kept.get_mut(&renewal.key) else {
             return;
         };
         match verdict {
-            Verdict::Held if kept.grant.good_until.renew(self.clock.now(), good_until) => {}
+            Verdict::Held if kept.grant.deadline.renew(self.clock.now(), deadline) => {}
             // Too late: the task has stopped, and what it left behind must not come to life again.
             Verdict::Held => kept.grant.revoke(),
             Verdict::Busy => {
@@ -227,33 +227,31 @@ impl Driver {
         }
     }
 
-    fn note_success(&mut self) {
+    fn record_success(&mut self) {
         if std::mem::take(&mut self.failing) {
             tracing::info!("claims are renewed again");
         }
-        self.note_deadline();
+        self.record_deadline();
     }
 
-    fn note_failure(&mut self, error: &LockError) {
+    fn record_failure(&mut self, error: &LockError) {
         if !std::mem::replace(&mut self.failing, true) {
             tracing::error!(%error, claims = self.kept.len(), "claims cannot be renewed; pods stop at their deadlines");
         }
-        self.note_deadline();
+        self.record_deadline();
     }
 
-    fn note_deadline(&self) {
+    fn record_deadline(&self) {
         let now = self.clock.now();
         let held = self.kept.values().filter(|kept| !kept.lost);
-        let left = held
-            .map(|kept| kept.grant.good_until.deadline().saturating_sub(now))
-            .min();
+        let left = held.map(|kept| kept.grant.deadline.get().saturating_sub(now)).min();
         self.metrics
             .deadline_seconds
             .set(left.unwrap_or_default().as_secs_f64());
     }
 }
 
-impl Kept {
+impl RenewedClaim {
     fn renewal(&mut self) -> Renewal {
         let moved = self.progress.as_mut().filter(|p| p.has_changed().unwrap_or(false));
         Renewal {

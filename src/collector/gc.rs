@@ -8,7 +8,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use crate::cluster::Cluster;
-use crate::domain::{About, LockKey, LockRow, LockTable, Next, Phase, Pod, PodUid};
+use crate::domain::{About, AfterRelease, LockKey, LockRow, LockTable, Phase, Pod, PodUid};
 use crate::locks::DEAD;
 
 use super::Collector;
@@ -29,34 +29,34 @@ const AGAIN: Duration = Duration::from_secs(5);
 const TOMBSTONE: Duration = Duration::from_mins(3);
 
 /// A pod that was looked into, and what became of it.
-pub(super) type Look = (PodUid, About, Fate);
+pub(super) type Lookup = (PodUid, About, Existence);
 
 /// What has become of a pod that is missing.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Fate {
-    Gone,
-    Deselected,
+pub(super) enum Existence {
+    Deleted,
+    NotSelected,
     Unknown,
 }
 
 impl Collector {
     /// Acts on what has been found out about missing pods, and begins to look into further ones: those
     /// that are held here or have a row, and are not in the set.
-    pub(super) async fn clear_leavings(&mut self, table: &LockTable) {
-        let set = self.parts.pods.borrow().clone();
+    pub(super) async fn collect_garbage(&mut self, table: &LockTable) {
+        let set = self.deps.pods.borrow().clone();
         if !set.complete {
             return;
         }
         let now = self.clock.now();
         self.departed.compare(table, now, TOMBSTONE);
-        let mut fates = Vec::new();
-        while let Some(done) = self.looks.try_join_next() {
-            fates.extend(done.ok().filter(|(uid, ..)| !set.pods.contains_key(uid)));
+        let mut lookups = Vec::new();
+        while let Some(done) = self.lookups.try_join_next() {
+            lookups.extend(done.ok().filter(|(uid, ..)| !set.pods.contains_key(uid)));
         }
-        self.conclude(fates, table).await;
+        self.conclude(lookups, table).await;
         let now = self.clock.now();
-        self.looked.retain(|_, until| now < *until);
-        let known = |uid: &PodUid| self.looked.contains_key(uid) || self.buried.contains_key(uid);
+        self.lookup_after.retain(|_, until| now < *until);
+        let known = |uid: &PodUid| self.lookup_after.contains_key(uid) || self.buried.contains_key(uid);
         let missing = |uid: &PodUid| !set.pods.contains_key(uid) && !known(uid);
         let held = self
             .held
@@ -73,17 +73,17 @@ impl Collector {
         let unclaimed = self.departed.unclaimed();
         let mine = unclaimed.filter(|pod| missing(&pod.uid) && self.is_my_turn(&pod.uid));
         queries.extend(mine.map(|pod| (pod.uid.clone(), About::of(pod))));
-        let room = LOOKS.saturating_sub(self.looks.len());
+        let room = LOOKS.saturating_sub(self.lookups.len());
         for (uid, about) in queries.into_iter().take(room) {
-            self.looked.insert(uid.clone(), now + FRESH);
-            self.looks.spawn(look(self.parts.context.cluster.clone(), uid, about));
+            self.lookup_after.insert(uid.clone(), now + FRESH);
+            self.lookups.spawn(look(self.deps.context.cluster.clone(), uid, about));
         }
     }
 
     /// Whether this replica is the one to see to a row that nobody holds: one does, chosen by the
     /// pod, so that not all ask the API server.
     fn is_mine_to_clear(&self, uid: &PodUid, row: &LockRow) -> bool {
-        let grace = self.parts.lease.takeover_grace.as_millis() as i64;
+        let grace = self.deps.lease.takeover_grace.as_millis() as i64;
         let unheld = row.finished || row.owner.is_none() || row.expires_in < -grace;
         unheld && self.is_my_turn(uid) && !self.held.contains_key(uid)
     }
@@ -91,43 +91,43 @@ impl Collector {
     fn is_my_turn(&self, uid: &PodUid) -> bool {
         let members = &self.members.0;
         let turn = xxhash_rust::xxh3::xxh3_64(uid.as_str().as_bytes()) as usize % members.len().max(1);
-        members.get(turn) == Some(&self.parts.me)
+        members.get(turn) == Some(&self.deps.me)
     }
 
-    async fn conclude(&mut self, fates: Vec<Look>, table: &LockTable) {
+    async fn conclude(&mut self, lookups: Vec<Lookup>, table: &LockTable) {
         let now = self.clock.now();
         let mut unread = Vec::new();
-        for (uid, about, fate) in fates {
-            if fate == Fate::Unknown {
-                self.looked.insert(uid, now + AGAIN);
+        for (uid, about, existence) in lookups {
+            if existence == Existence::Unknown {
+                self.lookup_after.insert(uid, now + AGAIN);
                 continue;
             }
             if let Some(held) = self.held.get_mut(&uid) {
-                match fate {
-                    Fate::Gone => held.pod.send_modify(|pod| {
+                match existence {
+                    Existence::Deleted => held.pod.send_modify(|pod| {
                         *pod = Arc::new(Pod {
                             gone: true,
                             ..Pod::clone(pod)
                         });
                     }),
-                    Fate::Deselected => {
-                        held.next = Next::Free;
+                    Existence::NotSelected => {
+                        held.after = AfterRelease::Free;
                         held.stop.cancel();
                     }
-                    Fate::Unknown => {}
+                    Existence::Unknown => {}
                 }
                 continue;
             }
             let key = LockKey::Pod(uid.clone());
-            match (fate, table.rows.get(&key)) {
-                (Fate::Gone, Some(row)) if row.finished => drop(self.buried.insert(uid, now)),
+            match (existence, table.rows.get(&key)) {
+                (Existence::Deleted, Some(row)) if row.finished => drop(self.buried.insert(uid, now)),
                 // Claimed once more, so that what nobody read is reported under a fence.
-                (Fate::Gone, Some(_)) => {
+                (Existence::Deleted, Some(_)) => {
                     let known = self.departed.gone(&uid);
                     unread.push(Arc::new(known.unwrap_or_else(|| gone(uid, about))));
                 }
                 // Nobody has ever had it.
-                (Fate::Gone, None) => unread.extend(self.departed.gone(&uid).map(Arc::new)),
+                (Existence::Deleted, None) => unread.extend(self.departed.gone(&uid).map(Arc::new)),
                 _ => self.departed.forget(&uid),
             }
         }
@@ -149,23 +149,23 @@ impl Collector {
             .filter(|(key, row)| matches!(key, LockKey::Replica(_)) && row.expires_in < long_dead);
         forget.extend(dead.map(|(key, _)| key.clone()));
         if !forget.is_empty() {
-            let answer = self.call("forget", self.parts.store.forget(&forget)).await;
-            self.note(answer);
+            let answer = self.call("forget", self.deps.store.forget(&forget)).await;
+            self.record_outcome(answer);
         }
     }
 }
 
 /// Asks the API server, which may take as long as it takes to give up.
-async fn look(cluster: Cluster, uid: PodUid, about: About) -> Look {
-    let fate = match cluster.pod(&about.namespace, &about.pod).await {
-        Ok(Some(pod)) if pod.uid == uid => Fate::Deselected,
-        Ok(_) => Fate::Gone,
+async fn look(cluster: Cluster, uid: PodUid, about: About) -> Lookup {
+    let existence = match cluster.pod(&about.namespace, &about.pod).await {
+        Ok(Some(pod)) if pod.uid == uid => Existence::NotSelected,
+        Ok(_) => Existence::Deleted,
         Err(error) => {
             tracing::debug!(%uid, %error, "cannot find out whether the pod still exists");
-            Fate::Unknown
+            Existence::Unknown
         }
     };
-    (uid, about, fate)
+    (uid, about, existence)
 }
 
 /// A pod of which only its row is left.

@@ -7,7 +7,7 @@ use std::time::Duration;
 use tokio_util::sync::CancellationToken;
 
 use crate::domain::plan::{Plan, View, plan};
-use crate::domain::{About, Claim, Fence, LockKey, LockTable, Next, Pod, PodUid, Want};
+use crate::domain::{About, AfterRelease, Claim, Fence, LockKey, LockTable, Pod, PodUid, Want};
 use crate::grant::Grant;
 use crate::locks;
 use crate::metrics::Reason;
@@ -20,22 +20,22 @@ const HAND_OVER: Duration = Duration::from_secs(30);
 impl Collector {
     /// Looks, plans and acts, unless told to stop meanwhile. Answers when there may be something to do
     /// next, if before the next tick.
-    pub(super) async fn turn(&mut self, stop: &CancellationToken) -> Option<Duration> {
+    pub(super) async fn reconcile(&mut self, stop: &CancellationToken) -> Option<Duration> {
         // A claim that is given up while the store works would be taken with nobody knowing of it.
-        let in_vain = self.failing;
+        let unanswered = self.failing;
         tokio::select! {
             biased;
-            () = stop.cancelled(), if in_vain => return None,
+            () = stop.cancelled(), if unanswered => return None,
             () = self.announce() => {}
         }
         let asked = self.clock.now();
         let answer = tokio::select! {
             biased;
             () = stop.cancelled() => return None,
-            answer = self.call("table", self.parts.store.table()) => answer,
+            answer = self.call("table", self.deps.store.table()) => answer,
         };
-        let table = self.note(answer)?;
-        self.parts.store_reached.fulfil();
+        let table = self.record_outcome(answer)?;
+        self.deps.store_reached.fulfil();
         let now = self.clock.now();
         if now > asked + locks::CALL_DEADLINE {
             // Nobody waits for so long: the process slept, and the store's clock may have jumped since.
@@ -49,13 +49,13 @@ impl Collector {
             );
         }
         let plan = self.plan(&table, now);
-        self.tell_of_orphans(&table, now);
-        let vain = self.hand(&plan, now);
-        self.refuse(&plan, vain).await;
+        self.warn_of_unclaimed(&table, now);
+        let overdue = self.hand(&plan, now);
+        self.refuse(&plan, overdue).await;
         if !self.holdoff.is_on(now) && !stop.is_cancelled() {
             self.claim(&plan).await;
             self.request(&plan).await;
-            self.clear_leavings(&table).await;
+            self.collect_garbage(&table).await;
         }
         self.metrics.pods_held.set(self.held.len() as i64);
         self.publish(&table);
@@ -67,32 +67,32 @@ impl Collector {
         if self.own.as_ref().is_some_and(|own| !own.revoked.is_cancelled()) {
             return;
         }
-        let key = LockKey::Replica(self.parts.me.clone());
-        self.parts.keeper.take_back(&key).await;
+        let key = LockKey::Replica(self.deps.me.clone());
+        self.deps.renewer.remove(&key).await;
         let wants = [Want {
             key,
             about: About::default(),
         }];
         let sent = self.clock.now();
-        let answer = self.call("acquire", self.parts.store.acquire(&wants)).await;
-        let Some(claim) = self.note(answer).and_then(|mut claims| claims.pop()) else {
+        let answer = self.call("acquire", self.deps.store.acquire(&wants)).await;
+        let Some(claim) = self.record_outcome(answer).and_then(|mut claims| claims.pop()) else {
             return;
         };
         let grant = self.grant(claim.fence, sent);
         self.own = Some(grant.clone());
-        self.parts.keeper.keep(claim, grant, None);
+        self.deps.renewer.add(claim, grant, None);
     }
 
     /// Leave to act under a claim that was taken by a statement sent at `sent`.
     pub(super) fn grant(&self, fence: Fence, sent: Duration) -> Grant {
-        let good_until = crate::domain::GoodUntil::new(self.parts.lease.good_until(sent));
-        Grant::new(fence, good_until, self.clock)
+        let deadline = crate::domain::Deadline::new(self.deps.lease.deadline(sent));
+        Grant::new(fence, deadline, self.clock)
     }
 
     fn plan(&mut self, table: &LockTable, now: Duration) -> Plan {
         let mut members: Vec<_> = table.replicas().cloned().collect();
-        if !members.contains(&self.parts.me) {
-            members.push(self.parts.me.clone());
+        if !members.contains(&self.deps.me) {
+            members.push(self.deps.me.clone());
         }
         self.metrics.replicas.set(members.len() as i64);
         if members != self.members.0 {
@@ -102,23 +102,23 @@ impl Collector {
         let pods = self.ages(table, now);
         let held: BTreeMap<PodUid, Fence> = self.held.iter().map(|(uid, held)| (uid.clone(), held.fence)).collect();
         plan(&View {
-            me: &self.parts.me,
+            me: &self.deps.me,
             table,
             pods: &pods,
             held: &held,
-            takeover_grace: self.parts.lease.takeover_grace,
+            takeover_grace: self.deps.lease.takeover_grace,
             // A replica that died keeps its pods for one ttl; moving pods before would move some twice.
-            settled: now >= self.members.1 + self.parts.lease.ttl,
-            max_pods: self.parts.max_pods,
+            settled: now >= self.members.1 + self.deps.lease.ttl,
+            max_pods: self.deps.max_pods,
         })
     }
 
     /// The pods that may be claimed, with the time for which each has been known without a holder.
     fn ages(&mut self, table: &LockTable, now: Duration) -> BTreeMap<PodUid, Duration> {
         self.resting.retain(|_, until| now < *until);
-        let set = self.parts.pods.borrow().clone();
+        let set = self.deps.pods.borrow().clone();
         // What is known better than the store counts for as long as nobody else has held the pod.
-        self.untold.retain(|uid, (fence, _)| {
+        self.unsaved.retain(|uid, (fence, _)| {
             let row = table.rows.get(&LockKey::Pod(uid.clone()));
             row.is_some_and(|row| row.fence == *fence)
         });
@@ -143,33 +143,33 @@ impl Collector {
     /// Stops the tasks of pods that another replica has asked for; they are handed over when they end.
     /// Answers which could not be handed over in time, because the sink does not take what was read.
     fn hand(&mut self, plan: &Plan, now: Duration) -> Vec<(LockKey, Fence)> {
-        let mut vain = Vec::new();
+        let mut overdue = Vec::new();
         for (uid, to) in &plan.hand {
             let Some(held) = self.held.get_mut(uid) else { continue };
             match held.asked {
                 None => {
-                    held.next = Next::Handed(to.clone());
+                    held.after = AfterRelease::Handed(to.clone());
                     held.asked = Some(now);
                     held.stop.cancel();
                     self.metrics.claims_handed.inc();
                 }
                 Some(since) if now >= since + HAND_OVER => {
-                    held.next = Next::Free;
+                    held.after = AfterRelease::Free;
                     held.asked = None;
-                    vain.push((LockKey::Pod(uid.clone()), held.fence));
+                    overdue.push((LockKey::Pod(uid.clone()), held.fence));
                 }
                 Some(_) => {}
             }
         }
-        vain
+        overdue
     }
 
-    async fn refuse(&mut self, plan: &Plan, vain: Vec<(LockKey, Fence)>) {
+    async fn refuse(&mut self, plan: &Plan, overdue: Vec<(LockKey, Fence)>) {
         let mut rows: Vec<_> = keyed(&plan.refuse).filter(|(key, _)| self.is_staying(key)).collect();
-        rows.extend(vain);
+        rows.extend(overdue);
         if !rows.is_empty() {
-            let answer = self.call("refuse", self.parts.store.refuse(&rows)).await;
-            self.note(answer);
+            let answer = self.call("refuse", self.deps.store.refuse(&rows)).await;
+            self.record_outcome(answer);
         }
     }
 
@@ -186,13 +186,13 @@ impl Collector {
                 pods = rows.len(),
                 "asking other replicas for pods, to even out the load"
             );
-            let answer = self.call("ask", self.parts.store.ask(&rows)).await;
-            self.note(answer);
+            let answer = self.call("ask", self.deps.store.ask(&rows)).await;
+            self.record_outcome(answer);
         }
     }
 
     async fn claim(&mut self, plan: &Plan) {
-        let set = self.parts.pods.borrow().clone();
+        let set = self.deps.pods.borrow().clone();
         let pods = plan
             .acquire
             .iter()
@@ -212,8 +212,10 @@ impl Collector {
         }
         let wants: Vec<Want> = pods.iter().map(|pod| want(pod)).collect();
         let sent = self.clock.now();
-        let answer = self.call("acquire", self.parts.store.acquire(&wants)).await;
-        let Some(claims) = self.note(answer) else { return };
+        let answer = self.call("acquire", self.deps.store.acquire(&wants)).await;
+        let Some(claims) = self.record_outcome(answer) else {
+            return;
+        };
         let by_key: BTreeMap<LockKey, Arc<Pod>> = pods
             .into_iter()
             .map(|pod| (LockKey::Pod(pod.uid.clone()), pod))

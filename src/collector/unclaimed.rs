@@ -16,23 +16,23 @@ const NAMED: usize = 10;
 
 /// Since when pods have had no living holder, and whether that was said.
 #[derive(Debug, Default)]
-pub(super) struct Orphans(BTreeMap<PodUid, (Duration, bool)>);
+pub(super) struct Unclaimed(BTreeMap<PodUid, (Duration, bool)>);
 
 impl Collector {
     /// Says which pods have had no living holder for long, once of each.
-    pub(super) fn tell_of_orphans(&mut self, table: &LockTable, now: Duration) {
-        let set = self.parts.pods.borrow().clone();
-        let is_orphan = |uid: &PodUid| {
+    pub(super) fn warn_of_unclaimed(&mut self, table: &LockTable, now: Duration) {
+        let set = self.deps.pods.borrow().clone();
+        let is_unclaimed = |uid: &PodUid| {
             let row = table.rows.get(&LockKey::Pod(uid.clone()));
             let is_alive = |owner| self.members.0.contains(owner);
             let dead = row.is_none_or(|row| !row.finished && !row.owner.as_ref().is_some_and(is_alive));
             // Of one that rests it has been said.
             dead && !self.held.contains_key(uid) && !self.resting.contains_key(uid)
         };
-        let (limit, mut orphans) = (self.parts.lease.ttl * TTLS, BTreeMap::new());
+        let (limit, mut unclaimed) = (self.deps.lease.ttl * TTLS, BTreeMap::new());
         let (mut named, mut count) = (Vec::new(), 0_usize);
-        for (uid, pod) in set.pods.iter().filter(|(uid, _)| is_orphan(uid)) {
-            let (since, told) = self.orphans.0.get(uid).copied().unwrap_or((now, false));
+        for (uid, pod) in set.pods.iter().filter(|(uid, _)| is_unclaimed(uid)) {
+            let (since, told) = self.unclaimed.0.get(uid).copied().unwrap_or((now, false));
             let long = now >= since + limit;
             if long && !told {
                 count += 1;
@@ -40,9 +40,9 @@ impl Collector {
                     named.push(format!("{}/{}", pod.namespace, pod.name));
                 }
             }
-            orphans.insert(uid.clone(), (since, long));
+            unclaimed.insert(uid.clone(), (since, long));
         }
-        self.orphans.0 = orphans;
+        self.unclaimed.0 = unclaimed;
         if count > 0 {
             tracing::warn!(
                 count,

@@ -1,6 +1,6 @@
 //! The beginning and the end of pod tasks, and of the collector itself.
 //!
-//! When a task has ended, its claim comes back from the keeper and is released with the task's
+//! When a task has ended, its claim comes back from the renewer and is released with the task's
 //! final checkpoint. Until then nobody else collects the pod.
 
 use std::sync::Arc;
@@ -13,11 +13,11 @@ use tracing::Instrument;
 
 use crate::defect::{self, Defect};
 use crate::domain::position::BadCheckpoint;
-use crate::domain::{Checkpoint, Claim, LockKey, Next, Pod, PodUid, Release};
+use crate::domain::{AfterRelease, Checkpoint, Claim, LockKey, Pod, PodUid, Release};
 use crate::follow::{Task, TaskEnd, follow};
 use crate::metrics::Reason;
 
-use super::{Collector, Held};
+use super::{Collector, HeldPod};
 
 /// How long a pod is left alone after its task panicked or its checkpoint could not be read.
 const REST: Duration = Duration::from_mins(1);
@@ -35,13 +35,13 @@ type End = Result<(Id, TaskEnd), JoinError>;
 impl Collector {
     /// How far the pod is stored: as the store says, or as this replica knows better, when it held
     /// the pod last and could not tell the store.
-    pub(super) fn checkpoint_of(&mut self, claim: &Claim, pod: &Pod) -> Result<Known, BadCheckpoint> {
-        match self.untold.remove(&pod.uid) {
-            Some((fence, checkpoint)) if fence == claim.previous => Ok(Known {
+    pub(super) fn checkpoint_of(&mut self, claim: &Claim, pod: &Pod) -> Result<StoredProgress, BadCheckpoint> {
+        match self.unsaved.remove(&pod.uid) {
+            Some((fence, checkpoint)) if fence == claim.previous => Ok(StoredProgress {
                 checkpoint,
                 stored: false,
             }),
-            _ => Ok(Known {
+            _ => Ok(StoredProgress {
                 checkpoint: Checkpoint::decode(&claim.checkpoint)?,
                 stored: true,
             }),
@@ -49,7 +49,7 @@ impl Collector {
     }
 
     /// Starts the task of a pod whose claim was won by a statement sent at `sent`.
-    pub(super) fn start(&mut self, claim: Claim, pod: Arc<Pod>, known: Known, sent: Duration) {
+    pub(super) fn start(&mut self, claim: Claim, pod: Arc<Pod>, known: StoredProgress, sent: Duration) {
         let grant = self.grant(claim.fence, sent);
         let (progress, mut seen) = watch::channel(known.checkpoint);
         if !known.stored {
@@ -59,16 +59,16 @@ impl Collector {
         let span = tracing::info_span!("pod", namespace = %pod.namespace, pod = %pod.name, fence = %claim.fence);
         let uid = pod.uid.clone();
         let (sender, receiver) = watch::channel(pod);
-        let held = Held {
+        let held = HeldPod {
             fence: claim.fence,
             pod: sender,
             progress: seen.clone(),
             grant: grant.clone(),
             stop: stop.clone(),
-            next: Next::Free,
+            after: AfterRelease::Free,
             asked: None,
         };
-        self.parts.keeper.keep(claim, grant.clone(), Some(seen));
+        self.deps.renewer.add(claim, grant.clone(), Some(seen));
         span.in_scope(|| tracing::info!("claimed"));
         let task = Task {
             pod: receiver,
@@ -78,7 +78,7 @@ impl Collector {
         };
         let handle = self
             .tasks
-            .spawn(follow(self.parts.context.clone(), task).instrument(span));
+            .spawn(follow(self.deps.context.clone(), task).instrument(span));
         self.names.insert(handle.id(), uid.clone());
         self.held.insert(uid, held);
     }
@@ -91,7 +91,7 @@ impl Collector {
         let release = |claim| Release {
             claim,
             checkpoint: None,
-            next: Next::Free,
+            after: AfterRelease::Free,
         };
         let releases: Vec<Release> = claims.into_iter().map(release).collect();
         self.release(&releases).await;
@@ -110,32 +110,32 @@ impl Collector {
         while let Some(end) = self.tasks.try_join_next_with_id() {
             ends.push(end);
         }
-        let over: Vec<Over> = ends.into_iter().filter_map(|end| self.ended(end)).collect();
+        let over: Vec<EndedTask> = ends.into_iter().filter_map(|end| self.ended(end)).collect();
         let keys = over.iter().map(|over| LockKey::Pod(over.uid.clone())).collect();
-        let returned = self.parts.keeper.take_back_all(keys).await;
+        let returned = self.deps.renewer.remove_all(keys).await;
         let mut releases = Vec::new();
         for (over, returned) in over.into_iter().zip(returned) {
             let told = !defect::on(Defect::FinalCheckpointForgotten);
             let checkpoint = returned.unsaved.filter(|_| told).map(|checkpoint| checkpoint.encode());
             if checkpoint.is_some() {
                 let progress = over.held.progress.borrow().clone();
-                self.untold.insert(over.uid, (over.held.fence, progress));
+                self.unsaved.insert(over.uid, (over.held.fence, progress));
             }
             if let Some(why) = over.lost {
-                self.note_loss(&over.held, if returned.claim.is_some() { why } else { "not_ours" });
+                self.report_loss(&over.held, if returned.claim.is_some() { why } else { "not_ours" });
             }
-            let next = over.next;
+            let after = over.after;
             releases.extend(returned.claim.map(|claim| Release {
                 claim,
                 checkpoint,
-                next,
+                after,
             }));
         }
         releases
     }
 
     /// Takes in the end of a task; answers what becomes of its pod.
-    fn ended(&mut self, end: End) -> Option<Over> {
+    fn ended(&mut self, end: End) -> Option<EndedTask> {
         let (id, ended) = match end {
             Ok((id, ended)) => (id, Ok(ended)),
             Err(error) => (error.id(), Err(error)),
@@ -149,25 +149,25 @@ impl Collector {
             Err(_) => "aborted",
         };
         tracing::info!(namespace = %pod.namespace, pod = %pod.name, fence = %held.fence, why, "no longer collected here");
-        let next = match &ended {
+        let after = match &ended {
             // The row of one that is gone stays for a while too, for those who have not heard of it.
-            Ok(TaskEnd::Finished | TaskEnd::Gone) => Next::Finished,
+            Ok(TaskEnd::Finished | TaskEnd::Gone) => AfterRelease::Finished,
             // Whoever asked may have died while the task wrote what it had read.
-            Ok(TaskEnd::Stopped) => match std::mem::replace(&mut held.next, Next::Free) {
-                Next::Handed(heir) if !self.members.0.contains(&heir) => Next::Free,
+            Ok(TaskEnd::Stopped) => match std::mem::replace(&mut held.after, AfterRelease::Free) {
+                AfterRelease::Handed(heir) if !self.members.0.contains(&heir) => AfterRelease::Free,
                 next => next,
             },
-            Ok(TaskEnd::Lost | TaskEnd::Fenced) => Next::Free,
+            Ok(TaskEnd::Lost | TaskEnd::Fenced) => AfterRelease::Free,
             Err(error) => {
                 if error.is_panic() {
                     tracing::error!(namespace = %pod.namespace, pod = %pod.name, "the pod's task panicked; trying again later");
                     self.resting.insert(uid.clone(), self.clock.now() + REST);
                 }
-                Next::Free
+                AfterRelease::Free
             }
         };
         // A sink also refuses what it could not finish before the deadline.
-        let in_time = held.grant.good_until.allows(self.clock.now(), self.parts.lease.margin);
+        let in_time = held.grant.deadline.allows(self.clock.now(), self.deps.lease.margin);
         let lost = match ended {
             Ok(TaskEnd::Fenced) if in_time => {
                 self.resting.insert(uid.clone(), self.clock.now() + REST_REFUSED);
@@ -178,11 +178,11 @@ impl Collector {
         };
         // Whatever of the task's is still queued somewhere must not be written under another's claim.
         held.grant.revoke();
-        Some(Over { uid, held, next, lost })
+        Some(EndedTask { uid, held, after, lost })
     }
 
     /// A claim has ended against this replica's will.
-    fn note_loss(&self, held: &Held, reason: &'static str) {
+    fn report_loss(&self, held: &HeldPod, reason: &'static str) {
         self.metrics.claims_lost.get_or_create(&Reason { reason }).inc();
         let pod = held.pod.borrow();
         let what = match reason {
@@ -202,11 +202,11 @@ impl Collector {
         if releases.is_empty() {
             return true;
         }
-        let answer = self.call("release", self.parts.store.release(releases)).await;
-        let told = self.note(answer).is_some();
+        let answer = self.call("release", self.deps.store.release(releases)).await;
+        let told = self.record_outcome(answer).is_some();
         if told {
             for uid in releases.iter().filter_map(|release| release.claim.key.pod()) {
-                self.untold.remove(uid);
+                self.unsaved.remove(uid);
             }
         }
         told
@@ -217,7 +217,7 @@ impl Collector {
     async fn give_back(&mut self, mut releases: Vec<Release>, deadline: Duration) {
         let now = self.clock.now();
         // Claims that had ended before are not worth it: whoever wants the pods has them by now.
-        let worth = self.held.values().any(|held| held.grant.good_until.deadline() > now);
+        let worth = self.held.values().any(|held| held.grant.deadline.get() > now);
         loop {
             if self.release(&releases).await {
                 releases.clear();
@@ -241,21 +241,17 @@ impl Collector {
     /// Stops: first this replica ceases to count as alive, so that its peers take over what it
     /// releases; then each pod is released as soon as its task has written what it had read.
     pub(super) async fn drain(mut self) {
-        let deadline = self.clock.now() + self.parts.grace;
+        let deadline = self.clock.now() + self.deps.grace;
         tracing::info!(pods = self.held.len(), "stopping");
         // They write what they have read while the store is told.
         for held in self.held.values() {
             held.stop.cancel();
         }
-        let own = self
-            .parts
-            .keeper
-            .take_back(&LockKey::Replica(self.parts.me.clone()))
-            .await;
+        let own = self.deps.renewer.remove(&LockKey::Replica(self.deps.me.clone())).await;
         let release = own.claim.map(|claim| Release {
             claim,
             checkpoint: None,
-            next: Next::Gone,
+            after: AfterRelease::Deleted,
         });
         self.give_back(release.into_iter().collect(), deadline).await;
         if !self.tasks.is_empty() {
@@ -269,28 +265,28 @@ impl Collector {
             }
         }
         tracing::info!("stopped");
-        self.parts.beat.retire();
+        self.deps.beat.retire();
     }
 }
 
 /// A pod whose task has ended.
 #[derive(Debug)]
-struct Over {
+struct EndedTask {
     uid: PodUid,
-    held: Held,
-    next: Next,
+    held: HeldPod,
+    after: AfterRelease,
     /// Why the claim ended against this replica's will, when it did.
     lost: Option<&'static str>,
 }
 
 /// How far a pod is stored, and whether the store knows.
 #[derive(Debug)]
-pub(super) struct Known {
+pub(super) struct StoredProgress {
     checkpoint: Checkpoint,
     stored: bool,
 }
 
-impl Known {
+impl StoredProgress {
     /// Whether nothing of the pod has been stored yet, as far as is known.
     pub(super) fn is_empty(&self) -> bool {
         self.checkpoint.containers.is_empty()
