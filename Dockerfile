@@ -13,7 +13,7 @@ RUN --mount=type=cache,target=/var/cache/apt,sharing=locked \
 WORKDIR /src
 COPY . .
 ARG TARGETARCH
-# The time that goes into the image instead of the present one; releases give that of the commit.
+# The timestamp in the image, instead of the current time; releases use that of the commit.
 ARG SOURCE_DATE_EPOCH=0
 RUN --mount=type=cache,target=/usr/local/cargo/registry,sharing=locked \
     --mount=type=cache,target=/src/target,id=podlog-target-${TARGETARCH},sharing=locked \
