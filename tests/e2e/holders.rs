@@ -12,18 +12,18 @@ use tokio::time::sleep;
 pub(crate) const POLL: Duration = Duration::from_millis(100);
 
 /// The holder of each pod by UID; pods that nobody holds are not in it.
-pub(crate) type Table = BTreeMap<String, String>;
+pub(crate) type HolderByPod = BTreeMap<String, String>;
 
 /// Reads the lock table in the background and keeps every change.
-pub(crate) struct Holders {
-    seen: Arc<Mutex<Vec<(Instant, Table)>>>,
+pub(crate) struct HolderHistory {
+    seen: Arc<Mutex<Vec<(Instant, HolderByPod)>>>,
     /// Ends the reading when dropped.
     _task: JoinSet<()>,
 }
 
-impl Holders {
+impl HolderHistory {
     pub(crate) fn watch(mut sql: MySqlConnection) -> Self {
-        let seen: Arc<Mutex<Vec<(Instant, Table)>>> = Arc::default();
+        let seen: Arc<Mutex<Vec<(Instant, HolderByPod)>>> = Arc::default();
         let mut task = JoinSet::new();
         let out = seen.clone();
         task.spawn(async move {
@@ -59,7 +59,7 @@ impl Holders {
     ) -> BTreeMap<String, Option<Duration>> {
         let seen = self.seen.lock().unwrap();
         let taken = |uid: &String| {
-            let other = |table: &Table| table.get(uid).is_some_and(|owner| !is_of(owner, from));
+            let other = |table: &HolderByPod| table.get(uid).is_some_and(|owner| !is_of(owner, from));
             seen.iter()
                 .find(|(at, table)| *at >= since && other(table))
                 .map(|(at, _)| *at - since)
@@ -80,7 +80,7 @@ impl Holders {
 
     /// The pods that had more than one holder, or none for a while.
     pub(crate) fn moved(&self) -> BTreeSet<String> {
-        let mut first: Table = Table::new();
+        let mut first: HolderByPod = HolderByPod::new();
         let mut moved = BTreeSet::new();
         for (_, table) in self.seen.lock().unwrap().iter() {
             for (uid, owner) in table {
@@ -93,7 +93,7 @@ impl Holders {
     }
 }
 
-fn note(seen: &Mutex<Vec<(Instant, Table)>>, table: Table) {
+fn note(seen: &Mutex<Vec<(Instant, HolderByPod)>>, table: HolderByPod) {
     let mut seen = seen.lock().unwrap();
     if seen.last().is_none_or(|(_, last)| *last != table) {
         seen.push((Instant::now(), table));
@@ -105,7 +105,7 @@ fn is_of(owner: &str, replica: &str) -> bool {
     owner.strip_prefix(replica).is_some_and(|rest| rest.starts_with('#'))
 }
 
-async fn holders(sql: &mut MySqlConnection) -> Table {
+async fn holders(sql: &mut MySqlConnection) -> HolderByPod {
     // Until the first replica has made the table there is none.
     let query = "SELECT CONVERT(id USING utf8mb4) AS id, CONVERT(owner USING utf8mb4) AS owner \
         FROM distributed_lock WHERE id LIKE 'pod/%' AND owner IS NOT NULL";

@@ -13,12 +13,12 @@ use kube::api::{ListParams, Patch, PatchParams};
 use serde_json::{Value, json};
 use tokio::time::sleep;
 
-use crate::holders::{Holders, POLL};
-use crate::install_helm::{BREATH, Means, Release};
-use crate::lab::{self, Lab, PATIENCE, say, until};
+use crate::audit::{InstanceKey, LogLine, Records, count};
+use crate::fixture::{self, Fixture, PATIENCE, say, until};
+use crate::holders::{HolderHistory, POLL};
+use crate::install_helm::{BREATH, HelmSetup, Release};
+use crate::node_logs::NodeLogRecorder;
 use crate::pods;
-use crate::reckon::{Key, Line, Records, count};
-use crate::witness::Witness;
 
 /// How long pods would write, in seconds. They are ended as soon as everything has been done to the replicas, after two
 /// or three minutes; a slow machine takes longer.
@@ -28,20 +28,20 @@ const WRITING: u64 = 1200;
 /// 2 s), because the database and the replica's node have just had their own troubles. The suite holds the promise itself.
 const TAKEOVER: Duration = Duration::from_secs(2 * 22);
 
-struct Scene {
-    lab: Lab,
+struct Installation {
+    fixture: Fixture,
     release: Release,
-    holders: Holders,
+    holders: HolderHistory,
     pods: usize,
     began: Instant,
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn install_scale_upgrade_and_rollback_store_every_line_once() {
-    let Some(means) = Means::find() else { return };
-    lab::run(async |lab| {
-        let release = Release::prepare(&lab, &means).await;
-        let outcome = AssertUnwindSafe(play(lab, release.clone())).catch_unwind().await;
+    let Some(means) = HelmSetup::find() else { return };
+    fixture::run(async |fixture| {
+        let release = Release::prepare(&fixture, &means).await;
+        let outcome = AssertUnwindSafe(play(fixture, release.clone())).catch_unwind().await;
         if outcome.is_err() {
             release.keep_words().await;
         }
@@ -53,38 +53,38 @@ async fn install_scale_upgrade_and_rollback_store_every_line_once() {
     .await;
 }
 
-async fn play(lab: Lab, release: Release) {
-    let witness = Witness::watch(&lab.namespace);
-    let mut scene = Scene::begin(lab, release).await;
-    scene.scale().await;
-    scene.restart_database().await;
-    scene.force().await;
-    scene.upgrade().await;
-    scene.finish().await;
-    scene.judge(witness).await;
-    scene.release.uninstall().await;
+async fn play(fixture: Fixture, release: Release) {
+    let node_logs = NodeLogRecorder::watch(&fixture.namespace);
+    let mut installation = Installation::begin(fixture, release).await;
+    installation.scale().await;
+    installation.restart_database().await;
+    installation.force().await;
+    installation.upgrade().await;
+    installation.finish().await;
+    installation.judge(node_logs).await;
+    installation.release.uninstall().await;
     // helm does not wait for the pods.
     until("nothing but the database is left", PATIENCE, async || {
-        let left = scene.release.leftovers().await;
+        let left = installation.release.leftovers().await;
         left.is_empty().then_some(()).ok_or(format!("there is {left:?}"))
     })
     .await;
-    scene.note("nothing but the database is left");
+    installation.note("nothing but the database is left");
 }
 
 /// All namespaces, of which only the test's pods match.
-fn everywhere(lab: &Lab) -> Value {
-    json!({"settings": {"selector": format!("e2e={}", lab.namespace)}})
+fn everywhere(fixture: &Fixture) -> Value {
+    json!({"settings": {"selector": format!("e2e={}", fixture.namespace)}})
 }
 
 /// The test's namespace only, other settings, closed off.
-fn one_namespace(lab: &Lab) -> Value {
-    json!({"namespaces": [&*lab.namespace], "networkPolicy": {"enabled": true},
-        "settings": {"selector": format!("e2e={}", lab.namespace), "chunk-age": "150ms", "log-format": "json"}})
+fn one_namespace(fixture: &Fixture) -> Value {
+    json!({"namespaces": [&*fixture.namespace], "networkPolicy": {"enabled": true},
+        "settings": {"selector": format!("e2e={}", fixture.namespace), "chunk-age": "150ms", "log-format": "json"}})
 }
 
 /// Pods that write until a given second, of several kinds.
-fn writers(lab: &Lab, end: u64) -> Vec<Value> {
+fn writers(fixture: &Fixture, end: u64) -> Vec<Value> {
     let chosen = ["chatty", "both", "several", "job", "odd-0", "quiet-0"];
     let mut pods = pods::all(end);
     pods.retain(|pod| {
@@ -93,25 +93,25 @@ fn writers(lab: &Lab, end: u64) -> Vec<Value> {
         chosen.iter().any(|kind| name.starts_with(kind)) && number < 3
     });
     for pod in &mut pods {
-        pod["metadata"]["labels"] = json!({"e2e": &*lab.namespace});
+        pod["metadata"]["labels"] = json!({"e2e": &*fixture.namespace});
     }
     pods
 }
 
-impl Scene {
-    async fn begin(lab: Lab, release: Release) -> Self {
+impl Installation {
+    async fn begin(fixture: Fixture, release: Release) -> Self {
         let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap();
         let began = Instant::now();
-        let writers = writers(&lab, now.as_secs() + WRITING);
+        let writers = writers(&fixture, now.as_secs() + WRITING);
         for pod in &writers {
-            lab.create(pod).await;
+            fixture.create(pod).await;
         }
-        release.apply("install", &everywhere(&lab)).await;
-        lab.all_started().await;
+        release.apply("install", &everywhere(&fixture)).await;
+        fixture.all_started().await;
         Self {
-            holders: Holders::watch(lab.sql().await),
+            holders: HolderHistory::watch(fixture.sql().await),
             pods: writers.len(),
-            lab,
+            fixture,
             release,
             began,
         }
@@ -169,7 +169,7 @@ impl Scene {
         let output = restart.args(["-c", &command]).output().await.unwrap();
         assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
         // The old connection is gone with the server.
-        self.holders = Holders::watch(self.lab.sql().await);
+        self.holders = HolderHistory::watch(self.fixture.sql().await);
         self.note("the database was restarted");
         self.held_by(2).await;
         assert_eq!(
@@ -204,7 +204,7 @@ impl Scene {
 
     /// The UIDs of the pods that still write.
     async fn running(&self) -> BTreeSet<String> {
-        let pods = self.lab.pods().list(&ListParams::default()).await.unwrap();
+        let pods = self.fixture.pods().list(&ListParams::default()).await.unwrap();
         let running = pods.iter().filter(|pod| {
             let phase = pod.status.as_ref().and_then(|status| status.phase.as_deref());
             phase == Some("Running")
@@ -214,7 +214,7 @@ impl Scene {
 
     /// A rolling upgrade to other settings and to rights in one namespace only, and back again.
     async fn upgrade(&self) {
-        self.release.apply("upgrade", &one_namespace(&self.lab)).await;
+        self.release.apply("upgrade", &one_namespace(&self.fixture)).await;
         self.held_by(3).await;
         self.release.test().await;
         sleep(BREATH).await;
@@ -226,8 +226,8 @@ impl Scene {
     /// Ends the pods that still write, so that they stay and can be read: the kubelet stops a pod whose time is over.
     async fn end_pods(&self) {
         let over = Patch::Merge(json!({"spec": {"activeDeadlineSeconds": 1}}));
-        for pod in self.lab.pods().list(&ListParams::default()).await.unwrap() {
-            let (pods, name) = (self.lab.pods(), pod.name_any());
+        for pod in self.fixture.pods().list(&ListParams::default()).await.unwrap() {
+            let (pods, name) = (self.fixture.pods(), pod.name_any());
             pods.patch(&name, &PatchParams::default(), &over).await.unwrap();
         }
     }
@@ -241,7 +241,7 @@ impl Scene {
         })
         .await;
         self.note("all pods have ended");
-        let mut sql = self.lab.sql().await;
+        let mut sql = self.fixture.sql().await;
         let (mut last, mut since) = (-1, Instant::now());
         // Longer than any retry that has met with success before.
         while since.elapsed() < Duration::from_secs(8) {
@@ -254,9 +254,10 @@ impl Scene {
         self.note("nothing more is stored");
     }
 
-    async fn judge(&self, witness: Option<Witness>) {
-        let records = Records::load(&mut self.lab.sql().await).await;
-        let written: BTreeMap<Key, Vec<Line>> = witness.map_or_else(|| records.streams.clone(), Witness::lines);
+    async fn judge(&self, node_logs: Option<NodeLogRecorder>) {
+        let records = Records::load(&mut self.fixture.sql().await).await;
+        let written: BTreeMap<InstanceKey, Vec<LogLine>> =
+            node_logs.map_or_else(|| records.streams.clone(), NodeLogRecorder::lines);
         let sum = records.reckon(&written);
         let by_number = records.faults_by_number();
         let took = self.began.elapsed().as_secs();

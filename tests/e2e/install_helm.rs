@@ -13,21 +13,21 @@ use kube::discovery::{Discovery, verbs};
 use kube::{Api, ResourceExt};
 use serde_json::{Value, json};
 
-use crate::lab::{Lab, PATIENCE, create_namespace, delete_namespace, say, until};
+use crate::fixture::{Fixture, PATIENCE, create_namespace, delete_namespace, say, until};
 use crate::servers;
 
 /// How long helm waits for the replicas.
 const TIMEOUT: &str = "--timeout=4m";
 
 /// What the tests need besides a cluster and a database.
-pub(crate) struct Means {
+pub(crate) struct HelmSetup {
     /// The image of podlog, as `REPOSITORY:TAG`.
     image: String,
     /// Where pods find the database: `HOST:PORT`.
     database: String,
 }
 
-impl Means {
+impl HelmSetup {
     /// Reads the environment; `None` when the test is to be skipped.
     pub(crate) fn find() -> Option<Self> {
         let image = servers::named("PODLOG_TEST_PODLOG_IMAGE")?;
@@ -61,21 +61,21 @@ impl Means {
 /// A release called `podlog` in the namespace `LAB-podlog`.
 #[derive(Clone)]
 pub(crate) struct Release {
-    lab: Lab,
+    fixture: Fixture,
     pub(crate) namespace: String,
 }
 
 impl Release {
     /// Makes the namespace, in which only pods of the restricted standard are let in, and the values all
     /// installations share.
-    pub(crate) async fn prepare(lab: &Lab, means: &Means) -> Self {
-        let namespace = format!("{}-podlog", lab.namespace);
-        create_namespace(&lab.kube, &namespace).await;
+    pub(crate) async fn prepare(fixture: &Fixture, means: &HelmSetup) -> Self {
+        let namespace = format!("{}-podlog", fixture.namespace);
+        create_namespace(&fixture.kube, &namespace).await;
         let label = json!({"metadata": {"labels": {"pod-security.kubernetes.io/enforce": "restricted"}}});
-        let namespaces: Api<Namespace> = Api::all(lab.kube.clone());
+        let namespaces: Api<Namespace> = Api::all(fixture.kube.clone());
         let (params, label) = (PatchParams::default(), Patch::Merge(label));
         namespaces.patch(&namespace, &params, &label).await.unwrap();
-        let mut url = url::Url::parse(&lab.url).unwrap();
+        let mut url = url::Url::parse(&fixture.url).unwrap();
         let password = url.password().unwrap_or_default().to_owned();
         url.set_password(None).unwrap();
         let (host, port) = means.database.rsplit_once(':').unwrap();
@@ -85,7 +85,7 @@ impl Release {
         let store = json!({"url": url.as_str(), "password": password});
         let values = json!({"lock": store, "sink": store, "image": {"repository": repository, "tag": tag}});
         let release = Self {
-            lab: lab.clone(),
+            fixture: fixture.clone(),
             namespace,
         };
         std::fs::write(release.file("values.json"), values.to_string()).unwrap();
@@ -93,7 +93,7 @@ impl Release {
     }
 
     fn file(&self, name: &str) -> String {
-        self.lab.folder.path().join(name).to_str().unwrap().to_owned()
+        self.fixture.folder.path().join(name).to_str().unwrap().to_owned()
     }
 
     /// Runs helm on this release; it must succeed.
@@ -133,14 +133,14 @@ impl Release {
     }
 
     pub(crate) async fn scale(&self, replicas: u32) {
-        let deployments: Api<Deployment> = Api::namespaced(self.lab.kube.clone(), &self.namespace);
+        let deployments: Api<Deployment> = Api::namespaced(self.fixture.kube.clone(), &self.namespace);
         let scale = Patch::Merge(json!({"spec": {"replicas": replicas}}));
         let params = PatchParams::default();
         deployments.patch_scale("podlog", &params, &scale).await.unwrap();
     }
 
     fn pods(&self) -> Api<Pod> {
-        Api::namespaced(self.lab.kube.clone(), &self.namespace)
+        Api::namespaced(self.fixture.kube.clone(), &self.namespace)
     }
 
     /// The names of the replicas that are not being deleted.
@@ -165,7 +165,7 @@ impl Release {
         containers.map(|container| container.restart_count).sum()
     }
 
-    /// Keeps what the replicas said in the lab's folder.
+    /// Keeps what the replicas said in the fixture's folder.
     pub(crate) async fn keep_words(&self) {
         let Ok(pods) = self.pods().list(&ListParams::default()).await else {
             return;
@@ -188,13 +188,13 @@ impl Release {
             &self.namespace,
         ]);
         helm.output().ok();
-        delete_namespace(&self.lab.kube, &self.namespace).await;
+        delete_namespace(&self.fixture.kube, &self.namespace).await;
     }
 
     /// Every object of any kind in the cluster that has the label of a release in this namespace or of the test's,
     /// or in which helm keeps its history.
     pub(crate) async fn leftovers(&self) -> Vec<String> {
-        let kube = &self.lab.kube;
+        let kube = &self.fixture.kube;
         let mut found = Vec::new();
         let all = Discovery::new(kube.clone()).run().await.unwrap();
         let kinds = all.groups().flat_map(kube::discovery::ApiGroup::recommended_resources);
@@ -204,7 +204,7 @@ impl Release {
             let listed = objects.list(&params).await.unwrap();
             let names = listed.iter().filter(|object| {
                 let place = object.namespace().unwrap_or_else(|| object.name_any());
-                place.starts_with(&*self.lab.namespace)
+                place.starts_with(&*self.fixture.namespace)
             });
             found.extend(names.map(|object| format!("{} {}", kind.kind, object.name_any())));
         }
@@ -216,7 +216,7 @@ impl Release {
 
     /// Waits until the deployment has so many replicas and all are ready.
     pub(crate) async fn settled(&self, replicas: i32) {
-        let deployments: Api<Deployment> = Api::namespaced(self.lab.kube.clone(), &self.namespace);
+        let deployments: Api<Deployment> = Api::namespaced(self.fixture.kube.clone(), &self.namespace);
         until("all replicas are ready", PATIENCE, async || {
             let status = deployments.get("podlog").await.unwrap().status.unwrap_or_default();
             let counts = [status.replicas, status.ready_replicas, status.updated_replicas];

@@ -4,18 +4,18 @@
 // What a test needs and does not find should panic.
 #![allow(clippy::unwrap_used)]
 
+mod audit;
+mod fixture;
 mod holders;
 mod install;
 mod install_helm;
-mod lab;
+mod node_logs;
 mod pods;
-mod reckon;
 mod replica;
 mod rights;
 mod rotation;
 mod selection;
-#[path = "../it/servers.rs"]
+#[path = "../support/servers.rs"]
 mod servers;
 mod servers_away;
 mod suite;
-mod witness;

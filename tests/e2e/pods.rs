@@ -5,7 +5,7 @@
 
 use serde_json::{Value, json};
 
-use crate::lab::{container, pod};
+use crate::fixture::{container, pod};
 
 /// Writes `count` numbered lines of about `width` bytes, then sleeps for `pause` seconds, until `end`.
 /// Every `err`-th line goes to stderr, when that is not 0.

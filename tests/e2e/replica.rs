@@ -9,7 +9,7 @@ use std::time::{Duration, Instant};
 use rustix::process::{Pid, Signal, kill_process};
 use tokio::time::sleep;
 
-use crate::lab::Lab;
+use crate::fixture::Fixture;
 
 /// How long a replica may take to end after SIGTERM.
 const PATIENCE: Duration = Duration::from_secs(25);
@@ -25,32 +25,32 @@ pub(crate) struct Replica {
 }
 
 /// The binary with these arguments and no settings from the environment but the lock store.
-fn podlog(lab: &Lab, args: &[&str]) -> Command {
+fn podlog(fixture: &Fixture, args: &[&str]) -> Command {
     let mut command = Command::new(env!("CARGO_BIN_EXE_podlog"));
     for (name, _) in std::env::vars().filter(|(name, _)| name.starts_with("PODLOG_") || name == "RUST_LOG") {
         command.env_remove(name);
     }
-    command.args(args).env("PODLOG_LOCK", &*lab.url);
+    command.args(args).env("PODLOG_LOCK", &*fixture.url);
     command
 }
 
 /// Runs a command of podlog to its end.
-pub(crate) fn execute(lab: &Lab, args: &[&str]) -> Output {
-    podlog(lab, args).output().unwrap()
+pub(crate) fn execute(fixture: &Fixture, args: &[&str]) -> Output {
+    podlog(fixture, args).output().unwrap()
 }
 
 impl Replica {
-    /// Starts a replica; what it says goes to `NAME.log` in the lab's folder.
-    pub(crate) fn start(lab: &Lab, name: &str, args: &[&str]) -> Self {
-        let log = lab.folder.path().join(format!("{name}.log"));
+    /// Starts a replica; what it says goes to `NAME.log` in the fixture's folder.
+    pub(crate) fn start(fixture: &Fixture, name: &str, args: &[&str]) -> Self {
+        let log = fixture.folder.path().join(format!("{name}.log"));
         let file = OpenOptions::new().create(true).append(true).open(&log).unwrap();
         let level = std::env::var("E2E_LOG_LEVEL").unwrap_or_else(|_| "info".into());
         let child = podlog(
-            lab,
+            fixture,
             &["run", "--http", "off", "--replica-id", name, "--log-level", &level],
         )
         .args(args)
-        .env("PODLOG_SINK", &*lab.url)
+        .env("PODLOG_SINK", &*fixture.url)
         .stdin(Stdio::null())
         .stdout(File::create("/dev/null").unwrap())
         .stderr(file)

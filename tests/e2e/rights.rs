@@ -4,8 +4,8 @@ use std::time::Duration;
 
 use serde_json::{Value, json};
 
-use crate::lab::{self, Lab, create, create_namespace, delete_namespace, pod, until};
-use crate::reckon::Records;
+use crate::audit::Records;
+use crate::fixture::{self, Fixture, create, create_namespace, delete_namespace, pod, until};
 use crate::replica::{Replica, execute};
 
 const SOON: Duration = Duration::from_secs(40);
@@ -19,9 +19,9 @@ fn logs() -> Value {
 }
 
 /// Waits until a pod's container has stored so many lines.
-pub(crate) async fn stored(lab: &Lab, pod: &str, lines: usize) {
+pub(crate) async fn stored(fixture: &Fixture, pod: &str, lines: usize) {
     until("the lines are stored", SOON, async || {
-        let records = Records::load(&mut lab.sql().await).await;
+        let records = Records::load(&mut fixture.sql().await).await;
         let streams = records.of_pod(pod);
         let found: usize = streams.iter().map(|(_, lines)| lines.len()).sum();
         (found >= lines)
@@ -32,9 +32,9 @@ pub(crate) async fn stored(lab: &Lab, pod: &str, lines: usize) {
 }
 
 /// Waits until the tables are there, which the first replica makes.
-pub(crate) async fn tables(lab: &Lab) {
+pub(crate) async fn tables(fixture: &Fixture) {
     until("the tables are there", SOON, async || {
-        let mut sql = lab.sql().await;
+        let mut sql = fixture.sql().await;
         let asked = sqlx::query("SELECT COUNT(*) FROM log_gap").fetch_one(&mut sql).await;
         asked.map(drop).map_err(|error| error.to_string())
     })
@@ -43,14 +43,21 @@ pub(crate) async fn tables(lab: &Lab) {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn roles_in_the_listed_namespaces_are_enough() {
-    lab::run(async |lab| {
-        let kubeconfig = lab.kubeconfig(&[(&lab.namespace, json!([pods(), logs()]))]).await;
-        lab.create(&pod("one", "Never", "echo n=1 one; sleep 1; echo n=2 two"))
+    fixture::run(async |fixture| {
+        let kubeconfig = fixture
+            .kubeconfig(&[(&fixture.namespace, json!([pods(), logs()]))])
+            .await;
+        fixture
+            .create(&pod("one", "Never", "echo n=1 one; sleep 1; echo n=2 two"))
             .await;
         let path = kubeconfig.to_str().unwrap();
-        let mut replica = Replica::start(&lab, "a", &["--kubeconfig", path, "--namespace", &lab.namespace]);
-        tables(&lab).await;
-        stored(&lab, "one", 2).await;
+        let mut replica = Replica::start(
+            &fixture,
+            "a",
+            &["--kubeconfig", path, "--namespace", &fixture.namespace],
+        );
+        tables(&fixture).await;
+        stored(&fixture, "one", 2).await;
         let warned = |line: &str| line.contains(" WARN ") && line.contains("podlog::");
         assert!(!replica.words().lines().any(warned), "{}", replica.words());
         replica.ask_to_end();
@@ -61,18 +68,27 @@ async fn roles_in_the_listed_namespaces_are_enough() {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_missing_permission_is_named_and_the_other_namespace_is_still_collected() {
-    lab::run(async |lab| {
-        let other = format!("{}-other", lab.namespace);
-        create_namespace(&lab.kube, &other).await;
-        let rights = [(&*lab.namespace, json!([pods(), logs()])), (&*other, json!([pods()]))];
-        let kubeconfig = lab.kubeconfig(&rights).await;
-        lab.create(&pod("one", "Never", "echo n=1 one; sleep 1; echo n=2 two"))
+    fixture::run(async |fixture| {
+        let other = format!("{}-other", fixture.namespace);
+        create_namespace(&fixture.kube, &other).await;
+        let rights = [
+            (&*fixture.namespace, json!([pods(), logs()])),
+            (&*other, json!([pods()])),
+        ];
+        let kubeconfig = fixture.kubeconfig(&rights).await;
+        fixture
+            .create(&pod("one", "Never", "echo n=1 one; sleep 1; echo n=2 two"))
             .await;
-        create(&lab.kube, &other, &pod("unread", "Never", "echo n=1 one; sleep 600")).await;
-        let (path, both) = (kubeconfig.to_str().unwrap(), format!("{},{other}", lab.namespace));
-        let mut replica = Replica::start(&lab, "a", &["--kubeconfig", path, "--namespace", &both]);
-        tables(&lab).await;
-        stored(&lab, "one", 2).await;
+        create(
+            &fixture.kube,
+            &other,
+            &pod("unread", "Never", "echo n=1 one; sleep 600"),
+        )
+        .await;
+        let (path, both) = (kubeconfig.to_str().unwrap(), format!("{},{other}", fixture.namespace));
+        let mut replica = Replica::start(&fixture, "a", &["--kubeconfig", path, "--namespace", &both]);
+        tables(&fixture).await;
+        stored(&fixture, "one", 2).await;
         until("the missing right is named", SOON, async || {
             let words = replica.words();
             let named = words.lines().any(|line| {
@@ -88,7 +104,7 @@ async fn a_missing_permission_is_named_and_the_other_namespace_is_still_collecte
         })
         .await;
         assert!(replica.is_running());
-        delete_namespace(&lab.kube, &other).await;
+        delete_namespace(&fixture.kube, &other).await;
         replica.ask_to_end();
         replica.ended().await;
     })
@@ -111,10 +127,10 @@ const NEEDED: [(&str, &str); 4] = [
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn check_names_each_missing_permission_and_passes_with_all() {
-    lab::run(async |lab| {
-        let kubeconfig = lab.kubeconfig(&[(&lab.namespace, rules_without(None))]).await;
-        lab.create(&pod("one", "Never", "echo n=1 one; sleep 600")).await;
-        lab.all_started().await;
+    fixture::run(async |fixture| {
+        let kubeconfig = fixture.kubeconfig(&[(&fixture.namespace, rules_without(None))]).await;
+        fixture.create(&pod("one", "Never", "echo n=1 one; sleep 600")).await;
+        fixture.all_started().await;
         let path = kubeconfig.to_str().unwrap();
         let args = [
             "check",
@@ -123,18 +139,18 @@ async fn check_names_each_missing_permission_and_passes_with_all() {
             "--kubeconfig",
             path,
             "--namespace",
-            &lab.namespace,
+            &fixture.namespace,
         ];
         for missing in [None, Some(0), Some(1), Some(2), Some(3)] {
-            lab.set_rules(rules_without(missing)).await;
+            fixture.set_rules(rules_without(missing)).await;
             let named = missing.map(|index| {
                 let (verb, resource) = NEEDED[index];
                 let rule = format!(r#"- {{apiGroups: [""], resources: ["{resource}"], verbs: ["{verb}"]}}"#);
-                (format!("{verb} {resource} in namespace {}", lab.namespace), rule)
+                (format!("{verb} {resource} in namespace {}", fixture.namespace), rule)
             });
             // The API server takes a moment to know of new rules.
             until("what is missing is named and nothing else", SOON, async || {
-                let output = execute(&lab, &args);
+                let output = execute(&fixture, &args);
                 let report: Value = serde_json::from_slice(&output.stdout).unwrap();
                 let refused = report["facts"].as_array().unwrap().iter();
                 let refused = refused.filter(|fact| fact["fact"].as_str().unwrap().contains("has not this right"));

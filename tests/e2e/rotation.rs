@@ -5,10 +5,10 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use tokio::time::sleep;
 
-use crate::lab::{self, Lab, PATIENCE, pod, say, until};
-use crate::reckon::Records;
+use crate::audit::Records;
+use crate::fixture::{self, Fixture, PATIENCE, pod, say, until};
+use crate::node_logs::NodeLogRecorder;
 use crate::rights::{stored, tables};
-use crate::witness::Witness;
 
 /// So long after they are made pods write much at once; they must have started by then.
 const LEAD: u64 = 40;
@@ -34,39 +34,39 @@ fn script(at: u64, end: &str) -> String {
 }
 
 /// The files there are of a pod's only container.
-fn files(lab: &Lab, name: &str, uid: &str) -> usize {
-    let folder = format!("/var/log/pods/{}_{name}_{uid}/app", lab.namespace);
+fn files(fixture: &Fixture, name: &str, uid: &str) -> usize {
+    let folder = format!("/var/log/pods/{}_{name}_{uid}/app", fixture.namespace);
     std::fs::read_dir(folder).map_or(0, Iterator::count)
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 #[ignore = "60,000 lines at once slow the other tests: run alone with --ignored"]
 async fn a_reader_paused_during_a_rotation_and_an_exit_reports_every_lost_line() {
-    lab::run(async |lab| {
-        let Some(witness) = Witness::watch(&lab.namespace) else {
+    fixture::run(async |fixture| {
+        let Some(node_logs) = NodeLogRecorder::watch(&fixture.namespace) else {
             return;
         };
-        let mut replica = lab.replica("a");
-        tables(&lab).await;
+        let mut replica = fixture.replica("a");
+        tables(&fixture).await;
         let at = now().as_secs() + LEAD;
         let ends = [("stays", "sleep 600"), ("leaves", "exit 0")];
         let mut uids = Vec::new();
         for (name, end) in ends {
-            uids.push(lab.create(&pod(name, "Never", &script(at, end))).await);
+            uids.push(fixture.create(&pod(name, "Never", &script(at, end))).await);
         }
         for (name, _) in ends {
-            stored(&lab, name, 1).await;
+            stored(&fixture, name, 1).await;
         }
         let left = Duration::from_secs(at).saturating_sub(now() + Duration::from_millis(500));
         assert!(!left.is_zero(), "the pods took longer than {LEAD} s to start");
         sleep(left).await;
         replica.freeze();
         sleep(STOPPED).await;
-        let rotated: Vec<usize> = (0..2).map(|n| files(&lab, ends[n].0, &uids[n])).collect();
+        let rotated: Vec<usize> = (0..2).map(|n| files(&fixture, ends[n].0, &uids[n])).collect();
         replica.thaw();
         for (name, _) in ends {
             until("the last line is stored", PATIENCE, async || {
-                let records = Records::load(&mut lab.sql().await).await;
+                let records = Records::load(&mut fixture.sql().await).await;
                 let streams = records.of_pod(name);
                 let last = streams.iter().find_map(|(_, lines)| lines.last());
                 let ends = last.is_some_and(|line| line.message.ends_with(b"then"));
@@ -77,11 +77,11 @@ async fn a_reader_paused_during_a_rotation_and_an_exit_reports_every_lost_line()
             })
             .await;
         }
-        lab.delete("stays").await;
+        fixture.delete("stays").await;
         replica.ask_to_end();
         replica.ended().await;
-        let records = Records::load(&mut lab.sql().await).await;
-        let written = witness.lines();
+        let records = Records::load(&mut fixture.sql().await).await;
+        let written = node_logs.lines();
         let sum = records.reckon(&written);
         say(&format!("e2e: held up during a rotation, files {rotated:?}: {sum}"));
         assert!(

@@ -6,58 +6,58 @@ use serde_json::{Value, json};
 use sqlx::Row;
 use tokio::time::sleep;
 
-use crate::lab::{self, Lab, PATIENCE, pod, until};
-use crate::reckon::{GapRecord, Records};
+use crate::audit::{GapRecord, Records};
+use crate::fixture::{self, Fixture, PATIENCE, pod, until};
+use crate::node_logs::NodeLogRecorder;
 use crate::replica::execute;
 use crate::rights::{stored, tables};
-use crate::witness::Witness;
 
 const COLLECT: &str = "podlog.io/collect";
 const TALK: &str = "n=0; while true; do n=$((n+1)); echo n=$n x; sleep 0.2; done";
 
 /// What the row of a pod says: its holder and state, or nothing when there is none.
-async fn row(lab: &Lab, uid: &str) -> Option<(Option<String>, i64)> {
+async fn row(fixture: &Fixture, uid: &str) -> Option<(Option<String>, i64)> {
     let query = "SELECT CONVERT(owner USING utf8mb4) AS owner, CAST(state AS SIGNED) AS state FROM distributed_lock \
         WHERE id = ?";
     let found = sqlx::query(query).bind(format!("pod/{uid}").into_bytes());
-    let found = found.fetch_optional(&mut lab.sql().await).await.unwrap();
+    let found = found.fetch_optional(&mut fixture.sql().await).await.unwrap();
     found.map(|row| (row.get("owner"), row.get("state")))
 }
 
-async fn row_until(lab: &Lab, uid: &str, what: &str, fits: impl Fn(&Option<(Option<String>, i64)>) -> bool) {
+async fn row_until(fixture: &Fixture, uid: &str, what: &str, fits: impl Fn(&Option<(Option<String>, i64)>) -> bool) {
     until(what, PATIENCE, async || {
-        let row = row(lab, uid).await;
+        let row = row(fixture, uid).await;
         fits(&row).then_some(()).ok_or(format!("its row is {row:?}"))
     })
     .await;
 }
 
-async fn lines(lab: &Lab, pod: &str) -> usize {
-    let records = Records::load(&mut lab.sql().await).await;
+async fn lines(fixture: &Fixture, pod: &str) -> usize {
+    let records = Records::load(&mut fixture.sql().await).await;
     assert_eq!(records.faults_by_number(), Vec::<String>::new());
     records.of_pod(pod).iter().map(|(_, lines)| lines.len()).sum()
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_completed_job_is_collected_once_and_its_row_is_deleted_with_the_pod() {
-    lab::run(async |lab| {
-        let mut replica = lab.replica("a");
-        tables(&lab).await;
-        let uid = lab.create(&crate::pods::job("job")).await;
-        row_until(&lab, &uid, "the pod is finished", |row| *row == Some((None, 2))).await;
-        assert_eq!(lines(&lab, "job").await, 31);
+    fixture::run(async |fixture| {
+        let mut replica = fixture.replica("a");
+        tables(&fixture).await;
+        let uid = fixture.create(&crate::pods::job("job")).await;
+        row_until(&fixture, &uid, "the pod is finished", |row| *row == Some((None, 2))).await;
+        assert_eq!(lines(&fixture, "job").await, 31);
         // A replica that starts afterwards leaves it alone.
         replica.ask_to_end();
         replica.ended().await;
-        let mut replica = lab.replica("b");
-        lab.create(&pod("talk", "Never", TALK)).await;
-        stored(&lab, "talk", 3).await;
-        assert_eq!(row(&lab, &uid).await, Some((None, 2)));
-        assert_eq!(lines(&lab, "job").await, 31);
-        lab.delete("job").await;
+        let mut replica = fixture.replica("b");
+        fixture.create(&pod("talk", "Never", TALK)).await;
+        stored(&fixture, "talk", 3).await;
+        assert_eq!(row(&fixture, &uid).await, Some((None, 2)));
+        assert_eq!(lines(&fixture, "job").await, 31);
+        fixture.delete("job").await;
         // Not before every replica must have heard of the deletion, which is after three minutes.
         let gone = async || {
-            row(&lab, &uid)
+            row(&fixture, &uid)
                 .await
                 .is_none()
                 .then_some(())
@@ -72,97 +72,103 @@ async fn a_completed_job_is_collected_once_and_its_row_is_deleted_with_the_pod()
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn an_annotation_excludes_a_pod_even_while_it_runs() {
-    lab::run(async |lab| {
-        let mut replica = lab.replica("a");
-        tables(&lab).await;
+    fixture::run(async |fixture| {
+        let mut replica = fixture.replica("a");
+        tables(&fixture).await;
         let mut out: Value = pod("out", "Never", TALK);
         out["metadata"]["annotations"] = json!({COLLECT: "false"});
-        lab.create(&out).await;
-        let uid = lab.create(&pod("talk", "Never", TALK)).await;
-        stored(&lab, "talk", 5).await;
-        assert_eq!(lines(&lab, "out").await, 0);
+        fixture.create(&out).await;
+        let uid = fixture.create(&pod("talk", "Never", TALK)).await;
+        stored(&fixture, "talk", 5).await;
+        assert_eq!(lines(&fixture, "out").await, 0);
 
-        lab.annotate("talk", COLLECT, Some("false")).await;
-        row_until(&lab, &uid, "nobody holds the pod", |row| matches!(row, Some((None, 0)))).await;
-        let then = lines(&lab, "talk").await;
+        fixture.annotate("talk", COLLECT, Some("false")).await;
+        row_until(&fixture, &uid, "nobody holds the pod", |row| {
+            matches!(row, Some((None, 0)))
+        })
+        .await;
+        let then = lines(&fixture, "talk").await;
         sleep(Duration::from_secs(3)).await;
         assert_eq!(
-            lines(&lab, "talk").await,
+            lines(&fixture, "talk").await,
             then,
             "nothing is collected while it is left out"
         );
 
-        lab.annotate("talk", COLLECT, None).await;
-        lab.annotate("out", COLLECT, Some("true")).await;
+        fixture.annotate("talk", COLLECT, None).await;
+        fixture.annotate("out", COLLECT, Some("true")).await;
         // What it wrote meanwhile is read too.
-        stored(&lab, "talk", then + 20).await;
-        stored(&lab, "out", 20).await;
+        stored(&fixture, "talk", then + 20).await;
+        stored(&fixture, "out", 20).await;
         replica.ask_to_end();
         replica.ended().await;
-        assert!(lines(&lab, "talk").await > then);
+        assert!(lines(&fixture, "talk").await > then);
     })
     .await;
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn claims_are_listed_and_a_released_one_moves_without_loss() {
-    lab::run(async |lab| {
-        let mut replicas = [lab.replica("a"), lab.replica("b")];
-        tables(&lab).await;
-        let uid = lab.create(&pod("talk", "Never", TALK)).await;
-        stored(&lab, "talk", 5).await;
-        let name = format!("{}/talk", lab.namespace);
-        let list = execute(&lab, &["locks", "list"]);
+    fixture::run(async |fixture| {
+        let mut replicas = [fixture.replica("a"), fixture.replica("b")];
+        tables(&fixture).await;
+        let uid = fixture.create(&pod("talk", "Never", TALK)).await;
+        stored(&fixture, "talk", 5).await;
+        let name = format!("{}/talk", fixture.namespace);
+        let list = execute(&fixture, &["locks", "list"]);
         let text = String::from_utf8_lossy(&list.stdout).into_owned();
-        let fits = |line: &str| line.contains("talk") && line.contains(&*lab.namespace) && line.contains('#');
+        let fits = |line: &str| line.contains("talk") && line.contains(&*fixture.namespace) && line.contains('#');
         assert!(list.status.success() && text.lines().any(fits), "{text}");
 
-        let freed = execute(&lab, &["locks", "release", &name]);
+        let freed = execute(&fixture, &["locks", "release", &name]);
         assert!(freed.status.success(), "{}", String::from_utf8_lossy(&freed.stderr));
-        let then = lines(&lab, "talk").await;
-        row_until(&lab, &uid, "somebody holds it again", |row| {
+        let then = lines(&fixture, "talk").await;
+        row_until(&fixture, &uid, "somebody holds it again", |row| {
             matches!(row, Some((Some(_), 0)))
         })
         .await;
-        stored(&lab, "talk", then + 20).await;
+        stored(&fixture, "talk", then + 20).await;
 
-        let unknown = execute(&lab, &["locks", "release", "no/such"]);
+        let unknown = execute(&fixture, &["locks", "release", "no/such"]);
         assert!(!unknown.status.success());
         for replica in &mut replicas {
             replica.ask_to_end();
             replica.ended().await;
         }
         // Numbers are compared by this as well.
-        assert!(lines(&lab, "talk").await >= then + 20);
+        assert!(lines(&fixture, "talk").await >= then + 20);
     })
     .await;
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_pod_deleted_while_it_is_followed_is_read_to_its_end() {
-    lab::run(async |lab| {
-        let witness = Witness::watch(&lab.namespace);
-        let mut replica = lab.replica("a");
-        tables(&lab).await;
+    fixture::run(async |fixture| {
+        let node_logs = NodeLogRecorder::watch(&fixture.namespace);
+        let mut replica = fixture.replica("a");
+        tables(&fixture).await;
         let names: Vec<String> = (0..8).map(|n| format!("talk-{n}")).collect();
         for name in &names {
-            lab.create(&pod(name, "Never", TALK)).await;
+            fixture.create(&pod(name, "Never", TALK)).await;
         }
-        stored(&lab, "talk-7", 5).await;
+        stored(&fixture, "talk-7", 5).await;
         for name in &names {
-            lab.delete(name).await;
+            fixture.delete(name).await;
         }
         until("nothing is held", PATIENCE, async || {
             let held = "SELECT COUNT(*) FROM distributed_lock WHERE id LIKE 'pod/%' AND owner IS NOT NULL";
-            let held: i64 = sqlx::query_scalar(held).fetch_one(&mut lab.sql().await).await.unwrap();
+            let held: i64 = sqlx::query_scalar(held)
+                .fetch_one(&mut fixture.sql().await)
+                .await
+                .unwrap();
             (held == 0).then_some(()).ok_or(format!("{held} pods are"))
         })
         .await;
         replica.ask_to_end();
         replica.ended().await;
-        let records = Records::load(&mut lab.sql().await).await;
-        let Some(witness) = witness else { return };
-        let written = witness.lines();
+        let records = Records::load(&mut fixture.sql().await).await;
+        let Some(node_logs) = node_logs else { return };
+        let written = node_logs.lines();
         let sum = records.reckon(&written);
         records.explain(&written);
         // A stream's end that is heard too late, on a machine with too much to do, is honestly reported as

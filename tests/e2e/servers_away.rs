@@ -12,11 +12,11 @@ use sqlx::Row;
 use tokio::process::Command;
 use tokio::time::sleep;
 
-use crate::lab::{self, Lab, pod, say, until};
-use crate::reckon::{GapRecord, Records};
+use crate::audit::{GapRecord, Records};
+use crate::fixture::{self, Fixture, pod, say, until};
+use crate::node_logs::NodeLogRecorder;
 use crate::rights::{stored, tables};
 use crate::servers;
-use crate::witness::Witness;
 
 const TALK: &str = "n=0; while true; do n=$((n+1)); echo n=$n x; sleep 0.2; done";
 
@@ -27,14 +27,14 @@ const AWAY: u64 = 25;
 const RECOVERY: Duration = Duration::from_mins(2);
 
 /// What takes a server away.
-struct Hand {
+struct ServerProcess {
     process: &'static str,
     signal: String,
     revive: String,
     away: Duration,
 }
 
-impl Hand {
+impl ServerProcess {
     fn of(process: &'static str) -> Option<Self> {
         let (signal, revive) = servers::named("PODLOG_TEST_SIGNAL").zip(servers::named("PODLOG_TEST_REVIVE"))?;
         let away = std::env::var("PODLOG_TEST_AWAY").map_or(AWAY, |seconds| seconds.parse().unwrap());
@@ -77,10 +77,10 @@ impl Hand {
 }
 
 /// Waits until every pod has stored two seconds' lines more.
-async fn goes_on(lab: &Lab, names: &[String], what: &str) {
+async fn goes_on(fixture: &Fixture, names: &[String], what: &str) {
     let back = Instant::now();
     let count = async || {
-        let records = Records::load(&mut lab.sql().await).await;
+        let records = Records::load(&mut fixture.sql().await).await;
         let lines = |name: &String| records.of_pod(name).iter().map(|(_, lines)| lines.len()).sum();
         names.iter().map(lines).collect::<Vec<usize>>()
     };
@@ -96,47 +96,47 @@ async fn goes_on(lab: &Lab, names: &[String], what: &str) {
 }
 
 /// Who holds each pod, under which fence.
-async fn claims(lab: &Lab) -> BTreeMap<Vec<u8>, (Vec<u8>, u64)> {
+async fn claims(fixture: &Fixture) -> BTreeMap<Vec<u8>, (Vec<u8>, u64)> {
     let claims =
         sqlx::query("SELECT id, owner, fence FROM distributed_lock WHERE id LIKE 'pod/%' AND owner IS NOT NULL");
-    let rows = claims.fetch_all(&mut lab.sql().await).await.unwrap();
+    let rows = claims.fetch_all(&mut fixture.sql().await).await.unwrap();
     let claim = |row: &sqlx::mysql::MySqlRow| (row.get(0), (row.get(1), row.get(2)));
     rows.iter().map(claim).collect()
 }
 
-async fn play(lab: Lab, hand: Hand) {
-    let witness = Witness::watch(&lab.namespace);
-    let mut replicas = [lab.replica("a"), lab.replica("b")];
-    tables(&lab).await;
+async fn play(fixture: Fixture, server: ServerProcess) {
+    let node_logs = NodeLogRecorder::watch(&fixture.namespace);
+    let mut replicas = [fixture.replica("a"), fixture.replica("b")];
+    tables(&fixture).await;
     let names: Vec<String> = (0..6).map(|n| format!("talk-{n}")).collect();
     for name in &names {
-        lab.create(&pod(name, "Never", TALK)).await;
+        fixture.create(&pod(name, "Never", TALK)).await;
     }
     for name in &names {
-        stored(&lab, name, 10).await;
+        stored(&fixture, name, 10).await;
     }
     // Whoever came first has taken all.
     until("both have their shares", RECOVERY, async || {
-        let claims = claims(&lab).await.into_values();
+        let claims = claims(&fixture).await.into_values();
         let of_a = claims.filter(|(owner, _)| owner.starts_with(b"a#")).count();
         (of_a == 3).then_some(()).ok_or(format!("a has {of_a}"))
     })
     .await;
-    goes_on(&lab, &names, "in peace").await;
+    goes_on(&fixture, &names, "in peace").await;
     // What was handed over has been claimed by now, and nothing has a reason to move.
-    let before = claims(&lab).await;
-    hand.freeze().await;
-    goes_on(&lab, &names, &format!("{} frozen", hand.process)).await;
-    hand.kill().await;
-    goes_on(&lab, &names, &format!("{} killed", hand.process)).await;
-    assert_eq!(claims(&lab).await, before, "claims have moved");
-    let records = Records::load(&mut lab.sql().await).await;
+    let before = claims(&fixture).await;
+    server.freeze().await;
+    goes_on(&fixture, &names, &format!("{} frozen", server.process)).await;
+    server.kill().await;
+    goes_on(&fixture, &names, &format!("{} killed", server.process)).await;
+    assert_eq!(claims(&fixture).await, before, "claims have moved");
+    let records = Records::load(&mut fixture.sql().await).await;
     assert!(records.gaps.is_empty(), "{:?}", records.gaps);
     for name in &names {
-        lab.delete(name).await;
+        fixture.delete(name).await;
     }
     until("nothing is held", RECOVERY, async || {
-        let held = claims(&lab).await.len();
+        let held = claims(&fixture).await.len();
         (held == 0).then_some(()).ok_or(format!("{held} pods are"))
     })
     .await;
@@ -144,12 +144,12 @@ async fn play(lab: Lab, hand: Hand) {
         replica.ask_to_end();
         replica.ended().await;
     }
-    let records = Records::load(&mut lab.sql().await).await;
+    let records = Records::load(&mut fixture.sql().await).await;
     assert_eq!(records.faults_by_number(), Vec::<String>::new());
-    let Some(witness) = witness else { return };
-    let wrote = witness.lines();
+    let Some(node_logs) = node_logs else { return };
+    let wrote = node_logs.lines();
     let sum = records.reckon(&wrote);
-    say(&format!("e2e: {} away: {sum}", hand.process));
+    say(&format!("e2e: {} away: {sum}", server.process));
     records.explain(&wrote);
     // That nothing is missing at the end of a pod that was deleted cannot always be proved; a gap says so.
     let at_end = records.gaps.iter().all(GapRecord::is_of_deletion);
@@ -159,15 +159,15 @@ async fn play(lab: Lab, hand: Hand) {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 #[ignore = "takes the API server away from everybody: run alone with --ignored"]
 async fn a_frozen_or_killed_api_server_of_a_real_cluster_only_delays_collection() {
-    if let Some(hand) = Hand::of("apiserver") {
-        lab::run(|lab| play(lab, hand)).await;
+    if let Some(server) = ServerProcess::of("apiserver") {
+        fixture::run(|fixture| play(fixture, server)).await;
     }
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 #[ignore = "takes the kubelet away from everybody: run alone with --ignored"]
 async fn a_frozen_or_killed_kubelet_only_delays_collection() {
-    if let Some(hand) = Hand::of("kubelet") {
-        lab::run(|lab| play(lab, hand)).await;
+    if let Some(server) = ServerProcess::of("kubelet") {
+        fixture::run(|fixture| play(fixture, server)).await;
     }
 }

@@ -6,12 +6,12 @@ use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 use podlog::reckoning::Reckoning;
 use tokio::time::{sleep, sleep_until};
 
-use crate::holders::{Holders, POLL};
-use crate::lab::{self, Lab, say};
+use crate::audit::{InstanceKey, LogLine, Records, count};
+use crate::fixture::{self, Fixture, say};
+use crate::holders::{HolderHistory, POLL};
+use crate::node_logs::NodeLogRecorder;
 use crate::pods;
-use crate::reckon::{Key, Line, Records, count};
 use crate::replica::Replica;
-use crate::witness::Witness;
 
 /// The longest that a crashed replica's pods may be without a holder: the ttl of 20 s and 2 s.
 const AFTER_KILL: Duration = Duration::from_secs(22);
@@ -27,10 +27,10 @@ const BACK: u64 = 125;
 
 /// A scene that plays for a few minutes.
 struct Suite {
-    lab: Lab,
+    fixture: Fixture,
     began: Instant,
     end: u64,
-    holders: Holders,
+    holders: HolderHistory,
     replicas: Vec<Replica>,
     cpu: f64,
     /// Pods of the killed and of the ended replica.
@@ -43,28 +43,28 @@ struct Suite {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn every_line_is_stored_once_and_in_order_while_replicas_are_killed() {
-    lab::run(async |lab| {
-        let witness = Witness::watch(&lab.namespace);
-        let mut suite = Suite::begin(lab).await;
+    fixture::run(async |fixture| {
+        let node_logs = NodeLogRecorder::watch(&fixture.namespace);
+        let mut suite = Suite::begin(fixture).await;
         suite.populate().await;
         suite.jobs_and_deletions().await;
         suite.fell().await;
         suite.bring_back().await;
         suite.finish().await;
-        suite.judge(witness).await;
+        suite.judge(node_logs).await;
     })
     .await;
 }
 
 impl Suite {
-    async fn begin(lab: Lab) -> Self {
-        let replicas = ["a", "b", "c"].map(|name| lab.replica(name)).into();
+    async fn begin(fixture: Fixture) -> Self {
+        let replicas = ["a", "b", "c"].map(|name| fixture.replica(name)).into();
         let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap();
         Self {
             began: Instant::now(),
             end: now.as_secs() + WRITING,
-            holders: Holders::watch(lab.sql().await),
-            lab,
+            holders: HolderHistory::watch(fixture.sql().await),
+            fixture,
             replicas,
             cpu: 0.0,
             killed: BTreeSet::new(),
@@ -90,16 +90,16 @@ impl Suite {
     async fn populate(&self) {
         let pods = pods::all(self.end);
         for pod in &pods {
-            self.lab.create(pod).await;
+            self.fixture.create(pod).await;
         }
-        self.lab.all_started().await;
+        self.fixture.all_started().await;
         self.note(&format!("{} pods have started", pods.len()));
     }
 
     /// Jobs that come and end while the replicas run; pods deleted; pods created again under the same name.
     async fn jobs_and_deletions(&mut self) {
         for n in 0..6 {
-            self.lab.create(&pods::job(&format!("latejob-{n}"))).await;
+            self.fixture.create(&pods::job(&format!("latejob-{n}"))).await;
         }
         for name in ["deleted-0", "deleted-1", "again-0"] {
             self.delete(name).await;
@@ -109,18 +109,18 @@ impl Suite {
     }
 
     async fn delete(&mut self, name: &str) {
-        let pod = self.lab.pods().get(name).await.unwrap();
+        let pod = self.fixture.pods().get(name).await.unwrap();
         self.deleted.insert(pod.metadata.uid.unwrap());
-        self.lab.delete(name).await;
+        self.fixture.delete(name).await;
     }
 
     async fn create_again(&self, name: &str) {
-        lab::until("the pod is gone", lab::PATIENCE, async || {
-            let there = self.lab.pods().get_opt(name).await.unwrap();
+        fixture::until("the pod is gone", fixture::PATIENCE, async || {
+            let there = self.fixture.pods().get_opt(name).await.unwrap();
             there.is_none().then_some(()).ok_or("it is there".to_owned())
         })
         .await;
-        self.lab.create(&pods::chatty(name, self.end)).await;
+        self.fixture.create(&pods::chatty(name, self.end)).await;
     }
 
     /// Asks one replica to end and kills another, and measures how long their pods have no holder.
@@ -145,7 +145,7 @@ impl Suite {
             self.delete(name).await;
         }
         for n in 6..9 {
-            self.lab.create(&pods::job(&format!("latejob-{n}"))).await;
+            self.fixture.create(&pods::job(&format!("latejob-{n}"))).await;
         }
         self.create_again("again-1").await;
         sleep((killed + AFTER_KILL + 2 * POLL).saturating_duration_since(Instant::now())).await;
@@ -156,7 +156,7 @@ impl Suite {
     /// The longest takeover. Pods that are finished or gone need no holder.
     async fn check(&mut self, from: &str, pods: &BTreeSet<String>, since: Instant, limit: Duration) -> Duration {
         assert!(!pods.is_empty(), "{from} held nothing");
-        let mut sql = self.lab.sql().await;
+        let mut sql = self.fixture.sql().await;
         let finished = "SELECT CONVERT(SUBSTRING(id, 5) USING utf8mb4) FROM distributed_lock WHERE state = 0";
         let open: Vec<String> = sqlx::query_scalar(finished).fetch_all(&mut sql).await.unwrap();
         let mut longest = Duration::ZERO;
@@ -179,8 +179,8 @@ impl Suite {
 
     async fn bring_back(&mut self) {
         self.at(BACK).await;
-        self.replicas[0] = self.lab.replica("a");
-        self.replicas[1] = self.lab.replica("b");
+        self.replicas[0] = self.fixture.replica("a");
+        self.replicas[1] = self.fixture.replica("b");
         self.at(WRITING).await;
         self.note("writers end");
     }
@@ -190,7 +190,7 @@ impl Suite {
         for n in 0..4 {
             self.delete(&format!("crash-{n}")).await;
         }
-        let mut sql = self.lab.sql().await;
+        let mut sql = self.fixture.sql().await;
         let (mut last, mut since) = (-1, Instant::now());
         // Longer than any retry that has met with success before.
         while since.elapsed() < Duration::from_secs(8) {
@@ -217,15 +217,15 @@ impl Suite {
         }
     }
 
-    async fn judge(&self, witness: Option<Witness>) {
-        let records = Records::load(&mut self.lab.sql().await).await;
+    async fn judge(&self, node_logs: Option<NodeLogRecorder>) {
+        let records = Records::load(&mut self.fixture.sql().await).await;
         let by_number = records.faults_by_number();
-        let written = witness.map_or_else(|| records.streams.clone(), Witness::lines);
+        let written = node_logs.map_or_else(|| records.streams.clone(), NodeLogRecorder::lines);
         let sum = records.reckon(&written);
         let odd_gaps = self.odd_gaps(&records);
-        self.report(&records, &sum, records.vain_gaps(&written));
+        self.report(&records, &sum, records.needless_gaps(&written));
         let fine = sum.is_clean() && by_number.is_empty() && odd_gaps.is_empty() && self.late.is_empty();
-        if !fine || records.vain_gaps(&written) > 0 {
+        if !fine || records.needless_gaps(&written) > 0 {
             records.explain(&written);
             say(&format!("held by the killed replica: {:?}", self.killed));
         }
@@ -244,7 +244,7 @@ impl Suite {
         odd.map(|gap| format!("{} {}", gap.key.uid, gap.show())).collect()
     }
 
-    fn report(&self, records: &Records, sum: &Reckoning, vain: usize) {
+    fn report(&self, records: &Records, sum: &Reckoning, needless: usize) {
         let mut reasons: BTreeMap<&str, usize> = BTreeMap::new();
         for gap in &records.gaps {
             let whose = if self.killed.contains(&gap.key.uid) {
@@ -257,7 +257,7 @@ impl Suite {
             *reasons.entry(whose).or_default() += 1;
         }
         say(&format!(
-            "e2e: pods={} streams={} {sum} gap_records={reasons:?} vain_gaps={vain} takeover_kill_s={:.1} takeover_term_s={:.1} \
+            "e2e: pods={} streams={} {sum} gap_records={reasons:?} needless_gaps={needless} takeover_kill_s={:.1} takeover_term_s={:.1} \
              cpu_s={:.1} total_s={:.0}",
             records.names.len(),
             records.streams.len(),
@@ -269,7 +269,7 @@ impl Suite {
     }
 
     /// What is known of some pods without looking at the node.
-    fn check_exact(records: &Records, written: &BTreeMap<Key, Vec<Line>>) {
+    fn check_exact(records: &Records, written: &BTreeMap<InstanceKey, Vec<LogLine>>) {
         for n in 0..9 {
             let name = format!("latejob-{n}");
             let streams = records.of_pod(&name);

@@ -8,15 +8,15 @@ use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 use rustix::process::Signal;
 use sqlx::{Connection, MySqlConnection};
 
-use crate::bench::{Bench, PATIENCE};
 use crate::database::{Claim, Database, execute, until};
+use crate::fixture::{Fixture, PATIENCE};
 use crate::outages::{BUSY, assert_silent, falls_silent, sent};
-use crate::proxy::Way;
+use crate::parallel::scenarios;
+use crate::proxy::ProxyMode;
 use crate::replica::{DEADLINE, Replica, TTL};
 use crate::server::{Variable, on_own};
 use crate::servers;
 use crate::signals::FAKETIME;
-use crate::together::scenarios;
 
 scenarios! {
     a_killed_database_comes_back_with_every_claim_and_every_line_once,
@@ -41,7 +41,7 @@ fn plain(_: &str) -> Vec<Variable> {
 
 /// When a server is killed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Moment {
+enum CrashPoint {
     InSteadyState,
     /// A replica's statement has written some of the rows it means to claim, and waits for the next.
     InAClaim,
@@ -53,15 +53,15 @@ enum Moment {
 const NEW_PODS: usize = 24;
 
 /// Brings the server and the replicas to such a moment; answers with the connection that holds them there.
-async fn claiming(bench: &Bench<'_>, replicas: &[Replica], when: Moment) -> Option<MySqlConnection> {
-    if when == Moment::InSteadyState {
+async fn claiming(fixture: &Fixture<'_>, replicas: &[Replica], when: CrashPoint) -> Option<MySqlConnection> {
+    if when == CrashPoint::InSteadyState {
         return None;
     }
-    bench.api.set(Way::Frozen);
-    let last = bench.more_pods(NEW_PODS).into_iter().max().unwrap();
-    let mut person = bench.database.sql().await;
-    let mut watch = bench.database.sql().await;
-    let query = if when == Moment::InAClaim {
+    fixture.api.set(ProxyMode::Frozen);
+    let last = fixture.more_pods(NEW_PODS).into_iter().max().unwrap();
+    let mut person = fixture.database.sql().await;
+    let mut watch = fixture.database.sql().await;
+    let query = if when == CrashPoint::InAClaim {
         // Rows are written in the order of their keys, and the last one is taken.
         let cluster = sqlx::query_scalar("SELECT CONVERT(MAX(cluster) USING utf8mb4) FROM distributed_lock");
         let cluster: String = cluster.fetch_one(&mut person).await.unwrap();
@@ -80,7 +80,7 @@ async fn claiming(bench: &Bench<'_>, replicas: &[Replica], when: Moment) -> Opti
             .for_each(|replica| replica.lock.delay(Duration::from_millis(300)));
         "SELECT COUNT(*) FROM distributed_lock WHERE id LIKE 'pod/%' AND acquired_at > UTC_TIMESTAMP(6) - INTERVAL 300000 MICROSECOND"
     };
-    bench.api.set(Way::Open);
+    fixture.api.set(ProxyMode::Open);
     until("pods are being claimed", PATIENCE, async || {
         let found: i64 = sqlx::query_scalar(query).fetch_one(&mut watch).await.unwrap();
         (found > 0).then_some(()).ok_or_else(|| "none is".to_owned())
@@ -92,22 +92,26 @@ async fn claiming(bench: &Bench<'_>, replicas: &[Replica], when: Moment) -> Opti
 fn a_killed_database_comes_back_with_every_claim_and_every_line_once() {
     on_own(&ODD, plain, async |server| {
         let database = Database::new(&server.url()).await;
-        let mut bench = Bench::new(&database, 8).await;
-        let replicas = bench.replicas(["a", "b"]).await;
-        for (round, when) in [Moment::InSteadyState, Moment::InAClaim, Moment::BeforeItsAnswer]
-            .into_iter()
-            .enumerate()
+        let mut fixture = Fixture::new(&database, 8).await;
+        let replicas = fixture.replicas(["a", "b"]).await;
+        for (round, when) in [
+            CrashPoint::InSteadyState,
+            CrashPoint::InAClaim,
+            CrashPoint::BeforeItsAnswer,
+        ]
+        .into_iter()
+        .enumerate()
         {
-            bench.progress(3).await;
+            fixture.progress(3).await;
             let before = database.claims().await;
-            let person = claiming(&bench, &replicas, when).await;
+            let person = claiming(&fixture, &replicas, when).await;
             let crashed = Instant::now();
             server.crash().await;
             drop(person);
             replicas.iter().for_each(|replica| replica.lock.delay(Duration::ZERO));
             let up = crashed.elapsed();
-            bench.all_held_by(&["a", "b"]).await;
-            bench.progress(2).await;
+            fixture.all_held_by(&["a", "b"]).await;
+            fixture.progress(2).await;
             println!(
                 "{} killed {when:?}: up after {up:?}, all streams after {:?}",
                 server.name(),
@@ -122,33 +126,33 @@ fn a_killed_database_comes_back_with_every_claim_and_every_line_once() {
                 );
             }
         }
-        bench.finish_exactly(&format!("kill -9 of {}", server.name())).await;
+        fixture.finish_exactly(&format!("kill -9 of {}", server.name())).await;
     });
 }
 
 fn a_database_that_becomes_read_only_is_left_and_found_again() {
     on_own(&[], plain, async |server| {
         let database = Database::new(&server.url()).await;
-        let mut bench = Bench::new(&database, 8).await;
-        let all = bench.replicas(["a", "b"]).await;
-        bench.progress(2).await;
+        let mut fixture = Fixture::new(&database, 8).await;
+        let all = fixture.replicas(["a", "b"]).await;
+        fixture.progress(2).await;
         let before = database.claims().await;
         // Shorter than a claim lasts: nothing moves.
         server.execute("SET GLOBAL read_only = 1").await;
         tokio::time::sleep(Duration::from_secs(2)).await;
         server.execute("SET GLOBAL read_only = 0").await;
-        bench.progress(2).await;
+        fixture.progress(2).await;
         assert_eq!(database.claims().await, before, "claims have moved");
         // Longer: all stop.
         server.execute("SET GLOBAL read_only = 1").await;
         tokio::time::sleep(TTL + Duration::from_secs(1)).await;
-        let stored = bench.stored().await;
+        let stored = fixture.stored().await;
         assert!(database.shares().await.is_empty());
         tokio::time::sleep(Duration::from_millis(500)).await;
-        assert_eq!(bench.stored().await, stored, "somebody writes");
+        assert_eq!(fixture.stored().await, stored, "somebody writes");
         let back = Instant::now();
         server.execute("SET GLOBAL read_only = 0").await;
-        bench.progress(2).await;
+        fixture.progress(2).await;
         println!(
             "{} read-only: all streams went on {:?} after it was over",
             server.name(),
@@ -157,9 +161,9 @@ fn a_database_that_becomes_read_only_is_left_and_found_again() {
         assert!(
             all.iter().all(|replica| replica.said("read-only") > 0),
             "{}",
-            all[0].words()
+            all[0].log_text()
         );
-        bench.finish_exactly(&format!("{} read-only", server.name())).await;
+        fixture.finish_exactly(&format!("{} read-only", server.name())).await;
     });
 }
 
@@ -167,33 +171,34 @@ fn claims_on_a_read_only_server_end_although_the_sink_accepts_records() {
     on_own(&[], plain, async |server| {
         let other = server.another().await;
         let (database, records) = (Database::new(&server.url()).await, Database::new(&other.url()).await);
-        let mut bench = Bench::new(&database, 8).await;
-        bench.records = &records;
-        let all = bench.replicas(["a", "b"]).await;
-        bench.progress(2).await;
+        let mut fixture = Fixture::new(&database, 8).await;
+        fixture.records = &records;
+        let all = fixture.replicas(["a", "b"]).await;
+        fixture.progress(2).await;
         let claims = database.claims().await;
         let begun = Instant::now();
         server.execute("SET GLOBAL read_only = 1").await;
-        let silent = futures::future::join_all(all.iter().map(|replica| falls_silent(&bench, &claims, replica))).await;
+        let silent =
+            futures::future::join_all(all.iter().map(|replica| falls_silent(&fixture, &claims, replica))).await;
         println!("{} read-only: silent after {silent:?}", server.name());
         assert!(silent.iter().all(|silent| *silent < DEADLINE + BUSY), "{silent:?}");
         let rest = (TTL + Duration::from_secs(1)).saturating_sub(begun.elapsed());
         assert_silent(&sent(&all.each_ref(), rest).await);
         assert!(database.shares().await.is_empty());
         server.execute("SET GLOBAL read_only = 0").await;
-        bench.all_held_by(&["a", "b"]).await;
-        bench.progress(2).await;
+        fixture.all_held_by(&["a", "b"]).await;
+        fixture.progress(2).await;
         let what = format!("claims of {} read-only, records elsewhere", server.name());
-        bench.finish_exactly(&what).await;
+        fixture.finish_exactly(&what).await;
     });
 }
 
 fn expiry_times_of_a_replaced_server_are_not_trusted_for_one_ttl() {
     on_own(&[], plain, async |server| {
         let database = Database::new(&server.url()).await;
-        let mut bench = Bench::new(&database, 8).await;
-        let [mut a, b] = bench.replicas(["a", "b"]).await;
-        bench.progress(2).await;
+        let mut fixture = Fixture::new(&database, 8).await;
+        let [mut a, b] = fixture.replicas(["a", "b"]).await;
+        fixture.progress(2).await;
         let before = database.claims().await;
         // Its claims have expired when the other server comes, and yet they must be left alone for a ttl.
         b.signal(Signal::STOP);
@@ -204,16 +209,16 @@ fn expiry_times_of_a_replaced_server_are_not_trusted_for_one_ttl() {
         let begun = Instant::now();
         b.signal(Signal::CONT);
         let ended = assert_no_claim_moves_for_one_ttl(&database, &before).await;
-        assert_eq!((ended, b.said("another server answers")), (8, 1), "{}", b.words());
-        bench.all_held_by(&["b"]).await;
+        assert_eq!((ended, b.said("another server answers")), (8, 1), "{}", b.log_text());
+        fixture.all_held_by(&["b"]).await;
         println!("another {}: claimed after {:?}", server.name(), begun.elapsed());
         let after = database.claims().await;
         assert!(
             before.iter().all(|(uid, claim)| after[uid].fence > claim.fence),
             "{after:?}"
         );
-        bench.progress(2).await;
-        bench.finish_exactly(&format!("another {}", server.name())).await;
+        fixture.progress(2).await;
+        fixture.finish_exactly(&format!("another {}", server.name())).await;
     });
 }
 
@@ -234,9 +239,9 @@ async fn hog(server: &str) -> Vec<MySqlConnection> {
 fn renewals_continue_when_the_server_has_no_free_connection() {
     on_own(&["--max-connections=40"], plain, async |server| {
         let database = Database::new(&server.url()).await;
-        let mut bench = Bench::new(&database, 8).await;
-        let all = bench.replicas(["a", "b"]).await;
-        bench.progress(2).await;
+        let mut fixture = Fixture::new(&database, 8).await;
+        let all = fixture.replicas(["a", "b"]).await;
+        fixture.progress(2).await;
         let before = database.claims().await;
         let hogs = hog(database.url.as_str()).await;
         assert!(!hogs.is_empty());
@@ -244,9 +249,9 @@ fn renewals_continue_when_the_server_has_no_free_connection() {
         assert_eq!(database.claims().await, before, "claims have moved");
         // Now their own connections break, and none can be had.
         let proxies = || all.iter().flat_map(|replica| [&replica.lock, &replica.sink]);
-        proxies().for_each(|proxy| proxy.set(Way::Refused));
+        proxies().for_each(|proxy| proxy.set(ProxyMode::Refused));
         let more = hog(database.url.as_str()).await;
-        proxies().for_each(|proxy| proxy.set(Way::Open));
+        proxies().for_each(|proxy| proxy.set(ProxyMode::Open));
         until("all claims have ended", PATIENCE, async || {
             let held = database
                 .claims()
@@ -259,13 +264,13 @@ fn renewals_continue_when_the_server_has_no_free_connection() {
         .await;
         drop((hogs, more));
         let back = Instant::now();
-        bench.progress(2).await;
+        fixture.progress(2).await;
         println!(
             "{}: all streams went on {:?} after there were connections",
             server.name(),
             back.elapsed()
         );
-        bench
+        fixture
             .finish_exactly(&format!("{} without connections", server.name()))
             .await;
     });
@@ -303,13 +308,13 @@ async fn assert_no_claim_moves_for_one_ttl(database: &Database, before: &Claims)
 type Claims = BTreeMap<String, Claim>;
 
 /// Lets a clock jump. Answers with the claims before, with how many of them ended in a ttl, and with those afterwards.
-async fn jump(bench: &Bench<'_>, turn: impl FnOnce()) -> (Claims, usize, Claims) {
-    let before = bench.even(&["a", "b"]).await;
+async fn jump(fixture: &Fixture<'_>, turn: impl FnOnce()) -> (Claims, usize, Claims) {
+    let before = fixture.even(&["a", "b"]).await;
     turn();
-    let ended = assert_no_claim_moves_for_one_ttl(bench.database, &before).await;
-    bench.all_held_by(&["a", "b"]).await;
-    bench.progress(2).await;
-    let after = bench.database.claims().await;
+    let ended = assert_no_claim_moves_for_one_ttl(fixture.database, &before).await;
+    fixture.all_held_by(&["a", "b"]).await;
+    fixture.progress(2).await;
+    let after = fixture.database.claims().await;
     let moved = before.iter().filter(|(uid, claim)| after[*uid].holder != claim.holder);
     println!("{ended} of {} claims ended, {} pods moved", before.len(), moved.count());
     (before, ended, after)
@@ -365,17 +370,17 @@ fn a_clock_jump_moves_no_pod_for_one_ttl_and_a_jump_back_or_a_time_zone_none_at_
     };
     on_own(&[], env, async |server| {
         let database = Database::new(&server.url()).await;
-        let mut bench = Bench::new(&database, 8).await;
-        let all = bench.replicas(["a", "b"]).await;
-        bench.progress(2).await;
+        let mut fixture = Fixture::new(&database, 8).await;
+        let all = fixture.replicas(["a", "b"]).await;
+        fixture.progress(2).await;
         let before = database.claims().await;
         summer_time_ends(&database, &before).await;
         let said = |what: &str| -> usize { all.iter().map(|replica| replica.said(what)).sum() };
         assert_eq!(said("held off"), 0);
         for (hour, jumps) in [(1, 2), (0, 4)] {
             let turn = || set_clock(&clock(server.name()), offset + hour * 3600);
-            let (before, ended, after) = jump(&bench, turn).await;
-            assert_eq!(said("claiming is held off"), jumps, "{}", all[0].words());
+            let (before, ended, after) = jump(&fixture, turn).await;
+            assert_eq!(said("claiming is held off"), jumps, "{}", all[0].log_text());
             // To a clock that is an hour on every claim has expired; one that is an hour back ends none, and then the
             // hold-off moves nothing either.
             if hour == 1 {
@@ -385,7 +390,7 @@ fn a_clock_jump_moves_no_pod_for_one_ttl_and_a_jump_back_or_a_time_zone_none_at_
                 assert_eq!(after, before, "claims have moved");
             }
         }
-        bench
+        fixture
             .finish_exactly(&format!("clock of {} an hour on and back", server.name()))
             .await;
     });

@@ -25,15 +25,15 @@
 )]
 
 // Between podlog and a server.
-mod cuts;
+mod cut_points;
 mod proxy;
 // A database, a simulated cluster behind a port, the built binary as a process, and who is right in the end.
-mod bench;
+mod audit;
 mod database;
-mod reckon;
+mod fixture;
+mod parallel;
 mod replica;
 mod stream;
-mod together;
 
 // Connections that end at the worst moment, one call at a time.
 mod network;
@@ -49,6 +49,6 @@ mod single;
 mod scaling;
 
 // What a test needs in order not to be skipped.
-#[path = "../it/servers.rs"]
+#[path = "../support/servers.rs"]
 #[allow(dead_code, reason = "shared with another test binary")]
 mod servers;

@@ -13,11 +13,11 @@ use podlog::sinks::{self, Sink};
 use sqlx::Row;
 use tokio::task::JoinSet;
 
-use crate::cuts::{Cuts, places};
+use crate::cut_points::{CutCoverage, cut_points};
 use crate::database::{Database, execute, on_both};
-use crate::proxy::{Proxy, Way};
+use crate::parallel::scenarios;
+use crate::proxy::{Proxy, ProxyMode};
 use crate::stream::{chunk, messages, origin};
-use crate::together::scenarios;
 
 scenarios! {
     a_claim_interrupted_at_any_point_is_won_once_or_not_at_all,
@@ -83,24 +83,24 @@ fn release(claim: &Claim) -> Vec<Release> {
 fn a_claim_interrupted_at_any_point_is_won_once_or_not_at_all() {
     on_both(async |database| {
         let (a, proxy, b) = two(database).await;
-        let mut cuts = Cuts::default();
-        for place in places() {
-            let key = pod(&place.to_string());
-            place.arm(&proxy);
+        let mut cuts = CutCoverage::default();
+        for cut in cut_points() {
+            let key = pod(&cut.to_string());
+            cut.arm(&proxy);
             let answer = acquire(&a, &key).await;
             cuts.note(&proxy);
             let theirs = acquire(&b, &key).await.unwrap();
             match answer {
                 Ok(Some(mine)) => {
-                    assert_eq!(theirs, None, "won twice when cut at {place}");
+                    assert_eq!(theirs, None, "won twice when cut at {cut}");
                     assert_eq!(a.renew(&renewal(&mine, b"x")).await.unwrap(), [Verdict::Held]);
                 }
-                Ok(None) => panic!("nobody else wanted it: {place}"),
+                Ok(None) => panic!("nobody else wanted it: {cut}"),
                 // Nobody knows whether it was won; whoever has it now has it alone.
                 Err(error) => {
                     assert!(matches!(error, LockError::Unavailable(_)), "{error:?}");
                     let again = acquire(&a, &key).await.unwrap();
-                    assert_ne!(again.is_some(), theirs.is_some(), "{place}");
+                    assert_ne!(again.is_some(), theirs.is_some(), "{cut}");
                 }
             }
         }
@@ -113,18 +113,18 @@ fn a_renewal_interrupted_at_any_point_keeps_the_claim_and_the_confirmed_checkpoi
     on_both(async |database| {
         let (a, proxy, b) = two(database).await;
         let claim = acquire(&a, &pod("x")).await.unwrap().unwrap();
-        let mut cuts = Cuts::default();
-        for (at, place) in places().enumerate() {
+        let mut cuts = CutCoverage::default();
+        for (at, cut) in cut_points().enumerate() {
             // Of a length of its own each, which the table shows.
             let checkpoint = vec![b'x'; at + 1];
-            place.arm(&proxy);
+            cut.arm(&proxy);
             let answer = a.renew(&renewal(&claim, &checkpoint)).await;
             cuts.note(&proxy);
             let length = b.table().await.unwrap().rows[&claim.key].checkpoint_len as usize;
             match answer {
-                Ok(verdicts) => assert_eq!((&verdicts[..], length), (&[Verdict::Held][..], at + 1), "{place}"),
+                Ok(verdicts) => assert_eq!((&verdicts[..], length), (&[Verdict::Held][..], at + 1), "{cut}"),
                 Err(_) => {
-                    assert!(length == at || length == at + 1, "{length} after {place}");
+                    assert!(length == at || length == at + 1, "{length} after {cut}");
                     let again = a.renew(&renewal(&claim, &checkpoint)).await.unwrap();
                     assert_eq!(again, [Verdict::Held]);
                 }
@@ -139,11 +139,11 @@ fn a_renewal_interrupted_at_any_point_keeps_the_claim_and_the_confirmed_checkpoi
 fn a_release_interrupted_at_any_point_frees_the_row_once_with_its_last_checkpoint() {
     on_both(async |database| {
         let (a, proxy, b) = two(database).await;
-        let mut cuts = Cuts::default();
-        for place in places() {
-            let key = pod(&place.to_string());
+        let mut cuts = CutCoverage::default();
+        for cut in cut_points() {
+            let key = pod(&cut.to_string());
             let claim = acquire(&a, &key).await.unwrap().unwrap();
-            place.arm(&proxy);
+            cut.arm(&proxy);
             let answer = a.release(&release(&claim)).await;
             cuts.note(&proxy);
             if answer.is_err() {
@@ -173,18 +173,18 @@ fn a_write_interrupted_at_any_point_is_stored_once() {
         let sink: Arc<dyn Sink> = opened.sink;
         let stream = origin("cut");
         let (mut at, mut said) = (None, Vec::new());
-        let (mut openings, mut writes) = (Cuts::default(), Cuts::default());
-        for place in places() {
+        let (mut openings, mut writes) = (CutCoverage::default(), CutCoverage::default());
+        for cut in cut_points() {
             // Opening is cut as well as writing.
             let fence = Fence(said.len() as u64 + 1);
-            place.arm(&proxy);
+            cut.arm(&proxy);
             let position = sink.open(&stream, fence).await.unwrap();
             openings.note(&proxy);
-            assert_eq!(position, at, "{place}");
-            let lines: Vec<String> = (0..3).map(|line| format!("{place} {line}")).collect();
+            assert_eq!(position, at, "{cut}");
+            let lines: Vec<String> = (0..3).map(|line| format!("{cut} {line}")).collect();
             let next = chunk(&stream, fence, at, said.len(), &lines);
-            place.arm(&proxy);
-            assert!(sink.write(std::slice::from_ref(&next)).await[0].is_ok(), "{place}");
+            cut.arm(&proxy);
+            assert!(sink.write(std::slice::from_ref(&next)).await[0].is_ok(), "{cut}");
             writes.note(&proxy);
             at = next.end;
             said.extend(lines);
@@ -199,7 +199,7 @@ fn calls_to_a_refusing_or_silent_store_fail_in_time_and_work_again_later() {
     on_both(async |database| {
         let (a, proxy, b) = two(database).await;
         let claim = acquire(&a, &pod("x")).await.unwrap().unwrap();
-        for way in [Way::Refused, Way::Frozen] {
+        for way in [ProxyMode::Refused, ProxyMode::Frozen] {
             proxy.set(way);
             for _ in 0..2 {
                 let asked = Instant::now();
@@ -208,7 +208,7 @@ fn calls_to_a_refusing_or_silent_store_fail_in_time_and_work_again_later() {
                 assert!(asked.elapsed() < Duration::from_millis(3500), "{:?}", asked.elapsed());
             }
             assert_eq!(acquire(&b, &claim.key).await.unwrap(), None, "the claim lives on");
-            proxy.set(Way::Open);
+            proxy.set(ProxyMode::Open);
             let back = Instant::now();
             assert_eq!(a.renew(&renewal(&claim, b"back")).await.unwrap(), [Verdict::Held]);
             assert!(back.elapsed() < Duration::from_secs(3), "{:?}", back.elapsed());

@@ -6,11 +6,11 @@ use std::time::{Duration, Instant};
 
 use sqlx::MySqlConnection;
 
-use crate::bench::{Bench, PATIENCE};
 use crate::database::{Claim, execute, on_both};
-use crate::proxy::Way;
-use crate::replica::{DEADLINE, Places, Replica, SELDOM, TAKEOVER, TTL};
-use crate::together::scenarios;
+use crate::fixture::{Fixture, PATIENCE};
+use crate::parallel::scenarios;
+use crate::proxy::ProxyMode;
+use crate::replica::{DEADLINE, Replica, ReplicaSettings, SELDOM, TAKEOVER, TTL};
 
 scenarios! {
     a_replica_cut_off_from_its_claims_stops_writing_before_others_may_take_them,
@@ -50,18 +50,22 @@ async fn stored_under(sql: &mut MySqlConnection, claims: &BTreeMap<String, Claim
 }
 
 /// Waits until nothing is stored any more under the claims of a replica; answers how long it took until the last.
-pub(crate) async fn falls_silent(bench: &Bench<'_>, claims: &BTreeMap<String, Claim>, replica: &Replica) -> Duration {
-    writes_last(bench, claims, replica, SILENCE).await
+pub(crate) async fn falls_silent(
+    fixture: &Fixture<'_>,
+    claims: &BTreeMap<String, Claim>,
+    replica: &Replica,
+) -> Duration {
+    writes_last(fixture, claims, replica, SILENCE).await
 }
 
 /// The same, and watches it for so long at least: a server that is busy may store nothing for a while.
 async fn writes_last(
-    bench: &Bench<'_>,
+    fixture: &Fixture<'_>,
     claims: &BTreeMap<String, Claim>,
     replica: &Replica,
     least: Duration,
 ) -> Duration {
-    let mut sql = bench.records.sql().await;
+    let mut sql = fixture.records.sql().await;
     let begun = Instant::now();
     let (mut stored, mut since) = (stored_under(&mut sql, claims, replica).await, begun);
     while since.elapsed() < SILENCE || begun.elapsed() < least {
@@ -92,89 +96,90 @@ pub(crate) fn assert_silent(sent: &[u64]) {
 
 fn a_replica_cut_off_from_its_claims_stops_writing_before_others_may_take_them() {
     on_both(async |database| {
-        let mut bench = Bench::new(database, 8).await;
-        let [mut a, mut b, _c] = bench.replicas(["a", "b", "c"]).await;
-        bench.progress(2).await;
+        let mut fixture = Fixture::new(database, 8).await;
+        let [mut a, mut b, _c] = fixture.replicas(["a", "b", "c"]).await;
+        fixture.progress(2).await;
         let claims = database.claims().await;
-        a.lock.set(Way::Refused);
-        b.lock.set(Way::Frozen);
+        a.lock.set(ProxyMode::Refused);
+        b.lock.set(ProxyMode::Frozen);
         let (refused, frozen, took) = tokio::join!(
-            falls_silent(&bench, &claims, &a),
-            falls_silent(&bench, &claims, &b),
-            bench.all_held_by(&["c"])
+            falls_silent(&fixture, &claims, &a),
+            falls_silent(&fixture, &claims, &b),
+            fixture.all_held_by(&["c"])
         );
         println!("cut off: silent after {refused:?} and {frozen:?}, taken over after {took:?}");
         assert!(refused.max(frozen) < DEADLINE + BUSY, "{refused:?}, {frozen:?}");
         assert!(refused.max(frozen) < took && took < TAKEOVER, "{took:?}");
-        bench.progress(2).await;
+        fixture.progress(2).await;
         // It is the lock store that is away, not the sink: they could have written and did not.
         assert_silent(&sent(&[&a, &b], SILENCE).await);
-        a.lock.set(Way::Open);
-        b.lock.set(Way::Open);
-        bench.all_held_by(&["a", "b", "c"]).await;
-        bench.progress(2).await;
+        a.lock.set(ProxyMode::Open);
+        b.lock.set(ProxyMode::Open);
+        fixture.all_held_by(&["a", "b", "c"]).await;
+        fixture.progress(2).await;
         assert!(a.is_running() && b.is_running());
-        bench.finish_exactly("cut off from the lock store").await;
+        fixture.finish_exactly("cut off from the lock store").await;
     });
 }
 
 fn while_the_database_is_unavailable_nobody_writes_and_nothing_is_lost() {
     on_both(async |database| {
-        let mut bench = Bench::new(database, 9).await;
-        let all = bench.replicas(["a", "b", "c"]).await;
-        bench.progress(2).await;
+        let mut fixture = Fixture::new(database, 9).await;
+        let all = fixture.replicas(["a", "b", "c"]).await;
+        fixture.progress(2).await;
         let claims = database.claims().await;
-        let ways = [Way::Frozen, Way::Refused, Way::Frozen];
+        let ways = [ProxyMode::Frozen, ProxyMode::Refused, ProxyMode::Frozen];
         // The claims first: whoever writes on does so because nothing keeps it from its sink.
         let away = Instant::now();
         all.iter().zip(ways).for_each(|(replica, way)| replica.lock.set(way));
-        let silent = futures::future::join_all(all.iter().map(|replica| falls_silent(&bench, &claims, replica))).await;
+        let silent =
+            futures::future::join_all(all.iter().map(|replica| falls_silent(&fixture, &claims, replica))).await;
         println!("no claims for anybody: silent after {silent:?}");
         assert!(silent.iter().all(|silent| *silent < DEADLINE + BUSY), "{silent:?}");
-        let stored = bench.stored().await;
+        let stored = fixture.stored().await;
         let rest = (TTL + Duration::from_secs(1)).saturating_sub(away.elapsed());
         assert_silent(&sent(&all.each_ref(), rest).await);
         assert!(database.shares().await.is_empty(), "claims outlive a ttl");
-        assert_eq!(bench.stored().await, stored, "somebody writes");
+        assert_eq!(fixture.stored().await, stored, "somebody writes");
         // Then all of it, for as long again.
         all.iter().zip(ways).for_each(|(replica, way)| replica.sink.set(way));
         tokio::time::sleep((2 * TTL).saturating_sub(away.elapsed())).await;
         let back = Instant::now();
         for replica in &all {
-            replica.lock.set(Way::Open);
-            replica.sink.set(Way::Open);
+            replica.lock.set(ProxyMode::Open);
+            replica.sink.set(ProxyMode::Open);
         }
-        bench.progress(2).await;
+        fixture.progress(2).await;
         println!(
             "away for two ttls: all streams went on {:?} after it was back",
             back.elapsed()
         );
-        bench.finish_exactly("database away for two ttls").await;
+        fixture.finish_exactly("database away for two ttls").await;
     });
 }
 
 fn a_sink_unavailable_for_longer_than_a_ttl_costs_no_claim_and_no_line() {
     on_both(async |database| {
-        let mut bench = Bench::new(database, 8).await;
-        let all = bench.replicas(["a", "b"]).await;
-        bench.progress(2).await;
+        let mut fixture = Fixture::new(database, 8).await;
+        let all = fixture.replicas(["a", "b"]).await;
+        fixture.progress(2).await;
         let before = database.claims().await;
-        all[0].sink.set(Way::Frozen);
-        all[1].sink.set(Way::Refused);
+        all[0].sink.set(ProxyMode::Frozen);
+        all[1].sink.set(ProxyMode::Refused);
         tokio::time::sleep(TTL + Duration::from_secs(1)).await;
-        all.iter().for_each(|replica| replica.sink.set(Way::Open));
+        all.iter().for_each(|replica| replica.sink.set(ProxyMode::Open));
         assert_eq!(database.claims().await, before, "claims have moved");
-        bench.progress(2).await;
+        fixture.progress(2).await;
         assert_eq!(database.claims().await, before, "claims have moved");
-        bench.finish_exactly("sink away").await;
+        fixture.finish_exactly("sink away").await;
     });
 }
 
 fn a_slow_lock_store_costs_no_claim_and_one_beyond_the_deadline_counts_as_unavailable() {
     on_both(async |database| {
-        let mut bench = Bench::new(database, 8).await;
-        let [a, _b] = bench.replicas(["a", "b"]).await;
-        bench.progress(2).await;
+        let mut fixture = Fixture::new(database, 8).await;
+        let [a, _b] = fixture.replicas(["a", "b"]).await;
+        fixture.progress(2).await;
         let before = database.claims().await;
         // Two statements of two exchanges each, one for rows whose checkpoint has moved and one for the rest: 1.2 s.
         a.lock.delay(Duration::from_millis(150));
@@ -182,13 +187,13 @@ fn a_slow_lock_store_costs_no_claim_and_one_beyond_the_deadline_counts_as_unavai
         assert_eq!(database.claims().await, before, "claims have moved");
         // Answers come after 3 s, which is too late for a statement, and the next comes over a new connection.
         a.lock.delay(Duration::from_millis(1600));
-        let (silent, took) = tokio::join!(falls_silent(&bench, &before, &a), bench.all_held_by(&["b"]));
+        let (silent, took) = tokio::join!(falls_silent(&fixture, &before, &a), fixture.all_held_by(&["b"]));
         println!("too slow: silent after {silent:?}, taken over after {took:?}");
         assert!(silent < DEADLINE + BUSY && silent < took, "{silent:?}, {took:?}");
         a.lock.delay(Duration::ZERO);
-        bench.all_held_by(&["a", "b"]).await;
-        bench.progress(2).await;
-        bench.finish_exactly("slow lock store").await;
+        fixture.all_held_by(&["a", "b"]).await;
+        fixture.progress(2).await;
+        fixture.finish_exactly("slow lock store").await;
     });
 }
 
@@ -216,12 +221,12 @@ fn a_deadline_counts_from_when_a_renewal_was_sent_not_from_its_answer() {
     /// Between two renewals of one replica; as long as one may take.
     const RENEW: Duration = Duration::from_secs(3);
     on_both(async |database| {
-        let mut bench = Bench::new(database, 8).await;
-        let seldom = |places: &mut Places| places.times = &SELDOM;
-        let (a, _b) = (bench.replica_with("a", seldom).await, bench.replica("b").await);
-        bench.begin(2).await;
-        bench.all_held_by(&["a", "b"]).await;
-        bench.progress(2).await;
+        let mut fixture = Fixture::new(database, 8).await;
+        let seldom = |settings: &mut ReplicaSettings| settings.times = &SELDOM;
+        let (a, _b) = (fixture.replica_with("a", seldom).await, fixture.replica("b").await);
+        fixture.begin(2).await;
+        fixture.all_held_by(&["a", "b"]).await;
+        fixture.progress(2).await;
         let claims = database.claims().await;
         let mut sql = database.sql().await;
         let at = loop {
@@ -230,40 +235,40 @@ fn a_deadline_counts_from_when_a_renewal_was_sent_not_from_its_answer() {
             let until = async |time: Duration| tokio::time::sleep(time.saturating_sub(at.elapsed())).await;
             // The next one is sent 3 s later and answered 2 s after that, and none after it.
             until(RENEW.saturating_sub(Duration::from_millis(400))).await;
-            a.lock.set(Way::Frozen);
+            a.lock.set(ProxyMode::Frozen);
             until(RENEW + Duration::from_secs(2)).await;
-            a.lock.set(Way::Open);
+            a.lock.set(ProxyMode::Open);
             is_renewed(&mut sql, &a).await;
             until(RENEW + Duration::from_millis(2_600)).await;
-            a.lock.set(Way::Frozen);
+            a.lock.set(ProxyMode::Frozen);
             // On a busy machine that may be too late to hold up the one after it.
             if at.elapsed() < RENEW + Duration::from_millis(2_800) {
                 break at;
             }
-            a.lock.set(Way::Open);
+            a.lock.set(ProxyMode::Open);
         };
         // The claims expire, and others write under larger ones, not before that answer came and a ttl has passed.
         let watch = RENEW + DEADLINE + Duration::from_secs(2);
         let frozen = at.elapsed();
-        let silent = writes_last(&bench, &claims, &a, watch.saturating_sub(frozen)).await;
+        let silent = writes_last(&fixture, &claims, &a, watch.saturating_sub(frozen)).await;
         let silent = (frozen + silent).saturating_sub(RENEW);
         println!("silent {silent:?} after a renewal was sent whose answer took 2 s");
         assert!(silent < DEADLINE + BUSY, "{silent:?}");
         // Nor does it fall silent as if that renewal had failed.
         assert!(silent + RENEW > DEADLINE + BUSY, "{silent:?}");
-        bench.all_held_by(&["b"]).await;
-        a.lock.set(Way::Open);
-        bench.all_held_by(&["a", "b"]).await;
-        bench.progress(2).await;
-        bench.finish_exactly("an answer that was late").await;
+        fixture.all_held_by(&["b"]).await;
+        a.lock.set(ProxyMode::Open);
+        fixture.all_held_by(&["a", "b"]).await;
+        fixture.progress(2).await;
+        fixture.finish_exactly("an answer that was late").await;
     });
 }
 
 fn an_open_transaction_of_a_person_affects_only_the_pod_whose_row_it_locks() {
     on_both(async |database| {
-        let mut bench = Bench::new(database, 8).await;
-        let _both = bench.replicas(["a", "b"]).await;
-        bench.progress(2).await;
+        let mut fixture = Fixture::new(database, 8).await;
+        let _both = fixture.replicas(["a", "b"]).await;
+        fixture.progress(2).await;
         let before = database.claims().await;
         let locked = before.keys().next().unwrap().clone();
         let mut person = database.sql().await;
@@ -278,18 +283,18 @@ fn an_open_transaction_of_a_person_affects_only_the_pod_whose_row_it_locks() {
         others.remove(&locked);
         assert_eq!(now, others, "other claims have moved");
         execute(&mut person, "ROLLBACK").await;
-        bench.all_held_by(&["a", "b"]).await;
-        bench.progress(2).await;
-        bench.finish_exactly("a person's transaction on a claim").await;
+        fixture.all_held_by(&["a", "b"]).await;
+        fixture.progress(2).await;
+        fixture.finish_exactly("a person's transaction on a claim").await;
     });
 }
 
 fn a_database_restored_to_an_earlier_state_loses_nothing_and_stores_nothing_twice() {
     const TABLES: [&str; 4] = ["distributed_lock", "log_stream", "log_record", "log_gap"];
     on_both(async |database| {
-        let mut bench = Bench::new(database, 8).await;
-        let [mut a, b] = bench.replicas(["a", "b"]).await;
-        bench.progress(3).await;
+        let mut fixture = Fixture::new(database, 8).await;
+        let [mut a, b] = fixture.replicas(["a", "b"]).await;
+        fixture.progress(3).await;
         let mut person = database.sql().await;
         execute(&mut person, "SET SESSION TRANSACTION ISOLATION LEVEL REPEATABLE READ").await;
         execute(&mut person, "START TRANSACTION WITH CONSISTENT SNAPSHOT").await;
@@ -311,12 +316,12 @@ fn a_database_restored_to_an_earlier_state_loses_nothing_and_stores_nothing_twic
         execute(&mut person, "COMMIT").await;
         // Afterwards pods change hands under larger fences, and more is stored.
         a.kill().await;
-        bench.all_held_by(&["b"]).await;
-        bench.progress(3).await;
+        fixture.all_held_by(&["b"]).await;
+        fixture.progress(3).await;
         let before = database.claims().await;
         // As a standby that takes over has nothing of what was written last, and no connection survives.
-        b.lock.set(Way::Refused);
-        b.sink.set(Way::Refused);
+        b.lock.set(ProxyMode::Refused);
+        b.sink.set(ProxyMode::Refused);
         execute(&mut person, "SET FOREIGN_KEY_CHECKS = 0").await;
         execute(&mut person, "START TRANSACTION").await;
         for table in TABLES {
@@ -324,10 +329,10 @@ fn a_database_restored_to_an_earlier_state_loses_nothing_and_stores_nothing_twic
             execute(&mut person, &format!("INSERT INTO {table} SELECT * FROM old_{table}")).await;
         }
         execute(&mut person, "COMMIT").await;
-        b.lock.set(Way::Open);
-        b.sink.set(Way::Open);
-        bench.all_held_by(&["b"]).await;
-        bench.progress(3).await;
+        b.lock.set(ProxyMode::Open);
+        b.sink.set(ProxyMode::Open);
+        fixture.all_held_by(&["b"]).await;
+        fixture.progress(3).await;
         let restored = database.claims().await;
         // What b held then it still holds under its old fence; what a held then must have a new one.
         let taken = restored
@@ -336,30 +341,30 @@ fn a_database_restored_to_an_earlier_state_loses_nothing_and_stores_nothing_twic
             .count();
         println!("{taken} of {} pods were claimed anew", restored.len());
         assert!(taken > 0);
-        bench.finish_exactly("database set back").await;
+        fixture.finish_exactly("database set back").await;
     });
 }
 
 fn a_killed_or_frozen_api_server_only_delays_collection() {
     on_both(async |database| {
-        let mut bench = Bench::new(database, 8).await;
-        let _both = bench.replicas(["a", "b"]).await;
-        bench.progress(2).await;
+        let mut fixture = Fixture::new(database, 8).await;
+        let _both = fixture.replicas(["a", "b"]).await;
+        fixture.progress(2).await;
         let before = database.claims().await;
-        for way in [Way::Refused, Way::Frozen] {
-            bench.api.set(way);
+        for way in [ProxyMode::Refused, ProxyMode::Frozen] {
+            fixture.api.set(way);
             tokio::time::sleep(Duration::from_secs(4)).await;
-            bench.api.set(Way::Open);
+            fixture.api.set(ProxyMode::Open);
             let back = Instant::now();
-            bench.progress(2).await;
+            fixture.progress(2).await;
             println!(
                 "API server {way:?} for 4 s: all streams went on {:?} after it was back",
                 back.elapsed()
             );
         }
-        bench.api.cut();
-        bench.progress(2).await;
+        fixture.api.cut();
+        fixture.progress(2).await;
         assert_eq!(database.claims().await, before, "claims have moved");
-        bench.finish_exactly("API server away").await;
+        fixture.finish_exactly("API server away").await;
     });
 }

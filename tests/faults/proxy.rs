@@ -12,7 +12,7 @@ use tokio::task::JoinSet;
 
 /// Whether anything gets through.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Way {
+pub(crate) enum ProxyMode {
     Open,
     /// Connections stay and can be made, but nothing passes; what is under way passes when it is open again.
     Frozen,
@@ -22,7 +22,7 @@ pub(crate) enum Way {
 
 /// Where a connection is to end.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Point {
+pub(crate) enum Direction {
     /// A request is swallowed: the server never sees it.
     Request,
     /// A reply is swallowed: the server has done what was asked.
@@ -30,12 +30,12 @@ pub(crate) enum Point {
 }
 
 #[derive(Debug)]
-struct State {
-    way: watch::Sender<Way>,
+struct ProxyState {
+    way: watch::Sender<ProxyMode>,
     /// Connections of an earlier age end.
     age: watch::Sender<u64>,
     delay_ms: AtomicU64,
-    fuse: Mutex<Option<Point>>,
+    fuse: Mutex<Option<Direction>>,
     /// How many more may pass before the fuse blows.
     left: AtomicI64,
     blown: AtomicBool,
@@ -47,7 +47,7 @@ struct State {
 #[derive(Debug)]
 pub(crate) struct Proxy {
     pub(crate) port: u16,
-    state: Arc<State>,
+    state: Arc<ProxyState>,
     _tasks: JoinSet<()>,
 }
 
@@ -56,8 +56,8 @@ impl Proxy {
     pub(crate) async fn to(server: &str) -> Self {
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let port = listener.local_addr().unwrap().port();
-        let state = Arc::new(State {
-            way: watch::channel(Way::Open).0,
+        let state = Arc::new(ProxyState {
+            way: watch::channel(ProxyMode::Open).0,
             age: watch::channel(0).0,
             delay_ms: AtomicU64::new(0),
             fuse: Mutex::default(),
@@ -74,9 +74,9 @@ impl Proxy {
         }
     }
 
-    pub(crate) fn set(&self, way: Way) {
+    pub(crate) fn set(&self, way: ProxyMode) {
         self.state.way.send_replace(way);
-        if way == Way::Refused {
+        if way == ProxyMode::Refused {
             self.cut();
         }
     }
@@ -92,7 +92,7 @@ impl Proxy {
     }
 
     /// Lets `passing` more pieces through and ends the connection at the next one.
-    pub(crate) fn cut_at(&self, point: Point, passing: i64) {
+    pub(crate) fn cut_at(&self, point: Direction, passing: i64) {
         self.state.blown.store(false, Ordering::SeqCst);
         self.state.left.store(passing, Ordering::SeqCst);
         *self.state.fuse.lock().unwrap() = Some(point);
@@ -110,14 +110,14 @@ impl Proxy {
     }
 }
 
-async fn accept(first: TcpListener, server: String, state: Arc<State>) {
+async fn accept(first: TcpListener, server: String, state: Arc<ProxyState>) {
     let port = first.local_addr().unwrap().port();
     let mut listener = Some(first);
     let mut way = state.way.subscribe();
     let mut tasks = JoinSet::new();
     loop {
         while tasks.try_join_next().is_some() {}
-        if *way.borrow_and_update() == Way::Refused {
+        if *way.borrow_and_update() == ProxyMode::Refused {
             listener = None;
             way.changed().await.unwrap();
             continue;
@@ -141,7 +141,7 @@ async fn accept(first: TcpListener, server: String, state: Arc<State>) {
     }
 }
 
-async fn connection(client: TcpStream, server: String, state: Arc<State>) {
+async fn connection(client: TcpStream, server: String, state: Arc<ProxyState>) {
     let mut age = state.age.subscribe();
     let pass = async {
         open(&state).await;
@@ -154,8 +154,8 @@ async fn connection(client: TcpStream, server: String, state: Arc<State>) {
         let (mut from_server, mut to_server) = there.into_split();
         tokio::select! {
             biased;
-            () = pump(&mut from_client, &mut to_server, Point::Request, &state) => {}
-            () = pump(&mut from_server, &mut to_client, Point::Reply, &state) => {}
+            () = pump(&mut from_client, &mut to_server, Direction::Request, &state) => {}
+            () = pump(&mut from_server, &mut to_client, Direction::Reply, &state) => {}
         }
     };
     tokio::select! {
@@ -166,16 +166,16 @@ async fn connection(client: TcpStream, server: String, state: Arc<State>) {
 }
 
 /// Waits while nothing passes.
-async fn open(state: &State) {
+async fn open(state: &ProxyState) {
     let mut way = state.way.subscribe();
-    way.wait_for(|way| *way == Way::Open).await.unwrap();
+    way.wait_for(|way| *way == ProxyMode::Open).await.unwrap();
 }
 
 async fn pump(
     from: &mut (impl AsyncReadExt + Unpin),
     to: &mut (impl AsyncWriteExt + Unpin),
-    point: Point,
-    state: &State,
+    point: Direction,
+    state: &ProxyState,
 ) {
     let mut buffer = vec![0; 1 << 16];
     while let Ok(read) = from.read(&mut buffer).await {
@@ -193,7 +193,7 @@ async fn pump(
         if read == 0 || to.write_all(&buffer[..read]).await.is_err() {
             return;
         }
-        if point == Point::Request {
+        if point == Direction::Request {
             state.passed.fetch_add(read as u64, Ordering::SeqCst);
         }
     }

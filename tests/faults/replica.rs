@@ -67,7 +67,7 @@ const ENDING: Duration = Duration::from_secs(20);
 
 /// Where a replica finds what it needs.
 #[derive(Clone, Debug)]
-pub(crate) struct Places {
+pub(crate) struct ReplicaSettings {
     pub(crate) lock: String,
     pub(crate) sink: String,
     pub(crate) kubeconfig: PathBuf,
@@ -87,7 +87,7 @@ pub(crate) struct Replica {
 }
 
 impl Replica {
-    pub(crate) fn start(name: &str, dir: &Path, places: &Places, lock: Proxy, sink: Proxy) -> Self {
+    pub(crate) fn start(name: &str, dir: &Path, settings: &ReplicaSettings, lock: Proxy, sink: Proxy) -> Self {
         let log = dir.join(format!("{name}.log"));
         let file = std::fs::OpenOptions::new()
             .create(true)
@@ -105,13 +105,13 @@ impl Replica {
         for (variable, _) in std::env::vars().filter(|(name, _)| name.starts_with("PODLOG_") || name == "RUST_LOG") {
             command.env_remove(variable);
         }
-        command.args(places.times).args(["--replica-id", name]);
-        command.arg("--kubeconfig").arg(&places.kubeconfig);
+        command.args(settings.times).args(["--replica-id", name]);
+        command.arg("--kubeconfig").arg(&settings.kubeconfig);
         command
-            .env("PODLOG_LOCK", &places.lock)
-            .env("PODLOG_SINK", &places.sink);
+            .env("PODLOG_LOCK", &settings.lock)
+            .env("PODLOG_SINK", &settings.sink);
         command
-            .envs(places.env.iter().cloned())
+            .envs(settings.env.iter().cloned())
             .current_dir(dir)
             .kill_on_drop(true);
         let out = std::fs::File::create(dir.join(format!("{name}.out"))).unwrap();
@@ -144,7 +144,7 @@ impl Replica {
     pub(crate) async fn ended(&mut self) -> ExitStatus {
         let ended = tokio::time::timeout(ENDING, self.child.wait()).await;
         ended
-            .unwrap_or_else(|_| panic!("{} does not end; it says: {}", self.name, self.words()))
+            .unwrap_or_else(|_| panic!("{} does not end; it says: {}", self.name, self.log_text()))
             .unwrap()
     }
 
@@ -153,12 +153,12 @@ impl Replica {
     }
 
     /// What it has said, also in earlier lives.
-    pub(crate) fn words(&self) -> String {
+    pub(crate) fn log_text(&self) -> String {
         std::fs::read_to_string(&self.log).unwrap_or_default()
     }
 
     /// How often it has said this.
     pub(crate) fn said(&self, what: &str) -> usize {
-        self.words().matches(what).count()
+        self.log_text().matches(what).count()
     }
 }

@@ -7,13 +7,13 @@ use std::time::{Duration, Instant};
 
 use rustix::process::Signal;
 
-use crate::bench::{Bench, PATIENCE};
+use crate::audit::{reckon, written};
 use crate::database::{Database, on_both, runtime, until, within};
-use crate::reckon::{reckon, written};
-use crate::replica::{PATIENT, Places, Replica};
+use crate::fixture::{Fixture, PATIENCE};
+use crate::parallel::scenarios;
+use crate::replica::{PATIENT, Replica, ReplicaSettings};
 use crate::servers;
 use crate::single::{records, records_of, stored};
-use crate::together::scenarios;
 
 scenarios! {
     five_hundred_pods_change_holders_and_mysql_has_each_line_once,
@@ -50,34 +50,34 @@ async fn end(replicas: &mut [Replica]) {
             status.success(),
             "{} ended with {status}: {}",
             replica.name,
-            replica.words()
+            replica.log_text()
         );
     }
 }
 
 /// Three replicas, six, two, and two others; the pods are silent afterwards, and the last two still at work.
-async fn change_hands(bench: &mut Bench<'_>, sink: Option<&str>) -> Vec<Replica> {
-    let database = bench.database;
-    bench.every = EVERY;
-    let start = async |bench: &Bench<'_>, name: &str| {
-        let place = |places: &mut Places| {
-            places.times = &PATIENT;
+async fn change_hands(fixture: &mut Fixture<'_>, sink: Option<&str>) -> Vec<Replica> {
+    let database = fixture.database;
+    fixture.every = EVERY;
+    let start = async |fixture: &Fixture<'_>, name: &str| {
+        let place = |settings: &mut ReplicaSettings| {
+            settings.times = &PATIENT;
             if let Some(sink) = sink {
-                sink.clone_into(&mut places.sink);
+                sink.clone_into(&mut settings.sink);
             }
         };
-        bench.replica_with(name, place).await
+        fixture.replica_with(name, place).await
     };
     let mut all = Vec::new();
     for name in ["a", "b", "c"] {
-        all.push(start(bench, name).await);
+        all.push(start(fixture, name).await);
     }
-    bench.begin(3).await;
+    fixture.begin(3).await;
     even(database, &["a", "b", "c"]).await;
     let three = database.claims().await;
     let begun = Instant::now();
     for name in ["d", "e", "f"] {
-        all.push(start(bench, name).await);
+        all.push(start(fixture, name).await);
     }
     even(database, &["a", "b", "c", "d", "e", "f"]).await;
     let took = begun.elapsed();
@@ -92,7 +92,7 @@ async fn change_hands(bench: &mut Bench<'_>, sink: Option<&str>) -> Vec<Replica>
     end(&mut all).await;
     even(database, &["e", "f"]).await;
     for name in ["g", "h"] {
-        stay.push(start(bench, name).await);
+        stay.push(start(fixture, name).await);
         until("it is at work", PATIENCE, async || {
             let alive = database.replicas().await;
             (alive == 3).then_some(()).ok_or_else(|| format!("{alive} are"))
@@ -101,16 +101,16 @@ async fn change_hands(bench: &mut Bench<'_>, sink: Option<&str>) -> Vec<Replica>
         end(&mut stay[..1]).await;
         stay.remove(0);
     }
-    bench.all_held_by(&["g", "h"]).await;
-    bench.quiet().await;
+    fixture.all_held_by(&["g", "h"]).await;
+    fixture.quiet().await;
     stay
 }
 
 fn five_hundred_pods_change_holders_and_mysql_has_each_line_once() {
     on_both(async |database| {
-        let mut bench = Bench::new(database, PODS).await;
-        let _replicas = change_hands(&mut bench, None).await;
-        bench.finish_exactly("3, 6, 2 and 2 other replicas").await;
+        let mut fixture = Fixture::new(database, PODS).await;
+        let _replicas = change_hands(&mut fixture, None).await;
+        fixture.finish_exactly("3, 6, 2 and 2 other replicas").await;
     });
 }
 
@@ -124,10 +124,10 @@ fn on_mysql(test: impl AsyncFnOnce(&Database)) {
 
 fn five_hundred_pods_change_holders_and_sqlite_has_each_line_once() {
     on_mysql(async |database| {
-        let mut bench = Bench::new(database, PODS).await;
-        let url = format!("sqlite://{}", bench.dir.path().join("records.db").display());
-        let _replicas = change_hands(&mut bench, Some(&url)).await;
-        let wrote = written(&bench.sim);
+        let mut fixture = Fixture::new(database, PODS).await;
+        let url = format!("sqlite://{}", fixture.dir.path().join("records.db").display());
+        let _replicas = change_hands(&mut fixture, Some(&url)).await;
+        let wrote = written(&fixture.sim);
         let (sum, findings) = until("everything is stored", PATIENCE, async || {
             let (sum, findings) = reckon(&wrote, &stored(&url).await);
             (sum.lost == 0)
@@ -141,9 +141,9 @@ fn five_hundred_pods_change_holders_and_sqlite_has_each_line_once() {
 }
 
 /// Compares with what was written: by pod, the messages in the order in which they were delivered.
-async fn each_once(bench: &Bench<'_>, what: &str, delivered: impl Fn() -> BTreeMap<String, Vec<(String, String)>>) {
+async fn each_once(fixture: &Fixture<'_>, what: &str, delivered: impl Fn() -> BTreeMap<String, Vec<(String, String)>>) {
     let mut wrote = BTreeMap::new();
-    for truth in bench.sim.truth() {
+    for truth in fixture.sim.truth() {
         let lines = truth.lines.iter();
         let lines = lines.map(|line| String::from_utf8_lossy(&line.message).into_owned());
         wrote.insert(truth.instance.uid.clone(), lines.collect::<Vec<_>>());
@@ -166,23 +166,23 @@ async fn each_once(bench: &Bench<'_>, what: &str, delivered: impl Fn() -> BTreeM
 
 fn five_hundred_pods_change_holders_and_the_files_have_each_line_once() {
     on_mysql(async |database| {
-        let mut bench = Bench::new(database, PODS).await;
-        let folder = bench.dir.path().join("records");
+        let mut fixture = Fixture::new(database, PODS).await;
+        let folder = fixture.dir.path().join("records");
         let sink = format!("file://{}?fsync=never", folder.display());
-        let _replicas = change_hands(&mut bench, Some(&sink)).await;
-        each_once(&bench, "files", || records(&folder)).await;
+        let _replicas = change_hands(&mut fixture, Some(&sink)).await;
+        each_once(&fixture, "files", || records(&folder)).await;
     });
 }
 
 fn five_hundred_pods_change_holders_and_each_line_is_printed_once() {
     on_mysql(async |database| {
-        let mut bench = Bench::new(database, PODS).await;
-        let replicas = change_hands(&mut bench, Some("stdout://")).await;
+        let mut fixture = Fixture::new(database, PODS).await;
+        let replicas = change_hands(&mut fixture, Some("stdout://")).await;
         // In this order each pod went from one to the next, if it did.
         let printed = || {
             let mut all: BTreeMap<String, Vec<(String, String)>> = BTreeMap::new();
             for name in ["a", "b", "c", "d", "e", "f", "g", "h"] {
-                let text = std::fs::read_to_string(bench.dir.path().join(format!("{name}.out"))).unwrap();
+                let text = std::fs::read_to_string(fixture.dir.path().join(format!("{name}.out"))).unwrap();
                 for (pod, record) in records_of(&text) {
                     all.entry(pod).or_default().push(record);
                 }
@@ -193,7 +193,7 @@ fn five_hundred_pods_change_holders_and_each_line_is_printed_once() {
                 .for_each(|records| records.sort_by_key(|(_, message)| number(message)));
             all
         };
-        each_once(&bench, "standard output", printed).await;
+        each_once(&fixture, "standard output", printed).await;
         drop(replicas);
     });
 }

@@ -30,14 +30,14 @@ pub(crate) type Variable = (&'static str, String);
 
 /// What a server is to be made of.
 #[derive(Clone, Debug)]
-pub(crate) struct Kind {
+pub(crate) struct ServerProgram {
     program: PathBuf,
     is_mariadb: bool,
 }
 
 /// A running server; killed when dropped.
 pub(crate) struct Server {
-    kind: Kind,
+    program: ServerProgram,
     dir: tempfile::TempDir,
     port: u16,
     options: Vec<String>,
@@ -45,47 +45,47 @@ pub(crate) struct Server {
     child: Child,
 }
 
-impl Kind {
+impl ServerProgram {
     fn name(&self) -> &'static str {
         if self.is_mariadb { "mariadb" } else { "mysql" }
     }
 }
 
 /// The servers that can be had on this machine; says which cannot.
-pub(crate) fn kinds() -> Vec<Kind> {
-    let mut kinds = Vec::new();
+pub(crate) fn programs() -> Vec<ServerProgram> {
+    let mut programs = Vec::new();
     let path = std::env::var_os("PATH").unwrap_or_default();
     let folders = std::env::split_paths(&path).chain([PathBuf::from("/usr/sbin")]);
     match folders.map(|folder| folder.join("mariadbd")).find(|file| file.exists()) {
-        Some(program) => kinds.push(Kind {
+        Some(program) => programs.push(ServerProgram {
             program,
             is_mariadb: true,
         }),
         None => servers::skip("there is no mariadbd on the path"),
     }
     if let Some(program) = servers::named("PODLOG_TEST_MYSQLD") {
-        kinds.push(Kind {
+        programs.push(ServerProgram {
             program: program.into(),
             is_mariadb: false,
         });
     }
-    kinds
+    programs
 }
 
-/// Runs a test on one server of each kind at the same time. What is in the environment of each may depend on its name.
+/// Runs a test on one server of each program at the same time. What is in the environment of each may depend on its name.
 pub(crate) fn on_own(options: &[&str], env: impl Fn(&str) -> Vec<Variable>, test: impl AsyncFn(&mut Server)) {
     crate::database::runtime().block_on(async {
-        let one = async |kind: Kind| {
-            let env = env(kind.name());
-            let mut server = Server::start(kind, options, env).await;
+        let one = async |program: ServerProgram| {
+            let env = env(program.name());
+            let mut server = Server::start(program, options, env).await;
             test(&mut server).await;
         };
-        futures::future::join_all(kinds().into_iter().map(one)).await;
+        futures::future::join_all(programs().into_iter().map(one)).await;
     });
 }
 
 impl Server {
-    async fn start(kind: Kind, options: &[&str], env: Vec<Variable>) -> Self {
+    async fn start(program: ServerProgram, options: &[&str], env: Vec<Variable>) -> Self {
         let dir = tempfile::Builder::new().prefix("podlog-server").tempdir().unwrap();
         let data = dir.path().join("data");
         // Below the range from which the system draws ports, so that nobody else gets it while the server is down.
@@ -95,11 +95,11 @@ impl Server {
                 break port;
             }
         };
-        new_data(&kind, &data).await;
+        new_data(&program, &data).await;
         let options = options.iter().map(|option| (*option).to_owned()).collect();
-        let child = spawn(&kind, dir.path(), port, &options, &env);
+        let child = spawn(&program, dir.path(), port, &options, &env);
         let server = Self {
-            kind,
+            program,
             dir,
             port,
             options,
@@ -114,7 +114,7 @@ impl Server {
     }
 
     pub(crate) fn name(&self) -> &'static str {
-        self.kind.name()
+        self.program.name()
     }
 
     /// Where tests find it.
@@ -155,9 +155,9 @@ impl Server {
         .await;
     }
 
-    /// Another server of the same kind, with nothing in it.
+    /// Another server of the same program, with nothing in it.
     pub(crate) async fn another(&self) -> Self {
-        Self::start(self.kind.clone(), &[], Vec::new()).await
+        Self::start(self.program.clone(), &[], Vec::new()).await
     }
 
     /// `kill -9`; returns when it has gone.
@@ -170,7 +170,7 @@ impl Server {
     /// Puts a server in the place of one that was stopped: at its address and with its data, but with an identity of
     /// its own.
     pub(crate) async fn replace(&mut self) {
-        if self.kind.is_mariadb {
+        if self.program.is_mariadb {
             self.options.push("--server-id=2".to_owned());
         } else {
             std::fs::remove_file(self.file("data").join("auto.cnf")).unwrap();
@@ -185,20 +185,20 @@ impl Server {
     }
 
     async fn again(&mut self) {
-        self.child = spawn(&self.kind, self.dir.path(), self.port, &self.options, &self.env);
+        self.child = spawn(&self.program, self.dir.path(), self.port, &self.options, &self.env);
         self.wait().await;
     }
 }
 
 /// The folder of a new server: a copy of one that is made once and kept with what the build leaves behind.
-async fn new_data(kind: &Kind, data: &Path) {
+async fn new_data(program: &ServerProgram, data: &Path) {
     static MAKING: Mutex<()> = Mutex::const_new(());
-    let kept = Path::new(env!("CARGO_TARGET_TMPDIR")).join(format!("{}-data", kind.name()));
+    let kept = Path::new(env!("CARGO_TARGET_TMPDIR")).join(format!("{}-data", program.name()));
     let making = MAKING.lock().await;
     if !kept.exists() {
         let dir = tempfile::tempdir_in(env!("CARGO_TARGET_TMPDIR")).unwrap();
         let made = dir.path().join("data");
-        initialise(kind, dir.path(), &made).await;
+        initialise(program, dir.path(), &made).await;
         std::fs::rename(&made, &kept).unwrap();
     }
     drop(making);
@@ -217,8 +217,8 @@ async fn new_data(kind: &Kind, data: &Path) {
 }
 
 /// Makes the folder of a server from nothing.
-async fn initialise(kind: &Kind, dir: &Path, data: &Path) {
-    let mut command = if kind.is_mariadb {
+async fn initialise(program: &ServerProgram, dir: &Path, data: &Path) {
+    let mut command = if program.is_mariadb {
         let mut command = Command::new("mariadb-install-db");
         command.args([
             "--no-defaults",
@@ -227,7 +227,7 @@ async fn initialise(kind: &Kind, dir: &Path, data: &Path) {
         ]);
         command
     } else {
-        let mut command = Command::new(&kind.program);
+        let mut command = Command::new(&program.program);
         command.args([
             "--no-defaults",
             "--initialize-insecure",
@@ -241,17 +241,17 @@ async fn initialise(kind: &Kind, dir: &Path, data: &Path) {
         .stderr(std::fs::File::create(dir.join("init.log")).unwrap());
     let status = command.status().await.unwrap();
     let said = || std::fs::read_to_string(dir.join("init.log")).unwrap();
-    assert!(status.success(), "{kind:?}: {}", said());
+    assert!(status.success(), "{program:?}: {}", said());
 }
 
-fn spawn(kind: &Kind, dir: &Path, port: u16, options: &Vec<String>, env: &[Variable]) -> Child {
+fn spawn(program: &ServerProgram, dir: &Path, port: u16, options: &Vec<String>, env: &[Variable]) -> Child {
     let file = |name: &str| dir.join(name).display().to_string();
     let log = std::fs::OpenOptions::new()
         .create(true)
         .append(true)
         .open(dir.join("log"))
         .unwrap();
-    let mut command = Command::new(&kind.program);
+    let mut command = Command::new(&program.program);
     command
         .arg("--no-defaults")
         .arg("--user=root")
@@ -265,7 +265,7 @@ fn spawn(kind: &Kind, dir: &Path, port: u16, options: &Vec<String>, env: &[Varia
     command.args(["--innodb-flush-log-at-trx-commit=2", "--sync-binlog=0"]);
     // Names of hosts would match users of the distribution that are nobody's business here.
     command.arg("--skip-name-resolve");
-    if !kind.is_mariadb {
+    if !program.is_mariadb {
         command.args(["--mysqlx=OFF", "--secure-file-priv=", "--performance-schema=OFF"]);
         command.arg("--innodb-redo-log-capacity=8M");
     }

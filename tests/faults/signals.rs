@@ -8,13 +8,13 @@ use std::time::{Duration, Instant};
 use rustix::process::Signal;
 use sqlx::Row;
 
-use crate::bench::{Bench, PATIENCE};
 use crate::database::{Claim, Database, on_both, until};
-use crate::proxy::Way;
+use crate::fixture::{Fixture, PATIENCE};
+use crate::parallel::scenarios;
+use crate::proxy::ProxyMode;
 use crate::replica::{Replica, TAKEOVER, TTL};
 use crate::servers;
 use crate::single::records;
-use crate::together::scenarios;
 
 scenarios! {
     the_pods_of_a_killed_process_are_taken_over_within_a_ttl,
@@ -44,74 +44,74 @@ fn assert_fences_grew(before: &BTreeMap<String, Claim>, after: &BTreeMap<String,
 
 fn the_pods_of_a_killed_process_are_taken_over_within_a_ttl() {
     on_both(async |database| {
-        let mut bench = Bench::new(database, 12).await;
-        let [mut a, b, c] = bench.replicas(["a", "b", "c"]).await;
-        bench.progress(3).await;
+        let mut fixture = Fixture::new(database, 12).await;
+        let [mut a, b, c] = fixture.replicas(["a", "b", "c"]).await;
+        fixture.progress(3).await;
         let before = database.claims().await;
         a.kill().await;
-        let took = bench.all_held_by(&["b", "c"]).await;
+        let took = fixture.all_held_by(&["b", "c"]).await;
         println!("SIGKILL: taken over after {took:?}");
         assert!(took < TAKEOVER, "{took:?}");
         assert_fences_grew(&before, &database.claims().await);
-        bench.progress(3).await;
+        fixture.progress(3).await;
         drop((b, c));
         // Both were killed now, so somebody has to come and read the rest.
-        let _d = bench.replicas(["d"]).await;
-        bench.finish_exactly("SIGKILL of one and then of all").await;
+        let _d = fixture.replicas(["d"]).await;
+        fixture.finish_exactly("SIGKILL of one and then of all").await;
     });
 }
 
 fn a_process_that_gets_sigterm_hands_over_within_two_seconds() {
     on_both(async |database| {
-        let mut bench = Bench::new(database, 12).await;
-        let [mut a, _b, _c] = bench.replicas(["a", "b", "c"]).await;
-        bench.progress(3).await;
+        let mut fixture = Fixture::new(database, 12).await;
+        let [mut a, _b, _c] = fixture.replicas(["a", "b", "c"]).await;
+        fixture.progress(3).await;
         a.signal(Signal::TERM);
-        let took = bench.all_held_by(&["b", "c"]).await;
+        let took = fixture.all_held_by(&["b", "c"]).await;
         println!("SIGTERM: taken over after {took:?}");
         assert!(took < Duration::from_secs(4), "{took:?}");
         let status = a.ended().await;
-        assert!(status.success(), "{status}: {}", a.words());
-        bench.progress(2).await;
-        bench.finish_exactly("SIGTERM").await;
+        assert!(status.success(), "{status}: {}", a.log_text());
+        fixture.progress(2).await;
+        fixture.finish_exactly("SIGTERM").await;
     });
 }
 
 fn a_second_signal_ends_a_process_at_once_and_its_claims_expire() {
     on_both(async |database| {
-        let mut bench = Bench::new(database, 8).await;
-        let [mut a, _b] = bench.replicas(["a", "b"]).await;
-        bench.progress(2).await;
+        let mut fixture = Fixture::new(database, 8).await;
+        let [mut a, _b] = fixture.replicas(["a", "b"]).await;
+        fixture.progress(2).await;
         // What it has read cannot be written, so it does not end by itself.
-        a.sink.set(Way::Frozen);
+        a.sink.set(ProxyMode::Frozen);
         tokio::time::sleep(Duration::from_millis(500)).await;
         a.signal(Signal::TERM);
         until("it says that it stops", PATIENCE, async || {
             (a.said("a second signal stops at once") == 1)
                 .then_some(())
-                .ok_or_else(|| a.words())
+                .ok_or_else(|| a.log_text())
         })
         .await;
         let second = Instant::now();
         a.signal(Signal::TERM);
         let status = a.ended().await;
-        assert_eq!(status.code(), Some(143), "{}", a.words());
+        assert_eq!(status.code(), Some(143), "{}", a.log_text());
         assert!(second.elapsed() < Duration::from_secs(2), "{:?}", second.elapsed());
-        let took = bench.all_held_by(&["b"]).await;
+        let took = fixture.all_held_by(&["b"]).await;
         assert!(took < TAKEOVER, "{took:?}");
-        bench.progress(2).await;
-        bench.finish_exactly("SIGTERM twice").await;
+        fixture.progress(2).await;
+        fixture.finish_exactly("SIGTERM twice").await;
     });
 }
 
 /// Stops a replica for so long after another has taken its pods, and lets it go on.
-async fn stop_and_continue(bench: &Bench<'_>, a: &Replica, heir: &str, rest: Duration) -> Duration {
+async fn stop_and_continue(fixture: &Fixture<'_>, a: &Replica, heir: &str, rest: Duration) -> Duration {
     let stopped = Instant::now();
     a.signal(Signal::STOP);
-    bench.all_held_by(&[heir]).await;
+    fixture.all_held_by(&[heir]).await;
     let took = stopped.elapsed();
     // All streams go on while the former holder sleeps.
-    bench.progress(2).await;
+    fixture.progress(2).await;
     tokio::time::sleep(rest.saturating_sub(stopped.elapsed())).await;
     a.signal(Signal::CONT);
     took
@@ -119,21 +119,21 @@ async fn stop_and_continue(bench: &Bench<'_>, a: &Replica, heir: &str, rest: Dur
 
 fn a_holder_suspended_beyond_its_ttl_writes_nothing_when_it_continues() {
     on_both(async |database| {
-        let mut bench = Bench::new(database, 8).await;
-        let [mut a, _b] = bench.replicas(["a", "b"]).await;
-        bench.progress(2).await;
+        let mut fixture = Fixture::new(database, 8).await;
+        let [mut a, _b] = fixture.replicas(["a", "b"]).await;
+        fixture.progress(2).await;
         let before = database.claims().await;
-        let took = stop_and_continue(&bench, &a, "b", TTL + Duration::from_secs(10)).await;
+        let took = stop_and_continue(&fixture, &a, "b", TTL + Duration::from_secs(10)).await;
         println!("SIGSTOP: taken over after {took:?}");
         assert!(took < TAKEOVER, "{took:?}");
         let heir = database.claims().await;
         assert_fences_grew(&before, &heir);
         // It comes back as a replica among others and gets pods by asking, not by believing what it knew.
-        bench.all_held_by(&["a", "b"]).await;
+        fixture.all_held_by(&["a", "b"]).await;
         assert_fences_grew(&heir, &database.claims().await);
         assert!(a.is_running());
-        bench.progress(2).await;
-        bench.finish_exactly("SIGSTOP for ttl + 10 s, SIGCONT").await;
+        fixture.progress(2).await;
+        fixture.finish_exactly("SIGSTOP for ttl + 10 s, SIGCONT").await;
     });
 }
 
@@ -160,28 +160,28 @@ async fn delivered(pods: usize, folders: &[&Path], more: usize) {
 
 fn lines_read_before_a_suspension_are_not_delivered_after_it() {
     on_both(async |database| {
-        let mut bench = Bench::new(database, 8).await;
+        let mut fixture = Fixture::new(database, 8).await;
         // Files know of no fence: what is written under a claim that has ended stays there to be seen.
-        let [of_a, of_b] = ["a", "b"].map(|name| bench.dir.path().join(format!("records-{name}")));
+        let [of_a, of_b] = ["a", "b"].map(|name| fixture.dir.path().join(format!("records-{name}")));
         let file = |folder: &Path| format!("file://{}?fsync=never", folder.display());
-        let a = bench.replica_with("a", |places| places.sink = file(&of_a)).await;
-        let _b = bench.replica_with("b", |places| places.sink = file(&of_b)).await;
-        bench.begin(2).await;
-        bench.all_held_by(&["a", "b"]).await;
+        let a = fixture.replica_with("a", |settings| settings.sink = file(&of_a)).await;
+        let _b = fixture.replica_with("b", |settings| settings.sink = file(&of_b)).await;
+        fixture.begin(2).await;
+        fixture.all_held_by(&["a", "b"]).await;
         delivered(8, &[&of_a, &of_b], 10).await;
         let stopped = Instant::now();
         a.signal(Signal::STOP);
         let before = records(&of_a);
-        let took = bench.all_held_by(&["b"]).await;
+        let took = fixture.all_held_by(&["b"]).await;
         assert!(took < TAKEOVER, "{took:?}");
         let rest = (TTL + Duration::from_secs(10)).saturating_sub(stopped.elapsed());
         tokio::time::sleep(rest).await;
         delivered(8, &[&of_b], 2).await;
         assert_eq!(records(&of_a), before, "it was not stopped");
         a.signal(Signal::CONT);
-        bench.all_held_by(&["a", "b"]).await;
+        fixture.all_held_by(&["a", "b"]).await;
         delivered(8, &[&of_a, &of_b], 10).await;
-        bench.quiet().await;
+        fixture.quiet().await;
         // Everything that waited for it in its connections was delivered by its heir meanwhile.
         let heir: BTreeSet<_> = records(&of_b).into_values().flatten().collect();
         let (mut late, mut new) = (Vec::new(), 0);
@@ -208,14 +208,14 @@ async fn in_mid_write(database: &Database, a: &Replica) {
     let mut sql = database.sql().await;
     a.sink.delay(Duration::from_millis(40));
     until("a write is half done", PATIENCE, async || {
-        a.sink.set(Way::Frozen);
+        a.sink.set(ProxyMode::Frozen);
         // The server renews this view only when nobody has read it for a tenth of a second.
         tokio::time::sleep(Duration::from_millis(300)).await;
         let open: i64 = sqlx::query(find).fetch_one(&mut sql).await.unwrap().get(0);
         if open > 0 {
             return Ok(());
         }
-        a.sink.set(Way::Open);
+        a.sink.set(ProxyMode::Open);
         tokio::time::sleep(Duration::from_millis(100 + fastrand::u64(0..50))).await;
         Err("no transaction is open".to_owned())
     })
@@ -224,27 +224,27 @@ async fn in_mid_write(database: &Database, a: &Replica) {
 
 fn a_holder_suspended_during_a_write_blocks_no_stream_and_its_late_packets_are_refused() {
     on_both(async |database| {
-        let mut bench = Bench::new(database, 8).await;
-        let [a, _b] = bench.replicas(["a", "b"]).await;
-        bench.progress(2).await;
+        let mut fixture = Fixture::new(database, 8).await;
+        let [a, _b] = fixture.replicas(["a", "b"]).await;
+        fixture.progress(2).await;
         in_mid_write(database, &a).await;
         let stopped = Instant::now();
         a.signal(Signal::STOP);
-        let took = bench.all_held_by(&["b"]).await;
+        let took = fixture.all_held_by(&["b"]).await;
         assert!(took < TAKEOVER, "{took:?}");
-        bench.progress(2).await;
+        fixture.progress(2).await;
         println!(
             "stopped in mid-write: every stream went on after {:?}",
             stopped.elapsed()
         );
         // What was under way since before the takeover arrives now.
-        a.sink.set(Way::Open);
+        a.sink.set(ProxyMode::Open);
         a.sink.delay(Duration::ZERO);
         tokio::time::sleep(Duration::from_millis(500)).await;
         a.signal(Signal::CONT);
-        bench.all_held_by(&["a", "b"]).await;
-        bench.progress(2).await;
-        bench.finish_exactly("SIGSTOP in mid-write").await;
+        fixture.all_held_by(&["a", "b"]).await;
+        fixture.progress(2).await;
+        fixture.finish_exactly("SIGSTOP in mid-write").await;
     });
 }
 
@@ -253,7 +253,7 @@ fn wall_clocks_of_replicas_have_no_effect() {
         return servers::skip(&format!("there is no {FAKETIME}: install faketime"));
     }
     on_both(async |database| {
-        let mut bench = Bench::new(database, 9).await;
+        let mut fixture = Fixture::new(database, 9).await;
         let mut all = Vec::new();
         for (name, time) in [("a", "+1h"), ("b", "-1h"), ("c", "+0 x1.001")] {
             let clock = [
@@ -262,14 +262,14 @@ fn wall_clocks_of_replicas_have_no_effect() {
                 ("FAKETIME_DONT_FAKE_MONOTONIC", "1"),
             ];
             let env = clock.map(|(name, value)| (name.to_owned(), value.to_owned()));
-            all.push(bench.replica_with(name, |places| places.env = env.into()).await);
+            all.push(fixture.replica_with(name, |settings| settings.env = env.into()).await);
         }
-        bench.begin(3).await;
-        bench.all_held_by(&["a", "b", "c"]).await;
-        bench.progress(2).await;
+        fixture.begin(3).await;
+        fixture.all_held_by(&["a", "b", "c"]).await;
+        fixture.progress(2).await;
         let shown = |replica: &Replica| {
             replica
-                .words()
+                .log_text()
                 .lines()
                 .next()
                 .unwrap_or_default()
@@ -281,18 +281,18 @@ fn wall_clocks_of_replicas_have_no_effect() {
         tokio::time::sleep(TTL).await;
         assert_eq!(database.claims().await, before, "claims have moved");
         all[0].kill().await;
-        let took = bench.all_held_by(&["b", "c"]).await;
+        let took = fixture.all_held_by(&["b", "c"]).await;
         assert!(took < TAKEOVER, "{took:?}");
-        bench.progress(2).await;
-        bench.finish_exactly("wall clocks an hour off").await;
+        fixture.progress(2).await;
+        fixture.finish_exactly("wall clocks an hour off").await;
     });
 }
 
 fn two_processes_with_one_name_are_two_replicas() {
     on_both(async |database| {
-        let mut bench = Bench::new(database, 8).await;
-        let (first, second) = (bench.replica("same").await, bench.replica("same").await);
-        bench.begin(2).await;
+        let mut fixture = Fixture::new(database, 8).await;
+        let (first, second) = (fixture.replica("same").await, fixture.replica("same").await);
+        fixture.begin(2).await;
         let owners = "SELECT COUNT(DISTINCT owner) FROM distributed_lock WHERE id LIKE 'pod/%' AND expires_at > UTC_TIMESTAMP(6)";
         let mut sql = database.sql().await;
         until("both hold pods", PATIENCE, async || {
@@ -301,11 +301,11 @@ fn two_processes_with_one_name_are_two_replicas() {
             (found == 2).then_some(()).ok_or_else(|| format!("{found} do"))
         })
         .await;
-        bench.progress(2).await;
+        fixture.progress(2).await;
         drop(first);
-        bench.progress(2).await;
+        fixture.progress(2).await;
         drop(second);
-        let _third = bench.replicas(["same"]).await;
-        bench.finish_exactly("one name twice").await;
+        let _third = fixture.replicas(["same"]).await;
+        fixture.finish_exactly("one name twice").await;
     });
 }

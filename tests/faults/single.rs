@@ -18,13 +18,13 @@ use sqlx::{Connection, Executor, Row, SqliteConnection};
 use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 
-use crate::bench::{Bench, PATIENCE};
+use crate::audit::{StoredStreams, reckon, written};
 use crate::database::{Claim, Database, on_both, until};
-use crate::proxy::Way;
-use crate::reckon::{Streams, reckon, written};
+use crate::fixture::{Fixture, PATIENCE};
+use crate::parallel::scenarios;
+use crate::proxy::ProxyMode;
 use crate::replica::TTL;
 use crate::servers;
-use crate::together::scenarios;
 
 scenarios! {
     threads_blocked_for_longer_than_a_ttl_cost_no_claim,
@@ -45,15 +45,15 @@ fn config(args: &[String]) -> Config {
 
 fn threads_blocked_for_longer_than_a_ttl_cost_no_claim() {
     on_both(async |database| {
-        let mut bench = Bench::new(database, 8).await;
+        let mut fixture = Fixture::new(database, 8).await;
         // A replica in this process, on a runtime of its own with two threads.
         let inside = crate::database::runtime();
         let (stop, mut replica) = (CancellationToken::new(), JoinSet::new());
-        let config = config(&bench.args("a", database.url.as_str(), database.url.as_str()));
+        let config = config(&fixture.args("a", database.url.as_str(), database.url.as_str()));
         replica.spawn_on(podlog::run(config, stop.clone()), inside.handle());
-        bench.begin(1).await;
-        bench.all_held_by(&["a"]).await;
-        bench.progress(2).await;
+        fixture.begin(1).await;
+        fixture.all_held_by(&["a"]).await;
+        fixture.progress(2).await;
         let before = database.claims().await;
         let (mut stuck, (told, free)) = (JoinSet::new(), mpsc::channel());
         for _ in 0..2 {
@@ -66,16 +66,16 @@ fn threads_blocked_for_longer_than_a_ttl_cost_no_claim() {
         }
         // What the server had been sent before is stored by then.
         tokio::time::sleep(Duration::from_secs(1)).await;
-        let stored = bench.stored().await;
+        let stored = fixture.stored().await;
         tokio::time::sleep(TTL.saturating_sub(Duration::from_secs(1))).await;
         assert_eq!(database.claims().await, before, "claims were not renewed");
-        let now = bench.stored().await;
+        let now = fixture.stored().await;
         assert!(free.try_recv().is_err(), "they are not stuck any more");
         assert_eq!(now, stored, "threads that are stuck have written");
         while stuck.join_next().await.is_some() {}
-        bench.progress(2).await;
+        fixture.progress(2).await;
         assert_eq!(database.claims().await, before, "claims have moved");
-        bench.finish_exactly("threads stuck for a ttl").await;
+        fixture.finish_exactly("threads stuck for a ttl").await;
         stop.cancel();
         replica.join_next().await.unwrap().unwrap().unwrap();
         inside.shutdown_background();
@@ -115,13 +115,17 @@ pub(crate) fn records_of(text: &str) -> impl Iterator<Item = (String, (String, S
 
 fn without_a_transactional_sink_a_lost_checkpoint_causes_duplicates_with_equal_ids() {
     on_both(async |database| {
-        let mut bench = Bench::new(database, 8).await;
-        let folder = bench.dir.path().join("records");
+        let mut fixture = Fixture::new(database, 8).await;
+        let folder = fixture.dir.path().join("records");
         let sink = format!("file://{}?fsync=never", folder.display());
-        let mut a = bench.replica_with("a", |places| places.sink.clone_from(&sink)).await;
-        let b = bench.replica_with("b", |places| places.sink.clone_from(&sink)).await;
-        bench.begin(2).await;
-        bench.all_held_by(&["a", "b"]).await;
+        let mut a = fixture
+            .replica_with("a", |settings| settings.sink.clone_from(&sink))
+            .await;
+        let b = fixture
+            .replica_with("b", |settings| settings.sink.clone_from(&sink))
+            .await;
+        fixture.begin(2).await;
+        fixture.all_held_by(&["a", "b"]).await;
         let lines = || records(&folder).values().map(Vec::len).min().unwrap_or(0) * records(&folder).len();
         until("all pods are written", PATIENCE, async || {
             (lines() >= 8 * 10).then_some(()).ok_or(String::new())
@@ -129,13 +133,13 @@ fn without_a_transactional_sink_a_lost_checkpoint_causes_duplicates_with_equal_i
         .await;
         let held = database.claims().await;
         // It writes on until its deadline and cannot say so; then it dies.
-        a.lock.set(Way::Frozen);
+        a.lock.set(ProxyMode::Frozen);
         tokio::time::sleep(Duration::from_secs(2)).await;
         a.kill().await;
         let unknown = beyond_checkpoints(database, &folder, &held).await;
-        bench.all_held_by(&["b"]).await;
-        bench.quiet().await;
-        let wrote = written(&bench.sim);
+        fixture.all_held_by(&["b"]).await;
+        fixture.quiet().await;
+        let wrote = written(&fixture.sim);
         let total: usize = wrote.values().map(Vec::len).sum();
         until("everything is written", PATIENCE, async || {
             let ids: BTreeSet<String> = records(&folder).into_values().flatten().map(|(id, _)| id).collect();
@@ -158,7 +162,7 @@ fn without_a_transactional_sink_a_lost_checkpoint_causes_duplicates_with_equal_i
                 }
             }
             // Whoever drops repeated ids has each line once and in order.
-            let truth = messages(&bench.sim, &uid);
+            let truth = messages(&fixture.sim, &uid);
             assert_eq!(first, truth);
         }
         println!(
@@ -216,7 +220,7 @@ fn messages(sim: &SimCluster, uid: &str) -> Vec<String> {
 }
 
 /// What is stored in a file.
-pub(crate) async fn stored(url: &str) -> Streams {
+pub(crate) async fn stored(url: &str) -> StoredStreams {
     let mut conn = SqliteConnection::connect(url).await.unwrap();
     let mut all = BTreeMap::new();
     // One snapshot of all tables. Until the first replica has made them there are none.
@@ -263,26 +267,28 @@ async fn progress(url: &str, pods: usize, lines: usize) {
 fn on_a_file(what: &str, folder: Option<&Path>, happen: impl AsyncFnOnce(&str, [&crate::replica::Replica; 2])) {
     crate::database::runtime().block_on(async {
         let nowhere = Database::nowhere();
-        let mut bench = Bench::new(&nowhere, 6).await;
-        let folder = folder.unwrap_or_else(|| bench.dir.path());
+        let mut fixture = Fixture::new(&nowhere, 6).await;
+        let folder = folder.unwrap_or_else(|| fixture.dir.path());
         let url = format!("sqlite://{}", folder.join("podlog.db").display());
         let start = async |name| {
-            let change = |places: &mut crate::replica::Places| (places.lock, places.sink) = (url.clone(), url.clone());
-            bench.replica_with(name, change).await
+            let change = |settings: &mut crate::replica::ReplicaSettings| {
+                (settings.lock, settings.sink) = (url.clone(), url.clone())
+            };
+            fixture.replica_with(name, change).await
         };
         let (a, b) = (start("a").await, start("b").await);
         until("both are at work", PATIENCE, async || {
             (a.said("collecting") + b.said("collecting") == 2)
                 .then_some(())
-                .ok_or_else(|| a.words() + &b.words())
+                .ok_or_else(|| a.log_text() + &b.log_text())
         })
         .await;
-        bench.write();
+        fixture.write();
         progress(&url, 6, 3).await;
         happen(&url, [&a, &b]).await;
         progress(&url, 6, 3).await;
-        bench.quiet().await;
-        let wrote = written(&bench.sim);
+        fixture.quiet().await;
+        let wrote = written(&fixture.sim);
         let sum = until("everything is stored", PATIENCE, async || {
             let (sum, findings) = reckon(&wrote, &stored(&url).await);
             (sum.lost == 0)
@@ -302,7 +308,7 @@ fn a_database_file_locked_for_longer_than_a_ttl_only_delays_collection() {
         tokio::time::sleep(TTL + Duration::from_secs(1)).await;
         person.execute("ROLLBACK").await.unwrap();
         for replica in [a, b] {
-            assert_eq!(replica.said("claims cannot be renewed"), 1, "{}", replica.words());
+            assert_eq!(replica.said("claims cannot be renewed"), 1, "{}", replica.log_text());
         }
     });
 }
@@ -348,7 +354,7 @@ fn a_full_disk_under_a_database_file_only_delays_collection() {
         tokio::time::sleep(TTL + Duration::from_secs(1)).await;
         std::fs::remove_file(filler).unwrap();
         for replica in replicas {
-            let said = |what: &str| assert!(replica.said(what) > 0, "{what}: {}", replica.words());
+            let said = |what: &str| assert!(replica.said(what) > 0, "{what}: {}", replica.log_text());
             said("claims cannot be renewed");
             said("cannot grow: the disk is full");
             said("the sink takes no records for now");
@@ -373,7 +379,11 @@ fn a_database_file_that_cannot_grow_only_delays_collection() {
         tokio::time::sleep(TTL + Duration::from_secs(1)).await;
         limit(None);
         let said = |what: &str| replicas.iter().map(|replica| replica.said(what)).sum::<usize>();
-        assert!(said("the sink takes no records for now") > 0, "{}", replicas[0].words());
-        assert!(said("claims cannot be renewed") > 0, "{}", replicas[0].words());
+        assert!(
+            said("the sink takes no records for now") > 0,
+            "{}",
+            replicas[0].log_text()
+        );
+        assert!(said("claims cannot be renewed") > 0, "{}", replicas[0].log_text());
     });
 }

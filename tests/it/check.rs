@@ -24,20 +24,20 @@ const RIGHTS: [(&str, &str); 4] = [
 ];
 
 /// A simulated cluster with a pod `shop/cart` that has written a line, and a directory for files.
-pub(crate) struct Ground {
+pub(crate) struct CheckFixture {
     pub(crate) sim: SimCluster,
     pub(crate) dir: TempDir,
     _server: JoinSet<()>,
 }
 
 /// What one check said.
-pub(crate) struct Seen {
+pub(crate) struct CheckReport {
     pub(crate) status: i32,
     pub(crate) facts: Vec<Value>,
-    pub(crate) words: String,
+    pub(crate) output: String,
 }
 
-impl Seen {
+impl CheckReport {
     /// The facts of this state, as `check: subject`.
     pub(crate) fn of(&self, state: &str) -> Vec<String> {
         let facts = self.facts.iter().filter(|fact| fact["state"] == state);
@@ -49,7 +49,7 @@ impl Seen {
 
     pub(crate) fn remedy(&self, subject: &str) -> &str {
         let fact = self.facts.iter().find(|fact| fact["subject"] == subject);
-        fact.unwrap_or_else(|| panic!("nothing about {subject}: {}", self.words))["remedy"]
+        fact.unwrap_or_else(|| panic!("nothing about {subject}: {}", self.output))["remedy"]
             .as_str()
             .unwrap()
     }
@@ -59,12 +59,12 @@ impl Seen {
             (self.status, self.of("failed")),
             (status, failed.iter().map(|s| (*s).to_owned()).collect()),
             "{}",
-            self.words
+            self.output
         );
     }
 }
 
-impl Ground {
+impl CheckFixture {
     pub(crate) async fn new() -> Self {
         let sim = SimCluster::default();
         let pod = sim.create(PodSpec::new("shop", "cart").node("n1").app("app")).unwrap();
@@ -75,20 +75,20 @@ impl Ground {
         let mut server = JoinSet::new();
         let answering = sim.clone();
         server.spawn(async move { answering.serve(listener, CancellationToken::new()).await });
-        let ground = Self {
+        let fixture = Self {
             sim,
             dir: tempfile::tempdir().unwrap(),
             _server: server,
         };
-        std::fs::write(ground.path("kubeconfig"), kubeconfig(&address)).unwrap();
-        ground
+        std::fs::write(fixture.path("kubeconfig"), kubeconfig(&address)).unwrap();
+        fixture
     }
 
     /// The same with tables for claims and records in one SQLite file.
     async fn ready() -> Self {
-        let ground = Self::new().await;
-        assert_eq!(ground.podlog(&["migrate"], &[]).await.0, 0);
-        ground
+        let fixture = Self::new().await;
+        assert_eq!(fixture.podlog(&["migrate"], &[]).await.0, 0);
+        fixture
     }
 
     pub(crate) fn path(&self, name: &str) -> PathBuf {
@@ -119,17 +119,17 @@ impl Ground {
         )
     }
 
-    pub(crate) async fn check(&self, args: &[&str]) -> Seen {
+    pub(crate) async fn check(&self, args: &[&str]) -> CheckReport {
         self.check_with(args, &[]).await
     }
 
-    pub(crate) async fn check_with(&self, args: &[&str], variables: &[(&str, &str)]) -> Seen {
+    pub(crate) async fn check_with(&self, args: &[&str], variables: &[(&str, &str)]) -> CheckReport {
         let (status, out, err) = self.podlog(&[&["check", "--json"], args].concat(), variables).await;
-        let words = format!("{out}{err}");
-        let report: Value = serde_json::from_str(&out).unwrap_or_else(|error| panic!("{error}: {words}"));
-        assert_eq!(report["status"], status, "{words}");
+        let output = format!("{out}{err}");
+        let report: Value = serde_json::from_str(&out).unwrap_or_else(|error| panic!("{error}: {output}"));
+        assert_eq!(report["status"], status, "{output}");
         let facts = report["facts"].as_array().unwrap().clone();
-        Seen { status, facts, words }
+        CheckReport { status, facts, output }
     }
 
     async fn sql(&self, statement: &str) {
@@ -158,15 +158,15 @@ pub(crate) fn closed() -> u16 {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_healthy_setup_gives_one_line_per_check_and_leaves_nothing_behind() {
-    let ground = Ground::ready().await;
-    let logs = format!("file://{}", ground.path("logs").display());
-    std::fs::create_dir(ground.path("logs")).unwrap();
-    for sink in [ground.file(), logs, "stdout".into()] {
-        let seen = ground.check(&["--sink", &sink]).await;
+    let fixture = CheckFixture::ready().await;
+    let logs = format!("file://{}", fixture.path("logs").display());
+    std::fs::create_dir(fixture.path("logs")).unwrap();
+    for sink in [fixture.file(), logs, "stdout".into()] {
+        let seen = fixture.check(&["--sink", &sink]).await;
         seen.is(0, &[]);
-        assert!(seen.of("warning").is_empty(), "{}", seen.words);
+        assert!(seen.of("warning").is_empty(), "{}", seen.output);
     }
-    let (status, out, err) = ground.podlog(&["check"], &[]).await;
+    let (status, out, err) = fixture.podlog(&["check"], &[]).await;
     assert_eq!((status, &*err), (0, ""), "{out}");
     assert!(
         out.lines().count() > 15 && out.ends_with("0 warnings, 0 failed, 1 skipped\n"),
@@ -176,8 +176,8 @@ async fn a_healthy_setup_gives_one_line_per_check_and_leaves_nothing_behind() {
         out.contains("✓ cluster: reading a log: ") && out.contains("shop/cart, container app"),
         "{out}"
     );
-    assert_eq!(std::fs::read_dir(ground.path("logs")).unwrap().count(), 0);
-    let mut conn = SqliteConnection::connect(&ground.file()).await.unwrap();
+    assert_eq!(std::fs::read_dir(fixture.path("logs")).unwrap().count(), 0);
+    let mut conn = SqliteConnection::connect(&fixture.file()).await.unwrap();
     for table in ["distributed_lock", "log_stream", "log_record", "log_gap"] {
         let count = AssertSqlSafe(format!("SELECT COUNT(*) FROM {table}"));
         assert_eq!(
@@ -186,71 +186,71 @@ async fn a_healthy_setup_gives_one_line_per_check_and_leaves_nothing_behind() {
             "{table}"
         );
     }
-    assert!(ground.sim.streams().is_empty(), "{:?}", ground.sim.streams());
+    assert!(fixture.sim.streams().is_empty(), "{:?}", fixture.sim.streams());
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn each_missing_permission_is_named_with_the_rule_that_grants_it() {
-    let ground = Ground::ready().await;
-    ground.sim.create(PodSpec::new("other", "pod").app("app")).unwrap();
+    let fixture = CheckFixture::ready().await;
+    fixture.sim.create(PodSpec::new("other", "pod").app("app")).unwrap();
     for (verb, resource) in RIGHTS {
         let rule = format!(r#"- {{apiGroups: [""], resources: ["{resource}"], verbs: ["{verb}"]}}"#);
-        ground.sim.take(verb, resource, None);
-        let seen = ground.check(&[]).await;
+        fixture.sim.take(verb, resource, None);
+        let seen = fixture.check(&[]).await;
         let subject = format!("{verb} {resource} in all namespaces");
         assert_eq!(
             (seen.status, seen.of("failed")[0].clone()),
             (4, format!("cluster: {subject}")),
             "{}",
-            seen.words
+            seen.output
         );
         assert!(
             seen.remedy(&subject).contains("ClusterRole") && seen.remedy(&subject).contains(&rule),
             "{}",
-            seen.words
+            seen.output
         );
-        ground.sim.give(verb, resource, None);
+        fixture.sim.give(verb, resource, None);
 
-        ground.sim.take(verb, resource, Some("other"));
-        let seen = ground.check(&["--namespace", "shop,other"]).await;
+        fixture.sim.take(verb, resource, Some("other"));
+        let seen = fixture.check(&["--namespace", "shop,other"]).await;
         let subject = format!("{verb} {resource} in namespace other");
         seen.is(4, &[&format!("cluster: {subject}")]);
         assert!(seen.remedy(&subject).contains("a Role in namespace other") && seen.remedy(&subject).contains(&rule));
-        ground.sim.give(verb, resource, Some("other"));
+        fixture.sim.give(verb, resource, Some("other"));
     }
-    ground.check(&["--namespace", "shop,other"]).await.is(0, &[]);
+    fixture.check(&["--namespace", "shop,other"]).await.is(0, &[]);
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_missing_namespace_and_an_unreadable_log_are_reported() {
-    let ground = Ground::ready().await;
-    let seen = ground.check(&["--namespace", "shop,nowhere"]).await;
+    let fixture = CheckFixture::ready().await;
+    let seen = fixture.check(&["--namespace", "shop,nowhere"]).await;
     seen.is(4, &["cluster: namespace nowhere"]);
     let refuse = Effect::Refuse {
         status: 502,
         retry_after: None,
     };
-    ground.sim.inject(Target::verb(Verb::Log), refuse, u32::MAX);
-    ground.check(&[]).await.is(3, &["cluster: reading a log"]);
-    ground.sim.clear_faults();
-    let seen = ground.check(&["--selector", "app=none"]).await;
+    fixture.sim.inject(Target::verb(Verb::Log), refuse, u32::MAX);
+    fixture.check(&[]).await.is(3, &["cluster: reading a log"]);
+    fixture.sim.clear_faults();
+    let seen = fixture.check(&["--selector", "app=none"]).await;
     seen.is(0, &[]);
     assert_eq!(seen.of("warning"), ["cluster: listing pods in all namespaces"]);
-    let seen = ground.check(&["--selector", "a b"]).await;
+    let seen = fixture.check(&["--selector", "a b"]).await;
     seen.is(2, &["settings: selection"]);
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn one_failed_check_hides_no_other_and_dependent_checks_are_skipped() {
-    let ground = Ground::ready().await;
+    let fixture = CheckFixture::ready().await;
     std::fs::write(
-        ground.path("kubeconfig"),
+        fixture.path("kubeconfig"),
         kubeconfig(&format!("127.0.0.1:{}", closed())),
     )
     .unwrap();
-    std::fs::write(ground.path("file"), "").unwrap();
-    let sink = format!("file://{}/logs", ground.path("file").display());
-    let seen = ground.check(&["--ttl=1s", "--sink", &sink]).await;
+    std::fs::write(fixture.path("file"), "").unwrap();
+    let sink = format!("file://{}/logs", fixture.path("file").display());
+    let seen = fixture.check(&["--ttl=1s", "--sink", &sink]).await;
     seen.is(2, &["settings: safety", "sink: writing", "cluster: connection"]);
     let skipped = seen.of("skipped");
     for subject in [
@@ -259,32 +259,32 @@ async fn one_failed_check_hides_no_other_and_dependent_checks_are_skipped() {
         "cluster: reading a log",
         "this machine: open files",
     ] {
-        assert!(skipped.contains(&subject.to_owned()), "{subject}: {}", seen.words);
+        assert!(skipped.contains(&subject.to_owned()), "{subject}: {}", seen.output);
     }
     assert!(
         seen.of("ok").contains(&"lock store: writing".to_owned()),
         "{}",
-        seen.words
+        seen.output
     );
-    ground
+    fixture
         .check(&["--sink", &sink])
         .await
         .is(4, &["sink: writing", "cluster: connection"]);
-    ground.check(&[]).await.is(3, &["cluster: connection"]);
+    fixture.check(&[]).await.is(3, &["cluster: connection"]);
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn missing_older_newer_and_extended_tables_are_reported() {
-    let ground = Ground::new().await;
-    let seen = ground.check(&[]).await;
+    let fixture = CheckFixture::new().await;
+    let seen = fixture.check(&[]).await;
     seen.is(0, &[]);
     assert_eq!(seen.of("warning"), ["lock store: connection", "sink: connection"]);
-    assert!(!ground.path("podlog.db").exists());
-    let seen = ground.check(&["--no-migrate"]).await;
+    assert!(!fixture.path("podlog.db").exists());
+    let seen = fixture.check(&["--no-migrate"]).await;
     seen.is(4, &["lock store: connection", "sink: connection"]);
-    assert!(seen.remedy("connection").contains("podlog migrate"), "{}", seen.words);
+    assert!(seen.remedy("connection").contains("podlog migrate"), "{}", seen.output);
 
-    assert_eq!(ground.podlog(&["migrate"], &[]).await.0, 0);
+    assert_eq!(fixture.podlog(&["migrate"], &[]).await.0, 0);
     for (change, status, remedy) in [
         (
             "UPDATE podlog_locks_migrations SET version = 100",
@@ -309,37 +309,39 @@ async fn missing_older_newer_and_extended_tables_are_reported() {
             "",
         ),
     ] {
-        ground.sql(change).await;
-        let seen = ground.check(&["--no-migrate", "--sink", "stdout"]).await;
+        fixture.sql(change).await;
+        let seen = fixture.check(&["--no-migrate", "--sink", "stdout"]).await;
         let failed: &[&str] = if status == 0 { &[] } else { &["lock store: tables"] };
         seen.is(status, failed);
-        assert!(seen.remedy("tables").contains(remedy), "{change}: {}", seen.words);
+        assert!(seen.remedy("tables").contains(remedy), "{change}: {}", seen.output);
     }
     // Where `podlog run` brings the tables up to date itself, older ones are no failure.
-    ground
+    fixture
         .sql("DELETE FROM podlog_locks_migrations WHERE version > 101")
         .await;
-    ground.sql("UPDATE podlog_locks_migrations SET version = 100").await;
-    let seen = ground.check(&["--sink", "stdout"]).await;
+    fixture.sql("UPDATE podlog_locks_migrations SET version = 100").await;
+    let seen = fixture.check(&["--sink", "stdout"]).await;
     seen.is(0, &[]);
     assert_eq!(seen.of("warning"), ["lock store: tables"]);
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn no_failure_shows_a_secret() {
-    let ground = Ground::new().await;
+    let fixture = CheckFixture::new().await;
     let url = format!("mysql://u:hunter2@127.0.0.1:{}/d", closed());
     let variables = [("PODLOG_LOCK", &*url), ("PODLOG_SINK", &*url)];
-    let seen = ground.check_with(&[], &variables).await;
+    let seen = fixture.check_with(&[], &variables).await;
     seen.is(3, &["lock store: connection", "sink: connection"]);
-    let (status, out, err) = ground.podlog(&["check"], &variables).await;
+    let (status, out, err) = fixture.podlog(&["check"], &variables).await;
     assert_eq!(status, 3);
     assert!(
-        ![&*out, &err, &seen.words].iter().any(|words| words.contains("hunter2")),
+        ![&*out, &err, &seen.output]
+            .iter()
+            .any(|output| output.contains("hunter2")),
         "{out}{err}"
     );
     assert!(out.contains("mysql://u:***@"), "{out}");
-    let (status, out, err) = ground
+    let (status, out, err) = fixture
         .podlog(&["check"], &[("PODLOG_LOCK", "u:hunter2@tcp(h)/d")])
         .await;
     assert_eq!(status, 2);

@@ -6,7 +6,7 @@ use std::panic::AssertUnwindSafe;
 use futures::FutureExt;
 use sqlx::{AssertSqlSafe, Connection, Executor, MySqlConnection};
 
-use crate::check::{Ground, closed};
+use crate::check::{CheckFixture, closed};
 
 /// Every right that a replica that deletes old records needs, and the subject under which it is named.
 const RIGHTS: [(&str, &str, &str); 16] = [
@@ -29,10 +29,10 @@ const RIGHTS: [(&str, &str, &str); 16] = [
 ];
 
 /// A database of its own, with tables, and a user who may log in and nothing else.
-struct Server {
+struct CheckDatabase {
     admin: url::Url,
     name: String,
-    ground: Ground,
+    fixture: CheckFixture,
 }
 
 async fn execute(conn: &mut MySqlConnection, statement: &str) {
@@ -41,15 +41,15 @@ async fn execute(conn: &mut MySqlConnection, statement: &str) {
 }
 
 /// Runs a test on a server, if it is there, and removes database and user whatever the outcome.
-async fn on(variable: &str, test: impl AsyncFn(&Server)) {
+async fn on(variable: &str, test: impl AsyncFn(&CheckDatabase)) {
     let Some(url) = crate::servers::named(variable) else {
         return;
     };
     let name = format!("podlog_check_{:08x}", fastrand::u32(..));
-    let server = Server {
+    let server = CheckDatabase {
         admin: url.parse().unwrap(),
         name,
-        ground: Ground::new().await,
+        fixture: CheckFixture::new().await,
     };
     let mut conn = server.conn().await;
     execute(&mut conn, &format!("CREATE DATABASE {}", server.name)).await;
@@ -61,7 +61,7 @@ async fn on(variable: &str, test: impl AsyncFn(&Server)) {
     let outcome = AssertUnwindSafe(async {
         let url = server.url(None);
         let places = [("PODLOG_LOCK", &*url), ("PODLOG_SINK", &*url)];
-        assert_eq!(server.ground.podlog(&["migrate"], &places).await.0, 0);
+        assert_eq!(server.fixture.podlog(&["migrate"], &places).await.0, 0);
         test(&server).await;
     })
     .catch_unwind()
@@ -74,7 +74,7 @@ async fn on(variable: &str, test: impl AsyncFn(&Server)) {
     }
 }
 
-impl Server {
+impl CheckDatabase {
     async fn conn(&self) -> MySqlConnection {
         MySqlConnection::connect(self.admin.as_str()).await.unwrap()
     }
@@ -116,10 +116,10 @@ impl Server {
         execute(&mut conn, "FLUSH PRIVILEGES").await;
     }
 
-    async fn check(&self, url: &str, args: &[&str]) -> crate::check::Seen {
+    async fn check(&self, url: &str, args: &[&str]) -> crate::check::CheckReport {
         let places = [("PODLOG_LOCK", url), ("PODLOG_SINK", url)];
-        let seen = self.ground.check_with(args, &places).await;
-        assert!(!seen.words.contains("hunter2"), "{}", seen.words);
+        let seen = self.fixture.check_with(args, &places).await;
+        assert!(!seen.output.contains("hunter2"), "{}", seen.output);
         seen
     }
 
@@ -133,9 +133,9 @@ impl Server {
             (seen.status, seen.of("failed"), seen.of("warning")),
             (0, vec![], vec![]),
             "{}",
-            seen.words
+            seen.output
         );
-        assert!(seen.words.contains("could not make tables"), "{}", seen.words);
+        assert!(seen.output.contains("could not make tables"), "{}", seen.output);
         for (right, table, subject) in RIGHTS {
             self.grant(with_gaps.clone().filter(|one| *one != (right, table))).await;
             let seen = self.check(&url, &["--retain=7d", "--no-migrate"]).await;
@@ -143,16 +143,16 @@ impl Server {
                 (seen.status, seen.of("failed")),
                 (4, vec![subject.to_owned()]),
                 "{}",
-                seen.words
+                seen.output
             );
             let grant = format!("GRANT {} ON {table} TO '{}'@'%'", right.to_uppercase(), self.name);
-            assert!(seen.words.contains(&grant), "{grant}: {}", seen.words);
+            assert!(seen.output.contains(&grant), "{grant}: {}", seen.output);
         }
         // Without --retain nothing is deleted, so the right to do so may be missing.
         self.grant(with_gaps.filter(|(right, table)| *right != "Delete" || *table == "distributed_lock"))
             .await;
         let seen = self.check(&url, &["--no-migrate"]).await;
-        assert_eq!((seen.status, seen.of("warning").len()), (0, 3), "{}", seen.words);
+        assert_eq!((seen.status, seen.of("warning").len()), (0, 3), "{}", seen.output);
     }
 
     async fn other_database_problems_are_named(&self) {
@@ -171,7 +171,7 @@ impl Server {
                 (seen.status, seen.of("failed")),
                 (status, both("connection")),
                 "{}",
-                seen.words
+                seen.output
             );
         }
         self.tables_of_other_versions_are_named(&mut conn, &url).await;
@@ -207,15 +207,15 @@ impl Server {
             assert!(
                 both.iter().all(|one| seen.of(state).contains(one)),
                 "{change}: {}",
-                seen.words
+                seen.output
             );
-            assert!(seen.remedy("tables").contains(remedy), "{change}: {}", seen.words);
+            assert!(seen.remedy("tables").contains(remedy), "{change}: {}", seen.output);
         }
         for table in notes {
             execute(conn, &format!("DROP TABLE {table}")).await;
         }
         let seen = self.check(url, &["--no-migrate"]).await;
-        assert_eq!((seen.status, seen.of("failed")), (4, both), "{}", seen.words);
+        assert_eq!((seen.status, seen.of("failed")), (4, both), "{}", seen.output);
     }
 
     async fn nothing_is_left(&self, conn: &mut MySqlConnection) {

@@ -8,27 +8,27 @@ use kube::ResourceExt;
 use kube::api::{ListParams, LogParams, WatchEvent, WatchParams};
 use kube::client::Body;
 
-use crate::stage::{KubeStage, Script, SimStage, Stage, phase};
+use crate::test_cluster::{RealTestCluster, Script, SimTestCluster, TestCluster, phase};
 
 macro_rules! contract {
     ($($clause:ident),* $(,)?) => {
         mod simulated {
             $(#[tokio::test(start_paused = true)]
             async fn $clause() {
-                super::$clause(&super::SimStage::in_process()).await;
+                super::$clause(&super::SimTestCluster::in_process()).await;
             })*
         }
         mod behind_a_port {
             $(#[tokio::test]
             async fn $clause() {
-                super::$clause(&super::SimStage::behind_a_port().await).await;
+                super::$clause(&super::SimTestCluster::behind_a_port().await).await;
             })*
         }
         mod real {
             $(#[tokio::test]
             async fn $clause() {
-                if let Some(stage) = super::KubeStage::from_environment().await {
-                    super::$clause(&stage).await;
+                if let Some(cluster) = super::RealTestCluster::from_environment().await {
+                    super::$clause(&cluster).await;
                 }
             })*
         }
@@ -67,14 +67,14 @@ macro_rules! name {
     };
 }
 
-async fn a_watch_continues_where_the_list_ended(stage: &impl Stage) {
+async fn a_watch_continues_where_the_list_ended(cluster: &impl TestCluster) {
     let name = name!("watched");
-    let before = stage.pods().list(&ListParams::default()).await.unwrap();
+    let before = cluster.pods().list(&ListParams::default()).await.unwrap();
     let version = before.metadata.resource_version.unwrap();
-    stage.run(name, &[PRINTS]).await;
-    stage.delete(name).await;
+    cluster.run(name, &[PRINTS]).await;
+    cluster.delete(name).await;
     let params = WatchParams::default().labels(&format!("app={name}")).timeout(60);
-    let mut events = stage.pods().watch(&params, &version).await.unwrap().boxed();
+    let mut events = cluster.pods().watch(&params, &version).await.unwrap().boxed();
     let mut kinds = Vec::new();
     let mut versions = Vec::new();
     while let Some(event) = events.try_next().await.unwrap() {
@@ -96,12 +96,12 @@ async fn a_watch_continues_where_the_list_ended(stage: &impl Stage) {
     assert_eq!(kinds, ["added", "modified", "deleted"]);
 }
 
-async fn selectors_choose_pods(stage: &impl Stage) {
+async fn selectors_choose_pods(cluster: &impl TestCluster) {
     let (one, two) = (name!("select-1"), name!("select-2"));
-    stage.run(one, &[STAYS]).await;
-    stage.run(two, &[PRINTS]).await;
+    cluster.run(one, &[STAYS]).await;
+    cluster.run(two, &[PRINTS]).await;
     let found = async |params: ListParams| -> Vec<String> {
-        let pods = stage.pods().list(&params).await.unwrap();
+        let pods = cluster.pods().list(&params).await.unwrap();
         pods.iter().map(ResourceExt::name_any).collect()
     };
     let all = ListParams::default().labels(&format!("app in ({one},{two})"));
@@ -117,20 +117,20 @@ async fn selectors_choose_pods(stage: &impl Stage) {
         found(ListParams::default().labels(&format!("app={one},!app"))).await,
         [""; 0]
     );
-    let refused = stage.get("?fieldSelector=status.reason%3Dx").await;
+    let refused = cluster.get("?fieldSelector=status.reason%3Dx").await;
     assert_eq!(refused.0, StatusCode::BAD_REQUEST);
-    stage.delete(one).await;
+    cluster.delete(one).await;
 }
 
-async fn pages_add_up_to_the_list(stage: &impl Stage) {
+async fn pages_add_up_to_the_list(cluster: &impl TestCluster) {
     let names = [name!("page-1"), name!("page-2"), name!("page-3")];
     for name in names {
-        stage.run_nowhere(name).await;
+        cluster.run_nowhere(name).await;
     }
     let mut seen = Vec::new();
     let mut params = ListParams::default().limit(2).fields("status.phase=Pending");
     loop {
-        let page = stage.pods().list(&params).await.unwrap();
+        let page = cluster.pods().list(&params).await.unwrap();
         assert!(page.items.len() <= 2);
         seen.extend(page.iter().map(ResourceExt::name_any));
         match page.metadata.continue_.filter(|token| !token.is_empty()) {
@@ -148,12 +148,17 @@ async fn pages_add_up_to_the_list(stage: &impl Stage) {
 
 /// A version that was compacted away is refused. A real cluster that is younger than its first compaction still
 /// has the first one, and then the right answer is everything since: no pod may be missing from it.
-async fn an_unknown_version_is_refused(stage: &impl Stage) {
+async fn an_unknown_version_is_refused(cluster: &impl TestCluster) {
     let name = name!("since-the-beginning");
-    stage.run_nowhere(name).await;
-    let (status, answer) = stage.get("?resourceVersion=nonsense").await;
+    cluster.run_nowhere(name).await;
+    let (status, answer) = cluster.get("?resourceVersion=nonsense").await;
     assert_eq!(status, StatusCode::BAD_REQUEST, "{answer}");
-    let mut events = stage.pods().watch(&WatchParams::default(), "1").await.unwrap().boxed();
+    let mut events = cluster
+        .pods()
+        .watch(&WatchParams::default(), "1")
+        .await
+        .unwrap()
+        .boxed();
     let mut first = true;
     loop {
         let event = events.try_next().await.unwrap();
@@ -163,23 +168,23 @@ async fn an_unknown_version_is_refused(stage: &impl Stage) {
                 assert!(events.try_next().await.unwrap().is_none());
                 break;
             }
-            Some(WatchEvent::Added(pod)) if !stage.has_forgotten() => {
+            Some(WatchEvent::Added(pod)) if !cluster.has_forgotten() => {
                 if pod.name_any() == name {
                     break;
                 }
             }
             Some(WatchEvent::Modified(_) | WatchEvent::Deleted(_)) if !first => {}
-            Some(WatchEvent::Bookmark(_)) if !stage.has_forgotten() => {}
+            Some(WatchEvent::Bookmark(_)) if !cluster.has_forgotten() => {}
             other => panic!("{other:?}"),
         }
         first = false;
     }
-    stage.delete(name).await;
+    cluster.delete(name).await;
 }
 
-async fn a_finished_pod_shows_how_it_ended(stage: &impl Stage) {
+async fn a_finished_pod_shows_how_it_ended(cluster: &impl TestCluster) {
     let name = name!("failed");
-    stage
+    cluster
         .run(
             name,
             &[Script {
@@ -188,7 +193,7 @@ async fn a_finished_pod_shows_how_it_ended(stage: &impl Stage) {
             }],
         )
         .await;
-    let pod = stage.pods().get(name).await.unwrap();
+    let pod = cluster.pods().get(name).await.unwrap();
     assert_eq!(phase(&pod), "Failed");
     let status = &pod.status.unwrap().container_statuses.unwrap()[0];
     let ended = status.state.as_ref().unwrap().terminated.as_ref().unwrap();
@@ -199,14 +204,14 @@ async fn a_finished_pod_shows_how_it_ended(stage: &impl Stage) {
     assert_eq!(status.restart_count, 0);
 }
 
-async fn a_log_contains_the_printed_lines(stage: &impl Stage) {
+async fn a_log_contains_the_printed_lines(cluster: &impl TestCluster) {
     let name = name!("printed");
-    stage.run(name, &[PRINTS]).await;
+    cluster.run(name, &[PRINTS]).await;
     assert_eq!(
-        stage.get(&format!("/{name}/log")).await,
+        cluster.get(&format!("/{name}/log")).await,
         (StatusCode::OK, "one\ntwo\nthree\n".into())
     );
-    let (_, stamped) = stage.get(&format!("/{name}/log?timestamps=true")).await;
+    let (_, stamped) = cluster.get(&format!("/{name}/log?timestamps=true")).await;
     let mut before = None;
     for line in stamped.lines() {
         let (stamp, _) = line.split_once(' ').unwrap();
@@ -218,22 +223,22 @@ async fn a_log_contains_the_printed_lines(stage: &impl Stage) {
     }
 }
 
-async fn a_follower_ends_with_its_container(stage: &impl Stage) {
+async fn a_follower_ends_with_its_container(cluster: &impl TestCluster) {
     let name = name!("followed");
-    stage.run(name, &[PRINTS]).await;
+    cluster.run(name, &[PRINTS]).await;
     let params = LogParams {
         follow: true,
         ..LogParams::default()
     };
     let mut text = String::new();
-    let mut stream = Box::pin(stage.pods().log_stream(name, &params).await.unwrap());
+    let mut stream = Box::pin(cluster.pods().log_stream(name, &params).await.unwrap());
     stream.read_to_string(&mut text).await.unwrap();
     assert_eq!(text, "one\ntwo\nthree\n");
 }
 
-async fn a_log_can_be_limited(stage: &impl Stage) {
+async fn a_log_can_be_limited(cluster: &impl TestCluster) {
     let name = name!("narrowed");
-    stage.run(name, &[PRINTS]).await;
+    cluster.run(name, &[PRINTS]).await;
     for (query, expected) in [
         ("tailLines=1", "three\n"),
         ("tailLines=0", ""),
@@ -242,27 +247,27 @@ async fn a_log_can_be_limited(stage: &impl Stage) {
         ("sinceSeconds=3600", "one\ntwo\nthree\n"),
         ("container=app&previous=false", "one\ntwo\nthree\n"),
     ] {
-        let answer = stage.get(&format!("/{name}/log?{query}")).await;
+        let answer = cluster.get(&format!("/{name}/log?{query}")).await;
         assert_eq!(answer, (StatusCode::OK, expected.to_owned()), "{query}");
     }
 }
 
-async fn since_time_is_truncated_to_whole_seconds(stage: &impl Stage) {
+async fn since_time_is_truncated_to_whole_seconds(cluster: &impl TestCluster) {
     let name = name!("since");
-    stage.run(name, &[PRINTS]).await;
-    let (_, stamped) = stage.get(&format!("/{name}/log?timestamps=true")).await;
+    cluster.run(name, &[PRINTS]).await;
+    let (_, stamped) = cluster.get(&format!("/{name}/log?timestamps=true")).await;
     let last = stamped.lines().last().unwrap().split_once(' ').unwrap().0;
     let second = &last.parse::<jiff::Timestamp>().unwrap().to_string()[..19];
-    let since = async |time: &str| stage.get(&format!("/{name}/log?sinceTime={time}")).await;
+    let since = async |time: &str| cluster.get(&format!("/{name}/log?sinceTime={time}")).await;
     let (_, lines) = since(&format!("{second}.999999999Z")).await;
     assert!(lines.ends_with("three\n"), "{lines:?}");
     let (_, none) = since("2199-01-01T00:00:00Z").await;
     assert_eq!(none, "");
 }
 
-async fn invalid_log_parameters_are_refused(stage: &impl Stage) {
+async fn invalid_log_parameters_are_refused(cluster: &impl TestCluster) {
     let name = name!("refused");
-    stage.run(name, &[PRINTS]).await;
+    cluster.run(name, &[PRINTS]).await;
     for (query, status, words) in [
         ("tailLines=-1", 422, "must be greater than or equal to 0"),
         ("limitBytes=0", 422, "must be greater than"),
@@ -274,61 +279,61 @@ async fn invalid_log_parameters_are_refused(stage: &impl Stage) {
         ("container=other", 400, "container other is not valid for pod"),
         ("previous=true", 400, "previous terminated container"),
     ] {
-        let (found, answer) = stage.get(&format!("/{name}/log?{query}")).await;
+        let (found, answer) = cluster.get(&format!("/{name}/log?{query}")).await;
         assert_eq!(found.as_u16(), status, "{query}: {answer}");
         assert!(answer.contains(words), "{query}: {answer}");
         assert!(answer.contains(r#""kind":"Status""#), "{query}: {answer}");
     }
 }
 
-async fn a_container_must_be_named_if_there_are_several(stage: &impl Stage) {
+async fn a_container_must_be_named_if_there_are_several(cluster: &impl TestCluster) {
     let name = name!("several");
     let other = Script {
         name: "other",
         prints: &["four"],
         ..PRINTS
     };
-    stage.run(name, &[PRINTS, other]).await;
-    let (status, answer) = stage.get(&format!("/{name}/log")).await;
+    cluster.run(name, &[PRINTS, other]).await;
+    let (status, answer) = cluster.get(&format!("/{name}/log")).await;
     assert_eq!(status, StatusCode::BAD_REQUEST);
     assert!(answer.contains("a container name must be specified"), "{answer}");
     assert!(answer.contains("[app other]"), "{answer}");
-    assert_eq!(stage.get(&format!("/{name}/log?container=other")).await.1, "four\n");
+    assert_eq!(cluster.get(&format!("/{name}/log?container=other")).await.1, "four\n");
 }
 
-async fn an_unscheduled_pod_has_an_empty_log(stage: &impl Stage) {
+async fn an_unscheduled_pod_has_an_empty_log(cluster: &impl TestCluster) {
     let name = name!("unscheduled");
-    stage.run_nowhere(name).await;
-    let answer = stage.get(&format!("/{name}/log?follow=true")).await;
+    cluster.run_nowhere(name).await;
+    let answer = cluster.get(&format!("/{name}/log?follow=true")).await;
     assert_eq!(answer, (StatusCode::NO_CONTENT, String::new()));
-    stage.delete(name).await;
+    cluster.delete(name).await;
 }
 
-async fn a_container_that_cannot_start_shows_why(stage: &impl Stage) {
+async fn a_container_that_cannot_start_shows_why(cluster: &impl TestCluster) {
     let name = name!("imageless");
-    stage.run_without_image(name).await;
-    let (status, answer) = stage.get(&format!("/{name}/log")).await;
+    cluster.run_without_image(name).await;
+    let (status, answer) = cluster.get(&format!("/{name}/log")).await;
     assert_eq!(status, StatusCode::BAD_REQUEST);
     assert!(answer.contains("is waiting to start"), "{answer}");
     assert!(answer.contains("pull"), "{answer}");
-    stage.delete(name).await;
+    cluster.delete(name).await;
 }
 
-async fn a_deleted_pod_has_no_log(stage: &impl Stage) {
+async fn a_deleted_pod_has_no_log(cluster: &impl TestCluster) {
     let name = name!("deleted");
-    stage.run(name, &[STAYS]).await;
-    stage.delete(name).await;
-    let (status, answer) = stage.get(&format!("/{name}/log")).await;
+    cluster.run(name, &[STAYS]).await;
+    cluster.delete(name).await;
+    let (status, answer) = cluster.get(&format!("/{name}/log")).await;
     assert_eq!(status, StatusCode::NOT_FOUND);
     assert!(answer.contains(r#""reason":"NotFound""#), "{answer}");
-    let error = stage.pods().get(name).await.unwrap_err();
+    let error = cluster.pods().get(name).await.unwrap_err();
     assert!(matches!(error, kube::Error::Api(status) if status.code == 404));
 }
 
-async fn unknown_paths_and_wrong_methods_are_refused(stage: &impl Stage) {
+async fn unknown_paths_and_wrong_methods_are_refused(cluster: &impl TestCluster) {
     let ask = async |method: &str, uri: &str| {
         let request = Request::builder().method(method).uri(uri).body(Body::empty()).unwrap();
-        stage.send(request).await.0
+        cluster.send(request).await.0
     };
     assert_eq!(
         ask("GET", "/apis/podlog.invalid/v1/things").await,

@@ -7,33 +7,33 @@ use podlog::domain::GapReason;
 use podlog::follow::TaskEnd;
 use podlog::sim::{self, Cut, Effect, PodSpec, RestartPolicy, Target, Text};
 
-use crate::recorder::Mishap;
-use crate::scene::{MINUTE, Scene};
+use crate::follow_fixture::{FollowFixture, MINUTE};
+use crate::recording_sink::SinkFault;
 
 #[tokio::test(start_paused = true)]
 async fn a_running_container_is_read_from_its_beginning_and_then_followed() {
-    let mut scene = Scene::running().await;
-    scene.lines(["a", "", "b"]);
-    scene.follow();
-    scene.stored(&["a", "", "b"]).await;
-    scene.lines(["c", "c"]);
-    scene.stored(&["a", "", "b", "c", "c"]).await;
-    scene.stop().await;
+    let mut fixture = FollowFixture::running().await;
+    fixture.lines(["a", "", "b"]);
+    fixture.follow();
+    fixture.stored(&["a", "", "b"]).await;
+    fixture.lines(["c", "c"]);
+    fixture.stored(&["a", "", "b", "c", "c"]).await;
+    fixture.stop().await;
 }
 
 #[tokio::test(start_paused = true)]
 async fn a_finished_job_is_read_once_including_its_unterminated_last_line() {
-    let mut scene = Scene::new(sim::Settings::default(), RestartPolicy::Never).await;
-    scene.lines(["a"]);
-    scene.pod.write("app", &Text::out("no line end").partial()).unwrap();
-    scene.pod.exit("app", 0).unwrap();
-    scene.refresh().await;
-    scene.follow();
-    assert_eq!(scene.ended().await, TaskEnd::Finished);
-    scene.stored(&["a", "no line end"]).await;
-    scene.follow();
-    assert_eq!(scene.ended().await, TaskEnd::Finished);
-    scene.stored(&["a", "no line end"]).await;
+    let mut fixture = FollowFixture::new(sim::Settings::default(), RestartPolicy::Never).await;
+    fixture.lines(["a"]);
+    fixture.pod.write("app", &Text::out("no line end").partial()).unwrap();
+    fixture.pod.exit("app", 0).unwrap();
+    fixture.refresh().await;
+    fixture.follow();
+    assert_eq!(fixture.ended().await, TaskEnd::Finished);
+    fixture.stored(&["a", "no line end"]).await;
+    fixture.follow();
+    assert_eq!(fixture.ended().await, TaskEnd::Finished);
+    fixture.stored(&["a", "no line end"]).await;
 }
 
 #[tokio::test(start_paused = true)]
@@ -51,137 +51,137 @@ async fn a_stream_cut_at_any_byte_resumes_where_it_stopped() {
     ];
     let expected: Vec<&str> = log.iter().map(|(_, text)| *text).collect();
     for after in 0..300 {
-        let mut scene = Scene::running().await;
-        scene.sim.inject(
+        let mut fixture = FollowFixture::running().await;
+        fixture.sim.inject(
             Target::logs_of("shop", "cart"),
             Effect::Cut { after, how: Cut::Clean },
             2,
         );
-        scene.follow();
+        fixture.follow();
         for (offset, text) in log {
-            scene.pod.write("app", &Text::out(text).at(base + offset)).unwrap();
+            fixture.pod.write("app", &Text::out(text).at(base + offset)).unwrap();
         }
-        scene.stored(&expected).await;
+        fixture.stored(&expected).await;
         tokio::time::sleep(MINUTE).await;
-        scene.stored(&expected).await;
-        assert!(scene.sink.gaps().is_empty(), "cut after {after} bytes");
-        scene.stop().await;
+        fixture.stored(&expected).await;
+        assert!(fixture.sink.gaps().is_empty(), "cut after {after} bytes");
+        fixture.stop().await;
     }
 }
 
 #[tokio::test(start_paused = true)]
 async fn a_task_that_takes_over_resumes_after_the_checkpoint() {
-    let mut scene = Scene::running().await;
-    scene.follow();
-    scene.lines(["a", "b"]);
-    scene.stored(&["a", "b"]).await;
-    scene.stop().await;
-    scene.lines(["b", "c"]);
+    let mut fixture = FollowFixture::running().await;
+    fixture.follow();
+    fixture.lines(["a", "b"]);
+    fixture.stored(&["a", "b"]).await;
+    fixture.stop().await;
+    fixture.lines(["b", "c"]);
     tokio::time::sleep(MINUTE).await;
-    scene.follow();
-    scene.stored(&["a", "b", "b", "c"]).await;
-    assert!(scene.sink.gaps().is_empty());
-    scene.stop().await;
+    fixture.follow();
+    fixture.stored(&["a", "b", "b", "c"]).await;
+    assert!(fixture.sink.gaps().is_empty());
+    fixture.stop().await;
 }
 
 #[tokio::test(start_paused = true)]
 async fn the_previous_instance_is_read_to_its_end_before_the_new_one() {
-    let mut scene = Scene::running().await;
-    scene.follow();
-    scene.lines(["a"]);
-    scene.stored(&["a"]).await;
-    scene.stop().await;
-    scene.lines(["b"]);
-    scene.pod.restart("app", 1).unwrap();
-    scene.lines(["c"]);
-    scene.refresh().await;
-    scene.follow();
-    scene.stored(&["a", "b", "c"]).await;
-    assert!(scene.sink.gaps().is_empty());
+    let mut fixture = FollowFixture::running().await;
+    fixture.follow();
+    fixture.lines(["a"]);
+    fixture.stored(&["a"]).await;
+    fixture.stop().await;
+    fixture.lines(["b"]);
+    fixture.pod.restart("app", 1).unwrap();
+    fixture.lines(["c"]);
+    fixture.refresh().await;
+    fixture.follow();
+    fixture.stored(&["a", "b", "c"]).await;
+    assert!(fixture.sink.gaps().is_empty());
 }
 
 #[tokio::test(start_paused = true)]
 async fn an_instance_lost_by_restarts_is_reported_as_a_gap() {
-    let mut scene = Scene::running().await;
-    scene.follow();
-    scene.lines(["a"]);
-    scene.stored(&["a"]).await;
-    scene.stop().await;
-    scene.lines(["never seen"]);
-    scene.pod.restart("app", 1).unwrap();
-    scene.lines(["b"]);
-    scene.pod.restart("app", 1).unwrap();
-    scene.lines(["c"]);
-    scene.refresh().await;
-    scene.follow();
-    scene.stored(&["a", "b", "c"]).await;
+    let mut fixture = FollowFixture::running().await;
+    fixture.follow();
+    fixture.lines(["a"]);
+    fixture.stored(&["a"]).await;
+    fixture.stop().await;
+    fixture.lines(["never seen"]);
+    fixture.pod.restart("app", 1).unwrap();
+    fixture.lines(["b"]);
+    fixture.pod.restart("app", 1).unwrap();
+    fixture.lines(["c"]);
+    fixture.refresh().await;
+    fixture.follow();
+    fixture.stored(&["a", "b", "c"]).await;
     assert_eq!(
-        scene.sink.gaps().iter().map(|g| g.reason).collect::<Vec<_>>(),
+        fixture.sink.gaps().iter().map(|g| g.reason).collect::<Vec<_>>(),
         [GapReason::Restarted]
     );
 }
 
 #[tokio::test(start_paused = true)]
 async fn an_instance_that_started_and_ended_unseen_is_reported_as_a_gap() {
-    let mut scene = Scene::running().await;
-    scene.follow();
-    scene.lines(["a"]);
-    scene.pod.exit("app", 1).unwrap();
-    scene.refresh().await;
-    scene.stored(&["a"]).await;
+    let mut fixture = FollowFixture::running().await;
+    fixture.follow();
+    fixture.lines(["a"]);
+    fixture.pod.exit("app", 1).unwrap();
+    fixture.refresh().await;
+    fixture.stored(&["a"]).await;
     tokio::time::sleep(MINUTE).await;
-    scene.stop().await;
-    scene.pod.start("app").unwrap();
-    scene.lines(["never seen"]);
+    fixture.stop().await;
+    fixture.pod.start("app").unwrap();
+    fixture.lines(["never seen"]);
     for line in ["b", "c"] {
-        scene.pod.restart("app", 1).unwrap();
-        scene.lines([line]);
+        fixture.pod.restart("app", 1).unwrap();
+        fixture.lines([line]);
     }
-    scene.refresh().await;
-    scene.follow();
-    scene.stored(&["a", "b", "c"]).await;
-    let gaps: Vec<_> = scene.sink.gaps().iter().map(|gap| gap.reason).collect();
+    fixture.refresh().await;
+    fixture.follow();
+    fixture.stored(&["a", "b", "c"]).await;
+    let gaps: Vec<_> = fixture.sink.gaps().iter().map(|gap| gap.reason).collect();
     assert_eq!(gaps, [GapReason::Restarted]);
 }
 
 #[tokio::test(start_paused = true)]
 async fn lines_rotated_away_while_nobody_read_are_a_gap_and_the_rest_is_delivered() {
-    let mut scene = Scene::running().await;
-    scene.follow();
-    scene.lines(["a", "b"]);
-    scene.stored(&["a", "b"]).await;
-    scene.stop().await;
-    scene.lines(["rotated away"]);
+    let mut fixture = FollowFixture::running().await;
+    fixture.follow();
+    fixture.lines(["a", "b"]);
+    fixture.stored(&["a", "b"]).await;
+    fixture.stop().await;
+    fixture.lines(["rotated away"]);
     tokio::time::sleep(MINUTE).await;
-    scene.pod.rotate("app").unwrap();
-    scene.lines(["c", "d"]);
-    scene.follow();
-    scene.stored(&["a", "b", "c", "d"]).await;
-    let gaps = scene.sink.gaps();
+    fixture.pod.rotate("app").unwrap();
+    fixture.lines(["c", "d"]);
+    fixture.follow();
+    fixture.stored(&["a", "b", "c", "d"]).await;
+    let gaps = fixture.sink.gaps();
     assert_eq!(gaps.len(), 1);
-    let lost = scene.sim.truth()[0].lines[2].time;
+    let lost = fixture.sim.truth()[0].lines[2].time;
     assert!(gaps[0].from.unwrap().0 <= lost && lost <= gaps[0].to.unwrap().0);
 }
 
 #[tokio::test(start_paused = true)]
 async fn lines_after_an_empty_file_are_stored_although_the_stored_line_was_rotated_away() {
-    let mut scene = Scene::running().await;
-    scene.follow();
-    scene.lines(["a"]);
-    scene.stored(&["a"]).await;
-    scene.stop().await;
+    let mut fixture = FollowFixture::running().await;
+    fixture.follow();
+    fixture.lines(["a"]);
+    fixture.stored(&["a"]).await;
+    fixture.stop().await;
     tokio::time::sleep(MINUTE).await;
-    scene.pod.rotate("app").unwrap();
-    scene.follow();
+    fixture.pod.rotate("app").unwrap();
+    fixture.follow();
     tokio::time::sleep(MINUTE).await;
     // Rotated away again before a plain read could find them.
-    scene.lines(["b"]);
+    fixture.lines(["b"]);
     tokio::time::sleep(Duration::from_millis(300)).await;
-    scene.pod.rotate("app").unwrap();
-    scene.lines(["c"]);
-    scene.stored(&["a", "b", "c"]).await;
+    fixture.pod.rotate("app").unwrap();
+    fixture.lines(["c"]);
+    fixture.stored(&["a", "b", "c"]).await;
     assert_eq!(
-        scene.sink.gaps().len(),
+        fixture.sink.gaps().len(),
         1,
         "what was written while nobody read is not known"
     );
@@ -189,174 +189,174 @@ async fn lines_after_an_empty_file_are_stored_although_the_stored_line_was_rotat
 
 #[tokio::test(start_paused = true)]
 async fn a_rotation_seen_by_a_stream_is_no_gap_even_after_the_stream_is_reopened() {
-    let mut scene = Scene::running().await;
-    scene.follow();
-    scene.lines(["a"]);
-    scene.stored(&["a"]).await;
-    scene.pod.rotate("app").unwrap();
+    let mut fixture = FollowFixture::running().await;
+    fixture.follow();
+    fixture.lines(["a"]);
+    fixture.stored(&["a"]).await;
+    fixture.pod.rotate("app").unwrap();
     tokio::time::sleep(70 * MINUTE).await;
-    scene.lines(["b"]);
-    scene.stored(&["a", "b"]).await;
-    assert!(scene.sink.gaps().is_empty(), "{:?}", scene.sink.gaps());
+    fixture.lines(["b"]);
+    fixture.stored(&["a", "b"]).await;
+    assert!(fixture.sink.gaps().is_empty(), "{:?}", fixture.sink.gaps());
 }
 
 #[tokio::test(start_paused = true)]
 async fn messages_of_the_kubelet_are_not_delivered() {
-    let mut scene = Scene::running().await;
+    let mut fixture = FollowFixture::running().await;
     let text = "unable to retrieve container logs for containerd://1".to_owned();
-    scene
+    fixture
         .sim
         .inject(Target::logs_of("shop", "cart"), Effect::Say { text, instead: true }, 3);
-    scene.follow();
-    scene.lines(["a"]);
-    scene.stored(&["a"]).await;
-    assert!(scene.metrics.control_lines.get() >= 1);
+    fixture.follow();
+    fixture.lines(["a"]);
+    fixture.stored(&["a"]).await;
+    assert!(fixture.metrics.control_lines.get() >= 1);
 }
 
 #[tokio::test(start_paused = true)]
 async fn a_slow_sink_closes_the_stream_and_loses_nothing() {
-    let mut scene = Scene::running().await;
-    scene.follow();
-    scene.lines(["a"]);
-    scene.stored(&["a"]).await;
-    scene.sink.next(Mishap::Slow(MINUTE));
-    scene.lines(["b"]);
+    let mut fixture = FollowFixture::running().await;
+    fixture.follow();
+    fixture.lines(["a"]);
+    fixture.stored(&["a"]).await;
+    fixture.sink.next(SinkFault::Slow(MINUTE));
+    fixture.lines(["b"]);
     tokio::time::sleep(Duration::from_secs(10)).await;
-    assert!(scene.sim.streams().is_empty(), "a stream is left open and unread");
-    scene.lines(["c"]);
-    scene.stored(&["a", "b", "c"]).await;
+    assert!(fixture.sim.streams().is_empty(), "a stream is left open and unread");
+    fixture.lines(["c"]);
+    fixture.stored(&["a", "b", "c"]).await;
 }
 
 #[tokio::test(start_paused = true)]
 async fn lines_that_the_sink_rejects_do_not_stop_the_others() {
-    let mut scene = Scene::running().await;
-    scene.sink.next(Mishap::Reject);
-    scene.follow();
-    scene.lines(["refused"]);
+    let mut fixture = FollowFixture::running().await;
+    fixture.sink.next(SinkFault::Reject);
+    fixture.follow();
+    fixture.lines(["refused"]);
     tokio::time::sleep(MINUTE).await;
-    scene.lines(["a"]);
-    scene.stored(&["a"]).await;
-    assert_eq!(scene.metrics.lines_rejected.get(), 1);
+    fixture.lines(["a"]);
+    fixture.stored(&["a"]).await;
+    assert_eq!(fixture.metrics.lines_rejected.get(), 1);
 }
 
 #[tokio::test(start_paused = true)]
 async fn a_stream_that_stopped_delivering_is_detected_and_reopened() {
-    let mut scene = Scene::running().await;
-    scene.follow();
-    scene.lines(["a"]);
-    scene.stored(&["a"]).await;
-    assert_eq!(scene.sim.freeze(&Target::logs_of("shop", "cart")), 1);
-    scene.lines(["b"]);
-    scene.stored(&["a", "b"]).await;
+    let mut fixture = FollowFixture::running().await;
+    fixture.follow();
+    fixture.lines(["a"]);
+    fixture.stored(&["a"]).await;
+    assert_eq!(fixture.sim.freeze(&Target::logs_of("shop", "cart")), 1);
+    fixture.lines(["b"]);
+    fixture.stored(&["a", "b"]).await;
 }
 
 #[tokio::test(start_paused = true)]
 async fn a_stream_that_stopped_delivering_is_detected_before_the_next_rotation() {
-    let mut scene = Scene::running().await;
-    scene.follow();
-    scene.lines(["a"]);
-    scene.stored(&["a"]).await;
-    assert_eq!(scene.sim.freeze(&Target::logs_of("shop", "cart")), 1);
-    scene.lines(["b"]);
+    let mut fixture = FollowFixture::running().await;
+    fixture.follow();
+    fixture.lines(["a"]);
+    fixture.stored(&["a"]).await;
+    assert_eq!(fixture.sim.freeze(&Target::logs_of("shop", "cart")), 1);
+    fixture.lines(["b"]);
     tokio::time::sleep(Duration::from_secs(10)).await;
-    scene.pod.rotate("app").unwrap();
-    scene.lines(["c"]);
-    scene.stored(&["a", "b", "c"]).await;
-    assert!(scene.sink.gaps().is_empty(), "{:?}", scene.sink.gaps());
+    fixture.pod.rotate("app").unwrap();
+    fixture.lines(["c"]);
+    fixture.stored(&["a", "b", "c"]).await;
+    assert!(fixture.sink.gaps().is_empty(), "{:?}", fixture.sink.gaps());
 }
 
 #[tokio::test(start_paused = true)]
 async fn nothing_is_written_after_the_claim_is_lost() {
-    let mut scene = Scene::running().await;
-    scene.follow();
-    scene.lines(["a"]);
-    scene.stored(&["a"]).await;
-    scene.grant.revoke();
-    scene.lines(["b"]);
-    assert_eq!(scene.ended().await, TaskEnd::Lost);
+    let mut fixture = FollowFixture::running().await;
+    fixture.follow();
+    fixture.lines(["a"]);
+    fixture.stored(&["a"]).await;
+    fixture.grant.revoke();
+    fixture.lines(["b"]);
+    assert_eq!(fixture.ended().await, TaskEnd::Lost);
     tokio::time::sleep(MINUTE).await;
-    scene.stored(&["a"]).await;
+    fixture.stored(&["a"]).await;
 }
 
 #[tokio::test(start_paused = true)]
 async fn a_terminating_pod_is_read_to_its_last_line() {
-    let mut scene = Scene::running().await;
-    scene.follow();
-    scene.lines(["a"]);
-    scene.stored(&["a"]).await;
-    scene.pod.terminate().unwrap();
-    scene.refresh().await;
-    scene.lines(["last words"]);
-    scene.pod.exit_all(143).unwrap();
+    let mut fixture = FollowFixture::running().await;
+    fixture.follow();
+    fixture.lines(["a"]);
+    fixture.stored(&["a"]).await;
+    fixture.pod.terminate().unwrap();
+    fixture.refresh().await;
+    fixture.lines(["last words"]);
+    fixture.pod.exit_all(143).unwrap();
     tokio::time::sleep(Duration::from_secs(1)).await;
-    scene.pod.remove().unwrap();
-    scene.refresh().await;
-    assert_eq!(scene.ended().await, TaskEnd::Gone);
-    scene.stored(&["a", "last words"]).await;
-    assert!(scene.sink.gaps().is_empty(), "{:?}", scene.sink.gaps());
+    fixture.pod.remove().unwrap();
+    fixture.refresh().await;
+    assert_eq!(fixture.ended().await, TaskEnd::Gone);
+    fixture.stored(&["a", "last words"]).await;
+    assert!(fixture.sink.gaps().is_empty(), "{:?}", fixture.sink.gaps());
 }
 
 #[tokio::test(start_paused = true)]
 async fn a_pod_deleted_while_nobody_read_leaves_a_gap_record() {
-    let mut scene = Scene::running().await;
-    scene.follow();
-    scene.lines(["a"]);
-    scene.stored(&["a"]).await;
-    scene.stop().await;
-    scene.lines(["never seen"]);
+    let mut fixture = FollowFixture::running().await;
+    fixture.follow();
+    fixture.lines(["a"]);
+    fixture.stored(&["a"]).await;
+    fixture.stop().await;
+    fixture.lines(["never seen"]);
     tokio::time::sleep(MINUTE).await;
-    scene.pod.remove().unwrap();
-    scene.refresh().await;
-    scene.follow();
-    assert_eq!(scene.ended().await, TaskEnd::Gone);
+    fixture.pod.remove().unwrap();
+    fixture.refresh().await;
+    fixture.follow();
+    assert_eq!(fixture.ended().await, TaskEnd::Gone);
     assert_eq!(
-        scene.sink.gaps().iter().map(|g| g.reason).collect::<Vec<_>>(),
+        fixture.sink.gaps().iter().map(|g| g.reason).collect::<Vec<_>>(),
         [GapReason::Deleted]
     );
 }
 
 #[tokio::test(start_paused = true)]
 async fn a_new_pod_of_the_same_name_is_not_mistaken_for_the_old_one() {
-    let mut scene = Scene::running().await;
-    scene.follow();
-    scene.lines(["a"]);
-    scene.stored(&["a"]).await;
-    scene.stop().await;
-    scene.pod.remove().unwrap();
-    let other = scene
+    let mut fixture = FollowFixture::running().await;
+    fixture.follow();
+    fixture.lines(["a"]);
+    fixture.stored(&["a"]).await;
+    fixture.stop().await;
+    fixture.pod.remove().unwrap();
+    let other = fixture
         .sim
         .create(PodSpec::new("shop", "cart").node("n1").app("app"))
         .unwrap();
     other.start("app").unwrap();
     other.line("app", "of the other pod").unwrap();
-    scene.follow();
+    fixture.follow();
     tokio::time::sleep(MINUTE).await;
-    scene.stored(&["a"]).await;
+    fixture.stored(&["a"]).await;
 }
 
 #[tokio::test(start_paused = true)]
 async fn a_long_line_written_in_parts_is_stored_whole() {
-    let mut scene = Scene::running().await;
-    scene.follow();
+    let mut fixture = FollowFixture::running().await;
+    fixture.follow();
     let part = "x".repeat(16 * 1024);
-    scene.pod.write("app", &Text::out(part.clone()).partial()).unwrap();
-    scene.pod.write("app", &Text::out(part.clone()).partial()).unwrap();
+    fixture.pod.write("app", &Text::out(part.clone()).partial()).unwrap();
+    fixture.pod.write("app", &Text::out(part.clone()).partial()).unwrap();
     tokio::time::sleep(MINUTE).await;
-    scene.pod.write("app", &Text::out("end")).unwrap();
-    scene.stored(&[&format!("{part}{part}end")]).await;
+    fixture.pod.write("app", &Text::out("end")).unwrap();
+    fixture.stored(&[&format!("{part}{part}end")]).await;
 }
 
 #[tokio::test(start_paused = true)]
 async fn a_stream_of_several_days_survives_the_time_limit_of_the_kubelet() {
-    let mut scene = Scene::running().await;
-    scene.follow();
+    let mut fixture = FollowFixture::running().await;
+    fixture.follow();
     let texts: Vec<String> = (0..100).map(|i| format!("line {i}")).collect();
     for text in &texts {
-        scene.lines([text]);
+        fixture.lines([text]);
         tokio::time::sleep(30 * MINUTE).await;
     }
-    scene
+    fixture
         .stored(&texts.iter().map(String::as_str).collect::<Vec<_>>())
         .await;
-    assert!(scene.sink.gaps().is_empty());
+    assert!(fixture.sink.gaps().is_empty());
 }

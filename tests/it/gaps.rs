@@ -7,22 +7,22 @@ use podlog::domain::GapReason;
 use podlog::follow::TaskEnd;
 use podlog::sim::{self, Cut, Effect, PodSpec, RestartPolicy, Target, Text, Verb};
 
-use crate::scene::{MINUTE, Scene};
+use crate::follow_fixture::{FollowFixture, MINUTE};
 
 const SECOND: Duration = Duration::from_secs(1);
 
 /// Followed for so long that the process is known to have been awake, with one line stored.
-async fn begun() -> Scene {
-    let mut scene = Scene::running().await;
-    scene.follow();
-    scene.lines(["a"]);
-    scene.stored(&["a"]).await;
+async fn begun() -> FollowFixture {
+    let mut fixture = FollowFixture::running().await;
+    fixture.follow();
+    fixture.lines(["a"]);
+    fixture.stored(&["a"]).await;
     tokio::time::sleep(10 * SECOND).await;
-    scene
+    fixture
 }
 
-fn reasons(scene: &Scene) -> Vec<GapReason> {
-    scene.sink.gaps().iter().map(|gap| gap.reason).collect()
+fn reasons(fixture: &FollowFixture) -> Vec<GapReason> {
+    fixture.sink.gaps().iter().map(|gap| gap.reason).collect()
 }
 
 fn logs() -> Target {
@@ -31,159 +31,163 @@ fn logs() -> Target {
 
 #[tokio::test(start_paused = true)]
 async fn a_frozen_process_does_not_count_the_freeze_as_silence_of_the_stream() {
-    let scene = begun().await;
+    let fixture = begun().await;
     // Nothing is awaited until the clock has jumped: to the follower all of it happens in its sleep.
-    scene.sim.cut(&logs(), Cut::Clean);
-    scene.lines(["missed"]);
-    scene.pod.rotate("app").unwrap();
-    scene.lines(["b"]);
+    fixture.sim.cut(&logs(), Cut::Clean);
+    fixture.lines(["missed"]);
+    fixture.pod.rotate("app").unwrap();
+    fixture.lines(["b"]);
     tokio::time::advance(12 * SECOND).await;
-    scene.stored(&["a", "b"]).await;
-    assert_eq!(reasons(&scene), [GapReason::Rotated]);
+    fixture.stored(&["a", "b"]).await;
+    assert_eq!(reasons(&fixture), [GapReason::Rotated]);
 }
 
 #[tokio::test(start_paused = true)]
 async fn a_stream_left_unread_while_the_process_slept_is_not_trusted_to_be_complete() {
-    let scene = begun().await;
+    let fixture = begun().await;
     let full = "x".repeat(300 * 1024);
-    scene.lines([full.clone(), "missed".into()]);
+    fixture.lines([full.clone(), "missed".into()]);
     for _ in 0..2 {
-        scene.pod.rotate("app").unwrap();
-        scene.lines(["b"]);
+        fixture.pod.rotate("app").unwrap();
+        fixture.lines(["b"]);
     }
     tokio::time::advance(12 * SECOND).await;
     tokio::time::sleep(MINUTE).await;
-    let stored = scene.sink.messages("app");
+    let stored = fixture.sink.messages("app");
     assert!(stored.ends_with(&["b".to_owned()]), "{}", stored.len());
-    assert_eq!(reasons(&scene), [GapReason::Rotated]);
+    assert_eq!(reasons(&fixture), [GapReason::Rotated]);
 }
 
 #[tokio::test(start_paused = true)]
 async fn a_silent_stream_does_not_prove_that_nothing_was_written() {
-    let scene = begun().await;
-    assert_eq!(scene.sim.freeze(&logs()), 1);
-    scene.lines(["missed"]);
+    let fixture = begun().await;
+    assert_eq!(fixture.sim.freeze(&logs()), 1);
+    fixture.lines(["missed"]);
     tokio::time::sleep(10 * SECOND).await;
-    scene.pod.rotate("app").unwrap();
-    scene.lines(["b"]);
-    scene.stored(&["a", "b"]).await;
-    assert_eq!(reasons(&scene), [GapReason::Rotated]);
+    fixture.pod.rotate("app").unwrap();
+    fixture.lines(["b"]);
+    fixture.stored(&["a", "b"]).await;
+    assert_eq!(reasons(&fixture), [GapReason::Rotated]);
 }
 
 #[tokio::test(start_paused = true)]
 async fn a_stream_that_outlives_its_pod_does_not_prove_that_nothing_was_written() {
-    let mut scene = begun().await;
-    assert_eq!(scene.sim.freeze(&logs()), 1);
-    scene.lines(["missed"]);
-    scene.pod.remove().unwrap();
-    scene.refresh().await;
-    assert_eq!(scene.ended().await, TaskEnd::Gone);
-    scene.stored(&["a"]).await;
-    assert_eq!(reasons(&scene), [GapReason::Deleted]);
+    let mut fixture = begun().await;
+    assert_eq!(fixture.sim.freeze(&logs()), 1);
+    fixture.lines(["missed"]);
+    fixture.pod.remove().unwrap();
+    fixture.refresh().await;
+    assert_eq!(fixture.ended().await, TaskEnd::Gone);
+    fixture.stored(&["a"]).await;
+    assert_eq!(reasons(&fixture), [GapReason::Deleted]);
 }
 
 #[tokio::test(start_paused = true)]
 async fn an_unfinished_line_of_a_deleted_pod_is_a_gap() {
-    let mut scene = begun().await;
-    scene.pod.write("app", &Text::out("half").partial()).unwrap();
+    let mut fixture = begun().await;
+    fixture.pod.write("app", &Text::out("half").partial()).unwrap();
     tokio::time::sleep(5 * SECOND).await;
-    scene.pod.remove().unwrap();
-    scene.refresh().await;
-    assert_eq!(scene.ended().await, TaskEnd::Gone);
-    scene.stored(&["a"]).await;
-    assert_eq!(reasons(&scene), [GapReason::Deleted]);
+    fixture.pod.remove().unwrap();
+    fixture.refresh().await;
+    assert_eq!(fixture.ended().await, TaskEnd::Gone);
+    fixture.stored(&["a"]).await;
+    assert_eq!(reasons(&fixture), [GapReason::Deleted]);
 }
 
 #[tokio::test(start_paused = true)]
 async fn lines_written_between_a_clean_end_and_a_deletion_are_a_gap() {
-    let mut scene = begun().await;
-    scene.sim.cut(&logs(), Cut::Clean);
+    let mut fixture = begun().await;
+    fixture.sim.cut(&logs(), Cut::Clean);
     // No log can be read until after the deletion.
-    scene.sim.inject(logs(), Effect::Drop, 100);
+    fixture.sim.inject(logs(), Effect::Drop, 100);
     tokio::time::sleep(2 * SECOND).await;
-    scene.lines(["missed"]);
+    fixture.lines(["missed"]);
     tokio::time::sleep(SECOND).await;
-    scene.pod.remove().unwrap();
-    scene.refresh().await;
-    assert_eq!(scene.ended().await, TaskEnd::Gone);
-    scene.stored(&["a"]).await;
-    assert_eq!(reasons(&scene), [GapReason::Deleted]);
+    fixture.pod.remove().unwrap();
+    fixture.refresh().await;
+    assert_eq!(fixture.ended().await, TaskEnd::Gone);
+    fixture.stored(&["a"]).await;
+    assert_eq!(reasons(&fixture), [GapReason::Deleted]);
 }
 
 #[tokio::test(start_paused = true)]
 async fn lines_with_timestamps_of_a_clock_set_back_are_read_before_the_rotation() {
-    let scene = begun().await;
+    let fixture = begun().await;
     let burst: Vec<String> = (0..2_000).map(|n| format!("{n:01000}")).collect();
     for part in burst.chunks(20) {
-        scene.lines(part);
+        fixture.lines(part);
         tokio::time::sleep(SECOND / 20).await;
     }
     let hour = Duration::from_hours(1).as_nanos() as i64;
-    let back = |text: &str| Text::out(text.to_owned()).at(scene.sim.now() - hour);
-    scene.pod.write("app", &back("b")).unwrap();
+    let back = |text: &str| Text::out(text.to_owned()).at(fixture.sim.now() - hour);
+    fixture.pod.write("app", &back("b")).unwrap();
     tokio::time::sleep(9 * SECOND).await;
-    scene.pod.rotate("app").unwrap();
-    scene.pod.write("app", &back("c")).unwrap();
+    fixture.pod.rotate("app").unwrap();
+    fixture.pod.write("app", &back("c")).unwrap();
     tokio::time::sleep(5 * MINUTE).await;
-    let stored = scene.sink.messages("app");
+    let stored = fixture.sink.messages("app");
     let ends = &stored[stored.len().saturating_sub(3)..];
     assert_eq!(ends, [&burst[1_999], "b", "c"]);
     assert_eq!(stored.len(), 2_003);
-    assert_eq!(reasons(&scene), []);
+    assert_eq!(reasons(&fixture), []);
 }
 
 #[tokio::test(start_paused = true)]
 async fn the_next_instance_is_not_mistaken_for_the_one_the_status_still_shows() {
-    let mut scene = Scene::running().await;
-    scene.sim.lag(true);
-    scene.pod.restart("app", 1).unwrap();
-    scene.lines(["of the next one"]);
-    scene.follow();
+    let mut fixture = FollowFixture::running().await;
+    fixture.sim.lag(true);
+    fixture.pod.restart("app", 1).unwrap();
+    fixture.lines(["of the next one"]);
+    fixture.follow();
     tokio::time::sleep(SECOND * 3 / 10).await;
-    scene.sim.lag(false);
-    scene.refresh().await;
-    scene.stored(&["of the next one"]).await;
-    let streams = scene.sink.streams().into_values();
+    fixture.sim.lag(false);
+    fixture.refresh().await;
+    fixture.stored(&["of the next one"]).await;
+    let streams = fixture.sink.streams().into_values();
     let lines: Vec<_> = streams.map(|kept| (kept.restart, kept.lines.len())).collect();
     assert_eq!(lines, [(1, 1)]);
-    assert_eq!(reasons(&scene), []);
+    assert_eq!(reasons(&fixture), []);
 }
 
 #[tokio::test(start_paused = true)]
 async fn a_log_opened_just_before_its_pod_was_deleted_is_read_to_its_end() {
-    let mut scene = Scene::new(sim::Settings::default(), RestartPolicy::Never).await;
-    scene.lines(["a", "b"]);
-    scene.pod.exit("app", 0).unwrap();
-    scene.refresh().await;
+    let mut fixture = FollowFixture::new(sim::Settings::default(), RestartPolicy::Never).await;
+    fixture.lines(["a", "b"]);
+    fixture.pod.exit("app", 0).unwrap();
+    fixture.refresh().await;
     // The look before and the look after the opening.
-    scene.sim.inject(Target::verb(Verb::Get), Effect::Delay(SECOND / 5), 2);
-    scene.follow();
+    fixture
+        .sim
+        .inject(Target::verb(Verb::Get), Effect::Delay(SECOND / 5), 2);
+    fixture.follow();
     tokio::time::sleep(SECOND * 3 / 10).await;
-    scene.pod.remove().unwrap();
-    assert_eq!(scene.ended().await, TaskEnd::Finished);
-    scene.stored(&["a", "b"]).await;
-    assert_eq!(reasons(&scene), []);
+    fixture.pod.remove().unwrap();
+    assert_eq!(fixture.ended().await, TaskEnd::Finished);
+    fixture.stored(&["a", "b"]).await;
+    assert_eq!(reasons(&fixture), []);
 }
 
 #[tokio::test(start_paused = true)]
 async fn a_log_is_not_read_if_it_may_belong_to_another_pod_of_the_same_name() {
-    let mut scene = Scene::new(sim::Settings::default(), RestartPolicy::Never).await;
-    scene.lines(["a"]);
-    scene.pod.exit("app", 0).unwrap();
-    scene.refresh().await;
+    let mut fixture = FollowFixture::new(sim::Settings::default(), RestartPolicy::Never).await;
+    fixture.lines(["a"]);
+    fixture.pod.exit("app", 0).unwrap();
+    fixture.refresh().await;
     // So much time between the two looks that a pod could come and go.
-    scene.sim.inject(logs(), Effect::Delay(3 * SECOND), 1);
-    scene.sim.inject(Target::verb(Verb::Get), Effect::Delay(SECOND / 5), 2);
-    scene.follow();
+    fixture.sim.inject(logs(), Effect::Delay(3 * SECOND), 1);
+    fixture
+        .sim
+        .inject(Target::verb(Verb::Get), Effect::Delay(SECOND / 5), 2);
+    fixture.follow();
     tokio::time::sleep(SECOND).await;
-    scene.pod.remove().unwrap();
+    fixture.pod.remove().unwrap();
     let spec = PodSpec::new("shop", "cart").node("n1").app("app");
-    let other = scene.sim.create(spec).unwrap();
+    let other = fixture.sim.create(spec).unwrap();
     other.start("app").unwrap();
     other.line("app", "of the other pod").unwrap();
     tokio::time::sleep(SECOND * 5 / 2).await;
     other.remove().unwrap();
-    assert_eq!(scene.ended().await, TaskEnd::Finished);
-    scene.stored(&[]).await;
-    assert_eq!(reasons(&scene), [GapReason::Deleted]);
+    assert_eq!(fixture.ended().await, TaskEnd::Finished);
+    fixture.stored(&[]).await;
+    assert_eq!(reasons(&fixture), [GapReason::Deleted]);
 }

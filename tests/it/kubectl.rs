@@ -9,13 +9,13 @@ use tokio::process::{Child, ChildStdout, Command};
 use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 
-use crate::{servers, stage};
+use crate::{servers, test_cluster};
 
 /// How long kubectl may take for anything on a busy machine.
 const PATIENCE: Duration = Duration::from_secs(30);
 
 /// A simulated cluster with one pod, and kubectl pointed at it.
-struct Desk {
+struct KubectlFixture {
     cluster: SimCluster,
     pod: SimPod,
     server: String,
@@ -23,7 +23,7 @@ struct Desk {
     _tasks: JoinSet<()>,
 }
 
-impl Desk {
+impl KubectlFixture {
     /// Nothing if there is no kubectl.
     async fn new() -> Option<Self> {
         let found = Command::new("kubectl").arg("version").arg("--client").output().await;
@@ -33,7 +33,7 @@ impl Desk {
         }
         let cluster = SimCluster::default();
         let mut tasks = JoinSet::new();
-        let port = stage::serve(&cluster, &mut tasks, &CancellationToken::new()).await;
+        let port = test_cluster::serve(&cluster, &mut tasks, &CancellationToken::new()).await;
         let pod = cluster.create(PodSpec::new("shop", "cart-0").node("n1").app("app"));
         let pod = pod.unwrap();
         pod.start("app").unwrap();
@@ -82,9 +82,11 @@ async fn next(lines: &mut Lines<BufReader<ChildStdout>>) -> Option<String> {
 
 #[tokio::test]
 async fn get_lists_the_pods_of_all_namespaces() {
-    let Some(desk) = Desk::new().await else { return };
-    desk.cluster.create(PodSpec::new("bank", "till").app("app")).unwrap();
-    let table = desk.says(&["get", "pods", "-A", "--no-headers"]).await;
+    let Some(fixture) = KubectlFixture::new().await else {
+        return;
+    };
+    fixture.cluster.create(PodSpec::new("bank", "till").app("app")).unwrap();
+    let table = fixture.says(&["get", "pods", "-A", "--no-headers"]).await;
     let rows: Vec<Vec<&str>> = table.lines().map(|row| row.split_whitespace().collect()).collect();
     assert_eq!(rows.len(), 2, "{table}");
     assert_eq!(rows[0][..2], ["bank", "till"], "{table}");
@@ -94,13 +96,15 @@ async fn get_lists_the_pods_of_all_namespaces() {
 
 #[tokio::test]
 async fn logs_are_printed_and_followed_until_the_container_ends() {
-    let Some(desk) = Desk::new().await else { return };
-    assert_eq!(desk.says(&["logs", "-n", "shop", "cart-0"]).await, "one\n");
-    let (mut child, mut lines) = desk.follows(&["logs", "-f", "-n", "shop", "cart-0"]);
+    let Some(fixture) = KubectlFixture::new().await else {
+        return;
+    };
+    assert_eq!(fixture.says(&["logs", "-n", "shop", "cart-0"]).await, "one\n");
+    let (mut child, mut lines) = fixture.follows(&["logs", "-f", "-n", "shop", "cart-0"]);
     assert_eq!(next(&mut lines).await.as_deref(), Some("one"));
-    desk.pod.line("app", "two").unwrap();
+    fixture.pod.line("app", "two").unwrap();
     assert_eq!(next(&mut lines).await.as_deref(), Some("two"));
-    desk.pod.exit("app", 0).unwrap();
+    fixture.pod.exit("app", 0).unwrap();
     assert_eq!(next(&mut lines).await, None);
     let status = tokio::time::timeout(PATIENCE, child.wait()).await;
     assert!(status.expect("kubectl ends with the log").unwrap().success());
@@ -108,9 +112,14 @@ async fn logs_are_printed_and_followed_until_the_container_ends() {
 
 #[tokio::test]
 async fn a_watch_shows_each_change_of_a_pod() {
-    let Some(desk) = Desk::new().await else { return };
-    let (_child, mut lines) = desk.follows(&["get", "pods", "-w", "-n", "shop", "-o", "name"]);
+    let Some(fixture) = KubectlFixture::new().await else {
+        return;
+    };
+    let (_child, mut lines) = fixture.follows(&["get", "pods", "-w", "-n", "shop", "-o", "name"]);
     assert_eq!(next(&mut lines).await.as_deref(), Some("pod/cart-0"));
-    desk.cluster.create(PodSpec::new("shop", "cart-1").app("app")).unwrap();
+    fixture
+        .cluster
+        .create(PodSpec::new("shop", "cart-1").app("app"))
+        .unwrap();
     assert_eq!(next(&mut lines).await.as_deref(), Some("pod/cart-1"));
 }

@@ -30,30 +30,30 @@ mod sinks;
 
 // The contract of API servers, on the simulated one and a real one.
 mod cluster;
-mod stage;
 mod store_faults;
+mod test_cluster;
 // Discovery and logs on a real cluster.
 mod real;
 
 // One pod followed on the simulated cluster.
 mod follow;
+mod follow_fixture;
 mod gaps;
 mod readers;
-mod recorder;
-mod scene;
+mod recording_sink;
 // Several replicas over one simulated cluster, and what can happen to them.
+mod harness;
 mod histories;
 mod pod_ends;
 mod replicas;
 mod scaling;
-mod world;
 // What the simulated cluster does beyond the contract.
 mod kubectl;
 mod sim_pods;
 mod sim_streams;
 
 // The built binary's command line, and signals.
-mod front;
+mod command_line;
 // Input that no one in their right mind would send.
 mod hostile;
 // What `podlog check` finds.
@@ -63,4 +63,5 @@ mod check_mysql;
 mod upgrade;
 
 // What a test needs in order not to be skipped.
+#[path = "../support/servers.rs"]
 mod servers;

@@ -15,7 +15,7 @@ use podlog::locks::LockUrl;
 use podlog::sinks::SinkUrl;
 
 /// A line as a model sees it.
-type Seen = (Time, u32, Vec<u8>, u64);
+type ModelLine = (Time, u32, Vec<u8>, u64);
 
 /// Feeds bytes in pieces of these lengths, over and over.
 fn read(intake: &mut Intake, mode: ResumeMode, bytes: &[u8], cuts: &[u8], ended: bool) -> Batch {
@@ -35,7 +35,7 @@ fn read(intake: &mut Intake, mode: ResumeMode, bytes: &[u8], cuts: &[u8], ended:
     batch
 }
 
-fn seen(batch: &Batch) -> Vec<Seen> {
+fn seen(batch: &Batch) -> Vec<ModelLine> {
     let line = |line: &Line| {
         let text = &batch.text[line.start as usize..][..line.len as usize];
         (line.time, line.ordinal, text.to_vec(), line.cut)
@@ -116,7 +116,7 @@ pub(crate) fn check_resume(seed: &[u8], stored: usize, cuts: &[u8], skipped: usi
         return;
     }
     let stored = stored % all.len();
-    let position = |line: &Seen| Position {
+    let position = |line: &ModelLine| Position {
         time: line.0,
         ordinal: line.1,
         hash: Position::hash(&line.2),
@@ -135,7 +135,7 @@ pub(crate) fn check_resume(seed: &[u8], stored: usize, cuts: &[u8], skipped: usi
         position: sought,
         nth: nth.count() as u32,
     };
-    let texts = |lines: &[Seen]| lines.iter().map(|line| (line.0, line.2.clone())).collect::<Vec<_>>();
+    let texts = |lines: &[ModelLine]| lines.iter().map(|line| (line.0, line.2.clone())).collect::<Vec<_>>();
     let rest = seen(&read(&mut intake, mode, &newer, cuts, false));
     assert_eq!(texts(&rest), texts(&all[stored + 1..]));
     // In a file that is all new, nothing is passed over.

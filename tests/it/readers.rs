@@ -7,61 +7,63 @@ use podlog::follow::TaskEnd;
 use podlog::metrics::{Reason, Request};
 use podlog::sim::{Cut, Effect, RestartPolicy, Settings, Target, Text, Verb};
 
-use crate::recorder::Mishap;
-use crate::scene::{MINUTE, Scene};
+use crate::follow_fixture::{FollowFixture, MINUTE};
+use crate::recording_sink::SinkFault;
 
 /// A pod whose log reader is held up as soon as the client does not read: nothing fits in between.
-async fn narrow(policy: RestartPolicy) -> Scene {
+async fn narrow(policy: RestartPolicy) -> FollowFixture {
     let settings = Settings {
         buffer_bytes: 8,
         ..Settings::default()
     };
-    Scene::new(settings, policy).await
+    FollowFixture::new(settings, policy).await
 }
 
 /// So often kubelets look whether a file is to be rotated, unless they are told otherwise.
 const ROTATING: Duration = Duration::from_secs(10);
 
 /// Follows the pod until its stream is known to watch for new files.
-async fn settled(scene: &mut Scene) {
-    scene.follow();
-    scene.lines(["z"]);
-    scene.stored(&["z"]).await;
+async fn settled(fixture: &mut FollowFixture) {
+    fixture.follow();
+    fixture.lines(["z"]);
+    fixture.stored(&["z"]).await;
     tokio::time::sleep(Duration::from_secs(5)).await;
-    scene.lines(["a"]);
-    scene.stored(&["z", "a"]).await;
+    fixture.lines(["a"]);
+    fixture.stored(&["z", "a"]).await;
 }
 
 /// A pod of which three lines are stored, and whose stream has been opened anew and is not yet read, because the pod is
 /// looked at, which takes long.
-async fn reopening() -> Scene {
-    let mut scene = narrow(RestartPolicy::Always).await;
-    scene.lines(["a", "b", "c"]);
-    scene.follow();
-    scene.stored(&["a", "b", "c"]).await;
+async fn reopening() -> FollowFixture {
+    let mut fixture = narrow(RestartPolicy::Always).await;
+    fixture.lines(["a", "b", "c"]);
+    fixture.follow();
+    fixture.stored(&["a", "b", "c"]).await;
     let second = Duration::from_secs(1);
-    scene.sim.inject(Target::verb(Verb::Get), Effect::Delay(2 * second), 2);
-    scene.sim.cut(&log(), Cut::Clean);
+    fixture
+        .sim
+        .inject(Target::verb(Verb::Get), Effect::Delay(2 * second), 2);
+    fixture.sim.cut(&log(), Cut::Clean);
     // The first of the two looks is that after a plain read.
     tokio::time::sleep(2 * second + Duration::from_millis(250)).await;
-    while scene.sim.streams().is_empty() {
+    while fixture.sim.streams().is_empty() {
         tokio::time::sleep(Duration::from_millis(10)).await;
     }
     tokio::time::sleep(second).await;
-    scene
+    fixture
 }
 
-async fn is_probed_once_a_minute(scene: &Scene) {
-    let before = reads(scene);
+async fn is_probed_once_a_minute(fixture: &FollowFixture) {
+    let before = reads(fixture);
     tokio::time::sleep(10 * MINUTE).await;
-    let asked = reads(scene) - before;
+    let asked = reads(fixture) - before;
     assert!((9..=11).contains(&asked), "{asked} reads in ten minutes of silence");
 }
 
 /// How often the log was read or followed.
-fn reads(scene: &Scene) -> u64 {
+fn reads(fixture: &FollowFixture) -> u64 {
     let counted = Request { verb: "log", code: 200 };
-    scene.metrics.api_requests.get_or_create(&counted).get()
+    fixture.metrics.api_requests.get_or_create(&counted).get()
 }
 
 fn log() -> Target {
@@ -70,134 +72,134 @@ fn log() -> Target {
 
 #[tokio::test(start_paused = true)]
 async fn a_file_skipped_by_a_reader_delayed_before_its_first_end_of_file_is_a_gap() {
-    let mut scene = narrow(RestartPolicy::Always).await;
-    scene.lines(["a", "b", "c"]);
-    scene.follow();
-    scene.stored(&["a", "b", "c"]).await;
+    let mut fixture = narrow(RestartPolicy::Always).await;
+    fixture.lines(["a", "b", "c"]);
+    fixture.follow();
+    fixture.stored(&["a", "b", "c"]).await;
     // The next stream replays these lines, more than fits in between, and is held up from its first byte on.
-    scene.sim.inject(log(), Effect::Freeze { after: 0 }, 1);
-    scene.sim.cut(&log(), Cut::Clean);
+    fixture.sim.inject(log(), Effect::Freeze { after: 0 }, 1);
+    fixture.sim.cut(&log(), Cut::Clean);
     tokio::time::sleep(Duration::from_secs(3)).await;
-    scene.pod.rotate("app").unwrap();
-    scene.lines(["in the file that is skipped"]);
-    scene.pod.rotate("app").unwrap();
-    scene.lines(["d"]);
-    scene.stored(&["a", "b", "c", "d"]).await;
-    assert_eq!(scene.sink.gaps().len(), 1);
+    fixture.pod.rotate("app").unwrap();
+    fixture.lines(["in the file that is skipped"]);
+    fixture.pod.rotate("app").unwrap();
+    fixture.lines(["d"]);
+    fixture.stored(&["a", "b", "c", "d"]).await;
+    assert_eq!(fixture.sink.gaps().len(), 1);
 }
 
 #[tokio::test(start_paused = true)]
 async fn a_watching_reader_delayed_during_one_rotation_loses_nothing() {
-    let mut scene = narrow(RestartPolicy::Always).await;
-    scene.follow();
-    scene.lines(["a"]);
-    scene.stored(&["a"]).await;
-    assert_eq!(scene.sim.freeze(&log()), 1);
-    scene.lines(["b", "c"]);
-    scene.pod.rotate("app").unwrap();
-    scene.lines(["d"]);
-    scene.sim.thaw(&log());
-    scene.stored(&["a", "b", "c", "d"]).await;
+    let mut fixture = narrow(RestartPolicy::Always).await;
+    fixture.follow();
+    fixture.lines(["a"]);
+    fixture.stored(&["a"]).await;
+    assert_eq!(fixture.sim.freeze(&log()), 1);
+    fixture.lines(["b", "c"]);
+    fixture.pod.rotate("app").unwrap();
+    fixture.lines(["d"]);
+    fixture.sim.thaw(&log());
+    fixture.stored(&["a", "b", "c", "d"]).await;
     tokio::time::sleep(5 * MINUTE).await;
-    scene.stored(&["a", "b", "c", "d"]).await;
-    assert!(scene.sink.gaps().is_empty(), "{:?}", scene.sink.gaps());
+    fixture.stored(&["a", "b", "c", "d"]).await;
+    assert!(fixture.sink.gaps().is_empty(), "{:?}", fixture.sink.gaps());
 }
 
 #[tokio::test(start_paused = true)]
 async fn a_reader_that_skips_one_file_and_repeats_another_leaves_a_gap_and_no_duplicates() {
-    let mut scene = narrow(RestartPolicy::Always).await;
-    settled(&mut scene).await;
+    let mut fixture = narrow(RestartPolicy::Always).await;
+    settled(&mut fixture).await;
     // Something in between holds the stream up, and lets it go when the kubelet has rotated twice.
-    assert_eq!(scene.sim.freeze(&log()), 1);
-    scene.lines(["b0", "b1", "b2", "b3"]);
-    scene.pod.rotate("app").unwrap();
-    scene.lines(["in the file that is skipped"]);
+    assert_eq!(fixture.sim.freeze(&log()), 1);
+    fixture.lines(["b0", "b1", "b2", "b3"]);
+    fixture.pod.rotate("app").unwrap();
+    fixture.lines(["in the file that is skipped"]);
     tokio::time::sleep(ROTATING).await;
-    scene.pod.rotate("app").unwrap();
-    scene.lines(["d0", "d1", "d2", "d3"]);
-    scene.sim.thaw(&log());
+    fixture.pod.rotate("app").unwrap();
+    fixture.lines(["d0", "d1", "d2", "d3"]);
+    fixture.sim.thaw(&log());
     // What was left of the first file cannot be told from what came after it.
     let expected = ["z", "a", "d0", "d1", "d2", "d3"];
-    scene.stored(&expected).await;
+    fixture.stored(&expected).await;
     tokio::time::sleep(5 * MINUTE).await;
-    scene.stored(&expected).await;
-    assert_eq!(scene.sink.gaps().len(), 1, "{:?}", scene.sink.gaps());
+    fixture.stored(&expected).await;
+    assert_eq!(fixture.sink.gaps().len(), 1, "{:?}", fixture.sink.gaps());
 }
 
 #[tokio::test(start_paused = true)]
 async fn a_stream_with_late_lines_is_reopened_once_and_loses_nothing() {
-    let mut scene = Scene::running().await;
-    settled(&mut scene).await;
-    assert_eq!(scene.sim.freeze(&log()), 1);
-    scene.lines(["b", "c"]);
+    let mut fixture = FollowFixture::running().await;
+    settled(&mut fixture).await;
+    assert_eq!(fixture.sim.freeze(&log()), 1);
+    fixture.lines(["b", "c"]);
     tokio::time::sleep(ROTATING).await;
-    scene.sim.thaw(&log());
-    scene.stored(&["z", "a", "b", "c"]).await;
-    scene.lines(["d"]);
-    scene.stored(&["z", "a", "b", "c", "d"]).await;
+    fixture.sim.thaw(&log());
+    fixture.stored(&["z", "a", "b", "c"]).await;
+    fixture.lines(["d"]);
+    fixture.stored(&["z", "a", "b", "c", "d"]).await;
     tokio::time::sleep(5 * MINUTE).await;
-    let ends = &scene.metrics.stream_ends;
+    let ends = &fixture.metrics.stream_ends;
     assert_eq!(ends.get_or_create(&Reason { reason: "behind" }).get(), 1);
-    assert!(scene.sink.gaps().is_empty(), "{:?}", scene.sink.gaps());
+    assert!(fixture.sink.gaps().is_empty(), "{:?}", fixture.sink.gaps());
 }
 
 #[tokio::test(start_paused = true)]
 async fn a_reader_that_missed_a_rotation_skips_no_file_although_the_pod_was_silent_before() {
-    let scene = reopening().await;
+    let fixture = reopening().await;
     // The reader has not come to its first end of file.
-    scene.pod.rotate("app").unwrap();
+    fixture.pod.rotate("app").unwrap();
     tokio::time::sleep(Duration::from_secs(15)).await;
-    scene.lines(["in the file that was not heard of"]);
-    scene.pod.rotate("app").unwrap();
-    scene.lines(["d"]);
-    scene
+    fixture.lines(["in the file that was not heard of"]);
+    fixture.pod.rotate("app").unwrap();
+    fixture.lines(["d"]);
+    fixture
         .stored(&["a", "b", "c", "in the file that was not heard of", "d"])
         .await;
-    assert!(scene.sink.gaps().is_empty(), "{:?}", scene.sink.gaps());
+    assert!(fixture.sink.gaps().is_empty(), "{:?}", fixture.sink.gaps());
 }
 
 #[tokio::test(start_paused = true)]
 async fn a_stream_that_delivered_nothing_does_not_prove_that_nothing_was_written_before_a_rotation() {
-    let scene = reopening().await;
+    let fixture = reopening().await;
     // It is held up from its first byte on.
-    assert_eq!(scene.sim.freeze(&log()), 1);
-    scene.lines(["in the file that is gone"]);
-    scene.pod.rotate("app").unwrap();
+    assert_eq!(fixture.sim.freeze(&log()), 1);
+    fixture.lines(["in the file that is gone"]);
+    fixture.pod.rotate("app").unwrap();
     tokio::time::sleep(Duration::from_secs(15)).await;
-    scene.lines(["d"]);
-    scene.stored(&["a", "b", "c", "d"]).await;
-    assert_eq!(scene.sink.gaps().len(), 1, "{:?}", scene.sink.gaps());
+    fixture.lines(["d"]);
+    fixture.stored(&["a", "b", "c", "d"]).await;
+    assert_eq!(fixture.sink.gaps().len(), 1, "{:?}", fixture.sink.gaps());
 }
 
 #[tokio::test(start_paused = true)]
 async fn late_lines_of_a_deleted_pod_are_stored_because_they_cannot_be_read_again() {
-    let mut scene = Scene::running().await;
-    settled(&mut scene).await;
-    assert_eq!(scene.sim.freeze(&log()), 1);
-    scene.lines(["last words"]);
-    scene.pod.exit_all(143).unwrap();
-    scene.pod.remove().unwrap();
-    scene.refresh().await;
+    let mut fixture = FollowFixture::running().await;
+    settled(&mut fixture).await;
+    assert_eq!(fixture.sim.freeze(&log()), 1);
+    fixture.lines(["last words"]);
+    fixture.pod.exit_all(143).unwrap();
+    fixture.pod.remove().unwrap();
+    fixture.refresh().await;
     tokio::time::sleep(Duration::from_secs(9)).await;
-    scene.sim.thaw(&log());
-    assert_eq!(scene.ended().await, TaskEnd::Gone);
-    scene.stored(&["z", "a", "last words"]).await;
+    fixture.sim.thaw(&log());
+    assert_eq!(fixture.ended().await, TaskEnd::Gone);
+    fixture.stored(&["z", "a", "last words"]).await;
 }
 
 #[tokio::test(start_paused = true)]
 async fn a_line_finished_long_after_it_was_started_is_not_late() {
-    let mut scene = Scene::running().await;
-    settled(&mut scene).await;
+    let mut fixture = FollowFixture::running().await;
+    settled(&mut fixture).await;
     for round in 0..3 {
-        scene.pod.write("app", &Text::out("begun ").partial()).unwrap();
+        fixture.pod.write("app", &Text::out("begun ").partial()).unwrap();
         tokio::time::sleep(ROTATING).await;
-        scene.lines([format!("and ended {round}")]);
+        fixture.lines([format!("and ended {round}")]);
         tokio::time::sleep(ROTATING).await;
     }
     let ended = ["z", "a", "begun and ended 0", "begun and ended 1", "begun and ended 2"];
-    scene.stored(&ended).await;
+    fixture.stored(&ended).await;
     assert_eq!(
-        scene
+        fixture
             .metrics
             .stream_ends
             .get_or_create(&Reason { reason: "behind" })
@@ -211,13 +213,13 @@ async fn a_silent_log_whose_end_cannot_be_compared_is_not_reopened_repeatedly() 
     // The end of a line that is longer than a record and differs from its beginning, and the beginning of one.
     let long = format!("{}{}", "x".repeat(20_000), "y".repeat(20_000));
     for end in [Text::out(long), Text::out("begun").partial()] {
-        let mut scene = Scene::running().await;
-        settled(&mut scene).await;
-        scene.pod.write("app", &end).unwrap();
+        let mut fixture = FollowFixture::running().await;
+        settled(&mut fixture).await;
+        fixture.pod.write("app", &end).unwrap();
         tokio::time::sleep(2 * MINUTE).await;
-        is_probed_once_a_minute(&scene).await;
+        is_probed_once_a_minute(&fixture).await;
     }
-    let mut unwritten = Scene::running().await;
+    let mut unwritten = FollowFixture::running().await;
     unwritten.follow();
     tokio::time::sleep(2 * MINUTE).await;
     is_probed_once_a_minute(&unwritten).await;
@@ -225,8 +227,8 @@ async fn a_silent_log_whose_end_cannot_be_compared_is_not_reopened_repeatedly() 
 
 #[tokio::test(start_paused = true)]
 async fn the_end_of_a_line_whose_beginning_is_not_replayed_is_not_stored_as_a_line() {
-    let mut scene = Scene::running().await;
-    scene.follow();
+    let mut fixture = FollowFixture::running().await;
+    fixture.follow();
     let base = jiff::Timestamp::now().as_nanosecond() as i64;
     let second = 1_000_000_000;
     // Resuming after z asks for what was written from three seconds after the line's beginning on.
@@ -236,93 +238,93 @@ async fn the_end_of_a_line_whose_beginning_is_not_replayed_is_not_stored_as_a_li
         Text::out("z").at(base + 5 * second + second / 10),
     ];
     for part in &parts {
-        scene.pod.write("app", part).unwrap();
+        fixture.pod.write("app", part).unwrap();
     }
-    scene.stored(&["AAAABBBB", "z"]).await;
-    scene.stop().await;
-    scene.follow();
-    scene.pod.write("app", &Text::out("y").at(base + 6 * second)).unwrap();
-    scene.stored(&["AAAABBBB", "z", "y"]).await;
-    assert!(scene.sink.gaps().is_empty(), "{:?}", scene.sink.gaps());
+    fixture.stored(&["AAAABBBB", "z"]).await;
+    fixture.stop().await;
+    fixture.follow();
+    fixture.pod.write("app", &Text::out("y").at(base + 6 * second)).unwrap();
+    fixture.stored(&["AAAABBBB", "z", "y"]).await;
+    assert!(fixture.sink.gaps().is_empty(), "{:?}", fixture.sink.gaps());
     assert!(
-        scene.metrics.control_lines.get() >= 1,
+        fixture.metrics.control_lines.get() >= 1,
         "the end of the line was not replayed"
     );
 }
 
 #[tokio::test(start_paused = true)]
 async fn stdout_and_stderr_joined_by_the_kubelet_are_delivered_as_it_sends_them() {
-    let mut scene = Scene::running().await;
-    scene.follow();
+    let mut fixture = FollowFixture::running().await;
+    fixture.follow();
     for text in [Text::out("OUT1-").partial(), Text::err("ERR"), Text::out("OUT2")] {
-        scene.pod.write("app", &text).unwrap();
+        fixture.pod.write("app", &text).unwrap();
     }
-    scene.lines(["next"]);
-    scene.stored(&["OUT1-ERR", "OUT2", "next"]).await;
-    assert!(scene.sink.gaps().is_empty(), "{:?}", scene.sink.gaps());
+    fixture.lines(["next"]);
+    fixture.stored(&["OUT1-ERR", "OUT2", "next"]).await;
+    assert!(fixture.sink.gaps().is_empty(), "{:?}", fixture.sink.gaps());
 }
 
 #[tokio::test(start_paused = true)]
 async fn lines_written_between_a_rotation_and_an_exit_are_read_although_the_stream_ended_without_them() {
-    let mut scene = narrow(RestartPolicy::Never).await;
-    scene.follow();
-    scene.lines(["a"]);
-    scene.stored(&["a"]).await;
-    assert_eq!(scene.sim.freeze(&log()), 1);
-    scene.lines(["b0", "b1", "b2", "b3"]);
-    scene.pod.rotate("app").unwrap();
-    scene.lines(["c"]);
-    scene.pod.exit("app", 0).unwrap();
-    scene.refresh().await;
-    scene.sim.thaw(&log());
-    assert_eq!(scene.ended().await, TaskEnd::Finished);
-    scene.stored(&["a", "b0", "b1", "b2", "b3", "c"]).await;
+    let mut fixture = narrow(RestartPolicy::Never).await;
+    fixture.follow();
+    fixture.lines(["a"]);
+    fixture.stored(&["a"]).await;
+    assert_eq!(fixture.sim.freeze(&log()), 1);
+    fixture.lines(["b0", "b1", "b2", "b3"]);
+    fixture.pod.rotate("app").unwrap();
+    fixture.lines(["c"]);
+    fixture.pod.exit("app", 0).unwrap();
+    fixture.refresh().await;
+    fixture.sim.thaw(&log());
+    assert_eq!(fixture.ended().await, TaskEnd::Finished);
+    fixture.stored(&["a", "b0", "b1", "b2", "b3", "c"]).await;
     // The line stored last is not in the file that is left, so nobody can know that nothing lies between.
-    assert!(scene.sink.gaps().len() <= 1, "{:?}", scene.sink.gaps());
+    assert!(fixture.sink.gaps().len() <= 1, "{:?}", fixture.sink.gaps());
 }
 
 /// How many streams ended for each of the reasons for which an open stream is not read: the sink, the API server, the
 /// process.
-fn unread(scene: &Scene) -> [u64; 3] {
+fn unread(fixture: &FollowFixture) -> [u64; 3] {
     ["slow_sink", "slow_api", "process_paused"].map(|reason| {
-        let ends = &scene.metrics.stream_ends;
+        let ends = &fixture.metrics.stream_ends;
         ends.get_or_create(&Reason { reason }).get()
     })
 }
 
 #[tokio::test(start_paused = true)]
 async fn a_stream_closed_for_a_slow_sink_is_counted_as_slow_sink() {
-    let mut scene = Scene::running().await;
-    settled(&mut scene).await;
-    scene.sink.next(Mishap::Slow(Duration::from_secs(3)));
-    scene.lines(["b"]);
-    scene.stored(&["z", "a", "b"]).await;
+    let mut fixture = FollowFixture::running().await;
+    settled(&mut fixture).await;
+    fixture.sink.next(SinkFault::Slow(Duration::from_secs(3)));
+    fixture.lines(["b"]);
+    fixture.stored(&["z", "a", "b"]).await;
     tokio::time::sleep(MINUTE).await;
-    assert_eq!(unread(&scene), [1, 0, 0]);
+    assert_eq!(unread(&fixture), [1, 0, 0]);
 }
 
 #[tokio::test(start_paused = true)]
 async fn a_stream_closed_for_a_slow_answer_of_the_api_server_is_counted_as_slow_api() {
-    let mut scene = Scene::running().await;
-    scene.follow();
+    let mut fixture = FollowFixture::running().await;
+    fixture.follow();
     // Nothing is stored yet, so the pod is fetched before the first line is handed on.
     tokio::time::sleep(Duration::from_secs(5)).await;
     let slow = Effect::Delay(Duration::from_secs(3));
-    scene.sim.inject(Target::verb(Verb::Get), slow, 1);
-    scene.lines(["a"]);
-    scene.stored(&["a"]).await;
+    fixture.sim.inject(Target::verb(Verb::Get), slow, 1);
+    fixture.lines(["a"]);
+    fixture.stored(&["a"]).await;
     tokio::time::sleep(MINUTE).await;
-    assert_eq!(unread(&scene), [0, 1, 0]);
+    assert_eq!(unread(&fixture), [0, 1, 0]);
 }
 
 #[tokio::test(start_paused = true)]
 async fn a_stream_closed_after_a_pause_of_the_process_is_counted_as_process_paused() {
-    let mut scene = Scene::running().await;
-    settled(&mut scene).await;
-    scene.lines(["b"]);
+    let mut fixture = FollowFixture::running().await;
+    settled(&mut fixture).await;
+    fixture.lines(["b"]);
     // Nothing is polled until the clock has jumped, as in a process that is stopped.
     tokio::time::advance(Duration::from_secs(12)).await;
-    scene.stored(&["z", "a", "b"]).await;
+    fixture.stored(&["z", "a", "b"]).await;
     tokio::time::sleep(MINUTE).await;
-    assert_eq!(unread(&scene), [0, 0, 1]);
+    assert_eq!(unread(&fixture), [0, 0, 1]);
 }

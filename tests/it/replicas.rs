@@ -5,113 +5,113 @@ use std::time::Duration;
 
 use podlog::domain::LockKey;
 
-use crate::world::World;
+use crate::harness::Harness;
 
 const SECOND: Duration = Duration::from_secs(1);
 const TTL: u32 = 20;
 
 #[test]
 fn three_replicas_share_the_pods_evenly_and_deliver_each_line_once() {
-    let mut world = World::shared(false, 3, 60);
-    assert_eq!(world.shares().into_values().collect::<Vec<_>>(), [20, 20, 20]);
-    world.busy(10);
-    world.pass(2);
-    world.assert_exact();
+    let mut harness = Harness::shared(false, 3, 60);
+    assert_eq!(harness.shares().into_values().collect::<Vec<_>>(), [20, 20, 20]);
+    harness.busy(10);
+    harness.pass(2);
+    harness.assert_exact();
 }
 
 #[test]
 fn the_pods_of_a_killed_replica_are_taken_over_within_a_ttl_and_two_seconds() {
-    let mut world = World::shared(true, 3, 60);
-    world.busy(7);
-    let dead = world.kill(1);
-    world.write_all();
-    let took = world.until(60, "all pods are held by the living", |world| {
-        let holders = world.holders();
+    let mut harness = Harness::shared(true, 3, 60);
+    harness.busy(7);
+    let dead = harness.kill(1);
+    harness.write_all();
+    let took = harness.until(60, "all pods are held by the living", |harness| {
+        let holders = harness.holders();
         holders.len() == 60 && holders.values().all(|name| *name != dead)
     });
     assert!(took <= (TTL + 2) * SECOND, "{took:?}");
-    world.busy(5);
-    world.pass(5);
-    world.assert_exact();
-    world.assert_even();
+    harness.busy(5);
+    harness.pass(5);
+    harness.assert_exact();
+    harness.assert_even();
 }
 
 #[test]
 fn the_pods_of_a_stopping_replica_move_within_two_seconds_and_no_line_is_stored_twice() {
-    let mut world = World::shared(false, 3, 60);
-    world.busy(7);
-    world.write_all();
-    let name = world.replicas[0].name.clone();
-    world.ask_to_stop(0);
-    let took = world.until(30, "others hold all pods", |world| {
-        let holders = world.holders();
+    let mut harness = Harness::shared(false, 3, 60);
+    harness.busy(7);
+    harness.write_all();
+    let name = harness.replicas[0].name.clone();
+    harness.ask_to_stop(0);
+    let took = harness.until(30, "others hold all pods", |harness| {
+        let holders = harness.holders();
         holders.len() == 60 && holders.values().all(|holder| *holder != name)
     });
     assert!(took <= 2 * SECOND, "{took:?}");
-    world.stop(0);
-    world.busy(5);
-    world.pass(5);
-    world.assert_exact();
-    world.assert_even();
+    harness.stop(0);
+    harness.busy(5);
+    harness.pass(5);
+    harness.assert_exact();
+    harness.assert_even();
 }
 
 #[test]
 fn a_new_replica_gets_its_share_by_handover_and_no_more_pods_move_than_needed() {
-    let mut world = World::shared(false, 3, 60);
-    let before = world.holders();
-    world.add();
-    world.busy(50);
-    world.pass(5);
-    world.assert_even();
-    let after = world.holders();
+    let mut harness = Harness::shared(false, 3, 60);
+    let before = harness.holders();
+    harness.add();
+    harness.busy(50);
+    harness.pass(5);
+    harness.assert_even();
+    let after = harness.holders();
     let moved = before.iter().filter(|(uid, name)| after[*uid] != **name).count();
     // The newcomer's share is 15.
     assert!(moved <= 18, "{moved} moved");
-    world.assert_exact();
+    harness.assert_exact();
 }
 
 #[test]
 fn a_holder_frozen_beyond_its_ttl_writes_nothing_when_it_resumes() {
-    let mut world = World::shared(true, 3, 30);
-    world.busy(3);
-    world.write_all();
+    let mut harness = Harness::shared(true, 3, 30);
+    harness.busy(3);
+    harness.write_all();
     // In the middle of reading and writing.
-    world.pass_for(SECOND / 5);
-    world.freeze(0);
-    world.busy(u64::from(TTL) + 10);
-    world.thaw(0);
-    world.busy(40);
-    world.pass(5);
-    world.assert_exact();
-    world.assert_even();
+    harness.pass_for(SECOND / 5);
+    harness.freeze(0);
+    harness.busy(u64::from(TTL) + 10);
+    harness.thaw(0);
+    harness.busy(40);
+    harness.pass(5);
+    harness.assert_exact();
+    harness.assert_even();
 }
 
 #[test]
 fn a_short_freeze_loses_and_repeats_no_line() {
-    let mut world = World::shared(false, 3, 30);
-    world.busy(3);
-    world.freeze(0);
-    world.busy(8);
-    world.thaw(0);
-    world.busy(10);
-    world.pass(5);
-    world.assert_exact();
+    let mut harness = Harness::shared(false, 3, 30);
+    harness.busy(3);
+    harness.freeze(0);
+    harness.busy(8);
+    harness.thaw(0);
+    harness.busy(10);
+    harness.pass(5);
+    harness.assert_exact();
 }
 
 #[test]
 fn the_requests_of_a_dead_replica_are_dropped_and_the_pods_stay_collected() {
-    let mut world = World::shared(false, 2, 40);
+    let mut harness = Harness::shared(false, 2, 40);
     for wait in [21, 22, 23] {
-        let newcomer = world.add();
-        world.busy(wait);
-        world.kill(newcomer);
-        world.busy(30);
-        world.pass(5);
-        assert_eq!(world.holders().len(), 40);
-        let found = world.reckon();
+        let newcomer = harness.add();
+        harness.busy(wait);
+        harness.kill(newcomer);
+        harness.busy(30);
+        harness.pass(5);
+        assert_eq!(harness.holders().len(), 40);
+        let found = harness.reckon();
         assert_eq!((found.lost, found.disordered), (0, 0));
     }
-    let wanted = world
+    let wanted = harness
         .rows()
         .rows
         .into_values()
@@ -122,112 +122,112 @@ fn the_requests_of_a_dead_replica_are_dropped_and_the_pods_stay_collected() {
 
 #[test]
 fn a_holder_that_dies_after_a_request_is_replaced() {
-    let mut world = World::shared(true, 2, 40);
-    world.add();
-    let asked = |world: &World| world.rows().rows.values().any(|row| row.wanted_by.is_some());
-    world.until(60, "the newcomer asks", asked);
-    world.kill(0);
-    world.busy(50);
-    world.pass(5);
-    world.assert_exact();
-    world.assert_even();
+    let mut harness = Harness::shared(true, 2, 40);
+    harness.add();
+    let asked = |harness: &Harness| harness.rows().rows.values().any(|row| row.wanted_by.is_some());
+    harness.until(60, "the newcomer asks", asked);
+    harness.kill(0);
+    harness.busy(50);
+    harness.pass(5);
+    harness.assert_exact();
+    harness.assert_even();
 }
 
 #[test]
 fn a_pod_with_a_stuck_sink_stays_collected_until_it_can_be_handed_over() {
-    let mut world = World::shared(true, 1, 12);
-    world.busy(3);
-    world.replicas[0].sink.take(Duration::from_mins(5));
-    world.busy(2);
-    world.add();
-    world.busy(70);
+    let mut harness = Harness::shared(true, 1, 12);
+    harness.busy(3);
+    harness.replicas[0].sink.take(Duration::from_mins(5));
+    harness.busy(2);
+    harness.add();
+    harness.busy(70);
     // Whoever was refused asks again within a second, so the table hardly shows it.
-    let refusals = |world: &World| world.replicas[0].statements("refuse");
-    world.until(40, "requests in vain are refused", |world| refusals(world) > 0);
-    world.replicas[0].sink.take(Duration::from_millis(10));
-    world.busy(300);
-    world.pass(60);
-    world.assert_exact();
-    world.assert_even();
+    let refusals = |harness: &Harness| harness.replicas[0].statements("refuse");
+    harness.until(40, "requests in vain are refused", |harness| refusals(harness) > 0);
+    harness.replicas[0].sink.take(Duration::from_millis(10));
+    harness.busy(300);
+    harness.pass(60);
+    harness.assert_exact();
+    harness.assert_even();
 }
 
 #[test]
 fn a_pod_handed_over_to_a_dead_replica_is_free_at_once() {
-    let mut world = World::shared(false, 1, 12);
-    world.busy(3);
-    world.add();
-    world.busy(20);
+    let mut harness = Harness::shared(false, 1, 12);
+    harness.busy(3);
+    harness.add();
+    harness.busy(20);
     // Ten seconds are longer than a dead replica's own row lasts after this.
-    world.replicas[0].sink.take(Duration::from_secs(28));
-    let asked = |world: &World| world.rows().rows.values().any(|row| row.wanted_by.is_some());
-    world.write_all();
-    world.pass_for(SECOND / 2);
-    world.until(10, "the newcomer asks", asked);
-    world.pass(2);
-    let dead = world.kill(1);
-    world.replicas[0].sink.take(Duration::from_millis(10));
-    world.pass(27);
-    let to_the_dead = world.holders().values().filter(|name| **name == dead).count();
+    harness.replicas[0].sink.take(Duration::from_secs(28));
+    let asked = |harness: &Harness| harness.rows().rows.values().any(|row| row.wanted_by.is_some());
+    harness.write_all();
+    harness.pass_for(SECOND / 2);
+    harness.until(10, "the newcomer asks", asked);
+    harness.pass(2);
+    let dead = harness.kill(1);
+    harness.replicas[0].sink.take(Duration::from_millis(10));
+    harness.pass(27);
+    let to_the_dead = harness.holders().values().filter(|name| **name == dead).count();
     assert_eq!(to_the_dead, 0);
-    world.busy(5);
-    world.pass(5);
-    world.assert_exact();
+    harness.busy(5);
+    harness.pass(5);
+    harness.assert_exact();
 }
 
 #[test]
 fn five_hundred_pods_at_once_are_all_collected() {
-    let mut world = World::shared(false, 3, 0);
-    let pods: Vec<_> = (0..500).map(|_| world.pod()).collect();
+    let mut harness = Harness::shared(false, 3, 0);
+    let pods: Vec<_> = (0..500).map(|_| harness.pod()).collect();
     for pod in &pods {
-        world.write(pod);
+        harness.write(pod);
     }
-    let took = world.until(20, "all are held", |world| world.holders().len() == 500);
+    let took = harness.until(20, "all are held", |harness| harness.holders().len() == 500);
     assert!(took <= 5 * SECOND, "{took:?}");
-    world.pass(20);
-    world.assert_exact();
-    world.assert_even();
+    harness.pass(20);
+    harness.assert_exact();
+    harness.assert_even();
 }
 
 #[test]
 fn three_replicas_that_start_at_once_claim_each_of_two_thousand_pods_once() {
-    let mut world = World::new(false);
-    (0..2000).for_each(|_| drop(world.pod()));
+    let mut harness = Harness::new(false);
+    (0..2000).for_each(|_| drop(harness.pod()));
     for _ in 0..3 {
-        world.add();
+        harness.add();
     }
-    let took = world.until(60, "all are held", |world| world.holders().len() == 2000);
-    let tallies = world.replicas.iter().map(|replica| replica.store.tally());
+    let took = harness.until(60, "all are held", |harness| harness.holders().len() == 2000);
+    let tallies = harness.replicas.iter().map(|replica| replica.store.tally());
     let (wanted, won) = tallies.fold((0, 0), |(wanted, won), tally| (wanted + tally.wanted, won + tally.won));
     println!("after {took:?}; {wanted} rows were wanted and {won} won");
     // A row for each replica comes on top.
     assert_eq!(won, 2003);
     assert!((wanted - won) * 20 < won, "{wanted} wanted, {won} won");
     // Who came first took most; the others ask for their shares.
-    let even = world.until(120, "the pods are shared evenly", |world| world.uneven().is_none());
+    let even = harness.until(120, "the pods are shared evenly", |harness| harness.uneven().is_none());
     println!("even after {even:?} more");
-    world.write_all();
-    world.pass(10);
-    world.assert_exact();
+    harness.write_all();
+    harness.pass(10);
+    harness.assert_exact();
 }
 
 #[test]
 fn no_replica_holds_more_pods_than_its_limit() {
-    let mut world = World::new(false);
-    world.max_pods = 8;
-    world.add();
-    world.add();
-    (0..20).for_each(|_| drop(world.pod()));
-    world.busy(30);
+    let mut harness = Harness::new(false);
+    harness.max_pods = 8;
+    harness.add();
+    harness.add();
+    (0..20).for_each(|_| drop(harness.pod()));
+    harness.busy(30);
     assert!(
-        world.shares().into_values().all(|share| share == 8),
+        harness.shares().into_values().all(|share| share == 8),
         "{:?}",
-        world.shares()
+        harness.shares()
     );
-    world.add();
-    world.busy(40);
-    world.pass(5);
-    assert_eq!(world.holders().len(), 20);
-    world.assert_exact();
+    harness.add();
+    harness.busy(40);
+    harness.pass(5);
+    assert_eq!(harness.holders().len(), 20);
+    harness.assert_exact();
 }
 
 #[test]
@@ -235,11 +235,11 @@ fn store_calls_grow_only_by_one_renewal_per_two_hundred_pods() {
     const CALLS: [&str; 7] = ["acquire", "renew", "release", "ask", "refuse", "forget", "table"];
     // In a minute of rest, in which every pod writes.
     let calls = |pods: usize| {
-        let mut world = World::shared(false, 1, pods);
-        let counts = |world: &World| CALLS.map(|call| world.replicas[0].statements(call));
-        let before = counts(&world);
-        world.busy(60);
-        let after = counts(&world);
+        let mut harness = Harness::shared(false, 1, pods);
+        let counts = |harness: &Harness| CALLS.map(|call| harness.replicas[0].statements(call));
+        let before = counts(&harness);
+        harness.busy(60);
+        let after = counts(&harness);
         let passed: Vec<u64> = after.iter().zip(before).map(|(after, before)| after - before).collect();
         let (renew, table) = (passed[1], passed[6]);
         assert_eq!(passed.iter().sum::<u64>(), renew + table, "{passed:?}");
@@ -258,14 +258,14 @@ fn store_calls_grow_only_by_one_renewal_per_two_hundred_pods() {
 
 #[test]
 fn dead_replicas_leave_no_rows() {
-    let mut world = World::shared(false, 3, 3);
-    world.kill(0);
-    world.pass(100);
-    let replicas = world
+    let mut harness = Harness::shared(false, 3, 3);
+    harness.kill(0);
+    harness.pass(100);
+    let replicas = harness
         .rows()
         .rows
         .into_keys()
         .filter(|key| matches!(key, LockKey::Replica(_)));
     assert_eq!(replicas.count(), 2);
-    assert_eq!(world.shares().values().sum::<usize>(), 3);
+    assert_eq!(harness.shares().values().sum::<usize>(), 3);
 }

@@ -15,7 +15,7 @@ use tempfile::TempDir;
 use tokio::runtime::Runtime;
 use tokio::task::JoinSet;
 
-use crate::locks::lab::{GRACE, TTL, want};
+use crate::locks::fixture::{GRACE, TTL, want};
 use crate::models;
 use crate::properties::cases;
 use crate::sinks::stream::{chunk, origin};
@@ -55,12 +55,12 @@ fn change(
 }
 
 /// A database in a file of its own.
-struct Base {
+struct MigratedFile {
     folder: TempDir,
     runtime: Runtime,
 }
 
-impl Base {
+impl MigratedFile {
     fn new() -> Self {
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
         Self {
@@ -82,7 +82,7 @@ impl Base {
 
 #[test]
 fn a_claim_row_with_any_values_is_read_or_skipped_and_the_next_row_can_be_claimed() {
-    let base = Base::new();
+    let base = MigratedFile::new();
     let url = base.url().parse().unwrap();
     let holder = Holder {
         replica: "a".into(),
@@ -129,7 +129,7 @@ fn a_claim_row_with_any_values_is_read_or_skipped_and_the_next_row_can_be_claime
 
 #[test]
 fn a_stream_row_with_any_values_is_opened_or_refused_and_the_next_stream_is_stored() {
-    let base = Base::new();
+    let base = MigratedFile::new();
     let url = base.url().parse().unwrap();
     let mut driver = JoinSet::new();
     let sink = base.runtime.block_on(async {

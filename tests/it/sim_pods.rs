@@ -11,7 +11,7 @@ use kube::{Api, Client, ResourceExt};
 use podlog::sim::{Cut, Kind, PodSpec, Settings, SimCluster, Target};
 use serde_json::json;
 
-use crate::stage::{ask, cluster, open, phase, running, whole};
+use crate::test_cluster::{ask, cluster, open, phase, running, whole};
 
 #[tokio::test(start_paused = true)]
 async fn compaction_ends_pages_with_410_and_resumed_watches_with_an_error_event() {

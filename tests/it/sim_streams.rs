@@ -15,7 +15,7 @@ use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 use tower::ServiceExt;
 
-use crate::stage::{ask, cluster, open, running, serve, whole};
+use crate::test_cluster::{ask, cluster, open, running, serve, whole};
 
 async fn frame(body: &mut SimBody) -> String {
     let frame = body.frame().await.unwrap().unwrap().into_data().unwrap();

@@ -13,13 +13,13 @@ use podlog::renewer::renewer;
 use podlog::status::health::Health;
 use tokio::task::JoinSet;
 
-use crate::world::World;
+use crate::harness::Harness;
 use podlog::simulate::LEASE;
 use podlog::simulate::breach::Breaches;
 use podlog::simulate::store::{Faults, Fences, Flaky, Switch};
 
 /// Pods with the replicas that have them.
-type Holders = std::collections::BTreeMap<String, String>;
+type HolderByPod = std::collections::BTreeMap<String, String>;
 
 const SECOND: Duration = Duration::from_secs(1);
 
@@ -47,121 +47,121 @@ fn slow(delay: Duration) -> Faults {
 #[test]
 fn a_replica_cut_off_from_the_store_stops_before_its_pods_are_taken() {
     for faults in [cut(), silent()] {
-        let mut world = World::shared(false, 3, 30);
-        world.busy(7);
-        world.replicas[0].store.set(faults);
-        world.busy(60);
-        let name = world.replicas[0].name.clone();
-        assert_eq!(world.shares().get(&name), None);
-        world.replicas[0].store.set(Faults::default());
-        world.busy(60);
-        world.pass(5);
-        let found = world.reckon();
+        let mut harness = Harness::shared(false, 3, 30);
+        harness.busy(7);
+        harness.replicas[0].store.set(faults);
+        harness.busy(60);
+        let name = harness.replicas[0].name.clone();
+        assert_eq!(harness.shares().get(&name), None);
+        harness.replicas[0].store.set(Faults::default());
+        harness.busy(60);
+        harness.pass(5);
+        let found = harness.reckon();
         assert_eq!((found.lost, found.disordered, found.gaps), (0, 0, 0), "{found:?}");
-        world.assert_even();
+        harness.assert_even();
     }
 }
 
 #[test]
 fn a_single_replica_continues_from_its_own_positions_when_the_store_returns() {
     for faults in [cut(), silent()] {
-        let mut world = World::shared(false, 1, 20);
-        world.busy(7);
-        world.replicas[0].store.set(faults);
-        world.busy(40);
-        let stored = world.reckon().stored;
-        world.busy(5);
-        assert_eq!(world.reckon().stored, stored, "it goes on after its deadline");
-        world.replicas[0].store.set(Faults::default());
-        let took = world.until(60, "the pods are held again", |world| world.holders().len() == 20);
+        let mut harness = Harness::shared(false, 1, 20);
+        harness.busy(7);
+        harness.replicas[0].store.set(faults);
+        harness.busy(40);
+        let stored = harness.reckon().stored;
+        harness.busy(5);
+        assert_eq!(harness.reckon().stored, stored, "it goes on after its deadline");
+        harness.replicas[0].store.set(Faults::default());
+        let took = harness.until(60, "the pods are held again", |harness| harness.holders().len() == 20);
         assert!(took <= 6 * SECOND, "{took:?}");
-        world.busy(5);
-        world.pass(5);
-        world.assert_exact();
+        harness.busy(5);
+        harness.pass(5);
+        harness.assert_exact();
     }
 }
 
 #[test]
 fn all_replicas_stop_while_the_store_is_unavailable_and_nothing_is_lost() {
-    let mut world = World::shared(true, 3, 30);
-    world.busy(7);
-    for replica in &world.replicas {
+    let mut harness = Harness::shared(true, 3, 30);
+    harness.busy(7);
+    for replica in &harness.replicas {
         replica.store.set(silent());
     }
-    world.busy(20);
-    let stored = world.reckon().stored;
-    world.busy(20);
-    assert_eq!(world.reckon().stored, stored);
-    world
+    harness.busy(20);
+    let stored = harness.reckon().stored;
+    harness.busy(20);
+    assert_eq!(harness.reckon().stored, stored);
+    harness
         .replicas
         .iter()
         .for_each(|replica| replica.store.set(Faults::default()));
-    world.until(20, "all pods are held", |world| world.holders().len() == 30);
-    world.busy(20);
-    world.pass(5);
-    world.assert_exact();
+    harness.until(20, "all pods are held", |harness| harness.holders().len() == 30);
+    harness.busy(20);
+    harness.pass(5);
+    harness.assert_exact();
 }
 
 #[test]
 fn a_lost_answer_after_a_successful_write_changes_nothing() {
     for kind in ["acquire", "renew", "release", "table", "ask", "forget"] {
-        let mut world = World::shared(true, 2, 20);
+        let mut harness = Harness::shared(true, 2, 20);
         let lost = Faults {
             lost: [(kind, 2)].into(),
             ..Faults::default()
         };
-        world.busy(3);
-        world.replicas[0].store.set(lost.clone());
-        world.replicas[1].store.set(lost.clone());
-        (0..4).for_each(|_| drop(world.pod()));
-        world.busy(8);
-        let third = world.add();
-        world.replicas[third].store.set(lost);
-        world.busy(60);
-        world.stop(0);
-        world.busy(30);
-        world.pass(5);
-        world.assert_exact();
-        world.assert_even();
+        harness.busy(3);
+        harness.replicas[0].store.set(lost.clone());
+        harness.replicas[1].store.set(lost.clone());
+        (0..4).for_each(|_| drop(harness.pod()));
+        harness.busy(8);
+        let third = harness.add();
+        harness.replicas[third].store.set(lost);
+        harness.busy(60);
+        harness.stop(0);
+        harness.busy(30);
+        harness.pass(5);
+        harness.assert_exact();
+        harness.assert_even();
     }
 }
 
 #[test]
 fn a_store_that_answers_in_almost_three_seconds_costs_no_claim() {
-    let mut world = World::shared(false, 3, 30);
+    let mut harness = Harness::shared(false, 3, 30);
     let slowly = slow(Duration::from_millis(2900));
-    world
+    harness
         .replicas
         .iter()
         .for_each(|replica| replica.store.set(slowly.clone()));
-    world.busy(60);
-    (0..6).for_each(|_| drop(world.pod()));
-    let took = world.until(60, "new pods are claimed", |world| world.holders().len() == 36);
+    harness.busy(60);
+    (0..6).for_each(|_| drop(harness.pod()));
+    let took = harness.until(60, "new pods are claimed", |harness| harness.holders().len() == 36);
     assert!(took <= 25 * SECOND, "{took:?}");
-    world.busy(20);
-    world.pass(5);
-    world.assert_exact();
-    assert!(world.replicas.iter().all(|replica| replica.health.late().is_empty()));
+    harness.busy(20);
+    harness.pass(5);
+    harness.assert_exact();
+    assert!(harness.replicas.iter().all(|replica| replica.health.late().is_empty()));
 }
 
 #[test]
 fn an_evicted_row_gets_a_new_holder_after_the_old_one_has_stopped() {
     // This sink does not fence: nothing but time keeps two from writing.
-    let mut world = World::shared(false, 3, 12);
-    world.busy(5);
-    let pods = world.sim.pods();
+    let mut harness = Harness::shared(false, 3, 12);
+    harness.busy(5);
+    let pods = harness.sim.pods();
     for pod in &pods {
-        let key = World::key(pod);
-        assert!(world.ask(|locks| async move { locks.evict(&key).await.unwrap() }));
+        let key = Harness::key(pod);
+        assert!(harness.ask(|locks| async move { locks.evict(&key).await.unwrap() }));
     }
-    let freed = |world: &World| world.rows().rows.values().filter(|row| row.is_evicted()).count();
-    assert_eq!(freed(&world), 12);
-    world.busy(25);
-    assert_eq!(freed(&world), 0);
-    world.busy(5);
-    world.pass(5);
-    assert_eq!(world.holders().len(), 12);
-    let found = world.reckon();
+    let freed = |harness: &Harness| harness.rows().rows.values().filter(|row| row.is_evicted()).count();
+    assert_eq!(freed(&harness), 12);
+    harness.busy(25);
+    assert_eq!(freed(&harness), 0);
+    harness.busy(5);
+    harness.pass(5);
+    assert_eq!(harness.holders().len(), 12);
+    let found = harness.reckon();
     // What was written after the last checkpoint comes once more.
     assert_eq!((found.lost, found.disordered, found.gaps), (0, 0, 0), "{found:?}");
     assert!(found.twice <= 12 * 6, "{found:?}");
@@ -170,51 +170,51 @@ fn an_evicted_row_gets_a_new_holder_after_the_old_one_has_stopped() {
 #[test]
 fn a_stopping_replica_does_not_wait_for_an_answer_it_no_longer_needs() {
     for tenths in 0..30 {
-        let mut world = World::shared(false, 1, 0);
-        world.replicas[0].store.set(silent());
-        world.pass_for(SECOND * tenths / 10);
+        let mut harness = Harness::shared(false, 1, 0);
+        harness.replicas[0].store.set(silent());
+        harness.pass_for(SECOND * tenths / 10);
         // A renewal that is under way, and giving back the replica's own row: three seconds each.
-        let took = world.stop(0);
+        let took = harness.stop(0);
         assert!(took <= 13 * SECOND / 2, "{took:?} after {tenths}");
     }
 }
 
 /// Lets the database's clock jump by an hour where three replicas share thirty pods, and answers who held them before,
 /// and at the end of each of the 70 s after it.
-fn jump(world: &mut World, millis: i64) -> (Holders, Vec<Holders>) {
-    world.busy(7);
-    let before = world.holders();
+fn jump(harness: &mut Harness, millis: i64) -> (HolderByPod, Vec<HolderByPod>) {
+    harness.busy(7);
+    let before = harness.holders();
     assert_eq!(before.len(), 30);
-    world.table.skew(millis);
+    harness.table.skew(millis);
     let mut after = Vec::new();
     for _ in 0..70 {
-        world.busy(1);
-        after.push(world.holders());
+        harness.busy(1);
+        after.push(harness.holders());
     }
-    world.pass(5);
-    let holdoffs = world.replicas.iter().map(|replica| replica.metrics.holdoffs.get());
+    harness.pass(5);
+    let holdoffs = harness.replicas.iter().map(|replica| replica.metrics.holdoffs.get());
     assert_eq!(holdoffs.collect::<Vec<_>>(), [1, 1, 1]);
     (before, after)
 }
 
 /// Pods that somebody has who did not have them before.
-fn moved(before: &Holders, after: &Holders) -> usize {
+fn moved(before: &HolderByPod, after: &HolderByPod) -> usize {
     after.iter().filter(|(pod, holder)| before[*pod] != **holder).count()
 }
 
 #[test]
 fn a_database_clock_that_jumps_back_moves_no_pod_of_a_live_replica() {
-    let mut world = World::shared(false, 3, 30);
-    let (before, after) = jump(&mut world, -3_600_000);
+    let mut harness = Harness::shared(false, 3, 30);
+    let (before, after) = jump(&mut harness, -3_600_000);
     assert!(after.iter().all(|after| *after == before), "{before:?}\n{after:?}");
-    world.assert_exact();
+    harness.assert_exact();
 }
 
 #[test]
 fn a_database_clock_that_jumps_forward_ends_all_claims_and_none_is_taken_for_one_ttl() {
     for fencing in [true, false] {
-        let mut world = World::shared(fencing, 3, 30);
-        let (before, after) = jump(&mut world, 3_600_000);
+        let mut harness = Harness::shared(fencing, 3, 30);
+        let (before, after) = jump(&mut harness, 3_600_000);
         // Nobody hears of the jump before it, and everybody waits for one ttl after hearing of it.
         let ttl = usize::try_from(LEASE.ttl.as_secs()).unwrap();
         let moves: Vec<usize> = after.iter().map(|after| moved(&before, after)).collect();
@@ -223,12 +223,12 @@ fn a_database_clock_that_jumps_forward_ends_all_claims_and_none_is_taken_for_one
         let all_again = after.iter().position(|after| after.len() == 30).unwrap();
         assert!(all_again <= ttl + 14, "held again after {} s", all_again + 1);
         assert!(after[all_again..].iter().all(|after| after.len() == 30), "{after:?}");
-        world.assert_even();
+        harness.assert_even();
         if fencing {
-            world.assert_exact();
+            harness.assert_exact();
             continue;
         }
-        let found = world.reckon();
+        let found = harness.reckon();
         assert_eq!((found.lost, found.disordered, found.gaps), (0, 0, 0), "{found:?}");
         // Of a pod that moved, what was written after the last checkpoint comes once more.
         let most = *moves.iter().max().unwrap();
@@ -238,14 +238,14 @@ fn a_database_clock_that_jumps_forward_ends_all_claims_and_none_is_taken_for_one
 
 #[test]
 fn many_claims_that_end_while_the_store_is_silent_do_not_block_the_loop() {
-    let mut world = World::shared(false, 1, 60);
-    world.busy(3);
-    world.replicas[0].store.set(silent());
+    let mut harness = Harness::shared(false, 1, 60);
+    harness.busy(3);
+    harness.replicas[0].store.set(silent());
     for _ in 0..60 {
-        world.pass(1);
-        assert_eq!(world.replicas[0].health.late(), []);
+        harness.pass(1);
+        assert_eq!(harness.replicas[0].health.late(), []);
     }
-    let took = world.stop(0);
+    let took = harness.stop(0);
     assert!(took <= 20 * SECOND, "{took:?}");
 }
 

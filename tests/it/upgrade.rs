@@ -10,11 +10,11 @@ use podlog::sinks;
 use sqlx::migrate::Migrator;
 use sqlx::{Connection, MySqlConnection, SqliteConnection};
 
-use crate::locks::lab::{acquire, holder, pod, release, renew};
-use crate::sinks::stream::{Said, chunk, origin};
-use crate::sinks::world::{Place, as_said, each_exact};
+use crate::locks::fixture::{acquire, holder, pod, release, renew};
+use crate::sinks::fixture::{SinkFixture, each_exact, unchanged};
+use crate::sinks::stream::{TestLine, chunk, origin};
 
-const LINES: [Said<'static>; 3] = [(5, 0, b"a"), (6, 0, b"b"), (7, 0, b"c")];
+const LINES: [TestLine<'static>; 3] = [(5, 0, b"a"), (6, 0, b"b"), (7, 0, b"c")];
 
 /// What the two families of migrations are called, where they are noted, and what they make.
 const LOCKS: (&str, &str) = ("locks", "podlog_locks_migrations");
@@ -27,7 +27,7 @@ const TABLES: [&str; 5] = [
     "log_gap",
 ];
 
-impl Place {
+impl SinkFixture {
     fn lock(&self) -> LockUrl {
         self.url.parse().unwrap()
     }
@@ -124,30 +124,30 @@ impl Place {
 
 #[tokio::test]
 async fn tables_of_every_earlier_version_are_reported_and_then_migrated() {
-    each_exact(async |place| {
+    each_exact(async |database| {
         for family in [LOCKS, RECORDS] {
-            let versions: Vec<i64> = place.migrator(family).await.iter().map(|one| one.version).collect();
+            let versions: Vec<i64> = database.migrator(family).await.iter().map(|one| one.version).collect();
             // Before the first, and each but the last.
             for version in [0].into_iter().chain(versions[..versions.len() - 1].iter().copied()) {
-                place.empty().await;
-                locks::migrate(&place.lock()).await.unwrap();
+                database.empty().await;
+                locks::migrate(&database.lock()).await.unwrap();
                 if family == LOCKS {
-                    place.empty().await;
-                    sinks::migrate(&place.parsed()).await.unwrap();
+                    database.empty().await;
+                    sinks::migrate(&database.parsed()).await.unwrap();
                 }
-                place.apply(family, version).await;
-                let (status, words) = place.run();
+                database.apply(family, version).await;
+                let (status, words) = database.run();
                 assert_eq!(status, Some(4), "{family:?} {version}: {words}");
                 assert!(
                     words.contains("podlog migrate") && !words.contains("kubeconfig"),
                     "{words}"
                 );
-                locks::migrate(&place.lock()).await.unwrap();
-                sinks::migrate(&place.parsed()).await.unwrap();
-                place.open_lock("a").await.unwrap();
-                place.open_sink().await.unwrap();
+                locks::migrate(&database.lock()).await.unwrap();
+                sinks::migrate(&database.parsed()).await.unwrap();
+                database.open_lock("a").await.unwrap();
+                database.open_sink().await.unwrap();
                 assert!(
-                    place.run().1.contains("kubeconfig"),
+                    database.run().1.contains("kubeconfig"),
                     "the tables are no longer what stops it"
                 );
             }
@@ -158,11 +158,11 @@ async fn tables_of_every_earlier_version_are_reported_and_then_migrated() {
 
 #[tokio::test]
 async fn a_replica_keeps_working_beside_a_newer_one_that_extended_the_tables() {
-    each_exact(async |place| {
-        locks::migrate(&place.lock()).await.unwrap();
+    each_exact(async |database| {
+        locks::migrate(&database.lock()).await.unwrap();
         let (old, sink) = (
-            locks::open(&place.lock(), holder("here", "old")).await.unwrap(),
-            place.open().await,
+            locks::open(&database.lock(), holder("here", "old")).await.unwrap(),
+            database.open().await,
         );
         let stream = origin("side-by-side");
         let claim = acquire(&old, &pod("x")).await.unwrap();
@@ -172,8 +172,8 @@ async fn a_replica_keeps_working_beside_a_newer_one_that_extended_the_tables() {
         let third = chunk(&stream, 1, second.end, &LINES[2..]);
         assert!(sink.sink.write(std::slice::from_ref(&first)).await[0].is_ok());
 
-        place.extend().await;
-        place.sql("UPDATE distributed_lock SET later = 'kept'").await;
+        database.extend().await;
+        database.sql("UPDATE distributed_lock SET later = 'kept'").await;
         // The old one goes on with the connections it has: renewing, claiming, writing, looking.
         assert_eq!(renew(&old, &claim, Some(b"one")).await, Verdict::Held);
         let other = acquire(&old, &pod("y")).await.unwrap();
@@ -181,10 +181,10 @@ async fn a_replica_keeps_working_beside_a_newer_one_that_extended_the_tables() {
         assert_eq!(old.table().await.unwrap().rows.len(), 2);
 
         // It may also be started anew, and its own migrating changes nothing.
-        locks::migrate(&place.lock()).await.unwrap();
-        sinks::migrate(&place.parsed()).await.unwrap();
-        let again = locks::open(&place.lock(), holder("here", "again")).await.unwrap();
-        let reopened = place.open().await;
+        locks::migrate(&database.lock()).await.unwrap();
+        sinks::migrate(&database.parsed()).await.unwrap();
+        let again = locks::open(&database.lock(), holder("here", "again")).await.unwrap();
+        let reopened = database.open().await;
         assert_eq!(acquire(&again, &pod("x")).await, None, "the pod is held by the first");
         release(&old, claim, Some(b"two"), AfterRelease::Free).await;
         release(&old, other, None, AfterRelease::Deleted).await;
@@ -196,8 +196,8 @@ async fn a_replica_keeps_working_beside_a_newer_one_that_extended_the_tables() {
             ..(*third).clone()
         });
         assert!(reopened.sink.write(&[third]).await[0].is_ok());
-        assert_eq!(place.read(&stream).await, as_said(&LINES));
-        let kept = place
+        assert_eq!(database.read(&stream).await, unchanged(&LINES));
+        let kept = database
             .rows(["later"], "FROM distributed_lock WHERE later IS NOT NULL")
             .await;
         assert_eq!(kept, [[Some("kept".to_owned())]], "what the newer one wrote stays");
@@ -207,16 +207,20 @@ async fn a_replica_keeps_working_beside_a_newer_one_that_extended_the_tables() {
 
 #[tokio::test]
 async fn tables_changed_by_a_newer_version_prevent_a_start_but_stop_no_running_replica() {
-    each_exact(async |place| {
-        locks::migrate(&place.lock()).await.unwrap();
-        let old = locks::open(&place.lock(), holder("here", "old")).await.unwrap();
+    each_exact(async |database| {
+        locks::migrate(&database.lock()).await.unwrap();
+        let old = locks::open(&database.lock(), holder("here", "old")).await.unwrap();
         let claim = acquire(&old, &pod("x")).await.unwrap();
-        place.note("split table").await;
+        database.note("split table").await;
         let refusals = [
-            place.open_lock("b").await,
-            place.open_sink().await,
-            locks::migrate(&place.lock()).await.map_err(|error| error.to_string()),
-            sinks::migrate(&place.parsed()).await.map_err(|error| error.to_string()),
+            database.open_lock("b").await,
+            database.open_sink().await,
+            locks::migrate(&database.lock())
+                .await
+                .map_err(|error| error.to_string()),
+            sinks::migrate(&database.parsed())
+                .await
+                .map_err(|error| error.to_string()),
         ];
         for refusal in refusals {
             let words = refusal.unwrap_err();

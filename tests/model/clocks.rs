@@ -1,24 +1,24 @@
 //! Clocks: that they go on at different rates, that the database's jumps, and that a replica notices. Claims change
 //! here by nothing but the time that passes.
 
-use crate::names::Step;
-use crate::state::{FOR_EVER, Kind, Message, OFFSETS, Row, State, UNSEEN};
-use crate::steps::Steps;
-use crate::world::{GRACE, PATIENCE, World};
+use crate::config::{GRACE, ModelConfig, PATIENCE};
+use crate::state::{FOR_EVER, Message, MessageKind, OFFSETS, Row, State, UNSEEN};
+use crate::step::Step;
+use crate::transitions::Transitions;
 
-impl Steps<'_> {
+impl Transitions<'_> {
     /// Any clock may go on, and the database's may jump.
     pub(crate) fn clocks(&mut self, old: &State) {
-        let (world, replicas) = (self.world, &old.replicas[..self.world.replicas]);
+        let (config, replicas) = (self.config, &old.replicas[..self.config.replicas]);
         // The clocks of replicas are at most one tick behind the database's, and never ahead.
         if replicas.iter().all(|replica| replica.lag == 0) {
             let mut state = *old;
-            for replica in &mut state.replicas[..world.replicas] {
+            for replica in &mut state.replicas[..config.replicas] {
                 replica.lag = 1;
                 shift(&mut replica.seen, -1);
             }
             for row in &mut state.rows {
-                pass(world, row, 1, old.jumps_left);
+                pass(config, row, 1, old.jumps_left);
             }
             self.add(Step::Database, state);
         }
@@ -28,24 +28,24 @@ impl Steps<'_> {
                 self.add(Step::Clock(replica + 1), state);
             }
         }
-        for by in world.jump_by.iter().filter(|_| old.jumps_left > 0) {
+        for by in config.jump_by.iter().filter(|_| old.jumps_left > 0) {
             self.jump(old, *by);
         }
     }
 
     fn jump(&mut self, old: &State, by: i8) {
-        let world = self.world;
-        let slack = (world.times.margin + GRACE) as i8;
-        let claiming = |message: &Message| matches!(message.kind, Kind::ClaimAsked | Kind::ClaimStray);
-        if by > slack && !world.jumps_under_claims && old.messages().iter().any(claiming) {
+        let config = self.config;
+        let slack = (config.times.margin + GRACE) as i8;
+        let claiming = |message: &Message| matches!(message.kind, MessageKind::ClaimAsked | MessageKind::ClaimStray);
+        if by > slack && !config.jumps_under_claims && old.messages().iter().any(claiming) {
             return;
         }
         let mut state = *old;
         state.jumps_left -= 1;
         for row in state.rows.iter_mut().filter(|row| row.owner != 0) {
-            pass(world, row, by, state.jumps_left);
+            pass(config, row, by, state.jumps_left);
         }
-        for replica in &mut state.replicas[..world.replicas] {
+        for replica in &mut state.replicas[..config.replicas] {
             shift(&mut replica.seen, -by);
         }
         self.add(Step::Jump(by), state);
@@ -68,9 +68,9 @@ fn is_overdue(message: Message, replica: usize) -> bool {
 
 /// The time passes until a row expires, and beyond as long as that can matter: until others may take it, and by as much
 /// as the clock may still go back.
-fn pass(world: &World, row: &mut Row, by: i8, jumps_left: u8) {
-    let back = if row.owner == 0 { 0 } else { world.back(jumps_left) };
-    row.left = (row.left - by).max(-(world.grace() as i8) - back);
+fn pass(config: &ModelConfig, row: &mut Row, by: i8, jumps_left: u8) {
+    let back = if row.owner == 0 { 0 } else { config.back(jumps_left) };
+    row.left = (row.left - by).max(-(config.grace() as i8) - back);
 }
 
 /// Moves an offset; what is far off stays far off, since the clocks' own difference is one tick at most.

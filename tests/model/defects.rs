@@ -1,24 +1,24 @@
 //! Mistakes made on purpose, and what the protocol does not cover: each must be found out, and how is printed. A model
 //! that finds nothing wrong there would find nothing wrong with anything.
 
+use crate::config::{Defect, ModelConfig};
 use crate::properties::ONE_ACTS;
 use crate::protocol::{explore, explore_within};
 use crate::state::{FOR_EVER, State};
-use crate::world::{Defect, World};
 
-/// Explores a world in which two replicas come to act on a pod, and prints the shortest way to it.
-fn refute(name: &str, world: &World) {
-    let world = World {
+/// Explores a config in which two replicas come to act on a pod, and prints the shortest way to it.
+fn refute(name: &str, config: &ModelConfig) {
+    let config = ModelConfig {
         symmetry: false,
-        ..*world
+        ..*config
     };
-    let mut found = explore(&world);
+    let mut found = explore(&config);
     let Some((mut violated, mut history)) = found.violation else {
         panic!("{name}: nothing is found wrong ({})", found.size);
     };
     // Others may be shorter, until a bounded search finds none.
     loop {
-        found = explore_within(&world, history.len());
+        found = explore_within(&config, history.len());
         let Some(shorter) = found.violation else { break };
         (violated, history) = shorter;
     }
@@ -26,13 +26,13 @@ fn refute(name: &str, world: &World) {
     println!("    and after fewer it never is ({})", found.size);
     println!("    step (replica, pod)                      row and claims, in ticks left; fences by rank");
     for (step, state) in &history {
-        println!("    {:<40} {}", format!("{step:?}"), show(&world, state));
+        println!("    {:<40} {}", format!("{step:?}"), show(&config, state));
     }
     assert_eq!(violated, ONE_ACTS, "{name}");
 }
 
 /// A state in one line.
-fn show(world: &World, state: &State) -> String {
+fn show(config: &ModelConfig, state: &State) -> String {
     let row = |pod: usize| {
         let row = state.rows[pod];
         match (row.fence, row.owner) {
@@ -51,44 +51,44 @@ fn show(world: &World, state: &State) -> String {
         }
     };
     let one = |pod: usize| {
-        let replicas: Vec<String> = (0..world.replicas).map(|replica| claim(replica, pod)).collect();
+        let replicas: Vec<String> = (0..config.replicas).map(|replica| claim(replica, pod)).collect();
         format!("row: {}; replicas: {}", row(pod), replicas.join(" | "))
     };
-    (0..world.pods).map(one).collect::<Vec<_>>().join("  //  ")
+    (0..config.pods).map(one).collect::<Vec<_>>().join("  //  ")
 }
 
-fn with(defect: Defect, late: usize) -> World {
-    World {
+fn with(defect: Defect, late: usize) -> ModelConfig {
+    ModelConfig {
         defect: Some(defect),
-        ..World::of(2, 1, late)
+        ..ModelConfig::of(2, 1, late)
     }
 }
 
 #[test]
 fn a_deadline_counted_from_the_answer_is_too_late() {
-    let world = World {
+    let config = ModelConfig {
         jump_by: &[2],
         ..with(Defect::DeadlineAfterReply, 1)
     };
-    refute("deadline after the reply", &world);
+    refute("deadline after the reply", &config);
 }
 
 #[test]
 fn without_a_margin_a_slow_clock_lets_two_replicas_act() {
-    let world = World {
+    let config = ModelConfig {
         jump_by: &[2],
         ..with(Defect::NoMargin, 0)
     };
-    refute("no margin", &world);
+    refute("no margin", &config);
 }
 
 #[test]
 fn without_a_grace_a_slow_clock_lets_two_replicas_act() {
-    let world = World {
+    let config = ModelConfig {
         jump_by: &[2],
         ..with(Defect::NoGrace, 0)
     };
-    refute("no grace", &world);
+    refute("no grace", &config);
 }
 
 #[test]
@@ -98,11 +98,11 @@ fn an_old_release_without_a_fence_check_frees_a_new_claim() {
 
 #[test]
 fn trusting_a_clock_that_jumped_takes_pods_from_live_replicas() {
-    let world = World {
+    let config = ModelConfig {
         jump_by: &[8],
         ..with(Defect::JumpIgnored, 0)
     };
-    refute("jump ignored", &world);
+    refute("jump ignored", &config);
 }
 
 #[test]
@@ -117,30 +117,30 @@ fn a_pod_handed_over_before_it_was_drained_has_two_writers() {
 
 #[test]
 fn a_clock_jump_between_a_read_and_its_claim_is_not_covered() {
-    let world = World {
+    let config = ModelConfig {
         jump_by: &[8],
         jumps_under_claims: true,
-        ..World::of(2, 1, 1)
+        ..ModelConfig::of(2, 1, 1)
     };
-    refute("jump under a claim", &world);
+    refute("jump under a claim", &config);
 }
 
 #[test]
 fn a_clock_jump_of_margin_plus_grace_before_the_first_read_is_not_covered() {
-    let world = World {
+    let config = ModelConfig {
         jump_by: &[3],
         newcomers: true,
-        ..World::of(2, 1, 0)
+        ..ModelConfig::of(2, 1, 0)
     };
-    refute("jump before the first look", &world);
+    refute("jump before the first look", &config);
 }
 
 #[test]
 fn a_margin_smaller_than_the_clock_drift_outlasts_the_hold_off() {
-    let mut world = World {
+    let mut config = ModelConfig {
         jump_by: &[8],
-        ..World::of(2, 1, 0)
+        ..ModelConfig::of(2, 1, 0)
     };
-    (world.times.margin, world.times.ttl) = (1, 4);
-    refute("margin too small", &world);
+    (config.times.margin, config.times.ttl) = (1, 4);
+    refute("margin too small", &config);
 }

@@ -5,17 +5,17 @@
 //! clock is believed its judgement (`domain::holdoff`); what is modelled is everything around them. Nothing here
 //! waits, draws a number or talks to anybody.
 
-// Sizes and counterexamples are for people to read; a world is a list of what may happen.
+// Sizes and counterexamples are for people to read; a config is a list of what may happen.
 #![allow(clippy::print_stdout, clippy::struct_excessive_bools)]
 
-mod canon;
+mod canonical;
 mod clocks;
+mod config;
 mod defects;
-mod names;
+mod exhaustive;
 mod properties;
 mod protocol;
 mod state;
-mod steps;
+mod step;
 mod store;
-mod whole;
-mod world;
+mod transitions;

@@ -2,15 +2,15 @@
 
 use stateright::Property;
 
-use crate::names::{Fate, Step};
+use crate::config::{GRACE, ModelConfig};
 use crate::protocol::Protocol;
 use crate::state::State;
-use crate::world::{GRACE, World};
+use crate::step::{Delivery, Step};
 
 pub(crate) const ONE_ACTS: &str = "at most one replica acts on a pod";
 
-/// What must hold in every state of a world.
-pub(crate) fn of(world: &World) -> Vec<Property<Protocol>> {
+/// What must hold in every state of a config.
+pub(crate) fn of(config: &ModelConfig) -> Vec<Property<Protocol>> {
     let mut all = vec![
         Property::always(ONE_ACTS, |protocol: &Protocol, state: &State| {
             protocol.pods().all(|pod| state.acting(pod) <= 1)
@@ -36,7 +36,7 @@ pub(crate) fn of(world: &World) -> Vec<Property<Protocol>> {
             !state.claimed_done
         }),
     ];
-    if world.alone {
+    if config.alone {
         all.push(Property::always(
             "a replica that is left alone gets every pod",
             left_alone,
@@ -48,15 +48,15 @@ pub(crate) fn of(world: &World) -> Vec<Property<Protocol>> {
 /// From this state on one replica, whichever it is, is left alone, everybody else being frozen, and nothing gets lost
 /// any more: it must act on every pod that is not finished within a hold-off, a ttl and the grace.
 fn left_alone(protocol: &Protocol, from: &State) -> bool {
-    let world = &protocol.world;
+    let config = &protocol.config;
     // Each tick takes a few steps; the clock that goes back by a jump makes a row last as much longer.
-    let back = world.back(world.jumps) as u8;
-    let ticks = 2 * world.times.ttl + GRACE + back + 2;
-    (1..=world.replicas).all(|survivor| {
+    let back = config.back(config.jumps) as u8;
+    let ticks = 2 * config.times.ttl + GRACE + back + 2;
+    (1..=config.replicas).all(|survivor| {
         let mut state = *from;
         (0..ticks).any(|_| {
             let done = act(protocol, &mut state, survivor);
-            for clock in std::iter::once(Step::Database).chain((1..=world.replicas).map(Step::Clock)) {
+            for clock in std::iter::once(Step::Database).chain((1..=config.replicas).map(Step::Clock)) {
                 step(protocol, &mut state, |step| *step == clock);
             }
             done
@@ -77,10 +77,10 @@ fn act(protocol: &Protocol, state: &mut State, survivor: usize) -> bool {
         let claim = state.replicas[survivor - 1].claims[pod];
         let mut takes = |wanted: Step| step(protocol, state, |step| *step == wanted);
         if claim.fence != 0 && claim.left == 0 {
-            takes(Step::Frees(survivor, pod + 1, Fate::Answered));
+            takes(Step::Frees(survivor, pod + 1, Delivery::Answered));
         }
-        takes(Step::Renews(survivor, pod + 1, Fate::Answered));
-        takes(Step::Claims(survivor, pod + 1, Fate::Answered));
+        takes(Step::Renews(survivor, pod + 1, Delivery::Answered));
+        takes(Step::Claims(survivor, pod + 1, Delivery::Answered));
     }
     protocol
         .pods()

@@ -65,7 +65,7 @@ pub(crate) struct Replica {
 
 /// What a message is.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
-pub(crate) enum Kind {
+pub(crate) enum MessageKind {
     #[default]
     None,
     ClaimAsked,
@@ -84,7 +84,7 @@ pub(crate) enum Kind {
 /// A statement or its answer, on its way.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(crate) struct Message {
-    pub(crate) kind: Kind,
+    pub(crate) kind: MessageKind,
     /// The replica that sent the statement, from 1.
     pub(crate) sender: u8,
     /// From 0.
@@ -100,7 +100,11 @@ impl Message {
     pub(crate) fn awaited(self) -> bool {
         matches!(
             self.kind,
-            Kind::ClaimAsked | Kind::ClaimWon | Kind::RenewAsked | Kind::RenewHeld | Kind::RenewLost
+            MessageKind::ClaimAsked
+                | MessageKind::ClaimWon
+                | MessageKind::RenewAsked
+                | MessageKind::RenewHeld
+                | MessageKind::RenewLost
         )
     }
 

@@ -9,8 +9,8 @@ use podlog::domain::holdoff::HoldOff;
 use podlog::domain::row::{Hold, fence_after};
 use podlog::domain::{AfterRelease, Deadline, Fence, LockTable, ReplicaId};
 
-use crate::state::{Kind, Message, OFFSETS, Row, UNSEEN};
-use crate::world::{Defect, World};
+use crate::config::{Defect, ModelConfig};
+use crate::state::{Message, MessageKind, OFFSETS, Row, UNSEEN};
 
 const TICK: Duration = Duration::from_millis(300);
 
@@ -80,7 +80,7 @@ impl HoldOffs {
     }
 }
 
-impl World {
+impl ModelConfig {
     fn lease(&self) -> Lease {
         let times = self.times;
         Lease {
@@ -140,8 +140,8 @@ impl World {
             return;
         }
         let next = match message.kind {
-            Kind::Handed => AfterRelease::Handed(name(message.heir).clone()),
-            Kind::Finished => AfterRelease::Finished,
+            MessageKind::Handed => AfterRelease::Handed(name(message.heir).clone()),
+            MessageKind::Finished => AfterRelease::Finished,
             _ => AfterRelease::Free,
         };
         let handed = fence_after(hold.fence, Duration::ZERO);

@@ -4,7 +4,7 @@ use std::process::Command;
 
 use serde_json::json;
 
-use super::{Objects, word};
+use super::{RenderedObjects, word};
 use crate::{servers, tidy};
 
 #[test]
@@ -18,7 +18,7 @@ fn the_manifests_are_what_the_chart_renders() {
     assert!(output.status.success(), "{}", String::from_utf8_lossy(&said));
 }
 
-fn overlay(name: &str) -> Option<Objects> {
+fn overlay(name: &str) -> Option<RenderedObjects> {
     let folder = tidy::root().join("manifests/overlays").join(name);
     let output = match Command::new("kubectl").arg("kustomize").arg(folder).output() {
         Ok(output) => output,
@@ -28,11 +28,11 @@ fn overlay(name: &str) -> Option<Objects> {
         }
     };
     assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
-    Some(Objects::read(&String::from_utf8(output.stdout).unwrap()))
+    Some(RenderedObjects::read(&String::from_utf8(output.stdout).unwrap()))
 }
 
 /// The replicas must find the Secret under the name that kustomize gave it.
-fn finds_its_secret(all: &Objects) {
+fn finds_its_secret(all: &RenderedObjects) {
     let secrets = all.of_kind("Secret");
     let named: Vec<&str> = secrets.iter().map(|one| word(&one["metadata"]["name"])).collect();
     let env = all.replicas()["containers"][0]["env"].as_array().unwrap();

@@ -73,19 +73,19 @@ fn template(values: &[String]) -> Option<Result<String, String>> {
 }
 
 /// The objects that a value set makes, with further `NAME=VALUE`.
-fn objects(file: &Path, more: &[&str]) -> Option<Objects> {
+fn objects(file: &Path, more: &[&str]) -> Option<RenderedObjects> {
     let mut values = vec!["-f".to_owned(), file.to_str().unwrap().to_owned()];
     for pair in more {
         values.extend(["--set".to_owned(), (*pair).to_owned()]);
     }
     let text = template(&values)?.unwrap_or_else(|error| panic!("{}: {error}", file.display()));
-    Some(Objects::read(&text))
+    Some(RenderedObjects::read(&text))
 }
 
 /// Rendered objects.
-struct Objects(Vec<Value>);
+struct RenderedObjects(Vec<Value>);
 
-impl Objects {
+impl RenderedObjects {
     fn read(text: &str) -> Self {
         let all: Vec<Value> = serde_saphyr::from_multiple(text).unwrap_or_else(|error| panic!("{error}\n{text}"));
         Self(all.into_iter().filter(|object| !object.is_null()).collect())

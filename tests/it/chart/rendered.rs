@@ -4,7 +4,7 @@ use std::process::Command;
 
 use serde_json::{Value, json};
 
-use super::{Objects, objects, set, sets, word};
+use super::{RenderedObjects, objects, set, sets, word};
 
 #[test]
 fn the_minimal_values_render_three_complete_replicas() {
@@ -111,7 +111,7 @@ fn every_object_has_the_label_of_its_release() {
 }
 
 /// What `podlog run` makes of the settings file.
-fn understood(all: &Objects) -> String {
+fn understood(all: &RenderedObjects) -> String {
     let folder = tempfile::tempdir().unwrap();
     let file = folder.path().join("podlog.toml");
     std::fs::write(&file, all.settings()).unwrap();

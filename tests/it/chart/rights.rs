@@ -2,7 +2,7 @@
 
 use serde_json::{Value, json};
 
-use super::{NAMESPACE, Objects, objects, set, sets, word};
+use super::{NAMESPACE, RenderedObjects, objects, set, sets, word};
 
 /// Everything podlog needs in a cluster, and nothing else.
 fn rules() -> Value {
@@ -12,7 +12,7 @@ fn rules() -> Value {
     ])
 }
 
-fn bound_to_the_replicas(objects: &Objects, binding: &Value, role: &Value) {
+fn bound_to_the_replicas(objects: &RenderedObjects, binding: &Value, role: &Value) {
     assert_eq!(binding["roleRef"]["kind"], role["kind"]);
     assert_eq!(binding["roleRef"]["name"], role["metadata"]["name"]);
     let account = &objects.replicas()["serviceAccountName"];

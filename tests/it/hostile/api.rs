@@ -5,23 +5,23 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 
 use podlog::sim::{PodSpec, Target};
 
-use super::front::{Answer, Front, OPEN_END, answer};
-use super::stand::{MARKER, Stand};
+use super::fixture::{HostileFixture, MARKER};
+use super::proxy::{HostileProxy, OPEN_END, RawAnswer, answer};
 
 /// Answers that no client could make sense of, and some that look as if.
-fn nonsense() -> Vec<Answer> {
-    let bytes = |text: &str| Answer::Bytes(text.as_bytes().to_vec());
+fn nonsense() -> Vec<RawAnswer> {
+    let bytes = |text: &str| RawAnswer::Bytes(text.as_bytes().to_vec());
     let html = "<!DOCTYPE html><html><body>\n<h1>Sign in</h1>\n\u{1b}[31m\n</body></html>";
     let mut noise = vec![0_u8; 4096];
     fastrand::Rng::with_seed(1).fill(&mut noise);
     vec![
-        Answer::Bytes(noise),
+        RawAnswer::Bytes(noise),
         bytes(""),
         bytes("HTTP/1.1 200"),
         bytes("HTTP/9.9 99999 \u{1b}[2J\r\n\r\n"),
         bytes("SSH-2.0-OpenSSH_9.9\r\n"),
         answer("200 OK", "content-type: text/html\r\n", html),
-        answer("502 Bad Gateway", "content-type: text/html\r\n", html),
+        answer("502 HostileValue Gateway", "content-type: text/html\r\n", html),
         answer("418 \u{1f600}", "x-\u{1}: y\r\n", "\0\0\0"),
         answer("200 OK", "content-encoding: gzip\r\n", "not gzip at all"),
         answer("200 OK", "", "{\"kind\":\"Status\",\"code\":\"many\"}"),
@@ -36,7 +36,7 @@ fn nonsense() -> Vec<Answer> {
         bytes("HTTP/1.1 200 OK\r\ntransfer-encoding: chunked\r\n\r\nzz\r\ngarbage\r\n"),
         bytes("HTTP/1.1 200 OK\r\ntransfer-encoding: chunked\r\n\r\nffffffffffffffffff\r\nx\r\n"),
         bytes("HTTP/1.1 200 OK\r\ntransfer-encoding: chunked\r\n\r\n5\r\nab"),
-        Answer::Endless {
+        RawAnswer::Endless {
             head: b"HTTP/1.1 200 OK\r\n".to_vec(),
             piece: b"x-endless: yyyyyyyyyyyyyyyyyyyyyyyyyyyyyyyyyyyyyyyyyyy\r\n".to_vec(),
             bytes: 64 << 20,
@@ -48,15 +48,15 @@ fn nonsense() -> Vec<Answer> {
 const KINDS: [fn(&str) -> bool; 3] = [is_list, is_watch, is_log];
 
 /// How often each kind of request was answered by a rule.
-type Told = Arc<[AtomicUsize; 3]>;
+type AnswerCounts = Arc<[AtomicUsize; 3]>;
 
 /// A rule that gives requests of each kind that match one of these after another, each once. What comes afterwards is
 /// passed on, so that a list in vain keeps no watch from its turn. Also answers what counts them.
 fn each_in_turn(
-    answers: Vec<Answer>,
+    answers: Vec<RawAnswer>,
     hits: impl Fn(&str) -> bool + Send + Sync + 'static,
-) -> (Told, impl Fn(&str) -> Option<Answer>) {
-    let told = Told::default();
+) -> (AnswerCounts, impl Fn(&str) -> Option<RawAnswer>) {
+    let told = AnswerCounts::default();
     let counted = told.clone();
     let rule = move |head: &str| {
         let kind = KINDS.iter().position(|is| is(head)).filter(|_| hits(head))?;
@@ -66,8 +66,8 @@ fn each_in_turn(
 }
 
 /// Waits until each of these kinds was told so many answers and came again.
-async fn all_told(stand: &mut Stand, told: &Told, kinds: &[usize], answers: usize) {
-    stand
+async fn all_told(fixture: &mut HostileFixture, told: &AnswerCounts, kinds: &[usize], answers: usize) {
+    fixture
         .until("each kind of request was given each answer", async |_| {
             kinds.iter().all(|kind| told[*kind].load(Ordering::Relaxed) > answers)
         })
@@ -93,11 +93,11 @@ fn is_log(head: &str) -> bool {
 
 #[tokio::test]
 async fn a_log_is_read_after_the_server_stops_sending_malformed_responses() {
-    let mut stand = Stand::new().await;
+    let mut fixture = HostileFixture::new().await;
     let answers = nonsense();
     let names: Vec<String> = (0..answers.len()).map(|n| format!("bad-{n}-")).collect();
     for name in &names {
-        let pod = stand
+        let pod = fixture
             .sim
             .create(PodSpec::new("shop", name).node("n1").app("app"))
             .unwrap();
@@ -106,63 +106,63 @@ async fn a_log_is_read_after_the_server_stops_sending_malformed_responses() {
             pod.line("app", format!("line {n}")).unwrap();
         }
     }
-    stand.write(50);
+    fixture.write(50);
     // Each pod has a sort of nonsense of its own, twice.
     let told: Vec<AtomicUsize> = names.iter().map(|_| AtomicUsize::new(0)).collect();
     let (all, pods) = (2 * answers.len() as u64, names.clone());
-    stand.front.rule(move |head| {
+    fixture.proxy.rule(move |head| {
         let at = pods.iter().position(|name| head.contains(&format!("/{name}/log")))?;
         (told[at].fetch_add(1, Ordering::Relaxed) < 2).then(|| answers[at].clone())
     });
-    stand.run();
-    stand
-        .until("all was said", async |stand| stand.front.struck() >= all)
+    fixture.run();
+    fixture
+        .until("all was said", async |fixture| fixture.proxy.struck() >= all)
         .await;
-    stand.write(50);
-    stand.good_is_whole().await;
+    fixture.write(50);
+    fixture.good_is_whole().await;
     let expected: Vec<String> = (0..50).map(|n| format!("line {n}")).collect();
-    stand
-        .until("all pods are stored whole", async |stand| {
-            let stored = stand.messages();
+    fixture
+        .until("all pods are stored whole", async |fixture| {
+            let stored = fixture.messages();
             names.iter().all(|name| stored.get(name) == Some(&expected))
         })
         .await;
-    stand.end().await;
+    fixture.end().await;
 }
 
 #[tokio::test]
 async fn malformed_lists_and_watches_stop_no_stream_and_new_pods_are_found_afterwards() {
-    let mut stand = Stand::new().await;
-    stand.write(20);
-    stand.run();
-    stand.good_is_whole().await;
+    let mut fixture = HostileFixture::new().await;
+    fixture.write(20);
+    fixture.run();
+    fixture.good_is_whole().await;
     let (told, rule) = each_in_turn(nonsense(), is_discovery);
-    stand.front.rule(rule);
-    stand.sim.cut(&Target::watches(), podlog::sim::Cut::Reset);
-    all_told(&mut stand, &told, &[0, 1], nonsense().len()).await;
-    stand.write(20);
-    stand.good_is_whole().await;
-    let late = stand
+    fixture.proxy.rule(rule);
+    fixture.sim.cut(&Target::watches(), podlog::sim::Cut::Reset);
+    all_told(&mut fixture, &told, &[0, 1], nonsense().len()).await;
+    fixture.write(20);
+    fixture.good_is_whole().await;
+    let late = fixture
         .sim
         .create(PodSpec::new("shop", "late").node("n1").app("app"))
         .unwrap();
     late.start("app").unwrap();
     late.line("app", "late 0").unwrap();
-    stand.front.peace();
-    stand
-        .until("the late pod is stored", async |stand| {
-            stand.messages().get("late").is_some_and(|lines| lines == &["late 0"])
+    fixture.proxy.peace();
+    fixture
+        .until("the late pod is stored", async |fixture| {
+            fixture.messages().get("late").is_some_and(|lines| lines == &["late 0"])
         })
         .await;
-    stand.end().await;
+    fixture.end().await;
 }
 
 #[tokio::test]
 async fn truncated_and_malformed_events_cost_a_watch_but_no_pod() {
-    let mut stand = Stand::new().await;
-    stand.write(20);
-    stand.run();
-    stand.good_is_whole().await;
+    let mut fixture = HostileFixture::new().await;
+    fixture.write(20);
+    fixture.run();
+    fixture.good_is_whole().await;
     let whole = r#"{"type":"ADDED","object":{"apiVersion":"v1","kind":"Pod","metadata":{"name":"x","uid":"x""#;
     let secret = format!(r#"{{"type":"ADDED","object":{{"metadata":{{"name":"x","uid":"u"}},"spec":"{MARKER}"}}}}"#);
     let events = [
@@ -178,41 +178,43 @@ async fn truncated_and_malformed_events_cost_a_watch_but_no_pod() {
     ];
     let answers = events
         .iter()
-        .map(|event| Answer::Bytes(format!("{OPEN_END}{event}").into_bytes()));
+        .map(|event| RawAnswer::Bytes(format!("{OPEN_END}{event}").into_bytes()));
     let count = events.len();
     let (told, rule) = each_in_turn(answers.collect(), is_watch);
-    stand.front.rule(rule);
-    stand.sim.cut(&Target::watches(), podlog::sim::Cut::Reset);
-    all_told(&mut stand, &told, &[1], count).await;
-    stand.write(20);
-    stand.good_is_whole().await;
-    stand.front.peace();
-    stand.end().await;
+    fixture.proxy.rule(rule);
+    fixture.sim.cut(&Target::watches(), podlog::sim::Cut::Reset);
+    all_told(&mut fixture, &told, &[1], count).await;
+    fixture.write(20);
+    fixture.good_is_whole().await;
+    fixture.proxy.peace();
+    fixture.end().await;
 }
 
 /// Lets a replica that collects be told this by every list or watch, and answers its largest memory, MiB.
 async fn flooded(hits: fn(&str) -> bool, head: &str, piece: &str) -> u64 {
-    let mut stand = Stand::new().await;
-    stand.write(20);
-    stand.run();
-    stand.good_is_whole().await;
-    let flood = Answer::Endless {
+    let mut fixture = HostileFixture::new().await;
+    fixture.write(20);
+    fixture.run();
+    fixture.good_is_whole().await;
+    let flood = RawAnswer::Endless {
         head: format!("{OPEN_END}{head}").into_bytes(),
         piece: piece.repeat(1 + (64 << 10) / piece.len()).into_bytes(),
         bytes: 2 << 30,
     };
-    stand.front.rule(move |head| hits(head).then(|| flood.clone()));
-    stand.sim.compact();
-    stand.sim.cut(&Target::watches(), podlog::sim::Cut::Reset);
-    stand
-        .until("a flood has been broken off", async |stand| stand.front.struck() >= 2)
+    fixture.proxy.rule(move |head| hits(head).then(|| flood.clone()));
+    fixture.sim.compact();
+    fixture.sim.cut(&Target::watches(), podlog::sim::Cut::Reset);
+    fixture
+        .until("a flood has been broken off", async |fixture| {
+            fixture.proxy.struck() >= 2
+        })
         .await;
-    stand.write(20);
-    stand.good_is_whole().await;
-    println!("{} MiB were sent", stand.front.sent() >> 20);
-    let peak = stand.peak();
-    stand.front.peace();
-    stand.end().await;
+    fixture.write(20);
+    fixture.good_is_whole().await;
+    println!("{} MiB were sent", fixture.proxy.sent() >> 20);
+    let peak = fixture.peak();
+    fixture.proxy.peace();
+    fixture.end().await;
     peak
 }
 
@@ -233,94 +235,96 @@ async fn an_endless_watch_event_is_aborted_before_it_fills_the_memory() {
 
 #[tokio::test]
 async fn a_list_with_endless_pages_is_aborted() {
-    let mut stand = Stand::new().await;
-    stand.write(20);
-    stand.run();
-    stand.good_is_whole().await;
+    let mut fixture = HostileFixture::new().await;
+    fixture.write(20);
+    fixture.run();
+    fixture.good_is_whole().await;
     let page =
         r#"{"kind":"PodList","apiVersion":"v1","metadata":{"continue":"again","resourceVersion":"1"},"items":[]}"#;
-    stand
-        .front
+    fixture
+        .proxy
         .rule(move |head| is_discovery(head).then(|| answer("200 OK", "", page)));
-    stand.sim.compact();
-    stand.sim.cut(&Target::watches(), podlog::sim::Cut::Reset);
+    fixture.sim.compact();
+    fixture.sim.cut(&Target::watches(), podlog::sim::Cut::Reset);
     let given_up = "the list of pods does not end";
-    stand
-        .until(given_up, async |stand| stand.log().contains(given_up))
+    fixture
+        .until(given_up, async |fixture| fixture.log().contains(given_up))
         .await;
-    stand.write(20);
-    stand.good_is_whole().await;
-    stand.front.peace();
-    stand.end().await;
+    fixture.write(20);
+    fixture.good_is_whole().await;
+    fixture.proxy.peace();
+    fixture.end().await;
 }
 
 /// Each way to say that something is elsewhere.
-fn redirects(place: &Front) -> Vec<Answer> {
-    let place = format!("location: http://127.0.0.1:{}/api/v1/elsewhere\r\n", place.port());
+fn redirects(database: &HostileProxy) -> Vec<RawAnswer> {
+    let database = format!("location: http://127.0.0.1:{}/api/v1/elsewhere\r\n", database.port());
     let status = ["301 Moved", "302 Found", "303 See", "307 Temporary", "308 Permanent"];
-    let redirects = status.iter().map(|status| answer(status, &place, "go there"));
+    let redirects = status.iter().map(|status| answer(status, &database, "go there"));
     redirects.collect()
 }
 
 /// A server that nobody should ask, and would answer anything.
-async fn elsewhere(tasks: &mut tokio::task::JoinSet<()>) -> Front {
-    let other = Front::start(0, tasks).await;
+async fn elsewhere(tasks: &mut tokio::task::JoinSet<()>) -> HostileProxy {
+    let other = HostileProxy::start(0, tasks).await;
     other.rule(|_| Some(answer("200 OK", "", "{}")));
     other
 }
 
 #[tokio::test]
 async fn a_redirect_is_not_followed_and_gets_no_credentials() {
-    let mut stand = Stand::new().await;
-    let bad = stand.bad();
+    let mut fixture = HostileFixture::new().await;
+    let bad = fixture.bad();
     bad.line("app", "bad 0").unwrap();
     let mut tasks = tokio::task::JoinSet::new();
     let other = elsewhere(&mut tasks).await;
-    stand.write(20);
-    stand.run();
-    stand.good_is_whole().await;
+    fixture.write(20);
+    fixture.run();
+    fixture.good_is_whole().await;
     let redirects = redirects(&other);
     let count = redirects.len();
     let (told, rule) = each_in_turn(redirects, |head| is_discovery(head) || head.contains("/pods/bad"));
-    stand.front.rule(rule);
-    stand.sim.cut(&Target::watches(), podlog::sim::Cut::Reset);
-    stand.sim.cut(&Target::logs_of("shop", "bad"), podlog::sim::Cut::Reset);
-    all_told(&mut stand, &told, &[0, 1, 2], count).await;
+    fixture.proxy.rule(rule);
+    fixture.sim.cut(&Target::watches(), podlog::sim::Cut::Reset);
+    fixture
+        .sim
+        .cut(&Target::logs_of("shop", "bad"), podlog::sim::Cut::Reset);
+    all_told(&mut fixture, &told, &[0, 1, 2], count).await;
     bad.line("app", "bad 1").unwrap();
-    stand.write(20);
-    stand.good_is_whole().await;
-    stand
-        .until("the log that was said to be elsewhere is stored", async |stand| {
-            stand.messages_of("bad") == ["bad 0", "bad 1"]
+    fixture.write(20);
+    fixture.good_is_whole().await;
+    fixture
+        .until("the log that was said to be elsewhere is stored", async |fixture| {
+            fixture.messages_of("bad") == ["bad 0", "bad 1"]
         })
         .await;
     let credentials = |head: &String| head.to_ascii_lowercase().contains(&format!("bearer {MARKER}"));
     assert!(
-        stand.front.heads().iter().all(credentials),
+        fixture.proxy.heads().iter().all(credentials),
         "the first host is given the token"
     );
     assert_eq!(other.heads(), Vec::<String>::new(), "the other host was asked");
-    stand.end().await;
+    fixture.end().await;
 }
 
 #[tokio::test]
 async fn check_reports_an_api_server_that_redirects_and_does_not_follow_it() {
-    let stand = Stand::new().await;
+    let fixture = HostileFixture::new().await;
     let mut tasks = tokio::task::JoinSet::new();
     let other = elsewhere(&mut tasks).await;
     for (redirect, number) in redirects(&other).into_iter().zip(["301", "302", "303", "307", "308"]) {
-        stand.front.rule(move |_| Some(redirect.clone()));
-        let asked = stand.front.struck();
+        fixture.proxy.rule(move |_| Some(redirect.clone()));
+        let asked = fixture.proxy.struck();
         let output = tokio::process::Command::new(env!("CARGO_BIN_EXE_podlog"))
             .args(["check", "--sink", "stdout", "--lock", "memory://", "--kubeconfig"])
-            .arg(stand.dir.path().join("kubeconfig"))
+            .arg(fixture.dir.path().join("kubeconfig"))
             .output()
             .await
             .unwrap();
         let said = [output.stdout, output.stderr].concat();
         let said = String::from_utf8(said).unwrap();
         println!("{said}");
-        assert!(stand.front.struck() > asked, "nothing was asked");
+        assert!(fixture.proxy.struck() > asked, "nothing was asked");
         assert!(!output.status.success() && said.contains(number), "{said}");
         assert!(!said.contains(MARKER) && !said.contains("panicked"), "{said}");
         assert!(!said.lines().any(|line| line.chars().any(char::is_control)), "{said}");

@@ -11,9 +11,9 @@ use podlog::domain::intake::{Batch, Intake, ResumeMode};
 use podlog::follow::TaskEnd;
 use podlog::sim::{PodSpec, RestartPolicy, Settings, Text};
 
-use super::front::{Answer, OPEN_END};
-use super::stand::Stand;
-use crate::scene::{MINUTE, Scene};
+use super::fixture::HostileFixture;
+use super::proxy::{OPEN_END, RawAnswer};
+use crate::follow_fixture::{FollowFixture, MINUTE};
 
 /// Lines that could be taken for something else.
 const PRETENDERS: [&[u8]; 14] = [
@@ -35,34 +35,34 @@ const PRETENDERS: [&[u8]; 14] = [
 
 #[tokio::test(start_paused = true)]
 async fn lines_that_look_like_timestamps_or_messages_of_the_kubelet_are_lines() {
-    let mut scene = Scene::new(Settings::default(), RestartPolicy::Never).await;
-    scene.follow();
-    let beside = scene.sim.create(PodSpec::new("shop", "good").node("n1").app("app"));
+    let mut fixture = FollowFixture::new(Settings::default(), RestartPolicy::Never).await;
+    fixture.follow();
+    let beside = fixture.sim.create(PodSpec::new("shop", "good").node("n1").app("app"));
     beside.unwrap().start("app").unwrap();
     for text in PRETENDERS {
-        scene.pod.write("app", &Text::out(text)).unwrap();
+        fixture.pod.write("app", &Text::out(text)).unwrap();
     }
     let expected: Vec<String> = PRETENDERS
         .iter()
         .map(|text| String::from_utf8_lossy(text).into_owned())
         .collect();
     let expected: Vec<&str> = expected.iter().map(String::as_str).collect();
-    scene.stored(&expected).await;
+    fixture.stored(&expected).await;
     // However often the stream is opened anew.
     tokio::time::sleep(90 * MINUTE).await;
-    scene.pod.write("app", &Text::out(PRETENDERS[3]).partial()).unwrap();
-    scene.pod.exit("app", 0).unwrap();
-    scene.refresh().await;
-    assert_eq!(scene.ended().await, TaskEnd::Finished);
-    scene.stored(&[&expected[..], &[expected[3]]].concat()).await;
-    assert_eq!(scene.metrics.control_lines.get(), 0);
-    assert!(scene.sink.gaps().is_empty(), "{:?}", scene.sink.gaps());
+    fixture.pod.write("app", &Text::out(PRETENDERS[3]).partial()).unwrap();
+    fixture.pod.exit("app", 0).unwrap();
+    fixture.refresh().await;
+    assert_eq!(fixture.ended().await, TaskEnd::Finished);
+    fixture.stored(&[&expected[..], &[expected[3]]].concat()).await;
+    assert_eq!(fixture.metrics.control_lines.get(), 0);
+    assert!(fixture.sink.gaps().is_empty(), "{:?}", fixture.sink.gaps());
 }
 
 #[tokio::test(start_paused = true)]
 async fn lines_with_any_timestamp_are_stored_in_the_order_they_were_written() {
-    let mut scene = Scene::running().await;
-    scene.follow();
+    let mut fixture = FollowFixture::running().await;
+    fixture.follow();
     let stamps = [
         0,
         -1,
@@ -74,7 +74,7 @@ async fn lines_with_any_timestamp_are_stored_in_the_order_they_were_written() {
         5,
     ];
     for (n, stamp) in stamps.into_iter().enumerate() {
-        scene
+        fixture
             .pod
             .write("app", &Text::out(format!("line {n}")).at(stamp))
             .unwrap();
@@ -82,19 +82,19 @@ async fn lines_with_any_timestamp_are_stored_in_the_order_they_were_written() {
     }
     let expected: Vec<String> = (0..stamps.len()).map(|n| format!("line {n}")).collect();
     let expected: Vec<&str> = expected.iter().map(String::as_str).collect();
-    scene.stored(&expected).await;
-    scene.stop().await;
+    fixture.stored(&expected).await;
+    fixture.stop().await;
 }
 
 const LINES: usize = 1_000_000;
 
 /// Serves a log of empty lines as a kubelet does: what is there, which is half of it, and the rest to who follows it.
-fn serve_empty_lines(stand: &Stand) {
+fn serve_empty_lines(fixture: &HostileFixture) {
     // A millisecond apart, so that whoever comes again need not be told all.
     let stamped = |n: usize| format!("{} \n", Time(1_795_171_621_000_000_000 + n as i64 * 1_000_000));
     let all: Vec<String> = (0..LINES).map(stamped).collect();
     let followed = AtomicBool::new(false);
-    stand.front.rule(move |head| {
+    fixture.proxy.rule(move |head| {
         if !head.contains("/pods/bad/log") {
             return None;
         }
@@ -107,7 +107,7 @@ fn serve_empty_lines(stand: &Stand) {
             LINES / 2
         };
         let from = if head.contains("&tailLines=") { there - 1 } else { since };
-        Some(Answer::Bytes(
+        Some(RawAnswer::Bytes(
             format!("{OPEN_END}{}", all[from..there].concat()).into_bytes(),
         ))
     });
@@ -115,16 +115,16 @@ fn serve_empty_lines(stand: &Stand) {
 
 /// What is stored of the empty lines. Only what is new is read each time: the file grows to some 300 MB.
 #[derive(Clone, Copy, Default)]
-struct Flood {
+struct LineFlood {
     read: u64,
     lines: usize,
     empty: usize,
 }
 
-impl Flood {
+impl LineFlood {
     /// Reads on; answers how many lines are stored.
-    fn stored(&mut self, stand: &Stand) -> usize {
-        let folder = stand
+    fn stored(&mut self, fixture: &HostileFixture) -> usize {
+        let folder = fixture
             .folder_of("bad")
             .and_then(|pod| std::fs::read_dir(pod.join("app")).ok());
         let Some(Ok(entry)) = folder.and_then(|mut folder| folder.next()) else {
@@ -144,30 +144,30 @@ impl Flood {
 
 #[tokio::test]
 async fn a_million_empty_lines_are_a_million_records_in_little_memory() {
-    let mut stand = Stand::new().await;
-    stand.bad();
-    serve_empty_lines(&stand);
-    stand.write(100);
-    let path = stand.dir.path().display().to_string();
+    let mut fixture = HostileFixture::new().await;
+    fixture.bad();
+    serve_empty_lines(&fixture);
+    fixture.write(100);
+    let path = fixture.dir.path().display().to_string();
     let sink = format!("file://{path}/records?fsync=never&max_size=4GiB");
-    stand.run_with(&format!("sqlite://{path}/locks.db"), &sink, &["--log-level", "info"]);
-    let (flood, begun) = (Cell::new(Flood::default()), Instant::now());
-    let stored = |stand: &Stand| {
+    fixture.run_with(&format!("sqlite://{path}/locks.db"), &sink, &["--log-level", "info"]);
+    let (flood, begun) = (Cell::new(LineFlood::default()), Instant::now());
+    let stored = |fixture: &HostileFixture| {
         let mut now = flood.get();
-        let lines = now.stored(stand);
+        let lines = now.stored(fixture);
         flood.set(now);
         lines
     };
     // While the backlog is read, and while what follows is: what the pod beside writes now is stored now.
     for share in [5, 20, 40, 60] {
         let lines = LINES / 100 * share;
-        stand
-            .until("so many lines are stored", async |stand| stored(stand) >= lines)
+        fixture
+            .until("so many lines are stored", async |fixture| stored(fixture) >= lines)
             .await;
-        stand.write(100);
+        fixture.write(100);
         let written = Instant::now();
-        stand.good_is_whole().await;
-        let lines = stored(&stand);
+        fixture.good_is_whole().await;
+        let lines = stored(&fixture);
         println!(
             "{lines} lines after {:?}, of those beside after {:?}",
             begun.elapsed(),
@@ -175,17 +175,17 @@ async fn a_million_empty_lines_are_a_million_records_in_little_memory() {
         );
         assert!(lines < LINES, "the pod beside waited for the flood to end");
     }
-    stand
-        .until("all lines are stored", async |stand| stored(stand) >= LINES)
+    fixture
+        .until("all lines are stored", async |fixture| stored(fixture) >= LINES)
         .await;
     println!("stored in {:?}", begun.elapsed());
     assert_eq!((flood.get().lines, flood.get().empty), (LINES, LINES));
-    let peak = stand.peak();
+    let peak = fixture.peak();
     println!("{peak} MiB");
     assert!(peak < 256, "{peak} MiB");
-    stand.write(100);
-    stand.good_is_whole().await;
-    stand.end().await;
+    fixture.write(100);
+    fixture.good_is_whole().await;
+    fixture.end().await;
 }
 
 #[test]
@@ -213,37 +213,37 @@ fn a_line_of_a_gigabyte_is_never_buffered_beyond_the_limit() {
 
 #[tokio::test]
 async fn a_line_of_a_gigabyte_is_truncated_and_the_next_lines_and_other_pods_are_stored_whole() {
-    let mut stand = Stand::new().await;
-    stand.bad();
-    stand.write(100);
+    let mut fixture = HostileFixture::new().await;
+    fixture.bad();
+    fixture.write(100);
     let first = AtomicBool::new(true);
     let after = "2026-11-20T10:47:02.000000000Z after\n";
-    stand.front.rule(move |head| {
+    fixture.proxy.rule(move |head| {
         if !head.contains("/pods/bad/log") {
             return None;
         }
         if first.swap(false, Ordering::Relaxed) {
-            return Some(Answer::Long {
+            return Some(RawAnswer::Long {
                 head: format!("{OPEN_END}2026-11-20T10:47:01.000000000Z ").into_bytes(),
                 piece: vec![b'x'; 1 << 20],
                 times: 1 << 10,
                 tail: format!("\n{after}").into_bytes(),
             });
         }
-        Some(Answer::Bytes(format!("{OPEN_END}{after}").into_bytes()))
+        Some(RawAnswer::Bytes(format!("{OPEN_END}{after}").into_bytes()))
     });
-    stand.run();
+    fixture.run();
     // What the pod beside writes while the line goes on is stored while it goes on.
     for least in [1, 1 << 28, 1 << 29] {
-        stand
-            .until("so much of the line is on its way", async |stand| {
-                stand.front.sent() >= least
+        fixture
+            .until("so much of the line is on its way", async |fixture| {
+                fixture.proxy.sent() >= least
             })
             .await;
         let begun = Instant::now();
-        stand.write(100);
-        stand.good_is_whole().await;
-        let sent = stand.front.sent();
+        fixture.write(100);
+        fixture.good_is_whole().await;
+        let sent = fixture.proxy.sent();
         println!(
             "{} MiB were sent, of those beside after {:?}",
             sent >> 20,
@@ -251,20 +251,20 @@ async fn a_line_of_a_gigabyte_is_truncated_and_the_next_lines_and_other_pods_are
         );
         assert!(sent < 1 << 30, "the pod beside waited for the line to end");
     }
-    stand
-        .until("the end of it is stored", async |stand| {
-            stand.messages().get("bad").is_some_and(|lines| lines.len() >= 2)
+    fixture
+        .until("the end of it is stored", async |fixture| {
+            fixture.messages().get("bad").is_some_and(|lines| lines.len() >= 2)
         })
         .await;
-    let peak = stand.peak();
+    let peak = fixture.peak();
     println!("{peak} MiB");
     assert!(peak < 256, "{peak} MiB");
-    let records = stand.records();
+    let records = fixture.records();
     let long = records.iter().find(|record| record["cut"].is_u64()).unwrap();
     let kept = long["message"].as_str().unwrap().len() as u64;
     assert_eq!(kept + long["cut"].as_u64().unwrap(), 1 << 30);
-    assert_eq!(stand.messages()["bad"][1..], ["after"]);
-    stand.good_is_whole().await;
-    stand.front.peace();
-    stand.end().await;
+    assert_eq!(fixture.messages()["bad"][1..], ["after"]);
+    fixture.good_is_whole().await;
+    fixture.proxy.peace();
+    fixture.end().await;
 }

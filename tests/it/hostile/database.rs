@@ -6,17 +6,17 @@ use std::process::Command;
 use podlog::domain::Fence;
 use podlog::sim::{PodSpec, SimPod};
 
+use super::fixture::{HostileFixture, LIMIT, MARKER};
 use super::names::{free_port, get};
-use super::stand::{LIMIT, MARKER, Stand};
-use super::values::{Bad, ODD, bad, locks, quoted, streams};
+use super::values::{HostileValue, ODD, bad, locks, quoted, streams};
+use crate::sinks::fixture::{SinkFixture, each_exact};
 use crate::sinks::stream::{chunk, origin};
-use crate::sinks::world::{Place, each_exact};
 
 /// A pod that has written a line, for each of them.
-fn pods(stand: &Stand, count: usize) -> Vec<(SimPod, String)> {
+fn pods(fixture: &HostileFixture, count: usize) -> Vec<(SimPod, String)> {
     let pod = |n| {
         let spec = PodSpec::new("shop", format!("bad-{n}")).node("n1").app("app");
-        let pod = stand.sim.create(spec).unwrap();
+        let pod = fixture.sim.create(spec).unwrap();
         let id = pod.start("app").unwrap();
         pod.line("app", "of bad").unwrap();
         (pod, id.trim_start_matches("containerd://").to_owned())
@@ -24,8 +24,8 @@ fn pods(stand: &Stand, count: usize) -> Vec<(SimPod, String)> {
     (0..count).map(pod).collect()
 }
 
-fn past(place: &Place) -> &'static str {
-    if place.name == "sqlite" {
+fn past(database: &SinkFixture) -> &'static str {
+    if database.name == "sqlite" {
         "0"
     } else {
         "'2000-01-01 00:00:00'"
@@ -47,7 +47,7 @@ fn assert_no_password(url: &str, text: &str) {
 
 /// Runs a replica on the tables until the good pod and what else can be collected is, and of the others it has said
 /// which they are.
-async fn collect(place: &Place, stand: &mut Stand, values: &[Bad]) {
+async fn collect(database: &SinkFixture, fixture: &mut HostileFixture, values: &[HostileValue]) {
     let names = |collected| {
         let of = values
             .iter()
@@ -56,19 +56,19 @@ async fn collect(place: &Place, stand: &mut Stand, values: &[Bad]) {
         of.map(|(n, _)| format!("bad-{n}")).collect::<Vec<_>>()
     };
     let port = free_port().await;
-    stand.write(50);
-    stand.run_with(&place.url, &place.url, &["--http", &format!("127.0.0.1:{port}")]);
-    stored(place, stand, &names(true)).await;
-    told(stand, &names(false)).await;
+    fixture.write(50);
+    fixture.run_with(&database.url, &database.url, &["--http", &format!("127.0.0.1:{port}")]);
+    stored(database, fixture, &names(true)).await;
+    told(fixture, &names(false)).await;
     let status = get(port, "/status").await;
     assert!(!status.contains(MARKER), "{status}");
-    assert_no_password(&place.url, &status);
+    assert_no_password(&database.url, &status);
     let status: serde_json::Value = serde_json::from_str(&status).unwrap();
     assert!(status["pods"].is_array(), "{status}");
 }
 
 /// Nothing is left out without a word to who must act.
-async fn told(stand: &mut Stand, names: &[String]) {
+async fn told(fixture: &mut HostileFixture, names: &[String]) {
     let is_told = |log: &str, name: &str| {
         let mut loud = log
             .lines()
@@ -80,25 +80,27 @@ async fn told(stand: &mut Stand, names: &[String]) {
     };
     for name in names {
         let what = format!("{name} is named in a warning");
-        stand.until(&what, async |stand| is_told(&stand.log(), name)).await;
+        fixture
+            .until(&what, async |fixture| is_told(&fixture.log(), name))
+            .await;
     }
 }
 
 /// Waits until the good pod is stored whole and something of these is.
-async fn stored(place: &Place, stand: &mut Stand, names: &[String]) {
+async fn stored(database: &SinkFixture, fixture: &mut HostileFixture, names: &[String]) {
     let rest = "FROM log_stream s JOIN log_record r ON r.stream = s.id GROUP BY s.pod";
     let stored = async || -> std::collections::BTreeMap<String, usize> {
-        let rows = place.rows(["s.pod", "COUNT(*)"], rest).await;
+        let rows = database.rows(["s.pod", "COUNT(*)"], rest).await;
         let row = |row: &Vec<Option<String>>| (row[0].clone().unwrap(), row[1].as_ref().unwrap().parse().unwrap());
         rows.iter().map(row).collect()
     };
-    stand
+    fixture
         .until("the good pod is stored", async |_| {
             stored().await.get("good") == Some(&50)
         })
         .await;
-    stand.write(50);
-    stand
+    fixture.write(50);
+    fixture
         .until("the good pod is stored whole", async |_| {
             stored().await.get("good") == Some(&100)
         })
@@ -113,11 +115,11 @@ async fn stored(place: &Place, stand: &mut Stand, names: &[String]) {
         assert!(
             begun.elapsed().as_secs() < 90,
             "never stored: {missing:?}\n{}",
-            stand.log()
+            fixture.log()
         );
         tokio::time::sleep(std::time::Duration::from_millis(200)).await;
     }
-    let messages = place
+    let messages = database
         .rows(["message"], "FROM log_line WHERE pod = 'good' ORDER BY seq")
         .await;
     let expected: Vec<String> = (0..100).map(|n| format!("good {n}")).collect();
@@ -131,8 +133,8 @@ async fn stored(place: &Place, stand: &mut Stand, names: &[String]) {
 }
 
 /// Rows of nothing that there is.
-async fn phantoms(place: &Place) {
-    let (far, no_text) = if place.name == "sqlite" {
+async fn phantoms(database: &SinkFixture) {
+    let (far, no_text) = if database.name == "sqlite" {
         ("9223372036854775807", "CAST(x'ff2fff' AS TEXT)")
     } else {
         ("'9999-12-31 23:59:59.999999'", "x'ff2fff'")
@@ -151,7 +153,7 @@ async fn phantoms(place: &Place) {
     let claims = ids.map(|id| ("'default'", id)).into_iter();
     let elsewhere = ["''", "'Default'", "'default '", no_text, &odd].map(|cluster| (cluster, "'replica/another'"));
     for (cluster, id) in claims.chain(elsewhere) {
-        place
+        database
             .sql(&format!(
                 "INSERT INTO distributed_lock (cluster, id, owner, fence, expires_at) \
                  VALUES ({cluster}, {id}, 'a phantom', 1, {far})"
@@ -190,48 +192,48 @@ fn look(url: &str, pods: usize) {
 
 #[tokio::test]
 async fn hostile_values_in_the_claims_table_affect_only_the_pod_of_their_row() {
-    each_exact(async |place| {
-        podlog::locks::migrate(&place.url.parse().unwrap()).await.unwrap();
-        let mut stand = Stand::new().await;
-        let values = locks(place);
-        let pods = pods(&stand, values.len());
+    each_exact(async |database| {
+        podlog::locks::migrate(&database.url.parse().unwrap()).await.unwrap();
+        let mut fixture = HostileFixture::new().await;
+        let values = locks(database);
+        let pods = pods(&fixture, values.len());
         for (n, (value, (pod, _))) in values.iter().zip(&pods).enumerate() {
-            let (uid, past) = (pod.uid(), past(place));
-            place
+            let (uid, past) = (pod.uid(), past(database));
+            database
                 .sql(&format!(
                     "INSERT INTO distributed_lock (cluster, id, fence, expires_at) VALUES ('default', 'pod/{uid}', 7, {past})"
                 ))
                 .await;
             let (column, literal) = (value.column, &value.value);
             println!("bad-{n}: {column} = {}", &literal[..literal.len().min(60)]);
-            place
+            database
                 .sql(&format!("UPDATE distributed_lock SET {column} = {literal} WHERE id = 'pod/{uid}'"))
                 .await;
         }
-        phantoms(place).await;
-        collect(place, &mut stand, &values).await;
-        look(&place.url, pods.len());
-        stand.end().await;
-        assert_no_password(&place.url, &stand.log());
+        phantoms(database).await;
+        collect(database, &mut fixture, &values).await;
+        look(&database.url, pods.len());
+        fixture.end().await;
+        assert_no_password(&database.url, &fixture.log());
     })
     .await;
 }
 
 /// Streams of nothing that there is.
-async fn phantom_streams(place: &Place, time: &str) {
+async fn phantom_streams(database: &SinkFixture, time: &str) {
     let odd = quoted(ODD);
-    let no_text = if place.name == "sqlite" {
+    let no_text = if database.name == "sqlite" {
         "CAST(x'fffe00ff' AS TEXT)"
     } else {
         "x'fffe00ff'"
     };
     for value in [no_text, &odd, "''"] {
-        let pod = if value == no_text && place.name != "sqlite" {
+        let pod = if value == no_text && database.name != "sqlite" {
             &odd
         } else {
             value
         };
-        place
+        database
             .sql(&format!(
                 "INSERT INTO log_stream (uid, container, container_id, namespace, pod, restart, labels, fence, \
                  created_at, updated_at) VALUES ({value}, {value}, {value}, 'shop', {pod}, 0, '{{}}', 0, {time}, {time})"
@@ -242,15 +244,15 @@ async fn phantom_streams(place: &Place, time: &str) {
 
 #[tokio::test]
 async fn hostile_values_in_the_streams_table_affect_only_the_pod_of_their_row() {
-    each_exact(async |place| {
-        let mut stand = Stand::new().await;
-        let mut values = streams(place);
-        let pods = pods(&stand, values.len() + 1);
-        let time = past(place);
-        phantom_streams(place, time).await;
+    each_exact(async |database| {
+        let mut fixture = HostileFixture::new().await;
+        let mut values = streams(database);
+        let pods = pods(&fixture, values.len() + 1);
+        let time = past(database);
+        phantom_streams(database, time).await;
         for (n, (pod, id)) in pods.iter().enumerate() {
             let (uid, name) = (pod.uid(), pod.name());
-            place
+            database
                 .sql(&format!(
                     "INSERT INTO log_stream (uid, container, container_id, namespace, pod, restart, labels, fence, \
                      created_at, updated_at) VALUES ('{uid}', 'app', '{id}', 'shop', '{name}', 0, '{{}}', 0, {time}, {time})"
@@ -259,23 +261,23 @@ async fn hostile_values_in_the_streams_table_affect_only_the_pod_of_their_row() 
             let Some(value) = values.get(n) else { continue };
             let (column, literal) = (value.column, &value.value);
             println!("bad-{n}: {column} = {literal}");
-            place
+            database
                 .sql(&format!("UPDATE log_stream SET {column} = {literal} WHERE pod = '{name}'"))
                 .await;
         }
         // The last one's records are there already, though its row says that there are none.
         let name = pods.last().unwrap().0.name();
-        place
+        database
             .sql(&format!(
                 "INSERT INTO log_record (stream, seq, time_ns, ordinal, message) \
                  SELECT id, 0, 1, 0, x'00' FROM log_stream WHERE pod = '{name}'"
             ))
             .await;
         values.push(bad("records", "some", false));
-        collect(place, &mut stand, &values).await;
-        stand.end().await;
-        let log = stand.log();
-        assert_no_password(&place.url, &log);
+        collect(database, &mut fixture, &values).await;
+        fixture.end().await;
+        let log = fixture.log();
+        assert_no_password(&database.url, &log);
         let loud = log.lines().filter(|line| !line.contains(" DEBUG ")).count();
         // A pod that cannot be stored is tried again, but not all the time.
         assert!(loud < 1000, "{loud} lines");
@@ -285,24 +287,24 @@ async fn hostile_values_in_the_streams_table_affect_only_the_pod_of_their_row() 
 
 #[tokio::test]
 async fn a_stream_that_cannot_be_stored_does_not_block_others_of_the_same_request() {
-    each_exact(async |place| {
-        let running = place.open().await;
+    each_exact(async |database| {
+        let running = database.open().await;
         let (poison, full, fine) = (origin("poison"), origin("full"), origin("fine"));
         for stream in [&poison, &full, &fine] {
             running.sink.open(stream, Fence(1)).await.unwrap();
         }
-        place
+        database
             .sql("UPDATE log_stream SET seq = 9223372036854775806 WHERE uid = 'full'")
             .await;
         let insert = "INSERT INTO log_record (stream, seq, time_ns, ordinal, message) \
             SELECT id, 1, 1, 0, x'00' FROM log_stream WHERE uid = 'poison'";
-        place.sql(insert).await;
+        database.sql(insert).await;
         let lines: [(i64, u32, &[u8]); 3] = [(1, 0, b"a"), (2, 0, b"b"), (3, 0, b"c")];
         let chunks = [&poison, &full, &fine].map(|stream| chunk(stream, 1, None, &lines));
         // It is tried again for as long as the claim is good, which is for ever.
         let mut answers = running.sink.write(&chunks);
         let stored = async {
-            while place.read(&fine).await != crate::sinks::world::as_said(&lines) {
+            while database.read(&fine).await != crate::sinks::fixture::unchanged(&lines) {
                 tokio::time::sleep(std::time::Duration::from_millis(20)).await;
             }
         };
@@ -311,8 +313,8 @@ async fn a_stream_that_cannot_be_stored_does_not_block_others_of_the_same_reques
             answers = &mut answers => panic!("{answers:?}"),
             stored = stored => stored.expect("what can be stored is stored"),
         }
-        assert_eq!(place.read(&full).await, []);
-        assert_eq!(place.read(&poison).await.len(), 1, "only what was in the way");
+        assert_eq!(database.read(&full).await, []);
+        assert_eq!(database.read(&poison).await.len(), 1, "only what was in the way");
     })
     .await;
 }

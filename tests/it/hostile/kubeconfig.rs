@@ -4,7 +4,7 @@ use std::fmt::Write as _;
 use std::process::Command;
 use std::time::{Duration, Instant};
 
-use super::stand::{MARKER, kubeconfig};
+use super::fixture::{MARKER, kubeconfig};
 
 /// Files that nobody should write; each holds the marked credential somewhere if it can.
 fn nonsense() -> Vec<Vec<u8>> {

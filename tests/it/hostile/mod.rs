@@ -4,9 +4,9 @@
 mod api;
 mod containers;
 mod database;
-mod front;
+mod fixture;
 mod kubeconfig;
 mod names;
-mod stand;
+mod proxy;
 mod values;
 mod versions;

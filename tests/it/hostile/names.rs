@@ -4,8 +4,8 @@ use podlog::sim::{PodSpec, Target};
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::{TcpListener, TcpStream};
 
-use super::front::{Answer, OPEN_END};
-use super::stand::{MARKER, Stand};
+use super::fixture::{HostileFixture, MARKER};
+use super::proxy::{OPEN_END, RawAnswer};
 
 /// Text that breaks out of whatever it is put into without care.
 const ODD: &str = "\"'`);DROP TABLE log_record;--\\ \n\r\t\0\u{1b}[31m\u{9b}\u{202e}💥 {\"a\":1} %s %n ${x} </script>";
@@ -26,7 +26,7 @@ pub(crate) async fn free_port() -> u16 {
 }
 
 /// A pod of the longest names there are, with odd labels and annotations, that has written odd lines.
-fn long(stand: &Stand) -> [String; 3] {
+fn long(fixture: &HostileFixture) -> [String; 3] {
     let [namespace, name, container] = ["n", "p", "c"].map(|letter| letter.repeat(63));
     let spec = PodSpec::new(&namespace, &name)
         .node("d".repeat(63))
@@ -36,7 +36,7 @@ fn long(stand: &Stand) -> [String; 3] {
         .annotation("example.com/odd", ODD)
         .annotation(ODD, ODD)
         .annotation("podlog.io/collect", ODD);
-    let pod = stand.sim.create(spec).unwrap();
+    let pod = fixture.sim.create(spec).unwrap();
     pod.start(&container).unwrap();
     for line in ODD.split('\n') {
         pod.line(&container, line).unwrap();
@@ -46,21 +46,21 @@ fn long(stand: &Stand) -> [String; 3] {
 
 #[tokio::test]
 async fn the_longest_names_and_unusual_labels_are_unchanged_in_files_and_status_and_absent_from_metrics() {
-    let mut stand = Stand::new().await;
-    let [namespace, name, container] = long(&stand);
-    stand.write(50);
+    let mut fixture = HostileFixture::new().await;
+    let [namespace, name, container] = long(&fixture);
+    fixture.write(50);
     let port = free_port().await;
-    let path = stand.dir.path().display().to_string();
+    let path = fixture.dir.path().display().to_string();
     let (lock, sink) = (format!("sqlite://{path}/locks.db"), format!("file://{path}/records"));
-    stand.run_with(&lock, &sink, &["--http", &format!("127.0.0.1:{port}")]);
+    fixture.run_with(&lock, &sink, &["--http", &format!("127.0.0.1:{port}")]);
     let expected: Vec<&str> = ODD.split('\n').collect();
-    stand
-        .until("the odd pod is stored", async |stand| {
-            stand.messages().get(&name).is_some_and(|lines| *lines == expected)
+    fixture
+        .until("the odd pod is stored", async |fixture| {
+            fixture.messages().get(&name).is_some_and(|lines| *lines == expected)
         })
         .await;
-    stand.good_is_whole().await;
-    let records = stand.records();
+    fixture.good_is_whole().await;
+    let records = fixture.records();
     let record = records
         .iter()
         .find(|record| record["kubernetes"]["pod"] == name.as_str())
@@ -85,34 +85,34 @@ async fn the_longest_names_and_unusual_labels_are_unchanged_in_files_and_status_
         .map(|pod| &pod["pod"])
         .collect();
     assert!(names.contains(&&serde_json::json!(name)), "{names:?}");
-    stand.end().await;
+    fixture.end().await;
 }
 
 #[tokio::test]
 async fn the_longest_names_and_unusual_labels_are_unchanged_in_every_database() {
-    crate::sinks::world::each_exact(async |place| {
-        let mut stand = Stand::new().await;
-        let [_, name, container] = long(&stand);
-        stand.write(50);
-        let path = stand.dir.path().display().to_string();
-        stand.run_with(&format!("sqlite://{path}/locks.db"), &place.url, &[]);
+    crate::sinks::fixture::each_exact(async |database| {
+        let mut fixture = HostileFixture::new().await;
+        let [_, name, container] = long(&fixture);
+        fixture.write(50);
+        let path = fixture.dir.path().display().to_string();
+        fixture.run_with(&format!("sqlite://{path}/locks.db"), &database.url, &[]);
         let of = |pod: &str| format!("FROM log_record r JOIN log_stream s ON s.id = r.stream WHERE s.pod = '{pod}'");
         let is = async |pod: &str, count: &str| {
-            let rows = place.rows(["COUNT(*)"], &of(pod)).await;
+            let rows = database.rows(["COUNT(*)"], &of(pod)).await;
             rows[0][0].as_deref() == Some(count)
         };
-        stand
+        fixture
             .until("both pods are stored", async |_| {
                 is(&name, "2").await && is("good", "50").await
             })
             .await;
         let rest = format!("FROM log_stream WHERE pod = '{name}'");
-        let row = place.rows(["labels", "container"], &rest).await.remove(0);
+        let row = database.rows(["labels", "container"], &rest).await.remove(0);
         let labels: serde_json::Value = serde_json::from_str(row[0].as_deref().unwrap()).unwrap();
         assert_eq!(labels["example.com/odd"], ODD);
         assert_eq!(labels[ODD], "x");
         assert_eq!(row[1].as_deref(), Some(&*container));
-        stand.end().await;
+        fixture.end().await;
     })
     .await;
 }
@@ -152,37 +152,37 @@ fn impossible() -> String {
 
 #[tokio::test]
 async fn pods_with_impossible_names_do_not_keep_others_from_being_claimed_and_stored() {
-    let mut stand = Stand::new().await;
-    stand.write(20);
-    stand.run();
-    stand.good_is_whole().await;
+    let mut fixture = HostileFixture::new().await;
+    fixture.write(20);
+    fixture.run();
+    fixture.good_is_whole().await;
     let told = std::sync::atomic::AtomicBool::new(false);
-    stand.front.rule(move |head| {
+    fixture.proxy.rule(move |head| {
         let watch = head.starts_with("GET /api/v1/pods?") && head.contains("watch=");
         let first = watch && !told.swap(true, std::sync::atomic::Ordering::Relaxed);
-        first.then(|| Answer::Long {
+        first.then(|| RawAnswer::Long {
             head: OPEN_END.as_bytes().to_vec(),
             piece: impossible().into_bytes(),
             times: 1,
             tail: Vec::new(),
         })
     });
-    stand.sim.cut(&Target::watches(), podlog::sim::Cut::Reset);
-    stand
-        .until("they were shown", async |stand| stand.front.struck() >= 1)
+    fixture.sim.cut(&Target::watches(), podlog::sim::Cut::Reset);
+    fixture
+        .until("they were shown", async |fixture| fixture.proxy.struck() >= 1)
         .await;
-    let late = stand
+    let late = fixture
         .sim
         .create(PodSpec::new("shop", "late").node("n1").app("app"))
         .unwrap();
     late.start("app").unwrap();
     late.line("app", "late 0").unwrap();
-    stand.write(20);
-    stand.good_is_whole().await;
-    stand
-        .until("a pod that came later is claimed and stored", async |stand| {
-            stand.messages().get("late").is_some_and(|lines| lines == &["late 0"])
+    fixture.write(20);
+    fixture.good_is_whole().await;
+    fixture
+        .until("a pod that came later is claimed and stored", async |fixture| {
+            fixture.messages().get("late").is_some_and(|lines| lines == &["late 0"])
         })
         .await;
-    stand.end().await;
+    fixture.end().await;
 }

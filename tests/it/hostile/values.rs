@@ -2,22 +2,22 @@
 
 use std::fmt::Write as _;
 
-use super::stand::MARKER;
-use crate::sinks::world::Place;
+use super::fixture::MARKER;
+use crate::sinks::fixture::SinkFixture;
 
 /// Text that podlog never writes.
 pub(super) const ODD: &str = "\\'\"`;--\n\r\t\u{1b}[31m\u{9b}💥";
 
 /// A value for one column, as SQL, and whether the pod can be collected all the same.
-pub(super) struct Bad {
+pub(super) struct HostileValue {
     pub(super) column: &'static str,
     pub(super) value: String,
     pub(super) collected: bool,
 }
 
-pub(super) fn bad(column: &'static str, value: impl Into<String>, collected: bool) -> Bad {
+pub(super) fn bad(column: &'static str, value: impl Into<String>, collected: bool) -> HostileValue {
     let value = value.into();
-    Bad {
+    HostileValue {
         column,
         value,
         collected,
@@ -39,7 +39,7 @@ fn bytes(text: &str) -> String {
 }
 
 /// Checkpoints that are none, and some that are and mean nonsense.
-fn checkpoints() -> Vec<Bad> {
+fn checkpoints() -> Vec<HostileValue> {
     let position = r#"{"t":9223372036854775807,"n":4294967295,"h":18446744073709551615}"#;
     let mark = |id: &str, restart: &str, more: &str| format!(r#"{{"c":{{"app":{{"i":"{id}","r":{restart}{more}}}}}}}"#);
     let texts = [
@@ -56,7 +56,7 @@ fn checkpoints() -> Vec<Bad> {
         (&*mark("\\u0000\\u001b", "0", r#","f":true"#), true),
         (r#"{"c":{"\u0000\n\u001b":{"i":"","r":0}},"more":[1,2]}"#, true),
     ];
-    let mut all: Vec<Bad> = texts
+    let mut all: Vec<HostileValue> = texts
         .iter()
         .map(|(text, collected)| bad("checkpoint", bytes(text), *collected))
         .collect();
@@ -65,9 +65,9 @@ fn checkpoints() -> Vec<Bad> {
     all
 }
 
-pub(super) fn locks(place: &Place) -> Vec<Bad> {
+pub(super) fn locks(database: &SinkFixture) -> Vec<HostileValue> {
     let mut all = checkpoints();
-    if place.name == "sqlite" {
+    if database.name == "sqlite" {
         let no_text = "CAST(x'fffe00ff' AS TEXT)";
         all.extend([
             bad("owner", quoted(&"😀".repeat(255)), true),
@@ -117,7 +117,7 @@ pub(super) fn locks(place: &Place) -> Vec<Bad> {
     all
 }
 
-pub(super) fn streams(place: &Place) -> Vec<Bad> {
+pub(super) fn streams(database: &SinkFixture) -> Vec<HostileValue> {
     let (least, most) = ("-9223372036854775807 - 1", "9223372036854775807");
     let mut all = vec![
         bad("fence", "-1", false),
@@ -133,7 +133,7 @@ pub(super) fn streams(place: &Place) -> Vec<Bad> {
         bad("namespace", quoted(ODD), true),
         bad("node", quoted(ODD), true),
     ];
-    if place.name == "sqlite" {
+    if database.name == "sqlite" {
         let no_text = "CAST(x'fffe00ff' AS TEXT)";
         all.extend([
             bad("labels", no_text, true),

@@ -3,7 +3,7 @@
 use std::process::Command;
 
 use super::values::{ODD, quoted};
-use crate::sinks::world::each_exact;
+use crate::sinks::fixture::each_exact;
 
 /// What is done to the row of the latest version, and whether podlog works with it.
 fn changes(sqlite: bool) -> Vec<(String, bool)> {
@@ -40,19 +40,19 @@ fn changes(sqlite: bool) -> Vec<(String, bool)> {
 
 #[tokio::test]
 async fn an_impossible_table_version_is_refused_on_one_line_or_does_no_harm() {
-    each_exact(async |place| {
-        podlog::locks::migrate(&place.url.parse().unwrap()).await.unwrap();
-        place
+    each_exact(async |database| {
+        podlog::locks::migrate(&database.url.parse().unwrap()).await.unwrap();
+        database
             .sql("CREATE TABLE aside AS SELECT * FROM podlog_locks_migrations")
             .await;
-        for (change, works) in changes(place.name == "sqlite") {
-            place
+        for (change, works) in changes(database.name == "sqlite") {
+            database
                 .sql(&format!(
                     "UPDATE podlog_locks_migrations SET {change} WHERE version = (SELECT MAX(version) FROM aside)"
                 ))
                 .await;
             let output = Command::new(env!("CARGO_BIN_EXE_podlog"))
-                .args(["locks", "list", "--lock", &place.url])
+                .args(["locks", "list", "--lock", &database.url])
                 .output()
                 .unwrap();
             let said = String::from_utf8([output.stdout, output.stderr].concat()).unwrap();
@@ -61,8 +61,8 @@ async fn an_impossible_table_version_is_refused_on_one_line_or_does_no_harm() {
             assert!(works || said.lines().count() == 1, "{change}: {said}");
             assert!(!said.contains("panicked"), "{said}");
             assert!(!said.lines().any(|line| line.chars().any(char::is_control)), "{said}");
-            place.sql("DELETE FROM podlog_locks_migrations").await;
-            place
+            database.sql("DELETE FROM podlog_locks_migrations").await;
+            database
                 .sql("INSERT INTO podlog_locks_migrations SELECT * FROM aside")
                 .await;
         }

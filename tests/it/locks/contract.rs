@@ -6,7 +6,7 @@ use std::time::Duration;
 use futures::future::join_all;
 use podlog::domain::{AfterRelease, Claim, Fence, LockKey, Release, Verdict};
 
-use crate::locks::lab::{GRACE, Lab, TTL, acquire, pod, release, renew, renewal, want, wants};
+use crate::locks::fixture::{GRACE, LockFixture, TTL, acquire, pod, release, renew, renewal, want, wants};
 
 const SECOND: Duration = Duration::from_secs(1);
 
@@ -20,8 +20,8 @@ fn copy(claim: &Claim) -> Claim {
     }
 }
 
-pub(crate) async fn of_two_claimants_one_wins(lab: &Lab) {
-    let (a, b) = (lab.holder("a").await, lab.holder("b").await);
+pub(crate) async fn of_two_claimants_one_wins(fixture: &LockFixture) {
+    let (a, b) = (fixture.holder("a").await, fixture.holder("b").await);
     let key = pod("x");
     let (won_a, won_b) = tokio::join!(acquire(&a, &key), acquire(&b, &key));
     assert_eq!(usize::from(won_a.is_some()) + usize::from(won_b.is_some()), 1);
@@ -35,8 +35,8 @@ pub(crate) async fn of_two_claimants_one_wins(lab: &Lab) {
     );
 }
 
-pub(crate) async fn twelve_hundred_rows_fit_in_one_call(lab: &Lab) {
-    let a = lab.holder("a").await;
+pub(crate) async fn twelve_hundred_rows_fit_in_one_call(fixture: &LockFixture) {
+    let a = fixture.holder("a").await;
     let mut wants = wants(1200);
     wants.push(wants[7].clone());
     fastrand::Rng::with_seed(1).shuffle(&mut wants);
@@ -72,7 +72,7 @@ pub(crate) async fn twelve_hundred_rows_fit_in_one_call(lab: &Lab) {
     assert!(a.acquire(&[]).await.unwrap().is_empty() && a.renew(&[]).await.unwrap().is_empty());
 }
 
-pub(crate) async fn four_claimants_contend_without_errors_and_each_row_has_one_winner(lab: &Lab) {
+pub(crate) async fn four_claimants_contend_without_errors_and_each_row_has_one_winner(fixture: &LockFixture) {
     let seed = fastrand::u64(..);
     println!("seed {seed}");
     let mut rng = fastrand::Rng::with_seed(seed);
@@ -83,7 +83,7 @@ pub(crate) async fn four_claimants_contend_without_errors_and_each_row_has_one_w
         for name in ["a", "b", "c", "d"] {
             let mut wants = wants(600);
             rng.shuffle(&mut wants);
-            claimants.push((lab.holder(&format!("{name}{round}")).await, wants));
+            claimants.push((fixture.holder(&format!("{name}{round}")).await, wants));
         }
         let claim = async |(store, wants): &(_, Vec<podlog::domain::Want>)| {
             let store: &std::sync::Arc<dyn podlog::locks::LockStore> = store;
@@ -105,15 +105,15 @@ pub(crate) async fn four_claimants_contend_without_errors_and_each_row_has_one_w
         }
         assert_eq!(winners.len(), 600);
         last = winners;
-        lab.pass(TTL + GRACE).await;
+        fixture.pass(TTL + GRACE).await;
     }
 }
 
-pub(crate) async fn a_claim_that_was_taken_over_is_not_renewed(lab: &Lab) {
-    let (a, b) = (lab.holder("a").await, lab.holder("b").await);
+pub(crate) async fn a_claim_that_was_taken_over_is_not_renewed(fixture: &LockFixture) {
+    let (a, b) = (fixture.holder("a").await, fixture.holder("b").await);
     let key = pod("x");
     let old = acquire(&a, &key).await.unwrap();
-    lab.pass(TTL + GRACE).await;
+    fixture.pass(TTL + GRACE).await;
     let new = acquire(&b, &key).await.unwrap();
     assert!(new.fence > old.fence);
     assert_eq!(renew(&a, &old, Some(b"stale")).await, Verdict::Lost);
@@ -138,22 +138,22 @@ pub(crate) async fn a_claim_that_was_taken_over_is_not_renewed(lab: &Lab) {
     );
 }
 
-pub(crate) async fn a_late_renewal_is_refused_even_if_nobody_took_the_row(lab: &Lab) {
-    let a = lab.holder("a").await;
+pub(crate) async fn a_late_renewal_is_refused_even_if_nobody_took_the_row(fixture: &LockFixture) {
+    let a = fixture.holder("a").await;
     let claim = acquire(&a, &pod("x")).await.unwrap();
-    lab.pass(TTL / 2).await;
+    fixture.pass(TTL / 2).await;
     assert_eq!(renew(&a, &claim, None).await, Verdict::Held);
-    lab.pass(TTL).await;
+    fixture.pass(TTL).await;
     assert_eq!(renew(&a, &claim, Some(b"late")).await, Verdict::Lost);
     let row = &a.table().await.unwrap().rows[&claim.key];
     assert!(row.expires_in <= 0 && row.checkpoint_len == 0, "{row:?}");
 }
 
-pub(crate) async fn a_release_under_an_old_fence_is_ignored(lab: &Lab) {
-    let (a, b) = (lab.holder("a").await, lab.holder("b").await);
+pub(crate) async fn a_release_under_an_old_fence_is_ignored(fixture: &LockFixture) {
+    let (a, b) = (fixture.holder("a").await, fixture.holder("b").await);
     let key = pod("x");
     let old = acquire(&a, &key).await.unwrap();
-    lab.pass(TTL + GRACE).await;
+    fixture.pass(TTL + GRACE).await;
     let held = acquire(&b, &key).await.unwrap();
     for next in [
         AfterRelease::Free,
@@ -172,21 +172,21 @@ pub(crate) async fn a_release_under_an_old_fence_is_ignored(lab: &Lab) {
     assert_eq!(row.checkpoint_len, 0);
 }
 
-pub(crate) async fn a_row_is_taken_after_expiry_and_grace_but_not_before(lab: &Lab) {
-    let (a, b) = (lab.holder("a").await, lab.holder("b").await);
+pub(crate) async fn a_row_is_taken_after_expiry_and_grace_but_not_before(fixture: &LockFixture) {
+    let (a, b) = (fixture.holder("a").await, fixture.holder("b").await);
     let key = pod("x");
     acquire(&a, &key).await.unwrap();
     // 60 s of claim and 30 s of grace; the steps leave 10 s for a slow machine.
-    lab.pass(40 * SECOND).await;
+    fixture.pass(40 * SECOND).await;
     assert_eq!(acquire(&b, &key).await, None, "still held");
-    lab.pass(35 * SECOND).await;
+    fixture.pass(35 * SECOND).await;
     assert_eq!(acquire(&b, &key).await, None, "expired, but within the grace");
-    lab.pass(15 * SECOND).await;
+    fixture.pass(15 * SECOND).await;
     assert!(acquire(&b, &key).await.is_some());
 }
 
-pub(crate) async fn fences_grow_even_after_the_row_was_deleted(lab: &Lab) {
-    let (a, b) = (lab.holder("a").await, lab.holder("b").await);
+pub(crate) async fn fences_grow_even_after_the_row_was_deleted(fixture: &LockFixture) {
+    let (a, b) = (fixture.holder("a").await, fixture.holder("b").await);
     let key = pod("x");
     let mut last = Fence(0);
     for round in 0..12 {
@@ -203,12 +203,12 @@ pub(crate) async fn fences_grow_even_after_the_row_was_deleted(lab: &Lab) {
     }
 }
 
-pub(crate) async fn a_claim_carries_the_previous_fence(lab: &Lab) {
-    let (a, b) = (lab.holder("a").await, lab.holder("b").await);
+pub(crate) async fn a_claim_carries_the_previous_fence(fixture: &LockFixture) {
+    let (a, b) = (fixture.holder("a").await, fixture.holder("b").await);
     let key = pod("x");
     let first = acquire(&a, &key).await.unwrap();
     assert_eq!(first.previous, Fence(0));
-    lab.pass(TTL + GRACE).await;
+    fixture.pass(TTL + GRACE).await;
     let second = acquire(&b, &key).await.unwrap();
     assert_eq!(second.previous, first.fence);
     let fence = second.fence;
@@ -223,8 +223,8 @@ pub(crate) async fn a_claim_carries_the_previous_fence(lab: &Lab) {
     );
 }
 
-pub(crate) async fn a_holder_can_claim_its_own_row_again(lab: &Lab) {
-    let (a, b) = (lab.holder("a").await, lab.holder("b").await);
+pub(crate) async fn a_holder_can_claim_its_own_row_again(fixture: &LockFixture) {
+    let (a, b) = (fixture.holder("a").await, fixture.holder("b").await);
     let key = pod("x");
     let lost_reply = acquire(&a, &key).await.unwrap();
     assert_eq!(acquire(&b, &key).await, None);
@@ -235,8 +235,8 @@ pub(crate) async fn a_holder_can_claim_its_own_row_again(lab: &Lab) {
     assert_eq!(renew(&a, &again, None).await, Verdict::Held);
 }
 
-pub(crate) async fn a_released_row_is_free_at_once_and_keeps_its_checkpoint(lab: &Lab) {
-    let (a, b) = (lab.holder("a").await, lab.holder("b").await);
+pub(crate) async fn a_released_row_is_free_at_once_and_keeps_its_checkpoint(fixture: &LockFixture) {
+    let (a, b) = (fixture.holder("a").await, fixture.holder("b").await);
     let key = pod("x");
     let claim = acquire(&a, &key).await.unwrap();
     let old = copy(&claim);
@@ -249,8 +249,8 @@ pub(crate) async fn a_released_row_is_free_at_once_and_keeps_its_checkpoint(lab:
     assert_eq!(acquire(&a, &key).await.unwrap().checkpoint, b"final");
 }
 
-pub(crate) async fn a_checkpoint_survives_takeover_byte_for_byte(lab: &Lab) {
-    let (a, b) = (lab.holder("a").await, lab.holder("b").await);
+pub(crate) async fn a_checkpoint_survives_takeover_byte_for_byte(fixture: &LockFixture) {
+    let (a, b) = (fixture.holder("a").await, fixture.holder("b").await);
     let every_byte: Vec<u8> = (0..=255).collect();
     let large: Vec<u8> = (0..200_000_u32).map(|i| (i * 7 % 251) as u8).collect();
     let cases = [
@@ -270,15 +270,15 @@ pub(crate) async fn a_checkpoint_survives_takeover_byte_for_byte(lab: &Lab) {
     assert_eq!(a.renew(&store).await.unwrap(), [Verdict::Held; 4]);
     let keep: Vec<_> = keys.iter().map(|key| renewal(key, fence(key), None)).collect();
     assert_eq!(a.renew(&keep).await.unwrap(), [Verdict::Held; 4]);
-    lab.pass(TTL + GRACE).await;
+    fixture.pass(TTL + GRACE).await;
     for (key, bytes) in keys.iter().zip(&cases) {
         assert_eq!(b.table().await.unwrap().rows[key].checkpoint_len as usize, bytes.len());
         assert!(acquire(&b, key).await.unwrap().checkpoint == *bytes, "{key}");
     }
 }
 
-pub(crate) async fn a_checkpoint_that_is_too_large_is_refused_with_a_clear_error(lab: &Lab) {
-    let a = lab.holder("a").await;
+pub(crate) async fn a_checkpoint_that_is_too_large_is_refused_with_a_clear_error(fixture: &LockFixture) {
+    let a = fixture.holder("a").await;
     let claim = acquire(&a, &pod("x")).await.unwrap();
     let large = vec![b'x'; (1 << 20) + 1];
     let error = a
@@ -291,8 +291,11 @@ pub(crate) async fn a_checkpoint_that_is_too_large_is_refused_with_a_clear_error
     assert_eq!(a.table().await.unwrap().rows[&claim.key].checkpoint_len, 1 << 20);
 }
 
-pub(crate) async fn clusters_do_not_see_each_other(lab: &Lab) {
-    let (here, there) = (lab.holder_in("here", "a").await, lab.holder_in("there", "a").await);
+pub(crate) async fn clusters_do_not_see_each_other(fixture: &LockFixture) {
+    let (here, there) = (
+        fixture.holder_in("here", "a").await,
+        fixture.holder_in("there", "a").await,
+    );
     let duty = LockKey::Duty("retention".into());
     let mine = acquire(&here, &duty).await.unwrap();
     let theirs = acquire(&there, &duty).await.unwrap();
@@ -307,8 +310,8 @@ pub(crate) async fn clusters_do_not_see_each_other(lab: &Lab) {
     assert_eq!(renew(&there, &theirs, None).await, Verdict::Held);
 }
 
-pub(crate) async fn ids_that_differ_in_case_or_trailing_spaces_are_different_rows(lab: &Lab) {
-    let (a, b) = (lab.holder("a").await, lab.holder("A").await);
+pub(crate) async fn ids_that_differ_in_case_or_trailing_spaces_are_different_rows(fixture: &LockFixture) {
+    let (a, b) = (fixture.holder("a").await, fixture.holder("A").await);
     let ids = ["x", "X", "x ", "x  ", "ó", "o", "ss", "ß", "x\t"];
     for (index, id) in ids.into_iter().enumerate() {
         let claim = acquire(&a, &pod(id)).await.unwrap();
@@ -319,8 +322,8 @@ pub(crate) async fn ids_that_differ_in_case_or_trailing_spaces_are_different_row
     }
 }
 
-pub(crate) async fn any_name_is_stored_unchanged(lab: &Lab) {
-    let a = lab.holder("podlog-7d9f#é\"\\'`").await;
+pub(crate) async fn any_name_is_stored_unchanged(fixture: &LockFixture) {
+    let a = fixture.holder("podlog-7d9f#é\"\\'`").await;
     let mut want = want(&pod(r#"q'"\u0041%_?:1;--ä😀"#));
     want.about.namespace = "n".repeat(63).as_str().into();
     want.about.pod = "p".repeat(253).as_str().into();
@@ -332,15 +335,15 @@ pub(crate) async fn any_name_is_stored_unchanged(lab: &Lab) {
     assert_eq!(row.about, want.about);
     assert_eq!(row.owner.as_ref().unwrap().as_str(), "podlog-7d9f#é\"\\'`");
     let error = a
-        .acquire(&[crate::locks::lab::want(&pod("x".repeat(300)))])
+        .acquire(&[crate::locks::fixture::want(&pod("x".repeat(300)))])
         .await
         .unwrap_err()
         .to_string();
     assert!(error.contains("304 bytes"), "{error}");
 }
 
-pub(crate) async fn an_empty_table_still_reports_time_and_server(lab: &Lab) {
-    let a = lab.holder("a").await;
+pub(crate) async fn an_empty_table_still_reports_time_and_server(fixture: &LockFixture) {
+    let a = fixture.holder("a").await;
     let before = a.table().await.unwrap();
     assert!(before.rows.is_empty() && !before.server.is_empty(), "{before:?}");
     acquire(&a, &pod("x")).await.unwrap();
@@ -349,8 +352,8 @@ pub(crate) async fn an_empty_table_still_reports_time_and_server(lab: &Lab) {
     assert_eq!(after.server, before.server);
 }
 
-pub(crate) async fn verdicts_come_in_the_order_of_the_renewals(lab: &Lab) {
-    let a = lab.holder("a").await;
+pub(crate) async fn verdicts_come_in_the_order_of_the_renewals(fixture: &LockFixture) {
+    let a = fixture.holder("a").await;
     let mut claims = a.acquire(&wants(40)).await.unwrap();
     fastrand::Rng::with_seed(3).shuffle(&mut claims);
     let stale = |i: usize| i.is_multiple_of(3);

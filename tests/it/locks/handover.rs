@@ -4,10 +4,14 @@ use std::time::Duration;
 
 use podlog::domain::{AfterRelease, LockKey, Verdict};
 
-use crate::locks::lab::{GRACE, Lab, TTL, acquire, pod, release, renew};
+use crate::locks::fixture::{GRACE, LockFixture, TTL, acquire, pod, release, renew};
 
-pub(crate) async fn a_requested_row_is_handed_over_and_taken_by_the_replica_that_asked(lab: &Lab) {
-    let (a, b, c) = (lab.holder("a").await, lab.holder("b").await, lab.holder("c").await);
+pub(crate) async fn a_requested_row_is_handed_over_and_taken_by_the_replica_that_asked(fixture: &LockFixture) {
+    let (a, b, c) = (
+        fixture.holder("a").await,
+        fixture.holder("b").await,
+        fixture.holder("c").await,
+    );
     let key = pod("x");
     let old = acquire(&a, &key).await.unwrap();
     b.ask(&[(key.clone(), old.fence)]).await.unwrap();
@@ -45,20 +49,20 @@ fn acquire_like(claim: &podlog::domain::Claim) -> podlog::domain::Claim {
     }
 }
 
-pub(crate) async fn a_row_handed_over_that_nobody_takes_is_free_again_after_a_timeout(lab: &Lab) {
-    let (a, c) = (lab.holder("a").await, lab.holder("c").await);
+pub(crate) async fn a_row_handed_over_that_nobody_takes_is_free_again_after_a_timeout(fixture: &LockFixture) {
+    let (a, c) = (fixture.holder("a").await, fixture.holder("c").await);
     let key = pod("x");
     let claim = acquire(&a, &key).await.unwrap();
-    lab.pass(TTL / 2).await;
+    fixture.pass(TTL / 2).await;
     release(&a, claim, None, AfterRelease::Handed("dead".into())).await;
-    lab.pass(TTL.saturating_sub(Duration::from_secs(10))).await;
+    fixture.pass(TTL.saturating_sub(Duration::from_secs(10))).await;
     assert_eq!(acquire(&c, &key).await, None, "the time counts from handing over");
-    lab.pass(GRACE + Duration::from_secs(10)).await;
+    fixture.pass(GRACE + Duration::from_secs(10)).await;
     assert!(acquire(&c, &key).await.is_some());
 }
 
-pub(crate) async fn a_request_can_be_refused(lab: &Lab) {
-    let (a, b) = (lab.holder("a").await, lab.holder("b").await);
+pub(crate) async fn a_request_can_be_refused(fixture: &LockFixture) {
+    let (a, b) = (fixture.holder("a").await, fixture.holder("b").await);
     let key = pod("x");
     let claim = acquire(&a, &key).await.unwrap();
     let row = [(key.clone(), claim.fence)];
@@ -73,8 +77,8 @@ pub(crate) async fn a_request_can_be_refused(lab: &Lab) {
     assert_eq!(a.table().await.unwrap().rows[&key].wanted_by, None);
     assert_eq!(renew(&a, &claim, None).await, Verdict::Held);
     b.ask(&row).await.unwrap();
-    lab.pass(TTL + GRACE).await;
-    let c = lab.holder("c").await;
+    fixture.pass(TTL + GRACE).await;
+    let c = fixture.holder("c").await;
     acquire(&c, &key).await.unwrap();
     assert_eq!(
         c.table().await.unwrap().rows[&key].wanted_by,
@@ -83,8 +87,8 @@ pub(crate) async fn a_request_can_be_refused(lab: &Lab) {
     );
 }
 
-pub(crate) async fn a_request_for_an_old_fence_or_for_an_own_row_is_ignored(lab: &Lab) {
-    let (a, b) = (lab.holder("a").await, lab.holder("b").await);
+pub(crate) async fn a_request_for_an_old_fence_or_for_an_own_row_is_ignored(fixture: &LockFixture) {
+    let (a, b) = (fixture.holder("a").await, fixture.holder("b").await);
     let (held, free, done) = (pod("held"), pod("free"), pod("done"));
     let claim = acquire(&a, &held).await.unwrap();
     let mut rows = vec![
@@ -103,8 +107,8 @@ pub(crate) async fn a_request_for_an_old_fence_or_for_an_own_row_is_ignored(lab:
     assert!(table.rows.values().all(|row| row.wanted_by.is_none()), "{table:?}");
 }
 
-pub(crate) async fn a_finished_row_cannot_be_claimed_and_can_be_deleted(lab: &Lab) {
-    let (a, b) = (lab.holder("a").await, lab.holder("b").await);
+pub(crate) async fn a_finished_row_cannot_be_claimed_and_can_be_deleted(fixture: &LockFixture) {
+    let (a, b) = (fixture.holder("a").await, fixture.holder("b").await);
     let key = pod("x");
     let claim = acquire(&a, &key).await.unwrap();
     release(&a, claim, Some(b"end"), AfterRelease::Finished).await;
@@ -113,7 +117,7 @@ pub(crate) async fn a_finished_row_cannot_be_claimed_and_can_be_deleted(lab: &La
         row.finished && row.owner.is_none() && row.checkpoint_len == 3,
         "{row:?}"
     );
-    lab.pass(100 * TTL).await;
+    fixture.pass(100 * TTL).await;
     assert_eq!(acquire(&a, &key).await, None);
     assert_eq!(acquire(&b, &key).await, None);
     assert!(a.evict(&key).await.unwrap());
@@ -122,8 +126,8 @@ pub(crate) async fn a_finished_row_cannot_be_claimed_and_can_be_deleted(lab: &La
     assert!(a.table().await.unwrap().rows.is_empty());
 }
 
-pub(crate) async fn an_unfinished_row_is_never_deleted(lab: &Lab) {
-    let (a, b) = (lab.holder("a").await, lab.holder("b").await);
+pub(crate) async fn an_unfinished_row_is_never_deleted(fixture: &LockFixture) {
+    let (a, b) = (fixture.holder("a").await, fixture.holder("b").await);
     let keys = [
         pod("held"),
         pod("free"),
@@ -136,13 +140,13 @@ pub(crate) async fn an_unfinished_row_is_never_deleted(lab: &Lab) {
     let free = acquire(&a, &keys[1]).await.unwrap();
     release(&a, free, None, AfterRelease::Free).await;
     assert_eq!(b.forget(&keys).await.unwrap(), 0);
-    lab.pass(100 * TTL).await;
+    fixture.pass(100 * TTL).await;
     assert_eq!(b.forget(&keys).await.unwrap(), 0);
     assert_eq!(a.table().await.unwrap().rows.len(), 4);
 }
 
-pub(crate) async fn a_replica_is_alive_while_its_row_is_and_is_deleted_a_minute_later(lab: &Lab) {
-    let (a, b) = (lab.holder("a").await, lab.holder("b").await);
+pub(crate) async fn a_replica_is_alive_while_its_row_is_and_is_deleted_a_minute_later(fixture: &LockFixture) {
+    let (a, b) = (fixture.holder("a").await, fixture.holder("b").await);
     let (row_a, row_b) = (LockKey::Replica("a".into()), LockKey::Replica("b".into()));
     let alive = async || {
         let table = a.table().await.unwrap();
@@ -151,9 +155,9 @@ pub(crate) async fn a_replica_is_alive_while_its_row_is_and_is_deleted_a_minute_
     let claim_a = acquire(&a, &row_a).await.unwrap();
     let claim_b = acquire(&b, &row_b).await.unwrap();
     assert_eq!(alive().await, ["a", "b"]);
-    lab.pass(TTL / 2).await;
+    fixture.pass(TTL / 2).await;
     assert_eq!(renew(&a, &claim_a, None).await, Verdict::Held);
-    lab.pass(TTL / 2).await;
+    fixture.pass(TTL / 2).await;
     assert_eq!(alive().await, ["a"]);
     assert_eq!(renew(&b, &claim_b, None).await, Verdict::Lost);
     assert_eq!(
@@ -163,15 +167,15 @@ pub(crate) async fn a_replica_is_alive_while_its_row_is_and_is_deleted_a_minute_
     );
     assert_eq!(renew(&a, &claim_a, None).await, Verdict::Held);
     // b has been dead since 60 s; 70 s after a's last renewal it is dead too, but only for 10 s.
-    lab.pass(Duration::from_secs(70)).await;
+    fixture.pass(Duration::from_secs(70)).await;
     assert_eq!(b.forget(&[row_a.clone(), row_b]).await.unwrap(), 1);
     let again = acquire(&a, &row_a).await.unwrap();
     release(&a, again, None, AfterRelease::Deleted).await;
     assert!(b.table().await.unwrap().rows.is_empty());
 }
 
-pub(crate) async fn an_evicted_row_is_free_once_its_holder_must_have_stopped(lab: &Lab) {
-    let (a, b) = (lab.holder("a").await, lab.holder("b").await);
+pub(crate) async fn an_evicted_row_is_free_once_its_holder_must_have_stopped(fixture: &LockFixture) {
+    let (a, b) = (fixture.holder("a").await, fixture.holder("b").await);
     let key = pod("x");
     let claim = acquire(&a, &key).await.unwrap();
     assert_eq!(renew(&a, &claim, Some(b"kept")).await, Verdict::Held);
@@ -181,16 +185,16 @@ pub(crate) async fn an_evicted_row_is_free_once_its_holder_must_have_stopped(lab
     assert!(row.is_evicted() && row.fence > claim.fence && !row.finished, "{row:?}");
     assert!(row.expires_in > 40_000, "{row:?}");
     assert_eq!(acquire(&a, &key).await, None, "its own holder is not told apart");
-    lab.pass(TTL).await;
+    fixture.pass(TTL).await;
     assert_eq!(acquire(&b, &key).await, None, "expired, but within the grace");
-    lab.pass(GRACE).await;
+    fixture.pass(GRACE).await;
     let new = acquire(&b, &key).await.unwrap();
     assert_eq!((new.previous, new.checkpoint.as_slice()), (row.fence, &b"kept"[..]));
     assert!(!b.evict(&pod("absent")).await.unwrap());
 }
 
-pub(crate) async fn an_evicted_row_that_nobody_held_stays_free(lab: &Lab) {
-    let (a, b) = (lab.holder("a").await, lab.holder("b").await);
+pub(crate) async fn an_evicted_row_that_nobody_held_stays_free(fixture: &LockFixture) {
+    let (a, b) = (fixture.holder("a").await, fixture.holder("b").await);
     let key = pod("x");
     let claim = acquire(&a, &key).await.unwrap();
     release(&a, claim, None, AfterRelease::Free).await;

@@ -1,9 +1,9 @@
 //! One contract for every lock store, and what each store must do besides.
 
 mod contract;
-mod figures;
+pub(crate) mod fixture;
 mod handover;
-pub(crate) mod lab;
+mod latency;
 mod mysql;
 mod settings;
 mod sqlite;
@@ -15,7 +15,7 @@ macro_rules! judge {
             $(
                 #[test]
                 fn $clause() {
-                    crate::locks::lab::run($kind, stringify!($clause), crate::locks::$module::$clause);
+                    crate::locks::fixture::run($kind, stringify!($clause), crate::locks::$module::$clause);
                 }
             )*
         }
@@ -59,19 +59,19 @@ macro_rules! clauses {
 }
 
 clauses! {
-    on_memory = crate::locks::lab::Kind::Memory;
-    on_sqlite = crate::locks::lab::Kind::Sqlite;
-    on_mysql = crate::locks::lab::Kind::MySql;
-    on_mariadb = crate::locks::lab::Kind::MariaDb;
+    on_memory = crate::locks::fixture::StoreKind::Memory;
+    on_sqlite = crate::locks::fixture::StoreKind::Sqlite;
+    on_mysql = crate::locks::fixture::StoreKind::MySql;
+    on_mariadb = crate::locks::fixture::StoreKind::MariaDb;
 }
 
 macro_rules! servers {
     ($($run:ident $module:ident::$clause:ident),* $(,)?) => {
         mod mysql_besides {
-            $(#[test] fn $clause() { crate::locks::lab::$run(crate::locks::lab::Kind::MySql, stringify!($clause), crate::locks::$module::$clause); })*
+            $(#[test] fn $clause() { crate::locks::fixture::$run(crate::locks::fixture::StoreKind::MySql, stringify!($clause), crate::locks::$module::$clause); })*
         }
         mod mariadb_besides {
-            $(#[test] fn $clause() { crate::locks::lab::$run(crate::locks::lab::Kind::MariaDb, stringify!($clause), crate::locks::$module::$clause); })*
+            $(#[test] fn $clause() { crate::locks::fixture::$run(crate::locks::fixture::StoreKind::MariaDb, stringify!($clause), crate::locks::$module::$clause); })*
         }
     };
 }
@@ -91,11 +91,11 @@ servers! {
 }
 
 mod sqlite_besides {
-    use crate::locks::lab::{Kind, run_empty};
+    use crate::locks::fixture::{StoreKind, run_empty};
 
     macro_rules! files {
         ($($clause:ident),* $(,)?) => {
-            $(#[test] fn $clause() { run_empty(Kind::Sqlite, stringify!($clause), crate::locks::sqlite::$clause); })*
+            $(#[test] fn $clause() { run_empty(StoreKind::Sqlite, stringify!($clause), crate::locks::sqlite::$clause); })*
         };
     }
 

@@ -8,7 +8,7 @@ use podlog::locks::{LockError, LockStore};
 use sqlx::mysql::MySqlConnection;
 use sqlx::{AssertSqlSafe, Executor, Row};
 
-use crate::locks::lab::{GRACE, Lab, TTL, acquire, pod, renew, renewal, wants};
+use crate::locks::fixture::{GRACE, LockFixture, TTL, acquire, pod, renew, renewal, wants};
 
 pub(crate) async fn execute(conn: &mut MySqlConnection, sql: &str) {
     conn.execute(AssertSqlSafe(sql.to_owned())).await.unwrap();
@@ -25,12 +25,12 @@ async fn hold(store: &Arc<dyn LockStore>, n: usize) -> Vec<podlog::domain::Renew
 }
 
 /// Waits until a statement of somebody else in this database has begun with `begin`; its connection.
-async fn running(lab: &Lab, begin: &str) -> u64 {
-    let mut conn = lab.sql().await;
+async fn running(fixture: &LockFixture, begin: &str) -> u64 {
+    let mut conn = fixture.sql().await;
     let sql = format!(
         "SELECT CAST(id AS UNSIGNED) FROM information_schema.processlist \
          WHERE db = '{}' AND id <> CONNECTION_ID() AND info LIKE '{begin}%'",
-        lab.database()
+        fixture.database()
     );
     for _ in 0..500 {
         if let Some(row) = conn.fetch_optional(AssertSqlSafe(sql.clone())).await.unwrap() {
@@ -42,8 +42,8 @@ async fn running(lab: &Lab, begin: &str) -> u64 {
 }
 
 /// Waits until somebody's transaction has locked this row.
-async fn locked(lab: &Lab, key: &str) {
-    let mut conn = lab.sql().await;
+async fn locked(fixture: &LockFixture, key: &str) {
+    let mut conn = fixture.sql().await;
     let sql = format!("SELECT id FROM distributed_lock WHERE id = '{key}' AND cluster = 'here' FOR UPDATE NOWAIT");
     for _ in 0..500 {
         if conn.fetch_one(AssertSqlSafe(sql.clone())).await.is_err() {
@@ -59,13 +59,13 @@ async fn default_isolation(conn: &mut MySqlConnection) -> String {
     conn.fetch_one(sql).await.unwrap().get(1)
 }
 
-pub(crate) async fn an_open_transaction_blocks_only_the_row_it_locks(lab: &Lab) {
-    let (a, b) = (lab.holder("a").await, lab.holder("b").await);
+pub(crate) async fn an_open_transaction_blocks_only_the_row_it_locks(fixture: &LockFixture) {
+    let (a, b) = (fixture.holder("a").await, fixture.holder("b").await);
     let mut renewals = hold(&a, 10).await;
     for renewal in &mut renewals[..5] {
         renewal.checkpoint = Some(b"moved".to_vec());
     }
-    let mut rogue = lab.sql().await;
+    let mut rogue = fixture.sql().await;
     assert_eq!(
         default_isolation(&mut rogue).await,
         "REPEATABLE-READ",
@@ -75,9 +75,9 @@ pub(crate) async fn an_open_transaction_blocks_only_the_row_it_locks(lab: &Lab) 
     execute(&mut rogue, "START TRANSACTION").await;
     execute(&mut rogue, lock).await;
     let isolation = async {
-        let id = running(lab, "UPDATE JSON_TABLE").await;
-        locked(lab, "pod/uid-00000").await;
-        let mut conn = lab.sql().await;
+        let id = running(fixture, "UPDATE JSON_TABLE").await;
+        locked(fixture, "pod/uid-00000").await;
+        let mut conn = fixture.sql().await;
         for _ in 0..6 {
             let sql = format!(
                 "SELECT trx_isolation_level FROM information_schema.innodb_trx WHERE trx_mysql_thread_id = {id}"
@@ -107,7 +107,7 @@ pub(crate) async fn an_open_transaction_blocks_only_the_row_it_locks(lab: &Lab) 
     execute(&mut rogue, "ROLLBACK").await;
     assert_eq!(a.renew(&renewals).await.unwrap(), [Verdict::Held; 10]);
 
-    lab.pass(TTL + GRACE).await;
+    fixture.pass(TTL + GRACE).await;
     execute(&mut rogue, "START TRANSACTION").await;
     execute(&mut rogue, lock).await;
     let won = b.acquire(&wants(12)).await.unwrap();
@@ -123,10 +123,10 @@ async fn deadlocks(conn: &mut MySqlConnection) -> i64 {
     row.get(0)
 }
 
-pub(crate) async fn a_deadlock_with_a_client_that_locks_in_another_order_is_survived(lab: &Lab) {
-    let a = lab.holder("a").await;
+pub(crate) async fn a_deadlock_with_a_client_that_locks_in_another_order_is_survived(fixture: &LockFixture) {
+    let a = fixture.holder("a").await;
     let renewals = hold(&a, 200).await;
-    let mut rogue = lab.sql().await;
+    let mut rogue = fixture.sql().await;
     // Many changed rows make the rogue the one that the server spares.
     execute(&mut rogue, "CREATE TABLE weight (n INT)").await;
     execute(&mut rogue, "START TRANSACTION").await;
@@ -143,7 +143,7 @@ pub(crate) async fn a_deadlock_with_a_client_that_locks_in_another_order_is_surv
     let before = deadlocks(&mut rogue).await;
     let meddle = async {
         // It locks in the order of the keys, so it is on its way to the row that the rogue has.
-        locked(lab, "pod/uid-00000").await;
+        locked(fixture, "pod/uid-00000").await;
         execute(
             &mut rogue,
             "UPDATE distributed_lock SET node = 'r' WHERE id = 'pod/uid-00000'",
@@ -156,15 +156,15 @@ pub(crate) async fn a_deadlock_with_a_client_that_locks_in_another_order_is_surv
     assert!(deadlocks(&mut rogue).await > before, "there was no deadlock to survive");
 }
 
-pub(crate) async fn a_connection_killed_during_a_call_is_replaced(lab: &Lab) {
-    let a = lab.holder("a").await;
+pub(crate) async fn a_connection_killed_during_a_call_is_replaced(fixture: &LockFixture) {
+    let a = fixture.holder("a").await;
     let renewals = hold(&a, 3).await;
-    let mut rogue = lab.sql().await;
+    let mut rogue = fixture.sql().await;
     execute(&mut rogue, "START TRANSACTION").await;
     execute(&mut rogue, "UPDATE distributed_lock SET node = 'r'").await;
     let kill = async {
-        let id = running(lab, "UPDATE JSON_TABLE").await;
-        execute(&mut lab.sql().await, &format!("KILL {id}")).await;
+        let id = running(fixture, "UPDATE JSON_TABLE").await;
+        execute(&mut fixture.sql().await, &format!("KILL {id}")).await;
         execute(&mut rogue, "ROLLBACK").await;
     };
     let (verdicts, ()) = tokio::join!(a.renew(&renewals), kill);
@@ -172,10 +172,10 @@ pub(crate) async fn a_connection_killed_during_a_call_is_replaced(lab: &Lab) {
     // And one killed while idle.
     let sql = format!(
         "SELECT CAST(id AS UNSIGNED) FROM information_schema.processlist WHERE db = '{}' AND id <> CONNECTION_ID() AND command = 'Sleep'",
-        lab.database()
+        fixture.database()
     );
     drop(rogue);
-    let mut conn = lab.sql().await;
+    let mut conn = fixture.sql().await;
     for row in conn.fetch_all(AssertSqlSafe(sql)).await.unwrap() {
         conn.execute(AssertSqlSafe(format!("KILL {}", row.get::<u64, _>(0))))
             .await
@@ -184,10 +184,10 @@ pub(crate) async fn a_connection_killed_during_a_call_is_replaced(lab: &Lab) {
     assert_eq!(a.renew(&renewals).await.unwrap(), [Verdict::Held; 3]);
 }
 
-pub(crate) async fn a_statement_without_an_answer_times_out_and_the_next_one_works(lab: &Lab) {
-    let a = lab.holder("a").await;
+pub(crate) async fn a_statement_without_an_answer_times_out_and_the_next_one_works(fixture: &LockFixture) {
+    let a = fixture.holder("a").await;
     let claim = acquire(&a, &pod("x")).await.unwrap();
-    let mut rogue = lab.sql().await;
+    let mut rogue = fixture.sql().await;
     execute(&mut rogue, "LOCK TABLES distributed_lock WRITE").await;
     let started = Instant::now();
     let error = a.renew(&[renewal(&claim.key, claim.fence, None)]).await.unwrap_err();
@@ -201,18 +201,18 @@ pub(crate) async fn a_statement_without_an_answer_times_out_and_the_next_one_wor
     assert_eq!(renew(&a, &claim, None).await, Verdict::Held);
 }
 
-pub(crate) async fn a_cancelled_call_does_not_delay_the_next_one(lab: &Lab) {
-    let a = lab.holder("a").await;
+pub(crate) async fn a_cancelled_call_does_not_delay_the_next_one(fixture: &LockFixture) {
+    let a = fixture.holder("a").await;
     let (x, y) = (
         acquire(&a, &pod("x")).await.unwrap(),
         acquire(&a, &pod("y")).await.unwrap(),
     );
-    let mut rogue = lab.sql().await;
+    let mut rogue = fixture.sql().await;
     execute(&mut rogue, "START TRANSACTION").await;
     execute(&mut rogue, "UPDATE distributed_lock SET node = 'r' WHERE id = 'pod/x'").await;
     tokio::select! {
         _ = renew(&a, &x, None) => panic!("the row is locked"),
-        _ = running(lab, "UPDATE JSON_TABLE") => {}
+        _ = running(fixture, "UPDATE JSON_TABLE") => {}
     }
     let started = Instant::now();
     assert_eq!(renew(&a, &y, None).await, Verdict::Held);
@@ -224,11 +224,11 @@ pub(crate) async fn a_cancelled_call_does_not_delay_the_next_one(lab: &Lab) {
     execute(&mut rogue, "ROLLBACK").await;
 }
 
-pub(crate) async fn a_statement_locks_only_the_rows_it_names(lab: &Lab) {
-    let (a, b) = (lab.holder("a").await, lab.holder("b").await);
+pub(crate) async fn a_statement_locks_only_the_rows_it_names(fixture: &LockFixture) {
+    let (a, b) = (fixture.holder("a").await, fixture.holder("b").await);
     let renewals = hold(&a, 300).await;
     // Somebody works on every other row and on the gaps between them; a's statements name the rest.
-    let mut rogue = lab.sql().await;
+    let mut rogue = fixture.sql().await;
     execute(&mut rogue, "SET SESSION TRANSACTION ISOLATION LEVEL READ COMMITTED").await;
     execute(&mut rogue, "START TRANSACTION").await;
     execute(
@@ -263,13 +263,13 @@ pub(crate) async fn a_statement_locks_only_the_rows_it_names(lab: &Lab) {
     execute(&mut rogue, "ROLLBACK").await;
 }
 
-pub(crate) async fn a_renewal_that_arrives_after_a_newer_one_stores_no_checkpoint(lab: &Lab) {
-    let a = lab.holder("a").await;
+pub(crate) async fn a_renewal_that_arrives_after_a_newer_one_stores_no_checkpoint(fixture: &LockFixture) {
+    let a = fixture.holder("a").await;
     let claim = acquire(&a, &pod("x")).await.unwrap();
     assert_eq!(renew(&a, &claim, Some(b"second")).await, Verdict::Held);
     // As if the stored one had been sent later than the next.
     execute(
-        &mut lab.sql().await,
+        &mut fixture.sql().await,
         "UPDATE distributed_lock SET sent = sent + 3600000000",
     )
     .await;

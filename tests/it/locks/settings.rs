@@ -5,7 +5,7 @@ use futures::future::join_all;
 use podlog::domain::{Fence, Verdict};
 use podlog::locks::{self, LockError, LockUrl};
 
-use crate::locks::lab::{Kind, Lab, acquire, holder, pod, renewal, run};
+use crate::locks::fixture::{LockFixture, StoreKind, acquire, holder, pod, renewal, run};
 use crate::locks::mysql::execute;
 
 /// Opens with a changed URL; the error.
@@ -14,13 +14,13 @@ async fn refused(url: &str) -> LockError {
     locks::open(&url, holder("here", "a")).await.map(drop).unwrap_err()
 }
 
-fn changed(lab: &Lab, change: impl Fn(&mut url::Url)) -> String {
-    let mut url = lab.server();
+fn changed(fixture: &LockFixture, change: impl Fn(&mut url::Url)) -> String {
+    let mut url = fixture.server();
     change(&mut url);
     url.to_string()
 }
 
-pub(crate) async fn wrong_server_settings_are_named(lab: &Lab) {
+pub(crate) async fn wrong_server_settings_are_named(fixture: &LockFixture) {
     // On every address, since the server may be known by another than 127.0.0.1.
     let silent = std::net::TcpListener::bind("0.0.0.0:0").unwrap();
     let silent_port = silent.local_addr().unwrap().port();
@@ -29,31 +29,31 @@ pub(crate) async fn wrong_server_settings_are_named(lab: &Lab) {
         .local_addr()
         .unwrap()
         .port();
-    let wrong = changed(lab, |url| url.set_password(Some("wr0ng")).unwrap());
+    let wrong = changed(fixture, |url| url.set_password(Some("wr0ng")).unwrap());
     let cases = [
         (wrong, true, "check user and password"),
         (
-            changed(lab, |url| url.set_path("no_such_database")),
+            changed(fixture, |url| url.set_path("no_such_database")),
             true,
             "create the database",
         ),
         (
-            changed(lab, |url| url.set_host(Some("no-such-host.invalid")).unwrap()),
+            changed(fixture, |url| url.set_host(Some("no-such-host.invalid")).unwrap()),
             true,
             "correct the host",
         ),
         (
-            changed(lab, |url| url.set_port(Some(closed)).unwrap()),
+            changed(fixture, |url| url.set_port(Some(closed)).unwrap()),
             false,
             "check that it runs",
         ),
         (
-            changed(lab, |url| url.set_port(Some(silent_port)).unwrap()),
+            changed(fixture, |url| url.set_port(Some(silent_port)).unwrap()),
             false,
             "within 2 s",
         ),
         (
-            changed(lab, |url| url.set_query(Some("ssl-mode=VERIFY_CA"))),
+            changed(fixture, |url| url.set_query(Some("ssl-mode=VERIFY_CA"))),
             true,
             "TLS",
         ),
@@ -70,12 +70,12 @@ pub(crate) async fn wrong_server_settings_are_named(lab: &Lab) {
     }
 }
 
-pub(crate) async fn an_error_of_a_user_without_privileges_says_what_to_grant(lab: &Lab) {
+pub(crate) async fn an_error_of_a_user_without_privileges_says_what_to_grant(fixture: &LockFixture) {
     // It may log in and nothing else.
-    let mut conn = lab.sql().await;
-    let user: String = lab.database().chars().take(28).collect();
+    let mut conn = fixture.sql().await;
+    let user: String = fixture.database().chars().take(28).collect();
     execute(&mut conn, &format!("CREATE USER '{user}'@'%' IDENTIFIED BY 'x'")).await;
-    let nobody = changed(lab, |url| {
+    let nobody = changed(fixture, |url| {
         url.set_username(&user).unwrap();
         url.set_password(Some("x")).unwrap();
     });
@@ -87,9 +87,9 @@ pub(crate) async fn an_error_of_a_user_without_privileges_says_what_to_grant(lab
     );
 }
 
-pub(crate) async fn tables_of_another_version_are_refused(lab: &Lab) {
-    let mut conn = lab.sql().await;
-    let url = changed(lab, |_| ());
+pub(crate) async fn tables_of_another_version_are_refused(fixture: &LockFixture) {
+    let mut conn = fixture.sql().await;
+    let url = changed(fixture, |_| ());
     let cases = [
         (
             "UPDATE podlog_locks_migrations SET version = version + 1",
@@ -114,16 +114,16 @@ pub(crate) async fn tables_of_another_version_are_refused(lab: &Lab) {
 }
 
 /// Needs a user who may grant.
-async fn a_missing_privilege_is_named(lab: &Lab) {
-    let mut conn = lab.sql().await;
+async fn a_missing_privilege_is_named(fixture: &LockFixture) {
+    let mut conn = fixture.sql().await;
     // At most 32 characters on MySQL; the database's name ends in what makes it its own.
-    let user: String = lab.database().chars().take(28).collect();
+    let user: String = fixture.database().chars().take(28).collect();
     execute(&mut conn, &format!("CREATE USER '{user}'@'%' IDENTIFIED BY 'x'")).await;
-    let url = changed(lab, |url| {
+    let url = changed(fixture, |url| {
         url.set_username(&user).unwrap();
         url.set_password(Some("x")).unwrap();
     });
-    let on = format!("ON {}.* TO '{user}'@'%'", lab.database());
+    let on = format!("ON {}.* TO '{user}'@'%'", fixture.database());
     let mut answers = Vec::new();
     for rights in ["SELECT", "INSERT, UPDATE", "DELETE"] {
         answers.push(locks::open(&url.parse().unwrap(), holder("here", "a")).await.map(drop));
@@ -147,11 +147,14 @@ async fn a_missing_privilege_is_named(lab: &Lab) {
     );
 }
 
-pub(crate) async fn many_replicas_can_migrate_at_once(lab: &Lab) {
-    let error = locks::open(&lab.url, holder("here", "a")).await.map(drop).unwrap_err();
+pub(crate) async fn many_replicas_can_migrate_at_once(fixture: &LockFixture) {
+    let error = locks::open(&fixture.url, holder("here", "a"))
+        .await
+        .map(drop)
+        .unwrap_err();
     assert!(error.to_string().contains("podlog migrate"), "{error}");
     // Somebody else's migrations, one of them broken off, are no business of ours.
-    let mut conn = lab.sql().await;
+    let mut conn = fixture.sql().await;
     execute(
         &mut conn,
         "CREATE TABLE _sqlx_migrations (version BIGINT PRIMARY KEY, description TEXT NOT NULL, \
@@ -164,35 +167,35 @@ pub(crate) async fn many_replicas_can_migrate_at_once(lab: &Lab) {
         "INSERT INTO _sqlx_migrations VALUES (101, 'x', NOW(), FALSE, 'x', 1)",
     )
     .await;
-    for outcome in join_all((0..6).map(|_| locks::migrate(&lab.url))).await {
+    for outcome in join_all((0..6).map(|_| locks::migrate(&fixture.url))).await {
         outcome.unwrap();
     }
-    acquire(&lab.holder("a").await, &pod("x")).await.unwrap();
+    acquire(&fixture.holder("a").await, &pod("x")).await.unwrap();
 }
 
 #[test]
 #[ignore = "needs a user who may grant: run with --ignored on servers of your own"]
 fn a_missing_privilege_on_mysql_is_named() {
-    run(Kind::MySql, "rights", a_missing_privilege_is_named);
+    run(StoreKind::MySql, "rights", a_missing_privilege_is_named);
 }
 
 #[test]
 #[ignore = "needs a user who may grant: run with --ignored on servers of your own"]
 fn a_missing_privilege_on_mariadb_is_named() {
-    run(Kind::MariaDb, "rights", a_missing_privilege_is_named);
+    run(StoreKind::MariaDb, "rights", a_missing_privilege_is_named);
 }
 
 /// Switches the whole server read-only, so it runs alone.
-async fn a_server_that_becomes_read_only_is_left_and_found_again(lab: &Lab) {
-    let mut admin = lab.sql().await;
-    let user: String = lab.database().chars().take(28).collect();
+async fn a_server_that_becomes_read_only_is_left_and_found_again(fixture: &LockFixture) {
+    let mut admin = fixture.sql().await;
+    let user: String = fixture.database().chars().take(28).collect();
     execute(&mut admin, &format!("CREATE USER '{user}'@'%' IDENTIFIED BY 'x'")).await;
     execute(
         &mut admin,
-        &format!("GRANT ALL ON {}.* TO '{user}'@'%'", lab.database()),
+        &format!("GRANT ALL ON {}.* TO '{user}'@'%'", fixture.database()),
     )
     .await;
-    let url = changed(lab, |url| {
+    let url = changed(fixture, |url| {
         url.set_username(&user).unwrap();
         url.set_password(Some("x")).unwrap();
     });
@@ -218,7 +221,7 @@ async fn a_server_that_becomes_read_only_is_left_and_found_again(lab: &Lab) {
 #[ignore = "switches the whole server read-only: run with --ignored --test-threads 1 on servers of your own"]
 fn mysql_becomes_read_only_and_is_found_again() {
     run(
-        Kind::MySql,
+        StoreKind::MySql,
         "read_only",
         a_server_that_becomes_read_only_is_left_and_found_again,
     );
@@ -228,7 +231,7 @@ fn mysql_becomes_read_only_and_is_found_again() {
 #[ignore = "switches the whole server read-only: run with --ignored --test-threads 1 on servers of your own"]
 fn mariadb_becomes_read_only_and_is_found_again() {
     run(
-        Kind::MariaDb,
+        StoreKind::MariaDb,
         "read_only",
         a_server_that_becomes_read_only_is_left_and_found_again,
     );

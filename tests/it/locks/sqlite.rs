@@ -10,7 +10,7 @@ use podlog::locks::{self, LockError, LockUrl};
 use sqlx::sqlite::{SqliteConnectOptions, SqliteConnection};
 use sqlx::{ConnectOptions, Executor};
 
-use crate::locks::lab::{Lab, acquire, holder, pod, renew, renewal};
+use crate::locks::fixture::{LockFixture, acquire, holder, pod, renew, renewal};
 
 fn url(path: &Path) -> LockUrl {
     format!("sqlite://{}", path.display()).parse().unwrap()
@@ -23,16 +23,16 @@ async fn error(path: &Path) -> LockError {
         .unwrap_err()
 }
 
-async fn somebody(lab: &Lab) -> SqliteConnection {
+async fn somebody(fixture: &LockFixture) -> SqliteConnection {
     SqliteConnectOptions::new()
-        .filename(lab.file())
+        .filename(fixture.file())
         .connect()
         .await
         .unwrap()
 }
 
-pub(crate) async fn the_error_for_an_unusable_file_says_why(lab: &Lab) {
-    let folder = lab.file().parent().unwrap().to_owned();
+pub(crate) async fn the_error_for_an_unusable_file_says_why(fixture: &LockFixture) {
+    let folder = fixture.file().parent().unwrap().to_owned();
     std::fs::write(
         folder.join("text"),
         "this is not a database, and long enough to be seen as none".repeat(20),
@@ -60,35 +60,35 @@ pub(crate) async fn the_error_for_an_unusable_file_says_why(lab: &Lab) {
     assert!(error.to_string().contains("no directory"), "{error}");
 }
 
-pub(crate) async fn the_error_for_a_read_only_file_says_why(lab: &Lab) {
-    locks::migrate(&lab.url).await.unwrap();
-    std::fs::set_permissions(lab.file(), std::fs::Permissions::from_mode(0o444)).unwrap();
-    if std::fs::OpenOptions::new().write(true).open(lab.file()).is_ok() {
+pub(crate) async fn the_error_for_a_read_only_file_says_why(fixture: &LockFixture) {
+    locks::migrate(&fixture.url).await.unwrap();
+    std::fs::set_permissions(fixture.file(), std::fs::Permissions::from_mode(0o444)).unwrap();
+    if std::fs::OpenOptions::new().write(true).open(fixture.file()).is_ok() {
         // Root may write any file; but not even root a file whose header (byte 18) asks for a newer writer.
-        let mut bytes = std::fs::read(lab.file()).unwrap();
+        let mut bytes = std::fs::read(fixture.file()).unwrap();
         bytes[18] = 3;
-        std::fs::write(lab.file(), bytes).unwrap();
+        std::fs::write(fixture.file(), bytes).unwrap();
     }
-    let error = error(&lab.file()).await;
+    let error = error(&fixture.file()).await;
     assert!(
         matches!(error, LockError::Refused(_)) && error.to_string().contains("read-only"),
         "{error:?}"
     );
 }
 
-pub(crate) async fn many_replicas_can_migrate_at_once(lab: &Lab) {
-    for outcome in join_all((0..6).map(|_| locks::migrate(&lab.url))).await {
+pub(crate) async fn many_replicas_can_migrate_at_once(fixture: &LockFixture) {
+    for outcome in join_all((0..6).map(|_| locks::migrate(&fixture.url))).await {
         outcome.unwrap();
     }
-    acquire(&lab.holder("a").await, &pod("x")).await.unwrap();
+    acquire(&fixture.holder("a").await, &pod("x")).await.unwrap();
 }
 
-pub(crate) async fn a_writer_that_blocks_the_file_delays_a_renewal_but_costs_no_claim(lab: &Lab) {
-    locks::migrate(&lab.url).await.unwrap();
-    let a = lab.holder("a").await;
+pub(crate) async fn a_writer_that_blocks_the_file_delays_a_renewal_but_costs_no_claim(fixture: &LockFixture) {
+    locks::migrate(&fixture.url).await.unwrap();
+    let a = fixture.holder("a").await;
     let claim = acquire(&a, &pod("x")).await.unwrap();
-    let b = lab.holder("b").await;
-    let mut rogue = somebody(lab).await;
+    let b = fixture.holder("b").await;
+    let mut rogue = somebody(fixture).await;
     rogue.execute("BEGIN IMMEDIATE").await.unwrap();
     let started = Instant::now();
     let error = a.renew(&[renewal(&claim.key, claim.fence, None)]).await.unwrap_err();
@@ -111,9 +111,9 @@ pub(crate) async fn a_writer_that_blocks_the_file_delays_a_renewal_but_costs_no_
     assert_eq!(renew(&a, &claim, None).await, Verdict::Held);
 }
 
-pub(crate) async fn tables_of_another_version_are_refused(lab: &Lab) {
-    locks::migrate(&lab.url).await.unwrap();
-    let mut conn = somebody(lab).await;
+pub(crate) async fn tables_of_another_version_are_refused(fixture: &LockFixture) {
+    locks::migrate(&fixture.url).await.unwrap();
+    let mut conn = somebody(fixture).await;
     let cases = [
         ("UPDATE podlog_locks_migrations SET version = 102", "newer podlog"),
         ("UPDATE podlog_locks_migrations SET version = 100", "podlog migrate"),
@@ -121,7 +121,7 @@ pub(crate) async fn tables_of_another_version_are_refused(lab: &Lab) {
     ];
     for (change, says) in cases {
         conn.execute(change).await.unwrap();
-        let error = error(&lab.file()).await;
+        let error = error(&fixture.file()).await;
         assert!(
             matches!(error, LockError::Refused(_)) && error.to_string().contains(says),
             "{change}: {error:?}"

@@ -1,9 +1,9 @@
 //! Histories of replicas that plan and act on one small table: whoever joins, dies or drains, and
 //! whatever pods come and go, every pod soon has one holder and the loads are even.
 
-mod world;
+mod table_model;
 
-use self::world::{Event, World};
+use self::table_model::{Event, TableModel};
 use proptest::prelude::*;
 
 fn event() -> impl Strategy<Value = Event> {
@@ -25,75 +25,75 @@ proptest! {
         start in 0_usize..300,
         events in prop::collection::vec((event(), 0_usize..6), 0..40),
     ) {
-        let mut world = World::new(stale);
-        world.happen(&Event::Join);
-        world.happen(&Event::Start(start));
+        let mut model = TableModel::new(stale);
+        model.happen(&Event::Join);
+        model.happen(&Event::Start(start));
         for (event, rounds) in &events {
-            world.happen(event);
-            world.rounds(*rounds);
+            model.happen(event);
+            model.rounds(*rounds);
         }
         // Crashed replicas expire, every pod finds a holder; what moves from then on is balancing.
-        world.rounds(30);
-        let (deficit, moved) = (world.deficit(), world.moved);
-        world.rounds(60);
-        let asked = world.asked;
-        world.rounds(20);
-        prop_assert_eq!(world.asked, asked, "still asking after a quiet minute");
-        prop_assert!(world.even(), "uneven: {:?}", world.loads());
-        let moved = world.moved - moved;
-        prop_assert!(moved <= deficit * 12 / 10 + world.replicas.len(), "{} moves for a deficit of {}", moved, deficit);
+        model.rounds(30);
+        let (deficit, moved) = (model.deficit(), model.moved);
+        model.rounds(60);
+        let asked = model.asked;
+        model.rounds(20);
+        prop_assert_eq!(model.asked, asked, "still asking after a quiet minute");
+        prop_assert!(model.even(), "uneven: {:?}", model.loads());
+        let moved = model.moved - moved;
+        prop_assert!(moved <= deficit * 12 / 10 + model.replicas.len(), "{} moves for a deficit of {}", moved, deficit);
     }
 }
 
 #[test]
 fn a_new_replica_gets_its_share_with_few_unnecessary_moves() {
     for stale in [false, true] {
-        let mut world = World::new(stale);
-        (0..3).for_each(|_| world.happen(&Event::Join));
-        world.happen(&Event::Start(900));
-        world.rounds(20);
-        assert_eq!((world.loads(), world.moved), (vec![300, 300, 300], 0), "stale: {stale}");
-        world.happen(&Event::Join);
-        world.rounds(60);
-        assert!(world.even(), "stale: {stale}, {:?}", world.loads());
-        assert!(world.moved <= 225, "stale: {stale}, {} moves", world.moved);
+        let mut model = TableModel::new(stale);
+        (0..3).for_each(|_| model.happen(&Event::Join));
+        model.happen(&Event::Start(900));
+        model.rounds(20);
+        assert_eq!((model.loads(), model.moved), (vec![300, 300, 300], 0), "stale: {stale}");
+        model.happen(&Event::Join);
+        model.rounds(60);
+        assert!(model.even(), "stale: {stale}, {:?}", model.loads());
+        assert!(model.moved <= 225, "stale: {stale}, {} moves", model.moved);
     }
 }
 
 #[test]
 fn replicas_that_see_the_same_pods_claim_different_ones_in_the_first_round() {
-    let mut world = World::new(true);
-    (0..5).for_each(|_| world.happen(&Event::Join));
-    world.rounds(2);
-    world.happen(&Event::Start(1000));
-    let fences = world.fences;
-    world.round();
-    assert_eq!(world.loads(), [200; 5]);
-    assert_eq!(world.fences - fences, 1000);
+    let mut model = TableModel::new(true);
+    (0..5).for_each(|_| model.happen(&Event::Join));
+    model.rounds(2);
+    model.happen(&Event::Start(1000));
+    let fences = model.fences;
+    model.round();
+    assert_eq!(model.loads(), [200; 5]);
+    assert_eq!(model.fences - fences, 1000);
 }
 
 #[test]
 fn full_replicas_claim_nothing_and_the_other_pods_wait_for_capacity() {
-    let mut world = World::new(false);
-    world.limit = 10;
-    (0..2).for_each(|_| world.happen(&Event::Join));
-    world.happen(&Event::Start(25));
-    world.rounds(15);
-    assert_eq!(world.loads(), [10, 10]);
-    world.happen(&Event::Join);
-    world.rounds(1);
-    assert_eq!(world.loads().iter().sum::<usize>(), 25);
+    let mut model = TableModel::new(false);
+    model.limit = 10;
+    (0..2).for_each(|_| model.happen(&Event::Join));
+    model.happen(&Event::Start(25));
+    model.rounds(15);
+    assert_eq!(model.loads(), [10, 10]);
+    model.happen(&Event::Join);
+    model.rounds(1);
+    assert_eq!(model.loads().iter().sum::<usize>(), 25);
 }
 
 #[test]
 fn the_pods_of_a_replica_that_shuts_down_wait_at_most_one_round() {
-    let mut world = World::new(false);
-    (0..3).for_each(|_| world.happen(&Event::Join));
-    world.happen(&Event::Start(300));
-    world.rounds(5);
-    world.longest = 0;
-    world.happen(&Event::Drain(1));
-    world.rounds(10);
-    assert_eq!(world.loads(), [150, 150]);
-    assert!(world.longest <= 1000, "{} ms", world.longest);
+    let mut model = TableModel::new(false);
+    (0..3).for_each(|_| model.happen(&Event::Join));
+    model.happen(&Event::Start(300));
+    model.rounds(5);
+    model.longest = 0;
+    model.happen(&Event::Drain(1));
+    model.rounds(10);
+    assert_eq!(model.loads(), [150, 150]);
+    assert!(model.longest <= 1000, "{} ms", model.longest);
 }

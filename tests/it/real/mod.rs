@@ -4,7 +4,7 @@
 //! by default `docker.io/library/busybox:1`. Each test has a namespace of its own and deletes it, also
 //! when it fails.
 
-mod lab;
+mod fixture;
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -18,28 +18,28 @@ use serde_json::json;
 use tokio::task::JoinSet;
 use tokio::time::{sleep, timeout};
 
-use self::lab::{PATIENCE, container, in_namespace, next_lines, running, with_token};
+use self::fixture::{PATIENCE, container, in_namespace, next_lines, running, with_token};
 
 #[tokio::test]
 async fn containers_of_all_types_are_discovered_with_their_instances() {
-    in_namespace(|lab| async move {
+    in_namespace(|fixture| async move {
         let mut sidecar = container("proxy", "sleep 1000");
         sidecar["restartPolicy"] = json!("Always");
         let init = container("setup", "echo ready");
         let spec = json!({"initContainers": [init, sidecar], "containers": [container("app", "sleep 1000")]});
         let mut tasks = JoinSet::new();
         let scope = Scope {
-            namespaces: vec![lab.namespace.clone()],
+            namespaces: vec![fixture.namespace.clone()],
             ..Scope::default()
         };
-        let mut seen = lab.discover(scope, &mut tasks);
+        let mut seen = fixture.discover(scope, &mut tasks);
         let empty = timeout(PATIENCE, seen.wait_for(|set| set.complete))
             .await
             .unwrap()
             .unwrap()
             .clone();
         assert!(empty.pods.is_empty());
-        lab.create("all", &spec).await;
+        fixture.create("all", &spec).await;
         let up = |set: &Arc<PodSet>| set.pods.values().any(|pod| pod.container("app").is_some_and(running));
         let set = timeout(PATIENCE, seen.wait_for(up)).await.unwrap().unwrap().clone();
         let pod = set.pods.values().next().unwrap();
@@ -52,47 +52,49 @@ async fn containers_of_all_types_are_discovered_with_their_instances() {
         assert!(setup.restart == 0 && setup.started.is_some() && setup.id.as_str().len() == 64);
         assert!(running(&pod.containers[1]));
         assert_eq!(
-            lab.cluster.pod(&lab.namespace, "all").await.unwrap().as_ref(),
+            fixture.cluster.pod(&fixture.namespace, "all").await.unwrap().as_ref(),
             Some(&**pod)
         );
-        let pods: Api<ApiPod> = Api::namespaced(lab.kube.clone(), &lab.namespace);
+        let pods: Api<ApiPod> = Api::namespaced(fixture.kube.clone(), &fixture.namespace);
         pods.delete("all", &DeleteParams::default()).await.unwrap();
         timeout(PATIENCE, seen.wait_for(|set| set.pods.is_empty()))
             .await
             .unwrap()
             .unwrap();
-        assert_eq!(lab.cluster.pod(&lab.namespace, "all").await.unwrap(), None);
+        assert_eq!(fixture.cluster.pod(&fixture.namespace, "all").await.unwrap(), None);
     })
     .await;
 }
 
 #[tokio::test]
 async fn a_log_is_followed_over_http2_and_read_from_a_given_second() {
-    in_namespace(|lab| async move {
+    in_namespace(|fixture| async move {
         let script = "i=0; while true; do echo line $i; i=$((i+1)); sleep 0.2; done";
-        lab.create("talk", &json!({"containers": [container("app", script)]}))
+        fixture
+            .create("talk", &json!({"containers": [container("app", script)]}))
             .await;
-        lab.pod_when("talk", |pod| pod.container("app").is_some_and(running))
+        fixture
+            .pod_when("talk", |pod| pod.container("app").is_some_and(running))
             .await;
         let follow = LogQuery {
             follow: true,
-            ..lab.query("talk", "app")
+            ..fixture.query("talk", "app")
         };
-        let mut log = lab.cluster.open_log(&follow).await.unwrap();
+        let mut log = fixture.cluster.open_log(&follow).await.unwrap();
         assert_eq!(log.version(), http::Version::HTTP_2);
         let first = next_lines(&mut log, 10).await;
         assert_eq!(&first[..3], ["line 0", "line 1", "line 2"]);
         drop(log);
-        let all = lab.read(&lab.query("talk", "app")).await;
+        let all = fixture.read(&fixture.query("talk", "app")).await;
         let (time, line) = all
             .iter()
             .find(|(time, _)| time.0 % 1_000_000_000 > 600_000_000)
             .unwrap();
         let since = LogQuery {
             since: Some(*time),
-            ..lab.query("talk", "app")
+            ..fixture.query("talk", "app")
         };
-        let later = lab.read(&since).await;
+        let later = fixture.read(&since).await;
         assert!(
             later.iter().any(|(_, text)| text == line),
             "the line at {time} is not skipped"
@@ -100,45 +102,49 @@ async fn a_log_is_followed_over_http2_and_read_from_a_given_second() {
         assert!(later[0].0.0 >= time.floor_seconds() * 1_000_000_000);
         let tail = LogQuery {
             tail_lines: Some(2),
-            ..lab.query("talk", "app")
+            ..fixture.query("talk", "app")
         };
-        assert_eq!(lab.read(&tail).await.len(), 2);
+        assert_eq!(fixture.read(&tail).await.len(), 2);
     })
     .await;
 }
 
 #[tokio::test]
 async fn the_previous_instance_is_read_after_a_restart() {
-    in_namespace(|lab| async move {
+    in_namespace(|fixture| async move {
         let script = "echo one of $HOSTNAME; sleep 3; exit 1";
-        lab.create("crash", &json!({"containers": [container("app", script)]}))
+        fixture
+            .create("crash", &json!({"containers": [container("app", script)]}))
             .await;
-        let first = lab
+        let first = fixture
             .pod_when("crash", |pod| pod.container("app").is_some_and(running))
             .await;
         let previous = LogQuery {
             previous: true,
-            ..lab.query("crash", "app")
+            ..fixture.query("crash", "app")
         };
         assert!(first.containers[0].last.is_none());
-        assert_eq!(lab.cluster.open_log(&previous).await.unwrap_err(), LogError::NoPrevious);
+        assert_eq!(
+            fixture.cluster.open_log(&previous).await.unwrap_err(),
+            LogError::NoPrevious
+        );
         let id = first.containers[0].state.instance().unwrap().id.clone();
         let restarted = |pod: &Pod| pod.containers[0].last.is_some() && running(&pod.containers[0]);
-        let second = lab.pod_when("crash", restarted).await;
+        let second = fixture.pod_when("crash", restarted).await;
         let last = second.containers[0].last.clone().unwrap();
         assert_eq!((last.id, last.restart), (id, 0));
         let now = second.containers[0].state.instance().unwrap();
         assert_eq!(now.restart, 1);
-        assert_eq!(lab.read(&previous).await.len(), 1);
+        assert_eq!(fixture.read(&previous).await.len(), 1);
         let looping = |pod: &Pod| pod.containers[0].state == State::Waiting;
-        let third = lab.pod_when("crash", looping).await;
+        let third = fixture.pod_when("crash", looping).await;
         let last = third.containers[0].last.clone().unwrap();
         assert!(
             last.restart >= 1 && (last.restart > 1 || last.id == now.id),
             "{last:?} after {now:?}"
         );
         assert_eq!(
-            lab.read(&lab.query("crash", "app")).await.len(),
+            fixture.read(&fixture.query("crash", "app")).await.len(),
             1,
             "the ended instance answers"
         );
@@ -148,14 +154,14 @@ async fn the_previous_instance_is_read_after_a_restart() {
 
 #[tokio::test]
 async fn an_ended_pod_is_reported_as_ended() {
-    in_namespace(|lab| async move {
+    in_namespace(|fixture| async move {
         let spec = |script| json!({"restartPolicy": "Never", "containers": [container("app", script)]});
-        lab.create("good", &spec("echo done")).await;
-        lab.create("bad", &spec("echo done; exit 3")).await;
+        fixture.create("good", &spec("echo done")).await;
+        fixture.create("bad", &spec("echo done; exit 3")).await;
         for name in ["good", "bad"] {
-            let pod = lab.pod_when(name, |pod| pod.phase == Phase::Ended).await;
+            let pod = fixture.pod_when(name, |pod| pod.phase == Phase::Ended).await;
             assert!(matches!(pod.containers[0].state, State::Terminated(_)), "{pod:?}");
-            assert_eq!(lab.read(&lab.query(name, "app")).await.len(), 1);
+            assert_eq!(fixture.read(&fixture.query(name, "app")).await.len(), 1);
         }
     })
     .await;
@@ -163,16 +169,22 @@ async fn an_ended_pod_is_reported_as_ended() {
 
 #[tokio::test]
 async fn the_reasons_why_a_log_cannot_be_read_are_distinguished() {
-    in_namespace(|lab| async move {
+    in_namespace(|fixture| async move {
         let open = |pod: &'static str, container: &'static str| {
-            let lab = lab.clone();
-            async move { lab.cluster.open_log(&lab.query(pod, container)).await.unwrap_err() }
+            let fixture = fixture.clone();
+            async move {
+                fixture
+                    .cluster
+                    .open_log(&fixture.query(pod, container))
+                    .await
+                    .unwrap_err()
+            }
         };
         assert_eq!(open("nobody", "app").await, LogError::NotFound);
         let mut missing = container("app", "true");
-        missing["image"] = json!("docker.io/library/no-such-image:lab");
-        lab.create("waiting", &json!({"containers": [missing]})).await;
-        lab.pod_when("waiting", |pod| pod.node.is_some()).await;
+        missing["image"] = json!("docker.io/library/no-such-image:fixture");
+        fixture.create("waiting", &json!({"containers": [missing]})).await;
+        fixture.pod_when("waiting", |pod| pod.node.is_some()).await;
         let text = open("waiting", "other").await;
         assert!(
             matches!(&text, LogError::Rejected(text) if text.contains("other")),
@@ -189,7 +201,7 @@ async fn the_reasons_why_a_log_cannot_be_read_are_distinguished() {
         };
         assert_eq!(timeout(PATIENCE, refused).await.unwrap(), LogError::Waiting);
         let nowhere = json!({"nodeSelector": {"no": "such"}, "containers": [container("app", "true")]});
-        lab.create("unscheduled", &nowhere).await;
+        fixture.create("unscheduled", &nowhere).await;
         assert_eq!(open("unscheduled", "app").await, LogError::NotScheduled);
     })
     .await;
@@ -197,37 +209,43 @@ async fn the_reasons_why_a_log_cannot_be_read_are_distinguished() {
 
 #[tokio::test]
 async fn a_missing_permission_is_named_with_the_rule_that_grants_it() {
-    in_namespace(|lab| async move {
+    in_namespace(|fixture| async move {
         let folder = tempfile::tempdir().unwrap();
-        let stranger = lab.stranger(&folder).await;
+        let stranger = fixture.stranger(&folder).await;
         stranger.version().await.unwrap();
-        let who = format!("system:serviceaccount:{}:stranger may not", lab.namespace);
-        let LogError::Forbidden(text) = stranger.open_log(&lab.query("any", "app")).await.unwrap_err() else {
+        let who = format!("system:serviceaccount:{}:stranger may not", fixture.namespace);
+        let LogError::Forbidden(text) = stranger.open_log(&fixture.query("any", "app")).await.unwrap_err() else {
             panic!("reading a log is refused for want of a right")
         };
         assert!(
-            text.starts_with(&format!("{who} get pods/log in namespace {}", lab.namespace)),
+            text.starts_with(&format!("{who} get pods/log in namespace {}", fixture.namespace)),
             "{text}"
         );
         assert!(text.contains(r#"resources: ["pods/log"], verbs: ["get"]"#), "{text}");
-        let Err(ApiError::Forbidden(text)) = stranger.pod(&lab.namespace, "any").await else {
+        let Err(ApiError::Forbidden(text)) = stranger.pod(&fixture.namespace, "any").await else {
             panic!("reading a pod is refused for want of a right")
         };
         assert!(text.starts_with(&format!("{who} get pods in namespace")), "{text}");
-        assert!(!stranger.may("get", "pods/log", Some(&lab.namespace)).await.unwrap());
-        assert!(lab.cluster.may("get", "pods/log", Some(&lab.namespace)).await.unwrap());
-        assert!(lab.cluster.may("watch", "pods", None).await.unwrap());
+        assert!(!stranger.may("get", "pods/log", Some(&fixture.namespace)).await.unwrap());
+        assert!(
+            fixture
+                .cluster
+                .may("get", "pods/log", Some(&fixture.namespace))
+                .await
+                .unwrap()
+        );
+        assert!(fixture.cluster.may("watch", "pods", None).await.unwrap());
     })
     .await;
 }
 
 #[tokio::test]
 async fn refused_credentials_are_read_again() {
-    in_namespace(|lab| async move {
+    in_namespace(|fixture| async move {
         let folder = tempfile::tempdir().unwrap();
-        let token = lab.token("rotated").await;
+        let token = fixture.token("rotated").await;
         let access = with_token(&folder, "not-a-token");
-        let cluster = Cluster::connect(&access, lab.metrics.clone()).await.unwrap();
+        let cluster = Cluster::connect(&access, fixture.metrics.clone()).await.unwrap();
         with_token(&folder, &token);
         assert!(matches!(cluster.version().await, Err(ApiError::Unauthorized(_))));
         cluster.version().await.unwrap();
@@ -237,18 +255,18 @@ async fn refused_credentials_are_read_again() {
 
 #[tokio::test]
 async fn only_the_named_namespaces_and_labels_are_discovered() {
-    in_namespace(|lab| async move {
+    in_namespace(|fixture| async move {
         let spec = json!({"containers": [container("app", "sleep 1000")]});
-        lab.create("one", &spec).await;
-        lab.create("two", &spec).await;
+        fixture.create("one", &spec).await;
+        fixture.create("two", &spec).await;
         let mut tasks = JoinSet::new();
-        let namespaces = vec![lab.namespace.clone(), "podlog-test-no-such-namespace".to_owned()];
+        let namespaces = vec![fixture.namespace.clone(), "podlog-test-no-such-namespace".to_owned()];
         let scope = Scope {
             namespaces,
             labels: Some("test in (one, three)".into()),
             ..Scope::default()
         };
-        let mut seen = lab.discover(scope, &mut tasks);
+        let mut seen = fixture.discover(scope, &mut tasks);
         let set = timeout(PATIENCE, seen.wait_for(|set| set.complete))
             .await
             .unwrap()
@@ -256,7 +274,7 @@ async fn only_the_named_namespaces_and_labels_are_discovered() {
             .clone();
         let names: Vec<_> = set.pods.values().map(|pod| &*pod.name).collect();
         assert_eq!(names, ["one"]);
-        lab.create("three", &spec).await;
+        fixture.create("three", &spec).await;
         timeout(PATIENCE, seen.wait_for(|set| set.pods.len() == 2))
             .await
             .unwrap()

@@ -3,41 +3,41 @@
 use podlog::domain::{Fence, Gap, GapReason, Time};
 use podlog::sinks::SinkError;
 
-use crate::sinks::stream::{Said, chunk, origin, with_gap};
-use crate::sinks::world::{as_said, each};
+use crate::sinks::fixture::{each, unchanged};
+use crate::sinks::stream::{TestLine, chunk, origin, with_gap};
 
 #[tokio::test]
 async fn lines_are_stored_in_the_order_they_were_written_whatever_their_timestamps() {
-    each(async |place| {
-        let running = place.open().await;
+    each(async |fixture| {
+        let running = fixture.open().await;
         let stream = origin("order");
         running.sink.open(&stream, Fence(1)).await.unwrap();
-        let first: [Said; 5] = [
+        let first: [TestLine; 5] = [
             (50, 0, b"a"),
             (50, 1, b"b"),
             (40, 0, b"back"),
             (50, 2, b"c"),
             (-7, 0, b"before 1970"),
         ];
-        let second: [Said; 2] = [(50, 3, b"d"), (60, 0, b"e")];
+        let second: [TestLine; 2] = [(50, 3, b"d"), (60, 0, b"e")];
         let one = chunk(&stream, 1, None, &first);
         let two = chunk(&stream, 1, one.end, &second);
         assert!(running.sink.write(&[one]).await[0].is_ok());
         assert!(running.sink.write(&[two]).await[0].is_ok());
-        assert_eq!(place.read(&stream).await, as_said(&[&first[..], &second].concat()));
+        assert_eq!(fixture.read(&stream).await, unchanged(&[&first[..], &second].concat()));
     })
     .await;
 }
 
 #[tokio::test]
 async fn blank_identical_and_very_long_lines_are_stored_unchanged() {
-    each(async |place| {
-        let running = place.open().await;
+    each(async |fixture| {
+        let running = fixture.open().await;
         let stream = origin("odd");
         running.sink.open(&stream, Fence(1)).await.unwrap();
         let long = vec![b'x'; 1 << 20];
         let quotes = "\"\\\u{7f}\t\u{1}é𝄞'; DROP TABLE log_record".as_bytes();
-        let lines: [Said; 7] = [
+        let lines: [TestLine; 7] = [
             (1, 0, b""),
             (1, 1, b""),
             (1, 2, b"same"),
@@ -47,25 +47,25 @@ async fn blank_identical_and_very_long_lines_are_stored_unchanged() {
             (4, 0, b" "),
         ];
         assert!(running.sink.write(&[chunk(&stream, 1, None, &lines)]).await[0].is_ok());
-        assert!(place.read(&stream).await == as_said(&lines));
+        assert!(fixture.read(&stream).await == unchanged(&lines));
     })
     .await;
 }
 
 #[tokio::test]
 async fn bytes_that_are_not_utf8_are_kept_in_databases_and_marked_in_json() {
-    each(async |place| {
-        let running = place.open().await;
+    each(async |fixture| {
+        let running = fixture.open().await;
         let stream = origin("bytes");
         running.sink.open(&stream, Fence(1)).await.unwrap();
-        let lines: [Said; 2] = [(1, 0, b"\x00\xff\xfe\r ok"), (2, 0, b"\xc3\x28")];
+        let lines: [TestLine; 2] = [(1, 0, b"\x00\xff\xfe\r ok"), (2, 0, b"\xc3\x28")];
         assert!(running.sink.write(&[chunk(&stream, 1, None, &lines)]).await[0].is_ok());
-        if place.name == "file" {
-            let records = place.records(&stream);
+        if fixture.name == "file" {
+            let records = fixture.records(&stream);
             assert_eq!(records[0]["message"], "\0\u{FFFD}\u{FFFD}\r ok");
             assert_eq!((&records[0]["lossy"], records.len()), (&true.into(), 2));
         } else {
-            assert_eq!(place.read(&stream).await, as_said(&lines));
+            assert_eq!(fixture.read(&stream).await, unchanged(&lines));
         }
     })
     .await;
@@ -73,12 +73,12 @@ async fn bytes_that_are_not_utf8_are_kept_in_databases_and_marked_in_json() {
 
 #[tokio::test]
 async fn a_gap_is_stored_before_the_lines_that_follow_it_or_at_the_end() {
-    each(async |place| {
-        let running = place.open().await;
+    each(async |fixture| {
+        let running = fixture.open().await;
         let stream = origin("gap");
         running.sink.open(&stream, Fence(1)).await.unwrap();
         let gap = |from, to, reason| Gap { from, to, reason };
-        let lines: [Said; 1] = [(9, 0, b"after")];
+        let lines: [TestLine; 1] = [(9, 0, b"after")];
         let begin = with_gap(
             chunk(&stream, 1, None, &lines),
             gap(None, Some(Time(9)), GapReason::Rotated),
@@ -89,18 +89,18 @@ async fn a_gap_is_stored_before_the_lines_that_follow_it_or_at_the_end() {
         );
         assert!(running.sink.write(&[begin]).await[0].is_ok());
         assert!(running.sink.write(&[end]).await[0].is_ok());
-        assert_eq!(place.gaps(&stream).await, ["rotated", "deleted"]);
-        assert_eq!(place.read(&stream).await, as_said(&lines));
+        assert_eq!(fixture.gaps(&stream).await, ["rotated", "deleted"]);
+        assert_eq!(fixture.read(&stream).await, unchanged(&lines));
     })
     .await;
 }
 
 #[tokio::test]
 async fn many_streams_written_at_once_are_all_stored_in_order() {
-    each(async |place| {
-        let running = place.open().await;
+    each(async |fixture| {
+        let running = fixture.open().await;
         let texts: Vec<Vec<u8>> = (0..600).map(|n| format!("line {n}").into_bytes()).collect();
-        let lines: Vec<Said> = texts
+        let lines: Vec<TestLine> = texts
             .iter()
             .zip(0..)
             .map(|(text, n)| (n / 3, (n % 3) as u32, &text[..]))
@@ -117,7 +117,7 @@ async fn many_streams_written_at_once_are_all_stored_in_order() {
         };
         futures::future::join_all(streams.iter().map(one)).await;
         for stream in &streams {
-            assert_eq!(place.read(stream).await, as_said(&lines));
+            assert_eq!(fixture.read(stream).await, unchanged(&lines));
         }
     })
     .await;
@@ -125,8 +125,8 @@ async fn many_streams_written_at_once_are_all_stored_in_order() {
 
 #[tokio::test]
 async fn a_chunk_whose_claim_has_ended_is_not_written_but_its_neighbours_are() {
-    each(async |place| {
-        let running = place.open().await;
+    each(async |fixture| {
+        let running = fixture.open().await;
         let (late, good) = (origin("late"), origin("good"));
         let mut chunks = Vec::new();
         for stream in [&late, &good] {
@@ -136,8 +136,8 @@ async fn a_chunk_whose_claim_has_ended_is_not_written_but_its_neighbours_are() {
         chunks[0].deadline.revoke();
         let answers = running.sink.write(&chunks).await;
         assert!(matches!(answers[..], [Err(SinkError::Fenced), Ok(())]), "{answers:?}");
-        assert_eq!(place.read(&late).await, []);
-        assert_eq!(place.read(&good).await.len(), 1);
+        assert_eq!(fixture.read(&late).await, []);
+        assert_eq!(fixture.read(&good).await.len(), 1);
     })
     .await;
 }

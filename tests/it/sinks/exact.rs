@@ -5,15 +5,15 @@ use std::time::Duration;
 use podlog::domain::{Fence, Gap, GapReason, Time};
 use podlog::sinks::{SinkError, SinkUrl, migrate, open};
 
-use crate::sinks::stream::{Said, chunk, origin, position, with_gap};
-use crate::sinks::world::{as_said, each_exact};
+use crate::sinks::fixture::{each_exact, unchanged};
+use crate::sinks::stream::{TestLine, chunk, origin, position, with_gap};
 
-const LINES: [Said<'static>; 4] = [(5, 0, b"a"), (5, 1, b"a"), (3, 0, b"b"), (9, 0, b"c")];
+const LINES: [TestLine<'static>; 4] = [(5, 0, b"a"), (5, 1, b"a"), (3, 0, b"b"), (9, 0, b"c")];
 
 #[tokio::test]
 async fn a_repeated_chunk_is_stored_once_and_so_is_its_gap() {
-    each_exact(async |place| {
-        let running = place.open().await;
+    each_exact(async |fixture| {
+        let running = fixture.open().await;
         let stream = origin("again");
         running.sink.open(&stream, Fence(1)).await.unwrap();
         let gap = Gap {
@@ -32,23 +32,23 @@ async fn a_repeated_chunk_is_stored_once_and_so_is_its_gap() {
         for each in [&first, &first, &second, &second, &last, &last] {
             assert!(running.sink.write(std::slice::from_ref(each)).await[0].is_ok());
         }
-        assert_eq!(place.read(&stream).await, as_said(&LINES));
-        assert_eq!(place.gaps(&stream).await, ["rotated", "deleted"]);
+        assert_eq!(fixture.read(&stream).await, unchanged(&LINES));
+        assert_eq!(fixture.gaps(&stream).await, ["rotated", "deleted"]);
     })
     .await;
 }
 
 #[tokio::test]
 async fn the_unknown_rest_of_a_partly_stored_chunk_is_stored() {
-    each_exact(async |place| {
-        let running = place.open().await;
+    each_exact(async |fixture| {
+        let running = fixture.open().await;
         for known in 1..LINES.len() {
             let stream = origin(&format!("half-{known}"));
             running.sink.open(&stream, Fence(1)).await.unwrap();
             for lines in [&LINES[..known], &LINES[..]] {
                 assert!(running.sink.write(&[chunk(&stream, 1, None, lines)]).await[0].is_ok());
             }
-            assert_eq!(place.read(&stream).await, as_said(&LINES));
+            assert_eq!(fixture.read(&stream).await, unchanged(&LINES));
         }
     })
     .await;
@@ -56,21 +56,21 @@ async fn the_unknown_rest_of_a_partly_stored_chunk_is_stored() {
 
 #[tokio::test]
 async fn a_new_sink_continues_after_the_checkpoint() {
-    each_exact(async |place| {
-        let running = place.open().await;
+    each_exact(async |fixture| {
+        let running = fixture.open().await;
         let stream = origin("moved");
         assert_eq!(running.sink.open(&stream, Fence(7)).await.unwrap(), None);
         let begin = Some(position(&(1, 0, b"stored elsewhere")));
         assert!(running.sink.write(&[chunk(&stream, 7, begin, &LINES)]).await[0].is_ok());
-        assert_eq!(place.read(&stream).await, as_said(&LINES));
+        assert_eq!(fixture.read(&stream).await, unchanged(&LINES));
     })
     .await;
 }
 
 #[tokio::test]
 async fn opening_a_stream_returns_its_position_and_refuses_smaller_fences_afterwards() {
-    each_exact(async |place| {
-        let (old, new) = (place.open().await, place.open().await);
+    each_exact(async |fixture| {
+        let (old, new) = (fixture.open().await, fixture.open().await);
         let stream = origin("fence");
         assert_eq!(old.sink.open(&stream, Fence(3)).await.unwrap(), None);
         let first = chunk(&stream, 3, None, &LINES[..2]);
@@ -88,16 +88,16 @@ async fn opening_a_stream_returns_its_position_and_refuses_smaller_fences_afterw
 
         let rest = chunk(&stream, 8, first.end, &LINES[2..]);
         assert!(new.sink.write(&[rest]).await[0].is_ok());
-        assert_eq!(place.read(&stream).await, as_said(&LINES));
-        assert_eq!(place.read(&other).await, as_said(&LINES));
+        assert_eq!(fixture.read(&stream).await, unchanged(&LINES));
+        assert_eq!(fixture.read(&other).await, unchanged(&LINES));
     })
     .await;
 }
 
 #[tokio::test]
 async fn a_write_during_an_opening_is_either_seen_by_it_or_refused() {
-    each_exact(async |place| {
-        let (old, new) = (place.open().await, place.open().await);
+    each_exact(async |fixture| {
+        let (old, new) = (fixture.open().await, fixture.open().await);
         let mut outcomes = [0, 0];
         for round in 0..40_u64 {
             let stream = origin(&format!("race-{round}"));
@@ -114,9 +114,9 @@ async fn a_write_during_an_opening_is_either_seen_by_it_or_refused() {
                 old.sink.write(&chunks).await
             };
             let (answers, position) = tokio::join!(write, open);
-            let stored = place.read(&stream).await;
+            let stored = fixture.read(&stream).await;
             if answers[0].is_ok() {
-                assert_eq!((position, stored), (chunks[0].end, as_said(&LINES)));
+                assert_eq!((position, stored), (chunks[0].end, unchanged(&LINES)));
                 outcomes[0] += 1;
             } else {
                 assert!(matches!(answers[0], Err(SinkError::Fenced)), "{answers:?}");
@@ -131,8 +131,8 @@ async fn a_write_during_an_opening_is_either_seen_by_it_or_refused() {
 
 #[tokio::test]
 async fn a_stream_at_another_position_must_be_opened_again() {
-    each_exact(async |place| {
-        let running = place.open().await;
+    each_exact(async |fixture| {
+        let running = fixture.open().await;
         let stream = origin("elsewhere");
         running.sink.open(&stream, Fence(1)).await.unwrap();
         let first = chunk(&stream, 1, None, &LINES[..1]);
@@ -144,26 +144,28 @@ async fn a_stream_at_another_position_must_be_opened_again() {
         let stands = running.sink.open(&stream, Fence(2)).await.unwrap();
         assert_eq!(stands, first.end);
         assert!(running.sink.write(&[chunk(&stream, 2, stands, &LINES[1..])]).await[0].is_ok());
-        assert_eq!(place.read(&stream).await, as_said(&LINES));
+        assert_eq!(fixture.read(&stream).await, unchanged(&LINES));
     })
     .await;
 }
 
 #[tokio::test]
 async fn a_sink_without_its_tables_says_how_to_create_them() {
-    each_exact(async |place| {
-        migrate(&place.parsed()).await.expect("migrating twice changes nothing");
+    each_exact(async |fixture| {
+        migrate(&fixture.parsed())
+            .await
+            .expect("migrating twice changes nothing");
         let note = "UPDATE podlog_records_migrations SET version = 999 WHERE version = 205";
-        place.sql(note).await;
+        fixture.sql(note).await;
         let attempt = Duration::from_secs(5);
-        let url: SinkUrl = place.parsed();
+        let url: SinkUrl = fixture.parsed();
         let metrics = podlog::metrics::Metrics::default();
         let newer = open(&url, podlog::clock::Clock::boottime(), &metrics, attempt)
             .await
             .unwrap_err()
             .to_string();
         assert!(newer.contains("run a newer podlog"), "{newer}");
-        place.sql("DROP TABLE podlog_records_migrations").await;
+        fixture.sql("DROP TABLE podlog_records_migrations").await;
         let absent = open(&url, podlog::clock::Clock::boottime(), &metrics, attempt)
             .await
             .unwrap_err()
@@ -175,12 +177,12 @@ async fn a_sink_without_its_tables_says_how_to_create_them() {
 
 #[tokio::test]
 async fn the_views_show_lines_and_gaps() {
-    each_exact(async |place| {
-        let running = place.open().await;
+    each_exact(async |fixture| {
+        let running = fixture.open().await;
         let stream = origin("people");
         running.sink.open(&stream, Fence(1)).await.unwrap();
         let time = 1_795_171_621_312_773_573;
-        let lines: [Said; 2] = [(time, 0, "grüß Gott".as_bytes()), (time, 1, b"\xff")];
+        let lines: [TestLine; 2] = [(time, 0, "grüß Gott".as_bytes()), (time, 1, b"\xff")];
         let gap = Gap {
             from: Some(Time(1_000)),
             to: Some(Time(time)),
@@ -203,15 +205,17 @@ async fn the_views_show_lines_and_gaps() {
             "seq",
             "message",
         ];
-        let rows = place.rows(columns, "FROM log_line WHERE seq = 0").await;
+        let rows = fixture.rows(columns, "FROM log_line WHERE seq = 0").await;
         let text: Vec<&str> = rows[0].iter().map(|cell| cell.as_deref().unwrap()).collect();
         let shown = text[5].replace('T', " ");
         assert!(shown.starts_with("2026-11-20 10:47:01.312773"), "{shown}");
         assert_eq!(text[..5], ["shop", "cart-0", "app", "people", "0"]);
         assert_eq!(text[6..], ["0", "grüß Gott"]);
-        let bytes = place.rows(["LENGTH(message)"], "FROM log_line WHERE seq = 1").await;
+        let bytes = fixture.rows(["LENGTH(message)"], "FROM log_line WHERE seq = 1").await;
         assert_eq!(bytes.len(), 1, "bytes that are not text do not hide the line");
-        let gaps = place.rows(["reason", "time_from", "before_seq"], "FROM log_gaps").await;
+        let gaps = fixture
+            .rows(["reason", "time_from", "before_seq"], "FROM log_gaps")
+            .await;
         assert_eq!(gaps[0][0].as_deref(), Some("unavailable"));
         assert!(gaps[0][1].as_deref().unwrap().contains("00:00:00.000001"), "{gaps:?}");
     })

@@ -8,18 +8,18 @@ use podlog::metrics::Metrics;
 use podlog::sinks::{SinkOpenError, open};
 use sqlx::{AssertSqlSafe, Connection, Executor, SqliteConnection};
 
-use crate::sinks::stream::{Said, chunk, origin};
-use crate::sinks::world::{as_said, each_exact};
+use crate::sinks::fixture::{each_exact, unchanged};
+use crate::sinks::stream::{TestLine, chunk, origin};
 
-const LINES: [Said<'static>; 2] = [(1, 0, b"a"), (1, 1, b"b")];
+const LINES: [TestLine<'static>; 2] = [(1, 0, b"a"), (1, 1, b"b")];
 
 /// Longer than a transaction waits for a lock (3 and 4 s), so that the first try fails.
 const HELD: Duration = Duration::from_millis(4_500);
 
 #[tokio::test]
 async fn a_write_waits_for_a_lock_of_another_client_and_is_stored_once() {
-    each_exact(async |place| {
-        let running = place.open().await;
+    each_exact(async |fixture| {
+        let running = fixture.open().await;
         let stream = origin("held");
         running.sink.open(&stream, Fence(1)).await.unwrap();
         let chunks = [chunk(&stream, 1, None, &LINES)];
@@ -31,13 +31,13 @@ async fn a_write_waits_for_a_lock_of_another_client_and_is_stored_once() {
             );
         };
         let mut write = Box::pin(write);
-        if place.name == "sqlite" {
-            let mut conn = SqliteConnection::connect(&place.url).await.unwrap();
+        if fixture.name == "sqlite" {
+            let mut conn = SqliteConnection::connect(&fixture.url).await.unwrap();
             let tx = conn.begin_with("BEGIN IMMEDIATE").await.unwrap();
             hold(&mut write).await;
             tx.rollback().await.unwrap();
         } else {
-            let mut conn = place.mysql().await;
+            let mut conn = fixture.mysql().await;
             let mut tx = conn.begin().await.unwrap();
             tx.execute("SELECT id FROM log_stream WHERE uid = 'held' FOR UPDATE")
                 .await
@@ -46,23 +46,23 @@ async fn a_write_waits_for_a_lock_of_another_client_and_is_stored_once() {
             tx.rollback().await.unwrap();
         }
         assert!(write.await[0].is_ok());
-        assert_eq!(place.read(&stream).await, as_said(&LINES));
+        assert_eq!(fixture.read(&stream).await, unchanged(&LINES));
     })
     .await;
 }
 
 #[tokio::test]
 async fn killed_connections_are_replaced() {
-    each_exact(async |place| {
-        if place.name == "sqlite" {
+    each_exact(async |fixture| {
+        if fixture.name == "sqlite" {
             return;
         }
-        let running = place.open().await;
+        let running = fixture.open().await;
         let stream = origin("killed");
         running.sink.open(&stream, Fence(1)).await.unwrap();
         let first = chunk(&stream, 1, None, &LINES[..1]);
         assert!(running.sink.write(std::slice::from_ref(&first)).await[0].is_ok());
-        let mut conn = place.mysql().await;
+        let mut conn = fixture.mysql().await;
         let find = "SELECT CAST(id AS SIGNED) FROM information_schema.processlist WHERE db = DATABASE() AND id <> CONNECTION_ID()";
         let ids: Vec<i64> = sqlx::query_scalar(find).fetch_all(&mut conn).await.unwrap();
         assert!(!ids.is_empty());
@@ -70,34 +70,34 @@ async fn killed_connections_are_replaced() {
             conn.execute(AssertSqlSafe(format!("KILL CONNECTION {id}"))).await.unwrap();
         }
         assert!(running.sink.write(&[chunk(&stream, 1, first.end, &LINES[1..])]).await[0].is_ok());
-        assert_eq!(place.read(&stream).await, as_said(&LINES));
+        assert_eq!(fixture.read(&stream).await, unchanged(&LINES));
     })
     .await;
 }
 
 #[tokio::test]
 async fn a_message_too_large_for_a_packet_or_column_is_truncated_and_marked() {
-    each_exact(async |place| {
-        let running = place.open().await;
+    each_exact(async |fixture| {
+        let running = fixture.open().await;
         let stream = origin("huge");
         running.sink.open(&stream, Fence(1)).await.unwrap();
         let huge = vec![b'x'; 17 << 20];
         assert!(running.sink.write(&[chunk(&stream, 1, None, &[(1, 0, &huge)])]).await[0].is_ok());
-        let stored = place.read(&stream).await.remove(0);
+        let stored = fixture.read(&stream).await.remove(0);
         assert_eq!(stored.message.len() as i64 + stored.cut, 17 << 20);
         assert!(stored.message.len() > (1 << 24) - 5000, "{}", stored.message.len());
         // The position is of the line as it was read, so that it is recognised.
         assert!(running.sink.open(&stream, Fence(2)).await.unwrap().is_some());
         assert!(running.sink.write(&[chunk(&stream, 2, None, &[(1, 0, &huge)])]).await[0].is_ok());
-        assert_eq!(place.read(&stream).await.len(), 1);
+        assert_eq!(fixture.read(&stream).await.len(), 1);
     })
     .await;
 }
 
 #[tokio::test]
 async fn a_connection_error_is_reported_once_and_in_plain_words() {
-    each_exact(async |place| {
-        if place.name == "sqlite" {
+    each_exact(async |fixture| {
+        if fixture.name == "sqlite" {
             return;
         }
         let refused = async |url: String| {
@@ -106,15 +106,15 @@ async fn a_connection_error_is_reported_once_and_in_plain_words() {
                 .await
                 .unwrap_err()
         };
-        let (login, rest) = place.url.rsplit_once('@').unwrap();
+        let (login, rest) = fixture.url.rsplit_once('@').unwrap();
         let (_, password) = login.rsplit_once(':').unwrap();
-        let wrong = refused(place.url.replace(&format!(":{password}@"), ":wrong-s3cret@")).await;
+        let wrong = refused(fixture.url.replace(&format!(":{password}@"), ":wrong-s3cret@")).await;
         assert!(
             matches!(&wrong, SinkOpenError::Refused(why) if why.remedy.contains("check the user and the password")),
             "{wrong}"
         );
         assert!(!wrong.to_string().contains("s3cret"));
-        let (server, _) = place.url.rsplit_once('/').unwrap();
+        let (server, _) = fixture.url.rsplit_once('/').unwrap();
         let unknown = refused(format!("{server}/no_such_database")).await;
         assert!(
             matches!(&unknown, SinkOpenError::Refused(why) if why.remedy.contains("create the database")),

@@ -2,16 +2,16 @@
 
 use podlog::domain::{Fence, Time};
 
-use crate::sinks::stream::{Said, chunk, origin};
-use crate::sinks::world::{as_said, each_exact};
+use crate::sinks::fixture::{each_exact, unchanged};
+use crate::sinks::stream::{TestLine, chunk, origin};
 
 #[tokio::test]
 async fn old_records_are_deleted_oldest_first_in_batches_without_holes() {
-    each_exact(async |place| {
-        let running = place.open().await;
+    each_exact(async |fixture| {
+        let running = fixture.open().await;
         let purge = running.retention.as_ref().unwrap();
         // The second 10 is old, but comes after a young one.
-        let lines: [Said; 6] = [
+        let lines: [TestLine; 6] = [
             (10, 0, b"a"),
             (11, 0, b"b"),
             (12, 0, b"c"),
@@ -28,20 +28,23 @@ async fn old_records_are_deleted_oldest_first_in_batches_without_holes() {
         assert_eq!(purge.purge(Time(50), 1000).await.unwrap(), 11);
         assert_eq!(purge.purge(Time(50), 1000).await.unwrap(), 0);
         for stream in &streams {
-            assert_eq!(place.read(stream).await, as_said(&lines[3..]));
+            assert_eq!(fixture.read(stream).await, unchanged(&lines[3..]));
         }
-        let more: [Said; 1] = [(99, 0, b"g")];
+        let more: [TestLine; 1] = [(99, 0, b"g")];
         let end = chunk(&streams[0], 1, None, &lines).end;
         assert!(running.sink.write(&[chunk(&streams[0], 1, end, &more)]).await[0].is_ok());
-        assert_eq!(place.read(&streams[0]).await, as_said(&[&lines[3..], &more].concat()));
+        assert_eq!(
+            fixture.read(&streams[0]).await,
+            unchanged(&[&lines[3..], &more].concat())
+        );
     })
     .await;
 }
 
 #[tokio::test]
 async fn the_row_of_an_empty_stream_is_deleted_only_after_a_quiet_day_and_can_be_created_again() {
-    each_exact(async |place| {
-        let running = place.open().await;
+    each_exact(async |fixture| {
+        let running = fixture.open().await;
         let purge = running.retention.as_ref().unwrap();
         let stream = origin("quiet");
         running.sink.open(&stream, Fence(4)).await.unwrap();
@@ -49,20 +52,24 @@ async fn the_row_of_an_empty_stream_is_deleted_only_after_a_quiet_day_and_can_be
         assert!(running.sink.write(std::slice::from_ref(&first)).await[0].is_ok());
         let now = Time(i64::try_from(jiff::Timestamp::now().as_nanosecond()).unwrap());
         assert_eq!(purge.purge(now, 10).await.unwrap(), 1);
-        let count = async || place.rows(["COUNT(*)"], "FROM log_stream").await[0][0].clone().unwrap();
+        let count = async || {
+            fixture.rows(["COUNT(*)"], "FROM log_stream").await[0][0]
+                .clone()
+                .unwrap()
+        };
         assert_eq!(count().await, "1", "a row that was written a moment ago stays");
-        let day = if place.name == "sqlite" {
+        let day = if fixture.name == "sqlite" {
             "updated_at - 90000"
         } else {
             "updated_at - INTERVAL 25 HOUR"
         };
-        place.sql(&format!("UPDATE log_stream SET updated_at = {day}")).await;
+        fixture.sql(&format!("UPDATE log_stream SET updated_at = {day}")).await;
         assert_eq!(purge.purge(now, 10).await.unwrap(), 0);
         assert_eq!(count().await, "0");
         // The container speaks again: what follows its checkpoint is stored.
         let lines = [(2, 0, &b"b"[..])];
         assert!(running.sink.write(&[chunk(&stream, 4, first.end, &lines)]).await[0].is_ok());
-        assert_eq!(place.read(&stream).await, as_said(&lines));
+        assert_eq!(fixture.read(&stream).await, unchanged(&lines));
     })
     .await;
 }

@@ -6,7 +6,7 @@ use std::time::Duration;
 use podlog::domain::{Chunk, Deadline, Fence, Gap, Line, Origin, Position, StreamId, Time};
 
 /// A line: its timestamp in nanoseconds, its ordinal, its bytes.
-pub(crate) type Said<'a> = (i64, u32, &'a [u8]);
+pub(crate) type TestLine<'a> = (i64, u32, &'a [u8]);
 
 pub(crate) fn origin(uid: &str) -> Arc<Origin> {
     Arc::new(Origin {
@@ -23,7 +23,7 @@ pub(crate) fn origin(uid: &str) -> Arc<Origin> {
     })
 }
 
-pub(crate) fn position(said: &Said<'_>) -> Position {
+pub(crate) fn position(said: &TestLine<'_>) -> Position {
     Position {
         time: Time(said.0),
         ordinal: said.1,
@@ -32,7 +32,7 @@ pub(crate) fn position(said: &Said<'_>) -> Position {
 }
 
 /// Lines that follow `begin`.
-pub(crate) fn chunk(origin: &Arc<Origin>, fence: u64, begin: Option<Position>, lines: &[Said<'_>]) -> Arc<Chunk> {
+pub(crate) fn chunk(origin: &Arc<Origin>, fence: u64, begin: Option<Position>, lines: &[TestLine<'_>]) -> Arc<Chunk> {
     let mut text = Vec::new();
     let mut all = Vec::new();
     for (time, ordinal, message) in lines {

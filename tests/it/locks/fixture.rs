@@ -20,7 +20,7 @@ pub(crate) const TTL: Duration = Duration::from_mins(1);
 pub(crate) const GRACE: Duration = Duration::from_secs(30);
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Kind {
+pub(crate) enum StoreKind {
     Memory,
     Sqlite,
     MySql,
@@ -28,12 +28,12 @@ pub(crate) enum Kind {
 }
 
 /// A table of its own.
-pub(crate) struct Lab {
-    place: Place,
+pub(crate) struct LockFixture {
+    backend: Backend,
     pub(crate) url: LockUrl,
 }
 
-enum Place {
+enum Backend {
     Memory(MemoryTable),
     Sqlite(tempfile::TempDir),
     Server {
@@ -44,8 +44,8 @@ enum Place {
 }
 
 /// The URL of a server, if it is there.
-pub(crate) fn server(kind: Kind) -> Option<String> {
-    crate::servers::named(if kind == Kind::MySql {
+pub(crate) fn server(kind: StoreKind) -> Option<String> {
+    crate::servers::named(if kind == StoreKind::MySql {
         "PODLOG_TEST_MYSQL"
     } else {
         "PODLOG_TEST_MARIADB"
@@ -53,42 +53,47 @@ pub(crate) fn server(kind: Kind) -> Option<String> {
 }
 
 /// Runs a test on a table of its own, and removes the table whatever the outcome.
-pub(crate) fn run(kind: Kind, name: &str, test: impl AsyncFnOnce(&Lab)) {
-    run_empty(kind, name, async |lab| {
-        locks::migrate(&lab.url).await.unwrap();
-        test(lab).await;
+pub(crate) fn run(kind: StoreKind, name: &str, test: impl AsyncFnOnce(&LockFixture)) {
+    run_empty(kind, name, async |fixture| {
+        locks::migrate(&fixture.url).await.unwrap();
+        test(fixture).await;
     });
 }
 
 /// Runs a test on a database of its own without tables, and removes it whatever the outcome.
-pub(crate) fn run_empty(kind: Kind, name: &str, test: impl AsyncFnOnce(&Lab)) {
+pub(crate) fn run_empty(kind: StoreKind, name: &str, test: impl AsyncFnOnce(&LockFixture)) {
     let runtime = tokio::runtime::Builder::new_current_thread()
         .enable_all()
-        .start_paused(kind == Kind::Memory)
+        .start_paused(kind == StoreKind::Memory)
         .build()
         .unwrap();
     runtime.block_on(async {
-        let Some(lab) = Lab::new(kind, name).await else { return };
-        let outcome = AssertUnwindSafe(test(&lab)).catch_unwind().await;
-        lab.remove().await;
+        let Some(fixture) = LockFixture::new(kind, name).await else {
+            return;
+        };
+        let outcome = AssertUnwindSafe(test(&fixture)).catch_unwind().await;
+        fixture.remove().await;
         if let Err(panic) = outcome {
             std::panic::resume_unwind(panic);
         }
     });
 }
 
-impl Lab {
+impl LockFixture {
     /// An empty database, without tables.
-    pub(crate) async fn new(kind: Kind, name: &str) -> Option<Self> {
+    pub(crate) async fn new(kind: StoreKind, name: &str) -> Option<Self> {
         static COUNT: AtomicU32 = AtomicU32::new(0);
-        let (place, url) = match kind {
-            Kind::Memory => (Place::Memory(MemoryTable::new(Clock::tokio())), "memory://".to_owned()),
-            Kind::Sqlite => {
+        let (backend, url) = match kind {
+            StoreKind::Memory => (
+                Backend::Memory(MemoryTable::new(Clock::tokio())),
+                "memory://".to_owned(),
+            ),
+            StoreKind::Sqlite => {
                 let folder = tempfile::tempdir().unwrap();
                 let url = format!("sqlite://{}", folder.path().join("podlog.db").display());
-                (Place::Sqlite(folder), url)
+                (Backend::Sqlite(folder), url)
             }
-            Kind::MySql | Kind::MariaDb => {
+            StoreKind::MySql | StoreKind::MariaDb => {
                 let mut url = url::Url::parse(&server(kind)?).unwrap();
                 let admin = Box::new(MySqlConnectOptions::from_str(url.as_str()).unwrap());
                 let count = COUNT.fetch_add(1, Ordering::Relaxed);
@@ -101,7 +106,7 @@ impl Lab {
                 url.set_path(&database);
                 let text = url.to_string();
                 (
-                    Place::Server {
+                    Backend::Server {
                         admin,
                         server: url,
                         database,
@@ -111,13 +116,13 @@ impl Lab {
             }
         };
         Some(Self {
-            place,
+            backend,
             url: url.parse().unwrap(),
         })
     }
 
     pub(crate) async fn remove(self) {
-        if let Place::Server { admin, database, .. } = self.place {
+        if let Backend::Server { admin, database, .. } = self.backend {
             let mut conn = admin.connect().await.unwrap();
             conn.execute(AssertSqlSafe(format!("DROP DATABASE {database}")))
                 .await
@@ -133,8 +138,8 @@ impl Lab {
 
     pub(crate) async fn holder_in(&self, cluster: &str, replica: &str) -> Arc<dyn LockStore> {
         let holder = holder(cluster, replica);
-        match &self.place {
-            Place::Memory(table) => Arc::new(table.holder(holder)),
+        match &self.backend {
+            Backend::Memory(table) => Arc::new(table.holder(holder)),
             _ => locks::open(&self.url, holder).await.unwrap(),
         }
     }
@@ -142,9 +147,9 @@ impl Lab {
     /// Lets time pass for all claims: by the clock, or by moving every expiry back.
     pub(crate) async fn pass(&self, time: Duration) {
         let micros = time.as_micros();
-        match &self.place {
-            Place::Memory(_) => tokio::time::advance(time).await,
-            Place::Sqlite(_) => {
+        match &self.backend {
+            Backend::Memory(_) => tokio::time::advance(time).await,
+            Backend::Sqlite(_) => {
                 let mut conn = SqliteConnectOptions::new()
                     .filename(self.file())
                     .connect()
@@ -153,7 +158,7 @@ impl Lab {
                 let sql = format!("UPDATE distributed_lock SET expires_at = expires_at - {micros}");
                 conn.execute(AssertSqlSafe(sql)).await.unwrap();
             }
-            Place::Server { .. } => {
+            Backend::Server { .. } => {
                 let sql =
                     format!("UPDATE distributed_lock SET expires_at = expires_at - INTERVAL {micros} MICROSECOND");
                 self.sql().await.execute(AssertSqlSafe(sql)).await.unwrap();
@@ -163,32 +168,34 @@ impl Lab {
 
     /// The file of an `SQLite` store.
     pub(crate) fn file(&self) -> PathBuf {
-        match &self.place {
-            Place::Sqlite(folder) => folder.path().join("podlog.db"),
+        match &self.backend {
+            Backend::Sqlite(folder) => folder.path().join("podlog.db"),
             _ => panic!("not a file"),
         }
     }
 
     /// A connection of somebody else to the database of a server.
     pub(crate) async fn sql(&self) -> MySqlConnection {
-        match &self.place {
-            Place::Server { admin, database, .. } => admin.as_ref().clone().database(database).connect().await.unwrap(),
+        match &self.backend {
+            Backend::Server { admin, database, .. } => {
+                admin.as_ref().clone().database(database).connect().await.unwrap()
+            }
             _ => panic!("not a server"),
         }
     }
 
     /// The URL as it is in the environment, with its password, but for the database.
     pub(crate) fn server(&self) -> url::Url {
-        match &self.place {
-            Place::Server { server, .. } => server.clone(),
+        match &self.backend {
+            Backend::Server { server, .. } => server.clone(),
             _ => panic!("not a server"),
         }
     }
 
     /// The name of the database on a server.
     pub(crate) fn database(&self) -> &str {
-        match &self.place {
-            Place::Server { database, .. } => database,
+        match &self.backend {
+            Backend::Server { database, .. } => database,
             _ => panic!("not a server"),
         }
     }

@@ -24,7 +24,7 @@ pub(crate) const PATIENCE: Duration = Duration::from_mins(2);
 
 /// A namespace on the cluster, and podlog's view of it.
 #[derive(Clone)]
-pub(crate) struct Lab {
+pub(crate) struct ClusterFixture {
     pub(crate) kube: Client,
     pub(crate) namespace: String,
     pub(crate) cluster: Cluster,
@@ -32,7 +32,7 @@ pub(crate) struct Lab {
 }
 
 /// Runs a test in a namespace of its own.
-pub(crate) async fn in_namespace<F: Future<Output = ()> + Send + 'static>(test: impl FnOnce(Lab) -> F) {
+pub(crate) async fn in_namespace<F: Future<Output = ()> + Send + 'static>(test: impl FnOnce(ClusterFixture) -> F) {
     if servers::named("KUBECONFIG").is_none() {
         return;
     }
@@ -43,14 +43,14 @@ pub(crate) async fn in_namespace<F: Future<Output = ()> + Send + 'static>(test: 
     namespaces.create(&PostParams::default(), &made).await.unwrap();
     let metrics = Metrics::default();
     let cluster = Cluster::connect(&Access::default(), metrics.clone()).await.unwrap();
-    let lab = Lab {
+    let fixture = ClusterFixture {
         kube,
         namespace: namespace.clone(),
         cluster,
         metrics,
     };
     let mut body = JoinSet::new();
-    body.spawn(test(lab));
+    body.spawn(test(fixture));
     let end = body.join_next().await.unwrap();
     namespaces.delete(&namespace, &DeleteParams::default()).await.unwrap();
     if let Err(failed) = end {
@@ -62,7 +62,7 @@ pub(crate) fn container(name: &str, script: &str) -> Value {
     json!({"name": name, "image": servers::image(), "imagePullPolicy": "IfNotPresent", "command": ["sh", "-c", script]})
 }
 
-impl Lab {
+impl ClusterFixture {
     pub(crate) async fn create(&self, name: &str, spec: &Value) {
         let mut spec = spec.clone();
         spec["terminationGracePeriodSeconds"] = json!(0);

@@ -27,7 +27,7 @@ pub(crate) struct Script {
     pub(crate) exits: Option<i32>,
 }
 
-pub(crate) trait Stage {
+pub(crate) trait TestCluster {
     fn client(&self) -> Client;
 
     fn namespace(&self) -> &str;
@@ -66,14 +66,14 @@ pub(crate) trait Stage {
 }
 
 /// The simulated cluster, with or without a port in between.
-pub(crate) struct SimStage {
+pub(crate) struct SimTestCluster {
     pub(crate) cluster: SimCluster,
     client: Client,
     stop: CancellationToken,
     _server: JoinSet<()>,
 }
 
-impl SimStage {
+impl SimTestCluster {
     pub(crate) fn in_process() -> Self {
         let cluster = SimCluster::default();
         let client = Client::new(cluster.service(), "default");
@@ -101,7 +101,7 @@ impl SimStage {
     }
 }
 
-impl Drop for SimStage {
+impl Drop for SimTestCluster {
     fn drop(&mut self) {
         self.stop.cancel();
     }
@@ -116,7 +116,7 @@ pub(crate) async fn serve(cluster: &SimCluster, tasks: &mut JoinSet<()>, stop: &
     port
 }
 
-impl Stage for SimStage {
+impl TestCluster for SimTestCluster {
     fn client(&self) -> Client {
         self.client.clone()
     }
@@ -162,13 +162,13 @@ impl Stage for SimStage {
 }
 
 /// A real cluster, reached as KUBECONFIG says, in a namespace of its own that must exist.
-pub(crate) struct KubeStage {
+pub(crate) struct RealTestCluster {
     client: Client,
     namespace: String,
     image: String,
 }
 
-impl KubeStage {
+impl RealTestCluster {
     /// Nothing if no real cluster is named.
     pub(crate) async fn from_environment() -> Option<Self> {
         servers::named("KUBECONFIG")?;
@@ -198,7 +198,7 @@ impl KubeStage {
     }
 }
 
-impl Stage for KubeStage {
+impl TestCluster for RealTestCluster {
     fn client(&self) -> Client {
         self.client.clone()
     }

@@ -7,12 +7,12 @@ use podlog::sim::SimCluster;
 use sqlx::{MySqlConnection, Row};
 
 /// A container instance: pod UID, container, container ID.
-pub(crate) type Stream = (String, String, String);
+pub(crate) type StreamKey = (String, String, String);
 
-pub(crate) type Streams = BTreeMap<Stream, Stored>;
+pub(crate) type StoredStreams = BTreeMap<StreamKey, Stored>;
 
 /// What the containers wrote.
-pub(crate) fn written(sim: &SimCluster) -> BTreeMap<Stream, Vec<Entry>> {
+pub(crate) fn written(sim: &SimCluster) -> BTreeMap<StreamKey, Vec<Entry>> {
     let stream = |truth: podlog::sim::Truth| {
         let id = truth.instance.container_id.rsplit("://").next().unwrap().to_owned();
         let entries = truth.lines.iter().map(|line| Entry::of(line.time, &line.message));
@@ -23,8 +23,8 @@ pub(crate) fn written(sim: &SimCluster) -> BTreeMap<Stream, Vec<Entry>> {
 }
 
 /// What is stored in MySQL.
-pub(crate) async fn stored(sql: &mut MySqlConnection) -> Streams {
-    let mut by_id: BTreeMap<i64, (Stream, Stored)> = BTreeMap::new();
+pub(crate) async fn stored(sql: &mut MySqlConnection) -> StoredStreams {
+    let mut by_id: BTreeMap<i64, (StreamKey, Stored)> = BTreeMap::new();
     let streams = "SELECT id, CONVERT(uid USING utf8mb4) AS uid, CONVERT(container USING utf8mb4) AS container, \
          CONVERT(container_id USING utf8mb4) AS container_id FROM log_stream";
     // Until the first replica has made the tables there are none.
@@ -33,9 +33,9 @@ pub(crate) async fn stored(sql: &mut MySqlConnection) -> Streams {
         by_id.insert(row.get("id"), (key, Stored::default()));
     }
     if by_id.is_empty() {
-        return Streams::new();
+        return StoredStreams::new();
     }
-    // Streams that were opened meanwhile are left for the next time.
+    // StoredStreams that were opened meanwhile are left for the next time.
     let lines = "SELECT stream, time_ns, message FROM log_record ORDER BY stream, seq";
     for row in sqlx::query(lines).fetch_all(&mut *sql).await.unwrap() {
         if let Some((_, stored)) = by_id.get_mut(&row.get("stream")) {
@@ -57,8 +57,8 @@ pub(crate) async fn stored(sql: &mut MySqlConnection) -> Streams {
 }
 
 /// The reckoning, and the first of what is wrong.
-pub(crate) fn reckon(written: &BTreeMap<Stream, Vec<Entry>>, stored: &Streams) -> (Reckoning, Vec<String>) {
+pub(crate) fn reckon(written: &BTreeMap<StreamKey, Vec<Entry>>, stored: &StoredStreams) -> (Reckoning, Vec<String>) {
     let (sum, findings) = explain(written, stored);
-    let show = |(stream, finding): &(&Stream, Finding)| format!("{}: {finding:?}", stream.0);
+    let show = |(stream, finding): &(&StreamKey, Finding)| format!("{}: {finding:?}", stream.0);
     (sum, findings.iter().take(8).map(show).collect())
 }

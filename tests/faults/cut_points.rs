@@ -2,9 +2,9 @@
 
 use std::fmt;
 
-use crate::proxy::{Point, Proxy};
+use crate::proxy::{Direction, Proxy};
 
-/// Pieces of data of one call: more than any call has, connecting included. [`Cuts`] judges that.
+/// Pieces of data of one call: more than any call has, connecting included. [`CutCoverage`] judges that.
 const PIECES: i64 = 28;
 
 /// What making a connection takes at least: a greeting and its answer, and the settings of the session.
@@ -12,15 +12,15 @@ const CONNECTING: usize = 6;
 
 /// Where a call is to be cut off.
 #[derive(Clone, Copy, Debug)]
-pub(crate) struct Place {
-    point: Point,
+pub(crate) struct CutPoint {
+    point: Direction,
     /// How many pieces pass before it.
     passing: i64,
     /// Whether the connection has to be made first.
     is_new: bool,
 }
 
-impl Place {
+impl CutPoint {
     /// Has the next call cut off here. To be said just before it.
     pub(crate) fn arm(self, proxy: &Proxy) {
         if self.is_new {
@@ -30,33 +30,33 @@ impl Place {
     }
 }
 
-impl fmt::Display for Place {
+impl fmt::Display for CutPoint {
     fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
         let connection = if self.is_new { "new" } else { "old" };
         write!(out, "{:?}-{}-{connection}", self.point, self.passing)
     }
 }
 
-/// Every place at which a call can be cut off, over a connection that is there and over one that must be made first.
+/// Every cut at which a call can be cut off, over a connection that is there and over one that must be made first.
 /// The last ones come after it has ended.
-pub(crate) fn places() -> impl Iterator<Item = Place> {
+pub(crate) fn cut_points() -> impl Iterator<Item = CutPoint> {
     let ways = [false, true]
         .into_iter()
-        .flat_map(|is_new| [Point::Request, Point::Reply].map(|point| (is_new, point)));
-    ways.flat_map(|(is_new, point)| (0..PIECES).map(move |passing| Place { point, passing, is_new }))
+        .flat_map(|is_new| [Direction::Request, Direction::Reply].map(|point| (is_new, point)));
+    ways.flat_map(|(is_new, point)| (0..PIECES).map(move |passing| CutPoint { point, passing, is_new }))
 }
 
-/// Which places were met, to see that none was left out.
+/// Which cut_points were met, to see that none was left out.
 #[derive(Default)]
-pub(crate) struct Cuts(Vec<bool>);
+pub(crate) struct CutCoverage(Vec<bool>);
 
-impl Cuts {
-    /// Notes whether the call was cut off at the next of [`places`].
+impl CutCoverage {
+    /// Notes whether the call was cut off at the next of [`cut_points`].
     pub(crate) fn note(&mut self, proxy: &Proxy) {
         self.0.push(proxy.was_cut());
     }
 
-    /// Each request and each reply of a call was cut off once, of which it has at least so many; and at the last places
+    /// Each request and each reply of a call was cut off once, of which it has at least so many; and at the last cut_points
     /// there was nothing left to cut off. Between them a call that took more than it needs leaves holes.
     pub(crate) fn assert_complete(&self, exchanges: usize) {
         let ways: Vec<String> = self.0.chunks(PIECES as usize).map(show).collect();

@@ -1,10 +1,10 @@
 //! The names of what can happen, as they appear in a history. Nothing happens here.
 
-use crate::state::Kind;
+use crate::state::MessageKind;
 
 /// How a statement fares.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-pub(crate) enum Fate {
+pub(crate) enum Delivery {
     /// It arrives and is answered at once.
     Answered,
     /// It arrives at once and the answer is lost.
@@ -26,28 +26,28 @@ pub(crate) enum Step {
     Jump(i8),
     /// A replica looks at the table and finds that it must not be believed.
     HoldsOff(usize),
-    Claims(usize, usize, Fate),
-    Renews(usize, usize, Fate),
+    Claims(usize, usize, Delivery),
+    Renews(usize, usize, Delivery),
     /// A replica asks for a pod of another.
     Asks(usize, usize),
     /// The holder takes the request back.
     Refuses(usize, usize),
     /// The task has ended; its claim is given back.
-    Frees(usize, usize, Fate),
+    Frees(usize, usize, Delivery),
     /// The task has written what it had read; the pod goes to the replica that asked for it.
-    HandsOver(usize, usize, Fate),
+    HandsOver(usize, usize, Delivery),
     /// The pod is done with.
-    Finishes(usize, usize, Fate),
+    Finishes(usize, usize, Delivery),
     /// The task ends that should have ended before.
     Drains(usize, usize),
     /// A late statement arrives.
-    Arrives(Kind, usize, usize),
+    Arrives(MessageKind, usize, usize),
     /// A late answer comes.
-    Answers(Kind, usize, usize),
+    Answers(MessageKind, usize, usize),
     /// Its sender waits no longer for a late statement or answer; the statement may still arrive.
-    GivenUp(Kind, usize, usize),
+    GivenUp(MessageKind, usize, usize),
     /// A late statement gets lost.
-    Vanishes(Kind, usize, usize),
+    Vanishes(MessageKind, usize, usize),
 }
 
 impl Step {

@@ -14,8 +14,8 @@ use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::task::JoinSet;
 
+use crate::sinks::fixture::{each_exact, unchanged};
 use crate::sinks::stream::{chunk, origin};
-use crate::sinks::world::{as_said, each_exact};
 
 /// Forwards connections. When `replies` reaches 0, the connection whose reply it was stays open but
 /// gets no reply any more; what it sends still arrives. Negative: nothing is lost.
@@ -48,13 +48,13 @@ async fn relay(listener: TcpListener, server: String, replies: Arc<AtomicI64>) {
 
 #[tokio::test]
 async fn every_line_is_stored_once_and_in_order_when_any_reply_is_lost() {
-    each_exact(async |place| {
-        if place.name == "sqlite" {
+    each_exact(async |fixture| {
+        if fixture.name == "sqlite" {
             return;
         }
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let port = listener.local_addr().unwrap().port();
-        let (login, rest) = place.url.rsplit_once('@').unwrap();
+        let (login, rest) = fixture.url.rsplit_once('@').unwrap();
         let (server, database) = rest.split_once('/').unwrap();
         let replies = Arc::new(AtomicI64::new(-1));
         let mut tasks = JoinSet::new();
@@ -83,18 +83,18 @@ async fn every_line_is_stored_once_and_in_order_when_any_reply_is_lost() {
             assert!(opened.sink.write(&[next]).await[0].is_ok());
             replies.store(-1, Ordering::SeqCst);
         }
-        assert_eq!(place.read(&stream).await, as_said(&lines));
+        assert_eq!(fixture.read(&stream).await, unchanged(&lines));
     })
     .await;
 }
 
 #[tokio::test]
 async fn connections_killed_at_any_moment_lose_and_repeat_no_line() {
-    each_exact(async |place| {
-        if place.name == "sqlite" {
+    each_exact(async |fixture| {
+        if fixture.name == "sqlite" {
             return;
         }
-        let running = place.open().await;
+        let running = fixture.open().await;
         let stream = origin("killing");
         running.sink.open(&stream, Fence(1)).await.unwrap();
         let texts: Vec<Vec<u8>> = (0..3000).map(|n| format!("line {n}").into_bytes()).collect();
@@ -108,7 +108,7 @@ async fn connections_killed_at_any_moment_lose_and_repeat_no_line() {
             }
         };
         let kill = async {
-            let mut conn = place.mysql().await;
+            let mut conn = fixture.mysql().await;
             let find = "SELECT CAST(id AS SIGNED) FROM information_schema.processlist \
                 WHERE db = DATABASE() AND id <> CONNECTION_ID()";
             let mut killed = 0;
@@ -138,8 +138,8 @@ async fn connections_killed_at_any_moment_lose_and_repeat_no_line() {
             () = write => {}
             killed = kill => panic!("{killed} connections were killed and the writes are not done"),
         }
-        assert_eq!(place.read(&stream).await, as_said(&lines));
-        place.mysql().await.close().await.unwrap();
+        assert_eq!(fixture.read(&stream).await, unchanged(&lines));
+        fixture.mysql().await.close().await.unwrap();
     })
     .await;
 }

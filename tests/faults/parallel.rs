@@ -20,12 +20,12 @@ type Outcomes = HashMap<&'static str, Receiver<Option<String>>>;
 /// Makes a test of each of these functions and lists them in `ALL`.
 macro_rules! scenarios {
     ($($name:ident),* $(,)?) => {
-        pub(crate) const ALL: &[$crate::together::Scenario] =
+        pub(crate) const ALL: &[$crate::parallel::Scenario] =
             &[$((concat!(module_path!(), "::tests::", stringify!($name)), $name)),*];
 
         mod tests {
             $(#[test] fn $name() {
-                $crate::together::play(concat!(module_path!(), "::", stringify!($name)));
+                $crate::parallel::play(concat!(module_path!(), "::", stringify!($name)));
             })*
         }
     };

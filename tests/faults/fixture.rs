@@ -12,10 +12,10 @@ use tokio::net::TcpListener;
 use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 
+use crate::audit::{reckon, stored, written};
 use crate::database::{Claim, Database, until};
 use crate::proxy::Proxy;
-use crate::reckon::{reckon, stored, written};
-use crate::replica::{Places, Replica, TIMES};
+use crate::replica::{Replica, ReplicaSettings, TIMES};
 
 /// Longer than anything takes that is asked for here on a busy machine: four of the 30 s that a writer may wait before
 /// it tries the sink again.
@@ -24,7 +24,7 @@ pub(crate) const PATIENCE: Duration = Duration::from_secs(120);
 /// How often each pod writes a line, if a scenario says nothing else.
 const EVERY: Duration = Duration::from_millis(100);
 
-pub(crate) struct Bench<'a> {
+pub(crate) struct Fixture<'a> {
     /// Where claims are.
     pub(crate) database: &'a Database,
     /// Where records are: in the same database, if a scenario says nothing else.
@@ -41,7 +41,7 @@ pub(crate) struct Bench<'a> {
     _server: JoinSet<()>,
 }
 
-impl<'a> Bench<'a> {
+impl<'a> Fixture<'a> {
     /// A cluster that will have so many pods once the first replicas are at work.
     pub(crate) async fn new(database: &'a Database, pods: usize) -> Self {
         let sim = SimCluster::new(Settings::default());
@@ -120,8 +120,8 @@ impl<'a> Bench<'a> {
         all.map(str::to_owned).collect()
     }
 
-    fn places(&self, lock: &Proxy, sink: &Proxy) -> Places {
-        Places {
+    fn settings(&self, lock: &Proxy, sink: &Proxy) -> ReplicaSettings {
+        ReplicaSettings {
             lock: self.database.through(lock.port),
             sink: self.records.through(sink.port),
             kubeconfig: self.kubeconfig.clone(),
@@ -135,13 +135,13 @@ impl<'a> Bench<'a> {
         self.replica_with(name, |_| ()).await
     }
 
-    /// A replica some of whose places are others.
-    pub(crate) async fn replica_with(&self, name: &str, change: impl FnOnce(&mut Places)) -> Replica {
+    /// A replica with some settings changed.
+    pub(crate) async fn replica_with(&self, name: &str, change: impl FnOnce(&mut ReplicaSettings)) -> Replica {
         let lock = Proxy::to(&self.database.address()).await;
         let sink = Proxy::to(&self.records.address()).await;
-        let mut places = self.places(&lock, &sink);
-        change(&mut places);
-        Replica::start(name, self.dir.path(), &places, lock, sink)
+        let mut settings = self.settings(&lock, &sink);
+        change(&mut settings);
+        Replica::start(name, self.dir.path(), &settings, lock, sink)
     }
 
     /// Replicas of these names that have come to share all pods between them.
@@ -251,7 +251,7 @@ impl<'a> Bench<'a> {
     }
 }
 
-impl Drop for Bench<'_> {
+impl Drop for Fixture<'_> {
     /// Shows what the replicas said last when the test has failed.
     fn drop(&mut self) {
         if !std::thread::panicking() {

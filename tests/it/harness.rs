@@ -1,4 +1,4 @@
-//! The world of the simulation as the tests have it: whatever must not be, or does not come in time, fails the test.
+//! The harness of the simulation as the tests have it: whatever must not be, or does not come in time, fails the test.
 
 use std::ops::{Deref, DerefMut};
 use std::time::Duration;
@@ -11,9 +11,9 @@ use podlog::simulate::{self, Reckoning};
 const STEP: Duration = Duration::from_millis(20);
 
 /// Whole collectors over one table, one simulated cluster and one sink, in virtual time.
-pub(crate) struct World(simulate::World);
+pub(crate) struct Harness(simulate::World);
 
-impl Deref for World {
+impl Deref for Harness {
     type Target = simulate::World;
 
     fn deref(&self) -> &simulate::World {
@@ -21,14 +21,14 @@ impl Deref for World {
     }
 }
 
-impl DerefMut for World {
+impl DerefMut for Harness {
     fn deref_mut(&mut self) -> &mut simulate::World {
         &mut self.0
     }
 }
 
-impl World {
-    /// A world without replicas and pods, around a sink that fences or one that does not. Its dice fall
+impl Harness {
+    /// A harness without replicas and pods, around a sink that fences or one that does not. Its dice fall
     /// alike each time; `PODLOG_TEST_SEED` makes them fall otherwise.
     pub(crate) fn new(fencing: bool) -> Self {
         let seed = std::env::var("PODLOG_TEST_SEED").map_or(0, |seed| seed.parse().unwrap());
@@ -37,16 +37,16 @@ impl World {
         Self(simulate::World::seeded(fencing, seed))
     }
 
-    /// A world in which so many replicas share so many pods and have come to rest.
+    /// A harness in which so many replicas share so many pods and have come to rest.
     pub(crate) fn shared(fencing: bool, replicas: usize, pods: usize) -> Self {
-        let mut world = Self::new(fencing);
+        let mut harness = Self::new(fencing);
         for _ in 0..replicas {
-            world.add();
+            harness.add();
         }
-        world.pass(2);
-        (0..pods).for_each(|_| drop(world.pod()));
-        world.pass(30);
-        world
+        harness.pass(2);
+        (0..pods).for_each(|_| drop(harness.pod()));
+        harness.pass(30);
+        harness
     }
 
     /// Lets seconds pass.

@@ -16,7 +16,7 @@ use tempfile::TempDir;
 use tokio::task::JoinSet;
 
 /// A place to store records, new and empty.
-pub(crate) struct Place {
+pub(crate) struct SinkFixture {
     pub(crate) name: &'static str,
     pub(crate) url: String,
     dir: TempDir,
@@ -26,7 +26,7 @@ pub(crate) struct Place {
 
 /// A record as it lies in the store.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub(crate) struct Stored {
+pub(crate) struct StoredRecord {
     pub(crate) time: i64,
     pub(crate) ordinal: u32,
     pub(crate) message: Vec<u8>,
@@ -34,28 +34,30 @@ pub(crate) struct Stored {
 }
 
 /// A sink in use, as a replica uses it. Dropping it ends its driver.
-pub(crate) struct Running {
+pub(crate) struct OpenSink {
     pub(crate) sink: Arc<dyn Sink>,
     pub(crate) retention: Option<Arc<dyn Retention>>,
     _driver: JoinSet<()>,
 }
 
 /// Runs a test on every sink that there is, one after another, each in a place of its own.
-pub(crate) async fn each(test: impl AsyncFn(&Place)) {
+pub(crate) async fn each(test: impl AsyncFn(&SinkFixture)) {
     run(&["file", "sqlite", "mysql", "mariadb"], test).await;
 }
 
 /// Runs a test on the sinks that store positions too.
-pub(crate) async fn each_exact(test: impl AsyncFn(&Place)) {
+pub(crate) async fn each_exact(test: impl AsyncFn(&SinkFixture)) {
     run(&["sqlite", "mysql", "mariadb"], test).await;
 }
 
-async fn run(names: &[&'static str], test: impl AsyncFn(&Place)) {
+async fn run(names: &[&'static str], test: impl AsyncFn(&SinkFixture)) {
     for name in names {
-        let Some(place) = Place::new(name).await else { continue };
+        let Some(fixture) = SinkFixture::new(name).await else {
+            continue;
+        };
         println!("with {name}");
-        let result = AssertUnwindSafe(test(&place)).catch_unwind().await;
-        place.remove().await;
+        let result = AssertUnwindSafe(test(&fixture)).catch_unwind().await;
+        fixture.remove().await;
         if let Err(panic) = result {
             println!("failed with {name}");
             std::panic::resume_unwind(panic);
@@ -63,7 +65,7 @@ async fn run(names: &[&'static str], test: impl AsyncFn(&Place)) {
     }
 }
 
-impl Place {
+impl SinkFixture {
     pub(crate) async fn new(name: &'static str) -> Option<Self> {
         let dir = tempfile::tempdir().unwrap();
         let path = dir.path().display().to_string();
@@ -86,14 +88,14 @@ impl Place {
                 url
             }
         };
-        let place = Self {
+        let fixture = Self {
             name,
             url,
             dir,
             database,
         };
-        migrate(&place.parsed()).await.unwrap();
-        Some(place)
+        migrate(&fixture.parsed()).await.unwrap();
+        Some(fixture)
     }
 
     pub(crate) fn parsed(&self) -> SinkUrl {
@@ -104,14 +106,14 @@ impl Place {
         self.dir.path().join("logs")
     }
 
-    pub(crate) async fn open(&self) -> Running {
+    pub(crate) async fn open(&self) -> OpenSink {
         let attempt = Duration::from_secs(5);
         let opened = open(&self.parsed(), Clock::boottime(), &Metrics::default(), attempt)
             .await
             .unwrap();
         let mut driver = JoinSet::new();
         driver.spawn(opened.driver.map(Result::unwrap));
-        Running {
+        OpenSink {
             sink: opened.sink,
             retention: opened.retention,
             _driver: driver,
@@ -159,7 +161,7 @@ impl Place {
     }
 
     /// What is stored of a stream, in the stored order.
-    pub(crate) async fn read(&self, origin: &Origin) -> Vec<Stored> {
+    pub(crate) async fn read(&self, origin: &Origin) -> Vec<StoredRecord> {
         let uid = origin.stream.uid.as_str();
         if self.name == "file" {
             return self
@@ -239,8 +241,8 @@ pub(crate) fn find(dir: &Path) -> Vec<PathBuf> {
     all
 }
 
-fn stored((time, ordinal, message, cut): (i64, u32, Vec<u8>, i64)) -> Stored {
-    Stored {
+fn stored((time, ordinal, message, cut): (i64, u32, Vec<u8>, i64)) -> StoredRecord {
+    StoredRecord {
         time,
         ordinal,
         message,
@@ -248,9 +250,9 @@ fn stored((time, ordinal, message, cut): (i64, u32, Vec<u8>, i64)) -> Stored {
     }
 }
 
-fn from_json(record: &Value) -> Stored {
+fn from_json(record: &Value) -> StoredRecord {
     let id: Vec<&str> = record["id"].as_str().unwrap().rsplit('/').collect();
-    Stored {
+    StoredRecord {
         time: id[1].parse().unwrap(),
         ordinal: id[0].parse().unwrap(),
         message: record["message"].as_str().unwrap().as_bytes().to_vec(),
@@ -259,7 +261,8 @@ fn from_json(record: &Value) -> Stored {
 }
 
 /// What lines look like when they are stored as they were.
-pub(crate) fn as_said(lines: &[crate::sinks::stream::Said<'_>]) -> Vec<Stored> {
-    let one = |&(time, ordinal, message): &crate::sinks::stream::Said<'_>| stored((time, ordinal, message.to_vec(), 0));
+pub(crate) fn unchanged(lines: &[crate::sinks::stream::TestLine<'_>]) -> Vec<StoredRecord> {
+    let one =
+        |&(time, ordinal, message): &crate::sinks::stream::TestLine<'_>| stored((time, ordinal, message.to_vec(), 0));
     lines.iter().map(one).collect()
 }

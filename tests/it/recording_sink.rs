@@ -10,7 +10,7 @@ use podlog::sinks::{Sink, SinkError};
 
 /// What is stored of one stream.
 #[derive(Clone, Debug, Default)]
-pub(crate) struct Kept {
+pub(crate) struct RecordedStream {
     pub(crate) lines: Vec<(i64, u32, String)>,
     pub(crate) gaps: Vec<Gap>,
     pub(crate) restart: u32,
@@ -18,7 +18,7 @@ pub(crate) struct Kept {
 
 /// What the next write does instead of storing.
 #[derive(Clone, Debug)]
-pub(crate) enum Mishap {
+pub(crate) enum SinkFault {
     /// Takes this long, then stores.
     Slow(Duration),
     /// Refuses for good.
@@ -27,56 +27,60 @@ pub(crate) enum Mishap {
 
 /// A sink in memory.
 #[derive(Clone, Debug, Default)]
-pub(crate) struct Recorder(Arc<Mutex<State>>);
+pub(crate) struct RecordingSink(Arc<Mutex<Recording>>);
 
 #[derive(Debug, Default)]
-struct State {
-    streams: BTreeMap<StreamId, Kept>,
-    mishaps: VecDeque<Mishap>,
+struct Recording {
+    streams: BTreeMap<StreamId, RecordedStream>,
+    faults: VecDeque<SinkFault>,
 }
 
-impl Recorder {
-    pub(crate) fn streams(&self) -> BTreeMap<StreamId, Kept> {
+impl RecordingSink {
+    pub(crate) fn streams(&self) -> BTreeMap<StreamId, RecordedStream> {
         self.0.lock().unwrap().streams.clone()
     }
 
     /// The messages stored of all instances of a container, oldest instance first.
     pub(crate) fn messages(&self, container: &str) -> Vec<String> {
-        let mut kept: Vec<Kept> = self
+        let mut recorded: Vec<RecordedStream> = self
             .streams()
             .into_iter()
             .filter(|(id, _)| &*id.container == container)
             .map(|(_, k)| k)
             .collect();
-        kept.sort_by_key(|k| k.restart);
-        kept.into_iter()
+        recorded.sort_by_key(|k| k.restart);
+        recorded
+            .into_iter()
             .flat_map(|k| k.lines)
             .map(|(_, _, message)| message)
             .collect()
     }
 
     pub(crate) fn gaps(&self) -> Vec<Gap> {
-        self.streams().into_values().flat_map(|kept| kept.gaps).collect()
+        self.streams()
+            .into_values()
+            .flat_map(|recorded| recorded.gaps)
+            .collect()
     }
 
-    pub(crate) fn next(&self, mishap: Mishap) {
-        self.0.lock().unwrap().mishaps.push_back(mishap);
+    pub(crate) fn next(&self, fault: SinkFault) {
+        self.0.lock().unwrap().faults.push_back(fault);
     }
 
     fn store(&self, chunk: &Chunk) {
         let mut state = self.0.lock().unwrap();
-        let kept = state.streams.entry(chunk.origin.stream.clone()).or_default();
-        kept.restart = chunk.origin.restart;
-        kept.gaps.extend(chunk.gap);
+        let recorded = state.streams.entry(chunk.origin.stream.clone()).or_default();
+        recorded.restart = chunk.origin.restart;
+        recorded.gaps.extend(chunk.gap);
         for line in &chunk.lines {
             let message = String::from_utf8_lossy(chunk.message(line)).into_owned();
-            kept.lines.push((line.time.0, line.ordinal, message));
+            recorded.lines.push((line.time.0, line.ordinal, message));
         }
     }
 }
 
 #[async_trait]
-impl Sink for Recorder {
+impl Sink for RecordingSink {
     async fn open(&self, _: &Arc<Origin>, _: Fence) -> Result<Option<Position>, SinkError> {
         Ok(None)
     }
@@ -84,13 +88,13 @@ impl Sink for Recorder {
     async fn write(&self, chunks: &[Arc<Chunk>]) -> Vec<Result<(), SinkError>> {
         let mut answers = Vec::new();
         for chunk in chunks {
-            let mishap = self.0.lock().unwrap().mishaps.pop_front();
-            match mishap {
-                Some(Mishap::Reject) => {
+            let fault = self.0.lock().unwrap().faults.pop_front();
+            match fault {
+                Some(SinkFault::Reject) => {
                     answers.push(Err(SinkError::Rejected("told to".into())));
                     continue;
                 }
-                Some(Mishap::Slow(wait)) => tokio::time::sleep(wait).await,
+                Some(SinkFault::Slow(wait)) => tokio::time::sleep(wait).await,
                 None => {}
             }
             self.store(chunk);

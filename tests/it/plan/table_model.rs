@@ -27,7 +27,7 @@ pub(crate) enum Event {
 }
 
 #[derive(Debug, Default)]
-pub(crate) struct Replica {
+pub(crate) struct ModelReplica {
     held: BTreeMap<PodUid, Fence>,
     /// When each pod was first seen here without a holder.
     since: BTreeMap<PodUid, i64>,
@@ -40,13 +40,13 @@ pub(crate) struct Replica {
 
 /// The table, the pods and the replicas.
 #[derive(Debug, Default)]
-pub(crate) struct World {
+pub(crate) struct TableModel {
     now: i64,
     table: LockTable,
     before: LockTable,
     stale: bool,
     pods: BTreeSet<PodUid>,
-    pub(crate) replicas: BTreeMap<ReplicaId, Replica>,
+    pub(crate) replicas: BTreeMap<ReplicaId, ModelReplica>,
     /// When each pod was last in somebody's hands, or appeared.
     attended: BTreeMap<PodUid, i64>,
     names: usize,
@@ -58,7 +58,7 @@ pub(crate) struct World {
     pub(crate) longest: i64,
 }
 
-impl World {
+impl TableModel {
     pub(crate) fn new(stale: bool) -> Self {
         Self {
             stale,
@@ -102,7 +102,7 @@ impl World {
             Event::Join => {
                 let id = ReplicaId::from(self.name("replica"));
                 self.set(LockKey::Replica(id.clone()), Some(&id));
-                self.replicas.insert(id, Replica::default());
+                self.replicas.insert(id, ModelReplica::default());
             }
             Event::Crash(n) => {
                 self.nth(*n).map(|id| self.replicas.remove(&id));

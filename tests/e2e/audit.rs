@@ -6,7 +6,7 @@ use futures::TryStreamExt;
 use podlog::reckoning::{self, Entry, Reckoning, Stored};
 use sqlx::{MySqlConnection, Row};
 
-use crate::lab::say;
+use crate::fixture::say;
 
 /// The longest line podlog stores whole, which is its default.
 const LONGEST: usize = 256 * 1024;
@@ -17,7 +17,7 @@ const SHOWN: usize = 8;
 /// One container instance. A container's instances are numbered on the node's disk; that each has
 /// one runtime ID is checked apart.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
-pub(crate) struct Key {
+pub(crate) struct InstanceKey {
     pub(crate) uid: String,
     pub(crate) container: String,
     pub(crate) restart: u32,
@@ -25,7 +25,7 @@ pub(crate) struct Key {
 
 /// One line, written or stored.
 #[derive(Clone, Debug)]
-pub(crate) struct Line {
+pub(crate) struct LogLine {
     pub(crate) time: i64,
     pub(crate) message: Vec<u8>,
     pub(crate) cut: usize,
@@ -33,7 +33,7 @@ pub(crate) struct Line {
     pub(crate) ends: Vec<(i64, usize)>,
 }
 
-impl Line {
+impl LogLine {
     /// Whether `stored` is the end of this line: its beginning stood in a file that was rotated away.
     fn ends_with(&self, stored: &Self) -> bool {
         let is_it = |(time, at): &(i64, usize)| *time == stored.time && self.message[*at..] == stored.message;
@@ -66,7 +66,7 @@ impl Line {
 /// A stored gap record.
 #[derive(Clone, Debug)]
 pub(crate) struct GapRecord {
-    pub(crate) key: Key,
+    pub(crate) key: InstanceKey,
     reason: String,
     before_seq: i64,
     from: Option<i64>,
@@ -80,7 +80,7 @@ impl GapRecord {
     }
 
     pub(crate) fn show(&self) -> String {
-        let Key { container, restart, .. } = &self.key;
+        let InstanceKey { container, restart, .. } = &self.key;
         let time = |ns: Option<i64>| ns.map_or("open".to_owned(), |ns| ns.to_string());
         let (from, to) = (time(self.from), time(self.to));
         format!(
@@ -93,7 +93,7 @@ impl GapRecord {
 /// Everything that is stored.
 #[derive(Debug, Default)]
 pub(crate) struct Records {
-    pub(crate) streams: BTreeMap<Key, Vec<Line>>,
+    pub(crate) streams: BTreeMap<InstanceKey, Vec<LogLine>>,
     pub(crate) gaps: Vec<GapRecord>,
     /// The pods' names, by UID.
     pub(crate) names: BTreeMap<String, String>,
@@ -113,7 +113,7 @@ impl Records {
         let streams = "SELECT id, CONVERT(uid USING utf8mb4) AS uid, CONVERT(container USING utf8mb4) AS container, \
             CAST(restart AS SIGNED) AS restart, pod FROM log_stream";
         for row in sqlx::query(streams).fetch_all(&mut *sql).await.unwrap() {
-            let key = Key {
+            let key = InstanceKey {
                 uid: row.get("uid"),
                 container: row.get("container"),
                 restart: u32::try_from(row.get::<i64, _>("restart")).unwrap(),
@@ -129,7 +129,7 @@ impl Records {
         let lines = "SELECT stream, time_ns, message, cut FROM log_record ORDER BY stream, seq";
         let mut rows = sqlx::query(lines).fetch(&mut *sql);
         while let Some(row) = rows.try_next().await.unwrap() {
-            let line = Line {
+            let line = LogLine {
                 time: row.get("time_ns"),
                 message: row.get("message"),
                 cut: usize::try_from(row.get::<i64, _>("cut")).unwrap(),
@@ -152,19 +152,20 @@ impl Records {
     }
 
     /// Compares with what was written.
-    pub(crate) fn reckon(&self, written: &BTreeMap<Key, Vec<Line>>) -> Reckoning {
+    pub(crate) fn reckon(&self, written: &BTreeMap<InstanceKey, Vec<LogLine>>) -> Reckoning {
         let keys = self.streams.keys();
-        let stored: BTreeMap<&Key, Stored> = keys.map(|key| (key, self.stored(key, written.get(key)))).collect();
-        let entries = |(key, lines): (_, &Vec<Line>)| {
+        let stored: BTreeMap<&InstanceKey, Stored> =
+            keys.map(|key| (key, self.stored(key, written.get(key)))).collect();
+        let entries = |(key, lines): (_, &Vec<LogLine>)| {
             let lines = lines.iter().map(|line| line.clone().shortened().entry());
             (key, lines.collect())
         };
-        let written: BTreeMap<&Key, Vec<Entry>> = written.iter().map(entries).collect();
+        let written: BTreeMap<&InstanceKey, Vec<Entry>> = written.iter().map(entries).collect();
         reckoning::reckon(&written, &stored)
     }
 
     /// What is stored of a stream. The end of a line whose beginning a gap covers is part of that gap.
-    fn stored(&self, key: &Key, written: Option<&Vec<Line>>) -> Stored {
+    fn stored(&self, key: &InstanceKey, written: Option<&Vec<LogLine>>) -> Stored {
         let gaps = self.gaps.iter().filter(|gap| gap.key == *key);
         let gaps: Vec<usize> = gaps.map(|gap| usize::try_from(gap.before_seq).unwrap()).collect();
         let written = written.map(Vec::as_slice).unwrap_or_default();
@@ -184,18 +185,18 @@ impl Records {
     }
 
     /// Prints the gap records and where stored and written lines first differ.
-    pub(crate) fn explain(&self, written: &BTreeMap<Key, Vec<Line>>) {
+    pub(crate) fn explain(&self, written: &BTreeMap<InstanceKey, Vec<LogLine>>) {
         for gap in &self.gaps {
             say(&format!("gap record: {} {}", self.name(&gap.key), gap.show()));
         }
         let nothing = Vec::new();
-        let keys: BTreeSet<&Key> = self.streams.keys().chain(written.keys()).collect();
+        let keys: BTreeSet<&InstanceKey> = self.streams.keys().chain(written.keys()).collect();
         let mut shown = 0;
         for key in keys {
             let wrote = written.get(key).unwrap_or(&nothing).iter().cloned();
-            let wrote: Vec<Line> = wrote.map(Line::shortened).collect();
+            let wrote: Vec<LogLine> = wrote.map(LogLine::shortened).collect();
             let stored = self.streams.get(key).unwrap_or(&nothing);
-            let same = |(a, b): (&Line, &Line)| a.entry() == b.entry();
+            let same = |(a, b): (&LogLine, &LogLine)| a.entry() == b.entry();
             let first = wrote.iter().zip(stored).take_while(|pair| same(*pair)).count();
             if first == wrote.len() && first == stored.len() {
                 continue;
@@ -219,18 +220,18 @@ impl Records {
     }
 
     /// How many gap records are of streams of which every line is stored.
-    pub(crate) fn vain_gaps(&self, written: &BTreeMap<Key, Vec<Line>>) -> usize {
-        let whole = |key: &Key| written.get(key).map(Vec::len) == self.streams.get(key).map(Vec::len);
+    pub(crate) fn needless_gaps(&self, written: &BTreeMap<InstanceKey, Vec<LogLine>>) -> usize {
+        let whole = |key: &InstanceKey| written.get(key).map(Vec::len) == self.streams.get(key).map(Vec::len);
         self.gaps.iter().filter(|gap| whole(&gap.key)).count()
     }
 
-    fn name(&self, key: &Key) -> &str {
+    fn name(&self, key: &InstanceKey) -> &str {
         self.names.get(&key.uid).map_or("(nothing stored)", String::as_str)
     }
 
     /// The streams of a pod, in the order in which they were written.
-    pub(crate) fn of_pod(&self, name: &str) -> Vec<(&Key, &Vec<Line>)> {
-        let named = |key: &Key| self.names.get(&key.uid).is_some_and(|own| own == name);
+    pub(crate) fn of_pod(&self, name: &str) -> Vec<(&InstanceKey, &Vec<LogLine>)> {
+        let named = |key: &InstanceKey| self.names.get(&key.uid).is_some_and(|own| own == name);
         self.streams.iter().filter(|(key, _)| named(key)).collect()
     }
 
@@ -240,7 +241,7 @@ impl Records {
     /// judged by the node's files: a container's two streams are written to them by two writers.
     pub(crate) fn faults_by_number(&self) -> Vec<String> {
         let mut faults = Vec::new();
-        let gaps: BTreeSet<&Key> = self.gaps.iter().map(|gap| &gap.key).collect();
+        let gaps: BTreeSet<&InstanceKey> = self.gaps.iter().map(|gap| &gap.key).collect();
         for (key, lines) in &self.streams {
             let mut numbers: Vec<u64> = lines.iter().filter_map(number).collect();
             numbers.sort_unstable();
@@ -259,7 +260,7 @@ impl Records {
     }
 }
 
-fn number(line: &Line) -> Option<u64> {
+fn number(line: &LogLine) -> Option<u64> {
     let rest = line.message.strip_prefix(b"n=")?;
     let end = rest.iter().position(|b| *b == b' ')?;
     std::str::from_utf8(&rest[..end]).ok()?.parse().ok()

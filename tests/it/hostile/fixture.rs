@@ -1,5 +1,5 @@
-//! The built binary over a hostile front, with a well-behaved pod, a marked secret and its own log to look at. A
-//! stand asserts what must hold whatever the input: see [`Stand::end`].
+//! The built binary over a hostile proxy, with a well-behaved pod, a marked secret and its own log to look at. A
+//! fixture asserts what must hold whatever the input: see [`HostileFixture::end`].
 
 use std::collections::BTreeMap;
 use std::fs::File;
@@ -15,8 +15,8 @@ use tokio::process::{Child, Command};
 use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 
-use super::front::Front;
-use crate::stage::serve;
+use super::proxy::HostileProxy;
+use crate::test_cluster::serve;
 
 /// The credential that must not be seen anywhere.
 pub(crate) const MARKER: &str = "hunter2-marker";
@@ -25,9 +25,9 @@ pub(crate) const MARKER: &str = "hunter2-marker";
 pub(crate) const LIMIT: Duration = Duration::from_mins(2);
 
 /// A replica and everything around it.
-pub(crate) struct Stand {
+pub(crate) struct HostileFixture {
     pub(crate) sim: SimCluster,
-    pub(crate) front: Front,
+    pub(crate) proxy: HostileProxy,
     pub(crate) dir: TempDir,
     good: SimPod,
     written: usize,
@@ -36,25 +36,25 @@ pub(crate) struct Stand {
     _tasks: JoinSet<()>,
 }
 
-impl Drop for Stand {
+impl Drop for HostileFixture {
     fn drop(&mut self) {
         self.stop.cancel();
     }
 }
 
-impl Stand {
+impl HostileFixture {
     /// A cluster with the pod `shop/good`; no replica runs yet.
     pub(crate) async fn new() -> Self {
         let (sim, stop, mut tasks) = (SimCluster::default(), CancellationToken::new(), JoinSet::new());
         let port = serve(&sim, &mut tasks, &stop).await;
-        let front = Front::start(port, &mut tasks).await;
+        let proxy = HostileProxy::start(port, &mut tasks).await;
         let dir = tempfile::tempdir().unwrap();
-        std::fs::write(dir.path().join("kubeconfig"), kubeconfig(front.port())).unwrap();
+        std::fs::write(dir.path().join("kubeconfig"), kubeconfig(proxy.port())).unwrap();
         let good = sim.create(PodSpec::new("shop", "good").node("n1").app("app")).unwrap();
         good.start("app").unwrap();
         Self {
             sim,
-            front,
+            proxy,
             dir,
             good,
             written: 0,
@@ -125,8 +125,8 @@ impl Stand {
     /// Waits until what the good pod has written is stored in files, each line once and in order.
     pub(crate) async fn good_is_whole(&mut self) {
         let expected: Vec<String> = (0..self.written).map(|n| format!("good {n}")).collect();
-        self.until("the good pod is stored whole", async |stand| {
-            stand.messages_of("good") == expected
+        self.until("the good pod is stored whole", async |fixture| {
+            fixture.messages_of("good") == expected
         })
         .await;
     }

@@ -29,7 +29,7 @@ pub(crate) const PATIENCE: Duration = Duration::from_mins(2);
 
 /// Where a test plays.
 #[derive(Clone)]
-pub(crate) struct Lab {
+pub(crate) struct Fixture {
     pub(crate) kube: Client,
     pub(crate) namespace: Arc<str>,
     /// The database, with its password.
@@ -49,16 +49,16 @@ pub(crate) fn keeps() -> bool {
 }
 
 /// Runs a test in a place of its own, and removes that whatever the outcome.
-pub(crate) async fn run<F: Future<Output = ()>>(test: impl FnOnce(Lab) -> F) {
+pub(crate) async fn run<F: Future<Output = ()>>(test: impl FnOnce(Fixture) -> F) {
     let Some((_, server)) = servers::named("KUBECONFIG").zip(servers::named("PODLOG_TEST_MYSQL")) else {
         return;
     };
-    let lab = Lab::new(&server).await;
-    let outcome = AssertUnwindSafe(test(lab.clone())).catch_unwind().await;
+    let fixture = Fixture::new(&server).await;
+    let outcome = AssertUnwindSafe(test(fixture.clone())).catch_unwind().await;
     if outcome.is_err() {
-        lab.tell();
+        fixture.tell();
     }
-    lab.remove().await;
+    fixture.remove().await;
     if let Err(panic) = outcome {
         std::panic::resume_unwind(panic);
     }
@@ -75,7 +75,7 @@ pub(crate) fn pod(name: &str, policy: &str, script: &str) -> Value {
     json!({"metadata": {"name": name}, "spec": {"restartPolicy": policy, "containers": [container("app", script)]}})
 }
 
-impl Lab {
+impl Fixture {
     async fn new(server: &str) -> Self {
         let kube = Client::try_default().await.unwrap();
         let name = format!("podlog-e2e-{:08x}", fastrand::u32(..));
@@ -198,8 +198,8 @@ impl Lab {
     }
 }
 
-impl Lab {
-    /// Gives the service account of [`Lab::kubeconfig`] these rights in the lab's namespace instead of those it had.
+impl Fixture {
+    /// Gives the service account of [`Fixture::kubeconfig`] these rights in the fixture's namespace instead of those it had.
     pub(crate) async fn set_rules(&self, rules: Value) {
         let granted: Api<Role> = Api::namespaced(self.kube.clone(), &self.namespace);
         let patch = Patch::Merge(json!({"rules": rules}));

@@ -15,8 +15,8 @@ use std::time::Duration;
 
 use jiff::Timestamp;
 
-use crate::lab::keeps;
-use crate::reckon::{Key, Line};
+use crate::audit::{InstanceKey, LogLine};
+use crate::fixture::keeps;
 use crate::servers;
 
 /// Where the kubelet keeps the logs of pods.
@@ -26,20 +26,20 @@ const LOGS: &str = "/var/log/pods";
 const INTERVAL: Duration = Duration::from_millis(50);
 
 /// Watches the node's log files while it exists.
-pub(crate) struct Witness {
+pub(crate) struct NodeLogRecorder {
     links: PathBuf,
     stop: Arc<AtomicBool>,
-    thread: Option<JoinHandle<Vec<Found>>>,
+    thread: Option<JoinHandle<Vec<LinkedLog>>>,
 }
 
 /// One log file: of which container instance, and under which name its bytes are kept.
 #[derive(Debug)]
-struct Found {
-    key: Key,
+struct LinkedLog {
+    key: InstanceKey,
     link: PathBuf,
 }
 
-impl Witness {
+impl NodeLogRecorder {
     /// Begins to watch; says so and answers `None` when the node is not this machine.
     pub(crate) fn watch(namespace: &str) -> Option<Self> {
         let logs = Path::new(LOGS);
@@ -51,7 +51,7 @@ impl Witness {
         let links = logs.parent()?.join(format!("{namespace}.links"));
         fs::create_dir(&links).unwrap();
         let stop = Arc::new(AtomicBool::new(false));
-        let watch = Watch {
+        let watch = LogLinker {
             prefix: format!("{namespace}_"),
             links: links.clone(),
             known: HashMap::new(),
@@ -66,17 +66,17 @@ impl Witness {
     }
 
     /// The lines of every container instance, in the order in which they were written.
-    pub(crate) fn lines(mut self) -> BTreeMap<Key, Vec<Line>> {
+    pub(crate) fn lines(mut self) -> BTreeMap<InstanceKey, Vec<LogLine>> {
         self.stop.store(true, Ordering::Relaxed);
         let mut files = self.thread.take().unwrap().join().unwrap();
-        let mut streams: BTreeMap<Key, Vec<(Timestamp, Vec<u8>)>> = BTreeMap::new();
+        let mut streams: BTreeMap<InstanceKey, Vec<(Timestamp, Vec<u8>)>> = BTreeMap::new();
         for file in files.drain(..) {
             let bytes = fs::read(&file.link).unwrap();
             if let Some(first) = bytes.split(|b| *b == b'\n').find_map(parse) {
                 streams.entry(file.key).or_default().push((first.time, bytes));
             }
         }
-        let read = |(key, mut files): (Key, Vec<(Timestamp, Vec<u8>)>)| {
+        let read = |(key, mut files): (InstanceKey, Vec<(Timestamp, Vec<u8>)>)| {
             files.sort_by_key(|(first, _)| *first);
             let bytes: Vec<u8> = files.into_iter().flat_map(|(_, bytes)| bytes).collect();
             (key, join(&bytes))
@@ -85,7 +85,7 @@ impl Witness {
     }
 }
 
-impl Drop for Witness {
+impl Drop for NodeLogRecorder {
     fn drop(&mut self) {
         self.stop.store(true, Ordering::Relaxed);
         if let Some(thread) = self.thread.take() {
@@ -97,14 +97,14 @@ impl Drop for Witness {
     }
 }
 
-struct Watch {
+struct LogLinker {
     prefix: String,
     links: PathBuf,
-    known: HashMap<u64, Found>,
+    known: HashMap<u64, LinkedLog>,
 }
 
-impl Watch {
-    fn run(mut self, stop: &AtomicBool) -> Vec<Found> {
+impl LogLinker {
+    fn run(mut self, stop: &AtomicBool) -> Vec<LinkedLog> {
         while !stop.load(Ordering::Relaxed) {
             self.look();
             std::thread::sleep(INTERVAL);
@@ -144,13 +144,13 @@ impl Watch {
             return;
         }
         let Ok(linked) = fs::metadata(&link) else { return };
-        let key = Key {
+        let key = InstanceKey {
             uid: uid.into(),
             container: container.file_name().unwrap().to_string_lossy().into_owned(),
             restart: restart.parse().unwrap(),
         };
         if linked.ino() == meta.ino() {
-            self.known.insert(meta.ino(), Found { key, link });
+            self.known.insert(meta.ino(), LinkedLog { key, link });
         } else {
             fs::remove_file(link).ok();
         }
@@ -183,11 +183,11 @@ fn parse(raw: &[u8]) -> Option<Record<'_>> {
 
 /// Joins records to lines as the API shows them: parts follow one another whatever stream they are
 /// of, and a line has the time of its first part.
-fn join(bytes: &[u8]) -> Vec<Line> {
+fn join(bytes: &[u8]) -> Vec<LogLine> {
     let mut lines = Vec::new();
-    let mut open: Option<Line> = None;
+    let mut open: Option<LogLine> = None;
     for record in bytes.split(|b| *b == b'\n').filter_map(parse) {
-        let line = open.get_or_insert_with(|| Line {
+        let line = open.get_or_insert_with(|| LogLine {
             time: i64::try_from(record.time.as_nanosecond()).unwrap(),
             message: Vec::new(),
             cut: 0,

@@ -45,7 +45,7 @@ pub(crate) enum Defect {
 
 /// What is explored.
 #[derive(Clone, Copy, Debug)]
-pub(crate) struct World {
+pub(crate) struct ModelConfig {
     pub(crate) replicas: usize,
     pub(crate) pods: usize,
     /// How many statements and answers may be late at a time; all others arrive at once or are lost.
@@ -73,7 +73,7 @@ pub(crate) struct World {
     pub(crate) defect: Option<Defect>,
 }
 
-impl World {
+impl ModelConfig {
     /// All that is not a question of size, without a mistake.
     pub(crate) const fn of(replicas: usize, pods: usize, late: usize) -> Self {
         Self {

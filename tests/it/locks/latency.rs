@@ -1,11 +1,11 @@
 //! How long the statements take. Prints figures and judges nothing; run by hand:
-//! `cargo test --test it locks::figures -- --ignored --nocapture --test-threads 1`
+//! `cargo test --test it locks::latency -- --ignored --nocapture --test-threads 1`
 
 use std::time::{Duration, Instant};
 
 use podlog::domain::{AfterRelease, Release, Renewal};
 
-use crate::locks::lab::{Kind, Lab, renewal, run, wants};
+use crate::locks::fixture::{LockFixture, StoreKind, renewal, run, wants};
 
 /// The median of eleven.
 async fn median(mut work: impl AsyncFnMut()) -> Duration {
@@ -19,8 +19,8 @@ async fn median(mut work: impl AsyncFnMut()) -> Duration {
     times[5]
 }
 
-async fn figures(lab: &Lab) {
-    let a = lab.holder("a").await;
+async fn figures(fixture: &LockFixture) {
+    let a = fixture.holder("a").await;
     let thousand = wants(1000);
     let mut fresh = Vec::new();
     for _ in 0..5 {
@@ -62,7 +62,7 @@ async fn figures(lab: &Lab) {
         "renew 1 without checkpoint: {:?}",
         median(async || drop(a.renew(&plain[..1]).await.unwrap())).await
     );
-    let b = lab.holder("b").await;
+    let b = fixture.holder("b").await;
     println!(
         "look at 1000 held rows: {:?}",
         median(async || drop(b.acquire(&thousand).await.unwrap())).await
@@ -77,23 +77,23 @@ async fn figures(lab: &Lab) {
 #[test]
 #[ignore = "measures"]
 fn latency_in_memory() {
-    run(Kind::Memory, "figures", figures);
+    run(StoreKind::Memory, "figures", figures);
 }
 
 #[test]
 #[ignore = "measures"]
 fn latency_on_sqlite() {
-    run(Kind::Sqlite, "figures", figures);
+    run(StoreKind::Sqlite, "figures", figures);
 }
 
 #[test]
 #[ignore = "measures"]
 fn latency_on_mysql() {
-    run(Kind::MySql, "figures", figures);
+    run(StoreKind::MySql, "figures", figures);
 }
 
 #[test]
 #[ignore = "measures"]
 fn latency_on_mariadb() {
-    run(Kind::MariaDb, "figures", figures);
+    run(StoreKind::MariaDb, "figures", figures);
 }

@@ -1,10 +1,10 @@
 //! One state for all that differ in nothing that can matter: fences by rank, replicas and pods without their names,
 //! messages without their order, none that will be refused whenever it arrives, no clock on which nothing depends.
 //! What one of them can do to a claim, the one that stands for it can do too. Only [`learn`] takes steps away, those
-//! that could only be refused, and only in worlds without strays.
+//! that could only be refused, and only in configurations without strays.
 
-use crate::state::{Kind, LATE, PODS, REPLICAS, State};
-use crate::world::{Defect, World};
+use crate::config::{Defect, ModelConfig};
+use crate::state::{LATE, MessageKind, PODS, REPLICAS, State};
 
 /// Numbers the fences of each pod by rank, and sorts what is late. Fences are only ever compared, and the next one
 /// is drawn after the largest, which is the row's.
@@ -132,9 +132,9 @@ fn replica_key(state: &State, replica: usize, pods: usize) -> u64 {
 
 /// Forgets late statements that can do nothing any more, whenever they arrive: the fence they name is not the row's,
 /// and never will be again. That the product refuses them is asked, not assumed.
-pub(crate) fn forget(state: &mut State, world: &World) {
+pub(crate) fn forget(state: &mut State, config: &ModelConfig) {
     // What is refused now may be taken later when nobody checks fences.
-    if world.defect == Some(Defect::NoFenceCheck) {
+    if config.defect == Some(Defect::NoFenceCheck) {
         return;
     }
     let mut at = 0;
@@ -143,17 +143,17 @@ pub(crate) fn forget(state: &mut State, world: &World) {
         let row = state.rows[usize::from(message.pod)];
         let idle = row.fence != message.fence || row.owner != message.sender;
         // Expired, and no jump of the clock makes it last again.
-        let over = row.left + world.back(state.jumps_left) <= 0;
+        let over = row.left + config.back(state.jumps_left) <= 0;
         let gone = match message.kind {
-            Kind::RenewStray => (idle || over) && !world.renew(&mut { row }, message.sender, message.fence),
-            Kind::Free | Kind::Handed | Kind::Finished => {
+            MessageKind::RenewStray => (idle || over) && !config.renew(&mut { row }, message.sender, message.fence),
+            MessageKind::Free | MessageKind::Handed | MessageKind::Finished => {
                 idle && {
                     let mut after = row;
-                    world.give_back(&mut after, message);
+                    config.give_back(&mut after, message);
                     after == row
                 }
             }
-            Kind::ClaimStray => row.finished && !world.may_claim(row, message.sender),
+            MessageKind::ClaimStray => row.finished && !config.may_claim(row, message.sender),
             _ => false,
         };
         if gone {

@@ -1,24 +1,24 @@
 //! What can happen next: clocks go on, statements are sent, arrive, are answered and get lost. Everything that may
 //! happen at a moment is a step of its own, and a replica that is frozen is one that takes none.
 
-use crate::canon;
-use crate::names::{Fate, Step};
+use crate::canonical;
+use crate::config::{Defect, ModelConfig};
 use crate::protocol::{Move, Protocol};
-use crate::state::{Claim, FOR_EVER, Kind, LATE, Message, State};
+use crate::state::{Claim, FOR_EVER, LATE, Message, MessageKind, State};
+use crate::step::{Delivery, Step};
 use crate::store::HoldOffs;
-use crate::world::{Defect, World};
 
 /// Gathers the states that can follow one.
-pub(crate) struct Steps<'a> {
-    pub(crate) world: &'a World,
+pub(crate) struct Transitions<'a> {
+    pub(crate) config: &'a ModelConfig,
     holdoffs: &'a HoldOffs,
     pub(crate) found: Vec<Move>,
 }
 
-impl<'a> Steps<'a> {
+impl<'a> Transitions<'a> {
     pub(crate) fn of(protocol: &'a Protocol) -> Self {
         Self {
-            world: &protocol.world,
+            config: &protocol.config,
             holdoffs: &protocol.holdoffs,
             found: Vec::new(),
         }
@@ -32,9 +32,9 @@ impl<'a> Steps<'a> {
     /// All that can follow.
     pub(crate) fn after(&mut self, state: &State) {
         self.clocks(state);
-        for replica in 0..self.world.replicas {
+        for replica in 0..self.config.replicas {
             self.looks(state, replica);
-            for pod in 0..self.world.pods {
+            for pod in 0..self.config.pods {
                 if state.replicas[replica].claims[pod].fence == 0 {
                     self.unclaimed(state, replica, pod);
                 } else {
@@ -48,22 +48,22 @@ impl<'a> Steps<'a> {
     }
 
     pub(crate) fn add(&mut self, step: Step, mut state: State) {
-        if self.world.jump_by.is_empty() {
+        if self.config.jump_by.is_empty() {
             // Nobody could tell a jump from none.
             state.replicas.iter_mut().for_each(|replica| replica.seen = 0);
         }
-        canon::rest(&mut state);
-        canon::forget(&mut state, self.world);
-        if !self.world.strays {
-            canon::learn(&mut state);
+        canonical::rest(&mut state);
+        canonical::forget(&mut state, self.config);
+        if !self.config.strays {
+            canonical::learn(&mut state);
         }
-        canon::tidy(&mut state);
+        canonical::tidy(&mut state);
         self.found.push((step, state));
     }
 
     /// What a replica does about a pod it has no claim of.
     fn unclaimed(&mut self, old: &State, replica: usize, pod: usize) {
-        let (world, me) = (self.world, replica as u8 + 1);
+        let (config, me) = (self.config, replica as u8 + 1);
         let own = old.replicas[replica];
         if own.holdoff > 0 || self.holds_off(old, replica).is_some() || old.waits(replica, pod) {
             return;
@@ -71,45 +71,49 @@ impl<'a> Steps<'a> {
         let mut looked = *old;
         looked.replicas[replica].seen = 0;
         self.claims(&looked, replica, pod);
-        if canon::rests(&looked, replica) {
+        if canonical::rests(&looked, replica) {
             looked.replicas[replica].lag = 1;
             self.claims(&looked, replica, pod);
             looked.replicas[replica].lag = 0;
         }
-        if world.hands && old.rows[pod].fence != 0 {
+        if config.hands && old.rows[pod].fence != 0 {
             let mut state = looked;
-            world.ask(&mut state.rows[pod], me);
+            config.ask(&mut state.rows[pod], me);
             self.add_if_changed(Step::Asks(replica + 1, pod + 1), state, old);
         }
     }
 
     fn claims(&mut self, looked: &State, replica: usize, pod: usize) {
-        let (world, me) = (self.world, replica as u8 + 1);
-        if !world.may_claim(looked.rows[pod], me) {
+        let (config, me) = (self.config, replica as u8 + 1);
+        if !config.may_claim(looked.rows[pod], me) {
             return;
         }
-        let step = |fate| Step::Claims(replica + 1, pod + 1, fate);
+        let step = |delivery| Step::Claims(replica + 1, pod + 1, delivery);
         let mut state = *looked;
-        if let Some(fence) = claim(world, &mut state, pod, me) {
+        if let Some(fence) = claim(config, &mut state, pod, me) {
             let mut won = state;
-            won.replicas[replica].claims[pod] = Claim::new(fence, world.good_for(0));
-            self.add(step(Fate::Answered), won);
+            won.replicas[replica].claims[pod] = Claim::new(fence, config.good_for(0));
+            self.add(step(Delivery::Answered), won);
             self.answer_lost(&mut state, replica, pod, fence);
-            self.add(step(Fate::AnswerLost), state);
+            self.add(step(Delivery::AnswerLost), state);
         }
-        self.send_late(step(Fate::Late), looked, message(Kind::ClaimAsked, me, pod, 0));
+        self.send_late(
+            step(Delivery::Late),
+            looked,
+            message(MessageKind::ClaimAsked, me, pod, 0),
+        );
     }
 
     /// The answer to a claim that was won is lost: the replica knows of none.
     fn answer_lost(&self, state: &mut State, replica: usize, pod: usize, fence: u8) {
-        if self.world.defect == Some(Defect::LostAnswerActedOn) {
+        if self.config.defect == Some(Defect::LostAnswerActedOn) {
             state.replicas[replica].claims[pod] = Claim::new(fence, FOR_EVER);
         }
     }
 
     /// What a replica does about a pod whose claim it has.
     fn claimed(&mut self, old: &State, replica: usize, pod: usize) {
-        let (world, me) = (self.world, replica as u8 + 1);
+        let (config, me) = (self.config, replica as u8 + 1);
         let (had, row) = (old.replicas[replica].claims[pod], old.rows[pod]);
         if had.leaving || had.left == FOR_EVER {
             let mut state = *old;
@@ -126,17 +130,17 @@ impl<'a> Steps<'a> {
             old,
             replica,
             pod,
-            |fate| Step::Frees(replica + 1, pod + 1, fate),
-            Kind::Free,
+            |delivery| Step::Frees(replica + 1, pod + 1, delivery),
+            MessageKind::Free,
             0,
         );
-        if world.ends && had.left > 0 {
-            let step = |fate| Step::Finishes(replica + 1, pod + 1, fate);
-            self.gives_back(old, replica, pod, step, Kind::Finished, 0);
+        if config.ends && had.left > 0 {
+            let step = |delivery| Step::Finishes(replica + 1, pod + 1, delivery);
+            self.gives_back(old, replica, pod, step, MessageKind::Finished, 0);
         }
         if row.owner == me && row.fence == had.fence && row.wanted_by != 0 {
-            let step = |fate| Step::HandsOver(replica + 1, pod + 1, fate);
-            self.gives_back(old, replica, pod, step, Kind::Handed, row.wanted_by);
+            let step = |delivery| Step::HandsOver(replica + 1, pod + 1, delivery);
+            self.gives_back(old, replica, pod, step, MessageKind::Handed, row.wanted_by);
             let mut state = *old;
             state.rows[pod].wanted_by = 0;
             self.add(Step::Refuses(replica + 1, pod + 1), state);
@@ -145,20 +149,24 @@ impl<'a> Steps<'a> {
 
     fn renews(&mut self, old: &State, replica: usize, pod: usize) {
         let (me, had) = (replica as u8 + 1, old.replicas[replica].claims[pod]);
-        let step = |fate| Step::Renews(replica + 1, pod + 1, fate);
+        let step = |delivery| Step::Renews(replica + 1, pod + 1, delivery);
         let mut state = *old;
-        let held = self.world.renew(&mut state.rows[pod], me, had.fence);
-        self.add_if_changed(step(Fate::AnswerLost), state, old);
+        let held = self.config.renew(&mut state.rows[pod], me, had.fence);
+        self.add_if_changed(step(Delivery::AnswerLost), state, old);
         self.verdict(&mut state, replica, pod, held, 0);
-        self.add_if_changed(step(Fate::Answered), state, old);
-        self.send_late(step(Fate::Late), old, message(Kind::RenewAsked, me, pod, had.fence));
+        self.add_if_changed(step(Delivery::Answered), state, old);
+        self.send_late(
+            step(Delivery::Late),
+            old,
+            message(MessageKind::RenewAsked, me, pod, had.fence),
+        );
     }
 
     /// The renewer heeds an answer to a renewal that was sent `age` ticks ago.
     fn verdict(&self, state: &mut State, replica: usize, pod: usize, held: bool, age: u8) {
         let claim = &mut state.replicas[replica].claims[pod];
         if held {
-            claim.left = self.world.renewed(claim.left, age);
+            claim.left = self.config.renewed(claim.left, age);
         } else {
             *claim = Claim::default();
         }
@@ -170,8 +178,8 @@ impl<'a> Steps<'a> {
         old: &State,
         replica: usize,
         pod: usize,
-        step: impl Fn(Fate) -> Step,
-        kind: Kind,
+        step: impl Fn(Delivery) -> Step,
+        kind: MessageKind,
         heir: u8,
     ) {
         let mut without = *old;
@@ -180,18 +188,18 @@ impl<'a> Steps<'a> {
             heir,
             ..message(kind, replica as u8 + 1, pod, claim.fence)
         };
-        if kind == Kind::Handed && self.world.defect == Some(Defect::HandedBeforeDrained) {
+        if kind == MessageKind::Handed && self.config.defect == Some(Defect::HandedBeforeDrained) {
             claim.leaving = true;
         } else {
             *claim = Claim::default();
         }
         let mut state = without;
-        self.world.give_back(&mut state.rows[pod], release);
-        self.add(step(Fate::Answered), state);
-        if kind == Kind::Free {
-            self.add(step(Fate::Lost), without);
+        self.config.give_back(&mut state.rows[pod], release);
+        self.add(step(Delivery::Answered), state);
+        if kind == MessageKind::Free {
+            self.add(step(Delivery::Lost), without);
         }
-        self.send_late(step(Fate::Late), &without, release);
+        self.send_late(step(Delivery::Late), &without, release);
     }
 
     /// What becomes of something that is late.
@@ -201,32 +209,32 @@ impl<'a> Steps<'a> {
         let (name, number) = (replica + 1, pod + 1);
         let mut state = *old;
         match m.kind {
-            Kind::ClaimAsked | Kind::RenewAsked => {
+            MessageKind::ClaimAsked | MessageKind::RenewAsked => {
                 state.net[at] = self.arrives(&mut state, m);
-                if state.net[at].kind == Kind::None {
+                if state.net[at].kind == MessageKind::None {
                     state.remove(at);
                 }
                 self.add(Step::Arrives(m.kind, name, number), state);
                 let mut stray = *old;
-                let kind = if m.kind == Kind::ClaimAsked {
-                    Kind::ClaimStray
+                let kind = if m.kind == MessageKind::ClaimAsked {
+                    MessageKind::ClaimStray
                 } else {
-                    Kind::RenewStray
+                    MessageKind::RenewStray
                 };
                 stray.net[at] = Message { kind, age: 0, ..m };
-                if !self.world.strays {
+                if !self.config.strays {
                     stray.remove(at);
                 }
                 self.add(Step::GivenUp(m.kind, name, number), stray);
             }
-            Kind::ClaimWon | Kind::RenewHeld | Kind::RenewLost => {
+            MessageKind::ClaimWon | MessageKind::RenewHeld | MessageKind::RenewLost => {
                 state.remove(at);
                 let mut lost = state;
-                if m.kind == Kind::ClaimWon {
-                    state.replicas[replica].claims[pod] = Claim::new(m.fence, self.world.good_for(m.age));
+                if m.kind == MessageKind::ClaimWon {
+                    state.replicas[replica].claims[pod] = Claim::new(m.fence, self.config.good_for(m.age));
                     self.answer_lost(&mut lost, replica, pod, m.fence);
                 } else {
-                    self.verdict(&mut state, replica, pod, m.kind == Kind::RenewHeld, m.age);
+                    self.verdict(&mut state, replica, pod, m.kind == MessageKind::RenewHeld, m.age);
                 }
                 self.add(Step::Answers(m.kind, name, number), state);
                 self.add(Step::GivenUp(m.kind, name, number), lost);
@@ -243,10 +251,10 @@ impl<'a> Steps<'a> {
         state.remove(at);
         let lost = state;
         match m.kind {
-            Kind::ClaimStray | Kind::RenewStray => {
+            MessageKind::ClaimStray | MessageKind::RenewStray => {
                 self.arrives(&mut state, m);
             }
-            _ => self.world.give_back(&mut state.rows[usize::from(m.pod)], m),
+            _ => self.config.give_back(&mut state.rows[usize::from(m.pod)], m),
         }
         self.add_if_changed(Step::Arrives(m.kind, name, number), state, &lost);
         self.add(Step::Vanishes(m.kind, name, number), lost);
@@ -256,19 +264,21 @@ impl<'a> Steps<'a> {
     fn arrives(&self, state: &mut State, asked: Message) -> Message {
         let pod = usize::from(asked.pod);
         let (kind, fence) = match asked.kind {
-            Kind::ClaimAsked | Kind::ClaimStray => match claim(self.world, state, pod, asked.sender) {
-                Some(fence) => (Kind::ClaimWon, fence),
+            MessageKind::ClaimAsked | MessageKind::ClaimStray => match claim(self.config, state, pod, asked.sender) {
+                Some(fence) => (MessageKind::ClaimWon, fence),
                 // That it was not won changes nothing for anybody.
                 None => return Message::default(),
             },
-            _ if self.world.renew(&mut state.rows[pod], asked.sender, asked.fence) => (Kind::RenewHeld, asked.fence),
-            _ => (Kind::RenewLost, asked.fence),
+            _ if self.config.renew(&mut state.rows[pod], asked.sender, asked.fence) => {
+                (MessageKind::RenewHeld, asked.fence)
+            }
+            _ => (MessageKind::RenewLost, asked.fence),
         };
         Message { kind, fence, ..asked }
     }
 
     fn send_late(&mut self, step: Step, old: &State, message: Message) {
-        if old.late < self.world.late.min(LATE) && (self.world.strays || message.awaited()) {
+        if old.late < self.config.late.min(LATE) && (self.config.strays || message.awaited()) {
             let mut state = *old;
             state.send(message);
             self.add(step, state);
@@ -283,14 +293,14 @@ impl<'a> Steps<'a> {
 }
 
 /// A claim arrives. Answers the fence when it wins.
-fn claim(world: &World, state: &mut State, pod: usize, me: u8) -> Option<u8> {
+fn claim(config: &ModelConfig, state: &mut State, pod: usize, me: u8) -> Option<u8> {
     let done = state.rows[pod].finished;
-    let fence = world.claim(&mut state.rows[pod], me)?;
+    let fence = config.claim(&mut state.rows[pod], me)?;
     state.claimed_done |= done;
     Some(fence)
 }
 
-fn message(kind: Kind, sender: u8, pod: usize, fence: u8) -> Message {
+fn message(kind: MessageKind, sender: u8, pod: usize, fence: u8) -> Message {
     Message {
         kind,
         sender,

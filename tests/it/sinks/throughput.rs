@@ -1,5 +1,5 @@
 //! How fast sinks are. Not tests; run by hand, in release:
-//! `cargo test --release --test it sinks::measure -- --ignored --nocapture --test-threads 1`
+//! `cargo test --release --test it sinks::throughput -- --ignored --nocapture --test-threads 1`
 
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -7,12 +7,12 @@ use std::time::{Duration, Instant};
 use podlog::domain::{Fence, Origin};
 use podlog::sinks::json::Encoder;
 
-use crate::sinks::stream::{Said, chunk, origin};
-use crate::sinks::world::each;
+use crate::sinks::fixture::each;
+use crate::sinks::stream::{TestLine, chunk, origin};
 
 const CHUNK: usize = 500;
 
-fn lines(text: &[u8], from: i64) -> Vec<Said<'_>> {
+fn lines(text: &[u8], from: i64) -> Vec<TestLine<'_>> {
     (from..)
         .take(CHUNK)
         .map(|n| (1_795_171_621_312_773_573 + n * 1_000_000, 0, text))
@@ -71,8 +71,8 @@ fn measure_json() {
 #[ignore = "a measurement"]
 async fn measure_sinks() {
     let text = b"GET /api/v1/carts/42 200 17ms ".repeat(4)[..100].to_vec();
-    each(async |place| {
-        let running = place.open().await;
+    each(async |fixture| {
+        let running = fixture.open().await;
         let writer = async |stream: Arc<Origin>, chunks: i64| {
             running.sink.open(&stream, Fence(1)).await.unwrap();
             let mut at = None;
@@ -90,7 +90,7 @@ async fn measure_sinks() {
             let count = writers as f64 * chunks as f64 * CHUNK as f64;
             println!(
                 "{}: {writers} writers: {:.0} lines/s, {:.2} us of own CPU a line",
-                place.name,
+                fixture.name,
                 count / took,
                 used * 1e6 / count
             );

@@ -9,9 +9,9 @@ use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::task::JoinSet;
 
-/// What is sent in place of an answer.
+/// What is sent in database of an answer.
 #[derive(Clone, Debug)]
-pub(crate) enum Answer {
+pub(crate) enum RawAnswer {
     /// These bytes, and the connection is closed.
     Bytes(Vec<u8>),
     /// These bytes, then the piece again and again, so many bytes in all or until the client has enough.
@@ -26,32 +26,32 @@ pub(crate) enum Answer {
 }
 
 /// Says what is sent to a request, of which it gets the head.
-type Rule = dyn Fn(&str) -> Option<Answer> + Send + Sync;
+type AnswerRule = dyn Fn(&str) -> Option<RawAnswer> + Send + Sync;
 
 /// The server.
 #[derive(Clone)]
-pub(crate) struct Front(Arc<Inner>);
+pub(crate) struct HostileProxy(Arc<ProxyState>);
 
-struct Inner {
+struct ProxyState {
     port: u16,
-    rule: Mutex<Option<Arc<Rule>>>,
+    rule: Mutex<Option<Arc<AnswerRule>>>,
     heads: Mutex<Vec<String>>,
     struck: AtomicU64,
     sent: AtomicU64,
 }
 
-impl Front {
+impl HostileProxy {
     /// Listens, and passes on to this port; to none if it is 0.
     pub(crate) async fn start(behind: u16, tasks: &mut JoinSet<()>) -> Self {
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
-        let front = Self(Arc::new(Inner {
+        let proxy = Self(Arc::new(ProxyState {
             port: listener.local_addr().unwrap().port(),
             rule: Mutex::default(),
             heads: Mutex::default(),
             struck: AtomicU64::new(0),
             sent: AtomicU64::new(0),
         }));
-        let here = front.clone();
+        let here = proxy.clone();
         tasks.spawn(async move {
             let mut open = JoinSet::new();
             while let Ok((client, _)) = listener.accept().await {
@@ -60,7 +60,7 @@ impl Front {
                 while open.try_join_next().is_some() {}
             }
         });
-        front
+        proxy
     }
 
     pub(crate) fn port(&self) -> u16 {
@@ -68,7 +68,7 @@ impl Front {
     }
 
     /// From now on this rule decides.
-    pub(crate) fn rule(&self, rule: impl Fn(&str) -> Option<Answer> + Send + Sync + 'static) {
+    pub(crate) fn rule(&self, rule: impl Fn(&str) -> Option<RawAnswer> + Send + Sync + 'static) {
         *self.0.rule.lock().unwrap() = Some(Arc::new(rule));
     }
 
@@ -122,14 +122,14 @@ impl Front {
         Ok(())
     }
 
-    async fn say(&self, client: &mut TcpStream, answer: Answer) -> std::io::Result<()> {
+    async fn say(&self, client: &mut TcpStream, answer: RawAnswer) -> std::io::Result<()> {
         let (head, piece, times, tail) = match answer {
-            Answer::Bytes(bytes) => (bytes, Vec::new(), 0, Vec::new()),
-            Answer::Endless { head, piece, bytes } => {
+            RawAnswer::Bytes(bytes) => (bytes, Vec::new(), 0, Vec::new()),
+            RawAnswer::Endless { head, piece, bytes } => {
                 let times = bytes / piece.len() as u64;
                 (head, piece, times, Vec::new())
             }
-            Answer::Long {
+            RawAnswer::Long {
                 head,
                 piece,
                 times,
@@ -149,7 +149,7 @@ impl Front {
 pub(crate) const OPEN_END: &str = "HTTP/1.1 200 OK\r\ncontent-type: text/plain\r\nconnection: close\r\n\r\n";
 
 /// A whole answer.
-pub(crate) fn answer(status: &str, headers: &str, body: &str) -> Answer {
+pub(crate) fn answer(status: &str, headers: &str, body: &str) -> RawAnswer {
     let length = body.len();
-    Answer::Bytes(format!("HTTP/1.1 {status}\r\n{headers}content-length: {length}\r\n\r\n{body}").into_bytes())
+    RawAnswer::Bytes(format!("HTTP/1.1 {status}\r\n{headers}content-length: {length}\r\n\r\n{body}").into_bytes())
 }

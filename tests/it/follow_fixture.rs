@@ -17,7 +17,7 @@ use tokio::sync::watch;
 use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 
-use crate::recorder::Recorder;
+use crate::recording_sink::RecordingSink;
 
 pub(crate) const MINUTE: Duration = Duration::from_mins(1);
 
@@ -30,11 +30,11 @@ const ROOM: StreamLimits = StreamLimits {
 };
 
 /// A pod `shop/cart` with one container `app`, and what is needed to follow it.
-pub(crate) struct Scene {
+pub(crate) struct FollowFixture {
     pub(crate) sim: SimCluster,
     pub(crate) cluster: Cluster,
     pub(crate) pod: SimPod,
-    pub(crate) sink: Recorder,
+    pub(crate) sink: RecordingSink,
     pub(crate) metrics: Metrics,
     pub(crate) known: watch::Sender<Arc<Pod>>,
     pub(crate) progress: watch::Receiver<Checkpoint>,
@@ -44,7 +44,7 @@ pub(crate) struct Scene {
     stalls: JoinSet<Infallible>,
 }
 
-impl Scene {
+impl FollowFixture {
     /// The pod exists and `app` runs; nobody follows it yet.
     pub(crate) async fn new(settings: sim::Settings, policy: RestartPolicy) -> Self {
         let sim = SimCluster::new(settings);
@@ -61,7 +61,7 @@ impl Scene {
             sim,
             cluster,
             pod,
-            sink: Recorder::default(),
+            sink: RecordingSink::default(),
             metrics,
             known: watch::channel(Arc::new(now)).0,
             progress: watch::channel(Checkpoint::default()).1,
