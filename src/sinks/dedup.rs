@@ -20,7 +20,7 @@ use std::sync::Arc;
 
 use tracing::warn;
 
-use super::SinkError;
+use super::sink::SinkError;
 use crate::defect::{self, Defect};
 use crate::domain::{Chunk, Fence, Gap, Position, StreamId};
 

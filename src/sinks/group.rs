@@ -15,7 +15,7 @@ use futures::future::BoxFuture;
 use futures::stream::FuturesUnordered;
 use tokio::sync::{mpsc, oneshot};
 
-use super::{Sink, SinkError};
+use super::sink::{Sink, SinkError};
 use crate::clock::Clock;
 use crate::domain::{Chunk, Fence, Origin, Position, StreamId};
 

@@ -9,13 +9,12 @@ use futures::future::BoxFuture;
 
 use super::file::FileSink;
 use super::group::{Limits, grouped};
-use super::mysql::{self, MySqlSink};
-use super::retain::Retention;
 use super::retry::Retrying;
-use super::sqlite::{self, SqliteSink};
+use super::sink::{Retention, Sink};
+use super::sql::{Connections, Dialect, SqlRetention, SqlSink};
 use super::stdout::StdoutSink;
 use super::url::{self, Kind, SinkUrl};
-use super::{Sink, schema};
+use super::{mysql, schema, sqlite};
 use crate::clock::Clock;
 use crate::domain::BackendError;
 use crate::metrics::Metrics;
@@ -62,29 +61,27 @@ pub async fn open(url: &SinkUrl, clock: Clock, metrics: &Metrics, attempt: Durat
             Ok(stop_when(opened, async move { sync.sync_for_ever().await }.boxed()))
         }
         Kind::Sqlite(path) => {
-            let sqlite = Arc::new(SqliteSink::connect(path, name, attempt).await?);
-            let retention = sqlite.clone();
-            let opened = compose(sqlite, clock, metrics, one);
-            Ok(Opened {
-                retention: Some(retention),
-                ..opened
-            })
+            let connections = sqlite::connect(path, name, attempt).await?;
+            Ok(open_sql(connections, clock, metrics, one))
         }
         Kind::MySql(url) => {
             let options = url::options(url)
                 .map_err(|error| SinkOpenError::refused(format!("{name}: {error}"), "correct the URL"))?;
-            let mysql = Arc::new(MySqlSink::connect(options, name, attempt).await?);
-            let retention = mysql.clone();
+            let connections = mysql::connect(options, name, attempt).await?;
             let some = Limits {
                 in_flight: mysql::IN_FLIGHT,
                 ..one
             };
-            let opened = compose(mysql, clock, metrics, some);
-            Ok(Opened {
-                retention: Some(retention),
-                ..opened
-            })
+            Ok(open_sql(connections, clock, metrics, some))
         }
+    }
+}
+
+fn open_sql<DB: Dialect>(connections: Connections<DB>, clock: Clock, metrics: &Metrics, limits: Limits) -> Opened {
+    let retention = SqlRetention::new(connections.clone());
+    Opened {
+        retention: Some(Arc::new(retention)),
+        ..compose(Arc::new(SqlSink::new(connections)), clock, metrics, limits)
     }
 }
 

@@ -7,7 +7,7 @@ use std::time::Duration;
 use async_trait::async_trait;
 use tokio::sync::Semaphore;
 
-use super::{Sink, SinkError};
+use super::sink::{Sink, SinkError};
 use crate::domain::{Chunk, Deadline, Fence, Line, Origin, Position, StreamId, Time};
 
 pub(crate) fn origin(uid: &str, container: &str) -> Arc<Origin> {

@@ -9,7 +9,7 @@ use std::time::Duration;
 use async_trait::async_trait;
 use tracing::{info, warn};
 
-use super::{Sink, SinkError};
+use super::sink::{Sink, SinkError};
 use crate::clock::Clock;
 use crate::domain::backoff::Backoff;
 use crate::domain::{Chunk, Fence, Origin, Position};

@@ -12,9 +12,10 @@ use std::time::Duration;
 use async_trait::async_trait;
 use tokio::sync::{Mutex, Notify};
 
+use super::SinkOpenError;
 use super::json::Encoder;
+use super::sink::{Sink, SinkError};
 use super::unacked::{Part, Unacked};
-use super::{Sink, SinkError, SinkOpenError};
 use crate::clock::Clock;
 use crate::domain::Chunk;
 

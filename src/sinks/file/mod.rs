@@ -21,11 +21,12 @@ use tracing::warn;
 
 use self::append::Appender;
 pub(super) use self::diagnose::diagnose;
+use super::SinkOpenError;
 use super::json::Encoder;
+use super::sink::{Sink, SinkError};
 use super::stdout::KEPT;
 use super::unacked::{Part, Unacked};
 use super::url::{FileOptions, Fsync};
-use super::{Sink, SinkError, SinkOpenError};
 use crate::clock::Clock;
 use crate::domain::{Chunk, Message, StreamId};
 

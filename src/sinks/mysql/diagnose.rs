@@ -10,11 +10,12 @@ use tokio::time::timeout;
 
 use super::rights::{PROBE, RIGHTS, denied, twice};
 use super::server::Server;
-use super::{prepare, refusal, sql};
+use super::{prepare, refusal};
 use crate::db::version::SchemaState;
 use crate::domain::{Cause, Finding};
 use crate::sinks::diagnose::{ALL, DEADLINE, MIGRATE, REACHED, SinkNeeds, TABLES, WRITING, skipped, tables};
 use crate::sinks::schema::{NOTES, mysql_state};
+use crate::sinks::sql::{PACKET_REST, max_packet};
 
 /// Looks at everything.
 pub(in crate::sinks) async fn diagnose(options: MySqlConnectOptions, name: &str, needs: SinkNeeds) -> Vec<Finding> {
@@ -184,10 +185,10 @@ impl Diagnosis<'_> {
 
     /// Whether a line of the greatest length fits into a statement.
     async fn packets(&mut self, needs: SinkNeeds) {
-        let finding = match within(sql::sizes(&mut self.conn)).await {
-            Ok(sizes) => {
-                let found = format!("max_allowed_packet is {} KiB", sizes.packet >> 10);
-                if sizes.packet < needs.max_line + super::PACKET_REST {
+        let finding = match within(max_packet(&mut self.conn)).await {
+            Ok(packet) => {
+                let found = format!("max_allowed_packet is {} KiB", packet >> 10);
+                if packet < needs.max_line + PACKET_REST {
                     let harm = "lines of --max-line do not fit and would be refused";
                     Finding::warning("packets", format!("{found}: {harm}"), "raise it, or lower --max-line")
                 } else {

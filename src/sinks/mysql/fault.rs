@@ -12,12 +12,12 @@ pub(super) fn number(error: &Error) -> Option<u16> {
 }
 
 /// A value is longer than its column: no later try can help.
-pub(super) fn too_long(error: &Error) -> bool {
+pub(in crate::sinks) fn too_long(error: &Error) -> bool {
     number(error) == Some(1406)
 }
 
 /// The cause and the remedy, on one line.
-pub(super) fn cause(error: &Error) -> String {
+pub(in crate::sinks) fn cause(error: &Error) -> String {
     message(error).to_string()
 }
 

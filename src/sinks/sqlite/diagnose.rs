@@ -7,7 +7,7 @@ use std::path::Path;
 use sqlx::{Connection, Executor, SqliteConnection};
 use tokio::time::timeout;
 
-use super::{options, refusal, sql};
+use super::{options, refusal};
 use crate::domain::{Cause, Finding, Outcome};
 use crate::sinks::diagnose::{DEADLINE, REACHED, SinkNeeds, TABLES, WRITING, skipped, tables};
 use crate::sinks::schema::sqlite_state;
@@ -70,9 +70,18 @@ fn absent(path: &Path, name: &str, needs: SinkNeeds) -> Finding {
     Finding::failed(Cause::Refused, REACHED, found, "run `podlog migrate`")
 }
 
+/// Writes a stream, a line and a gap; to be rolled back. The number below zero does not move the table's own.
+const PROBE: [&str; 3] = [
+    "INSERT INTO log_stream \
+     (id, uid, container, container_id, namespace, pod, restart, labels, fence, created_at, updated_at) \
+     VALUES (-1, 'podlog check', '', '', '', '', 0, '{}', 0, unixepoch(), unixepoch())",
+    "INSERT INTO log_record (stream, seq, time_ns, ordinal, message) VALUES (-1, 0, 0, 0, x'00')",
+    "INSERT OR REPLACE INTO log_gap (stream, seq, reason) VALUES (-1, 0, 'deleted')",
+];
+
 async fn write(conn: &mut SqliteConnection) -> Result<(), sqlx::Error> {
-    let mut tx = conn.begin_with(sql::BEGIN).await?;
-    for text in sql::PROBE {
+    let mut tx = conn.begin_with("BEGIN IMMEDIATE").await?;
+    for text in PROBE {
         tx.execute(text).await?;
     }
     tx.rollback().await

@@ -25,7 +25,7 @@ fn remedy(code: i32) -> Option<&'static str> {
 }
 
 /// The cause and the remedy, on one line.
-pub(super) fn cause(error: &Error) -> String {
+pub(in crate::sinks) fn cause(error: &Error) -> String {
     match code(error).and_then(remedy) {
         Some(remedy) => format!("{error}; {remedy}"),
         None => error.to_string(),

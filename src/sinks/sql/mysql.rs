@@ -1,0 +1,215 @@
+//! The statements of records in MySQL and MariaDB. Each is understood by MySQL 8.0 and later and by MariaDB 10.6 and
+//! later, and there are few texts: closing a prepared statement stalls the connection.
+
+use std::sync::LazyLock;
+
+use sqlx::mysql::MySqlConnection;
+use sqlx::{Error, MySql};
+
+use super::batch;
+use super::dialect::{Dialect, Limits, Purge, StreamRow};
+use super::json::{labels, positions};
+use crate::domain::{Fence, Origin, StreamId, Time};
+use crate::sinks::dedup::{Columns, GapRow, Record, Row};
+use crate::sinks::mysql::fault;
+
+const FIND: &str = "SELECT id, fence, time_ns, ordinal, hash, seq FROM log_stream \
+    WHERE uid = ? AND container = ? AND container_id = ? FOR UPDATE";
+
+const CREATE: &str = "INSERT INTO log_stream \
+    (fence, labels, node, uid, container, container_id, namespace, pod, restart, created_at, updated_at) \
+    VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, UTC_TIMESTAMP(6), UTC_TIMESTAMP(6))";
+
+const REOPEN: &str =
+    "UPDATE log_stream SET fence = ?, labels = ?, node = ?, updated_at = UTC_TIMESTAMP(6) WHERE id = ?";
+
+const INSERT_GAP: &str = "INSERT INTO log_gap (stream, seq, from_ns, to_ns, reason) VALUES (?, ?, ?, ?, ?) \
+    ON DUPLICATE KEY UPDATE to_ns = VALUES(to_ns), reason = VALUES(reason)";
+
+/// One statement for all streams of a group. The join order is fixed: if the server read all of `log_stream` instead, it
+/// would lock rows of other writers.
+const ADVANCE: &str = "UPDATE JSON_TABLE(?, '$[*]' COLUMNS ( \
+        id BIGINT PATH '$[0]', fence BIGINT PATH '$[1]', time_ns BIGINT PATH '$[2]', \
+        ordinal BIGINT PATH '$[3]', hash BIGINT PATH '$[4]', seq BIGINT PATH '$[5]')) AS now \
+    STRAIGHT_JOIN log_stream s ON s.id = now.id \
+    SET s.fence = now.fence, s.time_ns = now.time_ns, s.ordinal = now.ordinal, s.hash = now.hash, s.seq = now.seq, \
+        s.updated_at = UTC_TIMESTAMP(6)";
+
+/// Rows are locked in the order of their ids, so that two groups cannot wait for each other. Statements for 1, 8, 64 and
+/// 512 ids; shorter lists repeat their last id.
+static LOCK: LazyLock<[(usize, String); 4]> = LazyLock::new(|| {
+    [1, 8, 64, 512].map(|size| {
+        let marks = vec!["?"; size].join(",");
+        let text = format!(
+            "SELECT id, fence, time_ns, ordinal, hash, seq, uid, container, container_id \
+             FROM log_stream FORCE INDEX (PRIMARY) WHERE id IN ({marks}) ORDER BY id FOR UPDATE"
+        );
+        (size, text)
+    })
+});
+
+static INSERT: LazyLock<Vec<String>> =
+    LazyLock::new(|| batch::inserts("INSERT INTO log_record (stream, seq, time_ns, ordinal, message, cut) VALUES "));
+
+/// `ORDER BY r.stream, r.seq` makes the server read one record per stream; `ORDER BY r.seq` would make it sort all of
+/// the stream's records.
+const PURGE: Purge = Purge {
+    old_streams: "SELECT s.id FROM log_stream s WHERE s.id > ? AND \
+        (SELECT r.time_ns FROM log_record r WHERE r.stream = s.id ORDER BY r.stream, r.seq LIMIT 1) < ? \
+        ORDER BY s.id LIMIT ?",
+    old_end: "SELECT COALESCE(MIN(CASE WHEN time_ns >= ? THEN seq END), MAX(seq) + 1, 0) \
+        FROM (SELECT seq, time_ns FROM log_record WHERE stream = ? ORDER BY seq LIMIT ?) AS first",
+    records: "DELETE FROM log_record WHERE stream = ? AND seq < ?",
+    gaps: "DELETE FROM log_gap WHERE stream = ? AND seq < ?",
+    empty_streams: "SELECT s.id FROM log_stream s \
+        WHERE s.updated_at < LEAST(TIMESTAMPADD(MICROSECOND, ?, TIMESTAMP '1970-01-01 00:00:00'), \
+            UTC_TIMESTAMP(6) - INTERVAL 1 DAY) \
+        AND NOT EXISTS (SELECT 1 FROM log_record r WHERE r.stream = s.id) ORDER BY s.id LIMIT ?",
+    stream: "DELETE FROM log_stream WHERE id = ? AND updated_at < UTC_TIMESTAMP(6) - INTERVAL 1 DAY \
+        AND NOT EXISTS (SELECT 1 FROM log_record r WHERE r.stream = log_stream.id)",
+};
+
+/// A MEDIUMBLOB holds 2^24 - 1 bytes.
+const LONGEST_MESSAGE: usize = (1 << 24) - 1;
+
+/// Bytes of a packet that a statement needs beside one message.
+pub(in crate::sinks) const PACKET_REST: usize = 4096;
+
+/// Bytes of one statement. The client's sockets wait for an acknowledgement before they send a second small packet
+/// (Nagle's algorithm; sqlx 0.9.0 does not turn it off), and the server delays the acknowledgement by 40 ms. Over TLS
+/// each record of 16 KiB is a packet of its own, so there a statement must fit into one: measured 5,200 lines/s with
+/// large statements and 60,000 with these. Without TLS a statement is one packet.
+const PLAIN_BYTES: usize = 1 << 20;
+const TLS_BYTES: usize = 15 << 10;
+
+impl Dialect for MySql {
+    const BEGIN: &'static str = "BEGIN";
+    const PURGE: Purge = PURGE;
+    const SLOW: &'static str = "it is slow or unreachable";
+
+    fn describe(error: &Error) -> String {
+        fault::cause(error)
+    }
+
+    fn is_too_long(error: &Error) -> bool {
+        fault::too_long(error)
+    }
+
+    async fn limits(conn: &mut MySqlConnection) -> Result<Limits, Error> {
+        let packet = max_packet(&mut *conn).await?;
+        let cipher: Option<(String, String)> = sqlx::query_as("SHOW SESSION STATUS LIKE 'Ssl_cipher'")
+            .fetch_optional(conn)
+            .await?;
+        let plain = cipher.is_none_or(|(_, cipher)| cipher.is_empty());
+        Ok(Limits {
+            message: packet.saturating_sub(PACKET_REST).min(LONGEST_MESSAGE),
+            statement: packet.min(if plain { PLAIN_BYTES } else { TLS_BYTES }),
+        })
+    }
+
+    // The columns that name a stream hold bytes, so they are compared with bytes.
+    async fn find(conn: &mut MySqlConnection, stream: &StreamId) -> Result<Option<Row>, Error> {
+        let found: Option<Columns> = sqlx::query_as(FIND)
+            .bind(stream.uid.as_str().as_bytes())
+            .bind(stream.container.as_bytes())
+            .bind(stream.container_id.as_str().as_bytes())
+            .fetch_optional(conn)
+            .await?;
+        Ok(found.map(Row::from))
+    }
+
+    async fn create(conn: &mut MySqlConnection, origin: &Origin, fence: Fence) -> Result<i64, Error> {
+        let stream = &origin.stream;
+        let done = sqlx::query(CREATE)
+            .bind(fence.0.cast_signed())
+            .bind(labels(origin))
+            .bind(origin.node.as_deref())
+            .bind(stream.uid.as_str().as_bytes())
+            .bind(stream.container.as_bytes())
+            .bind(stream.container_id.as_str().as_bytes())
+            .bind(&*origin.namespace)
+            .bind(&*origin.pod)
+            .bind(origin.restart)
+            .execute(conn)
+            .await?;
+        Ok(done.last_insert_id().cast_signed())
+    }
+
+    async fn reopen(conn: &mut MySqlConnection, id: i64, origin: &Origin, fence: Fence) -> Result<(), Error> {
+        sqlx::query(REOPEN)
+            .bind(fence.0.cast_signed())
+            .bind(labels(origin))
+            .bind(origin.node.as_deref())
+            .bind(id)
+            .execute(conn)
+            .await
+            .map(drop)
+    }
+
+    async fn lock(conn: &mut MySqlConnection, ids: &[i64]) -> Result<Vec<StreamRow>, Error> {
+        let mut rows = Vec::with_capacity(ids.len());
+        for part in ids.chunks(512) {
+            let (size, text) = LOCK.iter().find(|(size, _)| part.len() <= *size).unwrap_or(&LOCK[3]);
+            let mut query = sqlx::query_as::<_, StreamRow>(text.as_str());
+            for index in 0..*size {
+                query = query.bind(part.get(index).or(part.last()));
+            }
+            rows.extend(query.fetch_all(&mut *conn).await?);
+        }
+        Ok(rows)
+    }
+
+    async fn insert(conn: &mut MySqlConnection, records: &[Record<'_>]) -> Result<(), Error> {
+        let mut query = sqlx::query(INSERT[records.len().ilog2() as usize].as_str());
+        for record in records {
+            query = query
+                .bind(record.stream)
+                .bind(record.seq)
+                .bind(record.time)
+                .bind(record.ordinal)
+                .bind(record.message)
+                .bind(record.cut.cast_signed());
+        }
+        query.execute(conn).await.map(drop)
+    }
+
+    async fn insert_gap(conn: &mut MySqlConnection, row: &GapRow) -> Result<(), Error> {
+        sqlx::query(INSERT_GAP)
+            .bind(row.stream)
+            .bind(row.seq)
+            .bind(row.gap.from.map(|t| t.0))
+            .bind(row.gap.to.map(|t| t.0))
+            .bind(row.gap.reason.as_str())
+            .execute(conn)
+            .await
+            .map(drop)
+    }
+
+    async fn advance(conn: &mut MySqlConnection, rows: &[Row]) -> Result<(), Error> {
+        sqlx::query(ADVANCE).bind(positions(rows)).execute(conn).await.map(drop)
+    }
+
+    async fn numbers(conn: &mut MySqlConnection, text: &'static str, parameters: &[i64]) -> Result<Vec<i64>, Error> {
+        let query = sqlx::query_scalar(text);
+        let query = parameters.iter().fold(query, |query, number| query.bind(*number));
+        query.fetch_all(conn).await
+    }
+
+    async fn delete(conn: &mut MySqlConnection, text: &'static str, parameters: &[i64]) -> Result<u64, Error> {
+        let query = sqlx::query(text);
+        let query = parameters.iter().fold(query, |query, number| query.bind(*number));
+        Ok(query.execute(conn).await?.rows_affected())
+    }
+
+    fn updated_at(time: Time) -> i64 {
+        time.0 / 1000
+    }
+}
+
+/// The largest statement that the server accepts, bytes.
+pub(in crate::sinks) async fn max_packet(conn: &mut MySqlConnection) -> Result<usize, Error> {
+    let packet: i64 = sqlx::query_scalar("SELECT CAST(@@max_allowed_packet AS SIGNED)")
+        .fetch_one(conn)
+        .await?;
+    Ok(usize::try_from(packet).unwrap_or(usize::MAX))
+}

@@ -1,0 +1,36 @@
+//! The ids of streams' rows, remembered from one write to the next.
+
+use std::collections::HashMap;
+use std::sync::{Mutex, MutexGuard, PoisonError};
+
+use crate::domain::StreamId;
+
+/// 65,536 streams of about 200 bytes are 13 MB. When there are more, all are forgotten and looked up again.
+const CAPACITY: usize = 65_536;
+
+/// The ids of streams' rows. A row may be deleted meanwhile, and after a failover the id may be another stream's:
+/// `StreamRow::of` finds that out.
+#[derive(Debug, Default)]
+pub(super) struct StreamIds(Mutex<HashMap<StreamId, i64>>);
+
+impl StreamIds {
+    fn lock(&self) -> MutexGuard<'_, HashMap<StreamId, i64>> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    pub(super) fn get(&self, stream: &StreamId) -> Option<i64> {
+        self.lock().get(stream).copied()
+    }
+
+    pub(super) fn insert(&self, stream: &StreamId, id: i64) {
+        let mut ids = self.lock();
+        if ids.len() >= CAPACITY {
+            ids.clear();
+        }
+        ids.insert(stream.clone(), id);
+    }
+
+    pub(super) fn remove(&self, stream: &StreamId) {
+        self.lock().remove(stream);
+    }
+}
