@@ -6,7 +6,7 @@ use std::fmt;
 use std::io::Write as _;
 use std::process::ExitCode;
 
-use crate::cluster::{ApiError, ClusterError};
+use crate::cluster::{AccessError, ApiError};
 use crate::domain::{BackendError, Cause, Escaped};
 
 /// What a failure means to whoever started the program. The numbers are the exit statuses.
@@ -139,8 +139,8 @@ impl From<BackendError> for Failure {
     }
 }
 
-impl From<ClusterError> for Failure {
-    fn from(error: ClusterError) -> Self {
+impl From<AccessError> for Failure {
+    fn from(error: AccessError) -> Self {
         Self::refused(error)
     }
 }

@@ -16,7 +16,7 @@ use tokio_util::sync::CancellationToken;
 use crate::admin;
 use crate::cli::Locks;
 use crate::clock::{self, Clock};
-use crate::cluster::{BURST, Cluster, Scope, StreamLimiter, StreamLimits};
+use crate::cluster::{BURST, Cluster, Scope, StreamLimiter, StreamLimits, discover};
 use crate::collector::{Collector, Deps};
 use crate::config::{Config, SinkConfig, Store};
 use crate::domain::PodSet;
@@ -136,7 +136,7 @@ impl Connections {
                 .await
                 .map_err(Failure::from)?;
             cluster.version().await.map_err(Failure::from)?;
-            cluster.admit(scope).await.map_err(Failure::from)?;
+            cluster.require_list_right(scope).await.map_err(Failure::from)?;
             Ok::<_, Failure>(cluster)
         });
         Ok(Self {
@@ -198,7 +198,7 @@ async fn collect(
     parts.spawn(named("renewer", keep(driver, connections.lock, connections.holder)));
     parts.spawn(named("sink", async move { writing.await.map_err(Failure::from) }));
     let (cluster, token) = (connections.cluster, stopping.clone());
-    let discovery = async move { cluster.discover(&scope, pods_in, token).await.map_err(Failure::usage) };
+    let discovery = async move { discover(&cluster, &scope, pods_in, token).await.map_err(Failure::usage) };
     parts.spawn(named("discovery", discovery));
     if let Some(cleaner) = cleaner {
         parts.spawn(named("retention", unfailing(cleaner.run(stopping.clone()))));

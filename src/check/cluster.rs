@@ -7,7 +7,7 @@ use tokio::time::timeout;
 
 use super::{DEADLINE, finding_of};
 use crate::cli::units::show;
-use crate::cluster::{ApiError, Cluster, LogError, LogQuery, Scope, rule};
+use crate::cluster::{ApiError, Cluster, LogError, LogQuery, Scope, list_pods, open_log, rule};
 use crate::config::Config;
 use crate::domain::{Cause, Finding, Phase, Pod, ReplicaId, State};
 use crate::exit::Failure;
@@ -57,10 +57,10 @@ pub(super) async fn diagnose(config: &Config) -> Found {
             return found;
         }
     };
-    let who = cluster.who().await.ok().filter(|who| !who.is_empty());
+    let who = cluster.user().await.ok().filter(|who| !who.is_empty());
     let who = who.unwrap_or_else(|| "this user".into());
     let mut all = Some(Vec::new());
-    for namespace in scope.places() {
+    for namespace in scope.list_namespaces() {
         if let Some(name) = namespace {
             found.findings.push(exists(&cluster, name).await);
         }
@@ -147,7 +147,7 @@ async fn list(cluster: &Cluster, scope: &Scope, namespace: Option<&str>, may: bo
     if scope.check().is_err() {
         return (Finding::skipped(subject, "the selection is wrong"), None);
     }
-    match cluster.pods_now(scope, namespace).await {
+    match list_pods(cluster, scope, namespace).await {
         Ok(pods) if pods.is_empty() => {
             let remedy = "should that be unexpected, look at --selector, --field-selector and --opt-in";
             (Finding::warning(subject, "no pod is selected now", remedy), Some(pods))
@@ -228,7 +228,7 @@ async fn read(cluster: &Cluster, pods: Option<&[Pod]>) -> (Finding, Option<bool>
             }
             Ok(Err(error)) => finding = unread(&name, &error),
             Err(_) => {
-                let late = LogError::Unavailable(format!("no answer within {DEADLINE:?}"));
+                let late = LogError::unavailable(format!("no answer within {DEADLINE:?}"));
                 finding = unread(&name, &late);
             }
         }
@@ -250,7 +250,7 @@ fn unread(name: &str, error: &LogError) -> Finding {
 }
 
 async fn last_line(cluster: &Cluster, query: &LogQuery) -> Result<(usize, bool), LogError> {
-    let mut stream = cluster.open_log(query).await?;
+    let mut stream = open_log(cluster, query).await?;
     let mut bytes = 0;
     while let Some(some) = stream.next().await? {
         bytes += some.len();

@@ -1,7 +1,6 @@
-//! Where the cluster is and who we are there: a kubeconfig, or the service account of a pod.
+//! How to reach the cluster and with which credentials: a kubeconfig, or the service account of a pod.
 //!
-//! Reading it never talks to the API server. Exec plugins named in a kubeconfig are run by kube
-//! when the clients are built.
+//! Reading it sends nothing to the API server. kube runs the exec plugins of a kubeconfig when the clients are built.
 
 use std::fmt;
 use std::path::PathBuf;
@@ -16,40 +15,42 @@ use kube::config::{Config, KubeConfigOptions, Kubeconfig, KubeconfigError};
 use rustls::pki_types::ServerName;
 use tower::{BoxError, Service, ServiceBuilder};
 
-use super::connect::{Dialer, PING, Windows, chain};
-use super::failure::{ClusterError, no_credentials};
+use super::connect::{Connector, KEEP_ALIVE, Windows};
+use super::error::AccessError;
+use super::operation::no_credentials;
 use super::pool::Pool;
+use super::text::error_chain;
 
-/// How long an exec plugin may take to hand over credentials.
+/// The longest time for an exec plugin to print credentials.
 const PLUGIN_DEADLINE: Duration = Duration::from_secs(30);
 
-/// Log streams: many and slow. One frame of credit more than HTTP/2's default keeps the memory of a
-/// stream that is not read at 64 KB; a connection's credit is 100 streams' worth (65 535 x 100), so
-/// that those 99 that are read never wait for one that is not.
+/// Log streams: many and slow. The window of a stream is HTTP/2's default, so a stream that is not read holds at most
+/// 64 KB. The window of a connection is that of its 100 streams together (65 535 x 100), so that streams that are read
+/// never wait for one that is not.
 const LOG_WINDOWS: Windows = Windows {
     stream: 65_535,
     connection: 65_535 * 100,
     http1: Some(16_384),
 };
 
-/// Lists and watches: few and read at once. A page of 500 pods is about 5 MB, which a window of
-/// 1 MB brings over a link with 50 ms delay in 0.25 s.
+/// Lists and watches: few, and read at once. A page of 500 pods is about 5 MB; with a window of 1 MB and a round trip of
+/// 50 ms it takes 5 x 50 ms = 0.25 s.
 const LIST_WINDOWS: Windows = Windows {
     stream: 1 << 20,
     connection: 4 << 20,
     http1: None,
 };
 
-/// How to find the cluster.
+/// How to reach the cluster.
 #[derive(Clone, Debug, Default)]
 pub struct Access {
-    /// The kubeconfig; otherwise `KUBECONFIG`, then `~/.kube/config`, then the pod's service account.
+    /// The kubeconfig. Without it: `KUBECONFIG`, then `~/.kube/config`, then the service account of the pod.
     pub kubeconfig: Option<PathBuf>,
-    /// The context in it; otherwise its current one.
+    /// The context of the kubeconfig. Without it: its current context.
     pub context: Option<String>,
 }
 
-/// The two kube clients: same credentials, separate connections.
+/// The two kube clients. They have the same credentials and separate connections.
 #[derive(Clone)]
 pub(super) struct Clients {
     /// For lists, watches and single pods.
@@ -65,7 +66,7 @@ impl fmt::Debug for Clients {
 }
 
 impl Clients {
-    /// Both over one service.
+    /// Both clients over one service.
     pub(super) fn over<S, B>(service: S) -> Self
     where
         S: Service<Request<Body>, Response = Response<B>> + Send + 'static,
@@ -78,50 +79,50 @@ impl Clients {
         Self { logs: api.clone(), api }
     }
 
-    /// Runs exec plugins, which block, on a thread for such things.
-    pub(super) async fn build(config: Config) -> Result<Self, ClusterError> {
+    /// Builds the clients on a blocking thread, because exec plugins block.
+    pub(super) async fn build(config: Config) -> Result<Self, AccessError> {
         let building = tokio::task::spawn_blocking(move || build(&config));
         match tokio::time::timeout(PLUGIN_DEADLINE, building).await {
             Ok(Ok(built)) => built,
-            Ok(Err(error)) => Err(ClusterError::Credentials(error.to_string())),
-            Err(_) => Err(ClusterError::Credentials(
+            Ok(Err(error)) => Err(AccessError::Credentials(error.to_string())),
+            Err(_) => Err(AccessError::Credentials(
                 "the exec plugin did not answer within 30 s".into(),
             )),
         }
     }
 }
 
-/// Whether the token of the kubeconfig can be sent: kube panics about one that cannot.
+/// Whether the token can be sent in a header. kube panics if it cannot.
 fn has_sendable_token(config: &Config) -> bool {
-    // By way of JSON, because only that exposes it without another dependency.
+    // Only its JSON exposes the token without another dependency.
     let user = serde_json::to_value(&config.auth_info).unwrap_or_default();
     let token = user.get("token").and_then(serde_json::Value::as_str);
     token.is_none_or(|token| http::HeaderValue::from_str(token).is_ok())
 }
 
-fn build(config: &Config) -> Result<Clients, ClusterError> {
+fn build(config: &Config) -> Result<Clients, AccessError> {
     if !has_sendable_token(config) {
-        let text = "the token has line breaks or other characters that no header can have";
-        return Err(ClusterError::Credentials(text.into()));
+        let text = "the token contains line breaks or other characters that no header may have";
+        return Err(AccessError::Credentials(text.into()));
     }
-    let credentials = |error: kube::Error| ClusterError::Credentials(unusable(&error));
+    let credentials = |error: kube::Error| AccessError::Credentials(credentials_cause(&error));
     let url = &config.cluster_url;
     let host = url.host().unwrap_or_default().trim_matches(['[', ']']).to_owned();
     let https = url.scheme() == Some(&http::uri::Scheme::HTTPS);
     let mut tls = None;
     if https {
         let name = config.tls_server_name.clone().unwrap_or_else(|| host.clone());
-        let name = ServerName::try_from(name).map_err(|error| ClusterError::Credentials(error.to_string()))?;
+        let name = ServerName::try_from(name).map_err(|error| AccessError::Credentials(error.to_string()))?;
         let mut rustls = config.rustls_client_config().map_err(credentials)?;
         rustls.alpn_protocols = vec![b"h2".to_vec(), b"http/1.1".to_vec()];
         tls = Some((Arc::new(rustls), name));
     }
-    let dialer = |windows| Dialer {
+    let connector = |windows| Connector {
         host: host.clone(),
         port: url.port_u16().unwrap_or(if https { 443 } else { 80 }),
         tls: tls.clone(),
         windows,
-        ping: PING,
+        keep_alive: KEEP_ALIVE,
     };
     let auth = config.auth_layer().map_err(credentials)?;
     let client = |pool: Pool| -> Result<Client, kube::Error> {
@@ -134,14 +135,14 @@ fn build(config: &Config) -> Result<Clients, ClusterError> {
         Ok(Client::new(service, config.default_namespace.clone()))
     };
     Ok(Clients {
-        api: client(Pool::new(dialer(LIST_WINDOWS))).map_err(credentials)?,
-        logs: client(Pool::new(dialer(LOG_WINDOWS))).map_err(credentials)?,
+        api: client(Pool::new(connector(LIST_WINDOWS))).map_err(credentials)?,
+        logs: client(Pool::new(connector(LOG_WINDOWS))).map_err(credentials)?,
     })
 }
 
-/// Refuses a proxy that the kubeconfig asks for. One from `HTTPS_PROXY` is passed over, as it is in
-/// a pod: kube does not look at `NO_PROXY` here, and API servers are seldom reached through a proxy.
-fn direct(mut config: Config, own: &[String]) -> Result<Config, ClusterError> {
+/// Refuses a proxy that the kubeconfig sets. A proxy from `HTTPS_PROXY` is ignored with a warning: kube does not read
+/// `NO_PROXY` here, and API servers are seldom reached through a proxy.
+fn without_proxy(mut config: Config, own: &[String]) -> Result<Config, AccessError> {
     let Some(proxy) = config.proxy_url.take() else {
         return Ok(config);
     };
@@ -150,15 +151,15 @@ fn direct(mut config: Config, own: &[String]) -> Result<Config, ClusterError> {
         .any(|url| url.parse().is_ok_and(|url: http::Uri| url == proxy));
     if asked {
         // Without the user and password that a proxy's address may carry.
-        return Err(ClusterError::Proxy(proxy.host().unwrap_or("?").to_owned()));
+        return Err(AccessError::Proxy(proxy.host().unwrap_or("?").to_owned()));
     }
-    tracing::warn!("HTTPS_PROXY is set, but the API server is connected to directly");
+    tracing::warn!("HTTPS_PROXY is set; podlog ignores it and connects to the API server directly");
     Ok(config)
 }
 
-/// What is wrong with a kubeconfig. The words of the YAML library show the lines in question, which may be a token's.
+/// What is wrong with a kubeconfig. The text of the YAML library quotes lines, which may hold a token; it is not repeated.
 fn cause(error: &KubeconfigError) -> String {
-    let text = chain(error);
+    let text = error_chain(error);
     if !matches!(error, KubeconfigError::Parse(_)) {
         return text;
     }
@@ -171,24 +172,24 @@ fn cause(error: &KubeconfigError) -> String {
     let place = place.map_or_else(String::new, |(line, column)| {
         format!(", at line {line} column {column}")
     });
-    format!("it is not YAML, or not of the form of a kubeconfig{place}")
+    format!("it is not valid YAML, or not a kubeconfig{place}")
 }
 
-/// Why credentials cannot be used.
-fn unusable(error: &kube::Error) -> String {
+/// Why the credentials cannot be used.
+fn credentials_cause(error: &kube::Error) -> String {
     match error {
         kube::Error::Auth(error) => no_credentials(error),
-        other => chain(other),
+        other => error_chain(other),
     }
 }
 
 impl Access {
     /// Reads the configuration.
-    pub(super) async fn config(&self) -> Result<Config, ClusterError> {
+    pub(super) async fn config(&self) -> Result<Config, AccessError> {
         match &self.kubeconfig {
             Some(path) => {
                 let file = path.display().to_string();
-                let read = Kubeconfig::read_from(path).map_err(|error| ClusterError::Kubeconfig {
+                let read = Kubeconfig::read_from(path).map_err(|error| AccessError::Kubeconfig {
                     file: file.clone(),
                     cause: cause(&error),
                 })?;
@@ -198,41 +199,41 @@ impl Access {
         }
     }
 
-    async fn inferred(&self) -> Result<Config, ClusterError> {
+    async fn inferred(&self) -> Result<Config, AccessError> {
         let found = "from KUBECONFIG or ~/.kube/config";
         match Kubeconfig::read() {
             Ok(read) => self.of(read, found).await,
             Err(KubeconfigError::ReadConfig(error, path))
                 if error.kind() != std::io::ErrorKind::NotFound || std::env::var_os("KUBECONFIG").is_some() =>
             {
-                Err(ClusterError::Kubeconfig {
+                Err(AccessError::Kubeconfig {
                     file: path.display().to_string(),
                     cause: error.to_string(),
                 })
             }
             Err(KubeconfigError::ReadConfig(..) | KubeconfigError::FindPath) => {
                 if let Some(context) = &self.context {
-                    return Err(ClusterError::Nowhere(format!(
+                    return Err(AccessError::NoCluster(format!(
                         "no kubeconfig to find context {context:?} in"
                     )));
                 }
                 Config::incluster().map_err(|_| {
-                    ClusterError::Nowhere("no kubeconfig (KUBECONFIG, ~/.kube/config) and not in a pod".into())
+                    AccessError::NoCluster("no kubeconfig (KUBECONFIG, ~/.kube/config) and not in a pod".into())
                 })
             }
-            Err(error) => Err(ClusterError::Kubeconfig {
+            Err(error) => Err(AccessError::Kubeconfig {
                 file: found.into(),
                 cause: cause(&error),
             }),
         }
     }
 
-    async fn of(&self, read: Kubeconfig, file: &str) -> Result<Config, ClusterError> {
+    async fn of(&self, read: Kubeconfig, file: &str) -> Result<Config, AccessError> {
         if let Some(context) = &self.context
             && !read.contexts.iter().any(|known| known.name == *context)
         {
             let known: Vec<&str> = read.contexts.iter().map(|known| known.name.as_str()).collect();
-            return Err(ClusterError::Context {
+            return Err(AccessError::NoContext {
                 file: file.to_owned(),
                 context: context.clone(),
                 known: known.join(", "),
@@ -245,11 +246,11 @@ impl Access {
         let clusters = read.clusters.iter().filter_map(|named| named.cluster.as_ref());
         let own: Vec<String> = clusters.filter_map(|cluster| cluster.proxy_url.clone()).collect();
         let config = Config::from_custom_kubeconfig(read, &options).await;
-        let config = config.map_err(|error| ClusterError::Kubeconfig {
+        let config = config.map_err(|error| AccessError::Kubeconfig {
             file: file.to_owned(),
             cause: cause(&error),
         })?;
-        direct(config, &own)
+        without_proxy(config, &own)
     }
 }
 
@@ -257,7 +258,7 @@ impl Access {
 mod tests {
     use super::*;
 
-    async fn read(text: &str, context: Option<&str>) -> Result<Config, ClusterError> {
+    async fn read(text: &str, context: Option<&str>) -> Result<Config, AccessError> {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("config");
         std::fs::write(&path, text).unwrap();
@@ -275,7 +276,7 @@ mod tests {
         "users": [{"name": "a", "user": {"token": "t"}}]}"#;
 
     #[tokio::test]
-    async fn a_kubeconfig_is_read_and_its_contexts_are_known() {
+    async fn a_kubeconfig_is_read_and_a_missing_context_is_refused_with_those_it_has() {
         assert_eq!(read(GOOD, None).await.unwrap().cluster_url, "https://k8s:6443/");
         let text = read(GOOD, Some("b")).await.unwrap_err().to_string();
         assert!(text.contains(r#"has no context "b" (it has: a, p)"#), "{text}");
@@ -285,7 +286,7 @@ mod tests {
     async fn a_proxy_in_the_kubeconfig_is_refused_without_its_password() {
         let text = read(GOOD, Some("p")).await.unwrap_err().to_string();
         assert!(
-            text.contains("through the proxy proxy") && !text.contains("secret"),
+            text.contains("sets the proxy proxy (") && !text.contains("secret"),
             "{text}"
         );
     }
@@ -306,7 +307,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn what_a_failed_plugin_printed_is_not_repeated() {
+    async fn the_standard_output_of_a_failed_plugin_is_not_repeated() {
         let exec = GOOD.replace(
             r#"{"token": "t"}"#,
             r#"{"exec": {"apiVersion": "client.authentication.k8s.io/v1", "interactiveMode": "Never", "command": "sh", "args": ["-c", "echo hidden; echo sorry >&2; exit 3"]}}"#,

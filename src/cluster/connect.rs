@@ -1,7 +1,8 @@
-//! One connection to the API server: name, TCP, TLS, and the HTTP version both sides agree on.
+//! Opens one connection to the API server: DNS lookup, TCP, TLS, and the HTTP version that both sides support.
 //!
-//! Nothing here chooses when to connect or which connection a request takes; that is the pool's.
+//! It never decides when to connect or which connection carries a request; the pool does.
 
+use std::fmt;
 use std::future::poll_fn;
 use std::io;
 use std::sync::Arc;
@@ -18,42 +19,42 @@ use socket2::{SockRef, TcpKeepalive};
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::TcpStream;
 
-use super::failure::Failure;
-use super::tasks::Tasks;
+use super::tasks::{Executor, Tasks};
+use super::text::error_chain;
+use crate::domain::Message;
 
-/// From the name to the agreed protocol.
+/// The longest time from the DNS lookup to an HTTP connection.
 pub(super) const CONNECT_DEADLINE: Duration = Duration::from_secs(5);
 
-/// A connection is asked for a sign of life after 20 s of silence and is dead without an answer for
-/// another 10 s: a frozen API server is noticed within 30 s.
-pub(super) const PING: Ping = Ping {
+/// HTTP/2 pings: one after 20 s without traffic, and 10 s for its answer. A frozen API server is noticed within 30 s.
+pub(super) const KEEP_ALIVE: KeepAlive = KeepAlive {
     interval: Duration::from_secs(20),
     timeout: Duration::from_secs(10),
 };
 
-/// The signs of life asked of an HTTP/2 connection.
+/// When an HTTP/2 connection is pinged.
 #[derive(Clone, Copy, Debug)]
-pub(super) struct Ping {
-    /// How often.
+pub(super) struct KeepAlive {
+    /// Time without traffic after which a ping is sent.
     pub(super) interval: Duration,
-    /// How long the answer may take.
+    /// Time within which it must be answered; otherwise the connection is closed.
     pub(super) timeout: Duration,
 }
 
-/// The kernel's own probes, for HTTP/1.1 and for a peer that vanished: 20 s + 3 x 5 s.
+/// TCP keepalive, for HTTP/1.1 and for a peer that is gone: noticed after 20 s + 3 x 5 s = 35 s.
 const TCP_IDLE: Duration = Duration::from_secs(20);
 const TCP_PROBE: Duration = Duration::from_secs(5);
 const TCP_PROBES: u32 = 3;
-/// Bytes that were sent and not acknowledged for this long end the connection.
+/// The connection is closed when sent bytes are not acknowledged for this long.
 #[cfg(target_os = "linux")]
 const TCP_USER_TIMEOUT: Duration = Duration::from_secs(30);
-/// How often the server's first SETTINGS are looked for; hyper tells nobody when they arrive.
+/// How often the server's first SETTINGS frame is checked for. hyper does not notify when it arrives.
 const SETTINGS_TICK: Duration = Duration::from_millis(2);
 
-/// The bodies of requests: all of it at once, mostly nothing.
-pub(super) type Sent = Full<Bytes>;
+/// The body of a request: complete in memory, and mostly empty.
+pub(super) type RequestBody = Full<Bytes>;
 
-/// How much the server may send before the reader has read.
+/// How many bytes the server may send before the reader has read them.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Windows {
     /// Bytes on one stream.
@@ -64,45 +65,103 @@ pub(super) struct Windows {
     pub(super) http1: Option<usize>,
 }
 
+/// Why there is no connection, or no answer on it.
+#[derive(Clone, Debug)]
+pub(super) enum ConnectError {
+    /// The DNS lookup of this host failed.
+    Lookup { host: String, cause: String },
+    /// Nothing listens at this address.
+    Refused { address: String },
+    /// No connection to this address within [`CONNECT_DEADLINE`].
+    TimedOut { address: String },
+    /// The server's certificate is not trusted.
+    Certificate { address: String, cause: String },
+    /// TLS failed for another reason.
+    Tls { address: String, cause: String },
+    /// The connection broke.
+    Broken { address: String, cause: String },
+}
+
+impl ConnectError {
+    /// What failed, and what to do about it.
+    pub(super) fn message(&self) -> Message {
+        match self {
+            Self::Lookup { host, cause } => Message::new(
+                format!("cannot resolve the API server's name {host}: {cause}"),
+                "check the server address in the kubeconfig and the DNS of this machine",
+            ),
+            Self::Refused { address } => Message::new(
+                format!("cannot reach the API server at {address}: connection refused"),
+                "check that it runs and that the address in the kubeconfig is right",
+            ),
+            Self::TimedOut { address } => Message::new(
+                format!("cannot reach the API server at {address}: no connection within 5 s"),
+                "check the address, the network and firewalls in between",
+            ),
+            Self::Certificate { address, cause } => Message::new(
+                format!("the certificate of the API server at {address} is not trusted: {cause}"),
+                "set the cluster's CA (certificate-authority in the kubeconfig)",
+            ),
+            Self::Tls { address, cause } => Message::new(
+                format!("TLS with the API server at {address} failed: {cause}"),
+                "check that the address is an https one and that the client certificate is valid",
+            ),
+            Self::Broken { address, cause } => Message::new(
+                format!("the connection to the API server at {address} broke: {cause}"),
+                "check the network if that happens again",
+            ),
+        }
+    }
+}
+
+impl fmt::Display for ConnectError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.message().fmt(f)
+    }
+}
+
+impl std::error::Error for ConnectError {}
+
 /// Where to connect and how.
 #[derive(Clone)]
-pub(super) struct Dialer {
+pub(super) struct Connector {
     /// The host, without brackets.
     pub(super) host: String,
     /// The port.
     pub(super) port: u16,
-    /// TLS with the name the certificate must bear; `None` is plain TCP.
+    /// TLS, with the name that the certificate must have; `None` is plain TCP.
     pub(super) tls: Option<(Arc<rustls::ClientConfig>, ServerName<'static>)>,
     /// Flow control.
     pub(super) windows: Windows,
-    /// Signs of life.
-    pub(super) ping: Ping,
+    /// Pings of HTTP/2.
+    pub(super) keep_alive: KeepAlive,
 }
 
 /// A new connection.
-pub(super) enum Dialled {
-    /// HTTP/2 with the number of streams the server allows.
-    Two(http2::SendRequest<Sent>, Peer),
+pub(super) enum Connection {
+    /// HTTP/2: many requests at a time, as many as the server allows.
+    Http2(http2::SendRequest<RequestBody>, Http2Driver),
     /// HTTP/1.1: one request at a time.
-    One(http1::SendRequest<Sent>),
+    Http1(http1::SendRequest<RequestBody>),
 }
 
-/// What drives an HTTP/2 connection; its owner polls it for the server's limits.
-pub(super) type Peer = http2::Connection<TokioIo<Box<dyn Wire>>, Sent, super::tasks::Executor>;
+/// The future that runs an HTTP/2 connection. Its owner also reads the server's limit of streams from it.
+pub(super) type Http2Driver = http2::Connection<TokioIo<Box<dyn ByteStream>>, RequestBody, Executor>;
 
 /// A byte stream, encrypted or not.
-pub(super) trait Wire: AsyncRead + AsyncWrite + Send + Unpin {}
-impl<T: AsyncRead + AsyncWrite + Send + Unpin> Wire for T {}
+pub(super) trait ByteStream: AsyncRead + AsyncWrite + Send + Unpin {}
+impl<T: AsyncRead + AsyncWrite + Send + Unpin> ByteStream for T {}
 
-impl Dialer {
+impl Connector {
     /// Connects within [`CONNECT_DEADLINE`].
-    pub(super) async fn dial(&self, tasks: &Tasks) -> Result<Dialled, Failure> {
-        tokio::time::timeout(CONNECT_DEADLINE, self.connect(tasks))
+    pub(super) async fn connect(&self, tasks: &Tasks) -> Result<Connection, ConnectError> {
+        let address = self.address();
+        tokio::time::timeout(CONNECT_DEADLINE, self.connect_tls(tasks))
             .await
-            .unwrap_or_else(|_| Err(Failure::Slow(self.address())))
+            .unwrap_or(Err(ConnectError::TimedOut { address }))
     }
 
-    /// `host:port`, for people.
+    /// `host:port`, as messages show it.
     pub(super) fn address(&self) -> String {
         if self.host.contains(':') {
             return format!("[{}]:{}", self.host, self.port);
@@ -110,93 +169,114 @@ impl Dialer {
         format!("{}:{}", self.host, self.port)
     }
 
-    async fn connect(&self, tasks: &Tasks) -> Result<Dialled, Failure> {
+    async fn connect_tls(&self, tasks: &Tasks) -> Result<Connection, ConnectError> {
         let tcp = self.tcp().await?;
         let Some((config, name)) = &self.tls else {
-            // Without TLS nothing can be agreed on.
-            return self.agree(Box::new(tcp), false, tasks).await;
+            // The HTTP version is negotiated by TLS, so without TLS it is HTTP/1.1.
+            return self.start_http(Box::new(tcp), false, tasks).await;
         };
         let tls = tokio_rustls::TlsConnector::from(Arc::clone(config))
             .connect(name.clone(), tcp)
             .await
-            .map_err(|error| self.tls_failure(&error))?;
-        let two = tls.get_ref().1.alpn_protocol() == Some(b"h2");
-        self.agree(Box::new(tls), two, tasks).await
+            .map_err(|error| self.tls_error(&error))?;
+        let is_http2 = tls.get_ref().1.alpn_protocol() == Some(b"h2");
+        self.start_http(Box::new(tls), is_http2, tasks).await
     }
 
-    async fn tcp(&self) -> Result<TcpStream, Failure> {
-        let mut addresses = tokio::net::lookup_host((self.host.as_str(), self.port))
+    fn broken(&self, cause: String) -> ConnectError {
+        let address = self.address();
+        ConnectError::Broken { address, cause }
+    }
+
+    async fn tcp(&self) -> Result<TcpStream, ConnectError> {
+        let no_address = |cause: String| {
+            let host = self.host.clone();
+            ConnectError::Lookup { host, cause }
+        };
+        let addresses = tokio::net::lookup_host((self.host.as_str(), self.port))
             .await
-            .map_err(|error| Failure::Name(self.host.clone(), error.to_string()))?
-            .peekable();
-        if addresses.peek().is_none() {
-            return Err(Failure::Name(self.host.clone(), "no address".into()));
-        }
+            .map_err(|error| no_address(error.to_string()))?;
         let mut last = None;
         for address in addresses {
             match TcpStream::connect(address).await {
                 Ok(stream) => {
-                    tune(&stream).map_err(|error| Failure::Lost(self.address(), error.to_string()))?;
+                    set_socket_options(&stream).map_err(|error| self.broken(error.to_string()))?;
                     return Ok(stream);
                 }
                 Err(error) => last = Some(error),
             }
         }
         Err(match last {
-            Some(error) if error.kind() == io::ErrorKind::ConnectionRefused => Failure::Refused(self.address()),
-            Some(error) => Failure::Lost(self.address(), error.to_string()),
-            None => Failure::Name(self.host.clone(), "no address".into()),
+            Some(error) if error.kind() == io::ErrorKind::ConnectionRefused => {
+                let address = self.address();
+                ConnectError::Refused { address }
+            }
+            Some(error) => self.broken(error.to_string()),
+            None => no_address("no address".into()),
         })
     }
 
-    fn tls_failure(&self, error: &io::Error) -> Failure {
+    fn tls_error(&self, error: &io::Error) -> ConnectError {
+        let address = self.address();
         match error.get_ref().and_then(|inner| inner.downcast_ref::<rustls::Error>()) {
-            Some(rustls::Error::InvalidCertificate(why)) => Failure::Certificate(self.address(), why.to_string()),
-            Some(other) => Failure::Tls(self.address(), other.to_string()),
-            None => Failure::Lost(self.address(), error.to_string()),
+            Some(rustls::Error::InvalidCertificate(reason)) => {
+                let cause = reason.to_string();
+                ConnectError::Certificate { address, cause }
+            }
+            Some(other) => {
+                let cause = other.to_string();
+                ConnectError::Tls { address, cause }
+            }
+            None => self.broken(error.to_string()),
         }
     }
 
-    async fn agree(&self, wire: Box<dyn Wire>, two: bool, tasks: &Tasks) -> Result<Dialled, Failure> {
-        let lost = |error: hyper::Error| Failure::Lost(self.address(), chain(&error));
-        let io = TokioIo::new(wire);
-        if !two {
+    /// Performs the handshake of HTTP/2 or HTTP/1.1.
+    async fn start_http(
+        &self,
+        stream: Box<dyn ByteStream>,
+        is_http2: bool,
+        tasks: &Tasks,
+    ) -> Result<Connection, ConnectError> {
+        let broken = |error: hyper::Error| self.broken(error_chain(&error));
+        let io = TokioIo::new(stream);
+        if !is_http2 {
             let mut builder = http1::Builder::new();
             if let Some(bytes) = self.windows.http1 {
                 builder.max_buf_size(bytes);
             }
-            let (sender, peer) = builder.handshake(io).await.map_err(lost)?;
-            tasks.run(peer.map(|_| ()));
-            return Ok(Dialled::One(sender));
+            let (sender, driver) = builder.handshake(io).await.map_err(broken)?;
+            tasks.run(driver.map(|_| ()));
+            return Ok(Connection::Http1(sender));
         }
-        let (sender, mut peer) = http2::Builder::new(tasks.executor())
+        let (sender, mut driver) = http2::Builder::new(tasks.executor())
             .timer(TokioTimer::new())
             .initial_stream_window_size(self.windows.stream)
             .initial_connection_window_size(self.windows.connection)
             .max_frame_size(16_384)
-            // Nothing is sent before the server has said how many streams it allows.
+            // No request is sent before the server has said how many streams it allows.
             .initial_max_send_streams(0)
-            .keep_alive_interval(self.ping.interval)
-            .keep_alive_timeout(self.ping.timeout)
+            .keep_alive_interval(self.keep_alive.interval)
+            .keep_alive_timeout(self.keep_alive.timeout)
             .keep_alive_while_idle(true)
             .handshake(io)
             .await
-            .map_err(lost)?;
-        settle(&mut peer).await.map_err(lost)?;
-        Ok(Dialled::Two(sender, peer))
+            .map_err(broken)?;
+        wait_for_settings(&mut driver).await.map_err(broken)?;
+        Ok(Connection::Http2(sender, driver))
     }
 }
 
-/// Drives the connection until the server's SETTINGS are in.
-async fn settle(peer: &mut Peer) -> Result<(), hyper::Error> {
+/// Runs the connection until the server's SETTINGS frame is there.
+async fn wait_for_settings(driver: &mut Http2Driver) -> Result<(), hyper::Error> {
     let mut tick = tokio::time::interval(SETTINGS_TICK);
     poll_fn(|cx| {
         loop {
-            if let Poll::Ready(end) = peer.poll_unpin(cx) {
-                // An end without an error is an end too: the first request finds it closed.
+            if let Poll::Ready(end) = driver.poll_unpin(cx) {
+                // The server may have closed the connection without an error; the first request finds it closed.
                 return Poll::Ready(end);
             }
-            if peer.current_max_send_streams() > 0 {
+            if driver.current_max_send_streams() > 0 {
                 return Poll::Ready(Ok(()));
             }
             if tick.poll_tick(cx).is_pending() {
@@ -207,7 +287,7 @@ async fn settle(peer: &mut Peer) -> Result<(), hyper::Error> {
     .await
 }
 
-fn tune(stream: &TcpStream) -> io::Result<()> {
+fn set_socket_options(stream: &TcpStream) -> io::Result<()> {
     stream.set_nodelay(true)?;
     let socket = SockRef::from(stream);
     let keepalive = TcpKeepalive::new()
@@ -218,19 +298,4 @@ fn tune(stream: &TcpStream) -> io::Result<()> {
     #[cfg(target_os = "linux")]
     socket.set_tcp_user_timeout(Some(TCP_USER_TIMEOUT))?;
     Ok(())
-}
-
-/// An error and what caused it, on one line.
-pub(super) fn chain(error: &dyn std::error::Error) -> String {
-    let mut text = error.to_string();
-    let mut cause = error.source();
-    while let Some(inner) = cause {
-        let more = inner.to_string();
-        if !text.contains(&more) {
-            text.push_str(": ");
-            text.push_str(&more);
-        }
-        cause = inner.source();
-    }
-    text.replace(char::is_control, " ")
 }

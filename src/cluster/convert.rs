@@ -1,7 +1,7 @@
-//! From a pod as the API describes it to the little of it that collection needs.
+//! Converts a pod of the API into the few fields that collection needs.
 //!
-//! Pure. The API's object is some 20 KB in memory and is dropped here; what stays shares its
-//! strings with the other pods, most of which have the same labels, containers and nodes.
+//! Pure, except for a warning about impossible pods. The API's object is some 20 KB in memory and is dropped here. The
+//! result shares its strings with the other pods, most of which have the same labels, containers and nodes.
 
 use std::collections::{BTreeMap, HashSet};
 use std::sync::Arc;
@@ -9,14 +9,15 @@ use std::sync::Arc;
 use k8s_openapi::api::core::v1::{ContainerState, ContainerStatus, Pod as ApiPod, PodSpec, PodStatus};
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time as ApiTime;
 
-use super::select::wants_container;
+use super::select::{Selection, wants_container};
+use super::text::one_line;
 use crate::domain::{Container, ContainerId, Instance, Phase, Pod, PodUid, State, Time};
 
-/// Text that occurs in many pods, kept once.
+/// Strings that occur in many pods, stored once.
 #[derive(Debug, Default)]
-pub(super) struct Names(HashSet<Arc<str>>);
+pub(super) struct SharedNames(HashSet<Arc<str>>);
 
-impl Names {
+impl SharedNames {
     fn share(&mut self, text: &str) -> Arc<str> {
         if let Some(known) = self.0.get(text) {
             return Arc::clone(known);
@@ -26,8 +27,8 @@ impl Names {
         new
     }
 
-    /// Forgets what no pod uses any more.
-    pub(super) fn sweep(&mut self) {
+    /// Drops the strings that no pod uses any more.
+    pub(super) fn drop_unused(&mut self) {
         self.0.retain(|name| Arc::strong_count(name) > 1);
         self.0.shrink_to_fit();
     }
@@ -45,9 +46,9 @@ fn is_name(text: &str, longest: usize) -> bool {
     !text.is_empty() && text.len() <= longest && text.bytes().all(|b| b.is_ascii_graphic() && b != b'/')
 }
 
-/// What is kept of a pod; `None` for one without identity or with impossible names, which the API server never
-/// sends. One such pod in a batch of claims would be refused with all the others.
-pub(super) fn convert(pod: ApiPod, names: &mut Names) -> Option<Pod> {
+/// What is kept of a pod; `None` for a pod without a UID or with impossible names, which the API server never sends. One
+/// such pod would make the database refuse a whole batch of claims.
+pub(super) fn convert(pod: ApiPod, names: &mut SharedNames) -> Option<Pod> {
     let meta = pod.metadata;
     let uid = PodUid::from(meta.uid.filter(|uid| is_name(uid, UID))?);
     let spec = pod.spec.unwrap_or_default();
@@ -77,6 +78,32 @@ pub(super) fn convert(pod: ApiPod, names: &mut Names) -> Option<Pod> {
     })
 }
 
+/// The pod, if it is selected. Warns about a selected pod that cannot be converted.
+pub(super) fn convert_selected(selection: &Selection, pod: ApiPod, names: &mut SharedNames) -> Option<Pod> {
+    let meta = &pod.metadata;
+    if !selection.wants(meta.labels.as_ref(), meta.annotations.as_ref()) {
+        return None;
+    }
+    let (namespace, name) = (meta.namespace.clone(), meta.name.clone());
+    let pod = convert(pod, names);
+    if pod.is_none() {
+        tracing::warn!(
+            namespace = one_line(&namespace.unwrap_or_default()),
+            pod = one_line(&name.unwrap_or_default()),
+            "the API server shows a pod whose names or UID are impossible; it is ignored"
+        );
+    }
+    pod
+}
+
+/// The pod in this JSON as discovery keeps it; `None` when it is not a pod, is not selected, or has impossible names.
+/// Discovery reads each pod of a list or an event like this; tests use it to try any input.
+#[must_use]
+pub fn pod_from_json(json: &[u8], selection: &Selection) -> Option<Pod> {
+    let pod: ApiPod = serde_json::from_slice(json).ok()?;
+    convert_selected(selection, pod, &mut SharedNames::default())
+}
+
 /// The containers in the order in which they start.
 fn named(spec: &PodSpec) -> impl Iterator<Item = &str> {
     let init = spec.init_containers.iter().flatten().map(|c| c.name.as_str());
@@ -94,8 +121,8 @@ fn statuses(status: &PodStatus) -> impl Iterator<Item = &ContainerStatus> {
     all.into_iter().flatten().flatten()
 }
 
-/// `Failed` may be reported while containers still end (a node that is gone, older kubelets), so
-/// the end is when none runs either.
+/// `Failed` may be reported while containers are still ending (a lost node, older kubelets), so a pod has ended only
+/// when no container runs either.
 fn phase(status: &PodStatus) -> Phase {
     let runs = |c: &ContainerStatus| c.state.as_ref().is_some_and(|state| state.running.is_some());
     match status.phase.as_deref() {
@@ -105,7 +132,7 @@ fn phase(status: &PodStatus) -> Phase {
     }
 }
 
-fn container(name: &str, status: &PodStatus, names: &mut Names) -> Container {
+fn container(name: &str, status: &PodStatus, names: &mut SharedNames) -> Container {
     let found = statuses(status).find(|c| c.name == name);
     let (state, last) = found.map_or((State::Waiting, None), |c| (state(c), last(c)));
     Container {
@@ -122,16 +149,15 @@ fn state(c: &ContainerStatus) -> State {
         let instance = instance(c.container_id.as_deref(), restart, running.started_at.as_ref());
         return instance.map_or(State::Waiting, State::Running);
     }
-    // One that was ended before it ever started has no ID, and no log either.
+    // A container that was terminated before it started has no ID and no log.
     terminated(now, restart).map_or(State::Waiting, State::Terminated)
 }
 
-/// The instance before the present one. The kubelet's `restartCount` is the number of the latest
-/// instance that was created: 0 for the first. While that one runs or has ended, the one before it
-/// has one less. Between two instances (`CrashLoopBackOff`) the kubelet moves the ended instance to
-/// the last state and leaves the count and the container ID as they are until the next one is
-/// created, so then the last has the count itself, which is also the number of its log file.
-/// Seen on a 1.36 kubelet: terminated 1 (last 0), waiting 1 (last 1), running 2 (last 1).
+/// The previous instance. The kubelet's `restartCount` is the number of the latest instance that was created: 0 for the
+/// first. While that instance runs or is terminated, the previous one has one less. Between two instances
+/// (`CrashLoopBackOff`) the kubelet moves the terminated instance to `lastState` and keeps the count and the container ID
+/// until the next instance is created. Then `lastState` has the count itself, which is also the number of its log file.
+/// Observed on a 1.36 kubelet: terminated 1 (last 0), waiting 1 (last 1), running 2 (last 1).
 fn last(c: &ContainerStatus) -> Option<Instance> {
     let before = c.last_state.as_ref()?;
     let count = c.restart_count.max(0) as u32;

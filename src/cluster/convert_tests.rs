@@ -1,4 +1,4 @@
-//! Small pods in JSON and what is kept of them.
+//! Tests with small pods in JSON.
 
 use serde_json::{Value, json};
 
@@ -11,7 +11,7 @@ fn pod(mut value: Value) -> Pod {
             value["metadata"][key] = default.clone();
         }
     }
-    convert(serde_json::from_value(value).unwrap(), &mut Names::default()).unwrap()
+    convert(serde_json::from_value(value).unwrap(), &mut SharedNames::default()).unwrap()
 }
 
 fn one(status: Value) -> Container {
@@ -41,7 +41,7 @@ fn seen(id: &str, restart: u32, started: bool) -> Instance {
 }
 
 #[test]
-fn all_sorts_of_containers_are_kept_in_starting_order() {
+fn containers_of_every_kind_are_kept_in_starting_order() {
     let pod = pod(json!({
         "metadata": {},
         "spec": {
@@ -62,7 +62,7 @@ fn all_sorts_of_containers_are_kept_in_starting_order() {
 }
 
 #[test]
-fn a_running_container_has_its_count_and_the_one_before_has_one_less() {
+fn a_running_container_has_its_count_and_the_previous_instance_has_one_less() {
     let c = one(json!({
         "restartCount": 2, "containerID": "containerd://c",
         "state": {"running": {"startedAt": "2026-11-20T10:00:00Z"}}, "lastState": ended("b")
@@ -72,7 +72,7 @@ fn a_running_container_has_its_count_and_the_one_before_has_one_less() {
 }
 
 #[test]
-fn an_ended_container_has_its_count_and_the_one_before_has_one_less() {
+fn a_terminated_container_has_its_count_and_the_previous_instance_has_one_less() {
     let c =
         one(json!({"restartCount": 1, "containerID": "containerd://b", "state": ended("b"), "lastState": ended("a")}));
     assert_eq!(
@@ -89,7 +89,7 @@ fn in_a_crash_loop_the_last_instance_has_the_count_itself() {
 }
 
 #[test]
-fn an_instance_lost_by_the_runtime_was_counted_already() {
+fn an_instance_that_the_runtime_lost_is_counted_before_the_current_one() {
     let waiting = json!({"waiting": {"reason": "ContainerCreating"}});
     let c = one(json!({"restartCount": 3, "state": waiting, "lastState": ended("c")}));
     assert_eq!(c.last, Some(seen("c", 2, true)));
@@ -124,7 +124,7 @@ fn a_failed_pod_has_ended_only_when_nothing_runs() {
 }
 
 #[test]
-fn an_annotation_leaves_containers_out() {
+fn an_annotation_excludes_containers() {
     let pod = pod(json!({
         "metadata": {"annotations": {"podlog.io/containers": "app"}},
         "spec": {"initContainers": [{"name": "setup"}], "containers": [{"name": "app"}, {"name": "proxy"}]}
@@ -134,19 +134,19 @@ fn an_annotation_leaves_containers_out() {
 }
 
 #[test]
-fn a_pod_without_identity_is_none() {
+fn a_pod_without_a_uid_is_ignored() {
     let nameless = json!({"metadata": {"name": "a", "namespace": "b"}});
-    assert!(convert(serde_json::from_value(nameless).unwrap(), &mut Names::default()).is_none());
+    assert!(convert(serde_json::from_value(nameless).unwrap(), &mut SharedNames::default()).is_none());
 }
 
 #[test]
-fn names_are_shared_while_used_and_forgotten_after() {
-    let mut names = Names::default();
+fn names_are_shared_while_they_are_used_and_dropped_afterwards() {
+    let mut names = SharedNames::default();
     let (a, b) = (names.share("app"), names.share("app"));
     assert!(Arc::ptr_eq(&a, &b));
-    names.sweep();
+    names.drop_unused();
     assert_eq!(names.0.len(), 1);
     drop((a, b));
-    names.sweep();
+    names.drop_unused();
     assert!(names.0.is_empty());
 }

@@ -2,6 +2,7 @@
 
 use std::collections::VecDeque;
 use std::convert::Infallible;
+use std::sync::Mutex;
 
 use bytes::Bytes;
 use futures::StreamExt;
@@ -15,6 +16,7 @@ use tokio::task::JoinSet;
 use tokio::time::{Instant, timeout};
 
 use super::*;
+use crate::domain::PodUid;
 use crate::metrics::Metrics;
 
 /// What the server does with one watch.
@@ -127,7 +129,7 @@ fn lab(script: Script, scope: Scope) -> Lab {
     let cluster = Cluster::over(service, metrics.clone());
     let (out, seen) = watch::channel(Arc::default());
     let (mut tasks, ended) = (JoinSet::new(), stop.clone());
-    tasks.spawn(async move { cluster.discover(&scope, out, ended).await.unwrap() });
+    tasks.spawn(async move { discover(&cluster, &scope, out, ended).await.unwrap() });
     Lab {
         script,
         seen,

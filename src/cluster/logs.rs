@@ -1,9 +1,9 @@
-//! One log, as the API serves it: a question, and the bytes that answer it.
+//! One log of the API: a request for it, and the bytes of the answer.
 //!
-//! Nothing here splits lines, remembers a position or opens a stream again. The API names a
-//! container, not an instance of it: which instance answered is for the caller to check.
+//! Nothing here splits lines, remembers a position or reopens a stream. A request names a container, not an instance of
+//! it; the caller checks which instance answered.
 
-use std::fmt::Write as _;
+use std::fmt::{self, Write as _};
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -13,17 +13,18 @@ use kube::client::Body;
 use prometheus_client::metrics::{counter::Counter, gauge::Gauge};
 use url::form_urlencoded::byte_serialize;
 
-use super::connect::chain;
-use super::failure::{ApiError, Asked, one_line};
-use super::{Cluster, HEADERS_DEADLINE};
-use crate::domain::Time;
+use super::client::{Cluster, HEADERS_DEADLINE};
+use super::error::ApiError;
+use super::operation::Operation;
+use super::text::{error_chain, one_line};
+use crate::domain::{Message, Time};
 
-/// The text of an error: a Status object, which is a few hundred bytes.
+/// The longest text of an error in bytes: a Status object, which is a few hundred.
 const ERROR_LIMIT: usize = 64 * 1024;
-/// The rest of an error's text after its status.
+/// The longest time for the rest of an error's text after its status.
 const ERROR_DEADLINE: Duration = Duration::from_secs(5);
 
-/// Which log, and from where. Every line comes with its timestamp.
+/// Which log, and from where on. Every line comes with its timestamp.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct LogQuery {
     /// The pod's namespace.
@@ -32,19 +33,18 @@ pub struct LogQuery {
     pub pod: String,
     /// The container's name.
     pub container: String,
-    /// Stay open and bring what is written from now on.
+    /// Keep the stream open for lines that are written from now on.
     pub follow: bool,
-    /// The instance before the present one.
+    /// Read the previous instance of the container instead of the current one.
     pub previous: bool,
-    /// Lines from this instant on, rounded down to the second: the API knows no finer.
+    /// Only lines from this time on, rounded down to the second: the API has no finer resolution.
     pub since: Option<Time>,
-    /// At most this many lines, the last ones.
+    /// Only the last lines, at most this many.
     pub tail_lines: Option<u32>,
 }
 
 impl LogQuery {
-    /// The request's path. By hand, because kube rounds the time to the nearest second, which
-    /// skips lines when it rounds up.
+    /// The path of the request. kube's own rounds the time to the nearest second, which skips lines when it rounds up.
     fn uri(&self) -> String {
         let mut uri = String::from("/api/v1/namespaces/");
         uri.extend(byte_serialize(self.namespace.as_bytes()));
@@ -73,48 +73,68 @@ impl LogQuery {
     }
 }
 
-/// Why a log could not be opened or read on. Variants are named by what the caller does.
-#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+/// Why a log cannot be opened, or not be read further. Variants are named by what the caller does about it.
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub enum LogError {
-    /// No such pod, or its node does not know it (yet).
-    #[error("there is no such pod, or its node does not know it yet")]
+    /// There is no such pod, or its node does not know it yet.
     NotFound,
-    /// The container has not started and has no earlier instance.
-    #[error("the container waits to be started")]
+    /// The container has not started, and has no previous instance.
     Waiting,
-    /// There is no earlier instance.
-    #[error("there is no earlier instance of the container")]
+    /// There is no previous instance.
     NoPrevious,
     /// The pod has no node yet.
-    #[error("the pod is not scheduled yet")]
     NotScheduled,
-    /// A right is missing; the message says which, and how to grant it.
-    #[error("{0}")]
-    Forbidden(String),
-    /// The server asks for patience.
-    #[error("the API server asks to wait {} s", after.as_secs())]
+    /// A right is missing. The message names it, and the rule that grants it.
+    Forbidden(Message),
+    /// The server asks to wait.
     Throttled {
-        /// How long to wait at least.
+        /// The shortest time to wait.
         after: Duration,
     },
     /// No answer, one of 5xx, or the stream broke: try again.
-    #[error("{0}")]
-    Unavailable(String),
-    /// Another refusal: asking the same again cannot help.
-    #[error("{0}")]
-    Rejected(String),
+    Unavailable(Message),
+    /// Another refusal: the same request cannot succeed.
+    Rejected(Message),
 }
+
+impl LogError {
+    /// What failed, and what to do about it.
+    #[must_use]
+    pub fn message(&self) -> Message {
+        match self {
+            Self::NotFound => Message::new("there is no such pod, or its node does not know it yet", ""),
+            Self::Waiting => Message::new("the container waits to be started", ""),
+            Self::NoPrevious => Message::new("the container has no previous instance", ""),
+            Self::NotScheduled => Message::new("the pod is not scheduled yet", ""),
+            Self::Throttled { after } => Message::new(format!("the API server asks to wait {} s", after.as_secs()), ""),
+            Self::Forbidden(message) | Self::Unavailable(message) | Self::Rejected(message) => message.clone(),
+        }
+    }
+
+    /// No answer, for this reason.
+    pub fn unavailable(text: impl Into<String>) -> Self {
+        Self::Unavailable(Message::new(text, ""))
+    }
+}
+
+impl fmt::Display for LogError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.message().fmt(f)
+    }
+}
+
+impl std::error::Error for LogError {}
 
 impl From<ApiError> for LogError {
     fn from(error: ApiError) -> Self {
         match error {
-            ApiError::Forbidden(text) => Self::Forbidden(text),
+            ApiError::Forbidden(message) => Self::Forbidden(message),
             ApiError::Throttled { after } => Self::Throttled { after },
-            // Credentials are read anew, so the next try may be let in.
-            ApiError::Unauthorized(text) | ApiError::Unavailable(text) => Self::Unavailable(text),
-            ApiError::Rejected(text) => Self::Rejected(text),
+            // The credentials are read again, so the next request may succeed.
+            ApiError::Unauthorized(message) | ApiError::Unavailable(message) => Self::Unavailable(message),
+            ApiError::Rejected(message) => Self::Rejected(message),
             ApiError::NotFound(_) => Self::NotFound,
-            ApiError::Gone => Self::Rejected(error.to_string()),
+            ApiError::Gone => Self::Rejected(error.message()),
         }
     }
 }
@@ -129,11 +149,12 @@ pub struct LogStream {
 }
 
 impl LogStream {
-    /// The next bytes as they came off the wire; `None` at the end, which proves nothing about the
-    /// container. May be dropped while it waits: no bytes are lost.
+    /// The next bytes as the server sent them; `None` at the end, which does not prove that the container has ended.
+    /// Cancel safe: no bytes are lost when the future is dropped.
     pub async fn next(&mut self) -> Result<Option<Bytes>, LogError> {
         while let Some(frame) = self.body.frame().await {
-            let frame = frame.map_err(|error| LogError::Unavailable(broken(&error)))?;
+            let frame = frame
+                .map_err(|error| LogError::unavailable(format!("the log stream broke: {}", error_chain(&error))))?;
             if let Ok(data) = frame.into_data()
                 && !data.is_empty()
             {
@@ -157,66 +178,61 @@ impl Drop for LogStream {
     }
 }
 
-fn broken(error: &kube::Error) -> String {
-    format!("the log stream broke: {}", chain(error))
-}
-
-impl Cluster {
-    /// Opens a log: answers once the server has, within 15 s. Asks once; repeating is the caller's.
-    pub async fn open_log(&self, query: &LogQuery) -> Result<LogStream, LogError> {
-        let request = Request::get(query.uri())
-            .header(header::ACCEPT, "*/*")
-            .body(Body::empty())
-            .map_err(|error| LogError::Rejected(error.to_string()))?;
-        let asked = Asked {
-            verb: "log",
-            resource: "pods/log",
-            namespace: Some(&query.namespace),
-        };
-        let client = self.clients().logs;
-        let Ok(answer) = tokio::time::timeout(HEADERS_DEADLINE, client.send(request)).await else {
-            self.count("log", 0);
-            let text = "the API server did not begin to answer with the log within 15 s";
-            return Err(LogError::Unavailable(text.into()));
-        };
-        let response = match answer {
-            Ok(response) => response,
-            Err(error) => {
-                self.count("log", 0);
-                return Err(asked.failed(error).into());
+/// Opens a log: returns once the server has begun to answer, within 15 s. Asks once; the caller repeats it.
+pub async fn open_log(cluster: &Cluster, query: &LogQuery) -> Result<LogStream, LogError> {
+    let request = Request::get(query.uri())
+        .header(header::ACCEPT, "*/*")
+        .body(Body::empty())
+        .map_err(|error| LogError::from(ApiError::rejected(error)))?;
+    let operation = Operation {
+        verb: "log",
+        resource: "pods/log",
+        namespace: Some(&query.namespace),
+    };
+    let client = cluster.clients().logs;
+    let Ok(answer) = tokio::time::timeout(HEADERS_DEADLINE, client.send(request)).await else {
+        cluster.count("log", 0);
+        return Err(LogError::unavailable(
+            "the API server did not begin to answer with the log within 15 s",
+        ));
+    };
+    let response = match answer {
+        Ok(response) => response,
+        Err(error) => {
+            cluster.count("log", 0);
+            return Err(operation.failed(error).into());
+        }
+    };
+    cluster.count("log", response.status().as_u16());
+    match response.status() {
+        StatusCode::NO_CONTENT => Err(LogError::NotScheduled),
+        status if status.is_success() => {
+            let metrics = cluster.metrics();
+            metrics.streams_open.inc();
+            Ok(LogStream {
+                version: response.version(),
+                body: response.into_body(),
+                streams_open: metrics.streams_open.clone(),
+                bytes_read: metrics.bytes_read.clone(),
+            })
+        }
+        status => {
+            let after = retry_after(response.headers());
+            let said = error_text(response.into_body()).await;
+            if status == StatusCode::UNAUTHORIZED {
+                cluster.renew_credentials().await;
             }
-        };
-        self.count("log", response.status().as_u16());
-        match response.status() {
-            StatusCode::NO_CONTENT => Err(LogError::NotScheduled),
-            status if status.is_success() => {
-                let metrics = &self.0.metrics;
-                metrics.streams_open.inc();
-                Ok(LogStream {
-                    version: response.version(),
-                    body: response.into_body(),
-                    streams_open: metrics.streams_open.clone(),
-                    bytes_read: metrics.bytes_read.clone(),
-                })
-            }
-            status => {
-                let after = retry_after(response.headers());
-                let said = said(response.into_body()).await;
-                if status == StatusCode::UNAUTHORIZED {
-                    self.renew().await;
-                }
-                Err(refused(asked, status, &said, after))
-            }
+            Err(refused(operation, status, &said, after))
         }
     }
 }
 
-fn refused(asked: Asked<'_>, status: StatusCode, said: &str, after: Option<Duration>) -> LogError {
+fn refused(operation: Operation<'_>, status: StatusCode, said: &str, after: Option<Duration>) -> LogError {
     match status {
-        // The same status for all three, so only the kubelet's words tell them apart.
+        // The status is the same for several causes; only the kubelet's text distinguishes them.
         StatusCode::BAD_REQUEST if said.contains("is waiting to start") => LogError::Waiting,
         StatusCode::BAD_REQUEST if said.contains("previous terminated container") => LogError::NoPrevious,
-        _ => asked.refused(status.as_u16(), said, after).into(),
+        _ => operation.refused(status.as_u16(), said, after).into(),
     }
 }
 
@@ -226,7 +242,7 @@ fn retry_after(headers: &http::HeaderMap) -> Option<Duration> {
 }
 
 /// The message of an error: that of the Status object, or the text as it is.
-async fn said(body: Body) -> String {
+async fn error_text(body: Body) -> String {
     let read = Limited::new(body, ERROR_LIMIT).collect();
     let Ok(Ok(read)) = tokio::time::timeout(ERROR_DEADLINE, read).await else {
         return String::new();

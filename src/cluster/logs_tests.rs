@@ -1,4 +1,4 @@
-//! What is asked for on the wire, and what the answers mean.
+//! Tests of the requests for logs, and of the errors that the answers become.
 
 use std::convert::Infallible;
 
@@ -33,7 +33,7 @@ fn a_time_is_rounded_down_to_the_second() {
 }
 
 #[test]
-fn every_log_is_asked_for_with_timestamps() {
+fn every_log_is_requested_with_timestamps() {
     let plain = "/api/v1/namespaces/shop/pods/cart-0/log?timestamps=true&container=app";
     assert_eq!(query().uri(), plain);
     let all = LogQuery {
@@ -51,10 +51,8 @@ async fn answer(code: u16, body: &'static str) -> (LogError, Metrics) {
         let response = Response::builder().status(code).header("retry-after", "7");
         Ok::<_, Infallible>(response.body(Full::new(Bytes::from(body))).unwrap())
     });
-    let error = Cluster::over(service, metrics.clone())
-        .open_log(&query())
-        .await
-        .unwrap_err();
+    let cluster = Cluster::over(service, metrics.clone());
+    let error = open_log(&cluster, &query()).await.unwrap_err();
     let counted = crate::metrics::Request { verb: "log", code };
     assert_eq!(metrics.api_requests.get_or_create(&counted).get(), 1);
     assert_eq!(metrics.streams_open.get(), 0);
@@ -62,7 +60,7 @@ async fn answer(code: u16, body: &'static str) -> (LogError, Metrics) {
 }
 
 #[tokio::test]
-async fn answers_are_told_apart_by_what_to_do_about_them() {
+async fn each_answer_becomes_the_error_that_tells_the_caller_what_to_do() {
     let waiting =
         r#"{"kind":"Status","message":"container \"app\" in pod \"cart-0\" is waiting to start: ContainerCreating"}"#;
     assert_eq!(answer(400, waiting).await.0, LogError::Waiting);
@@ -73,22 +71,26 @@ async fn answers_are_told_apart_by_what_to_do_about_them() {
     let after = Duration::from_secs(7);
     assert_eq!(answer(429, "").await.0, LogError::Throttled { after });
     assert!(matches!(answer(401, "").await.0, LogError::Unavailable(_)));
-    assert!(matches!(answer(503, "no\nbody").await.0, LogError::Unavailable(text) if text.ends_with("503 no body")));
+    assert!(
+        matches!(answer(503, "no\nbody").await.0, LogError::Unavailable(message) if message.text.ends_with("503 no body"))
+    );
     let unknown = r#"{"message":"container x is not valid for pod cart-0"}"#;
     assert!(
-        matches!(answer(400, unknown).await.0, LogError::Rejected(text) if text.ends_with("not valid for pod cart-0"))
+        matches!(answer(400, unknown).await.0, LogError::Rejected(message) if message.text.ends_with("not valid for pod cart-0"))
     );
     let (error, _) = answer(403, r#"{"message":"pods is forbidden: User \"u\" cannot get"}"#).await;
-    assert!(matches!(error, LogError::Forbidden(text) if text.starts_with("u may not get pods/log in namespace shop")));
+    assert!(
+        matches!(error, LogError::Forbidden(message) if message.text.starts_with("u may not get pods/log in namespace shop"))
+    );
 }
 
 #[tokio::test]
-async fn bytes_come_as_they_are_and_are_counted() {
+async fn bytes_are_passed_on_unchanged_and_counted() {
     let metrics = Metrics::default();
     let service =
         tower::service_fn(|_| async { Ok::<_, Infallible>(Response::new(Full::new(Bytes::from_static(b"\xffabc")))) });
     let cluster = Cluster::over(service, metrics.clone());
-    let mut log = cluster.open_log(&query()).await.unwrap();
+    let mut log = open_log(&cluster, &query()).await.unwrap();
     assert_eq!(metrics.streams_open.get(), 1);
     assert_eq!(log.next().await.unwrap().as_deref(), Some(&b"\xffabc"[..]));
     assert_eq!(log.next().await.unwrap(), None);
@@ -98,12 +100,12 @@ async fn bytes_come_as_they_are_and_are_counted() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_server_that_does_not_answer_is_given_up() {
+async fn a_request_ends_when_the_server_does_not_answer_in_time() {
     let service = tower::service_fn(|_| std::future::pending::<Result<Response<Full<Bytes>>, Infallible>>());
     let cluster = Cluster::over(service, Metrics::default());
     let start = tokio::time::Instant::now();
     assert!(matches!(
-        cluster.open_log(&query()).await,
+        open_log(&cluster, &query()).await,
         Err(LogError::Unavailable(_))
     ));
     assert_eq!(start.elapsed().as_secs(), 15);

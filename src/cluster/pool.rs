@@ -1,10 +1,9 @@
 //! The HTTP client under both kube clients: a small pool of HTTP/2 connections.
 //!
-//! hyper queues a request beyond the server's limit of streams silently, and because follow streams
-//! do not end, for ever. So the streams of each connection are counted here, and one more than
-//! allowed opens another connection. Where HTTP/2 is not to be had, each request gets an HTTP/1.1
-//! connection of its own. Nothing here repeats a request that may have reached the server, and
-//! nothing limits the rate; proxies are not supported.
+//! hyper silently queues a request beyond the server's limit of streams, and follow streams do not end, so it would wait
+//! for ever. Therefore the pool counts the streams of each connection and opens another connection when all are full.
+//! With a server that speaks only HTTP/1.1, each request has a connection of its own. The pool never repeats a request
+//! that may have reached the server, and it does not limit the rate. Proxies are not supported.
 
 use std::pin::Pin;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
@@ -21,18 +20,18 @@ use hyper::body::Incoming;
 use hyper::client::conn::{http1, http2};
 use tower::BoxError;
 
-use super::connect::{Dialer, Dialled, Peer, Sent, chain};
-use super::failure::Failure;
+use super::connect::{ConnectError, Connection, Connector, Http2Driver, RequestBody};
 use super::tasks::Tasks;
+use super::text::error_chain;
 
-/// Streams on one connection, as many as an API server allows by default; fewer if it says so.
+/// The most streams on one connection: what API servers allow by default. Fewer if the server says so.
 const STREAMS: usize = 100;
-/// Connections tried for one request before giving up. Only requests that were never sent are tried
-/// again: the connection had closed, or had been told to go away, a moment before.
+/// The most connections that one request is tried on. It is tried again only when it was never sent, because the
+/// connection was closed or received GOAWAY a moment before.
 const TRIES: usize = 3;
 
-/// How many connections so many log streams and watches take. Lists and watches have a pool of their own, and
-/// beside the open streams others are read to their end, for which one more connection is counted.
+/// How many connections this number of log streams and watches needs. Lists and watches have a pool of their own.
+/// Logs that are read to their end, beside the open streams, count as one more stream.
 #[must_use]
 pub fn connections(streams: usize, watches: usize, http2: bool) -> usize {
     if !http2 {
@@ -41,213 +40,221 @@ pub fn connections(streams: usize, watches: usize, http2: bool) -> usize {
     (streams + 1).div_ceil(STREAMS).max(1) + (watches + 1).div_ceil(STREAMS)
 }
 
-/// The pool. Cloning shares it; its connections end when the last clone and the last response go.
+/// The pool. Clones share it. Its connections are closed when the last clone and the last response are dropped.
 #[derive(Clone)]
 pub(super) struct Pool(Arc<Inner>);
 
 struct Inner {
-    dialer: Dialer,
-    lines: Mutex<Vec<Arc<Line>>>,
-    /// One at a time connects; the others wait and find room on the new connection.
-    dialing: tokio::sync::Mutex<()>,
-    /// How many attempts have failed, and the latest reason: who waited meanwhile fails with it.
-    failed: Mutex<(u64, Option<Failure>)>,
-    /// The server chose HTTP/1.1 last time, so connections are made side by side.
+    connector: Connector,
+    /// The HTTP/2 connections.
+    connections: Mutex<Vec<Arc<Http2Connection>>>,
+    /// Held while connecting. Other requests wait for it and then use the new connection.
+    connecting: tokio::sync::Mutex<()>,
+    /// The number of failed attempts to connect and the latest error. Requests that waited meanwhile fail with it.
+    failed: Mutex<(u64, Option<ConnectError>)>,
+    /// Whether the latest connection is HTTP/1.1. Then requests connect at the same time.
     http1: AtomicBool,
     tasks: Tasks,
 }
 
 /// One HTTP/2 connection.
-struct Line {
-    sender: http2::SendRequest<Sent>,
+struct Http2Connection {
+    sender: http2::SendRequest<RequestBody>,
+    /// Streams that are open.
     open: AtomicUsize,
+    /// The most streams that may be open.
     limit: Arc<AtomicUsize>,
+    /// Whether the connection refused a request, and so takes no more.
     retired: AtomicBool,
 }
 
-impl Line {
-    fn usable(&self) -> bool {
+impl Http2Connection {
+    fn is_usable(&self) -> bool {
         !self.retired.load(Ordering::Relaxed) && !self.sender.is_closed()
     }
 
-    fn room(&self) -> bool {
+    fn has_room(&self) -> bool {
         self.open.load(Ordering::Relaxed) < self.limit.load(Ordering::Relaxed)
     }
 }
 
-/// A place on a connection, given back when dropped.
+/// One stream of a connection, released when dropped.
 struct Slot {
-    line: Arc<Line>,
+    connection: Arc<Http2Connection>,
     pool: Arc<Inner>,
 }
 
 impl Drop for Slot {
     fn drop(&mut self) {
-        let mut lines = self.pool.lines();
-        // Counted under the lock that hands places out, so that the two never disagree.
-        let left = self.line.open.fetch_sub(1, Ordering::Relaxed) - 1;
-        let other = |line: &Arc<Line>| !Arc::ptr_eq(line, &self.line) && line.usable() && line.room();
-        if left == 0 && lines.iter().any(other) {
-            lines.retain(|line| !Arc::ptr_eq(line, &self.line));
+        let mut connections = self.pool.connections();
+        // Under the lock that `free_slot` takes, so that the counts and the list agree.
+        let left = self.connection.open.fetch_sub(1, Ordering::Relaxed) - 1;
+        let is_other = |one: &Arc<Http2Connection>| !Arc::ptr_eq(one, &self.connection);
+        let mut others = connections.iter().filter(|one| is_other(one));
+        if left == 0 && others.any(|one| one.is_usable() && one.has_room()) {
+            connections.retain(is_other);
         }
     }
 }
 
-enum Way {
-    Two(Slot),
-    One(http1::SendRequest<Sent>),
+/// What one request is sent on.
+enum Route {
+    Http2(Slot),
+    Http1(http1::SendRequest<RequestBody>),
 }
 
 impl Inner {
-    fn lines(&self) -> MutexGuard<'_, Vec<Arc<Line>>> {
-        self.lines.lock().unwrap_or_else(PoisonError::into_inner)
+    fn connections(&self) -> MutexGuard<'_, Vec<Arc<Http2Connection>>> {
+        self.connections.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    fn failures(&self) -> MutexGuard<'_, (u64, Option<Failure>)> {
+    fn failures(&self) -> MutexGuard<'_, (u64, Option<ConnectError>)> {
         self.failed.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
 impl Pool {
     /// A pool that has no connection yet.
-    pub(super) fn new(dialer: Dialer) -> Self {
+    pub(super) fn new(connector: Connector) -> Self {
         Self(Arc::new(Inner {
-            dialer,
-            lines: Mutex::default(),
-            dialing: tokio::sync::Mutex::default(),
+            connector,
+            connections: Mutex::default(),
+            connecting: tokio::sync::Mutex::default(),
             failed: Mutex::default(),
             http1: AtomicBool::new(false),
             tasks: Tasks::default(),
         }))
     }
 
-    /// A place on the first connection that has one, so that the later ones empty and close.
-    fn free(&self) -> Option<Slot> {
-        let mut lines = self.0.lines();
-        lines.retain(|line| line.usable());
-        let line = lines.iter().find(|line| line.room())?;
-        Some(self.take(line))
+    /// A stream on the first connection that has room, so that the later connections become empty and are closed.
+    fn free_slot(&self) -> Option<Slot> {
+        let mut connections = self.0.connections();
+        connections.retain(|one| one.is_usable());
+        let connection = connections.iter().find(|one| one.has_room())?;
+        Some(self.take_slot(connection))
     }
 
-    /// The caller holds the lock on the lines.
-    fn take(&self, line: &Arc<Line>) -> Slot {
-        line.open.fetch_add(1, Ordering::Relaxed);
+    /// The caller holds the lock on the connections.
+    fn take_slot(&self, connection: &Arc<Http2Connection>) -> Slot {
+        connection.open.fetch_add(1, Ordering::Relaxed);
         Slot {
-            line: Arc::clone(line),
+            connection: Arc::clone(connection),
             pool: Arc::clone(&self.0),
         }
     }
 
-    async fn way(&self) -> Result<Way, Failure> {
-        if let Some(slot) = self.free() {
-            return Ok(Way::Two(slot));
+    /// A stream on an open connection, or on a new one.
+    async fn route(&self) -> Result<Route, ConnectError> {
+        if let Some(slot) = self.free_slot() {
+            return Ok(Route::Http2(slot));
         }
         if self.0.http1.load(Ordering::Relaxed) {
-            return self.dial().await;
+            return self.connect().await;
         }
-        let seen = self.0.failures().0;
-        let _turn = self.0.dialing.lock().await;
-        if let Some(slot) = self.free() {
-            return Ok(Way::Two(slot));
+        let failed_before = self.0.failures().0;
+        let _connecting = self.0.connecting.lock().await;
+        if let Some(slot) = self.free_slot() {
+            return Ok(Route::Http2(slot));
         }
-        if let (count, Some(why)) = &*self.0.failures()
-            && *count != seen
+        if let (failed, Some(error)) = &*self.0.failures()
+            && *failed != failed_before
         {
-            return Err(why.clone());
+            return Err(error.clone());
         }
-        self.dial().await
+        self.connect().await
     }
 
-    async fn dial(&self) -> Result<Way, Failure> {
-        match self.0.dialer.dial(&self.0.tasks).await {
-            Ok(Dialled::One(sender)) => {
+    async fn connect(&self) -> Result<Route, ConnectError> {
+        match self.0.connector.connect(&self.0.tasks).await {
+            Ok(Connection::Http1(sender)) => {
                 self.0.http1.store(true, Ordering::Relaxed);
-                Ok(Way::One(sender))
+                Ok(Route::Http1(sender))
             }
-            Ok(Dialled::Two(sender, peer)) => {
+            Ok(Connection::Http2(sender, driver)) => {
                 self.0.http1.store(false, Ordering::Relaxed);
-                let limit = Arc::new(AtomicUsize::new(allowed(&peer)));
-                let line = Arc::new(Line {
+                let limit = Arc::new(AtomicUsize::new(allowed_streams(&driver)));
+                let connection = Arc::new(Http2Connection {
                     sender,
                     open: AtomicUsize::new(0),
                     limit: Arc::clone(&limit),
                     retired: AtomicBool::new(false),
                 });
-                self.0.tasks.run(drive(peer, limit));
-                let mut lines = self.0.lines();
-                lines.push(Arc::clone(&line));
-                Ok(Way::Two(self.take(&line)))
+                self.0.tasks.run(drive(driver, limit));
+                let mut connections = self.0.connections();
+                connections.push(Arc::clone(&connection));
+                Ok(Route::Http2(self.take_slot(&connection)))
             }
-            Err(failure) => {
+            Err(error) => {
                 let mut failed = self.0.failures();
-                *failed = (failed.0 + 1, Some(failure.clone()));
-                Err(failure)
+                *failed = (failed.0 + 1, Some(error.clone()));
+                Err(error)
             }
         }
     }
 
-    async fn send(&self, request: Request<Bytes>) -> Result<Response<Held>, Failure> {
+    async fn send(&self, request: Request<Bytes>) -> Result<Response<PooledBody>, ConnectError> {
         let mut cause = String::new();
         for _ in 0..TRIES {
-            match self.way().await? {
-                Way::Two(slot) => {
-                    let mut sender = slot.line.sender.clone();
-                    match sender.try_send_request(request.clone().map(Sent::new)).await {
+            match self.route().await? {
+                Route::Http2(slot) => {
+                    let mut sender = slot.connection.sender.clone();
+                    match sender.try_send_request(request.clone().map(RequestBody::new)).await {
                         Ok(response) => {
-                            return Ok(response.map(|body| Held {
+                            return Ok(response.map(|body| PooledBody {
                                 body,
                                 _slot: Some(slot),
                             }));
                         }
                         Err(error) if error.message().is_some() => {
-                            slot.line.retired.store(true, Ordering::Relaxed);
-                            cause = chain(error.error());
+                            slot.connection.retired.store(true, Ordering::Relaxed);
+                            cause = error_chain(error.error());
                         }
-                        Err(error) => return Err(self.lost(&error.into_error())),
+                        Err(error) => return Err(self.broken(error_chain(&error.into_error()))),
                     }
                 }
-                Way::One(mut sender) => {
-                    let request = origin_form(request, &self.0.dialer.address());
-                    let answer = sender.send_request(request.map(Sent::new)).await;
-                    let response = answer.map_err(|error| self.lost(&error))?;
-                    return Ok(response.map(|body| Held { body, _slot: None }));
+                Route::Http1(mut sender) => {
+                    let request = origin_form(request, &self.0.connector.address());
+                    let answer = sender.send_request(request.map(RequestBody::new)).await;
+                    let response = answer.map_err(|error| self.broken(error_chain(&error)))?;
+                    return Ok(response.map(|body| PooledBody { body, _slot: None }));
                 }
             }
         }
-        Err(Failure::Lost(self.0.dialer.address(), cause))
+        Err(self.broken(cause))
     }
 
-    fn lost(&self, error: &hyper::Error) -> Failure {
-        Failure::Lost(self.0.dialer.address(), chain(error))
+    fn broken(&self, cause: String) -> ConnectError {
+        let address = self.0.connector.address();
+        ConnectError::Broken { address, cause }
     }
 
     /// Streams open on each connection.
     #[cfg(test)]
     pub(super) fn load(&self) -> Vec<usize> {
-        let lines = self.0.lines();
-        lines.iter().map(|line| line.open.load(Ordering::Relaxed)).collect()
+        let connections = self.0.connections();
+        connections.iter().map(|one| one.open.load(Ordering::Relaxed)).collect()
     }
 }
 
-fn allowed(peer: &Peer) -> usize {
-    peer.current_max_send_streams().min(STREAMS)
+fn allowed_streams(driver: &Http2Driver) -> usize {
+    driver.current_max_send_streams().min(STREAMS)
 }
 
-/// Drives a connection to its end and keeps the limit as the server last announced it.
-async fn drive(mut peer: Peer, limit: Arc<AtomicUsize>) {
+/// Runs a connection to its end and updates `limit` whenever the server changes it.
+async fn drive(mut driver: Http2Driver, limit: Arc<AtomicUsize>) {
     let end = std::future::poll_fn(|cx| {
-        let state = peer.poll_unpin(cx);
-        limit.store(allowed(&peer), Ordering::Relaxed);
+        let state = driver.poll_unpin(cx);
+        limit.store(allowed_streams(&driver), Ordering::Relaxed);
         state
     })
     .await;
     if let Err(error) = end {
-        // Each of its streams reports the failure to the one who reads it.
-        tracing::debug!(error = %chain(&error), "a connection to the API server broke");
+        // The readers of its streams get the error too.
+        tracing::debug!(error = %error_chain(&error), "a connection to the API server broke");
     }
 }
 
-/// HTTP/1.1 wants the path in the request line and the host in a header.
+/// The request as HTTP/1.1 requires it: only the path in the request line, and the host in a header.
 fn origin_form(request: Request<Bytes>, host: &str) -> Request<Bytes> {
     let (mut parts, body) = request.into_parts();
     let host = parts.uri.authority().map_or(host, |authority| authority.as_str());
@@ -261,12 +268,12 @@ fn origin_form(request: Request<Bytes>, host: &str) -> Request<Bytes> {
 }
 
 impl tower::Service<Request<kube::client::Body>> for Pool {
-    type Response = Response<Held>;
+    type Response = Response<PooledBody>;
     type Error = BoxError;
     type Future = BoxFuture<'static, Result<Self::Response, BoxError>>;
 
     fn poll_ready(&mut self, _: &mut Context<'_>) -> Poll<Result<(), BoxError>> {
-        // Always: an error here would end the kube client for good.
+        // Always ready: the kube client never recovers from an error here.
         Poll::Ready(Ok(()))
     }
 
@@ -280,13 +287,13 @@ impl tower::Service<Request<kube::client::Body>> for Pool {
     }
 }
 
-/// The body of a response. It holds its place on the connection until it is dropped.
-pub(super) struct Held {
+/// The body of a response. It keeps its stream of the connection until it is dropped.
+pub(super) struct PooledBody {
     body: Incoming,
     _slot: Option<Slot>,
 }
 
-impl Body for Held {
+impl Body for PooledBody {
     type Data = Bytes;
     type Error = hyper::Error;
 

@@ -15,7 +15,7 @@ use tokio::net::TcpListener;
 use tokio::sync::watch;
 use tokio::task::JoinSet;
 
-use super::super::connect::{PING, Ping, Windows};
+use super::super::connect::{KEEP_ALIVE, KeepAlive, Windows};
 use super::*;
 
 const WINDOWS: Windows = Windows {
@@ -29,7 +29,7 @@ struct Server {
     address: SocketAddr,
     trust: Arc<rustls::ClientConfig>,
     connections: Arc<AtomicU32>,
-    /// Told to go away: all connections there are.
+    /// Changes when every connection must send GOAWAY.
     leave: watch::Sender<u32>,
     /// The connections; aborting them closes their sockets.
     tasks: Arc<Mutex<JoinSet<()>>>,
@@ -118,12 +118,12 @@ async fn server(alpn: &[&str], streams: u32) -> Server {
 
 impl Server {
     fn pool(&self) -> Pool {
-        Pool::new(Dialer {
+        Pool::new(Connector {
             host: "127.0.0.1".into(),
             port: self.address.port(),
             tls: Some((Arc::clone(&self.trust), ServerName::try_from("localhost").unwrap())),
             windows: WINDOWS,
-            ping: PING,
+            keep_alive: KEEP_ALIVE,
         })
     }
 
@@ -132,7 +132,7 @@ impl Server {
     }
 }
 
-async fn open(pool: &Pool, path: &str) -> Result<Response<Held>, Failure> {
+async fn open(pool: &Pool, path: &str) -> Result<Response<PooledBody>, ConnectError> {
     let request = Request::get(format!("https://localhost{path}"))
         .body(Bytes::new())
         .unwrap();
@@ -141,7 +141,7 @@ async fn open(pool: &Pool, path: &str) -> Result<Response<Held>, Failure> {
         .expect("a stream opens or fails within 10 s")
 }
 
-async fn many(pool: &Pool, count: usize) -> Vec<Response<Held>> {
+async fn many(pool: &Pool, count: usize) -> Vec<Response<PooledBody>> {
     let mut streams = futures::future::join_all((0..count).map(|_| open(pool, "/"))).await;
     for stream in &mut streams {
         let stream = stream.as_mut().expect("every stream opens");
@@ -249,15 +249,15 @@ async fn without_http2_every_stream_has_a_connection_of_its_own() {
 async fn failures_say_what_is_wrong() {
     let server = server(&["h2"], 100).await;
     let mut pool = server.pool();
-    let dialer = &mut Arc::get_mut(&mut pool.0).unwrap().dialer;
-    dialer.tls.as_mut().unwrap().0 = Arc::new(certificate().1);
-    assert!(matches!(open(&pool, "/").await, Err(Failure::Certificate(..))));
+    let connector = &mut Arc::get_mut(&mut pool.0).unwrap().connector;
+    connector.tls.as_mut().unwrap().0 = Arc::new(certificate().1);
+    assert!(matches!(open(&pool, "/").await, Err(ConnectError::Certificate { .. })));
     let mut pool = server.pool();
     let closed = TcpListener::bind("127.0.0.1:0").await.unwrap().local_addr().unwrap();
-    Arc::get_mut(&mut pool.0).unwrap().dialer.port = closed.port();
-    assert!(matches!(open(&pool, "/").await, Err(Failure::Refused(..))));
-    Arc::get_mut(&mut pool.0).unwrap().dialer.host = "nowhere.invalid".into();
-    assert!(matches!(open(&pool, "/").await, Err(Failure::Name(..))));
+    Arc::get_mut(&mut pool.0).unwrap().connector.port = closed.port();
+    assert!(matches!(open(&pool, "/").await, Err(ConnectError::Refused { .. })));
+    Arc::get_mut(&mut pool.0).unwrap().connector.host = "nowhere.invalid".into();
+    assert!(matches!(open(&pool, "/").await, Err(ConnectError::Lookup { .. })));
 }
 
 /// Passes bytes on until it is told to freeze; then it holds both sockets and says nothing.
@@ -283,10 +283,10 @@ async fn a_frozen_server_ends_its_streams() {
     let (freeze, frozen) = watch::channel(false);
     let (address, _tasks) = freezer(server.address, frozen).await;
     let mut pool = server.pool();
-    let dialer = &mut Arc::get_mut(&mut pool.0).unwrap().dialer;
-    dialer.port = address.port();
+    let connector = &mut Arc::get_mut(&mut pool.0).unwrap().connector;
+    connector.port = address.port();
     let interval = Duration::from_millis(200);
-    dialer.ping = Ping {
+    connector.keep_alive = KeepAlive {
         interval,
         timeout: interval,
     };

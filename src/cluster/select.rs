@@ -1,33 +1,36 @@
-//! Which pods are wanted: what the operator says, and what a pod says about itself.
+//! Which pods are collected: by the settings, and by the annotations of a pod.
 //!
-//! Pure functions. Namespaces and selectors are applied by the API server; annotations are not
-//! selectable there, so they are looked at here. In order of precedence:
+//! Pure functions. The API server applies namespaces and selectors. It cannot select by annotation, so that is done here.
+//! The rules in order of precedence:
 //!
-//! 1. podlog's own pods are left out, whatever their annotations say: a collector that collects
-//!    itself never ends. Setting [`Selection::exclude_app`] to nothing takes this rule away.
-//! 2. `podlog.io/collect: "false"` leaves a pod out.
-//! 3. With [`Selection::opt_in`] only `podlog.io/collect: "true"` lets a pod in.
-//! 4. `podlog.io/containers: "a,b"` picks containers of a pod that is in; names it does not have
-//!    are passed over, and a blank list is as none.
+//! 1. podlog's own pods are excluded, whatever their annotations say: a collector that collects its own log lines never
+//!    ends. With [`Selection::exclude_app`] set to `None` this rule does not apply.
+//! 2. `podlog.io/collect: "false"` excludes a pod.
+//! 3. With [`Selection::opt_in`], only pods with `podlog.io/collect: "true"` are collected.
+//! 4. `podlog.io/containers: "a,b"` selects containers of a collected pod. Names that the pod does not have are ignored,
+//!    and a blank list selects all containers.
 
 use std::collections::BTreeMap;
+use std::fmt;
 use std::time::Duration;
 
-/// Says `"true"` or `"false"` about a pod.
+use crate::domain::Message;
+
+/// The annotation that includes a pod (`"true"`) or excludes it (`"false"`).
 pub(super) const COLLECT: &str = "podlog.io/collect";
-/// Names containers, separated by commas.
+/// The annotation that names the containers to collect, separated by commas.
 pub(super) const CONTAINERS: &str = "podlog.io/containers";
 /// The recommended label for the name of an application.
 const APP: &str = "app.kubernetes.io/name";
 
 type Map = BTreeMap<String, String>;
 
-/// What is decided by looking at a pod.
+/// The rules that look at the pod itself.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Selection {
     /// Collect only pods annotated `podlog.io/collect: "true"`.
     pub opt_in: bool,
-    /// Leave out pods whose label `app.kubernetes.io/name` is this: podlog itself.
+    /// Exclude pods with this label `app.kubernetes.io/name`: podlog itself.
     pub exclude_app: Option<String>,
 }
 
@@ -47,7 +50,7 @@ impl Selection {
         if app.is_some() && app == self.exclude_app.as_ref() {
             return false;
         }
-        match annotations.and_then(|all| all.get(COLLECT)).map(|said| said.trim()) {
+        match annotations.and_then(|all| all.get(COLLECT)).map(|value| value.trim()) {
             Some("false") => false,
             Some("true") => true,
             _ => !self.opt_in,
@@ -55,7 +58,7 @@ impl Selection {
     }
 }
 
-/// Whether the annotations of a pod let this container in.
+/// Whether the annotations of a pod select this container.
 pub(super) fn wants_container(annotations: Option<&Map>, name: &str) -> bool {
     let Some(list) = annotations.and_then(|all| all.get(CONTAINERS)) else {
         return true;
@@ -67,15 +70,15 @@ pub(super) fn wants_container(annotations: Option<&Map>, name: &str) -> bool {
 /// Which pods to discover.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Scope {
-    /// The namespaces; none is all of them.
+    /// The namespaces; empty for all.
     pub namespaces: Vec<String>,
-    /// A label selector, as kubectl takes it.
+    /// A label selector in the syntax of kubectl.
     pub labels: Option<String>,
-    /// A field selector, as kubectl takes it, on what does not change during a pod's life.
+    /// A field selector in the syntax of kubectl, on fields that do not change during a pod's life.
     pub fields: Option<String>,
-    /// What is decided by looking at a pod.
+    /// The rules that look at the pod itself.
     pub selection: Selection,
-    /// How often to list while watching does not work, at most.
+    /// The time between two lists while watching does not work.
     pub poll_interval: Duration,
 }
 
@@ -91,34 +94,60 @@ impl Default for Scope {
     }
 }
 
-/// A scope that cannot be meant.
-#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+/// Why a scope cannot be valid.
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub enum ScopeError {
-    /// The label selector does not parse.
-    #[error("label selector {0:?}: {1:?} is no requirement; write for example app=web,tier!=cache,env in (a,b),!debug")]
+    /// The label selector, and the part of it that does not parse.
     Labels(String, String),
-    /// The field selector does not parse or selects on the wrong field.
-    #[error("field selector {0:?}: {1}; write for example spec.nodeName=node1,metadata.name!=web-0")]
+    /// The field selector, and why it is wrong: it does not parse, or selects on the wrong field.
     Fields(String, String),
-    /// Not the name of a namespace.
-    #[error("namespace {0:?}: no such name is possible; use lower-case letters, digits and '-', at most 63")]
+    /// This is not a valid name of a namespace.
     Namespace(String),
 }
 
-impl Scope {
-    /// The namespaces to ask for, sorted; `None` is all of them at once.
+impl ScopeError {
+    /// What is wrong, and what to write instead.
     #[must_use]
-    pub fn places(&self) -> Vec<Option<&str>> {
-        let mut places: Vec<_> = self.namespaces.iter().map(|name| Some(name.as_str())).collect();
-        places.sort_unstable();
-        places.dedup();
-        if places.is_empty() {
-            places.push(None);
+    pub fn message(&self) -> Message {
+        match self {
+            Self::Labels(selector, part) => Message::new(
+                format!("label selector {selector:?}: {part:?} is not a requirement"),
+                "write for example app=web,tier!=cache,env in (a,b),!debug",
+            ),
+            Self::Fields(selector, cause) => Message::new(
+                format!("field selector {selector:?}: {cause}"),
+                "write for example spec.nodeName=node1,metadata.name!=web-0",
+            ),
+            Self::Namespace(name) => Message::new(
+                format!("namespace {name:?}: the name is not valid"),
+                "use lower-case letters, digits and '-', at most 63",
+            ),
         }
-        places
+    }
+}
+
+impl fmt::Display for ScopeError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.message().fmt(f)
+    }
+}
+
+impl std::error::Error for ScopeError {}
+
+impl Scope {
+    /// The namespaces to list, sorted; `None` is all of them at once.
+    #[must_use]
+    pub fn list_namespaces(&self) -> Vec<Option<&str>> {
+        let mut names: Vec<_> = self.namespaces.iter().map(|name| Some(name.as_str())).collect();
+        names.sort_unstable();
+        names.dedup();
+        if names.is_empty() {
+            names.push(None);
+        }
+        names
     }
 
-    /// Says what is wrong, without asking the cluster.
+    /// Checks what can be checked without the cluster.
     pub fn check(&self) -> Result<(), ScopeError> {
         if let Some(bad) = self.namespaces.iter().find(|name| !is_label(name)) {
             return Err(ScopeError::Namespace(bad.clone()));
@@ -129,15 +158,15 @@ impl Scope {
             return Err(ScopeError::Labels(labels.clone(), bad.to_owned()));
         }
         if let Some(fields) = &self.fields
-            && let Some(why) = fields.split(',').find_map(|term| wrong_field(term.trim()))
+            && let Some(cause) = fields.split(',').find_map(|term| wrong_field(term.trim()))
         {
-            return Err(ScopeError::Fields(fields.clone(), why));
+            return Err(ScopeError::Fields(fields.clone(), cause));
         }
         Ok(())
     }
 }
 
-/// Cuts at the commas that are not inside parentheses.
+/// The requirements of a label selector: split at the commas outside parentheses.
 fn requirements(selector: &str) -> Vec<&str> {
     let (mut parts, mut start, mut depth) = (Vec::new(), 0, 0_i32);
     for (at, byte) in selector.bytes().enumerate() {
@@ -195,7 +224,7 @@ fn is_label(text: &str) -> bool {
     !text.is_empty() && is_value(text) && text.bytes().all(plain)
 }
 
-/// The fields that a pod keeps from its scheduling to its end.
+/// The fields that do not change from the scheduling of a pod to its end.
 const FIELDS: [&str; 7] = [
     "metadata.name",
     "metadata.namespace",
@@ -212,7 +241,7 @@ fn wrong_field(term: &str) -> Option<String> {
     };
     let field = field.trim();
     if field.starts_with("status.") {
-        // A pod that leaves the selection looks as if it were deleted, before its last lines are read.
+        // A pod that leaves the selection looks deleted, before its last lines are read.
         return Some(format!(
             "{field} changes during a pod's life, and its last lines would be lost"
         ));

@@ -1,4 +1,4 @@
-//! Which pods and containers are wanted, and which scopes can be meant.
+//! Tests of the rules that select pods and containers, and of the checks of a scope.
 
 use super::*;
 
@@ -20,7 +20,7 @@ fn a_pod_is_collected_unless_it_opts_out() {
 }
 
 #[test]
-fn with_opt_in_only_those_who_say_true_are_collected() {
+fn with_opt_in_only_pods_annotated_true_are_collected() {
     let opt_in = Selection {
         opt_in: true,
         ..Selection::default()
@@ -32,7 +32,7 @@ fn with_opt_in_only_those_who_say_true_are_collected() {
 }
 
 #[test]
-fn podlog_does_not_collect_itself_even_when_asked() {
+fn podlog_does_not_collect_itself_even_when_annotated() {
     let own = [(APP, "podlog")];
     assert!(!wants(&Selection::default(), &own, &[(COLLECT, "true")]));
     assert!(wants(&Selection::default(), &[(APP, "cart")], &[]));
@@ -44,7 +44,7 @@ fn podlog_does_not_collect_itself_even_when_asked() {
 }
 
 #[test]
-fn an_annotation_picks_containers() {
+fn an_annotation_selects_containers() {
     let picks = |list: &str, name| wants_container(Some(&map(&[(CONTAINERS, list)])), name);
     assert!(wants_container(None, "app"));
     assert!(picks("app, log", "log") && picks("app, log", "app"));
@@ -62,7 +62,7 @@ fn check(labels: Option<&str>, fields: Option<&str>) -> Result<(), ScopeError> {
 }
 
 #[test]
-fn label_selectors_are_understood_as_kubectl_understands_them() {
+fn label_selectors_have_the_syntax_of_kubectl() {
     for good in [
         "app=web",
         "app==web,tier!=cache",
@@ -92,7 +92,7 @@ fn label_selectors_are_understood_as_kubectl_understands_them() {
 }
 
 #[test]
-fn a_selector_on_what_changes_is_refused() {
+fn a_selector_on_a_field_that_changes_is_refused() {
     assert_eq!(check(None, Some("spec.nodeName=n1,metadata.name!=a")), Ok(()));
     for bad in ["status.phase=Running", "spec.foo=1", "spec.nodeName", ""] {
         assert!(matches!(check(None, Some(bad)), Err(ScopeError::Fields(..))), "{bad:?}");
@@ -102,7 +102,7 @@ fn a_selector_on_what_changes_is_refused() {
 }
 
 #[test]
-fn impossible_namespaces_are_refused() {
+fn invalid_namespace_names_are_refused() {
     for (name, good) in [
         ("shop", true),
         ("a-1", true),

@@ -1,9 +1,8 @@
-//! How many follow streams may be open, and how fast any are opened.
+//! Limits the number of open follow streams, and how fast streams are opened.
 //!
-//! The API server protects itself neither from too many log streams nor from too many at once, and
-//! each follower costs its node an inotify instance, of which there are 128 by default. Nothing
-//! here opens a stream; whoever does comes through here first. Turns to open are first come, first
-//! served.
+//! The API server protects itself against neither, and each follow stream costs its node an inotify instance, of which
+//! there are 128 by default. Nothing here opens a stream; the caller acquires a permit first. Waiting callers are served
+//! in their order.
 
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex, PoisonError};
@@ -15,24 +14,23 @@ use tokio::time::Instant;
 
 use crate::metrics::Metrics;
 
-/// StreamLimits of one replica.
+/// The limits of one replica.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct StreamLimits {
-    /// Follow streams on one node.
+    /// The most follow streams on one node.
     pub per_node: usize,
-    /// Follow streams in all.
+    /// The most follow streams on all nodes together.
     pub total: usize,
-    /// Streams opened a second, in the long run.
+    /// Streams opened per second, on average.
     pub opens_per_second: f64,
-    /// Streams that may be opened at once after a pause.
+    /// The most streams that are opened at once after a pause.
     pub burst: u32,
 }
 
-/// Streams that a replica may open at once after a pause: what a job's end or a small rollout needs; at
-/// about 4 ms each they are 0.1 s of a server's CPU.
+/// The usual burst: enough for the end of a job or a small rollout. 20 x 4 ms = 0.1 s of the API server's CPU.
 pub const BURST: u32 = 20;
 
-/// The limiter. Cloning shares it.
+/// Enforces the limits. Clones share it.
 #[derive(Clone, Debug)]
 pub struct StreamLimiter(Arc<Inner>);
 
@@ -45,11 +43,11 @@ struct Inner {
     waiting: Gauge,
 }
 
-/// The leave to have one follow stream open, given back when dropped.
+/// The permission to have one follow stream open, returned when dropped.
 #[derive(Debug)]
 pub struct StreamPermit {
     node: Arc<str>,
-    /// Taken when dropped, before the node is looked at.
+    /// `None` only while it is dropped: the permit of the node is returned before the node is checked.
     on_node: Option<OwnedSemaphorePermit>,
     _total: OwnedSemaphorePermit,
     limiter: Arc<Inner>,
@@ -59,14 +57,14 @@ impl Drop for StreamPermit {
     fn drop(&mut self) {
         let mut nodes = self.limiter.nodes.lock().unwrap_or_else(PoisonError::into_inner);
         drop(self.on_node.take());
-        // Nodes come and go; one that nobody uses or waits for is forgotten.
+        // Nodes come and go; an unused one is removed.
         if nodes.get(&self.node).is_some_and(|node| Arc::strong_count(node) == 1) {
             nodes.remove(&self.node);
         }
     }
 }
 
-/// Counts one waiter while it lives.
+/// Counts one waiting caller in the metrics until it is dropped.
 struct Waiter<'a>(&'a Gauge);
 
 impl<'a> Waiter<'a> {
@@ -83,7 +81,7 @@ impl Drop for Waiter<'_> {
 }
 
 impl StreamLimiter {
-    /// A limiter that nobody has passed yet. A limit of zero counts as one: it would block for ever.
+    /// A limiter without permits taken. A limit of zero counts as one, because zero would block for ever.
     #[must_use]
     pub fn new(limits: StreamLimits, metrics: &Metrics) -> Self {
         Self(Arc::new(Inner {
@@ -95,45 +93,41 @@ impl StreamLimiter {
         }))
     }
 
-    /// The leave for one more follow stream on this node; `None` when there is no room: whoever wants it
+    /// A permit for one more follow stream on this node; `None` when the node or the replica has no room. The caller then
     /// polls instead.
     #[must_use]
     pub fn try_acquire(&self, node: &str) -> Option<StreamPermit> {
         let (node, semaphore) = self.node(node);
         let on_node = semaphore.try_acquire_owned().ok()?;
         let total = Arc::clone(&self.0.total).try_acquire_owned().ok()?;
-        Some(self.turn(node, on_node, total))
+        Some(StreamPermit {
+            node,
+            on_node: Some(on_node),
+            _total: total,
+            limiter: Arc::clone(&self.0),
+        })
     }
 
-    /// Waits for the turn to open a stream of any sort. Giving up while waiting uses no turn.
+    /// Waits until a stream of any kind may be opened. A wait that is cancelled uses nothing of the rate.
     pub async fn wait_to_open(&self) {
         let _waiter = Waiter::new(&self.0.waiting);
-        // The lock queues fairly, and whoever holds it is the one who waits for the next turn.
+        // The lock is fair: waiting callers get it in their order, and the one that has it waits for the bucket.
         let mut bucket = self.0.bucket.lock().await;
-        tokio::time::sleep_until(bucket.next()).await;
+        tokio::time::sleep_until(bucket.due).await;
         bucket.take(fastrand::f64());
     }
 
-    /// A turn to open a stream, if one can be had at once. What can wait takes no part in the queue.
+    /// Whether a stream may be opened at once; if so, it counts as opened. Never waits, for callers that can try later.
     #[must_use]
     pub fn try_open(&self) -> bool {
         let Ok(mut bucket) = self.0.bucket.try_lock() else {
             return false;
         };
-        let due = bucket.next() <= Instant::now();
+        let due = bucket.due <= Instant::now();
         if due {
             bucket.take(fastrand::f64());
         }
         due
-    }
-
-    fn turn(&self, node: Arc<str>, on_node: OwnedSemaphorePermit, total: OwnedSemaphorePermit) -> StreamPermit {
-        StreamPermit {
-            node,
-            on_node: Some(on_node),
-            _total: total,
-            limiter: Arc::clone(&self.0),
-        }
     }
 
     fn node(&self, node: &str) -> (Arc<str>, Arc<Semaphore>) {
@@ -149,18 +143,20 @@ impl StreamLimiter {
     }
 }
 
-/// A token bucket as one instant: when the next turn is due. Lying in the past by up to `burst`
-/// intervals it stands for saved turns.
+/// A token bucket, stored as one instant.
 #[derive(Debug)]
 struct Bucket {
+    /// When the next stream may be opened. An instant in the past stands for saved tokens.
     due: Instant,
+    /// The average time between two streams.
     interval: Duration,
+    /// How far `due` may lie in the past: `burst - 1` intervals.
     saved: Duration,
 }
 
 impl Bucket {
     fn new(limits: StreamLimits) -> Self {
-        // Between one a minute and a million a second.
+        // Between one per minute and a million per second.
         let interval = Duration::from_secs_f64(1.0 / limits.opens_per_second.clamp(1.0 / 60.0, 1e6));
         let saved = interval * limits.burst.saturating_sub(1);
         let now = Instant::now();
@@ -171,12 +167,8 @@ impl Bucket {
         }
     }
 
-    fn next(&self) -> Instant {
-        self.due
-    }
-
-    /// Uses a turn. The next is half to one and a half intervals later, so that replicas that began
-    /// together do not stay in step; on average the rate holds.
+    /// Takes a token. The next is due 0.5 to 1.5 intervals later, one on average, so that replicas that began together
+    /// do not open streams at the same moments. `jitter` is from 0 to 1.
     fn take(&mut self, jitter: f64) {
         let now = Instant::now();
         let earliest = now.checked_sub(self.saved).unwrap_or(now);

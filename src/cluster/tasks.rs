@@ -1,31 +1,30 @@
 //! The tasks that drive connections, owned by the pool that opened them.
 //!
-//! hyper needs something to run its connection futures on. They live in a `JoinSet` here, so that
-//! they end with their owner; finished ones are reaped whenever another is added. Nothing here
-//! restarts a task or waits for one.
+//! hyper needs an executor for the futures of its connections. They are kept in a `JoinSet`, so that they end with their
+//! owner. Finished tasks are removed whenever another is added. Nothing here restarts a task or waits for one.
 
 use std::future::Future;
 use std::sync::{Arc, Mutex, PoisonError, Weak};
 
 use tokio::task::JoinSet;
 
-/// The owner. When its last clone is dropped, every task ends.
+/// The owner of the tasks. When its last clone is dropped, every task ends.
 #[derive(Clone, Debug, Default)]
 pub(super) struct Tasks(Arc<Mutex<JoinSet<()>>>);
 
 impl Tasks {
-    /// Runs `task` beside the others.
+    /// Spawns `task`.
     pub(super) fn run(&self, task: impl Future<Output = ()> + Send + 'static) {
         add(&self.0, task);
     }
 
-    /// What hyper is given. Its own tasks hold it, so it must not keep their owner alive.
+    /// An executor for hyper. The tasks themselves hold it, so it must not keep their owner alive.
     pub(super) fn executor(&self) -> Executor {
         Executor(Arc::downgrade(&self.0))
     }
 }
 
-/// Runs tasks while their owner lives; afterwards it drops them.
+/// Spawns tasks while their owner exists; afterwards it drops them.
 #[derive(Clone, Debug)]
 pub(super) struct Executor(Weak<Mutex<JoinSet<()>>>);
 
@@ -72,7 +71,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn finished_tasks_are_reaped_when_another_is_added() {
+    async fn finished_tasks_are_removed_when_another_is_added() {
         let tasks = Tasks::default();
         for _ in 0..100 {
             tasks.run(async {});

@@ -1,8 +1,8 @@
-//! The pods of one namespace, or of all: listed, then watched, then listed again when need be.
+//! The pods of one namespace, or of all: listed, then watched, and listed again when necessary.
 //!
-//! A watch that ends or breaks goes on from the version it had reached. When the server no longer
-//! has that version, or watching does not work at all, everything is listed again; so where only
-//! listing works the pods are still known, by polling. This part ends only by being dropped.
+//! A watch that ends or breaks continues from the resource version that it had reached. All pods are listed again when
+//! the server no longer has that version, or when watching does not work. So where only listing works, the pods are
+//! polled. A watcher ends only when it is dropped.
 
 use std::time::Duration;
 
@@ -12,46 +12,50 @@ use kube::Resource;
 use kube::api::{WatchEvent, WatchParams};
 use tokio::time::Instant;
 
-use super::convert::Names;
-use super::discover::Board;
-use super::failure::{ApiError, Asked};
-use super::look::wanted;
+use super::client::{Cluster, HEADERS_DEADLINE};
+use super::convert::{SharedNames, convert_selected};
+use super::error::ApiError;
+use super::events::watch_events;
+use super::list;
+use super::operation::Operation;
+use super::pod_board::PodBoard;
 use super::select::Scope;
-use super::{Cluster, HEADERS_DEADLINE, LIST_DEADLINE};
-use crate::domain::Pod;
 use crate::domain::backoff::Backoff;
 
-/// How long the server keeps a watch open, in seconds, less up to a fifth. kube allows 295.
+/// A page of 500 pods; the server itself gives up after 60 s.
+const LIST_DEADLINE: Duration = Duration::from_secs(30);
+/// The longest time that the server keeps a watch open, in seconds; up to a fifth is subtracted at random. kube allows
+/// at most 295.
 const WATCH_SECONDS: u32 = 290;
-/// Bookmarks come about once a minute: two and a half missed ones, and the watch counts as dead.
+/// A watch without any event for this long is dead. Bookmarks come about once a minute, so that is 2.5 missed ones.
 const SILENCE: Duration = Duration::from_secs(150);
-/// The wait after a first failure; it doubles up to the poll interval.
+/// The wait after the first failure. It doubles up to the poll interval.
 const FIRST_WAIT: Duration = Duration::from_secs(1);
-/// A watch that lived this long works, whatever ends it.
-const LIVED: Duration = Duration::from_secs(5);
+/// A watch that was open this long counts as working, whatever ended it.
+const WORKING_AFTER: Duration = Duration::from_secs(5);
 
 /// Follows the pods of one namespace or of all.
 pub(super) struct Watcher<'a> {
     cluster: &'a Cluster,
     scope: &'a Scope,
-    board: &'a Board,
+    board: &'a PodBoard,
     /// The namespace; `None` is all.
     namespace: Option<&'a str>,
-    /// The watcher's place on the board.
+    /// The number of this watcher on the board.
     index: usize,
-    names: Names,
+    names: SharedNames,
     backoff: Backoff,
-    /// The failure that was logged, so that it is logged once.
+    /// The error that was logged last, so that it is logged once.
     warned: Option<String>,
-    /// Whether the namespace was looked for.
-    sought: bool,
+    /// Whether it was checked that the namespace exists.
+    namespace_checked: bool,
 }
 
 impl<'a> Watcher<'a> {
     pub(super) fn new(
         cluster: &'a Cluster,
         scope: &'a Scope,
-        board: &'a Board,
+        board: &'a PodBoard,
         namespace: Option<&'a str>,
         index: usize,
     ) -> Self {
@@ -61,24 +65,25 @@ impl<'a> Watcher<'a> {
             board,
             namespace,
             index,
-            names: Names::default(),
+            names: SharedNames::default(),
             backoff: Backoff::new(FIRST_WAIT.min(scope.poll_interval), scope.poll_interval),
             warned: None,
-            sought: false,
+            namespace_checked: false,
         }
     }
 
-    /// Lists and watches for ever.
+    /// Lists and watches until it is dropped.
     pub(super) async fn run(mut self) {
-        let mut listed_for_nothing = false;
+        // Whether the watch after the last list failed at once.
+        let mut list_was_useless = false;
         loop {
             let end = match self.list().await {
                 Ok(version) => self.watch(version).await,
                 Err(error) => (error, false),
             };
             match end {
-                // At once, unless the list before this one was in vain too.
-                (ApiError::Gone, worked) if worked || !listed_for_nothing => listed_for_nothing = !worked,
+                // Lists at once, unless the last list was useless too.
+                (ApiError::Gone, worked) if worked || !list_was_useless => list_was_useless = !worked,
                 (error, _) => self.pause(&error).await,
             }
         }
@@ -100,7 +105,7 @@ impl<'a> Watcher<'a> {
         tokio::time::sleep(wait).await;
     }
 
-    fn works(&mut self) {
+    fn record_success(&mut self) {
         self.backoff.reset();
         if self.warned.take().is_some() {
             tracing::info!(
@@ -114,73 +119,71 @@ impl<'a> Watcher<'a> {
         kube::core::Request::new(ApiPod::url_path(&(), self.namespace))
     }
 
-    fn asked(&self, verb: &'static str) -> Asked<'a> {
-        Asked {
+    fn operation(&self, verb: &'static str) -> Operation<'a> {
+        Operation {
             verb,
             resource: "pods",
             namespace: self.namespace,
         }
     }
 
-    /// Lists all pages, puts them on the board and answers with the version to watch from.
+    /// Lists all pods, puts them on the board and returns the resource version to watch from.
     async fn list(&mut self) -> Result<String, ApiError> {
-        let (scope, names) = (self.scope, &mut self.names);
-        let listing = self.cluster.pages(scope, self.namespace, names, LIST_DEADLINE);
+        let listing = list::list(self.cluster, self.scope, self.namespace, &mut self.names, LIST_DEADLINE);
         let (pods, version) = listing.await?;
         if pods.is_empty() {
-            self.seek_namespace().await;
+            self.check_namespace().await;
         }
         self.board.replace(self.index, self.namespace, pods);
-        self.names.sweep();
+        self.names.drop_unused();
         Ok(version)
     }
 
-    /// The API server lists no pods for a namespace that does not exist, without an error.
-    async fn seek_namespace(&mut self) {
-        let Some(name) = self.namespace.filter(|_| !self.sought) else {
+    /// Warns once when the namespace does not exist: the API server lists no pods for it, without an error.
+    async fn check_namespace(&mut self) {
+        let Some(name) = self.namespace.filter(|_| !self.namespace_checked) else {
             return;
         };
-        self.sought = true;
-        // Without the right to look there is nothing to say.
+        self.namespace_checked = true;
+        // Any error, such as a missing right, leaves it unknown.
         if let Ok(false) = self.cluster.has_namespace(name).await {
             tracing::warn!(
                 namespace = name,
-                "there is no such namespace; its pods are collected once it is created"
+                "the namespace does not exist; its pods are collected once it is created"
             );
         }
     }
 
-    fn wanted(&mut self, pod: ApiPod) -> Option<Pod> {
-        wanted(self.scope, pod, &mut self.names)
-    }
-
-    /// Watches from a version on. Answers with why it cannot go on, and whether it brought anything.
+    /// Watches from a resource version on. Returns why it cannot continue, and whether watching worked.
     async fn watch(&mut self, mut version: String) -> (ApiError, bool) {
         let mut worked = false;
         loop {
             let request = self.request().watch(&self.params(), &version);
             let request = match request {
                 Ok(request) => request,
-                Err(error) => return (ApiError::Rejected(error.to_string()), worked),
+                Err(error) => return (ApiError::rejected(error), worked),
             };
-            let opening = self.cluster.events(request);
-            let stream = match self.cluster.ask(self.asked("watch"), HEADERS_DEADLINE, opening).await {
+            let opening = watch_events(self.cluster, request);
+            let sent = self.cluster.send(self.operation("watch"), HEADERS_DEADLINE, opening);
+            let stream = match sent.await {
                 Ok(stream) => stream,
                 Err(error) => return (error, worked),
             };
             let opened = Instant::now();
-            let (end, brought) = self.read(stream, &mut version).await;
-            let fine = brought || opened.elapsed() >= LIVED;
+            let (end, had_event) = self.read(stream, &mut version).await;
+            let fine = had_event || opened.elapsed() >= WORKING_AFTER;
             worked |= fine;
             match end {
                 Some(ApiError::Gone) => return (ApiError::Gone, worked),
                 Some(error) if !fine => return (error, worked),
-                None if !fine => return (ApiError::Unavailable("the watch ended at once".into()), worked),
+                None if !fine => return (ApiError::unavailable("the watch ended at once"), worked),
                 Some(error) => {
-                    tracing::debug!(%error, "a watch broke; it goes on from where it was");
+                    tracing::debug!(%error, "a watch broke; it continues from the version it had reached");
                     tokio::time::sleep(self.backoff.wait(fastrand::f64())).await;
                 }
-                None if opened.elapsed() < LIVED => tokio::time::sleep(self.backoff.wait(fastrand::f64())).await,
+                None if opened.elapsed() < WORKING_AFTER => {
+                    tokio::time::sleep(self.backoff.wait(fastrand::f64())).await;
+                }
                 None => {}
             }
         }
@@ -190,39 +193,39 @@ impl<'a> Watcher<'a> {
         WatchParams {
             label_selector: self.scope.labels.clone(),
             field_selector: self.scope.fields.clone(),
-            // Spread out, so that watches that began together do not end together.
+            // Random, so that watches that began together do not end together.
             timeout: Some(fastrand::u32(WATCH_SECONDS * 4 / 5..=WATCH_SECONDS)),
             bookmarks: true,
             ..WatchParams::default()
         }
     }
 
-    /// Reads one watch to its end: the error, if that ended it, and whether it brought anything.
+    /// Reads one watch to its end. Returns the error that ended it, if any, and whether there was any event.
     async fn read(
         &mut self,
         stream: impl Stream<Item = Result<WatchEvent<ApiPod>, kube::Error>>,
         version: &mut String,
     ) -> (Option<ApiError>, bool) {
         let mut stream = std::pin::pin!(stream);
-        let mut brought = false;
+        let mut had_event = false;
         loop {
             let event = match tokio::time::timeout(SILENCE, stream.next()).await {
                 Ok(Some(event)) => event,
-                Ok(None) => return (None, brought),
+                Ok(None) => return (None, had_event),
                 Err(_) => {
                     let text = format!("the watch was silent for {} s", SILENCE.as_secs());
-                    return (Some(ApiError::Unavailable(text)), brought);
+                    return (Some(ApiError::unavailable(text)), had_event);
                 }
             };
             let applied = match event {
                 Ok(event) => self.apply(event, version),
-                Err(error) => Err(self.asked("watch").failed(error)),
+                Err(error) => Err(self.operation("watch").failed(error)),
             };
             if let Err(error) = applied {
-                return (Some(error), brought);
+                return (Some(error), had_event);
             }
-            brought = true;
-            self.works();
+            had_event = true;
+            self.record_success();
         }
     }
 
@@ -234,7 +237,7 @@ impl<'a> Watcher<'a> {
                 *version = mark.metadata.resource_version;
                 return Ok(());
             }
-            WatchEvent::Error(status) => return Err(self.asked("watch").failed(kube::Error::Api(status))),
+            WatchEvent::Error(status) => return Err(self.operation("watch").failed(kube::Error::Api(status))),
         };
         if let Some(reached) = &pod.metadata.resource_version {
             version.clone_from(reached);
@@ -242,8 +245,10 @@ impl<'a> Watcher<'a> {
         let Some(uid) = pod.metadata.uid.clone() else {
             return Ok(());
         };
-        // A pod that is no longer wanted leaves the set as one that was deleted does.
-        match (!deleted).then(|| self.wanted(pod)).flatten() {
+        let selection = &self.scope.selection;
+        let selected = (!deleted).then(|| convert_selected(selection, pod, &mut self.names));
+        // A pod that is no longer selected leaves the set like a deleted one.
+        match selected.flatten() {
             Some(pod) => self.board.put(pod),
             None => self.board.remove(&uid.into()),
         }

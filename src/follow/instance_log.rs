@@ -9,7 +9,7 @@ use std::time::Duration;
 
 use tokio::sync::watch;
 
-use crate::cluster::{LogError, LogQuery, LogStream};
+use crate::cluster::{LogError, LogQuery, LogStream, open_log};
 use crate::defect::{self, Defect};
 use crate::domain::intake::ResumeMode;
 use crate::domain::resume::ResumeState;
@@ -100,7 +100,7 @@ impl<'a> InstanceLog<'a> {
         let opened = tokio::select! {
             biased;
             () = stop.cancelled() => return Err(ReadEnd::Stopped),
-            opened = Box::pin(context.cluster.open_log(&query)) => opened,
+            opened = Box::pin(open_log(&context.cluster, &query)) => opened,
         };
         self.identity.opened_at = context.clock.now();
         resume.record_opened(requested_at, self.identity.opened_at);

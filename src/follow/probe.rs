@@ -5,6 +5,7 @@
 
 use std::time::Duration;
 
+use crate::cluster::open_log;
 use crate::domain::Time;
 use crate::domain::intake::{Batch, Intake};
 
@@ -113,7 +114,7 @@ async fn compare_last_line(reader: &Reader<'_>) -> LastLine {
 /// a line: the beginning of one, or a message of the kubelet.
 async fn read_last_line(reader: &Reader<'_>) -> Option<Option<(Time, u64)>> {
     let query = reader.log.last_line_query();
-    let mut stream = reader.context.cluster.open_log(&query).await.ok()?;
+    let mut stream = open_log(&reader.context.cluster, &query).await.ok()?;
     let mut intake = Intake::new(reader.context.settings.max_line);
     let mut batch = Batch::default();
     while let Some(bytes) = stream.next().await.ok()? {

@@ -169,7 +169,7 @@ impl<'a> Reader<'a> {
                 Ok(Ok(None)) => return ReadEnd::EndOfLog,
                 Ok(Err(error)) => return self.log.read_error(&error),
                 Err(_) => {
-                    let silent = LogError::Unavailable("nothing came for 30 s".into());
+                    let silent = LogError::unavailable("nothing came for 30 s");
                     return self.log.read_error(&silent);
                 }
             }

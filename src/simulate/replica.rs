@@ -17,7 +17,7 @@ use super::sink::{Ledger, Pen};
 use super::store::Switch;
 use super::world::LEASE;
 use crate::clock::Clock;
-use crate::cluster::{Cluster, Scope, StreamLimiter, StreamLimits};
+use crate::cluster::{Cluster, Scope, StreamLimiter, StreamLimits, discover};
 use crate::collector::{Collector, Deps};
 use crate::domain::{PodSet, ReplicaId, Time};
 use crate::follow::stall_detector::StallDetector;
@@ -136,7 +136,7 @@ impl Replica {
         self.tasks.spawn_on(writing, &handle);
         self.tasks.spawn_on(collector.run(stop.clone()), &handle);
         let discovery = async move {
-            if let Err(error) = cluster.discover(&scope, pods_in, stop).await {
+            if let Err(error) = discover(&cluster, &scope, pods_in, stop).await {
                 breaches.note(Rule::Alive, error);
             }
         };

@@ -6,7 +6,7 @@ use std::collections::BTreeMap;
 use podlog::cli::file::File;
 use podlog::cli::units::{Listen, Size};
 use podlog::cli::{self, Command};
-use podlog::cluster::{Scope, Selection, pod_of};
+use podlog::cluster::{Scope, Selection, pod_from_json};
 use podlog::config::{Config, Passwords, SecretUrl};
 use podlog::domain::intake::{Batch, Intake, ResumeMode};
 use podlog::domain::steps::next_step;
@@ -252,8 +252,10 @@ pub(crate) fn check_pod(json: &[u8]) {
         opt_in: false,
         exclude_app: None,
     };
-    let Some(pod) = pod_of(json, &everything) else { return };
-    assert_eq!(pod_of(json, &everything), Some(pod.clone()));
+    let Some(pod) = pod_from_json(json, &everything) else {
+        return;
+    };
+    assert_eq!(pod_from_json(json, &everything), Some(pod.clone()));
     let fits = |text: &str, longest| !text.is_empty() && text.len() <= longest && !text.contains(['/', '\n', '\0']);
     assert!(fits(pod.uid.as_str(), 64) && fits(&pod.namespace, 253) && fits(&pod.name, 253));
     assert!(pod.node.iter().all(|node| fits(node, 253)));
@@ -265,7 +267,7 @@ pub(crate) fn check_pod(json: &[u8]) {
         // A step can be decided for it.
         drop(next_step(&pod, &container.name, None));
     }
-    let selected = pod_of(json, &Selection::default());
+    let selected = pod_from_json(json, &Selection::default());
     assert!(selected.is_none_or(|selected| selected == pod));
 }
 
@@ -328,6 +330,6 @@ pub(crate) fn running() -> Pod {
         "restartCount":3,"containerID":"x://id3","state":{"running":{}},
         "lastState":{"terminated":{"exitCode":1,"containerID":"x://id2"}}}]}}"#;
     let labels = BTreeMap::new();
-    let pod = pod_of(json.as_bytes(), &Selection::default());
+    let pod = pod_from_json(json.as_bytes(), &Selection::default());
     pod.map_or_else(|| unreachable!("it is a pod"), |pod| Pod { labels, ..pod })
 }

@@ -9,7 +9,7 @@ use k8s_openapi::api::authentication::v1::TokenRequest;
 use k8s_openapi::api::core::v1::{Namespace, Pod as ApiPod, ServiceAccount};
 use kube::api::{DeleteParams, PostParams};
 use kube::{Api, Client};
-use podlog::cluster::{Access, Cluster, LogQuery, LogStream, Scope};
+use podlog::cluster::{Access, Cluster, LogQuery, LogStream, Scope, discover, open_log};
 use podlog::domain::{Container, Pod, PodSet, State, Time};
 use podlog::metrics::Metrics;
 use serde_json::{Value, json};
@@ -105,7 +105,7 @@ impl ClusterFixture {
     }
 
     pub(crate) async fn read(&self, query: &LogQuery) -> Vec<(Time, String)> {
-        let mut log = self.cluster.open_log(query).await.unwrap();
+        let mut log = open_log(&self.cluster, query).await.unwrap();
         let mut bytes = Vec::new();
         while let Some(more) = log.next().await.unwrap() {
             bytes.extend_from_slice(&more);
@@ -117,7 +117,7 @@ impl ClusterFixture {
     pub(crate) fn discover(&self, scope: Scope, tasks: &mut JoinSet<()>) -> tokio::sync::watch::Receiver<Arc<PodSet>> {
         let (out, seen) = tokio::sync::watch::channel(Arc::default());
         let cluster = self.cluster.clone();
-        tasks.spawn(async move { cluster.discover(&scope, out, CancellationToken::new()).await.unwrap() });
+        tasks.spawn(async move { discover(&cluster, &scope, out, CancellationToken::new()).await.unwrap() });
         seen
     }
 

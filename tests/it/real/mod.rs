@@ -12,7 +12,7 @@ use std::time::Duration;
 use k8s_openapi::api::core::v1::Pod as ApiPod;
 use kube::Api;
 use kube::api::DeleteParams;
-use podlog::cluster::{ApiError, Cluster, LogError, LogQuery, Scope};
+use podlog::cluster::{ApiError, Cluster, LogError, LogQuery, Scope, open_log};
 use podlog::domain::{Phase, Pod, PodSet, State};
 use serde_json::json;
 use tokio::task::JoinSet;
@@ -80,7 +80,7 @@ async fn a_log_is_followed_over_http2_and_read_from_a_given_second() {
             follow: true,
             ..fixture.query("talk", "app")
         };
-        let mut log = fixture.cluster.open_log(&follow).await.unwrap();
+        let mut log = open_log(&fixture.cluster, &follow).await.unwrap();
         assert_eq!(log.version(), http::Version::HTTP_2);
         let first = next_lines(&mut log, 10).await;
         assert_eq!(&first[..3], ["line 0", "line 1", "line 2"]);
@@ -125,7 +125,7 @@ async fn the_previous_instance_is_read_after_a_restart() {
         };
         assert!(first.containers[0].last.is_none());
         assert_eq!(
-            fixture.cluster.open_log(&previous).await.unwrap_err(),
+            open_log(&fixture.cluster, &previous).await.unwrap_err(),
             LogError::NoPrevious
         );
         let id = first.containers[0].state.instance().unwrap().id.clone();
@@ -173,9 +173,7 @@ async fn the_reasons_why_a_log_cannot_be_read_are_distinguished() {
         let open = |pod: &'static str, container: &'static str| {
             let fixture = fixture.clone();
             async move {
-                fixture
-                    .cluster
-                    .open_log(&fixture.query(pod, container))
+                open_log(&fixture.cluster, &fixture.query(pod, container))
                     .await
                     .unwrap_err()
             }
@@ -187,7 +185,7 @@ async fn the_reasons_why_a_log_cannot_be_read_are_distinguished() {
         fixture.pod_when("waiting", |pod| pod.node.is_some()).await;
         let text = open("waiting", "other").await;
         assert!(
-            matches!(&text, LogError::Rejected(text) if text.contains("other")),
+            matches!(&text, LogError::Rejected(message) if message.text.contains("other")),
             "{text:?}"
         );
         // Until the kubelet has seen the pod it answers 404.
@@ -214,9 +212,10 @@ async fn a_missing_permission_is_named_with_the_rule_that_grants_it() {
         let stranger = fixture.stranger(&folder).await;
         stranger.version().await.unwrap();
         let who = format!("system:serviceaccount:{}:stranger may not", fixture.namespace);
-        let LogError::Forbidden(text) = stranger.open_log(&fixture.query("any", "app")).await.unwrap_err() else {
+        let LogError::Forbidden(text) = open_log(&stranger, &fixture.query("any", "app")).await.unwrap_err() else {
             panic!("reading a log is refused for want of a right")
         };
+        let text = text.to_string();
         assert!(
             text.starts_with(&format!("{who} get pods/log in namespace {}", fixture.namespace)),
             "{text}"
@@ -225,6 +224,7 @@ async fn a_missing_permission_is_named_with_the_rule_that_grants_it() {
         let Err(ApiError::Forbidden(text)) = stranger.pod(&fixture.namespace, "any").await else {
             panic!("reading a pod is refused for want of a right")
         };
+        let text = text.to_string();
         assert!(text.starts_with(&format!("{who} get pods in namespace")), "{text}");
         assert!(!stranger.may("get", "pods/log", Some(&fixture.namespace)).await.unwrap());
         assert!(
