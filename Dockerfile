@@ -1,5 +1,6 @@
 # syntax=docker/dockerfile:1
-# podlog as an image: one static binary and the certificates of public authorities, no shell, no package manager.
+# podlog as an image: one static binary and the certificates of public authorities, no shell, no package manager. The
+# binary is built without the cargo feature lab, so it has no `podlog demo` and no `podlog simulate`.
 #   docker build -t podlog .
 #   docker buildx build --platform linux/amd64,linux/arm64 -t podlog .      each is built on (or emulated as) its own
 ARG RUST=1.95

@@ -11,7 +11,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result};
-use podlog::sim::{PodSpec, Settings, SimCluster, SimPod};
+use kube_sim::{PodSpec, SimCluster, SimPod, SimSettings};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::task::JoinSet;
 use tokio_rustls::TlsAcceptor;
@@ -40,7 +40,7 @@ async fn backlog() -> Result<()> {
             pod.line("app", message.clone())?;
         }
     }
-    let lines = scene.sim.lines() as u64;
+    let lines = scene.sim.lines_written() as u64;
     let mut replica = Replica::start(&scene)?;
     replica.delivered(lines).await?;
     println!(
@@ -67,7 +67,7 @@ async fn trickle(at_a_time: usize) -> Result<()> {
             pod.line("app", vec![b'x'; 100])?;
         }
     }
-    let lines = scene.sim.lines() as u64;
+    let lines = scene.sim.lines_written() as u64;
     replica.delivered(lines).await?;
     let per_line = replica.cpu()?.saturating_sub(before).as_secs_f64() * 1e6 / (lines - pods.len() as u64) as f64;
     println!("trickle: 2 000 lines/s of 200 streams, {at_a_time} at a time: {per_line:.2} us of CPU a line");
@@ -108,9 +108,9 @@ struct Scene {
 
 impl Scene {
     async fn new() -> Result<Self> {
-        let sim = SimCluster::new(Settings {
+        let sim = SimCluster::new(SimSettings {
             rotate_bytes: u64::MAX,
-            ..Settings::default()
+            ..SimSettings::default()
         });
         let (directory, stop, mut tasks) = (tempfile::tempdir()?, CancellationToken::new(), JoinSet::new());
         let plain = TcpListener::bind("127.0.0.1:0").await?;
@@ -206,16 +206,9 @@ impl Replica {
         let log = directory.join("log");
         let child = Command::new(env!("CARGO_BIN_EXE_podlog"))
             .arg("run")
-            .args([
-                "--lock",
-                "memory://",
-                "--http",
-                HTTP,
-                "--open-rate",
-                "1000",
-                "--streams-per-node",
-                "1000",
-            ])
+            .args(["--http", HTTP, "--open-rate", "1000", "--streams-per-node", "1000"])
+            .arg("--lock")
+            .arg(format!("sqlite://{}", directory.join("claims.db").display()))
             .arg("--sink")
             .arg(format!("file://{}?fsync=never", directory.join("out").display()))
             .arg("--kubeconfig")

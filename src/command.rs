@@ -16,6 +16,10 @@ use crate::{cli, stop, telemetry};
 /// How long blocking calls may hold up the end of the process once the work is over.
 const LAST_CALLS: Duration = Duration::from_millis(200);
 
+/// What `podlog demo` and `podlog simulate` say in a build that does not have them.
+#[cfg(not(feature = "lab"))]
+const WITHOUT_LAB: &str = "this podlog was built without its laboratory; run `cargo run --release -- demo` or `cargo run --release -- simulate` in a clone of its repository";
+
 /// Does what a command line says.
 pub fn execute(args: impl IntoIterator<Item = OsString>) -> Result<(), Failure> {
     let typed = cli::read(args)?;
@@ -30,12 +34,17 @@ pub fn execute(args: impl IntoIterator<Item = OsString>) -> Result<(), Failure> 
         // Settings that are refused are shown first, since they tell why.
         return Config::new(run, &Passwords::from_env()?).map(drop);
     }
+    #[cfg(not(feature = "lab"))]
+    if let Command::Demo(_) | Command::Simulate(_) = &typed.cli.command {
+        return Err(Failure::usage(WITHOUT_LAB));
+    }
+    #[cfg(feature = "lab")]
     if let Command::Simulate(simulate) = &typed.cli.command {
         // The collectors of a thousand histories say more than anybody reads, unless they are asked.
         if typed.cli.general.log_level.is_some() {
             telemetry::start(typed.cli.general.log_level.as_deref(), typed.cli.general.log_format)?;
         }
-        return crate::simulate(simulate);
+        return crate::lab::simulate(simulate);
     }
     telemetry::start(typed.cli.general.log_level.as_deref(), typed.cli.general.log_format)?;
     for variable in &typed.unknown {
@@ -45,7 +54,7 @@ pub fn execute(args: impl IntoIterator<Item = OsString>) -> Result<(), Failure> 
         );
     }
     if matches!(typed.cli.command, Command::Run(_)) {
-        crate::demo::end_with_parent();
+        stop::with_parent();
     }
     let runtime = tokio::runtime::Builder::new_multi_thread()
         .enable_all()
@@ -70,7 +79,8 @@ async fn work(cli: Cli) -> Result<(), Failure> {
             let config = Config::unchecked(&run, &passwords);
             stop::run(signals, token.clone(), Box::pin(crate::check(config, json, token))).await
         }
-        Command::Demo(demo) => stop::run(signals, token.clone(), crate::demo(demo, token)).await,
+        #[cfg(feature = "lab")]
+        Command::Demo(demo) => stop::run(signals, token.clone(), crate::lab::demo(demo, token)).await,
         Command::Migrate(flags::Migrate { claims, sink }) => {
             let (store, sink) = (Store::new(&claims, &passwords)?, SinkConfig::new(&sink, &passwords)?);
             stop::run(signals, token.clone(), crate::migrate(store, sink, token)).await
@@ -80,7 +90,9 @@ async fn work(cli: Cli) -> Result<(), Failure> {
             let store = Store::new(claims, &passwords)?;
             stop::run(signals, token.clone(), crate::locks_command(store, locks, token)).await
         }
-        // Need no runtime; done before there was one.
+        #[cfg(not(feature = "lab"))]
+        Command::Demo(_) => Ok(()),
+        // They need no runtime: `execute` has done them.
         Command::Completions { .. } | Command::Simulate(_) => Ok(()),
     }
 }
@@ -90,4 +102,25 @@ fn print(fill: impl FnOnce(&mut Vec<u8>)) {
     let mut text = Vec::new();
     fill(&mut text);
     std::io::stdout().write_all(&text).ok();
+}
+
+#[cfg(all(test, not(feature = "lab")))]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_build_without_the_laboratory_says_how_to_get_it() {
+        for arguments in [&["demo"][..], &["demo", "--pods", "3"], &["simulate", "--help"]] {
+            let line = [&["podlog"][..], arguments].concat();
+            let failure = execute(line.into_iter().map(OsString::from)).unwrap_err();
+            assert_eq!(failure.code(), 2);
+            assert!(failure.to_string().contains("cargo run --release"), "{failure}");
+        }
+    }
+
+    #[test]
+    fn the_help_of_a_build_without_the_laboratory_does_not_offer_it() {
+        let help = cli::command().render_long_help().to_string();
+        assert!(!help.contains("demo") && !help.contains("simulate"), "{help}");
+    }
 }

@@ -46,7 +46,7 @@ impl Failure {
         }
     }
 
-    /// Status 1: it failed, or the reckoning is not clean.
+    /// Status 1: it failed, or the audit is not clean.
     #[must_use]
     pub fn unclean(line: impl fmt::Display) -> Self {
         Self::new(Kind::Unclean, line)

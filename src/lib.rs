@@ -19,8 +19,9 @@
 //! A claim expires unless its holder renews it. Others wait a little longer, and each new claim has a larger fence:
 //!
 //! ```
+//! # #[cfg(feature = "lab")] {
 //! use std::time::Duration;
-//! use podlog::domain::row::{Hold, fence_after};
+//! use podlog::lab::row::{Hold, fence_after};
 //! use podlog::domain::{Fence, ReplicaId};
 //!
 //! let (ttl, grace) = (Duration::from_secs(20), Duration::from_secs(1));
@@ -34,6 +35,7 @@
 //! assert!(!row.may_be_claimed(&b, Duration::from_secs(120), grace));
 //! assert!(row.may_be_claimed(&b, Duration::from_secs(121), grace));
 //! assert!(fence_after(row.fence, Duration::from_secs(121)) > row.fence);
+//! # }
 //! ```
 //!
 //! # What other programs may use
@@ -54,25 +56,21 @@ pub mod command;
 pub mod config;
 pub mod db;
 pub mod defect;
-mod demo;
 pub mod domain;
 pub mod exit;
 pub mod follow;
 pub mod grant;
+#[cfg(feature = "lab")]
+pub mod lab;
 pub mod locks;
 pub mod metrics;
-pub mod reckoning;
 pub mod renewer;
 pub mod retention;
 pub mod run;
-pub mod sim;
-pub mod simulate;
 pub mod sinks;
 pub mod status;
 pub mod stop;
 pub mod telemetry;
 
 pub use check::check;
-pub use demo::demo;
 pub use run::{locks_command, migrate, run};
-pub use simulate::simulate;

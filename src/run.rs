@@ -69,11 +69,6 @@ pub async fn run(config: Config, stop: CancellationToken) -> Result<(), Failure>
         registry: Arc::new(registry),
         stopping: stop.clone(),
     };
-    if connections.lock.is_memory() {
-        tracing::warn!(
-            "claims are kept in this process only: every replica collects every pod; use mysql:// or sqlite://"
-        );
-    }
     tracing::info!(replica = %config.replica, cluster = config.store.cluster, lock = %connections.lock, sink = %connections.sink_url, "collecting");
 
     let answering = CancellationToken::new();

@@ -11,6 +11,24 @@ use tokio_util::sync::CancellationToken;
 
 use crate::exit::Failure;
 
+/// The variable with the process ID of a parent that this process must not outlive. For programs that start podlog as
+/// their child, such as `podlog demo`. It is no setting, so its name does not begin with `PODLOG_`.
+pub const PARENT: &str = "STOP_PODLOG_WITH_PROCESS";
+
+/// Makes the kernel kill this process when the parent that [`PARENT`] names dies, however it dies. Does nothing without
+/// that variable, and on other systems than Linux. Must be called on the main thread.
+pub fn with_parent() {
+    #[cfg(target_os = "linux")]
+    if let Some(parent) = std::env::var(PARENT).ok().and_then(|id| id.parse::<i32>().ok()) {
+        let asked = rustix::process::set_parent_process_death_signal(Some(rustix::process::Signal::KILL));
+        // A parent that died before the line above is never reported.
+        let orphan = rustix::process::getppid().is_none_or(|id| id.as_raw_nonzero().get() != parent);
+        if asked.is_err() || orphan {
+            tracing::warn!(parent, "this process may outlive its parent; stop it by hand");
+        }
+    }
+}
+
 /// The signals that stop the program, caught from the moment this exists.
 #[derive(Debug)]
 pub struct Signals {

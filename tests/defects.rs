@@ -15,8 +15,8 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Instant;
 
 use podlog::defect::{Defect, choose};
-use podlog::simulate::play::play;
-use podlog::simulate::{Breach, History, shrink};
+use podlog::lab::simulate::play::play;
+use podlog::lab::simulate::{Breach, History, shrink};
 
 /// Histories in which a defect must be found.
 const HISTORIES: u64 = 2_000;

@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use clap::{ArgAction, Args, ValueEnum};
 
-use super::units::{Listen, Secret, Seeds, Size, duration};
+use super::units::{Listen, Secret, Size, duration};
 
 /// What the program says about itself.
 #[derive(Args, Clone, Debug)]
@@ -205,74 +205,6 @@ pub struct Run {
     #[command(flatten)]
     #[allow(missing_docs)]
     pub process: Process,
-}
-
-/// Everything `podlog demo` can be told.
-#[derive(Args, Clone, Debug, PartialEq, Eq)]
-#[command(next_help_heading = "Demo")]
-pub struct Demo {
-    /// Print the reckoning as JSON.
-    #[arg(long, env = "PODLOG_JSON", action = ArgAction::Set, default_value_t = false)]
-    pub json: bool,
-    /// Seed of the simulated cluster; drawn and printed when absent.
-    #[arg(long, env = "PODLOG_SEED", value_name = "NUMBER")]
-    pub seed: Option<u64>,
-    /// How many pods the simulated cluster has.
-    #[arg(long, env = "PODLOG_PODS", value_name = "COUNT", default_value_t = 60, value_parser = clap::value_parser!(u32).range(1..))]
-    pub pods: u32,
-    /// How many replicas collect them.
-    #[arg(long, env = "PODLOG_REPLICAS", value_name = "COUNT", default_value_t = 3, value_parser = clap::value_parser!(u32).range(1..))]
-    pub replicas: u32,
-    /// How long lines are written.
-    #[arg(long, env = "PODLOG_DURATION", value_name = "DURATION", default_value = "30s", value_parser = duration)]
-    pub duration: Duration,
-    /// Write for this long instead while pods come and go, kill nobody, and tell what the replicas use.
-    ///
-    /// Lines are written at a moderate rate. Every 10 s the memory, open files, threads and tasks of each replica are
-    /// noted; at the end it is told how they grew. Open files or tasks that grow are a failure, and so is memory that
-    /// grows by more than 20 MiB per hour over at least 10 minutes. Takes the place of `--duration`; at least 10 s.
-    #[arg(long, env = "PODLOG_SOAK", value_name = "DURATION", value_parser = duration)]
-    pub soak: Option<Duration>,
-    /// With `--soak`: let replicas, the store and the API server fail at random times, as the seed says.
-    ///
-    /// Replicas are killed, frozen and told to end, and replaced; one of them is left alone. Nobody can write to the
-    /// store for some seconds. Streams are cut or go mute, and requests are refused.
-    #[arg(long, env = "PODLOG_CHAOS", action = ArgAction::Set, default_value_t = false)]
-    pub chaos: bool,
-    /// Keep the collected records and the replicas' logs in this directory, which must be new or empty.
-    ///
-    /// Without it they are in a temporary directory that is removed at the end.
-    #[arg(long, env = "PODLOG_KEEP", value_name = "DIRECTORY")]
-    pub keep: Option<PathBuf>,
-    /// Rotate the simulated logs every few seconds.
-    ///
-    /// What is rotated away while nobody collects the pod cannot be had any more; it is counted as gaps, not as lost.
-    #[arg(long, env = "PODLOG_ROTATE", action = ArgAction::Set, default_value_t = false)]
-    pub rotate: bool,
-    /// Whether replicas claim pods. `off` shows what happens when each collects everything.
-    #[arg(long, env = "PODLOG_CLAIMS", value_name = "WHETHER", default_value = "on")]
-    pub claims: Switch,
-}
-
-/// Everything `podlog simulate` can be told.
-#[derive(Args, Clone, Debug, PartialEq, Eq)]
-#[command(next_help_heading = "Simulation")]
-pub struct Simulate {
-    /// How many histories to play, or the seeds of those to play: `1000` is `0..1000`.
-    #[arg(long, env = "PODLOG_SEEDS", value_name = "COUNT|FROM..TO", default_value = "1000")]
-    pub seeds: Seeds,
-    /// How many histories to play at the same time; without it one for each core.
-    #[arg(long, env = "PODLOG_JOBS", value_name = "COUNT", value_parser = clap::value_parser!(u32).range(1..))]
-    pub jobs: Option<u32>,
-}
-
-/// On or off.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
-pub enum Switch {
-    /// Yes.
-    On,
-    /// No.
-    Off,
 }
 
 /// Everything `podlog migrate` can be told.

@@ -5,8 +5,12 @@
 
 pub mod file;
 pub mod flags;
+#[cfg(feature = "lab")]
+pub mod lab;
 pub mod show;
 pub mod units;
+#[cfg(not(feature = "lab"))]
+pub mod without_lab;
 
 use std::ffi::OsString;
 
@@ -21,8 +25,7 @@ use crate::exit::Failure;
 /// Every flag is also a variable of the same name: `--poll-interval` is `PODLOG_POLL_INTERVAL`. A flag
 /// goes before its variable, a variable before the settings file (--config).
 ///
-/// Exit status: 0 all is well; 1 failed, or the demo's reckoning or a simulated history is not clean; 2 a wrong flag
-/// or setting; 3 the API server or a database cannot be reached; 4 refused by one of them; 130 or 143
+/// Exit status: 0 all is well; 1 failed; 2 a wrong flag or setting; 3 the API server or a database cannot be reached; 4 refused by one of them; 130 or 143
 /// stopped by a second SIGINT or SIGTERM.
 #[derive(Parser, Clone, Debug)]
 #[command(name = "podlog", version, max_term_width = 100)]
@@ -41,13 +44,25 @@ pub enum Command {
     /// Collect logs until told to stop.
     Run(Box<flags::Run>),
     /// Collect the logs of a simulated cluster with several replicas, kill one, and count the lines.
-    Demo(flags::Demo),
+    ///
+    /// The exit status is 1 when the audit of the lines is not clean.
+    #[cfg(feature = "lab")]
+    Demo(lab::Demo),
     /// Play random histories of several replicas in virtual time, and look for broken promises.
     ///
     /// Needs no cluster, no database and no network. Pods come, write, crash and go, and replicas, the lock store, the
     /// API server and the sink fail in all ways known, as a seed says; all of it in one process whose clock is made.
     /// The exit status is 1 when a promise is broken; the seed and a short history that does it are printed.
-    Simulate(flags::Simulate),
+    #[cfg(feature = "lab")]
+    Simulate(lab::Simulate),
+    /// Not in this build.
+    #[cfg(not(feature = "lab"))]
+    #[command(hide = true)]
+    Demo(without_lab::Arguments),
+    /// Not in this build.
+    #[cfg(not(feature = "lab"))]
+    #[command(hide = true)]
+    Simulate(without_lab::Arguments),
     /// Look whether everything is there that `podlog run` needs with these settings, and say what is missing.
     ///
     /// Takes the settings of `podlog run`. Connects to the lock store, the sink and the API server, tries the

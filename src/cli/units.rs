@@ -31,22 +31,6 @@ impl fmt::Debug for Secret {
     }
 }
 
-/// A range of seeds.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Seeds(pub std::ops::Range<u64>);
-
-impl FromStr for Seeds {
-    type Err = String;
-
-    fn from_str(text: &str) -> Result<Self, String> {
-        let (from, to) = text.split_once("..").unwrap_or(("0", text));
-        match (from.parse(), to.parse()) {
-            (Ok(from), Ok(to)) if from < to => Ok(Self(from..to)),
-            _ => Err("not a number above 0 such as 1000, nor a range such as 40..50".into()),
-        }
-    }
-}
-
 /// A number of bytes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub struct Size(pub u64);

@@ -13,7 +13,7 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use crate::cli::flags;
-pub use crate::cli::flags::{Demo, LogFormat, Switch};
+pub use crate::cli::flags::LogFormat;
 pub use crate::cli::show::table;
 use crate::cli::units::Listen;
 use crate::cluster::{self, Access, Scope};

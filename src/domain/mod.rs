@@ -15,7 +15,6 @@ pub mod plan;
 pub mod pods;
 pub mod position;
 pub mod resume;
-pub mod row;
 mod share;
 pub mod steps;
 pub mod text;

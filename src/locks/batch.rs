@@ -64,7 +64,7 @@ pub(super) fn cut<'a, 'b, T>(
 }
 
 /// Refuses names that do not fit their column.
-pub(super) fn check_name(what: &str, text: &str) -> Result<(), LockError> {
+pub(crate) fn check_name(what: &str, text: &str) -> Result<(), LockError> {
     if text.is_empty() || text.len() > NAME {
         return Err(LockError::refused(
             format!(
@@ -78,7 +78,7 @@ pub(super) fn check_name(what: &str, text: &str) -> Result<(), LockError> {
 }
 
 /// Refuses checkpoints that are too large to store.
-pub(super) fn check_checkpoint(key: &LockKey, checkpoint: Option<&[u8]>) -> Result<(), LockError> {
+pub(crate) fn check_checkpoint(key: &LockKey, checkpoint: Option<&[u8]>) -> Result<(), LockError> {
     match checkpoint {
         Some(bytes) if bytes.len() > CHECKPOINT => Err(LockError::refused(
             format!(

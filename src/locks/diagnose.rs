@@ -26,11 +26,6 @@ pub async fn diagnose(url: &LockUrl, migrates: bool) -> Vec<Finding> {
     match &url.0 {
         Place::MySql(inner) => mysql::diagnose(inner, url.to_string(), migrates).await,
         Place::Sqlite(path) => sqlite::diagnose(path, migrates).await,
-        Place::Memory(_) => vec![Finding::warning(
-            REACHED,
-            "claims are kept in one process only, so every replica collects every pod",
-            "use mysql:// or sqlite://",
-        )],
     }
 }
 

@@ -10,9 +10,8 @@ use std::time::Duration;
 
 use async_trait::async_trait;
 
-mod batch;
+pub(crate) mod batch;
 mod diagnose;
-pub mod memory;
 mod mysql;
 mod open;
 mod schema;
@@ -21,7 +20,6 @@ mod url;
 
 pub use batch::ROWS;
 pub use diagnose::{TABLES, diagnose};
-pub use memory::{MemoryLocks, MemoryTable};
 pub use open::{migrate, open};
 pub use url::{BadLockUrl, LockUrl};
 

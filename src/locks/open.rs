@@ -21,7 +21,6 @@ pub async fn open(url: &LockUrl, holder: Holder) -> Result<Arc<dyn LockStore>, L
     Ok(match &url.0 {
         Place::MySql(inner) => Arc::new(MySqlLocks::open(inner, url.to_string(), holder).await?),
         Place::Sqlite(path) => Arc::new(SqliteLocks::open(path, holder).await?),
-        Place::Memory(table) => Arc::new(table.holder(holder)),
     })
 }
 
@@ -31,6 +30,5 @@ pub async fn migrate(url: &LockUrl) -> Result<(), LockError> {
     match &url.0 {
         Place::MySql(inner) => mysql::migrate(inner, url.to_string()).await,
         Place::Sqlite(path) => sqlite::migrate(path).await,
-        Place::Memory(_) => Ok(()),
     }
 }

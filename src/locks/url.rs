@@ -9,12 +9,10 @@ use std::str::FromStr;
 
 use url::Url;
 
-use super::memory::MemoryTable;
-use crate::clock::Clock;
 use crate::db::url::{self as urls, MYSQL_PARAMETERS};
 
 /// Where claims are stored: `mysql://user:password@host:port/database?ssl-mode=…`,
-/// `sqlite:///absolute/path.db`, `sqlite://relative.db`, or `memory://` for tests.
+/// `sqlite:///absolute/path.db` or `sqlite://relative.db`.
 #[derive(Clone)]
 pub struct LockUrl(pub(super) Place);
 
@@ -25,8 +23,6 @@ pub(super) enum Place {
     MySql(Url),
     /// A file.
     Sqlite(PathBuf),
-    /// A table in this process, shared by all clones of the URL.
-    Memory(MemoryTable),
 }
 
 /// What is wrong with a lock URL.
@@ -34,8 +30,7 @@ pub(super) enum Place {
 #[error("{0}")]
 pub struct BadLockUrl(String);
 
-const KNOWN: &str =
-    "mysql://user:password@host:3306/database, sqlite:///path/podlog.db or sqlite://podlog.db, memory:// (for tests)";
+const KNOWN: &str = "mysql://user:password@host:3306/database, sqlite:///path/podlog.db or sqlite://podlog.db";
 
 impl LockUrl {
     /// How many files and sockets the stores of one replica have open: the collector's and the renewer's.
@@ -45,14 +40,7 @@ impl LockUrl {
             Place::MySql(_) => 2,
             // The file, its write-ahead log and that one's index.
             Place::Sqlite(_) => 2 * 3,
-            Place::Memory(_) => 0,
         }
-    }
-
-    /// Whether the store keeps its claims only while this process lives.
-    #[must_use]
-    pub fn is_memory(&self) -> bool {
-        matches!(self.0, Place::Memory(_))
     }
 }
 
@@ -67,7 +55,6 @@ impl FromStr for LockUrl {
         match scheme {
             "mysql" | "mariadb" => mysql(text),
             "sqlite" => sqlite(text),
-            "memory" => Ok(Self(Place::Memory(MemoryTable::new(Clock::boottime())))),
             _ => Err(BadLockUrl(format!(
                 "there is no lock store {scheme}://; known are {KNOWN}"
             ))),
@@ -117,7 +104,6 @@ impl fmt::Display for LockUrl {
         match &self.0 {
             Place::MySql(url) => f.write_str(&urls::masked(url, &[])),
             Place::Sqlite(path) => write!(f, "sqlite://{}", path.display()),
-            Place::Memory(_) => f.write_str("memory://"),
         }
     }
 }
@@ -167,7 +153,7 @@ mod tests {
     #[test]
     fn an_unknown_scheme_is_told_the_known_ones() {
         let error = read("redis://x").unwrap_err().to_string();
-        for known in ["redis", "mysql://", "sqlite://", "memory://"] {
+        for known in ["redis", "mysql://", "sqlite://"] {
             assert!(error.contains(known), "{error}");
         }
     }

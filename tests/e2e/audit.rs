@@ -3,7 +3,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use futures::TryStreamExt;
-use podlog::reckoning::{self, Entry, Reckoning, Stored};
+use kube_sim::audit::{self, Audit, LineDigest, StoredStream};
 use sqlx::{MySqlConnection, Row};
 
 use crate::fixture::say;
@@ -40,9 +40,9 @@ impl LogLine {
         self.ends.iter().any(is_it)
     }
 
-    fn entry(&self) -> Entry {
+    fn entry(&self) -> LineDigest {
         let whole = [&self.message, self.cut.to_string().as_bytes()].concat();
-        Entry::of(self.time, &whole)
+        LineDigest::of(self.time, &whole)
     }
 
     /// As podlog stores it.
@@ -152,24 +152,24 @@ impl Records {
     }
 
     /// Compares with what was written.
-    pub(crate) fn reckon(&self, written: &BTreeMap<InstanceKey, Vec<LogLine>>) -> Reckoning {
+    pub(crate) fn audit(&self, written: &BTreeMap<InstanceKey, Vec<LogLine>>) -> Audit {
         let keys = self.streams.keys();
-        let stored: BTreeMap<&InstanceKey, Stored> =
+        let stored: BTreeMap<&InstanceKey, StoredStream> =
             keys.map(|key| (key, self.stored(key, written.get(key)))).collect();
         let entries = |(key, lines): (_, &Vec<LogLine>)| {
             let lines = lines.iter().map(|line| line.clone().shortened().entry());
             (key, lines.collect())
         };
-        let written: BTreeMap<&InstanceKey, Vec<Entry>> = written.iter().map(entries).collect();
-        reckoning::reckon(&written, &stored)
+        let written: BTreeMap<&InstanceKey, Vec<LineDigest>> = written.iter().map(entries).collect();
+        audit::compare(&written, &stored)
     }
 
     /// What is stored of a stream. The end of a line whose beginning a gap covers is part of that gap.
-    fn stored(&self, key: &InstanceKey, written: Option<&Vec<LogLine>>) -> Stored {
+    fn stored(&self, key: &InstanceKey, written: Option<&Vec<LogLine>>) -> StoredStream {
         let gaps = self.gaps.iter().filter(|gap| gap.key == *key);
         let gaps: Vec<usize> = gaps.map(|gap| usize::try_from(gap.before_seq).unwrap()).collect();
         let written = written.map(Vec::as_slice).unwrap_or_default();
-        let mut stored = Stored::default();
+        let mut stored = StoredStream::default();
         for (place, line) in self.streams[key].iter().enumerate() {
             let after = gaps.contains(&place);
             if after {

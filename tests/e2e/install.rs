@@ -258,7 +258,7 @@ impl Installation {
         let records = Records::load(&mut self.fixture.sql().await).await;
         let written: BTreeMap<InstanceKey, Vec<LogLine>> =
             node_logs.map_or_else(|| records.streams.clone(), NodeLogRecorder::lines);
-        let sum = records.reckon(&written);
+        let sum = records.audit(&written);
         let by_number = records.faults_by_number();
         let took = self.began.elapsed().as_secs();
         say(&format!("e2e: installed: pods={} {sum} total_s={took}", self.pods));

@@ -1,5 +1,5 @@
 //! The built binary on a real cluster with a real MySQL: pods of all kinds, replicas that die, and a
-//! reckoning against what the node's own log files say. Needs `KUBECONFIG` and `PODLOG_TEST_MYSQL`.
+//! audit against what the node's own log files say. Needs `KUBECONFIG` and `PODLOG_TEST_MYSQL`.
 
 // What a test needs and does not find should panic.
 #![allow(clippy::unwrap_used)]

@@ -82,7 +82,7 @@ async fn a_reader_paused_during_a_rotation_and_an_exit_reports_every_lost_line()
         replica.ended().await;
         let records = Records::load(&mut fixture.sql().await).await;
         let written = node_logs.lines();
-        let sum = records.reckon(&written);
+        let sum = records.audit(&written);
         say(&format!("e2e: held up during a rotation, files {rotated:?}: {sum}"));
         assert!(
             rotated.iter().all(|files| *files > 1),

@@ -169,7 +169,7 @@ async fn a_pod_deleted_while_it_is_followed_is_read_to_its_end() {
         let records = Records::load(&mut fixture.sql().await).await;
         let Some(node_logs) = node_logs else { return };
         let written = node_logs.lines();
-        let sum = records.reckon(&written);
+        let sum = records.audit(&written);
         records.explain(&written);
         // A stream's end that is heard too late, on a machine with too much to do, is honestly reported as
         // perhaps not the end; that is the exception.

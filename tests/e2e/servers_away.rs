@@ -148,7 +148,7 @@ async fn play(fixture: Fixture, server: ServerProcess) {
     assert_eq!(records.faults_by_number(), Vec::<String>::new());
     let Some(node_logs) = node_logs else { return };
     let wrote = node_logs.lines();
-    let sum = records.reckon(&wrote);
+    let sum = records.audit(&wrote);
     say(&format!("e2e: {} away: {sum}", server.process));
     records.explain(&wrote);
     // That nothing is missing at the end of a pod that was deleted cannot always be proved; a gap says so.

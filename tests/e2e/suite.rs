@@ -3,7 +3,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
-use podlog::reckoning::Reckoning;
+use kube_sim::audit::Audit;
 use tokio::time::{sleep, sleep_until};
 
 use crate::audit::{InstanceKey, LogLine, Records, count};
@@ -221,7 +221,7 @@ impl Suite {
         let records = Records::load(&mut self.fixture.sql().await).await;
         let by_number = records.faults_by_number();
         let written = node_logs.map_or_else(|| records.streams.clone(), NodeLogRecorder::lines);
-        let sum = records.reckon(&written);
+        let sum = records.audit(&written);
         let odd_gaps = self.odd_gaps(&records);
         self.report(&records, &sum, records.needless_gaps(&written));
         let fine = sum.is_clean() && by_number.is_empty() && odd_gaps.is_empty() && self.late.is_empty();
@@ -244,7 +244,7 @@ impl Suite {
         odd.map(|gap| format!("{} {}", gap.key.uid, gap.show())).collect()
     }
 
-    fn report(&self, records: &Records, sum: &Reckoning, needless: usize) {
+    fn report(&self, records: &Records, sum: &Audit, needless: usize) {
         let mut reasons: BTreeMap<&str, usize> = BTreeMap::new();
         for gap in &records.gaps {
             let whose = if self.killed.contains(&gap.key.uid) {

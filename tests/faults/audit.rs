@@ -2,24 +2,24 @@
 
 use std::collections::BTreeMap;
 
-use podlog::reckoning::{Entry, Finding, Reckoning, Stored, explain};
-use podlog::sim::SimCluster;
+use kube_sim::SimCluster;
+use kube_sim::audit::{Audit, Discrepancy, LineDigest, StoredStream, find_discrepancies};
 use sqlx::{MySqlConnection, Row};
 
 /// A container instance: pod UID, container, container ID.
 pub(crate) type StreamKey = (String, String, String);
 
-pub(crate) type StoredStreams = BTreeMap<StreamKey, Stored>;
+pub(crate) type StoredStreams = BTreeMap<StreamKey, StoredStream>;
 
 /// What the containers wrote.
-pub(crate) fn written(sim: &SimCluster) -> BTreeMap<StreamKey, Vec<Entry>> {
-    let stream = |truth: podlog::sim::Truth| {
+pub(crate) fn written(sim: &SimCluster) -> BTreeMap<StreamKey, Vec<LineDigest>> {
+    let stream = |truth: kube_sim::WrittenLog| {
         let id = truth.instance.container_id.rsplit("://").next().unwrap().to_owned();
-        let entries = truth.lines.iter().map(|line| Entry::of(line.time, &line.message));
+        let entries = truth.lines.iter().map(|line| LineDigest::of(line.time, &line.message));
         let key = (truth.instance.uid.clone(), truth.instance.container.clone(), id);
         (key, entries.collect())
     };
-    sim.truth().into_iter().map(stream).collect()
+    sim.written().into_iter().map(stream).collect()
 }
 
 /// What is stored in MySQL.
@@ -30,7 +30,7 @@ pub(crate) async fn stored(sql: &mut MySqlConnection) -> StoredStreams {
     // Until the first replica has made the tables there are none.
     for row in sqlx::query(streams).fetch_all(&mut *sql).await.unwrap_or_default() {
         let key = (row.get("uid"), row.get("container"), row.get("container_id"));
-        by_id.insert(row.get("id"), (key, Stored::default()));
+        by_id.insert(row.get("id"), (key, StoredStream::default()));
     }
     if by_id.is_empty() {
         return StoredStreams::new();
@@ -41,7 +41,7 @@ pub(crate) async fn stored(sql: &mut MySqlConnection) -> StoredStreams {
         if let Some((_, stored)) = by_id.get_mut(&row.get("stream")) {
             stored
                 .lines
-                .push(Entry::of(row.get("time_ns"), &row.get::<Vec<u8>, _>("message")));
+                .push(LineDigest::of(row.get("time_ns"), &row.get::<Vec<u8>, _>("message")));
         }
     }
     for row in sqlx::query("SELECT stream, seq FROM log_gap")
@@ -56,9 +56,9 @@ pub(crate) async fn stored(sql: &mut MySqlConnection) -> StoredStreams {
     by_id.into_values().collect()
 }
 
-/// The reckoning, and the first of what is wrong.
-pub(crate) fn reckon(written: &BTreeMap<StreamKey, Vec<Entry>>, stored: &StoredStreams) -> (Reckoning, Vec<String>) {
-    let (sum, findings) = explain(written, stored);
-    let show = |(stream, finding): &(&StreamKey, Finding)| format!("{}: {finding:?}", stream.0);
+/// The audit, and the first of what is wrong.
+pub(crate) fn audit(written: &BTreeMap<StreamKey, Vec<LineDigest>>, stored: &StoredStreams) -> (Audit, Vec<String>) {
+    let (sum, findings) = find_discrepancies(written, stored);
+    let show = |(stream, finding): &(&StreamKey, Discrepancy)| format!("{}: {finding:?}", stream.0);
     (sum, findings.iter().take(8).map(show).collect())
 }

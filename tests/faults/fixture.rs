@@ -1,18 +1,18 @@
 //! Where a scenario plays: a simulated cluster behind a port, pods that write without end, replicas as processes, and
-//! at the end the reckoning. It injects no fault by itself.
+//! at the end the audit. It injects no fault by itself.
 
 use std::collections::BTreeMap;
 use std::io::Write as _;
 use std::path::PathBuf;
 use std::time::{Duration, Instant};
 
-use podlog::reckoning::Reckoning;
-use podlog::sim::{PodSpec, Settings, SimCluster};
+use kube_sim::audit::Audit;
+use kube_sim::{PodSpec, SimCluster, SimSettings};
 use tokio::net::TcpListener;
 use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 
-use crate::audit::{reckon, stored, written};
+use crate::audit::{audit, stored, written};
 use crate::database::{Claim, Database, until};
 use crate::proxy::Proxy;
 use crate::replica::{Replica, ReplicaSettings, TIMES};
@@ -44,7 +44,7 @@ pub(crate) struct Fixture<'a> {
 impl<'a> Fixture<'a> {
     /// A cluster that will have so many pods once the first replicas are at work.
     pub(crate) async fn new(database: &'a Database, pods: usize) -> Self {
-        let sim = SimCluster::new(Settings::default());
+        let sim = SimCluster::new(SimSettings::default());
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let address = listener.local_addr().unwrap().to_string();
         let (mut server, answering) = (JoinSet::new(), sim.clone());
@@ -227,13 +227,13 @@ impl<'a> Fixture<'a> {
     }
 
     /// Lets the pods fall silent and waits until all they wrote is stored or told as a gap.
-    pub(crate) async fn finish(&mut self) -> Reckoning {
+    pub(crate) async fn finish(&mut self) -> Audit {
         self.quiet().await;
         let wrote = written(&self.sim);
         let end = Instant::now() + PATIENCE;
         loop {
             let kept = stored(&mut self.records.sql().await).await;
-            let (sum, findings) = reckon(&wrote, &kept);
+            let (sum, findings) = audit(&wrote, &kept);
             if sum.lost == 0 || Instant::now() > end {
                 assert!(sum.is_clean(), "{sum}: {findings:#?}");
                 return sum;

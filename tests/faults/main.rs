@@ -1,5 +1,5 @@
 //! What servers, networks and machines do to podlog, with real servers, real connections and real processes;
-//! every scenario ends with a reckoning of what was written and what is stored.
+//! every scenario ends with an audit of what was written and what is stored.
 //!
 //! `PODLOG_TEST_MYSQL` and `PODLOG_TEST_MARIADB` name servers that are only written to, each scenario in a database of
 //! its own. What kills servers and lies to them starts its own: `mariadbd` from the path, with `mariadb-install-db`, and

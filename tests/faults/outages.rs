@@ -1,5 +1,5 @@
 //! Running replicas whose lock store, sink or API server is away, silent, slow or set back, as seen from outside:
-//! by what is in the tables, by what passes through the proxies, and by the reckoning.
+//! by what is in the tables, by what passes through the proxies, and by the audit.
 
 use std::collections::BTreeMap;
 use std::time::{Duration, Instant};

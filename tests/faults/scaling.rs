@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 
 use rustix::process::Signal;
 
-use crate::audit::{reckon, written};
+use crate::audit::{audit, written};
 use crate::database::{Database, on_both, runtime, until, within};
 use crate::fixture::{Fixture, PATIENCE};
 use crate::parallel::scenarios;
@@ -129,7 +129,7 @@ fn five_hundred_pods_change_holders_and_sqlite_has_each_line_once() {
         let _replicas = change_hands(&mut fixture, Some(&url)).await;
         let wrote = written(&fixture.sim);
         let (sum, findings) = until("everything is stored", PATIENCE, async || {
-            let (sum, findings) = reckon(&wrote, &stored(&url).await);
+            let (sum, findings) = audit(&wrote, &stored(&url).await);
             (sum.lost == 0)
                 .then_some((sum, findings))
                 .ok_or_else(|| sum.to_string())
@@ -143,7 +143,7 @@ fn five_hundred_pods_change_holders_and_sqlite_has_each_line_once() {
 /// Compares with what was written: by pod, the messages in the order in which they were delivered.
 async fn each_once(fixture: &Fixture<'_>, what: &str, delivered: impl Fn() -> BTreeMap<String, Vec<(String, String)>>) {
     let mut wrote = BTreeMap::new();
-    for truth in fixture.sim.truth() {
+    for truth in fixture.sim.written() {
         let lines = truth.lines.iter();
         let lines = lines.map(|line| String::from_utf8_lossy(&line.message).into_owned());
         wrote.insert(truth.instance.uid.clone(), lines.collect::<Vec<_>>());

@@ -7,18 +7,18 @@ use std::sync::mpsc;
 use std::time::Duration;
 
 use clap::Parser;
+use kube_sim::SimCluster;
+use kube_sim::audit::{LineDigest, StoredStream};
 use podlog::cli::{Cli, Command};
 use podlog::config::{Config, Passwords};
 use podlog::domain::Checkpoint;
-use podlog::reckoning::{Entry, Stored};
-use podlog::sim::SimCluster;
 use rustix::process::{Resource, Rlimit, prlimit};
 use serde_json::Value;
 use sqlx::{Connection, Executor, Row, SqliteConnection};
 use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 
-use crate::audit::{StoredStreams, reckon, written};
+use crate::audit::{StoredStreams, audit, written};
 use crate::database::{Claim, Database, on_both, until};
 use crate::fixture::{Fixture, PATIENCE};
 use crate::parallel::scenarios;
@@ -212,7 +212,7 @@ async fn beyond_checkpoints(
 
 /// What the only container of a pod has written.
 fn messages(sim: &SimCluster, uid: &str) -> Vec<String> {
-    let truth = sim.truth().into_iter().find(|truth| truth.instance.uid == uid);
+    let truth = sim.written().into_iter().find(|truth| truth.instance.uid == uid);
     let lines = truth.unwrap().lines.into_iter();
     lines
         .map(|line| String::from_utf8_lossy(&line.message).into_owned())
@@ -228,13 +228,13 @@ pub(crate) async fn stored(url: &str) -> StoredStreams {
     let streams = "SELECT id, uid, container, container_id FROM log_stream";
     for row in sqlx::query(streams).fetch_all(&mut *tx).await.unwrap_or_default() {
         let key: (String, String, String) = (row.get(1), row.get(2), row.get(3));
-        all.insert(row.get::<i64, _>(0), (key, Stored::default()));
+        all.insert(row.get::<i64, _>(0), (key, StoredStream::default()));
     }
     if !all.is_empty() {
         let lines = "SELECT stream, time_ns, message FROM log_record ORDER BY stream, seq";
         for row in sqlx::query(lines).fetch_all(&mut *tx).await.unwrap() {
             let lines = &mut all.get_mut(&row.get::<i64, _>(0)).unwrap().1.lines;
-            lines.push(Entry::of(row.get(1), &row.get::<Vec<u8>, _>(2)));
+            lines.push(LineDigest::of(row.get(1), &row.get::<Vec<u8>, _>(2)));
         }
         let gaps: Vec<i64> = sqlx::query_scalar("SELECT seq FROM log_gap")
             .fetch_all(&mut *tx)
@@ -290,7 +290,7 @@ fn on_a_file(what: &str, folder: Option<&Path>, happen: impl AsyncFnOnce(&str, [
         fixture.quiet().await;
         let wrote = written(&fixture.sim);
         let sum = until("everything is stored", PATIENCE, async || {
-            let (sum, findings) = reckon(&wrote, &stored(&url).await);
+            let (sum, findings) = audit(&wrote, &stored(&url).await);
             (sum.lost == 0)
                 .then_some((sum, findings))
                 .ok_or_else(|| sum.to_string())

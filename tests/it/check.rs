@@ -4,7 +4,7 @@
 use std::path::PathBuf;
 use std::time::Duration;
 
-use podlog::sim::{Effect, PodSpec, SimCluster, Target, Verb};
+use kube_sim::{Fault, PodSpec, SimCluster, Target, Verb};
 use serde_json::Value;
 use sqlx::{AssertSqlSafe, Connection, Executor, SqliteConnection};
 use tempfile::TempDir;
@@ -195,7 +195,7 @@ async fn each_missing_permission_is_named_with_the_rule_that_grants_it() {
     fixture.sim.create(PodSpec::new("other", "pod").app("app")).unwrap();
     for (verb, resource) in RIGHTS {
         let rule = format!(r#"- {{apiGroups: [""], resources: ["{resource}"], verbs: ["{verb}"]}}"#);
-        fixture.sim.take(verb, resource, None);
+        fixture.sim.revoke(verb, resource, None);
         let seen = fixture.check(&[]).await;
         let subject = format!("{verb} {resource} in all namespaces");
         assert_eq!(
@@ -209,14 +209,14 @@ async fn each_missing_permission_is_named_with_the_rule_that_grants_it() {
             "{}",
             seen.output
         );
-        fixture.sim.give(verb, resource, None);
+        fixture.sim.grant(verb, resource, None);
 
-        fixture.sim.take(verb, resource, Some("other"));
+        fixture.sim.revoke(verb, resource, Some("other"));
         let seen = fixture.check(&["--namespace", "shop,other"]).await;
         let subject = format!("{verb} {resource} in namespace other");
         seen.is(4, &[&format!("cluster: {subject}")]);
         assert!(seen.remedy(&subject).contains("a Role in namespace other") && seen.remedy(&subject).contains(&rule));
-        fixture.sim.give(verb, resource, Some("other"));
+        fixture.sim.grant(verb, resource, Some("other"));
     }
     fixture.check(&["--namespace", "shop,other"]).await.is(0, &[]);
 }
@@ -226,7 +226,7 @@ async fn a_missing_namespace_and_an_unreadable_log_are_reported() {
     let fixture = CheckFixture::ready().await;
     let seen = fixture.check(&["--namespace", "shop,nowhere"]).await;
     seen.is(4, &["cluster: namespace nowhere"]);
-    let refuse = Effect::Refuse {
+    let refuse = Fault::Refuse {
         status: 502,
         retry_after: None,
     };

@@ -3,9 +3,9 @@
 
 use std::time::Duration;
 
+use kube_sim::{Cut, Fault, PodSpec, RestartPolicy, Target, Text};
 use podlog::domain::GapReason;
 use podlog::follow::TaskEnd;
-use podlog::sim::{self, Cut, Effect, PodSpec, RestartPolicy, Target, Text};
 
 use crate::follow_fixture::{FollowFixture, MINUTE};
 use crate::recording_sink::SinkFault;
@@ -23,7 +23,7 @@ async fn a_running_container_is_read_from_its_beginning_and_then_followed() {
 
 #[tokio::test(start_paused = true)]
 async fn a_finished_job_is_read_once_including_its_unterminated_last_line() {
-    let mut fixture = FollowFixture::new(sim::Settings::default(), RestartPolicy::Never).await;
+    let mut fixture = FollowFixture::new(kube_sim::SimSettings::default(), RestartPolicy::Never).await;
     fixture.lines(["a"]);
     fixture.pod.write("app", &Text::out("no line end").partial()).unwrap();
     fixture.pod.exit("app", 0).unwrap();
@@ -54,7 +54,7 @@ async fn a_stream_cut_at_any_byte_resumes_where_it_stopped() {
         let mut fixture = FollowFixture::running().await;
         fixture.sim.inject(
             Target::logs_of("shop", "cart"),
-            Effect::Cut { after, how: Cut::Clean },
+            Fault::Cut { after, how: Cut::Clean },
             2,
         );
         fixture.follow();
@@ -159,7 +159,7 @@ async fn lines_rotated_away_while_nobody_read_are_a_gap_and_the_rest_is_delivere
     fixture.stored(&["a", "b", "c", "d"]).await;
     let gaps = fixture.sink.gaps();
     assert_eq!(gaps.len(), 1);
-    let lost = fixture.sim.truth()[0].lines[2].time;
+    let lost = fixture.sim.written()[0].lines[2].time;
     assert!(gaps[0].from.unwrap().0 <= lost && lost <= gaps[0].to.unwrap().0);
 }
 
@@ -204,9 +204,14 @@ async fn a_rotation_seen_by_a_stream_is_no_gap_even_after_the_stream_is_reopened
 async fn messages_of_the_kubelet_are_not_delivered() {
     let mut fixture = FollowFixture::running().await;
     let text = "unable to retrieve container logs for containerd://1".to_owned();
-    fixture
-        .sim
-        .inject(Target::logs_of("shop", "cart"), Effect::Say { text, instead: true }, 3);
+    fixture.sim.inject(
+        Target::logs_of("shop", "cart"),
+        Fault::KubeletMessage {
+            text,
+            replaces_log: true,
+        },
+        3,
+    );
     fixture.follow();
     fixture.lines(["a"]);
     fixture.stored(&["a"]).await;

@@ -5,6 +5,7 @@ use std::convert::Infallible;
 use std::sync::Arc;
 use std::time::Duration;
 
+use kube_sim::{PodSpec, RestartPolicy, SimCluster, SimPod};
 use podlog::clock::Clock;
 use podlog::cluster::{BURST, Cluster, StreamLimiter, StreamLimits};
 use podlog::domain::{Checkpoint, Deadline, Fence, Pod};
@@ -12,7 +13,6 @@ use podlog::follow::stall_detector::StallDetector;
 use podlog::follow::{Context, ReadSettings, Task, TaskEnd, follow};
 use podlog::grant::Grant;
 use podlog::metrics::Metrics;
-use podlog::sim::{self, PodSpec, RestartPolicy, SimCluster, SimPod};
 use tokio::sync::watch;
 use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
@@ -46,7 +46,7 @@ pub(crate) struct FollowFixture {
 
 impl FollowFixture {
     /// The pod exists and `app` runs; nobody follows it yet.
-    pub(crate) async fn new(settings: sim::Settings, policy: RestartPolicy) -> Self {
+    pub(crate) async fn new(settings: kube_sim::SimSettings, policy: RestartPolicy) -> Self {
         let sim = SimCluster::new(settings);
         let spec = PodSpec::new("shop", "cart")
             .node("n1")
@@ -73,7 +73,7 @@ impl FollowFixture {
     }
 
     pub(crate) async fn running() -> Self {
-        Self::new(sim::Settings::default(), RestartPolicy::Always).await
+        Self::new(kube_sim::SimSettings::default(), RestartPolicy::Always).await
     }
 
     /// Follows the pod from the checkpoint that was reached last.

@@ -3,9 +3,9 @@
 
 use std::time::Duration;
 
+use kube_sim::{Cut, Fault, PodSpec, RestartPolicy, Target, Text, Verb};
 use podlog::domain::GapReason;
 use podlog::follow::TaskEnd;
-use podlog::sim::{self, Cut, Effect, PodSpec, RestartPolicy, Target, Text, Verb};
 
 use crate::follow_fixture::{FollowFixture, MINUTE};
 
@@ -99,7 +99,7 @@ async fn lines_written_between_a_clean_end_and_a_deletion_are_a_gap() {
     let mut fixture = begun().await;
     fixture.sim.cut(&logs(), Cut::Clean);
     // No log can be read until after the deletion.
-    fixture.sim.inject(logs(), Effect::Drop, 100);
+    fixture.sim.inject(logs(), Fault::Disconnect, 100);
     tokio::time::sleep(2 * SECOND).await;
     fixture.lines(["missed"]);
     tokio::time::sleep(SECOND).await;
@@ -135,12 +135,12 @@ async fn lines_with_timestamps_of_a_clock_set_back_are_read_before_the_rotation(
 #[tokio::test(start_paused = true)]
 async fn the_next_instance_is_not_mistaken_for_the_one_the_status_still_shows() {
     let mut fixture = FollowFixture::running().await;
-    fixture.sim.lag(true);
+    fixture.sim.delay_status(true);
     fixture.pod.restart("app", 1).unwrap();
     fixture.lines(["of the next one"]);
     fixture.follow();
     tokio::time::sleep(SECOND * 3 / 10).await;
-    fixture.sim.lag(false);
+    fixture.sim.delay_status(false);
     fixture.refresh().await;
     fixture.stored(&["of the next one"]).await;
     let streams = fixture.sink.streams().into_values();
@@ -151,14 +151,12 @@ async fn the_next_instance_is_not_mistaken_for_the_one_the_status_still_shows() 
 
 #[tokio::test(start_paused = true)]
 async fn a_log_opened_just_before_its_pod_was_deleted_is_read_to_its_end() {
-    let mut fixture = FollowFixture::new(sim::Settings::default(), RestartPolicy::Never).await;
+    let mut fixture = FollowFixture::new(kube_sim::SimSettings::default(), RestartPolicy::Never).await;
     fixture.lines(["a", "b"]);
     fixture.pod.exit("app", 0).unwrap();
     fixture.refresh().await;
     // The look before and the look after the opening.
-    fixture
-        .sim
-        .inject(Target::verb(Verb::Get), Effect::Delay(SECOND / 5), 2);
+    fixture.sim.inject(Target::verb(Verb::Get), Fault::Delay(SECOND / 5), 2);
     fixture.follow();
     tokio::time::sleep(SECOND * 3 / 10).await;
     fixture.pod.remove().unwrap();
@@ -169,15 +167,13 @@ async fn a_log_opened_just_before_its_pod_was_deleted_is_read_to_its_end() {
 
 #[tokio::test(start_paused = true)]
 async fn a_log_is_not_read_if_it_may_belong_to_another_pod_of_the_same_name() {
-    let mut fixture = FollowFixture::new(sim::Settings::default(), RestartPolicy::Never).await;
+    let mut fixture = FollowFixture::new(kube_sim::SimSettings::default(), RestartPolicy::Never).await;
     fixture.lines(["a"]);
     fixture.pod.exit("app", 0).unwrap();
     fixture.refresh().await;
     // So much time between the two looks that a pod could come and go.
-    fixture.sim.inject(logs(), Effect::Delay(3 * SECOND), 1);
-    fixture
-        .sim
-        .inject(Target::verb(Verb::Get), Effect::Delay(SECOND / 5), 2);
+    fixture.sim.inject(logs(), Fault::Delay(3 * SECOND), 1);
+    fixture.sim.inject(Target::verb(Verb::Get), Fault::Delay(SECOND / 5), 2);
     fixture.follow();
     tokio::time::sleep(SECOND).await;
     fixture.pod.remove().unwrap();

@@ -3,9 +3,9 @@
 use std::ops::{Deref, DerefMut};
 use std::time::Duration;
 
+use kube_sim::SimPod;
 use podlog::domain::LockKey;
-use podlog::sim::SimPod;
-use podlog::simulate::{self, Reckoning};
+use podlog::lab::simulate::{self, LedgerAudit};
 
 /// The smallest step in which a test lets time pass.
 const STEP: Duration = Duration::from_millis(20);
@@ -102,16 +102,16 @@ impl Harness {
 
     /// Everything written is stored, once and in order.
     pub(crate) fn assert_exact(&self) {
-        let found = self.reckon();
+        let found = self.audit();
         let stored = found.stored;
         assert_eq!(
             found,
-            Reckoning {
+            LedgerAudit {
                 stored,
-                ..Reckoning::default()
+                ..LedgerAudit::default()
             }
         );
-        assert_eq!(stored, self.sim.lines());
+        assert_eq!(stored, self.sim.lines_written());
     }
 
     /// Every replica that lives holds its share, within a tenth or one pod.

@@ -3,9 +3,9 @@
 //!
 //! `PODLOG_TEST_SEEDS=from..to` plays others than the usual ones.
 
-use podlog::simulate::History;
-use podlog::simulate::history::{Act, ApiFault, Kind, SinkFault, Step, StoreFault};
-use podlog::simulate::play::play;
+use podlog::lab::simulate::History;
+use podlog::lab::simulate::history::{Act, ApiFault, Kind, SinkFault, Step, StoreFault};
+use podlog::lab::simulate::play::play;
 
 #[test]
 fn in_random_histories_every_line_is_stored_or_covered_by_a_gap() {

@@ -3,7 +3,7 @@
 use std::process::Stdio;
 use std::time::Duration;
 
-use podlog::sim::{PodSpec, SimCluster, SimPod};
+use kube_sim::{PodSpec, SimCluster, SimPod};
 use tokio::io::{AsyncBufReadExt, BufReader, Lines};
 use tokio::process::{Child, ChildStdout, Command};
 use tokio::task::JoinSet;

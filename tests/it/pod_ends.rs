@@ -2,10 +2,10 @@
 
 use std::time::Duration;
 
-use podlog::sim::{Effect, PodSpec, RestartPolicy, Target, Verb};
+use kube_sim::{Fault, PodSpec, RestartPolicy, Target, Verb};
 
 use crate::harness::Harness;
-use podlog::simulate::store::Faults;
+use podlog::lab::simulate::store::Faults;
 
 const SECOND: Duration = Duration::from_secs(1);
 
@@ -67,7 +67,7 @@ fn a_replica_that_sees_a_deletion_late_does_not_collect_the_pod_again() {
         harness.pass(10);
         harness.thaw(late);
         harness.pass(60);
-        let found = harness.reckon();
+        let found = harness.audit();
         assert_eq!((found.lost, found.twice, found.gaps), (0, 0, 0), "{found:?}");
         assert_eq!(harness.replicas[late].metrics.claims_taken.get(), 0);
         harness.until(300, "the rows are forgotten", |harness| harness.pod_rows() == 0);
@@ -96,7 +96,7 @@ fn a_pod_deleted_while_its_replica_is_dead_leaves_a_gap_and_no_row() {
                 .iter()
                 .all(|pod| !harness.rows().rows.contains_key(&Harness::key(pod)))
         });
-        let found = harness.reckon();
+        let found = harness.audit();
         assert_eq!(
             (found.lost, found.twice, found.gaps),
             (0, 0, orphans.len()),
@@ -134,7 +134,7 @@ fn the_gap_of_a_deleted_pod_is_reported_once_even_if_its_release_is_lost() {
     harness.pass(10);
     harness.replicas[heir].store.set(Faults::default());
     harness.pass(400);
-    let found = harness.reckon();
+    let found = harness.audit();
     assert_eq!((found.lost, found.twice, found.gaps), (0, 0, 3), "{found:?}");
     assert_eq!(harness.pod_rows(), 0, "{:#?}", harness.rows());
 }
@@ -149,9 +149,9 @@ fn a_pod_that_stops_matching_is_released_without_a_gap_and_can_be_claimed_again(
     harness.busy(10);
     harness.act(|_| pod.set_label("app", "other").unwrap());
     harness.until(30, "it is released", |harness| harness.holders().is_empty());
-    let stored = harness.reckon().stored;
+    let stored = harness.audit().stored;
     harness.busy(10);
-    assert_eq!(harness.reckon().stored, stored);
+    assert_eq!(harness.audit().stored, stored);
     harness.act(|_| pod.set_label("app", "shop").unwrap());
     harness.until(30, "it is held again", |harness| harness.holders().len() == 1);
     harness.pass(5);
@@ -196,7 +196,7 @@ fn a_dead_api_server_does_not_prevent_the_release_of_claims() {
     pods.iter()
         .take(20)
         .for_each(|pod| harness.act(|_| pod.remove().unwrap()));
-    let hang = Effect::Delay(Duration::from_mins(1));
+    let hang = Fault::Delay(Duration::from_mins(1));
     harness.act(|sim| sim.inject(Target::verb(Verb::Get), hang, u32::MAX));
     harness.pass(30);
     assert!(harness.replicas.iter().all(|replica| replica.health.late().is_empty()));
@@ -228,9 +228,9 @@ fn a_pod_created_and_deleted_while_the_store_is_unavailable_leaves_a_gap() {
         harness.pass(away);
         let quiet = harness.replicas.iter();
         quiet.for_each(|replica| replica.store.set(Faults::default()));
-        harness.until(60, "its gap is reported", |harness| harness.reckon().gaps == 1);
+        harness.until(60, "its gap is reported", |harness| harness.audit().gaps == 1);
         harness.pass(400);
-        let found = harness.reckon();
+        let found = harness.audit();
         assert_eq!((found.lost, found.twice, found.gaps), (0, 0, 1), "{found:?}");
         assert_eq!(harness.pod_rows(), 4, "{:#?}", harness.rows());
     }
@@ -260,7 +260,7 @@ fn instances_started_while_the_replica_was_dead_are_in_the_gap_of_the_deletion()
         let rows = harness.rows();
         orphans.iter().all(|pod| !rows.rows.contains_key(&Harness::key(pod)))
     });
-    let found = harness.reckon();
+    let found = harness.audit();
     assert_eq!((found.lost, found.twice), (0, 0), "{found:?}");
     // One for the instance that was being read, and one for the one that followed it.
     assert_eq!(found.gaps, 2 * orphans.len(), "{found:?}");

@@ -3,18 +3,18 @@
 
 use std::time::Duration;
 
+use kube_sim::{Cut, Fault, RestartPolicy, SimSettings, Target, Text, Verb};
 use podlog::follow::TaskEnd;
 use podlog::metrics::{Reason, Request};
-use podlog::sim::{Cut, Effect, RestartPolicy, Settings, Target, Text, Verb};
 
 use crate::follow_fixture::{FollowFixture, MINUTE};
 use crate::recording_sink::SinkFault;
 
 /// A pod whose log reader is held up as soon as the client does not read: nothing fits in between.
 async fn narrow(policy: RestartPolicy) -> FollowFixture {
-    let settings = Settings {
+    let settings = SimSettings {
         buffer_bytes: 8,
-        ..Settings::default()
+        ..SimSettings::default()
     };
     FollowFixture::new(settings, policy).await
 }
@@ -40,9 +40,7 @@ async fn reopening() -> FollowFixture {
     fixture.follow();
     fixture.stored(&["a", "b", "c"]).await;
     let second = Duration::from_secs(1);
-    fixture
-        .sim
-        .inject(Target::verb(Verb::Get), Effect::Delay(2 * second), 2);
+    fixture.sim.inject(Target::verb(Verb::Get), Fault::Delay(2 * second), 2);
     fixture.sim.cut(&log(), Cut::Clean);
     // The first of the two looks is that after a plain read.
     tokio::time::sleep(2 * second + Duration::from_millis(250)).await;
@@ -77,7 +75,7 @@ async fn a_file_skipped_by_a_reader_delayed_before_its_first_end_of_file_is_a_ga
     fixture.follow();
     fixture.stored(&["a", "b", "c"]).await;
     // The next stream replays these lines, more than fits in between, and is held up from its first byte on.
-    fixture.sim.inject(log(), Effect::Freeze { after: 0 }, 1);
+    fixture.sim.inject(log(), Fault::Freeze { after: 0 }, 1);
     fixture.sim.cut(&log(), Cut::Clean);
     tokio::time::sleep(Duration::from_secs(3)).await;
     fixture.pod.rotate("app").unwrap();
@@ -309,7 +307,7 @@ async fn a_stream_closed_for_a_slow_answer_of_the_api_server_is_counted_as_slow_
     fixture.follow();
     // Nothing is stored yet, so the pod is fetched before the first line is handed on.
     tokio::time::sleep(Duration::from_secs(5)).await;
-    let slow = Effect::Delay(Duration::from_secs(3));
+    let slow = Fault::Delay(Duration::from_secs(3));
     fixture.sim.inject(Target::verb(Verb::Get), slow, 1);
     fixture.lines(["a"]);
     fixture.stored(&["a"]).await;

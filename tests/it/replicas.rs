@@ -108,7 +108,7 @@ fn the_requests_of_a_dead_replica_are_dropped_and_the_pods_stay_collected() {
         harness.busy(30);
         harness.pass(5);
         assert_eq!(harness.holders().len(), 40);
-        let found = harness.reckon();
+        let found = harness.audit();
         assert_eq!((found.lost, found.disordered), (0, 0));
     }
     let wanted = harness

@@ -4,7 +4,7 @@
 use std::collections::BTreeSet;
 use std::time::Duration;
 
-use podlog::simulate::store::Tally;
+use podlog::lab::simulate::store::Tally;
 
 use crate::harness::Harness;
 

@@ -8,7 +8,7 @@ use http::{Request, StatusCode};
 use k8s_openapi::api::core::v1::Pod;
 use kube::api::{ListParams, WatchEvent, WatchParams};
 use kube::{Api, Client, ResourceExt};
-use podlog::sim::{Cut, Kind, PodSpec, Settings, SimCluster, Target};
+use kube_sim::{ContainerKind, Cut, PodSpec, SimCluster, SimSettings, Target};
 use serde_json::json;
 
 use crate::test_cluster::{ask, cluster, open, phase, running, whole};
@@ -101,9 +101,9 @@ async fn initial_events_are_sent_and_marked_or_refused_as_by_an_older_server() {
     let mut lines = told.lines();
     assert!(lines.next().unwrap().contains(r#""type":"ADDED""#));
     assert!(lines.next().unwrap().contains("k8s.io/initial-events-end"));
-    let older = SimCluster::new(Settings {
-        watch_list: false,
-        ..Settings::default()
+    let older = SimCluster::new(SimSettings {
+        supports_watch_list: false,
+        ..SimSettings::default()
     });
     assert_eq!(ask(&older, uri).await.status(), StatusCode::UNPROCESSABLE_ENTITY);
 }
@@ -135,7 +135,9 @@ async fn a_graceful_deletion_marks_the_pod_then_ends_it_then_removes_it() {
 async fn every_type_of_container_is_in_its_status_list() {
     let cluster = cluster();
     let spec = PodSpec::new("shop", "cart-0").node("n1").app("app");
-    let spec = spec.container(Kind::Init, "init").container(Kind::Sidecar, "proxy");
+    let spec = spec
+        .container(ContainerKind::Init, "init")
+        .container(ContainerKind::Sidecar, "proxy");
     let pod = cluster.create(spec).unwrap();
     let pods: Api<Pod> = Api::namespaced(Client::new(cluster.service(), "shop"), "shop");
     let found = async || phase(&pods.get("cart-0").await.unwrap()).to_owned();
@@ -145,7 +147,7 @@ async fn every_type_of_container_is_in_its_status_list() {
     pod.start("proxy").unwrap();
     pod.start("app").unwrap();
     assert_eq!(found().await, "Running");
-    pod.attach("debug").unwrap();
+    pod.add_ephemeral("debug").unwrap();
     pod.line("debug", "here").unwrap();
     assert_eq!(whole(open(&cluster, "container=debug").await).await, "here\n");
     let shown = pods.get("cart-0").await.unwrap();

@@ -9,7 +9,7 @@ use http_body_util::{BodyExt, Empty};
 use hyper_util::rt::{TokioExecutor, TokioIo};
 use k8s_openapi::api::core::v1::Pod;
 use kube::{Api, Client};
-use podlog::sim::{Cut, Effect, Settings, SimBody, SimCluster, Target, Text, Verb};
+use kube_sim::{Cut, Fault, SimBody, SimCluster, SimSettings, Target, Text, Verb};
 use tokio::net::TcpStream;
 use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
@@ -52,7 +52,7 @@ async fn in_a_crash_loop_the_last_instance_is_readable_and_older_ones_are_gone()
         pod.line("app", round).unwrap();
         pod.exit("app", 1).unwrap();
         assert_eq!(whole(open(&cluster, "").await).await, format!("{round}\n"));
-        pod.wait("app", "CrashLoopBackOff").unwrap();
+        pod.set_waiting("app", "CrashLoopBackOff").unwrap();
         assert_eq!(whole(open(&cluster, "follow=true").await).await, format!("{round}\n"));
         ids.push(pod.start("app").unwrap());
     }
@@ -71,7 +71,7 @@ async fn in_a_crash_loop_the_last_instance_is_readable_and_older_ones_are_gone()
     assert_eq!(status[0].container_id, ids.pop());
     let last = status[0].last_state.as_ref().unwrap().terminated.as_ref().unwrap();
     assert_eq!(last.container_id, ids.pop());
-    let truth = cluster.truth();
+    let truth = cluster.written();
     let lines: Vec<_> = truth
         .iter()
         .flat_map(|t| &t.lines)
@@ -82,9 +82,9 @@ async fn in_a_crash_loop_the_last_instance_is_readable_and_older_ones_are_gone()
 
 #[tokio::test(start_paused = true)]
 async fn a_client_that_does_not_read_misses_a_file_and_sees_another_twice() {
-    let cluster = SimCluster::new(Settings {
+    let cluster = SimCluster::new(SimSettings {
         buffer_bytes: 8,
-        ..Settings::default()
+        ..SimSettings::default()
     });
     let pod = running(&cluster);
     let mut log = open(&cluster, "follow=true").await;
@@ -101,7 +101,7 @@ async fn a_client_that_does_not_read_misses_a_file_and_sees_another_twice() {
         seen += &frame;
     }
     assert_eq!(seen, "a\n".repeat(100) + &"d\n".repeat(3));
-    assert_eq!(cluster.lines(), 301);
+    assert_eq!(cluster.lines_written(), 301);
 }
 
 #[tokio::test(start_paused = true)]
@@ -142,7 +142,7 @@ async fn faults_happen_as_often_as_requested() {
     pod.line("app", "0123456789").unwrap();
     let target = || Target::logs_of("shop", "cart-0");
     let uri = "/api/v1/namespaces/shop/pods/cart-0/log";
-    let busy = Effect::Refuse {
+    let busy = Fault::Refuse {
         status: 429,
         retry_after: Some(7),
     };
@@ -154,31 +154,31 @@ async fn faults_happen_as_often_as_requested() {
     }
     cluster.inject(
         target(),
-        Effect::Cut {
+        Fault::Cut {
             after: 4,
             how: Cut::Clean,
         },
         1,
     );
     assert_eq!(whole(open(&cluster, "").await).await, "0123");
-    cluster.inject(target(), Effect::Freeze { after: 4 }, 1);
+    cluster.inject(target(), Fault::Freeze { after: 4 }, 1);
     let mut log = open(&cluster, "").await;
     assert_eq!(frame(&mut log).await, "0123");
     assert!(silent(&mut log).await);
     let text = "failed to create fsnotify watcher: too many open files";
-    let say = |instead| Effect::Say {
+    let say = |replaces_log| Fault::KubeletMessage {
         text: text.into(),
-        instead,
+        replaces_log,
     };
     cluster.inject(target(), say(false), 1);
     assert_eq!(whole(open(&cluster, "").await).await, format!("0123456789\n{text}"));
     cluster.inject(target(), say(true), 1);
     assert_eq!(whole(open(&cluster, "").await).await, text);
-    cluster.inject(target(), Effect::Drop, 1);
+    cluster.inject(target(), Fault::Disconnect, 1);
     let request = Request::get(uri).body(Empty::<Bytes>::new()).unwrap();
     assert!(cluster.service().oneshot(request).await.is_err());
     let before = tokio::time::Instant::now();
-    cluster.inject(target(), Effect::Delay(Duration::from_secs(9)), 1);
+    cluster.inject(target(), Fault::Delay(Duration::from_secs(9)), 1);
     assert_eq!(whole(open(&cluster, "").await).await, "0123456789\n");
     assert_eq!(before.elapsed(), Duration::from_secs(9));
     assert_eq!(cluster.requests()[&Verb::Log], 9);

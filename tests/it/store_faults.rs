@@ -7,16 +7,17 @@ use podlog::clock::Clock;
 use podlog::domain::claim::Lease;
 use podlog::domain::{About, Deadline, LockKey, Want};
 use podlog::grant::Grant;
-use podlog::locks::{Holder, LockStore, MemoryTable};
+use podlog::lab::memory::MemoryTable;
+use podlog::locks::{Holder, LockStore};
 use podlog::metrics::Metrics;
 use podlog::renewer::renewer;
 use podlog::status::health::Health;
 use tokio::task::JoinSet;
 
 use crate::harness::Harness;
-use podlog::simulate::LEASE;
-use podlog::simulate::breach::Breaches;
-use podlog::simulate::store::{Faults, Fences, Flaky, Switch};
+use podlog::lab::simulate::LEASE;
+use podlog::lab::simulate::breach::Breaches;
+use podlog::lab::simulate::store::{Faults, Fences, Flaky, Switch};
 
 /// Pods with the replicas that have them.
 type HolderByPod = std::collections::BTreeMap<String, String>;
@@ -56,7 +57,7 @@ fn a_replica_cut_off_from_the_store_stops_before_its_pods_are_taken() {
         harness.replicas[0].store.set(Faults::default());
         harness.busy(60);
         harness.pass(5);
-        let found = harness.reckon();
+        let found = harness.audit();
         assert_eq!((found.lost, found.disordered, found.gaps), (0, 0, 0), "{found:?}");
         harness.assert_even();
     }
@@ -69,9 +70,9 @@ fn a_single_replica_continues_from_its_own_positions_when_the_store_returns() {
         harness.busy(7);
         harness.replicas[0].store.set(faults);
         harness.busy(40);
-        let stored = harness.reckon().stored;
+        let stored = harness.audit().stored;
         harness.busy(5);
-        assert_eq!(harness.reckon().stored, stored, "it goes on after its deadline");
+        assert_eq!(harness.audit().stored, stored, "it goes on after its deadline");
         harness.replicas[0].store.set(Faults::default());
         let took = harness.until(60, "the pods are held again", |harness| harness.holders().len() == 20);
         assert!(took <= 6 * SECOND, "{took:?}");
@@ -89,9 +90,9 @@ fn all_replicas_stop_while_the_store_is_unavailable_and_nothing_is_lost() {
         replica.store.set(silent());
     }
     harness.busy(20);
-    let stored = harness.reckon().stored;
+    let stored = harness.audit().stored;
     harness.busy(20);
-    assert_eq!(harness.reckon().stored, stored);
+    assert_eq!(harness.audit().stored, stored);
     harness
         .replicas
         .iter()
@@ -161,7 +162,7 @@ fn an_evicted_row_gets_a_new_holder_after_the_old_one_has_stopped() {
     harness.busy(5);
     harness.pass(5);
     assert_eq!(harness.holders().len(), 12);
-    let found = harness.reckon();
+    let found = harness.audit();
     // What was written after the last checkpoint comes once more.
     assert_eq!((found.lost, found.disordered, found.gaps), (0, 0, 0), "{found:?}");
     assert!(found.twice <= 12 * 6, "{found:?}");
@@ -228,7 +229,7 @@ fn a_database_clock_that_jumps_forward_ends_all_claims_and_none_is_taken_for_one
             harness.assert_exact();
             continue;
         }
-        let found = harness.reckon();
+        let found = harness.audit();
         assert_eq!((found.lost, found.disordered, found.gaps), (0, 0, 0), "{found:?}");
         // Of a pod that moved, what was written after the last checkpoint comes once more.
         let most = *moves.iter().max().unwrap();

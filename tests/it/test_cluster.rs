@@ -10,7 +10,7 @@ use k8s_openapi::api::core::v1::Pod;
 use kube::api::{DeleteParams, ListParams, PostParams};
 use kube::client::Body;
 use kube::{Api, Client, Config};
-use podlog::sim::{PodSpec, RestartPolicy, Settings, SimBody, SimCluster, SimPod};
+use kube_sim::{PodSpec, RestartPolicy, SimBody, SimCluster, SimPod, SimSettings};
 use serde_json::json;
 use tokio::net::TcpListener;
 use tokio::task::JoinSet;
@@ -153,7 +153,11 @@ impl TestCluster for SimTestCluster {
 
     async fn run_without_image(&self, name: &str) {
         let spec = PodSpec::new(self.namespace(), name).node("n1").app("app");
-        self.cluster.create(spec).unwrap().wait("app", "ErrImagePull").unwrap();
+        self.cluster
+            .create(spec)
+            .unwrap()
+            .set_waiting("app", "ErrImagePull")
+            .unwrap();
     }
 
     async fn delete(&self, name: &str) {
@@ -276,9 +280,9 @@ pub(crate) async fn eventually(holds: impl AsyncFn() -> bool) {
 
 /// A simulated cluster in 1970.
 pub(crate) fn cluster() -> SimCluster {
-    SimCluster::new(Settings {
+    SimCluster::new(SimSettings {
         now: jiff::Timestamp::UNIX_EPOCH,
-        ..Settings::default()
+        ..SimSettings::default()
     })
 }
 

@@ -6,8 +6,8 @@ use std::time::Duration;
 
 use podlog::domain::claim::Lease;
 use podlog::domain::holdoff::HoldOff;
-use podlog::domain::row::{Hold, fence_after};
 use podlog::domain::{AfterRelease, Deadline, Fence, LockTable, ReplicaId};
+use podlog::lab::row::{Hold, fence_after};
 
 use crate::config::{Defect, ModelConfig};
 use crate::state::{Message, MessageKind, OFFSETS, Row, UNSEEN};

@@ -3,7 +3,7 @@
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
-use podlog::sim::{PodSpec, Target};
+use kube_sim::{PodSpec, Target};
 
 use super::fixture::{HostileFixture, MARKER};
 use super::proxy::{HostileProxy, OPEN_END, RawAnswer, answer};
@@ -138,7 +138,7 @@ async fn malformed_lists_and_watches_stop_no_stream_and_new_pods_are_found_after
     fixture.good_is_whole().await;
     let (told, rule) = each_in_turn(nonsense(), is_discovery);
     fixture.proxy.rule(rule);
-    fixture.sim.cut(&Target::watches(), podlog::sim::Cut::Reset);
+    fixture.sim.cut(&Target::watches(), kube_sim::Cut::Reset);
     all_told(&mut fixture, &told, &[0, 1], nonsense().len()).await;
     fixture.write(20);
     fixture.good_is_whole().await;
@@ -182,7 +182,7 @@ async fn truncated_and_malformed_events_cost_a_watch_but_no_pod() {
     let count = events.len();
     let (told, rule) = each_in_turn(answers.collect(), is_watch);
     fixture.proxy.rule(rule);
-    fixture.sim.cut(&Target::watches(), podlog::sim::Cut::Reset);
+    fixture.sim.cut(&Target::watches(), kube_sim::Cut::Reset);
     all_told(&mut fixture, &told, &[1], count).await;
     fixture.write(20);
     fixture.good_is_whole().await;
@@ -203,7 +203,7 @@ async fn flooded(hits: fn(&str) -> bool, head: &str, piece: &str) -> u64 {
     };
     fixture.proxy.rule(move |head| hits(head).then(|| flood.clone()));
     fixture.sim.compact();
-    fixture.sim.cut(&Target::watches(), podlog::sim::Cut::Reset);
+    fixture.sim.cut(&Target::watches(), kube_sim::Cut::Reset);
     fixture
         .until("a flood has been broken off", async |fixture| {
             fixture.proxy.struck() >= 2
@@ -245,7 +245,7 @@ async fn a_list_with_endless_pages_is_aborted() {
         .proxy
         .rule(move |head| is_discovery(head).then(|| answer("200 OK", "", page)));
     fixture.sim.compact();
-    fixture.sim.cut(&Target::watches(), podlog::sim::Cut::Reset);
+    fixture.sim.cut(&Target::watches(), kube_sim::Cut::Reset);
     let given_up = "the list of pods does not end";
     fixture
         .until(given_up, async |fixture| fixture.log().contains(given_up))
@@ -285,10 +285,8 @@ async fn a_redirect_is_not_followed_and_gets_no_credentials() {
     let count = redirects.len();
     let (told, rule) = each_in_turn(redirects, |head| is_discovery(head) || head.contains("/pods/bad"));
     fixture.proxy.rule(rule);
-    fixture.sim.cut(&Target::watches(), podlog::sim::Cut::Reset);
-    fixture
-        .sim
-        .cut(&Target::logs_of("shop", "bad"), podlog::sim::Cut::Reset);
+    fixture.sim.cut(&Target::watches(), kube_sim::Cut::Reset);
+    fixture.sim.cut(&Target::logs_of("shop", "bad"), kube_sim::Cut::Reset);
     all_told(&mut fixture, &told, &[0, 1, 2], count).await;
     bad.line("app", "bad 1").unwrap();
     fixture.write(20);
@@ -316,7 +314,15 @@ async fn check_reports_an_api_server_that_redirects_and_does_not_follow_it() {
         fixture.proxy.rule(move |_| Some(redirect.clone()));
         let asked = fixture.proxy.struck();
         let output = tokio::process::Command::new(env!("CARGO_BIN_EXE_podlog"))
-            .args(["check", "--sink", "stdout", "--lock", "memory://", "--kubeconfig"])
+            .args([
+                "check",
+                "--sink",
+                "stdout",
+                "--lock",
+                "sqlite://claims.db",
+                "--kubeconfig",
+            ])
+            .current_dir(fixture.dir.path())
             .arg(fixture.dir.path().join("kubeconfig"))
             .output()
             .await

@@ -6,10 +6,10 @@ use std::io::{Read as _, Seek as _, SeekFrom};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Instant;
 
+use kube_sim::{PodSpec, RestartPolicy, SimSettings, Text};
 use podlog::domain::Time;
 use podlog::domain::intake::{Batch, Intake, ResumeMode};
 use podlog::follow::TaskEnd;
-use podlog::sim::{PodSpec, RestartPolicy, Settings, Text};
 
 use super::fixture::HostileFixture;
 use super::proxy::{OPEN_END, RawAnswer};
@@ -35,7 +35,7 @@ const PRETENDERS: [&[u8]; 14] = [
 
 #[tokio::test(start_paused = true)]
 async fn lines_that_look_like_timestamps_or_messages_of_the_kubelet_are_lines() {
-    let mut fixture = FollowFixture::new(Settings::default(), RestartPolicy::Never).await;
+    let mut fixture = FollowFixture::new(SimSettings::default(), RestartPolicy::Never).await;
     fixture.follow();
     let beside = fixture.sim.create(PodSpec::new("shop", "good").node("n1").app("app"));
     beside.unwrap().start("app").unwrap();

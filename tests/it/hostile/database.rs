@@ -3,8 +3,8 @@
 
 use std::process::Command;
 
+use kube_sim::{PodSpec, SimPod};
 use podlog::domain::Fence;
-use podlog::sim::{PodSpec, SimPod};
 
 use super::fixture::{HostileFixture, LIMIT, MARKER};
 use super::names::{free_port, get};

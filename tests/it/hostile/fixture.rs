@@ -7,7 +7,7 @@ use std::path::{Path, PathBuf};
 use std::process::Stdio;
 use std::time::Duration;
 
-use podlog::sim::{PodSpec, SimCluster, SimPod};
+use kube_sim::{PodSpec, SimCluster, SimPod};
 use rustix::process::{Pid, Signal, kill_process};
 use serde_json::Value;
 use tempfile::TempDir;

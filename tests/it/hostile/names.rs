@@ -1,6 +1,6 @@
 //! Names, labels and annotations as long and as odd as an API server lets pass, and some that it never would.
 
-use podlog::sim::{PodSpec, Target};
+use kube_sim::{PodSpec, Target};
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::{TcpListener, TcpStream};
 
@@ -167,7 +167,7 @@ async fn pods_with_impossible_names_do_not_keep_others_from_being_claimed_and_st
             tail: Vec::new(),
         })
     });
-    fixture.sim.cut(&Target::watches(), podlog::sim::Cut::Reset);
+    fixture.sim.cut(&Target::watches(), kube_sim::Cut::Reset);
     fixture
         .until("they were shown", async |fixture| fixture.proxy.struck() >= 1)
         .await;

@@ -10,7 +10,8 @@ use std::time::Duration;
 use futures::FutureExt;
 use podlog::clock::Clock;
 use podlog::domain::{About, AfterRelease, Claim, Fence, LockKey, Release, Renewal, Want};
-use podlog::locks::{self, Holder, LockStore, LockUrl, MemoryTable};
+use podlog::lab::memory::MemoryTable;
+use podlog::locks::{self, Holder, LockStore, LockUrl};
 use sqlx::mysql::{MySqlConnectOptions, MySqlConnection};
 use sqlx::sqlite::SqliteConnectOptions;
 use sqlx::{AssertSqlSafe, ConnectOptions, Connection, Executor};
@@ -30,7 +31,7 @@ pub(crate) enum StoreKind {
 /// A table of its own.
 pub(crate) struct LockFixture {
     backend: Backend,
-    pub(crate) url: LockUrl,
+    url: Option<LockUrl>,
 }
 
 enum Backend {
@@ -55,7 +56,9 @@ pub(crate) fn server(kind: StoreKind) -> Option<String> {
 /// Runs a test on a table of its own, and removes the table whatever the outcome.
 pub(crate) fn run(kind: StoreKind, name: &str, test: impl AsyncFnOnce(&LockFixture)) {
     run_empty(kind, name, async |fixture| {
-        locks::migrate(&fixture.url).await.unwrap();
+        if let Some(url) = &fixture.url {
+            locks::migrate(url).await.unwrap();
+        }
         test(fixture).await;
     });
 }
@@ -84,14 +87,11 @@ impl LockFixture {
     pub(crate) async fn new(kind: StoreKind, name: &str) -> Option<Self> {
         static COUNT: AtomicU32 = AtomicU32::new(0);
         let (backend, url) = match kind {
-            StoreKind::Memory => (
-                Backend::Memory(MemoryTable::new(Clock::tokio())),
-                "memory://".to_owned(),
-            ),
+            StoreKind::Memory => (Backend::Memory(MemoryTable::new(Clock::tokio())), None),
             StoreKind::Sqlite => {
                 let folder = tempfile::tempdir().unwrap();
                 let url = format!("sqlite://{}", folder.path().join("podlog.db").display());
-                (Backend::Sqlite(folder), url)
+                (Backend::Sqlite(folder), Some(url))
             }
             StoreKind::MySql | StoreKind::MariaDb => {
                 let mut url = url::Url::parse(&server(kind)?).unwrap();
@@ -111,14 +111,19 @@ impl LockFixture {
                         server: url,
                         database,
                     },
-                    text,
+                    Some(text),
                 )
             }
         };
         Some(Self {
             backend,
-            url: url.parse().unwrap(),
+            url: url.map(|url| url.parse().unwrap()),
         })
+    }
+
+    /// The URL of a store that has one.
+    pub(crate) fn url(&self) -> &LockUrl {
+        self.url.as_ref().expect("a table in memory has no URL")
     }
 
     pub(crate) async fn remove(self) {
@@ -140,7 +145,7 @@ impl LockFixture {
         let holder = holder(cluster, replica);
         match &self.backend {
             Backend::Memory(table) => Arc::new(table.holder(holder)),
-            _ => locks::open(&self.url, holder).await.unwrap(),
+            _ => locks::open(self.url(), holder).await.unwrap(),
         }
     }
 

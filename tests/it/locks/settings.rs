@@ -148,7 +148,7 @@ async fn a_missing_privilege_is_named(fixture: &LockFixture) {
 }
 
 pub(crate) async fn many_replicas_can_migrate_at_once(fixture: &LockFixture) {
-    let error = locks::open(&fixture.url, holder("here", "a"))
+    let error = locks::open(fixture.url(), holder("here", "a"))
         .await
         .map(drop)
         .unwrap_err();
@@ -167,7 +167,7 @@ pub(crate) async fn many_replicas_can_migrate_at_once(fixture: &LockFixture) {
         "INSERT INTO _sqlx_migrations VALUES (101, 'x', NOW(), FALSE, 'x', 1)",
     )
     .await;
-    for outcome in join_all((0..6).map(|_| locks::migrate(&fixture.url))).await {
+    for outcome in join_all((0..6).map(|_| locks::migrate(fixture.url()))).await {
         outcome.unwrap();
     }
     acquire(&fixture.holder("a").await, &pod("x")).await.unwrap();

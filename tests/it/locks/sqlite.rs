@@ -61,7 +61,7 @@ pub(crate) async fn the_error_for_an_unusable_file_says_why(fixture: &LockFixtur
 }
 
 pub(crate) async fn the_error_for_a_read_only_file_says_why(fixture: &LockFixture) {
-    locks::migrate(&fixture.url).await.unwrap();
+    locks::migrate(fixture.url()).await.unwrap();
     std::fs::set_permissions(fixture.file(), std::fs::Permissions::from_mode(0o444)).unwrap();
     if std::fs::OpenOptions::new().write(true).open(fixture.file()).is_ok() {
         // Root may write any file; but not even root a file whose header (byte 18) asks for a newer writer.
@@ -77,14 +77,14 @@ pub(crate) async fn the_error_for_a_read_only_file_says_why(fixture: &LockFixtur
 }
 
 pub(crate) async fn many_replicas_can_migrate_at_once(fixture: &LockFixture) {
-    for outcome in join_all((0..6).map(|_| locks::migrate(&fixture.url))).await {
+    for outcome in join_all((0..6).map(|_| locks::migrate(fixture.url()))).await {
         outcome.unwrap();
     }
     acquire(&fixture.holder("a").await, &pod("x")).await.unwrap();
 }
 
 pub(crate) async fn a_writer_that_blocks_the_file_delays_a_renewal_but_costs_no_claim(fixture: &LockFixture) {
-    locks::migrate(&fixture.url).await.unwrap();
+    locks::migrate(fixture.url()).await.unwrap();
     let a = fixture.holder("a").await;
     let claim = acquire(&a, &pod("x")).await.unwrap();
     let b = fixture.holder("b").await;
@@ -112,7 +112,7 @@ pub(crate) async fn a_writer_that_blocks_the_file_delays_a_renewal_but_costs_no_
 }
 
 pub(crate) async fn tables_of_another_version_are_refused(fixture: &LockFixture) {
-    locks::migrate(&fixture.url).await.unwrap();
+    locks::migrate(fixture.url()).await.unwrap();
     let mut conn = somebody(fixture).await;
     let cases = [
         ("UPDATE podlog_locks_migrations SET version = 102", "newer podlog"),

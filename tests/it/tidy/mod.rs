@@ -206,7 +206,7 @@ fn libraries_are_named_only_where_they_belong() {
         if from != "cluster" {
             refuse(&paths, &["kube"], "only cluster speaks Kubernetes");
         }
-        if !["db", "locks", "sinks", "lab", "demo"].contains(&from) {
+        if !["db", "locks", "sinks", "lab"].contains(&from) {
             refuse(&paths, &["sqlx"], "only db, locks and sinks speak SQL");
         }
     }

@@ -1,0 +1,123 @@
+//! Whole answers: JSON objects and the `Status` objects that say what is wrong. Nothing here decides what to answer.
+
+use bytes::Bytes;
+use http::header::{CONTENT_TYPE, RETRY_AFTER};
+use http::{HeaderValue, Response, StatusCode};
+use http_body_util::{BodyExt, Full};
+use serde_json::{Value, json};
+
+use super::stream::SimBody;
+
+/// A whole answer of this content type.
+pub(super) fn whole(status: StatusCode, kind: &'static str, body: impl Into<Bytes>) -> Response<SimBody> {
+    let body = Full::new(body.into()).map_err(|never| match never {}).boxed_unsync();
+    let mut response = Response::new(body);
+    *response.status_mut() = status;
+    response
+        .headers_mut()
+        .insert(CONTENT_TYPE, HeaderValue::from_static(kind));
+    response
+}
+
+/// A JSON answer that is serialized already.
+pub(super) fn json_bytes(body: impl Into<Bytes>) -> Response<SimBody> {
+    whole(StatusCode::OK, "application/json", body)
+}
+
+/// A JSON answer.
+pub(super) fn object(value: &Value) -> Response<SimBody> {
+    json_bytes(value.to_string())
+}
+
+/// Why a request is not answered as it wished.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) struct Refusal {
+    status: StatusCode,
+    message: String,
+    retry_after: Option<u64>,
+    /// ContainerKind and name of what is not there.
+    missing: Option<(String, String)>,
+}
+
+impl Refusal {
+    pub(super) fn new(status: StatusCode, message: impl Into<String>) -> Self {
+        Self {
+            status,
+            message: message.into(),
+            retry_after: None,
+            missing: None,
+        }
+    }
+
+    pub(super) fn bad_request(message: impl Into<String>) -> Self {
+        Self::new(StatusCode::BAD_REQUEST, message)
+    }
+
+    pub(super) fn not_found(kind: &str, name: &str) -> Self {
+        let message = format!("{kind} {name:?} not found");
+        Self {
+            missing: Some((kind.to_owned(), name.to_owned())),
+            ..Self::new(StatusCode::NOT_FOUND, message)
+        }
+    }
+
+    /// The version asked for is compacted.
+    pub(super) fn gone(wanted: u64, oldest: u64) -> Self {
+        Self::new(
+            StatusCode::GONE,
+            format!("too old resource version: {wanted} ({oldest})"),
+        )
+    }
+
+    /// The plain words for a status without a story.
+    pub(super) fn with_status(status: u16, retry_after: Option<u64>) -> Self {
+        let status = StatusCode::from_u16(status).unwrap_or(StatusCode::INTERNAL_SERVER_ERROR);
+        Self {
+            retry_after,
+            ..Self::new(status, status.canonical_reason().unwrap_or("refused"))
+        }
+    }
+
+    fn reason(&self) -> &'static str {
+        match self.status.as_u16() {
+            400 => "BadRequest",
+            401 => "Unauthorized",
+            403 => "Forbidden",
+            404 => "NotFound",
+            405 => "MethodNotAllowed",
+            409 => "AlreadyExists",
+            410 => "Expired",
+            422 => "Invalid",
+            429 => "TooManyRequests",
+            500 => "InternalError",
+            503 => "ServiceUnavailable",
+            504 => "Timeout",
+            _ => "Unknown",
+        }
+    }
+
+    /// As a `Status` object.
+    pub(super) fn object(&self) -> Value {
+        let mut status = json!({
+            "kind": "Status", "apiVersion": "v1", "metadata": {}, "status": "Failure", "message": self.message,
+            "reason": self.reason(), "code": self.status.as_u16(),
+        });
+        if let Some(seconds) = self.retry_after {
+            status["details"] = json!({"retryAfterSeconds": seconds});
+        }
+        if let Some((kind, name)) = &self.missing {
+            status["details"] = json!({"kind": kind, "name": name});
+        }
+        status
+    }
+
+    /// As an answer.
+    pub(super) fn response(&self) -> Response<SimBody> {
+        let mut response = object(&self.object());
+        *response.status_mut() = self.status;
+        if let Some(seconds) = self.retry_after {
+            response.headers_mut().insert(RETRY_AFTER, HeaderValue::from(seconds));
+        }
+        response
+    }
+}

@@ -1,0 +1,315 @@
+//! Compares what containers wrote with what was stored: lost, duplicated, out of order.
+//!
+//! Pure, and ignorant of how either came about: it knows nothing of podlog's counters, claims or
+//! positions. A lost line counts as a gap only when a stored gap record of its stream covers it.
+
+use std::collections::{BTreeMap, HashMap, VecDeque};
+use std::fmt;
+use std::ops::Range;
+
+use serde::Serialize;
+
+/// One line, written or stored.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct LineDigest {
+    /// Its timestamp in nanoseconds since the epoch; 0 where it is not known.
+    pub time: i64,
+    /// A hash of its bytes.
+    pub hash: u64,
+}
+
+impl LineDigest {
+    /// The entry of a line.
+    #[must_use]
+    pub fn of(time: i64, message: &[u8]) -> Self {
+        Self {
+            time,
+            hash: xxhash_rust::xxh3::xxh3_64(message),
+        }
+    }
+}
+
+/// What is stored of one stream, in the order in which it is stored.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct StoredStream {
+    /// The lines.
+    pub lines: Vec<LineDigest>,
+    /// The gap records, each as the number of lines stored before it.
+    pub gaps: Vec<usize>,
+}
+
+impl StoredStream {
+    /// Puts what another sink holds of the same stream behind what is here.
+    pub fn append(&mut self, other: &Self) {
+        let before = self.lines.len();
+        self.gaps.extend(other.gaps.iter().map(|gap| before + gap));
+        self.lines.extend(&other.lines);
+    }
+}
+
+/// What can be wrong with a line.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum DiscrepancyKind {
+    /// Not stored, and no gap record tells.
+    Lost,
+    /// Stored more often than written.
+    Duplicated,
+    /// Stored after a line that was written later.
+    OutOfOrder,
+    /// Stored, but nobody wrote it.
+    Foreign,
+}
+
+/// A line that something is wrong with: its number among the lines written, or, where nobody wrote
+/// it or it is stored too often, among those stored.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Discrepancy {
+    /// What is wrong.
+    pub fault: DiscrepancyKind,
+    /// The line's number in its stream, from 0.
+    pub line: usize,
+    /// Its timestamp.
+    pub time: i64,
+}
+
+/// The outcome.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize)]
+pub struct Audit {
+    /// Lines that containers wrote.
+    pub written: u64,
+    /// Lines that are stored, each as often as it is stored.
+    pub delivered: u64,
+    /// Lines that are not stored, and that no gap record covers.
+    pub lost: u64,
+    /// Lines stored more often than they were written.
+    pub duplicated: u64,
+    /// Lines stored after a line of the same stream that was written later.
+    pub out_of_order: u64,
+    /// Lines that are not stored and that a gap record covers.
+    pub gaps: u64,
+    /// Stored lines that nobody wrote.
+    pub foreign: u64,
+}
+
+impl Audit {
+    /// Whether every line was stored once, in order, or reported.
+    #[must_use]
+    pub fn is_clean(&self) -> bool {
+        self.lost == 0 && self.duplicated == 0 && self.out_of_order == 0 && self.foreign == 0
+    }
+}
+
+impl fmt::Display for Audit {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self {
+            written,
+            delivered,
+            lost,
+            duplicated,
+            out_of_order,
+            gaps,
+            foreign,
+        } = self;
+        write!(
+            f,
+            "written={written} delivered={delivered} lost={lost} duplicated={duplicated} "
+        )?;
+        write!(f, "out_of_order={out_of_order} gaps={gaps}")?;
+        if *foreign > 0 {
+            write!(f, " foreign={foreign}")?;
+        }
+        Ok(())
+    }
+}
+
+/// Compares all streams, by a key that both sides use.
+#[must_use]
+pub fn compare<K: Ord>(written: &BTreeMap<K, Vec<LineDigest>>, stored: &BTreeMap<K, StoredStream>) -> Audit {
+    find_discrepancies(written, stored).0
+}
+
+/// As [`compare`], with every line that something is wrong with.
+#[must_use]
+pub fn find_discrepancies<'a, K: Ord>(
+    written: &'a BTreeMap<K, Vec<LineDigest>>,
+    stored: &'a BTreeMap<K, StoredStream>,
+) -> (Audit, Vec<(&'a K, Discrepancy)>) {
+    let mut sum = Audit::default();
+    let mut findings = Vec::new();
+    let nothing = StoredStream::default();
+    for (stream, lines) in written {
+        let found = compare_stream(lines, stored.get(stream).unwrap_or(&nothing), &mut sum);
+        findings.extend(found.into_iter().map(|finding| (stream, finding)));
+    }
+    for (stream, stored) in stored.iter().filter(|(stream, _)| !written.contains_key(stream)) {
+        let found = compare_stream(&[], stored, &mut sum);
+        findings.extend(found.into_iter().map(|finding| (stream, finding)));
+    }
+    (sum, findings)
+}
+
+fn compare_stream(written: &[LineDigest], stored: &StoredStream, sum: &mut Audit) -> Vec<Discrepancy> {
+    sum.written += written.len() as u64;
+    sum.delivered += stored.lines.len() as u64;
+    let mut findings = Vec::new();
+    let mut note = |fault, line, entry: &LineDigest| {
+        let time = entry.time;
+        findings.push(Discrepancy { fault, line, time });
+    };
+    // Where each line was written. The k-th storing of identical lines is taken for the k-th writing.
+    let mut places: HashMap<(i64, u64), VecDeque<usize>> = HashMap::new();
+    for (place, entry) in written.iter().enumerate() {
+        places.entry((entry.time, entry.hash)).or_default().push_back(place);
+    }
+    let mut highest = None;
+    // Of each stored line, where it was written.
+    let mut origins = Vec::with_capacity(stored.lines.len());
+    for (at, entry) in stored.lines.iter().enumerate() {
+        let left = places.get_mut(&(entry.time, entry.hash));
+        let place = left.map(VecDeque::pop_front);
+        match place {
+            None => note(DiscrepancyKind::Foreign, at, entry),
+            Some(None) => note(DiscrepancyKind::Duplicated, at, entry),
+            Some(Some(place)) if highest.is_some_and(|highest| place < highest) => {
+                note(DiscrepancyKind::OutOfOrder, place, entry);
+            }
+            Some(Some(place)) => highest = Some(place),
+        }
+        origins.push(place.flatten());
+    }
+    let covered = covered(&origins, &stored.gaps, written.len());
+    let mut missing: Vec<usize> = places.into_values().flatten().collect();
+    missing.sort_unstable();
+    for place in missing {
+        if covered.iter().any(|range| range.contains(&place)) {
+            sum.gaps += 1;
+        } else {
+            note(DiscrepancyKind::Lost, place, &written[place]);
+        }
+    }
+    for finding in &findings {
+        match finding.fault {
+            DiscrepancyKind::Lost => sum.lost += 1,
+            DiscrepancyKind::Duplicated => sum.duplicated += 1,
+            DiscrepancyKind::OutOfOrder => sum.out_of_order += 1,
+            DiscrepancyKind::Foreign => sum.foreign += 1,
+        }
+    }
+    findings
+}
+
+/// The places in what was written that gap records speak of: each from the line stored before it to
+/// the line stored after it. Timestamps would not do, since they repeat and go backwards.
+fn covered(origins: &[Option<usize>], gaps: &[usize], written: usize) -> Vec<Range<usize>> {
+    let cover = |gap: &usize| {
+        let (before, after) = origins.split_at((*gap).min(origins.len()));
+        let from = before
+            .iter()
+            .rev()
+            .find_map(|place| *place)
+            .map_or(0, |place| place + 1);
+        from..after.iter().find_map(|place| *place).unwrap_or(written)
+    };
+    gaps.iter().map(cover).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn lines(text: &str) -> Vec<LineDigest> {
+        text.bytes().map(|b| LineDigest::of(i64::from(b), &[b])).collect()
+    }
+
+    fn compare_texts(written: &str, stored: &str, gaps: &[usize]) -> Audit {
+        let stored = StoredStream {
+            lines: lines(stored),
+            gaps: gaps.to_vec(),
+        };
+        compare(&[((), lines(written))].into(), &[((), stored)].into())
+    }
+
+    #[test]
+    fn what_was_written_once_and_stored_once_in_order_is_clean() {
+        let clean = compare_texts("abcaab", "abcaab", &[]);
+        assert_eq!((clean.written, clean.delivered), (6, 6));
+        assert!(clean.is_clean());
+    }
+
+    #[test]
+    fn each_sort_of_fault_is_told_apart() {
+        let faults = |written, stored| {
+            let r = compare_texts(written, stored, &[]);
+            assert!(!r.is_clean());
+            (r.lost, r.duplicated, r.out_of_order, r.foreign)
+        };
+        assert_eq!(faults("abc", "ac"), (1, 0, 0, 0));
+        assert_eq!(faults("abc", "abbc"), (0, 1, 0, 0));
+        assert_eq!(faults("abc", "acb"), (0, 0, 1, 0));
+        assert_eq!(faults("abc", "abcx"), (0, 0, 0, 1));
+        assert_eq!(faults("aab", "ab"), (1, 0, 0, 0));
+    }
+
+    #[test]
+    fn a_line_is_a_gap_only_between_the_neighbours_of_a_gap_record() {
+        let gaps = |stored, gaps: &[usize]| {
+            let r = compare_texts("abcdef", stored, gaps);
+            (r.gaps, r.lost)
+        };
+        assert_eq!(gaps("adf", &[1]), (2, 1));
+        assert_eq!(gaps("cd", &[0]), (2, 2));
+        assert_eq!(gaps("cd", &[2]), (2, 2));
+        assert_eq!(gaps("", &[0]), (6, 0));
+        assert_eq!(gaps("abcdef", &[3]), (0, 0));
+        // Timestamps that go backwards put no line outside its gap.
+        let stored = StoredStream {
+            lines: lines("fe"),
+            gaps: vec![1],
+        };
+        let r = compare(&[((), lines("face"))].into(), &[((), stored)].into());
+        assert_eq!((r.gaps, r.lost), (2, 0));
+    }
+
+    #[test]
+    fn a_finding_names_the_line() {
+        let stored = [((), StoredStream::default())].into();
+        let written = [((), lines("ab"))].into();
+        let (_, findings) = find_discrepancies(&written, &stored);
+        let lost = |line, time| Discrepancy {
+            fault: DiscrepancyKind::Lost,
+            line,
+            time,
+        };
+        assert_eq!(findings, [(&(), lost(0, 97)), (&(), lost(1, 98))]);
+    }
+
+    #[test]
+    fn what_several_sinks_hold_of_a_stream_is_counted_together() {
+        let mut all = StoredStream {
+            lines: lines("ab"),
+            gaps: vec![2],
+        };
+        all.append(&StoredStream {
+            lines: lines("abd"),
+            gaps: vec![2],
+        });
+        assert_eq!(all.gaps, [2, 4]);
+        let r = compare(&[((), lines("abcd"))].into(), &[((), all)].into());
+        assert_eq!((r.delivered, r.duplicated, r.gaps, r.lost), (5, 2, 1, 0));
+    }
+
+    #[test]
+    fn a_stream_that_was_never_stored_is_lost_and_one_nobody_wrote_is_foreign() {
+        let written = [("w", lines("ab"))].into();
+        let stored = [(
+            "s",
+            StoredStream {
+                lines: lines("xyz"),
+                gaps: vec![],
+            },
+        )]
+        .into();
+        let r = compare(&written, &stored);
+        assert_eq!((r.lost, r.foreign), (2, 3));
+    }
+}

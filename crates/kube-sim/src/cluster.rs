@@ -1,0 +1,170 @@
+//! The handle callers hold on the whole cluster, and how it is set up. It translates calls into changes of the state
+//! and wakes whoever waits for one; it renders nothing and answers no request.
+
+use std::sync::Arc;
+
+use tokio::net::TcpListener;
+use tokio_util::sync::CancellationToken;
+
+use super::api::SimService;
+use super::error::SimError;
+use super::faults::{Cut, Fault, Flow, OpenStream, Target};
+use super::files::WrittenLog;
+use super::handle::SimPod;
+use super::pod::PodSpec;
+use super::serve;
+use super::settings::SimSettings;
+use super::shared::{Requests, Shared};
+use super::state::{ClusterState, Key};
+
+/// A simulated cluster. Clones are handles to the same one.
+#[derive(Debug, Clone)]
+pub struct SimCluster {
+    pub(super) shared: Arc<Shared>,
+}
+
+impl Default for SimCluster {
+    fn default() -> Self {
+        Self::new(SimSettings::default())
+    }
+}
+
+impl SimCluster {
+    /// An empty cluster.
+    #[must_use]
+    pub fn new(settings: SimSettings) -> Self {
+        Self {
+            shared: Arc::new(Shared::new(settings)),
+        }
+    }
+
+    /// Takes a right away, in a namespace or in all: a verb and a resource as RBAC names them, such as `get` and
+    /// `pods/log`. Requests are refused and reviews say so, until the right is [given](Self::grant).
+    pub fn revoke(&self, verb: &str, resource: &str, namespace: Option<&str>) {
+        let right = (verb.to_owned(), resource.to_owned(), namespace.map(str::to_owned));
+        self.shared.rights.change(right, true);
+    }
+
+    /// Gives back a right that was taken away with the same words.
+    pub fn grant(&self, verb: &str, resource: &str, namespace: Option<&str>) {
+        let right = (verb.to_owned(), resource.to_owned(), namespace.map(str::to_owned));
+        self.shared.rights.change(right, false);
+    }
+
+    /// The API server as a service to put under `kube::Client::new`.
+    #[must_use]
+    pub fn service(&self) -> SimService {
+        SimService::new(Arc::clone(&self.shared))
+    }
+
+    /// Answers on `listener` until `stop` is cancelled; then open streams end and connections are closed. When it
+    /// returns, none of its tasks is left.
+    pub async fn serve(&self, listener: TcpListener, stop: CancellationToken) {
+        serve::serve(&self.service(), listener, stop).await;
+    }
+
+    /// What the cluster's clock shows, nanoseconds since 1970.
+    #[must_use]
+    pub fn now(&self) -> i64 {
+        self.shared.clock.now()
+    }
+
+    /// Creates a pod whose containers wait to be started.
+    pub fn create(&self, spec: PodSpec) -> Result<SimPod, SimError> {
+        let key = (spec.namespace.clone(), spec.name.clone());
+        let now = self.now();
+        let uid = self.shared.change(|state| state.create(spec, now));
+        let uid = uid.ok_or_else(|| SimError::Exists(key.0.clone(), key.1.clone()))?;
+        Ok(self.handle(key, uid))
+    }
+
+    /// The pod that has this name now.
+    #[must_use]
+    pub fn pod(&self, namespace: &str, name: &str) -> Option<SimPod> {
+        let key = (namespace.to_owned(), name.to_owned());
+        let uid = self.shared.state().pod(&key)?.uid.clone();
+        Some(self.handle(key, uid))
+    }
+
+    /// All pods there are now.
+    #[must_use]
+    pub fn pods(&self) -> Vec<SimPod> {
+        let state = self.shared.state();
+        let pods = state.pods().map(|pod| {
+            let key = (pod.spec.namespace.clone(), pod.spec.name.clone());
+            self.handle(key, pod.uid.clone())
+        });
+        pods.collect()
+    }
+
+    /// Every line every container instance ever wrote, instances in the order of their starts.
+    #[must_use]
+    pub fn written(&self) -> Vec<WrittenLog> {
+        let logs = self.shared.state().logs().to_vec();
+        logs.iter().map(|log| log.written()).collect()
+    }
+
+    /// Number of lines ever written.
+    #[must_use]
+    pub fn lines_written(&self) -> usize {
+        let logs = self.shared.state().logs().to_vec();
+        logs.iter().map(|log| log.count()).sum()
+    }
+
+    /// Lets `fault` take_due the next `times` requests that `target` means (`u32::MAX`: practically all).
+    pub fn inject(&self, target: Target, fault: Fault, times: u32) {
+        self.shared.faults.add(target, fault, times);
+    }
+
+    /// Takes back all injected faults that have not struck yet.
+    pub fn clear_faults(&self) {
+        self.shared.faults.clear();
+    }
+
+    /// Cuts the open streams that `target` means; returns how many.
+    #[expect(clippy::must_use_candidate, reason = "the number is extra")]
+    pub fn cut(&self, target: &Target, how: Cut) -> usize {
+        self.shared.faults.set_flow(target, Flow::Cut(how))
+    }
+
+    /// Makes the open streams that `target` means mute without ending them; returns how many.
+    #[expect(clippy::must_use_candidate, reason = "the number is extra")]
+    pub fn freeze(&self, target: &Target) -> usize {
+        self.shared.faults.set_flow(target, Flow::Frozen)
+    }
+
+    /// Lets frozen streams flow again; returns how many it reached.
+    #[expect(clippy::must_use_candidate, reason = "the number is extra")]
+    pub fn thaw(&self, target: &Target) -> usize {
+        self.shared.faults.set_flow(target, Flow::Open)
+    }
+
+    /// Forgets the history, so that whoever resumes a watch or a paged list is told `410 Gone`.
+    pub fn compact(&self) {
+        self.shared.change(ClusterState::compact);
+    }
+
+    /// Lets the statuses of pods fall behind what their kubelets do, or catch up with it.
+    pub fn delay_status(&self, lags: bool) {
+        self.shared.change(|state| state.lag(lags));
+    }
+
+    /// The watches and log streams that are open now.
+    #[must_use]
+    pub fn streams(&self) -> Vec<OpenStream> {
+        self.shared.faults.streams()
+    }
+
+    /// How many requests of each kind have arrived so far.
+    pub fn requests(&self) -> Requests {
+        self.shared.requests()
+    }
+
+    fn handle(&self, key: Key, uid: String) -> SimPod {
+        SimPod {
+            shared: Arc::clone(&self.shared),
+            key,
+            uid,
+        }
+    }
+}

@@ -1,0 +1,80 @@
+//! What the caller may do. Everything, until a right is taken away; then the request is refused and a review says so.
+
+use std::collections::BTreeSet;
+use std::sync::{Mutex, PoisonError};
+
+use http::StatusCode;
+use serde_json::Value;
+
+use super::answer::Refusal;
+use super::faults::{RequestSubject, Verb};
+
+/// A verb, a resource such as `pods/log`, and a namespace; without one the right is taken away everywhere.
+type Right = (String, String, Option<String>);
+
+#[derive(Debug, Default)]
+pub(super) struct Rights(Mutex<BTreeSet<Right>>);
+
+impl Rights {
+    pub(super) fn change(&self, right: Right, taken: bool) {
+        let mut all = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        if taken {
+            all.insert(right);
+        } else {
+            all.remove(&right);
+        }
+    }
+
+    fn has(&self, verb: &str, resource: &str, namespace: Option<&str>) -> bool {
+        let taken = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let meant = |(v, r, n): &Right| v == verb && r == resource && (n.is_none() || n.as_deref() == namespace);
+        !taken.iter().any(meant)
+    }
+
+    /// Refuses a request whose right was taken away.
+    pub(super) fn admit(&self, subject: &RequestSubject) -> Result<(), Refusal> {
+        let (verb, resource) = match subject.verb {
+            Verb::List => ("list", "pods"),
+            Verb::Watch => ("watch", "pods"),
+            Verb::Get => ("get", "pods"),
+            Verb::Log => ("get", "pods/log"),
+            Verb::Other => return Ok(()),
+        };
+        if self.has(verb, resource, subject.namespace.as_deref()) {
+            return Ok(());
+        }
+        let message = format!(r#"pods is forbidden: User "sim" cannot {verb} resource "{resource}" in API group """#);
+        Err(Refusal::new(StatusCode::FORBIDDEN, message))
+    }
+
+    /// Whether what a review asks about is allowed. One that cannot be read asks about nothing that was taken away.
+    pub(super) fn reviewed(&self, review: &Value) -> bool {
+        let asked = &review["spec"]["resourceAttributes"];
+        let text = |name: &str| asked[name].as_str().unwrap_or_default();
+        let resource = match text("subresource") {
+            "" => text("resource").to_owned(),
+            sub => format!("{}/{sub}", text("resource")),
+        };
+        let namespace = Some(text("namespace")).filter(|name| !name.is_empty());
+        self.has(text("verb"), &resource, namespace)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_right_taken_away_in_one_namespace_is_there_in_another() {
+        let rights = Rights::default();
+        let right = || ("get".to_owned(), "pods/log".to_owned(), Some("shop".to_owned()));
+        rights.change(right(), true);
+        assert!(!rights.has("get", "pods/log", Some("shop")));
+        assert!(rights.has("get", "pods/log", Some("other")) && rights.has("get", "pods", Some("shop")));
+        let review = serde_json::json!({"spec": {"resourceAttributes":
+            {"verb": "get", "resource": "pods", "subresource": "log", "namespace": "shop"}}});
+        assert!(!rights.reviewed(&review));
+        rights.change(right(), false);
+        assert!(rights.reviewed(&review));
+    }
+}

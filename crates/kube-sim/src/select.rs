@@ -1,0 +1,184 @@
+//! Label and field selectors: parsed once, then asked of every pod. What the API refuses is refused here too, with
+//! the reason as text.
+
+use super::published::PublishedPod;
+
+/// Which pods a request is about.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub(super) struct Selector {
+    /// The namespace, unless it is about all.
+    pub(super) namespace: Option<String>,
+    labels: Vec<Label>,
+    fields: Vec<Field>,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq)]
+enum Label {
+    Present(String),
+    Absent(String),
+    In(String, Vec<String>),
+    NotIn(String, Vec<String>),
+}
+
+#[derive(Debug, Clone, PartialEq, Eq)]
+struct Field {
+    key: Key,
+    value: String,
+    equal: bool,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Key {
+    Name,
+    Namespace,
+    Node,
+    Phase,
+}
+
+impl Selector {
+    /// Reads the two query parameters.
+    pub(super) fn parse(namespace: Option<&str>, labels: &str, fields: &str) -> Result<Self, String> {
+        let mut selector = Self {
+            namespace: namespace.map(str::to_owned),
+            ..Self::default()
+        };
+        for term in split(labels) {
+            selector.labels.push(label(term)?);
+        }
+        for term in fields.split(',').map(str::trim).filter(|term| !term.is_empty()) {
+            selector.fields.push(field(term)?);
+        }
+        Ok(selector)
+    }
+
+    /// Whether it leaves out pods of its namespace.
+    pub(super) fn is_filter(&self) -> bool {
+        !(self.labels.is_empty() && self.fields.is_empty())
+    }
+
+    /// Whether it selects the pod.
+    pub(super) fn selects(&self, pod: &PublishedPod) -> bool {
+        let inside = self
+            .namespace
+            .as_ref()
+            .is_none_or(|namespace| *namespace == pod.namespace);
+        inside
+            && self.labels.iter().all(|label| match label {
+                Label::Present(key) => pod.labels.contains_key(key),
+                Label::Absent(key) => !pod.labels.contains_key(key),
+                Label::In(key, values) => pod.labels.get(key).is_some_and(|value| values.contains(value)),
+                // As in Kubernetes, a pod without the label is not in any set.
+                Label::NotIn(key, values) => pod.labels.get(key).is_none_or(|value| !values.contains(value)),
+            })
+            && self.fields.iter().all(|field| {
+                let value = match field.key {
+                    Key::Name => &pod.name,
+                    Key::Namespace => &pod.namespace,
+                    Key::Node => &pod.node,
+                    Key::Phase => &pod.phase,
+                };
+                (*value == field.value) == field.equal
+            })
+    }
+}
+
+/// Splits at commas outside brackets.
+fn split(labels: &str) -> impl Iterator<Item = &str> {
+    let mut depth = 0_i32;
+    labels
+        .split(move |c| {
+            depth += i32::from(c == '(') - i32::from(c == ')');
+            c == ',' && depth == 0
+        })
+        .map(str::trim)
+        .filter(|term| !term.is_empty())
+}
+
+fn label(term: &str) -> Result<Label, String> {
+    let refuse = || format!("unable to parse requirement: {term:?}");
+    if let Some(list) = term.strip_suffix(')') {
+        let (head, values) = list.split_once('(').ok_or_else(refuse)?;
+        let values = values.split(',').map(|value| value.trim().to_owned()).collect();
+        let mut words = head.split_whitespace();
+        return match (words.next(), words.next(), words.next()) {
+            (Some(key), Some("in"), None) => Ok(Label::In(key.to_owned(), values)),
+            (Some(key), Some("notin"), None) => Ok(Label::NotIn(key.to_owned(), values)),
+            _ => Err(refuse()),
+        };
+    }
+    let one = |key: &str, value: &str| (key.trim().to_owned(), vec![value.trim().to_owned()]);
+    if let Some((key, value)) = term.split_once("!=") {
+        let (key, values) = one(key, value);
+        return Ok(Label::NotIn(key, values));
+    }
+    if let Some((key, value)) = term.split_once("==").or_else(|| term.split_once('=')) {
+        let (key, values) = one(key, value);
+        return Ok(Label::In(key, values));
+    }
+    match term.strip_prefix('!') {
+        _ if term.contains(char::is_whitespace) => Err(refuse()),
+        Some(key) => Ok(Label::Absent(key.to_owned())),
+        None => Ok(Label::Present(term.to_owned())),
+    }
+}
+
+fn field(term: &str) -> Result<Field, String> {
+    let (key, value, equal) = if let Some((key, value)) = term.split_once("!=") {
+        (key, value, false)
+    } else if let Some((key, value)) = term.split_once("==").or_else(|| term.split_once('=')) {
+        (key, value, true)
+    } else {
+        return Err(format!("invalid selector: '{term}'; can't understand '{term}'"));
+    };
+    let key = match key.trim() {
+        "metadata.name" => Key::Name,
+        "metadata.namespace" => Key::Namespace,
+        "spec.nodeName" => Key::Node,
+        "status.phase" => Key::Phase,
+        other => return Err(format!("field label not supported: {other}")),
+    };
+    Ok(Field {
+        key,
+        value: value.trim().to_owned(),
+        equal,
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::pod::{Pod, PodSpec};
+    use super::*;
+
+    fn check(labels: &str, fields: &str, expected: Result<bool, ()>) {
+        let spec = PodSpec::new("shop", "cart-0")
+            .node("n1")
+            .label("app", "cart")
+            .label("tier", "web");
+        let published = PublishedPod::of(&Pod::new(spec, "u".into(), 0), 1);
+        let found = Selector::parse(None, labels, fields).map(|selector| selector.selects(&published));
+        assert_eq!(found.map_err(drop), expected, "{labels:?} {fields:?}");
+    }
+
+    #[test]
+    fn label_selectors_have_equality_and_set_forms() {
+        check("", "", Ok(true));
+        check("app=cart,tier==web", "", Ok(true));
+        check("app!=cart", "", Ok(false));
+        check("other!=x", "", Ok(true));
+        check("app in (cart, shop),tier notin (db)", "", Ok(true));
+        check("app notin (cart)", "", Ok(false));
+        check("app,!other", "", Ok(true));
+        check("!app", "", Ok(false));
+        check("app within (x)", "", Err(()));
+        check("app cart", "", Err(()));
+    }
+
+    #[test]
+    fn field_selectors_know_four_fields() {
+        check("", "metadata.name=cart-0,spec.nodeName=n1", Ok(true));
+        check("", "spec.nodeName!=n1", Ok(false));
+        check("", "metadata.namespace=shop,status.phase=Pending", Ok(true));
+        check("", "status.podIP=1", Err(()));
+        check("", "nonsense", Err(()));
+    }
+}

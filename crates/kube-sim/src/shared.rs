@@ -1,0 +1,67 @@
+//! What all handles, requests and streams of one simulated cluster share: its state behind a lock, its clock, and the
+//! faults to come. It decides nothing.
+
+use std::collections::BTreeMap;
+use std::sync::{Mutex, MutexGuard, PoisonError};
+
+use tokio::sync::watch;
+
+use super::clock::Clock;
+use super::faults::{Faults, Verb};
+use super::rights::Rights;
+use super::settings::SimSettings;
+use super::state::ClusterState;
+
+/// Requests that have arrived, by kind.
+pub type Requests = BTreeMap<Verb, u64>;
+
+/// The one shared value.
+#[derive(Debug)]
+pub(super) struct Shared {
+    pub(super) settings: SimSettings,
+    pub(super) clock: Clock,
+    pub(super) faults: Faults,
+    pub(super) rights: Rights,
+    /// The newest resource version, for watches to wait on.
+    pub(super) version: watch::Sender<u64>,
+    requests: Mutex<Requests>,
+    state: Mutex<ClusterState>,
+}
+
+impl Shared {
+    /// An empty cluster with these settings.
+    pub(super) fn new(settings: SimSettings) -> Self {
+        let state = ClusterState::new(settings.seed, settings.history);
+        Self {
+            clock: Clock::starting_at(settings.now),
+            faults: Faults::default(),
+            rights: Rights::default(),
+            version: watch::Sender::new(state.version()),
+            requests: Mutex::default(),
+            state: Mutex::new(state),
+            settings,
+        }
+    }
+
+    /// How many requests of each kind have arrived so far.
+    pub(super) fn requests(&self) -> Requests {
+        self.requests.lock().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
+    pub(super) fn state(&self) -> MutexGuard<'_, ClusterState> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    pub(super) fn count(&self, verb: Verb) {
+        let mut requests = self.requests.lock().unwrap_or_else(PoisonError::into_inner);
+        *requests.entry(verb).or_default() += 1;
+    }
+
+    /// Changes the state and wakes the watches.
+    pub(super) fn change<T>(&self, change: impl FnOnce(&mut ClusterState) -> T) -> T {
+        let mut state = self.state();
+        let done = change(&mut state);
+        self.version.send_replace(state.version());
+        done
+    }
+}

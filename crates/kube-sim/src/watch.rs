@@ -1,0 +1,202 @@
+//! Watches on pods: events after a resource version, bookmarks in between, and an ERROR event when the history a
+//! watch needs is gone. It reads the state and never changes it.
+
+use std::collections::VecDeque;
+use std::sync::Arc;
+use std::time::Duration;
+
+use bytes::Bytes;
+use http::Response;
+use http::StatusCode;
+use http::header::{CONTENT_TYPE, HeaderValue};
+use serde_json::{Value, json};
+use tokio::sync::watch::Receiver;
+use tokio::time::Instant;
+
+use super::answer::Refusal;
+use super::faults::{Fault, RequestSubject};
+use super::list::table_of;
+use super::published::PublishedPod;
+use super::route::Query;
+use super::select::Selector;
+use super::shared::Shared;
+use super::state::{ClusterState, Event};
+use super::stream::{SimBody, Source, body};
+
+struct Watch {
+    shared: Arc<Shared>,
+    selector: Selector,
+    /// Everything up to this version has been told.
+    told: u64,
+    lines: VecDeque<Bytes>,
+    ended: bool,
+    version: Receiver<u64>,
+    ends: Instant,
+    bookmark: Option<Instant>,
+    /// The client wants table rows.
+    table: bool,
+    /// The columns have been named already: only the first table of a watch does it.
+    headed: bool,
+}
+
+/// Opens a watch.
+pub(super) fn open(
+    shared: &Arc<Shared>,
+    selector: Selector,
+    query: &Query,
+    table: bool,
+    subject: RequestSubject,
+    faults: &[Fault],
+) -> Result<Response<SimBody>, Refusal> {
+    let settings = &shared.settings;
+    let initial = query.flag("sendInitialEvents");
+    if initial && !settings.supports_watch_list {
+        let message = "ListOptions.meta.k8s.io \"\" is invalid: sendInitialEvents: Forbidden: \
+                       sendInitialEvents is forbidden for watch unless the WatchList feature gate is enabled";
+        return Err(Refusal::new(StatusCode::UNPROCESSABLE_ENTITY, message));
+    }
+    let life = query
+        .number("timeoutSeconds")?
+        .and_then(|seconds| u64::try_from(seconds).ok());
+    let now = Instant::now();
+    let mut watch = Watch {
+        selector,
+        told: query.version()?,
+        lines: VecDeque::new(),
+        ended: false,
+        version: shared.version.subscribe(),
+        ends: now + life.map_or(settings.watch_lifetime, Duration::from_secs),
+        bookmark: query
+            .flag("allowWatchBookmarks")
+            .then(|| now + settings.bookmark_interval),
+        table,
+        headed: false,
+        shared: Arc::clone(shared),
+    };
+    watch.begin(initial);
+    let handle = shared.faults.open(subject);
+    let mut response = Response::new(body(watch, handle, faults));
+    response
+        .headers_mut()
+        .insert(CONTENT_TYPE, HeaderValue::from_static("application/json"));
+    Ok(response)
+}
+
+impl Watch {
+    /// Tells what exists, if that is wanted, and checks that the rest can be told.
+    fn begin(&mut self, initial: bool) {
+        let shared = Arc::clone(&self.shared);
+        let state = shared.state();
+        if self.told == 0 || initial {
+            self.told = state.version();
+            for pod in state.snapshot(self.told).unwrap_or_default().values() {
+                if self.selector.selects(pod) {
+                    self.tell("ADDED", pod);
+                }
+            }
+            if initial && self.bookmark.is_some() {
+                self.mark(true);
+            }
+        } else if self.told < state.oldest() {
+            self.fail(&state);
+        }
+    }
+
+    /// Reads on in the history.
+    fn read(&mut self) {
+        let shared = Arc::clone(&self.shared);
+        let state = shared.state();
+        if self.told < state.forgotten() {
+            return self.fail(&state);
+        }
+        while let Some(event) = state.event_after(self.told) {
+            self.told = event.version;
+            if let Some((kind, pod)) = self.seen(event) {
+                self.tell(kind, pod);
+                return;
+            }
+        }
+        self.told = state.version();
+    }
+
+    /// The event as this watch sees it: a pod that comes to match is added, one that no longer does is deleted.
+    fn seen<'a>(&self, event: &'a Event) -> Option<(&'static str, &'a PublishedPod)> {
+        let before = event.before.as_ref().is_some_and(|pod| self.selector.selects(pod));
+        let after = !event.deletion && self.selector.selects(&event.after);
+        let kind = match (before, after) {
+            (false, false) => return None,
+            (false, true) => "ADDED",
+            (true, true) => "MODIFIED",
+            (true, false) => "DELETED",
+        };
+        Some((kind, &event.after))
+    }
+
+    fn tell(&mut self, kind: &str, pod: &PublishedPod) {
+        let line = if self.table {
+            let metadata = json!({"resourceVersion": pod.version.to_string()});
+            let table = table_of(&metadata, !self.headed, &[pod.row(self.shared.clock.now())]);
+            self.headed = true;
+            format!("{}\n", json!({"type": kind, "object": table})).into_bytes()
+        } else {
+            let mut line = format!(r#"{{"type":"{kind}","object":"#).into_bytes();
+            line.extend_from_slice(&pod.json);
+            line.extend_from_slice(b"}\n");
+            line
+        };
+        self.lines.push_back(Bytes::from(line));
+    }
+
+    fn mark(&mut self, initial_end: bool) {
+        let mut metadata = json!({"resourceVersion": self.told.to_string(), "creationTimestamp": null});
+        if initial_end {
+            metadata["annotations"] = json!({"k8s.io/initial-events-end": "true"});
+        }
+        let object = if self.table {
+            table_of(&metadata, false, &[])
+        } else {
+            json!({"kind": "Pod", "apiVersion": "v1", "metadata": metadata, "spec": {"containers": null}, "status": {}})
+        };
+        self.event("BOOKMARK", &object);
+    }
+
+    fn fail(&mut self, state: &ClusterState) {
+        self.event("ERROR", &Refusal::gone(self.told, state.oldest()).object());
+        self.ended = true;
+    }
+
+    fn event(&mut self, kind: &str, object: &Value) {
+        let line = format!("{}\n", json!({"type": kind, "object": object}));
+        self.lines.push_back(Bytes::from(line));
+    }
+}
+
+impl Source for Watch {
+    async fn frame(&mut self) -> Option<Bytes> {
+        loop {
+            if let Some(line) = self.lines.pop_front() {
+                return Some(line);
+            }
+            if self.ended {
+                return None;
+            }
+            self.version.mark_unchanged();
+            self.read();
+            if !self.lines.is_empty() {
+                continue;
+            }
+            let bookmark = self.bookmark.unwrap_or(self.ends).min(self.ends);
+            tokio::select! {
+                biased;
+                changed = self.version.changed() => if changed.is_err() { return None },
+                () = tokio::time::sleep_until(bookmark) => {
+                    self.ended = Instant::now() >= self.ends;
+                    if self.bookmark.is_some() {
+                        self.mark(false);
+                        self.bookmark = Some(bookmark + self.shared.settings.bookmark_interval);
+                    }
+                }
+            }
+        }
+    }
+}

@@ -1,0 +1,16 @@
+//! What stands in for `podlog demo` and `podlog simulate` in a build without the cargo feature `lab`.
+//!
+//! It takes any arguments, so that the answer is always how to get the command and never a complaint about a flag.
+
+use std::ffi::OsString;
+
+use clap::Args;
+
+/// The arguments of a command that this build does not have.
+#[derive(Args, Clone, Debug)]
+#[command(disable_help_flag = true)]
+pub struct Arguments {
+    /// Whatever was typed.
+    #[arg(hide = true, trailing_var_arg = true, allow_hyphen_values = true)]
+    pub all: Vec<OsString>,
+}

@@ -1,0 +1,170 @@
+//! Where the demo takes place: a directory, a simulated cluster behind a port, and a kubeconfig that
+//! points at it.
+//!
+//! Dropping the stage ends the server and removes the directory, unless it is to be kept. It starts no
+//! replica and reads nothing of what they store.
+
+use std::path::{Path, PathBuf};
+
+use tokio::net::TcpListener;
+use tokio::task::JoinSet;
+use tokio_util::sync::CancellationToken;
+
+use crate::exit::Failure;
+use kube_sim::workload::Workload;
+use kube_sim::{SimCluster, SimSettings};
+
+/// With `--rotate` a log file takes so much. A chatty pod of sixty writes about 57 lines a second of about
+/// 130 bytes with what the runtime adds, so its file is full after 65 536 / (57 x 130) = 8.8 s: twice
+/// while a killed replica's pods are without a holder. It must be more than a container writes at once,
+/// which is 40 kB with a long line: what a file loses before anybody has ever opened it leaves no trace
+/// in the API, so nobody could report it.
+const SMALL_FILE: u64 = 64 * 1024;
+
+/// What is asked of the stage.
+#[derive(Clone, Debug)]
+pub(super) struct Wish<'a> {
+    pub(super) workload: Workload,
+    pub(super) rotate: bool,
+    pub(super) keep: Option<&'a Path>,
+}
+
+/// The stage.
+#[derive(Debug)]
+pub(super) struct Stage {
+    pub(super) cluster: SimCluster,
+    pub(super) dir: Dir,
+    /// Whether logs are rotated all the time.
+    pub(super) rotates: bool,
+    workload: Workload,
+    writing: JoinSet<Result<(), Failure>>,
+    /// The API server.
+    server: JoinSet<()>,
+}
+
+impl Stage {
+    /// Makes the directory and opens the cluster's port. Nothing is written yet.
+    pub(super) async fn set(wish: Wish<'_>) -> Result<Self, Failure> {
+        let dir = Dir::make(wish.keep)?;
+        let mut settings = SimSettings {
+            seed: wish.workload.seed,
+            ..SimSettings::default()
+        };
+        // What is rotated away is a gap, which is expected only of who asks for it.
+        settings.rotate_bytes = if wish.rotate { SMALL_FILE } else { u64::MAX };
+        let cluster = SimCluster::new(settings);
+        let port = |e: std::io::Error| {
+            Failure::unclean(format!(
+                "no port on 127.0.0.1 can be opened: {e}; look at the limits of open files and of addresses"
+            ))
+        };
+        let listener = TcpListener::bind(("127.0.0.1", 0)).await.map_err(port)?;
+        let address = listener.local_addr().map_err(port)?;
+        dir.write("kubeconfig.yaml", &kube_sim::kubeconfig(address))?;
+        let mut server = JoinSet::new();
+        let answering = cluster.clone();
+        server.spawn(async move { answering.serve(listener, CancellationToken::new()).await });
+        Ok(Self {
+            cluster,
+            dir,
+            rotates: wish.rotate,
+            workload: wish.workload,
+            writing: JoinSet::new(),
+            server,
+        })
+    }
+
+    /// The containers begin to write.
+    pub(super) fn begin(&mut self) {
+        let (workload, cluster) = (self.workload.clone(), self.cluster.clone());
+        self.writing.spawn(async move {
+            // Ended by being dropped, so nobody needs to be able to ask it to stop.
+            let done = workload.run(&cluster, &CancellationToken::new()).await;
+            done.map_err(|e| Failure::unclean(format!("the simulated pods cannot go on: {e}; please report it")))
+        });
+    }
+
+    /// Whether the containers still write. Fails when the simulation has.
+    pub(super) fn is_writing(&mut self) -> Result<bool, Failure> {
+        match self.writing.try_join_next() {
+            None => {}
+            Some(Ok(outcome)) => outcome?,
+            Some(Err(e)) => {
+                return Err(Failure::unclean(format!(
+                    "a bug ended the simulation: {e}; please report it"
+                )));
+            }
+        }
+        if self.server.try_join_next().is_some() {
+            return Err(Failure::unclean(
+                "the simulated API server has ended by itself; please report it",
+            ));
+        }
+        Ok(!self.writing.is_empty())
+    }
+}
+
+/// A directory of the demo's own, removed on drop unless it is to be kept.
+#[derive(Debug)]
+pub(super) struct Dir {
+    path: PathBuf,
+    keep: bool,
+}
+
+impl Dir {
+    fn make(keep: Option<&Path>) -> Result<Self, Failure> {
+        let path = match keep {
+            Some(path) => path.to_owned(),
+            None => std::env::temp_dir().join(format!("podlog-demo-{:016x}", fastrand::u64(..))),
+        };
+        let failed = |what: &str| Failure::unclean(format!("the directory {}: {what}", path.display()));
+        std::fs::create_dir_all(&path)
+            .map_err(|e| failed(&format!("cannot be made: {e}; name another with --keep")))?;
+        let dir = Self {
+            path: path.canonicalize().map_err(|e| failed(&e.to_string()))?,
+            keep: keep.is_some(),
+        };
+        let odd = |text: &str| text.contains(['?', '#', '%']);
+        if dir.path.to_str().is_none_or(odd) {
+            return Err(failed("cannot stand in a URL; use a name without ?, # and %"));
+        }
+        if keep.is_some() && dir.path.read_dir().is_ok_and(|mut files| files.next().is_some()) {
+            return Err(Failure::usage(format!(
+                "--keep {}: the directory is not empty; name a new one",
+                path.display()
+            )));
+        }
+        Ok(dir)
+    }
+
+    /// The directory; absolute.
+    pub(super) fn path(&self) -> &Path {
+        &self.path
+    }
+
+    /// The path of a file in it, as text for a URL.
+    pub(super) fn file(&self, name: &str) -> String {
+        self.path.join(name).display().to_string()
+    }
+
+    /// Whether it stays.
+    pub(super) fn stays(&self) -> bool {
+        self.keep
+    }
+
+    pub(super) fn write(&self, name: &str, text: &str) -> Result<(), Failure> {
+        let path = self.path.join(name);
+        std::fs::write(&path, text)
+            .map_err(|e| Failure::unclean(format!("{} cannot be written: {e}; is the disk full?", path.display())))
+    }
+}
+
+impl Drop for Dir {
+    fn drop(&mut self) {
+        if !self.keep
+            && let Err(error) = std::fs::remove_dir_all(&self.path)
+        {
+            tracing::warn!(directory = %self.path.display(), %error, "the demo's directory could not be removed");
+        }
+    }
+}

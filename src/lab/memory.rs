@@ -1,0 +1,264 @@
+//! Claims in memory, for tests and simulated histories: the contract at its plainest.
+//!
+//! Several holders share one table. It is never used across processes and keeps nothing when the
+//! process ends. Its clock is handed in and never read from elsewhere.
+
+use std::collections::BTreeMap;
+use std::fmt;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+
+use async_trait::async_trait;
+
+use super::row::{Hold, fence_after};
+use crate::clock::Clock;
+use crate::domain::claim::EVICTED;
+use crate::domain::{About, AfterRelease, Claim, Fence, LockKey, LockRow, LockTable, Release, Renewal, Verdict, Want};
+use crate::locks::batch::{check_checkpoint, check_name};
+use crate::locks::{DEAD, Holder, LockError, LockStore};
+
+/// A table that any number of holders share.
+#[derive(Clone)]
+pub struct MemoryTable {
+    clock: Clock,
+    inner: Arc<Mutex<Inner>>,
+}
+
+#[derive(Default)]
+struct Inner {
+    rows: BTreeMap<(String, LockKey), Row>,
+    /// The largest fence given out, so that none repeats even if the clock stands still.
+    top: Fence,
+    /// How far the table's clock has been moved, in milliseconds.
+    skew: i64,
+}
+
+struct Row {
+    hold: Hold,
+    about: About,
+    checkpoint: Vec<u8>,
+}
+
+impl Inner {
+    /// A fence larger than any before it, and at least the time in microseconds.
+    fn next_fence(&mut self, now: Duration) -> Fence {
+        self.top = fence_after(self.top, now);
+        self.top
+    }
+}
+
+impl MemoryTable {
+    /// An empty table with this clock.
+    #[must_use]
+    pub fn new(clock: Clock) -> Self {
+        Self {
+            clock,
+            inner: Arc::default(),
+        }
+    }
+
+    /// A store that acts on this table on behalf of `holder`.
+    #[must_use]
+    pub fn holder(&self, holder: Holder) -> MemoryLocks {
+        MemoryLocks {
+            table: self.clone(),
+            holder,
+        }
+    }
+
+    /// Moves the table's clock by so many milliseconds, as a failover to a server with another clock does.
+    pub fn skew(&self, millis: i64) {
+        self.lock().skew += millis;
+    }
+
+    fn now(&self) -> Duration {
+        let (skew, now) = (self.lock().skew, self.clock.now());
+        let by = Duration::from_millis(skew.unsigned_abs());
+        if skew < 0 { now.saturating_sub(by) } else { now + by }
+    }
+
+    fn lock(&self) -> MutexGuard<'_, Inner> {
+        // A panic of another test's thread leaves whole rows behind: each is changed in one go.
+        self.inner.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl fmt::Debug for MemoryTable {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("MemoryTable").finish_non_exhaustive()
+    }
+}
+
+/// The lock store of one holder on a [`MemoryTable`].
+#[derive(Clone, Debug)]
+pub struct MemoryLocks {
+    table: MemoryTable,
+    holder: Holder,
+}
+
+impl MemoryLocks {
+    fn id(&self, key: &LockKey) -> (String, LockKey) {
+        (self.holder.cluster.clone(), key.clone())
+    }
+
+    fn acquire_one(&self, inner: &mut Inner, want: &Want, now: Duration) -> Option<Claim> {
+        let id = self.id(&want.key);
+        let old = inner.rows.get(&id);
+        let Holder {
+            replica,
+            takeover_grace,
+            ..
+        } = &self.holder;
+        if !old.is_none_or(|row| row.hold.may_be_claimed(replica, now, *takeover_grace)) {
+            return None;
+        }
+        let previous = old.map_or(Fence(0), |row| row.hold.fence);
+        let checkpoint = old.map_or_else(Vec::new, |row| row.checkpoint.clone());
+        let fence = inner.next_fence(now);
+        let row = Row {
+            hold: Hold::claimed(&self.holder.replica, fence, now, self.holder.ttl),
+            about: want.about.clone(),
+            checkpoint: checkpoint.clone(),
+        };
+        inner.rows.insert(id, row);
+        Some(Claim {
+            key: want.key.clone(),
+            fence,
+            previous,
+            checkpoint,
+        })
+    }
+
+    fn release_one(&self, inner: &mut Inner, release: &Release, now: Duration) {
+        let id = self.id(&release.claim.key);
+        let fence = inner.next_fence(now);
+        let owned = |row: &&mut Row| row.hold.is_owned(&self.holder.replica, release.claim.fence);
+        let Some(row) = inner.rows.get_mut(&id).filter(owned) else {
+            return;
+        };
+        if let Some(checkpoint) = &release.checkpoint {
+            row.checkpoint.clone_from(checkpoint);
+        }
+        row.hold.give_back(&release.after, fence, now, self.holder.ttl);
+        if release.after == AfterRelease::Deleted {
+            inner.rows.remove(&id);
+        }
+    }
+}
+
+#[async_trait]
+impl LockStore for MemoryLocks {
+    async fn acquire(&self, wants: &[Want]) -> Result<Vec<Claim>, LockError> {
+        for want in wants {
+            check_name("lock key", &want.key.to_string())?;
+        }
+        let (now, mut inner) = (self.table.now(), self.table.lock());
+        let unique: BTreeMap<_, _> = wants.iter().map(|want| (&want.key, want)).collect();
+        Ok(unique
+            .values()
+            .filter_map(|want| self.acquire_one(&mut inner, want, now))
+            .collect())
+    }
+
+    async fn renew(&self, renewals: &[Renewal]) -> Result<Vec<Verdict>, LockError> {
+        for renewal in renewals {
+            check_checkpoint(&renewal.key, renewal.checkpoint.as_deref())?;
+        }
+        let (now, mut inner) = (self.table.now(), self.table.lock());
+        let renew = |renewal: &Renewal| {
+            let Holder { replica, ttl, .. } = &self.holder;
+            let row = inner.rows.get_mut(&self.id(&renewal.key));
+            let held = row.and_then(|row| row.hold.renew(replica, renewal.fence, now, *ttl).then_some(row));
+            let Some(row) = held else {
+                return Verdict::Lost;
+            };
+            if let Some(checkpoint) = &renewal.checkpoint {
+                row.checkpoint.clone_from(checkpoint);
+            }
+            Verdict::Held
+        };
+        Ok(renewals.iter().map(renew).collect())
+    }
+
+    async fn release(&self, releases: &[Release]) -> Result<(), LockError> {
+        for release in releases {
+            check_checkpoint(&release.claim.key, release.checkpoint.as_deref())?;
+        }
+        let (now, mut inner) = (self.table.now(), self.table.lock());
+        for release in releases {
+            self.release_one(&mut inner, release, now);
+        }
+        Ok(())
+    }
+
+    async fn ask(&self, rows: &[(LockKey, Fence)]) -> Result<(), LockError> {
+        let mut inner = self.table.lock();
+        for (key, fence) in rows {
+            if let Some(row) = inner.rows.get_mut(&self.id(key)) {
+                row.hold.ask(&self.holder.replica, *fence);
+            }
+        }
+        Ok(())
+    }
+
+    async fn refuse(&self, rows: &[(LockKey, Fence)]) -> Result<(), LockError> {
+        let mut inner = self.table.lock();
+        for (key, fence) in rows {
+            let owned = |row: &&mut Row| row.hold.is_owned(&self.holder.replica, *fence);
+            if let Some(row) = inner.rows.get_mut(&self.id(key)).filter(owned) {
+                row.hold.wanted_by = None;
+            }
+        }
+        Ok(())
+    }
+
+    async fn forget(&self, keys: &[LockKey]) -> Result<u64, LockError> {
+        let (now, mut inner) = (self.table.now(), self.table.lock());
+        let before = inner.rows.len();
+        for key in keys {
+            let id = self.id(key);
+            let dead = |row: &Row| matches!(key, LockKey::Replica(_)) && row.hold.expires_at + DEAD <= now;
+            if inner.rows.get(&id).is_some_and(|row| row.hold.finished || dead(row)) {
+                inner.rows.remove(&id);
+            }
+        }
+        Ok((before - inner.rows.len()) as u64)
+    }
+
+    async fn evict(&self, key: &LockKey) -> Result<bool, LockError> {
+        let (now, mut inner) = (self.table.now(), self.table.lock());
+        let fence = inner.next_fence(now);
+        let Some(row) = inner.rows.get_mut(&self.id(key)) else {
+            return Ok(false);
+        };
+        let hold = &mut row.hold;
+        let owner = hold.owner.take().map(|_| EVICTED.into());
+        (hold.owner, hold.fence, hold.wanted_by) = (owner, fence, None);
+        Ok(true)
+    }
+
+    async fn table(&self) -> Result<LockTable, LockError> {
+        let (now, inner) = (self.table.now(), self.table.lock());
+        let mine = inner
+            .rows
+            .iter()
+            .filter(|((cluster, _), _)| *cluster == self.holder.cluster);
+        let rows = mine.map(|((_, key), row)| {
+            let seen = LockRow {
+                owner: row.hold.owner.clone(),
+                fence: row.hold.fence,
+                expires_in: row.hold.expires_at.as_millis() as i64 - now.as_millis() as i64,
+                finished: row.hold.finished,
+                wanted_by: row.hold.wanted_by.clone(),
+                about: row.about.clone(),
+                checkpoint_len: row.checkpoint.len() as u32,
+            };
+            (key.clone(), seen)
+        });
+        Ok(LockTable {
+            rows: rows.collect(),
+            now,
+            server: "memory".into(),
+        })
+    }
+}

@@ -1,0 +1,103 @@
+//! One replica's way to the API server, which can be closed: then requests wait in vain and streams that are open
+//! say nothing, as when the network between drops every packet.
+
+use std::io;
+use std::pin::Pin;
+use std::task::{Context, Poll};
+use std::time::Duration;
+
+use bytes::Bytes;
+use futures::stream;
+use http::{Request, Response};
+use http_body::{Body, Frame};
+use http_body_util::{BodyExt, StreamBody};
+use tokio::sync::watch;
+use tower::Service;
+
+use kube_sim::{SimBody, SimService};
+
+/// How long a request waits for a connection.
+const PATIENCE: Duration = Duration::from_secs(5);
+
+/// The handle on the way of one replica.
+#[derive(Clone, Debug)]
+pub struct Door(watch::Sender<bool>);
+
+impl Default for Door {
+    fn default() -> Self {
+        Self(watch::Sender::new(true))
+    }
+}
+
+impl Door {
+    /// Opens or closes it.
+    pub fn set(&self, open: bool) {
+        self.0.send_replace(open);
+    }
+
+    /// Whether it is open.
+    #[must_use]
+    pub fn is_open(&self) -> bool {
+        *self.0.borrow()
+    }
+
+    /// The API server behind it.
+    pub(super) fn before(&self, server: SimService) -> Way {
+        Way {
+            server,
+            open: self.0.subscribe(),
+        }
+    }
+}
+
+/// The API server behind a door.
+#[derive(Clone, Debug)]
+pub(super) struct Way {
+    server: SimService,
+    open: watch::Receiver<bool>,
+}
+
+/// Waits until the door is open; for ever when nobody can open it any more.
+async fn opened(open: &mut watch::Receiver<bool>) {
+    if open.wait_for(|open| *open).await.is_err() {
+        std::future::pending::<()>().await;
+    }
+}
+
+impl<B> Service<Request<B>> for Way
+where
+    B: Body + Send + 'static,
+    B::Data: Send,
+{
+    type Response = Response<SimBody>;
+    type Error = io::Error;
+    type Future = Pin<Box<dyn Future<Output = io::Result<Response<SimBody>>> + Send>>;
+
+    fn poll_ready(&mut self, _: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Poll::Ready(Ok(()))
+    }
+
+    fn call(&mut self, request: Request<B>) -> Self::Future {
+        let mut open = self.open.clone();
+        let answer = self.server.call(request);
+        Box::pin(async move {
+            let late = |_| io::Error::new(io::ErrorKind::TimedOut, "nothing answers behind the closed door");
+            tokio::time::timeout(PATIENCE, opened(&mut open)).await.map_err(late)?;
+            let answer = answer.await?;
+            Ok(answer.map(|body| behind(body, open)))
+        })
+    }
+}
+
+/// A body whose frames wait while the door is closed. A whole answer passes at once.
+fn behind(body: SimBody, open: watch::Receiver<bool>) -> SimBody {
+    if body.size_hint().exact().is_some() {
+        return body;
+    }
+    let frames = stream::unfold((body, open), |(mut body, mut open)| async move {
+        let frame: Result<Frame<Bytes>, io::Error> = body.frame().await?;
+        opened(&mut open).await;
+        Some((frame, (body, open)))
+    });
+    BodyExt::boxed_unsync(StreamBody::new(frames))
+}

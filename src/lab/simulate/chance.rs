@@ -1,0 +1,155 @@
+//! Makes a history out of a seed. How often what comes is decided here and nowhere else.
+
+use fastrand::Rng;
+
+use super::history::{Act, ApiFault, History, Kind, SinkFault, Step, StoreFault};
+use super::store::STATEMENTS;
+
+/// How many steps a history has.
+const STEPS: usize = 60;
+
+impl History {
+    /// The history of a seed. Every other has a sink that fences, every fourth is calm and has one that does not.
+    #[must_use]
+    pub fn of(seed: u64) -> Self {
+        let mut rng = Rng::with_seed(seed);
+        let (replicas, calm) = (rng.u32(1..4), seed % 4 == 3);
+        let mut steps: Vec<Step> = (0..STEPS).map(|_| step(&mut rng)).collect();
+        if calm {
+            steps.retain(|step| is_calm(&step.0));
+        }
+        Self {
+            seed,
+            fencing: seed.is_multiple_of(2),
+            calm,
+            replicas,
+            steps,
+        }
+    }
+}
+
+/// Whether nobody may store anything twice because of this, and no checkpoint is lost.
+fn is_calm(act: &Act) -> bool {
+    !matches!(
+        act,
+        Act::Kill(_)
+            | Act::Freeze(_)
+            | Act::Partition(_)
+            | Act::BreakHandOver(_)
+            | Act::Store(..)
+            | Act::Jump(_)
+            | Act::Sink(..)
+    )
+}
+
+fn step(rng: &mut Rng) -> Step {
+    let act = match rng.u32(0..100) {
+        0..36 => Act::Write(rng.u32(..), lines(rng)),
+        36..38 => Act::Half(rng.u32(..)),
+        38..47 => Act::Create(rng.bool()),
+        47..61 => pod_act(rng),
+        61..73 => replica_act(rng),
+        73..82 => Act::Store(some(rng), store_fault(rng)),
+        82..84 => Act::Jump(jump(rng)),
+        84..88 => Act::Sink(some(rng), sink_fault(rng)),
+        88..96 => Act::Api(api_fault(rng)),
+        _ => Act::Nothing,
+    };
+    // Mostly short, so that what happens meets what happened before; now and then long enough for claims to end.
+    let long = rng.u32(0..50) == 0;
+    Step(
+        act,
+        if long {
+            rng.u32(5_000..45_000)
+        } else {
+            rng.u32(20..2_500)
+        },
+    )
+}
+
+/// Mostly some, at times a burst that fills several chunks.
+fn lines(rng: &mut Rng) -> u32 {
+    let burst = rng.u32(0..25) == 0;
+    if burst { rng.u32(100..1_500) } else { rng.u32(1..8) }
+}
+
+/// All of them at times, mostly one.
+fn some(rng: &mut Rng) -> Option<u32> {
+    (rng.u32(0..4) > 0).then(|| rng.u32(..))
+}
+
+fn pod_act(rng: &mut Rng) -> Act {
+    let pod = rng.u32(..);
+    match rng.u32(0..14) {
+        0..3 => Act::Rotate(pod),
+        3..5 => Act::Exit(pod, rng.i32(0..2)),
+        5..9 => Act::Restart(pod),
+        9 => Act::Terminate(pod),
+        10 | 11 => Act::Remove(pod),
+        12 => Act::Recreate(pod),
+        _ => Act::LateRestart(pod),
+    }
+}
+
+fn replica_act(rng: &mut Rng) -> Act {
+    let at = rng.u32(..);
+    match rng.u32(0..12) {
+        0..4 => Act::Add,
+        4..6 => Act::Kill(at),
+        6..8 => Act::Stop(at),
+        8..10 => Act::Freeze(at),
+        10 => Act::Partition(at),
+        _ => Act::BreakHandOver(rng.bool()),
+    }
+}
+
+fn store_fault(rng: &mut Rng) -> StoreFault {
+    match rng.u32(0..5) {
+        0 => StoreFault::Refused,
+        1 => StoreFault::Silent,
+        2 => StoreFault::Slow(rng.u32(0..2_900)),
+        3 => StoreFault::Lost(STATEMENTS[rng.usize(0..STATEMENTS.len())], rng.u32(1..4)),
+        _ => StoreFault::Fine,
+    }
+}
+
+/// An hour forward, as after a failover to a server that is set wrong; or some seconds either way. Not an hour back:
+/// then the rows of who dies next stay his for an hour, as they must.
+fn jump(rng: &mut Rng) -> i64 {
+    if rng.u32(0..4) == 0 {
+        3_600_000
+    } else {
+        rng.i64(-20_000..20_000)
+    }
+}
+
+fn sink_fault(rng: &mut Rng) -> SinkFault {
+    match rng.u32(0..5) {
+        0 | 1 => SinkFault::Slow(rng.u32(100..8_000)),
+        2 => SinkFault::Down,
+        3 => SinkFault::Rejects,
+        _ => SinkFault::Fine,
+    }
+}
+
+fn api_fault(rng: &mut Rng) -> ApiFault {
+    let streams = if rng.bool() { Kind::Log } else { Kind::Watch };
+    let any = [Kind::Log, Kind::Watch, Kind::List, Kind::Get][rng.usize(0..4)];
+    let times = rng.u32(1..6);
+    match rng.u32(0..12) {
+        0..3 => ApiFault::Cut(streams, rng.bool()),
+        3 => ApiFault::Compact,
+        4 | 5 => ApiFault::Mute(streams),
+        6 => ApiFault::Unmute,
+        // Once: two reads that are cut at the same byte agree, and are believed.
+        7 | 8 => ApiFault::Short(streams, rng.u32(0..400), 1),
+        9 => {
+            // That a resource version is too old is said of lists and watches only.
+            let old = matches!(any, Kind::Watch | Kind::List);
+            let status = [429, 500, 502, 503, 504, 410][rng.usize(0..if old { 6 } else { 5 })];
+            ApiFault::Refuse(any, status, times)
+        }
+        10 => ApiFault::Disconnect(any, times),
+        _ => ApiFault::Delay(any, rng.u32(100..10_000), times),
+    }
+}

@@ -1,0 +1,121 @@
+//! `podlog simulate`: plays the histories of many seeds on all cores, and shows the short form of one that fails.
+//!
+//! Progress goes to stderr, the outcome to stdout. It needs no server and no runtime of its own.
+
+use std::fmt;
+use std::io::Write as _;
+use std::num::NonZero;
+use std::ops::Range;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::mpsc;
+use std::thread;
+use std::time::{Duration, Instant};
+
+use super::history::History;
+use super::play::{Played, play};
+use super::shrink::shrink;
+use crate::cli::lab::Simulate;
+use crate::exit::Failure;
+
+/// Time between two lines of progress.
+const LINE_EVERY: Duration = Duration::from_secs(10);
+
+/// How many plays the shortening of a history may cost: a minute or so.
+const ATTEMPTS: u32 = 300;
+
+/// How many histories that fail are shortened and shown; of further ones only the seed.
+const SHOWN: usize = 3;
+
+/// What all histories together came to.
+#[derive(Debug, Default)]
+struct Sum {
+    histories: u64,
+    failed: Vec<u64>,
+    steps: usize,
+}
+
+/// `podlog simulate`. Fails with status 1 when a history does.
+pub fn simulate(flags: &Simulate) -> Result<(), Failure> {
+    let begun = Instant::now();
+    let cores = || thread::available_parallelism().map_or(1, NonZero::get);
+    let seeds = flags.seeds.0.clone();
+    let sum = play_all(seeds.clone(), flags.jobs.map_or_else(cores, |jobs| jobs as usize));
+    let (failed, seconds) = (sum.failed.len(), begun.elapsed().as_secs_f64());
+    say(format_args!(
+        "simulate: histories={} failed={failed} steps={} seconds={seconds:.1}",
+        sum.histories, sum.steps
+    ));
+    match sum.failed.first() {
+        None => Ok(()),
+        Some(seed) => Err(Failure::unclean(format!(
+            "{failed} of {} histories broke a rule; play the first again with --seeds {seed}..{}",
+            sum.histories,
+            seed + 1
+        ))),
+    }
+}
+
+fn play_all(seeds: Range<u64>, jobs: usize) -> Sum {
+    let next = AtomicU64::new(seeds.start);
+    let (sender, played) = mpsc::channel();
+    thread::scope(|scope| {
+        for _ in 0..jobs {
+            let (next, seeds, sender) = (&next, &seeds, sender.clone());
+            scope.spawn(move || {
+                loop {
+                    let seed = next.fetch_add(1, Ordering::Relaxed);
+                    if seed >= seeds.end || sender.send((seed, play(&History::of(seed)))).is_err() {
+                        return;
+                    }
+                }
+            });
+        }
+        drop(sender);
+        gather(&played, seeds.end - seeds.start)
+    })
+}
+
+fn gather(played: &mpsc::Receiver<(u64, Played)>, all: u64) -> Sum {
+    let (mut sum, mut said) = (Sum::default(), Instant::now());
+    for (seed, played) in played {
+        sum.histories += 1;
+        sum.steps += played.steps;
+        if let Some(breach) = &played.breach {
+            sum.failed.push(seed);
+            say(format_args!("simulate: seed {seed}: {breach}"));
+            if sum.failed.len() <= SHOWN {
+                show(seed, &played);
+            }
+        }
+        if said.elapsed() >= LINE_EVERY {
+            said = Instant::now();
+            let (done, failed) = (sum.histories, sum.failed.len());
+            writeln!(
+                std::io::stderr(),
+                "simulate: {done} of {all} histories, {failed} failed"
+            )
+            .ok();
+        }
+    }
+    sum.failed.sort_unstable();
+    sum
+}
+
+/// Shows a short history that breaks the same rule.
+fn show(seed: u64, played: &Played) {
+    let rule = |played: &Played| played.breach.as_ref().map(|breach| breach.rule);
+    let shrunk = shrink(&History::of(seed), ATTEMPTS, |history| {
+        rule(&play(history)) == rule(played)
+    });
+    if let Some(breach) = play(&shrunk).breach {
+        let steps = shrunk.steps.len();
+        say(format_args!(
+            "simulate: seed {seed} with {steps} steps: {breach}\n{shrunk}"
+        ));
+    }
+}
+
+/// Nobody reading is no failure.
+fn say(text: impl fmt::Display) {
+    writeln!(std::io::stdout(), "{text}").ok();
+}

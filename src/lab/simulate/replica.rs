@@ -1,0 +1,183 @@
+//! One replica: the real collector, discovery, renewer and sink on a runtime of their own. It only puts them together,
+//! as `run` does, and never drives them.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use futures::future::BoxFuture;
+use tokio::runtime::Runtime;
+use tokio::sync::watch;
+use tokio::task::JoinSet;
+use tokio::time::Instant;
+use tokio_util::sync::CancellationToken;
+
+use super::api::Door;
+use super::breach::{Breaches, Rule};
+use super::sink::{Ledger, Pen};
+use super::store::Switch;
+use super::world::LEASE;
+use crate::clock::Clock;
+use crate::cluster::{Cluster, Scope, StreamLimiter, StreamLimits, discover};
+use crate::collector::{Collector, Deps};
+use crate::domain::{PodSet, ReplicaId, Time};
+use crate::follow::stall_detector::StallDetector;
+use crate::follow::{Context, ReadSettings};
+use crate::locks::LockStore;
+use crate::metrics::Metrics;
+use crate::renewer::renewer;
+use crate::sinks::Sink;
+use crate::sinks::group::{self, grouped};
+use crate::sinks::retry::Retrying;
+use crate::status::Status;
+use crate::status::health::Health;
+use crate::status::ready::Readiness;
+use kube_sim::SimCluster;
+
+/// One running collector.
+#[derive(Debug)]
+pub struct Replica {
+    /// Its name.
+    pub name: String,
+    pub(super) runtime: Runtime,
+    pub(super) tasks: JoinSet<()>,
+    pub(super) stop: CancellationToken,
+    /// Whether time stands still for it.
+    pub frozen: bool,
+    /// What goes wrong between it and the table.
+    pub store: Switch,
+    /// Its way to the API server.
+    pub api: Door,
+    /// What goes wrong between it and the sink.
+    pub sink: Pen,
+    /// Its counters.
+    pub metrics: Metrics,
+    /// Whether its loops turn.
+    pub health: Health,
+}
+
+/// What kind of replica is started.
+pub(super) struct Sort {
+    /// Which pods it collects; all without.
+    pub(super) labels: Option<String>,
+    /// How many pods it holds at most.
+    pub(super) max_pods: usize,
+    /// Whether its writers share requests to the sink, with a deadline for each.
+    pub(super) grouped: bool,
+}
+
+#[expect(
+    clippy::expect_used,
+    reason = "a runtime without I/O needs nothing that could be refused"
+)]
+pub(super) fn runtime() -> Runtime {
+    let mut builder = tokio::runtime::Builder::new_current_thread();
+    builder.enable_time().start_paused(true).build().expect("a runtime")
+}
+
+/// Moves the runtime's clock at once to this time, by whole milliseconds: between the ticks of its own
+/// timers, which began at some moment of the machine's, nothing would happen at the same time twice.
+pub(super) fn catch_up(runtime: &Runtime, to: Instant) {
+    runtime.block_on(async {
+        let behind = to.saturating_duration_since(Instant::now());
+        let ticks = behind.as_nanos().div_ceil(1_000_000);
+        tokio::time::advance(Duration::from_millis(ticks as u64)).await;
+    });
+}
+
+impl Replica {
+    /// One that has not been started.
+    pub(super) fn new(name: String, runtime: Runtime, store: Switch, ledger: &Ledger) -> Self {
+        let (sink, tasks) = (ledger.pen(&name), JoinSet::new());
+        Self {
+            name,
+            runtime,
+            tasks,
+            stop: CancellationToken::new(),
+            frozen: false,
+            store,
+            api: Door::default(),
+            sink,
+            metrics: Metrics::default(),
+            health: Health::new(Clock::tokio()),
+        }
+    }
+
+    /// Starts all its parts, as `podlog run` does.
+    pub(super) fn start(&mut self, sort: &Sort, store: Arc<dyn LockStore>, sim: &SimCluster, breaches: Breaches) {
+        let _inside = self.runtime.enter();
+        let (clock, metrics) = (Clock::tokio(), self.metrics.clone());
+        let cluster = Cluster::over(self.api.before(sim.service()), metrics.clone());
+        let (pods_in, pods) = watch::channel(Arc::new(PodSet::default()));
+        let beat = self.health.heart("renewal", LEASE.ttl);
+        let (renewer, driver) = renewer(LEASE, clock, metrics.clone(), beat);
+        let me = ReplicaId::from(self.name.as_str());
+        let readiness = Readiness::default();
+        let (sink, writing) = self.sink(sort);
+        let collector = Collector::new(Deps {
+            me: me.clone(),
+            store: store.clone(),
+            renewer,
+            context: follow_context(cluster.clone(), sink, metrics),
+            pods,
+            lease: LEASE,
+            max_pods: sort.max_pods,
+            grace: Duration::from_secs(25),
+            status: watch::channel(Arc::new(Status::new(me, "test".into(), Time(0)))).0,
+            beat: self.health.heart("collector", Duration::from_secs(30)),
+            store_reached: readiness.condition("store"),
+            listed: readiness.condition("list"),
+        });
+        let scope = Scope {
+            labels: sort.labels.clone(),
+            ..Scope::default()
+        };
+        let (handle, stop) = (self.runtime.handle().clone(), self.stop.clone());
+        self.tasks.spawn_on(driver.run(store), &handle);
+        self.tasks.spawn_on(writing, &handle);
+        self.tasks.spawn_on(collector.run(stop.clone()), &handle);
+        let discovery = async move {
+            if let Err(error) = discover(&cluster, &scope, pods_in, stop).await {
+                breaches.note(Rule::Alive, error);
+            }
+        };
+        self.tasks.spawn_on(discovery, &handle);
+    }
+
+    /// The sink as a replica has it, put together as the real ones are, and what does its writing.
+    fn sink(&self, sort: &Sort) -> (Arc<dyn Sink>, BoxFuture<'static, ()>) {
+        let (clock, pen) = (Clock::tokio(), self.sink.clone());
+        let metrics = self.metrics.clone();
+        if !sort.grouped {
+            return (Arc::new(Retrying::new(pen, clock, metrics)), Box::pin(async {}));
+        }
+        let (grouped, driver) = grouped(Arc::new(pen), group::Limits::default(), clock);
+        (Arc::new(Retrying::new(grouped, clock, metrics)), Box::pin(driver))
+    }
+}
+
+fn follow_context(cluster: Cluster, sink: Arc<dyn Sink>, metrics: Metrics) -> Arc<Context> {
+    Arc::new(Context {
+        cluster,
+        limiter: StreamLimiter::new(
+            StreamLimits {
+                opens_per_second: 1000.0,
+                burst: 1000,
+                per_node: 64,
+                total: 10_000,
+            },
+            &metrics,
+        ),
+        sink,
+        metrics,
+        clock: Clock::tokio(),
+        stall_detector: StallDetector::new(Clock::tokio()),
+        settings: ReadSettings {
+            max_line: 256 * 1024,
+            chunk_bytes: 64 * 1024,
+            chunk_age: Duration::from_millis(200),
+            reopen: Duration::from_mins(30),
+            probe: Duration::from_mins(1),
+            poll: Duration::from_secs(5),
+        },
+    })
+}

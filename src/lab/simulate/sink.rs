@@ -1,0 +1,340 @@
+//! A sink shared by several replicas that judges those who write: their deadlines, their fences, and
+//! whether two of them believe at once that a pod is theirs.
+//!
+//! As a database it decides with the code of the SQL sinks what of a chunk is new; otherwise it takes what comes, as a
+//! file does. It never repairs anything.
+
+use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::sync::{Arc, Mutex};
+use std::time::Duration;
+
+use async_trait::async_trait;
+
+use super::breach::{Breaches, Rule};
+use super::lock;
+use crate::clock::Clock;
+use crate::domain::{Chunk, Deadline, Fence, Gap, Origin, PodUid, Position, StreamId};
+use crate::sinks::dedup::{Row, plan};
+use crate::sinks::{Sink, SinkError};
+use kube_sim::WrittenLog;
+
+/// Timers fire up to a millisecond late.
+pub(super) const TICK: Duration = Duration::from_millis(2);
+
+/// As long as a message may be; none here is.
+const LONGEST: usize = 1 << 20;
+
+/// What is in the book of a stream, in order.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) enum Entry {
+    /// A line that is stored.
+    Line(String),
+    /// Word that lines are missing here.
+    Gap(Gap),
+    /// A line that was refused for good.
+    Rejected(String),
+}
+
+/// A stream as it is stored.
+#[derive(Debug, Default)]
+pub(super) struct Stream {
+    fence: Fence,
+    position: Option<Position>,
+    pub(super) entries: Vec<Entry>,
+}
+
+#[derive(Debug, Default)]
+struct Book {
+    streams: BTreeMap<StreamId, Stream>,
+    /// Until when each writer believes that a pod is its own.
+    leave: BTreeMap<PodUid, BTreeMap<String, Deadline>>,
+    writes: u64,
+    panics: u32,
+}
+
+/// All that was stored.
+#[derive(Clone, Debug)]
+pub struct Ledger {
+    book: Arc<Mutex<Book>>,
+    fencing: bool,
+    breaches: Breaches,
+}
+
+/// What goes wrong between a replica and the sink, until it is changed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Trouble {
+    /// How long a write takes.
+    pub takes: Duration,
+    /// Whether nothing is taken for now.
+    pub down: bool,
+    /// Whether what comes is refused for good.
+    pub rejects: bool,
+}
+
+impl Default for Trouble {
+    fn default() -> Self {
+        let takes = Duration::from_millis(10);
+        let (down, rejects) = (false, false);
+        Self { takes, down, rejects }
+    }
+}
+
+/// The ledger in one replica's hand.
+#[derive(Clone, Debug)]
+pub struct Pen {
+    ledger: Ledger,
+    name: String,
+    trouble: Arc<Mutex<Trouble>>,
+}
+
+impl Ledger {
+    /// An empty one that fences like a transactional sink, or not at all.
+    #[must_use]
+    pub fn new(fencing: bool, breaches: Breaches) -> Self {
+        let book = Arc::default();
+        Self {
+            book,
+            fencing,
+            breaches,
+        }
+    }
+
+    /// The ledger as the replica of this name has it.
+    #[must_use]
+    pub fn pen(&self, name: &str) -> Pen {
+        Pen {
+            ledger: self.clone(),
+            name: name.to_owned(),
+            trouble: Arc::default(),
+        }
+    }
+
+    /// Lets the next writes panic.
+    pub fn panic(&self, times: u32) {
+        lock(&self.book).panics = times;
+    }
+
+    /// Makes the sink believe that somebody later has written of this pod: nothing is taken of it any more.
+    pub fn outbid(&self, uid: &str) {
+        let mut book = lock(&self.book);
+        let streams = book.streams.iter_mut().filter(|(id, _)| id.uid.as_str() == uid);
+        streams.for_each(|(_, stream)| stream.fence = Fence(u64::MAX));
+    }
+
+    /// Notes pods that more than one replica believes to hold at `now`.
+    pub fn check(&self, now: Duration) {
+        let mut book = lock(&self.book);
+        for (uid, leave) in &mut book.leave {
+            leave.retain(|_, deadline| deadline.get() > now + TICK);
+            if leave.len() > 1 {
+                let what = format!("{uid} is held by {:?} at {now:?}", leave.keys());
+                self.breaches.note(Rule::OneHolder, what);
+            }
+        }
+    }
+
+    /// Until when each replica believes that it has a pod.
+    pub(super) fn beliefs(&self) -> Vec<(PodUid, String, Duration)> {
+        let book = lock(&self.book);
+        let all = book.leave.iter().flat_map(|(uid, leave)| {
+            let each = leave.iter();
+            each.map(|(name, deadline)| (uid.clone(), name.clone(), deadline.get()))
+        });
+        all.collect()
+    }
+
+    /// How many lines of this pod are stored, repeats included.
+    #[must_use]
+    pub fn count(&self, uid: &str) -> usize {
+        let book = lock(&self.book);
+        let streams = book.streams.iter().filter(|(id, _)| id.uid.as_str() == uid);
+        let is_line = |entry: &&Entry| matches!(entry, Entry::Line(_));
+        streams
+            .map(|(_, stream)| stream.entries.iter().filter(is_line).count())
+            .sum()
+    }
+
+    /// How many lines of this log are neither stored nor refused for good.
+    #[must_use]
+    pub fn missing(&self, log: &WrittenLog) -> usize {
+        let book = lock(&self.book);
+        let mut streams = book.streams.iter();
+        let stream = streams.find(|(id, _)| is_of(id, log));
+        let seen = stream.into_iter().flat_map(|(_, stream)| &stream.entries);
+        let seen: BTreeSet<&[u8]> = seen
+            .filter_map(|entry| match entry {
+                Entry::Line(message) | Entry::Rejected(message) => Some(message.as_bytes()),
+                Entry::Gap(_) => None,
+            })
+            .collect();
+        let missing = log.lines.iter().filter(|line| !seen.contains(&line.message[..]));
+        missing.count()
+    }
+
+    /// Whether a line of this log is stored, so that whoever comes next knows how far it was read. Of lines refused
+    /// for good nothing is, until a claim's row tells of them.
+    #[must_use]
+    pub fn is_placed(&self, log: &WrittenLog) -> bool {
+        let book = lock(&self.book);
+        let mut streams = book.streams.iter();
+        streams.any(|(id, stream)| is_of(id, log) && stream.position.is_some())
+    }
+
+    /// A hash of all that is stored.
+    pub(super) fn hash(&self) -> u64 {
+        xxhash_rust::xxh3::xxh3_64(format!("{:?}", lock(&self.book).streams).as_bytes())
+    }
+
+    /// Shows what is stored.
+    pub(super) fn read<T>(&self, read: impl FnOnce(&BTreeMap<StreamId, Stream>) -> T) -> T {
+        read(&lock(&self.book).streams)
+    }
+}
+
+/// Whether this stream is of this instance.
+pub(super) fn is_of(id: &StreamId, log: &WrittenLog) -> bool {
+    let of = &log.instance;
+    let bare = of.container_id.rsplit_once("//").map_or("", |(_, id)| id);
+    id.uid.as_str() == of.uid && *id.container == *of.container && id.container_id.as_str() == bare
+}
+
+impl Stream {
+    /// Stores what is new of a chunk, as the SQL sinks decide it.
+    fn place(&mut self, chunk: &Arc<Chunk>) -> Result<(), SinkError> {
+        let row = Row {
+            id: 0,
+            fence: self.fence,
+            position: self.position,
+            seq: 0,
+        };
+        let mut rows = HashMap::from([(&chunk.origin.stream, row)]);
+        let mut plan = plan(&mut rows, std::slice::from_ref(chunk), LONGEST);
+        plan.answers.pop().unwrap_or(Err(SinkError::Fenced))?;
+        self.entries.extend(plan.gaps.iter().map(|row| Entry::Gap(row.gap)));
+        let text = |bytes: &[u8]| String::from_utf8_lossy(bytes).into_owned();
+        let lines = plan.records.iter().map(|record| Entry::Line(text(record.message)));
+        self.entries.extend(lines);
+        for row in plan.moved {
+            (self.fence, self.position) = (row.fence, row.position);
+        }
+        Ok(())
+    }
+
+    /// Stores a chunk as it comes.
+    fn append(&mut self, chunk: &Chunk) {
+        self.fence = chunk.fence.max(self.fence);
+        self.position = chunk.end;
+        self.entries.extend(chunk.gap.map(Entry::Gap));
+        self.entries.extend(messages(chunk).map(Entry::Line));
+    }
+}
+
+fn messages(chunk: &Chunk) -> impl Iterator<Item = String> {
+    let text = |line| String::from_utf8_lossy(chunk.message(line)).into_owned();
+    chunk.lines.iter().map(text)
+}
+
+impl Pen {
+    /// Lets writes take this long.
+    pub fn take(&self, takes: Duration) {
+        lock(&self.trouble).takes = takes;
+    }
+
+    /// Lets this go wrong instead of what did before.
+    pub fn set(&self, trouble: Trouble) {
+        *lock(&self.trouble) = trouble;
+    }
+
+    /// Stores a chunk, or says why not.
+    fn store(&self, chunk: &Arc<Chunk>) -> Result<(), SinkError> {
+        let (now, id) = (Clock::tokio().now(), &chunk.origin.stream);
+        let ledger = &self.ledger;
+        let mut book = lock(&ledger.book);
+        let stream = book.streams.entry(id.clone()).or_default();
+        if lock(&self.trouble).rejects {
+            // The word that lines are missing is refused as well, which podlog says aloud.
+            stream.entries.extend(chunk.gap.map(Entry::Gap));
+            stream.entries.extend(messages(chunk).map(Entry::Rejected));
+            return Err(SinkError::Rejected("told to".into()));
+        }
+        let seen = stream.fence;
+        if ledger.fencing {
+            stream.place(chunk)?;
+        } else {
+            stream.append(chunk);
+        }
+        if chunk.fence < seen {
+            let what = format!("{} wrote {id:?} under {}, seen {seen}", self.name, chunk.fence);
+            ledger.breaches.note(Rule::StaleFence, what);
+        }
+        let leave = book.leave.entry(id.uid.clone()).or_default();
+        leave.insert(self.name.clone(), chunk.deadline.clone());
+        drop(book);
+        ledger.check(now);
+        Ok(())
+    }
+
+    /// Stores what comes, and notes what was sent after its deadline. What was sent before may arrive
+    /// later, from a process that was frozen meanwhile; then the fence decides.
+    fn take_in(&self, chunks: &[Arc<Chunk>], in_time: &[bool]) -> Vec<Result<(), SinkError>> {
+        let each = chunks.iter().zip(in_time).map(|(chunk, in_time)| {
+            if !in_time {
+                let what = format!("{} wrote {:?} after its deadline", self.name, chunk.origin.stream);
+                self.ledger.breaches.note(Rule::Deadline, what);
+            }
+            self.store(chunk)
+        });
+        each.collect()
+    }
+
+    fn refuse_for_now(&self) -> Result<(), SinkError> {
+        let again = || SinkError::Again {
+            after: None,
+            why: "the simulated sink is down".into(),
+        };
+        if lock(&self.trouble).down { Err(again()) } else { Ok(()) }
+    }
+}
+
+#[async_trait]
+impl Sink for Pen {
+    async fn open(&self, origin: &Arc<Origin>, fence: Fence) -> Result<Option<Position>, SinkError> {
+        self.refuse_for_now()?;
+        if !self.ledger.fencing {
+            return Ok(None);
+        }
+        let mut book = lock(&self.ledger.book);
+        let stream = book.streams.entry(origin.stream.clone()).or_default();
+        if fence < stream.fence {
+            return Err(SinkError::Fenced);
+        }
+        stream.fence = fence;
+        Ok(stream.position)
+    }
+
+    async fn write(&self, chunks: &[Arc<Chunk>]) -> Vec<Result<(), SinkError>> {
+        let takes = lock(&self.trouble).takes;
+        let early = {
+            let mut book = lock(&self.ledger.book);
+            if book.panics > 0 {
+                book.panics -= 1;
+                drop(book);
+                panic!("told to");
+            }
+            book.writes += 1;
+            !self.ledger.fencing || book.writes.is_multiple_of(2)
+        };
+        let now = Clock::tokio().now();
+        let in_time = |chunk: &Arc<Chunk>| now <= chunk.deadline.get() + TICK;
+        let in_time: Vec<bool> = chunks.iter().map(in_time).collect();
+        if let Err(error) = self.refuse_for_now() {
+            tokio::time::sleep(takes).await;
+            return vec![Err(error); chunks.len()];
+        }
+        // Every other write to a database takes effect long before its answer, and all to a file.
+        tokio::time::sleep(if early { Duration::ZERO } else { takes }).await;
+        let answers = self.take_in(chunks, &in_time);
+        tokio::time::sleep(if early { takes } else { Duration::ZERO }).await;
+        answers
+    }
+}

@@ -1,0 +1,178 @@
+//! A lock store with faults between it and one replica. What it passes on is the table's own answer;
+//! it also notes a fence that does not grow.
+
+use std::collections::BTreeMap;
+use std::future::Future;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex};
+use std::time::Duration;
+
+use async_trait::async_trait;
+
+use super::breach::{Breaches, Rule};
+use super::lock;
+use crate::domain::{Claim, Fence, LockKey, LockTable, Release, Renewal, Verdict, Want};
+use crate::lab::memory::MemoryLocks;
+use crate::locks::{LockError, LockStore};
+
+/// The kinds of statement whose answers can be lost.
+pub const STATEMENTS: [&str; 7] = ["acquire", "renew", "release", "table", "ask", "refuse", "forget"];
+
+/// The largest fence each row was claimed under, over all replicas.
+pub type Fences = Arc<Mutex<BTreeMap<LockKey, Fence>>>;
+
+/// What goes wrong between a replica and the table, until it is changed.
+#[derive(Clone, Debug, Default)]
+pub struct Faults {
+    /// Refused at once.
+    pub refused: bool,
+    /// No answer, and nothing happens at the table.
+    pub silent: bool,
+    /// Half of it on the way to the table, half on the way back.
+    pub delay: Duration,
+    /// How many answers to a statement of this kind are lost after it took effect.
+    pub lost: BTreeMap<&'static str, u32>,
+}
+
+/// The handle on the faults of one replica.
+#[derive(Clone, Debug, Default)]
+pub struct Switch(Arc<Mutex<Faults>>, Arc<Mutex<Tally>>);
+
+/// What all calls together came to.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Tally {
+    /// Rows that were asked for.
+    pub wanted: usize,
+    /// Rows that were won.
+    pub won: usize,
+    /// How often the whole table was seen.
+    pub looks: usize,
+}
+
+impl Switch {
+    /// Lets these faults come instead of the ones before.
+    pub fn set(&self, faults: Faults) {
+        *lock(&self.0) = faults;
+    }
+
+    /// What this replica has asked for and won.
+    #[must_use]
+    pub fn tally(&self) -> Tally {
+        *lock(&self.1)
+    }
+
+    fn get(&self) -> Faults {
+        lock(&self.0).clone()
+    }
+
+    /// Whether this answer is to be lost.
+    fn loses(&self, kind: &'static str) -> bool {
+        let mut faults = lock(&self.0);
+        let left = faults.lost.get_mut(kind).filter(|left| **left > 0);
+        left.map(|left| *left -= 1).is_some()
+    }
+}
+
+/// One replica's way to the table.
+#[derive(Debug)]
+pub struct Flaky {
+    /// The table, on behalf of the replica.
+    pub inner: MemoryLocks,
+    /// What goes wrong on the way.
+    pub switch: Switch,
+    /// Where the fences of all replicas are noted.
+    pub fences: Fences,
+    /// Counts what all replicas ask of the table.
+    pub calls: Arc<AtomicU64>,
+    /// Where it is noted that one did not grow.
+    pub breaches: Breaches,
+}
+
+/// As long as a store lets its callers wait.
+const SILENCE: Duration = Duration::from_secs(3);
+
+fn gone<T>(what: &str) -> Result<T, LockError> {
+    Err(LockError::unavailable(what, ""))
+}
+
+impl Flaky {
+    async fn pass<T>(
+        &self,
+        kind: &'static str,
+        statement: impl Future<Output = Result<T, LockError>>,
+    ) -> Result<T, LockError> {
+        self.calls.fetch_add(1, Ordering::Relaxed);
+        let faults = self.switch.get();
+        if faults.silent {
+            tokio::time::sleep(SILENCE).await;
+            return gone("silent");
+        }
+        if faults.refused {
+            return gone("refused");
+        }
+        tokio::time::sleep(faults.delay / 2).await;
+        let answer = statement.await;
+        tokio::time::sleep(faults.delay / 2).await;
+        if self.switch.loses(kind) {
+            tokio::time::sleep(SILENCE).await;
+            return gone("the answer was lost");
+        }
+        answer
+    }
+
+    fn note(&self, claims: &[Claim]) {
+        let mut fences = lock(&self.fences);
+        for claim in claims {
+            let before = fences.insert(claim.key.clone(), claim.fence);
+            if before.is_some_and(|before| before >= claim.fence) {
+                let what = format!("the fence of {} did not grow: {}", claim.key, claim.fence);
+                self.breaches.note(Rule::FencesGrow, what);
+            }
+        }
+    }
+}
+
+#[async_trait]
+impl LockStore for Flaky {
+    async fn acquire(&self, wants: &[Want]) -> Result<Vec<Claim>, LockError> {
+        let statement = async {
+            let claims = self.inner.acquire(wants).await?;
+            self.note(&claims);
+            let mut tally = lock(&self.switch.1);
+            tally.wanted += wants.len();
+            tally.won += claims.len();
+            Ok(claims)
+        };
+        self.pass("acquire", statement).await
+    }
+
+    async fn renew(&self, renewals: &[Renewal]) -> Result<Vec<Verdict>, LockError> {
+        self.pass("renew", self.inner.renew(renewals)).await
+    }
+
+    async fn release(&self, releases: &[Release]) -> Result<(), LockError> {
+        self.pass("release", self.inner.release(releases)).await
+    }
+
+    async fn ask(&self, rows: &[(LockKey, Fence)]) -> Result<(), LockError> {
+        self.pass("ask", self.inner.ask(rows)).await
+    }
+
+    async fn refuse(&self, rows: &[(LockKey, Fence)]) -> Result<(), LockError> {
+        self.pass("refuse", self.inner.refuse(rows)).await
+    }
+
+    async fn forget(&self, keys: &[LockKey]) -> Result<u64, LockError> {
+        self.pass("forget", self.inner.forget(keys)).await
+    }
+
+    async fn evict(&self, key: &LockKey) -> Result<bool, LockError> {
+        self.pass("evict", self.inner.evict(key)).await
+    }
+
+    async fn table(&self) -> Result<LockTable, LockError> {
+        let table = self.pass("table", self.inner.table()).await?;
+        lock(&self.switch.1).looks += 1;
+        Ok(table)
+    }
+}

@@ -1,0 +1,267 @@
+//! Whole collectors over one table, one simulated cluster and one sink, in virtual time.
+//!
+//! Each replica has a runtime of its own with a paused clock, driven in steps on one thread. So a
+//! replica that is killed is a runtime that is dropped, and one that is frozen is a runtime that
+//! nobody drives until its clock jumps. No two clocks are further apart than a step. A world needs a
+//! thread on which no other was before: there clocks begin anew, and chance falls alike each time.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::Duration;
+
+use tokio::runtime::Runtime;
+use tokio::time::Instant;
+
+use super::breach::{Breach, Breaches, Rule};
+use super::replica::{Replica, Sort, catch_up, runtime};
+use super::sink::Ledger;
+use super::store::{Fences, Flaky, Switch};
+use crate::clock::Clock;
+use crate::domain::claim::Lease;
+use crate::lab::memory::{MemoryLocks, MemoryTable};
+use crate::locks::Holder;
+use kube_sim::{PodSpec, SimCluster, SimPod, Text};
+
+/// The times of claims, as they are by default.
+pub const LEASE: Lease = Lease {
+    ttl: Duration::from_secs(20),
+    renew: Duration::from_secs(5),
+    margin: Duration::from_secs(5),
+    takeover_grace: Duration::from_secs(1),
+};
+
+/// How far the clocks of two replicas are apart at most.
+const STEP: Duration = Duration::from_millis(20);
+
+/// Everything there is.
+#[derive(Debug)]
+pub struct World {
+    pub(super) main: Runtime,
+    now: Instant,
+    /// The cluster whose pods are collected.
+    pub sim: SimCluster,
+    /// The table of claims.
+    pub table: MemoryTable,
+    /// What is stored.
+    pub ledger: Ledger,
+    /// Those that run.
+    pub replicas: Vec<Replica>,
+    /// Which pods the next replicas collect; all without.
+    pub labels: Option<String>,
+    /// How many pods each of the next replicas holds at most.
+    pub max_pods: usize,
+    /// Whether writers of the next replicas share requests to the sink, with a deadline for each.
+    pub grouped: bool,
+    /// What was found that must not be.
+    pub breaches: Breaches,
+    fences: Fences,
+    calls: Arc<AtomicU64>,
+    /// How long replicas have run, all together.
+    lived: Duration,
+    started: usize,
+    lines: usize,
+}
+
+impl World {
+    /// A world without replicas and pods, around a sink that fences or one that does not. Its chances all come
+    /// from this seed: those of the collectors, and when in a second it begins.
+    #[must_use]
+    pub fn seeded(fencing: bool, seed: u64) -> Self {
+        fastrand::seed(seed);
+        let nanos = fastrand::i32(0..1_000_000_000);
+        let begins = jiff::Timestamp::from_nanosecond(1_800_000_000_000_000_000 + i128::from(nanos));
+        let (main, breaches) = (runtime(), Breaches::default());
+        // Ahead of real time for good, so that the clocks of later runtimes can be moved here.
+        let now = main.block_on(async {
+            tokio::time::advance(Duration::from_hours(1)).await;
+            // The first reading is where the clock begins.
+            let begin = Clock::tokio().now();
+            debug_assert!(!begin.is_zero());
+            Instant::now()
+        });
+        let guard = main.enter();
+        let sim = SimCluster::new(kube_sim::SimSettings {
+            now: begins.unwrap_or_default(),
+            ..kube_sim::SimSettings::default()
+        });
+        let table = MemoryTable::new(Clock::tokio());
+        drop(guard);
+        Self {
+            main,
+            now,
+            sim,
+            table,
+            ledger: Ledger::new(fencing, breaches.clone()),
+            replicas: Vec::new(),
+            labels: None,
+            max_pods: 10_000,
+            grouped: false,
+            breaches,
+            fences: Fences::default(),
+            calls: Arc::default(),
+            lived: Duration::ZERO,
+            started: 0,
+            lines: 0,
+        }
+    }
+
+    pub(super) fn holder(&self, name: &str) -> MemoryLocks {
+        self.table.holder(Holder {
+            replica: name.into(),
+            cluster: "test".into(),
+            ttl: LEASE.ttl,
+            takeover_grace: LEASE.takeover_grace,
+        })
+    }
+
+    /// Starts one more replica; answers with its place.
+    pub fn add(&mut self) -> usize {
+        self.started += 1;
+        let name = format!("r{}", self.started);
+        let (runtime, switch) = (runtime(), Switch::default());
+        catch_up(&runtime, self.now);
+        let store = Arc::new(Flaky {
+            inner: self.holder(&name),
+            switch: switch.clone(),
+            fences: self.fences.clone(),
+            calls: self.calls.clone(),
+            breaches: self.breaches.clone(),
+        });
+        let sort = Sort {
+            labels: self.labels.clone(),
+            max_pods: self.max_pods,
+            grouped: self.grouped,
+        };
+        let mut replica = Replica::new(name, runtime, switch, &self.ledger);
+        replica.start(&sort, store, &self.sim, self.breaches.clone());
+        self.replicas.push(replica);
+        self.replicas.len() - 1
+    }
+
+    /// Lets time pass in steps, and looks for what must not be; stops where something is.
+    pub fn pass_for(&mut self, time: Duration) -> Result<(), Breach> {
+        let end = self.now + time;
+        while self.now < end {
+            self.now += STEP;
+            let now = self.now;
+            self.main.block_on(async { tokio::time::sleep_until(now).await });
+            for replica in self.replicas.iter().filter(|replica| !replica.frozen) {
+                replica.runtime.block_on(async { tokio::time::sleep_until(now).await });
+                self.lived += STEP;
+            }
+            self.ledger.check(self.time());
+            if let Some(breach) = self.breaches.first() {
+                return Err(breach);
+            }
+        }
+        Ok(())
+    }
+
+    /// How many statements the lock store was sent, and how long replicas have run, all together.
+    #[must_use]
+    pub fn calls(&self) -> (u64, Duration) {
+        (self.calls.load(Ordering::Relaxed), self.lived)
+    }
+
+    /// What the clock of the world shows.
+    #[must_use]
+    pub fn now(&self) -> Instant {
+        self.now
+    }
+
+    /// Kills a replica as SIGKILL does. Later ones move up.
+    pub fn kill(&mut self, at: usize) -> String {
+        let replica = self.replicas.remove(at);
+        replica.name
+    }
+
+    /// Asks a replica to stop.
+    pub fn ask_to_stop(&mut self, at: usize) {
+        self.replicas[at].stop.cancel();
+    }
+
+    /// Whether all of a replica's parts have ended.
+    pub fn ended(&mut self, at: usize) -> bool {
+        let replica = &mut self.replicas[at];
+        while let Some(ended) = replica.tasks.try_join_next() {
+            if let Err(error) = ended {
+                self.breaches.note(Rule::Alive, error);
+            } else if !replica.stop.is_cancelled() {
+                self.breaches
+                    .note(Rule::Alive, format!("a part of {} has ended", replica.name));
+            }
+        }
+        replica.tasks.is_empty()
+    }
+
+    /// Removes replicas that have stopped.
+    pub fn bury(&mut self) {
+        for at in (0..self.replicas.len()).rev() {
+            if self.ended(at) {
+                self.kill(at);
+            }
+        }
+    }
+
+    /// Lets time stand still for a replica.
+    pub fn freeze(&mut self, at: usize) {
+        self.replicas[at].frozen = true;
+    }
+
+    /// Lets a frozen replica go on; for it no time has passed, and then all of it at once.
+    pub fn thaw(&mut self, at: usize) {
+        let now = self.now;
+        let replica = &mut self.replicas[at];
+        replica.frozen = false;
+        catch_up(&replica.runtime, now);
+    }
+
+    /// Creates the pod `shop/p<n>` with a running container `app`.
+    pub fn pod(&mut self) -> SimPod {
+        self.lines += 1;
+        let name = format!("p{}", self.lines);
+        let node = format!("n{}", self.lines % 12);
+        let spec = PodSpec::new("shop", name).node(node).label("app", "shop").app("app");
+        self.create(spec)
+    }
+
+    /// Creates a pod and starts its container `app`.
+    ///
+    /// # Panics
+    /// When there is a pod of that name, or it has no such container.
+    #[expect(clippy::expect_used, reason = "a mistake of the caller's")]
+    pub fn create(&mut self, spec: PodSpec) -> SimPod {
+        let _inside = self.main.enter();
+        let pod = self.sim.create(spec).expect("a new name");
+        pod.start("app").expect("a container app");
+        pod
+    }
+
+    /// Does something to the cluster at the present virtual time.
+    pub fn act<T>(&self, act: impl FnOnce(&SimCluster) -> T) -> T {
+        let _inside = self.main.enter();
+        act(&self.sim)
+    }
+
+    /// Lets every running pod write a line.
+    pub fn write_all(&mut self) {
+        for pod in self.sim.pods() {
+            self.write(&pod);
+        }
+    }
+
+    /// Lets a pod write a line, if it runs.
+    pub fn write(&mut self, pod: &SimPod) {
+        let _inside = self.main.enter();
+        self.lines += 1;
+        pod.line("app", format!("line {}", self.lines)).ok();
+    }
+
+    /// Lets a pod write the beginning of a line, which ends with a space, if it runs.
+    pub fn write_half(&mut self, pod: &SimPod) {
+        let _inside = self.main.enter();
+        self.lines += 1;
+        let half = Text::out(format!("half {} ", self.lines)).partial();
+        pod.write("app", &half).ok();
+    }
+}
