@@ -50,7 +50,7 @@ fn pod_status(pod: &Pod, row: Option<&LockRow>) -> PodStatus {
 }
 
 fn streams(checkpoint: &Checkpoint) -> Vec<StreamStatus> {
-    let stream = |(container, mark): (&std::sync::Arc<str>, &crate::domain::Mark)| StreamStatus {
+    let stream = |(container, mark): (&std::sync::Arc<str>, &crate::domain::ContainerProgress)| StreamStatus {
         container: container.clone(),
         container_id: mark.container_id.as_str().into(),
         state: if mark.finished { "finished" } else { "followed" },

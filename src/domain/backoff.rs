@@ -1,11 +1,11 @@
-//! How long to wait before the next try: doubling up to a limit, jitter handed in.
+//! How long to wait before the next try: twice as long each time, up to a limit.
 //!
-//! Nothing here sleeps; only the caller knows what counts as success, and for a log stream that
-//! is a new line, never a mere connection.
+//! Nothing here sleeps or draws random numbers. The caller knows what counts as success: for a log stream it is a new
+//! line, not a connection.
 
 use std::time::Duration;
 
-/// A schedule of waits: `first`, then twice as long each time, at most `limit`.
+/// Waits that begin at `first` and double up to `limit`.
 #[derive(Clone, Debug)]
 pub struct Backoff {
     first: Duration,
@@ -14,7 +14,7 @@ pub struct Backoff {
 }
 
 impl Backoff {
-    /// A schedule that begins at `first` and never exceeds `limit`.
+    /// Waits that begin at `first` and double up to `limit`.
     #[must_use]
     pub fn new(first: Duration, limit: Duration) -> Self {
         Self {
@@ -24,14 +24,15 @@ impl Backoff {
         }
     }
 
-    /// The next wait. `jitter` in 0..1 takes off up to half of it, so that many waiters spread out.
+    /// The next wait. `jitter`, a random number from 0 to 1, takes off up to half of it, so that many tasks do not retry
+    /// at the same time.
     pub fn wait(&mut self, jitter: f64) -> Duration {
         let wait = self.next;
         self.next = (wait * 2).min(self.limit);
         wait.mul_f64(1.0 - 0.5 * jitter.clamp(0.0, 1.0))
     }
 
-    /// Begins again at the first wait.
+    /// Starts again at the first wait.
     pub fn reset(&mut self) {
         self.next = self.first;
     }

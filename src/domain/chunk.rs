@@ -1,7 +1,7 @@
-//! Lines on their way to a sink: a run of one stream's lines and the place after them.
+//! Lines on their way to a sink: consecutive lines of one stream, and the position after them.
 //!
-//! A chunk is the unit that is stored or not stored. The text of all its lines lies in one
-//! buffer, so that a line costs no allocation.
+//! A chunk is stored as a whole or not at all. The text of all its lines is in one buffer, so that a line costs no
+//! allocation. Values only: nothing here reads or writes.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -11,7 +11,7 @@ use super::id::{Fence, StreamId};
 use super::position::Position;
 use super::time::Time;
 
-/// Where lines come from; shared by all chunks of a stream.
+/// Where lines come from. All chunks of a stream share it.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Origin {
     /// The stream's identity.
@@ -22,7 +22,7 @@ pub struct Origin {
     pub pod: Arc<str>,
     /// The node, when known.
     pub node: Option<Arc<str>>,
-    /// How many instances of the container came before this one.
+    /// Number of instances of the container before this one.
     pub restart: u32,
     /// The pod's labels when the stream was opened.
     pub labels: BTreeMap<Arc<str>, Arc<str>>,
@@ -33,45 +33,45 @@ pub struct Origin {
 pub struct Line {
     /// The runtime's timestamp.
     pub time: Time,
-    /// How many lines of the stream with the same timestamp came before it.
+    /// Number of lines with the same timestamp that come before it in the stream.
     pub ordinal: u32,
-    /// Where its bytes begin in the chunk's text.
+    /// Index of its first byte in the chunk's text.
     pub start: u32,
-    /// How many bytes it has.
+    /// Number of its bytes.
     pub len: u32,
-    /// How many bytes were cut off because the line is longer than the cap; mostly 0.
+    /// Number of bytes that were cut off because the line is longer than the limit; mostly 0.
     pub cut: u64,
 }
 
-/// A range of a stream that the API no longer serves.
+/// A part of a stream that the API no longer serves.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Gap {
-    /// The last line that was stored before it; `None` when nothing was.
+    /// Timestamp of the last line stored before it; `None` when none is.
     pub from: Option<Time>,
-    /// The first line after it; `None` when the stream has ended.
+    /// Timestamp of the first line after it; `None` when the stream has ended.
     pub to: Option<Time>,
-    /// Why the lines cannot be had.
+    /// Why the lines can no longer be read.
     pub reason: GapReason,
 }
 
-/// Why lines cannot be had any more.
+/// Why lines can no longer be read.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum GapReason {
-    /// The log file was rotated before it was read to its end.
+    /// The log file was rotated and removed before it was read to its end.
     Rotated,
     /// The container was restarted more than once before its log was read to its end.
     Restarted,
     /// The pod object was deleted before its log was read to its end.
     Deleted,
-    /// The kubelet has the instance no more, or not its log.
+    /// The kubelet no longer has the instance, or does not have its log.
     Unavailable,
 }
 
 impl GapReason {
-    /// Every reason there is.
+    /// All reasons.
     pub const ALL: [Self; 4] = [Self::Rotated, Self::Restarted, Self::Deleted, Self::Unavailable];
 
-    /// The word used in records, metrics and log fields.
+    /// The name used in records, metrics and log fields.
     #[must_use]
     pub fn as_str(self) -> &'static str {
         match self {
@@ -83,24 +83,24 @@ impl GapReason {
     }
 }
 
-/// Lines of one stream and the position after them.
+/// Consecutive lines of one stream, and the position after them.
 #[derive(Clone, Debug)]
 pub struct Chunk {
     /// Where the lines come from.
     pub origin: Arc<Origin>,
-    /// The number of the claim under which they were read.
+    /// The fence of the claim under which they were read.
     pub fence: Fence,
     /// Until when they may be written.
     pub deadline: Deadline,
-    /// A gap that comes before the lines.
+    /// A gap before the lines.
     pub gap: Option<Gap>,
     /// The bytes of all lines, one after another, without line ends.
     pub text: Vec<u8>,
     /// The lines, in the order of the stream.
     pub lines: Vec<Line>,
-    /// Where the stream stands before the first line.
+    /// The position of the stream before the first line.
     pub begin: Option<Position>,
-    /// Where the stream stands after the last line.
+    /// The position of the stream after the last line.
     pub end: Option<Position>,
 }
 

@@ -26,6 +26,6 @@ pub use finding::{BackendError, Cause, Finding, Message, Outcome};
 pub use id::{ContainerId, Fence, LockKey, PodUid, ReplicaId, StreamId};
 pub use plan::{Plan, View, plan};
 pub use pods::{Container, Instance, Phase, Pod, PodSet, State};
-pub use position::{Checkpoint, Mark, Position};
+pub use position::{Checkpoint, ContainerProgress, Position};
 pub use text::Escaped;
 pub use time::Time;

@@ -1,7 +1,7 @@
-//! How far a stream has been stored, and how far a pod has.
+//! How far a stream, a container and a pod are stored.
 //!
-//! A position names the last stored line by content, not by offset: the log API offers no
-//! offsets, and timestamps are neither unique nor monotonic.
+//! Values and their stored form; nothing here reads or writes a store. A position names the last stored line by its
+//! content, because the log API has no offsets, and timestamps repeat and go backwards.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -11,61 +11,61 @@ use serde::{Deserialize, Serialize};
 use super::id::ContainerId;
 use super::time::Time;
 
-/// A place in a stream: the last line that was stored.
+/// How far a stream is stored: its last stored line.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Position {
     /// The line's timestamp.
     #[serde(rename = "t")]
     pub time: Time,
-    /// How many lines of the stream with the same timestamp came before it.
+    /// Number of lines with the same timestamp that come before it in the stream.
     #[serde(rename = "n")]
     pub ordinal: u32,
-    /// The hash of its beginning; see [`Position::hash`].
+    /// Hash of its beginning; see [`Position::hash`].
     #[serde(rename = "h")]
     pub hash: u64,
 }
 
-/// Bytes of a line that its hash covers: enough to tell lines apart, and below every line cap,
-/// so that changing the cap does not change the hash.
+/// Number of bytes of a line that its hash covers. Enough to tell lines apart, and below every limit for the length of
+/// lines, so that another limit does not change the hash.
 pub const HASHED: usize = 4096;
 
 impl Position {
-    /// The hash by which a line is recognised when it is read again.
+    /// The hash by which a line is found when it is read again.
     #[must_use]
     pub fn hash(message: &[u8]) -> u64 {
         xxhash_rust::xxh3::xxh3_64(&message[..message.len().min(HASHED)])
     }
 }
 
-/// How far one container has been stored: the instance and the place in its stream.
+/// How far one container is stored: the instance and the position in its stream.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Mark {
+pub struct ContainerProgress {
     /// The instance.
     #[serde(rename = "i")]
     pub container_id: ContainerId,
-    /// How many instances came before it. All of those are done with.
+    /// Number of instances before it. Those are stored, or reported as gaps.
     #[serde(rename = "r")]
     pub restart: u32,
-    /// When it started, as the API says; `None` when that is not known, or was stored by an older version.
+    /// When it started, as the API says; `None` when this is not known or was stored by an older version.
     #[serde(rename = "s", default, skip_serializing_if = "Option::is_none")]
     pub started: Option<Time>,
     /// The last stored line; `None` when there is none yet.
     #[serde(rename = "p", default, skip_serializing_if = "Option::is_none")]
     pub position: Option<Position>,
-    /// Whether the stream has been read to its end.
+    /// Whether the stream is stored to its end.
     #[serde(rename = "f", default, skip_serializing_if = "std::ops::Not::not")]
     pub finished: bool,
 }
 
-/// How far a pod has been stored, as its row in `distributed_lock` says.
+/// How far a pod is stored. Kept in its row in `distributed_lock`.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Checkpoint {
-    /// One mark per container, by name. Earlier instances are finished or given up as a gap.
+    /// The progress of each container, by name.
     #[serde(rename = "c", default)]
-    pub containers: BTreeMap<Arc<str>, Mark>,
+    pub containers: BTreeMap<Arc<str>, ContainerProgress>,
 }
 
-/// What can be wrong with a stored checkpoint.
+/// A stored checkpoint that cannot be decoded.
 #[derive(Debug, thiserror::Error)]
 #[error("the stored checkpoint cannot be read: {0}; it was written by an incompatible version or changed by hand")]
 pub struct BadCheckpoint(#[from] serde_json::Error);
@@ -74,11 +74,11 @@ impl Checkpoint {
     /// The form that is stored.
     #[must_use]
     pub fn encode(&self) -> Vec<u8> {
-        // Maps with string keys and plain fields always serialise.
+        // Maps with string keys and plain fields can always be serialised.
         serde_json::to_vec(self).unwrap_or_default()
     }
 
-    /// Reads the stored form; nothing stored is the empty checkpoint.
+    /// Decodes the stored form. No bytes are the empty checkpoint.
     pub fn decode(bytes: &[u8]) -> Result<Self, BadCheckpoint> {
         if bytes.is_empty() {
             return Ok(Self::default());
@@ -86,9 +86,9 @@ impl Checkpoint {
         Ok(serde_json::from_slice(bytes)?)
     }
 
-    /// The streams that were begun and not read to their end, by container.
-    pub fn unfinished(&self) -> impl Iterator<Item = (&Arc<str>, &Mark)> {
-        self.containers.iter().filter(|(_, mark)| !mark.finished)
+    /// The containers whose stream was begun and is not stored to its end.
+    pub fn unfinished(&self) -> impl Iterator<Item = (&Arc<str>, &ContainerProgress)> {
+        self.containers.iter().filter(|(_, progress)| !progress.finished)
     }
 }
 
@@ -103,7 +103,7 @@ mod tests {
             ordinal: 3,
             hash: u64::MAX,
         };
-        let mark = Mark {
+        let progress = ContainerProgress {
             container_id: "abc".into(),
             restart: 2,
             started: Some(Time(7)),
@@ -111,14 +111,14 @@ mod tests {
             finished: true,
         };
         let checkpoint = Checkpoint {
-            containers: [("app".into(), mark)].into(),
+            containers: [("app".into(), progress)].into(),
         };
         assert_eq!(Checkpoint::decode(&checkpoint.encode()).unwrap(), checkpoint);
         assert_eq!(Checkpoint::decode(b"").unwrap(), Checkpoint::default());
     }
 
     #[test]
-    fn a_checkpoint_of_an_older_or_a_newer_version_is_read() {
+    fn a_checkpoint_of_an_older_or_newer_version_is_read() {
         let old = Checkpoint::decode(br#"{"c":{"app":{"i":"abc","r":2}}}"#).unwrap();
         let new = Checkpoint::decode(br#"{"c":{"app":{"i":"abc","r":2,"new":[1]}},"new":{}}"#).unwrap();
         assert_eq!(old, new);
@@ -126,7 +126,7 @@ mod tests {
     }
 
     #[test]
-    fn a_checkpoint_that_makes_no_sense_is_refused_and_not_taken_for_an_empty_one() {
+    fn an_invalid_checkpoint_is_refused_and_does_not_count_as_empty() {
         assert!(Checkpoint::decode(b"{\"c\":7}").is_err());
     }
 }

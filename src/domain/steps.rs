@@ -1,60 +1,60 @@
-//! What to read next of a container: the rules on instances, restarts and ends.
+//! What to read next of a container: the rules for instances, restarts and ends.
 //!
-//! Pure: a pod as the API describes it and the mark that is stored go in, one step comes out.
-//! The instance before the present one is always read to its end first, and an instance that can
-//! no longer be read is never passed over in silence.
+//! Pure: it gets a pod as the API describes it and how far the container is stored, and returns one step. The instance
+//! before the present one is always read to its end first. An instance that can no longer be read is never skipped
+//! without a gap.
 
 use super::chunk::GapReason;
 use super::pods::{Container, Instance, Pod, State};
-use super::position::Mark;
+use super::position::ContainerProgress;
 use crate::defect::{self, Defect};
 
-/// Which of the two logs the kubelet keeps of a container.
+/// One of the two logs that the kubelet keeps of a container.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Source {
-    /// The present instance.
+pub enum LogSource {
+    /// The log of the present instance.
     Current,
-    /// The one before it.
+    /// The log of the instance before it.
     Previous,
 }
 
-/// What to do next about a container.
+/// What to do next with a container.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Step {
-    /// Read this instance.
-    Read(Instance, Source),
-    /// The rest of the marked stream, or all of this instance where it differs, cannot be read: report it.
-    GiveUp(Mark, GapReason),
-    /// Nothing to read until the pod changes.
+pub enum ContainerStep {
+    /// Read this instance from this log.
+    Read(Instance, LogSource),
+    /// Report a gap: what is not stored of this instance can no longer be read.
+    GiveUp(ContainerProgress, GapReason),
+    /// Wait until the pod changes.
     Wait,
-    /// Nothing to read, ever.
+    /// Stop: there will never be anything more to read.
     Done,
 }
 
-/// Decides the next step for the container called `name`, given how far it is stored.
+/// Decides the next step for the container called `name`. `stored`: how far the container is stored.
 #[must_use]
-pub fn next_step(pod: &Pod, name: &str, mark: Option<&Mark>) -> Step {
+pub fn next_step(pod: &Pod, name: &str, stored: Option<&ContainerProgress>) -> ContainerStep {
     let container = pod.container(name);
-    if let Some(unread) = container.and_then(|c| first_unread(c, mark)) {
+    if let Some(unread) = container.and_then(|c| first_unread(c, stored)) {
         let (instance, source) = unread;
-        let skipped = mark.filter(|m| !m.finished && m.container_id != instance.id);
+        let skipped = stored.filter(|m| !m.finished && m.container_id != instance.id);
         return match skipped {
-            Some(mark) => Step::GiveUp(mark.clone(), GapReason::Restarted),
-            None if pod.gone => Step::GiveUp(begun(&instance, mark), GapReason::Deleted),
-            None => Step::Read(instance, source),
+            Some(stored) => ContainerStep::GiveUp(stored.clone(), GapReason::Restarted),
+            None if pod.gone => ContainerStep::GiveUp(progress_of(&instance, stored), GapReason::Deleted),
+            None => ContainerStep::Read(instance, source),
         };
     }
-    match mark.filter(|m| !m.finished) {
-        Some(mark) if pod.gone => Step::GiveUp(mark.clone(), GapReason::Deleted),
-        // The status does not show the instance for the moment, as after a restart of the kubelet.
-        Some(_) if !pod.is_over() => Step::Wait,
-        Some(mark) => Step::GiveUp(mark.clone(), GapReason::Unavailable),
-        None if pod.is_over() => Step::Done,
-        None => Step::Wait,
+    match stored.filter(|m| !m.finished) {
+        Some(stored) if pod.gone => ContainerStep::GiveUp(stored.clone(), GapReason::Deleted),
+        // For the moment the status does not show the instance, as after a restart of the kubelet.
+        Some(_) if !pod.is_over() => ContainerStep::Wait,
+        Some(stored) => ContainerStep::GiveUp(stored.clone(), GapReason::Unavailable),
+        None if pod.is_over() => ContainerStep::Done,
+        None => ContainerStep::Wait,
     }
 }
 
-/// Whether this instance is over: it has ended, or a later one has taken its place.
+/// Whether this instance has ended, or a later one has taken its place.
 #[must_use]
 pub fn has_ended(container: &Container, instance: &Instance) -> bool {
     match &container.state {
@@ -63,65 +63,65 @@ pub fn has_ended(container: &Container, instance: &Instance) -> bool {
     }
 }
 
-/// Where the log of this instance is found now; `None` when the kubelet no longer names it.
+/// The log in which this instance is found now; `None` when the pod's status no longer names it.
 #[must_use]
-pub fn source_of(container: &Container, instance: &Instance) -> Option<Source> {
+pub fn source_of(container: &Container, instance: &Instance) -> Option<LogSource> {
     if container.state.instance().is_some_and(|now| now.id == instance.id) {
-        return Some(Source::Current);
+        return Some(LogSource::Current);
     }
     container
         .last
         .as_ref()
         .is_some_and(|last| last.id == instance.id)
-        .then_some(Source::Previous)
+        .then_some(LogSource::Previous)
 }
 
-/// The earliest instance that is known to the kubelet and not stored to its end.
-fn first_unread(container: &Container, mark: Option<&Mark>) -> Option<(Instance, Source)> {
+/// The earliest instance that the status names and that is not stored to its end.
+fn first_unread(container: &Container, stored: Option<&ContainerProgress>) -> Option<(Instance, LogSource)> {
     let now = container.state.instance();
-    let marked = |instance: &Instance| mark.is_some_and(|mark| mark.container_id == instance.id);
-    let all = container.last.iter().map(|i| (i, Source::Previous));
-    let all = all.chain(now.into_iter().map(|i| (i, Source::Current)));
-    // The last one is older than the present one, whatever its number and its clock say.
-    let passed = now.is_some_and(marked) || now.is_some() && defect::on(Defect::PreviousNotRead);
-    let unread = |instance: &Instance| match mark {
+    let is_stored = |instance: &Instance| stored.is_some_and(|stored| stored.container_id == instance.id);
+    let all = container.last.iter().map(|i| (i, LogSource::Previous));
+    let all = all.chain(now.into_iter().map(|i| (i, LogSource::Current)));
+    // The previous instance is older than the present one, whatever its restart count and start time say.
+    let passed = now.is_some_and(is_stored) || now.is_some() && defect::on(Defect::PreviousNotRead);
+    let unread = |instance: &Instance| match stored {
         None => true,
-        Some(mark) if mark.container_id == instance.id => !mark.finished,
-        Some(mark) => is_later(instance, mark),
+        Some(stored) if stored.container_id == instance.id => !stored.finished,
+        Some(stored) => is_later(instance, stored),
     };
-    all.filter(|(_, source)| !passed || *source == Source::Current)
+    all.filter(|(_, source)| !passed || *source == LogSource::Current)
         .find(|(instance, _)| unread(instance))
         .map(|(i, source)| (i.clone(), source))
 }
 
-/// Whether an instance came after the marked one, which is another. The count falls when a node has lost what
-/// it knew of its containers, so that the time counts too; of which a node's clock may be set back.
-fn is_later(instance: &Instance, mark: &Mark) -> bool {
-    let started = instance.started.zip(mark.started);
-    instance.restart >= mark.restart || started.is_some_and(|(this, marked)| this > marked)
+/// Whether an instance came after the stored one, which is another. The restart count falls when a node has lost what it
+/// knew of its containers, and start times fall when a node's clock is set back. So either of the two is enough.
+fn is_later(instance: &Instance, stored: &ContainerProgress) -> bool {
+    let started = instance.started.zip(stored.started);
+    instance.restart >= stored.restart || started.is_some_and(|(this, before)| this > before)
 }
 
-/// Whether the container has an instance that is neither the marked one nor later, so that it is not read. Either its
-/// status is late, or the mark cannot be true of it.
+/// Whether the present instance of the container is older than the stored one, so that it is not read. Either the status
+/// is out of date, or the checkpoint is wrong.
 #[must_use]
-pub fn is_out_of_place(pod: &Pod, name: &str, mark: &Mark) -> bool {
+pub fn is_older_than_stored(pod: &Pod, name: &str, stored: &ContainerProgress) -> bool {
     let now = pod.container(name).and_then(|container| container.state.instance());
-    now.is_some_and(|now| now.id != mark.container_id && !is_later(now, mark))
+    now.is_some_and(|now| now.id != stored.container_id && !is_later(now, stored))
 }
 
-/// Whether others came and went between the marked instance and this one, which is read next.
+/// Whether other instances started and ended between the stored one and this one, which is read next.
 #[must_use]
-pub fn has_missed(instance: &Instance, mark: &Mark) -> bool {
-    let fallen = instance.restart < mark.restart;
-    mark.container_id != instance.id
-        && (mark.restart.saturating_add(1) < instance.restart || fallen && instance.restart > 0)
+pub fn were_instances_missed(instance: &Instance, stored: &ContainerProgress) -> bool {
+    let fallen = instance.restart < stored.restart;
+    stored.container_id != instance.id
+        && (stored.restart.saturating_add(1) < instance.restart || fallen && instance.restart > 0)
 }
 
-/// The mark of an instance of which nothing is stored, unless the mark is already about it.
-fn begun(instance: &Instance, mark: Option<&Mark>) -> Mark {
-    match mark {
-        Some(mark) if mark.container_id == instance.id => mark.clone(),
-        _ => Mark {
+/// How far this instance is stored: not at all, unless `stored` is about this instance.
+fn progress_of(instance: &Instance, stored: Option<&ContainerProgress>) -> ContainerProgress {
+    match stored {
+        Some(stored) if stored.container_id == instance.id => stored.clone(),
+        _ => ContainerProgress {
             container_id: instance.id.clone(),
             restart: instance.restart,
             started: instance.started,
@@ -163,8 +163,8 @@ mod tests {
         }
     }
 
-    fn mark(restart: u32, finished: bool) -> Mark {
-        Mark {
+    fn progress(restart: u32, finished: bool) -> ContainerProgress {
+        ContainerProgress {
             container_id: instance(restart).id,
             restart,
             started: None,
@@ -177,41 +177,42 @@ mod tests {
         pod(Phase::Running, State::Running(instance(restart)), last)
     }
 
-    fn step(pod: &Pod, mark: impl Into<Option<Mark>>) -> Step {
-        next_step(pod, "app", mark.into().as_ref())
+    fn step(pod: &Pod, stored: impl Into<Option<ContainerProgress>>) -> ContainerStep {
+        next_step(pod, "app", stored.into().as_ref())
     }
 
     #[test]
     fn the_previous_instance_is_read_to_its_end_before_the_present_one() {
         let pod = running(1, Some(0));
-        assert_eq!(step(&pod, None), Step::Read(instance(0), Source::Previous));
+        assert_eq!(step(&pod, None), ContainerStep::Read(instance(0), LogSource::Previous));
         assert_eq!(
-            step(&pod, Some(mark(0, false))),
-            Step::Read(instance(0), Source::Previous)
+            step(&pod, Some(progress(0, false))),
+            ContainerStep::Read(instance(0), LogSource::Previous)
         );
         assert_eq!(
-            step(&pod, Some(mark(0, true))),
-            Step::Read(instance(1), Source::Current)
+            step(&pod, Some(progress(0, true))),
+            ContainerStep::Read(instance(1), LogSource::Current)
         );
-        assert_eq!(step(&pod, Some(mark(1, true))), Step::Wait);
+        assert_eq!(step(&pod, Some(progress(1, true))), ContainerStep::Wait);
     }
 
     #[test]
-    fn an_instance_that_restarted_away_unread_is_reported() {
-        let given_up = |pod: &Pod, restart| step(pod, Some(mark(restart, false)));
+    fn an_unread_instance_that_was_replaced_twice_is_a_gap() {
+        let given_up = |pod: &Pod, restart| step(pod, Some(progress(restart, false)));
         assert_eq!(
             given_up(&running(5, Some(4)), 2),
-            Step::GiveUp(mark(2, false), GapReason::Restarted)
+            ContainerStep::GiveUp(progress(2, false), GapReason::Restarted)
         );
         assert_eq!(
             given_up(&running(5, Some(4)), 4),
-            Step::Read(instance(4), Source::Previous)
+            ContainerStep::Read(instance(4), LogSource::Previous)
         );
     }
 
     #[test]
-    fn an_instance_that_seems_older_than_the_stored_one_is_out_of_place() {
-        let out_of_place = |restart, marked| is_out_of_place(&running(restart, None), "app", &mark(marked, false));
+    fn an_instance_with_a_smaller_restart_count_is_older() {
+        let out_of_place =
+            |restart, marked| is_older_than_stored(&running(restart, None), "app", &progress(marked, false));
         assert_eq!(
             [(0, 7), (7, 7), (8, 7)].map(|(now, marked)| out_of_place(now, marked)),
             [true, false, false]
@@ -219,110 +220,122 @@ mod tests {
     }
 
     #[test]
-    fn an_instance_whose_number_has_fallen_is_read_if_it_started_later() {
+    fn an_instance_whose_restart_count_has_fallen_is_read_if_it_started_later() {
         let at = |restart: u32, second| Instance {
             started: Some(Time(second)),
             ..instance(restart)
         };
-        let read = |now: Instance, last: Option<Instance>, mark: &Mark| {
+        let read = |now: Instance, last: Option<Instance>, stored: &ContainerProgress| {
             let mut pod = running(0, None);
             pod.containers[0].state = State::Running(now);
             pod.containers[0].last = last;
-            next_step(&pod, "app", Some(mark))
+            next_step(&pod, "app", Some(stored))
         };
-        let stored = Mark {
+        let stored = ContainerProgress {
             started: Some(Time(50)),
-            ..mark(5, true)
+            ..progress(5, true)
         };
-        let unknown = mark(5, true);
-        assert_eq!(read(at(0, 60), None, &stored), Step::Read(at(0, 60), Source::Current));
+        let unknown = progress(5, true);
+        assert_eq!(
+            read(at(0, 60), None, &stored),
+            ContainerStep::Read(at(0, 60), LogSource::Current)
+        );
         assert_eq!(
             read(at(1, 70), Some(at(0, 60)), &stored),
-            Step::Read(at(0, 60), Source::Previous)
+            ContainerStep::Read(at(0, 60), LogSource::Previous)
         );
-        for (now, last, mark) in [
+        for (now, last, stored) in [
             (at(4, 40), None, &stored),
             (at(4, 40), Some(at(3, 30)), &stored),
             (at(0, 60), None, &unknown),
-            // A clock that was set back between the last and the present one.
+            // A clock that was set back between the previous and the present instance.
             (at(5, 50), Some(at(4, 90)), &stored),
         ] {
-            assert_eq!(read(now.clone(), last, mark), Step::Wait, "{now:?}");
+            assert_eq!(read(now.clone(), last, stored), ContainerStep::Wait, "{now:?}");
         }
-        let unfinished = Mark {
+        let unfinished = ContainerProgress {
             finished: false,
             ..stored
         };
-        let given_up = Step::GiveUp(unfinished.clone(), GapReason::Restarted);
+        let given_up = ContainerStep::GiveUp(unfinished.clone(), GapReason::Restarted);
         assert_eq!(read(at(0, 60), None, &unfinished), given_up);
     }
 
     #[test]
-    fn instances_between_the_marked_one_and_the_next_are_missed() {
-        let missed = |restart| has_missed(&instance(restart), &mark(3, true));
+    fn instances_between_the_stored_one_and_the_next_are_missed() {
+        let missed = |restart| were_instances_missed(&instance(restart), &progress(3, true));
         assert_eq!([0, 1, 3, 4, 5].map(missed), [false, true, false, false, true]);
     }
 
     #[test]
-    fn a_container_between_two_instances_still_has_its_last_log() {
+    fn a_container_between_two_instances_still_has_its_previous_log() {
         let pod = pod(Phase::Running, State::Waiting, Some(3));
         assert_eq!(
-            step(&pod, Some(mark(3, false))),
-            Step::Read(instance(3), Source::Previous)
+            step(&pod, Some(progress(3, false))),
+            ContainerStep::Read(instance(3), LogSource::Previous)
         );
-        assert_eq!(step(&pod, Some(mark(3, true))), Step::Wait);
+        assert_eq!(step(&pod, Some(progress(3, true))), ContainerStep::Wait);
     }
 
     #[test]
     fn a_finished_pod_is_done_once_its_last_instance_is_stored() {
         let pod = pod(Phase::Ended, State::Terminated(instance(0)), None);
-        assert_eq!(step(&pod, None), Step::Read(instance(0), Source::Current));
-        assert_eq!(step(&pod, Some(mark(0, true))), Step::Done);
+        assert_eq!(step(&pod, None), ContainerStep::Read(instance(0), LogSource::Current));
+        assert_eq!(step(&pod, Some(progress(0, true))), ContainerStep::Done);
     }
 
     #[test]
-    fn a_deleted_pod_leaves_no_unread_stream_unreported() {
-        let gone = |mark| {
+    fn every_unread_stream_of_a_deleted_pod_is_a_gap() {
+        let gone = |stored| {
             step(
                 &Pod {
                     gone: true,
                     ..running(1, Some(0))
                 },
-                mark,
+                stored,
             )
         };
-        assert_eq!(gone(Some(mark(1, true))), Step::Done);
+        assert_eq!(gone(Some(progress(1, true))), ContainerStep::Done);
         assert_eq!(
-            gone(Some(mark(1, false))),
-            Step::GiveUp(mark(1, false), GapReason::Deleted)
+            gone(Some(progress(1, false))),
+            ContainerStep::GiveUp(progress(1, false), GapReason::Deleted)
         );
         assert_eq!(
-            gone(Some(mark(0, true))),
-            Step::GiveUp(mark(1, false), GapReason::Deleted)
+            gone(Some(progress(0, true))),
+            ContainerStep::GiveUp(progress(1, false), GapReason::Deleted)
         );
-        assert_eq!(gone(None), Step::GiveUp(mark(0, false), GapReason::Deleted));
+        assert_eq!(
+            gone(None),
+            ContainerStep::GiveUp(progress(0, false), GapReason::Deleted)
+        );
         let unknown = Pod {
             gone: true,
             containers: vec![],
             ..running(0, None)
         };
         assert_eq!(
-            step(&unknown, Some(mark(0, false))),
-            Step::GiveUp(mark(0, false), GapReason::Deleted)
+            step(&unknown, Some(progress(0, false))),
+            ContainerStep::GiveUp(progress(0, false), GapReason::Deleted)
         );
     }
 
     #[test]
     fn a_container_that_never_ran_in_a_finished_pod_is_done() {
-        assert_eq!(step(&pod(Phase::Ended, State::Waiting, None), None), Step::Done);
-        assert_eq!(step(&pod(Phase::Pending, State::Waiting, None), None), Step::Wait);
+        assert_eq!(
+            step(&pod(Phase::Ended, State::Waiting, None), None),
+            ContainerStep::Done
+        );
+        assert_eq!(
+            step(&pod(Phase::Pending, State::Waiting, None), None),
+            ContainerStep::Wait
+        );
     }
 
     #[test]
-    fn a_status_that_is_missing_for_the_moment_is_waited_for() {
+    fn a_status_that_does_not_show_the_stored_instance_is_waited_for() {
         assert_eq!(
-            step(&pod(Phase::Running, State::Waiting, None), Some(mark(0, false))),
-            Step::Wait
+            step(&pod(Phase::Running, State::Waiting, None), Some(progress(0, false))),
+            ContainerStep::Wait
         );
     }
 }

@@ -8,8 +8,8 @@ use std::time::Duration;
 
 use tokio::sync::watch;
 
-use crate::domain::steps::{Source, Step, has_missed, is_out_of_place, next_step};
-use crate::domain::{ContainerId, Gap, GapReason, Instance, Mark, Origin, Pod, Position, StreamId};
+use crate::domain::steps::{ContainerStep, LogSource, is_older_than_stored, next_step, were_instances_missed};
+use crate::domain::{ContainerId, ContainerProgress, Gap, GapReason, Instance, Origin, Pod, Position, StreamId};
 use crate::sinks::SinkError;
 
 use super::context::Context;
@@ -28,15 +28,17 @@ pub(super) async fn follow_container(context: &Context, task: &Task, name: Arc<s
     let mut pod = task.pod.clone();
     loop {
         let present = pod.borrow_and_update().clone();
-        let mark = task.progress.borrow().containers.get(&name).cloned();
-        let end = match next_step(&present, &name, mark.as_ref()) {
-            Step::Done => return ContainerEnd::Done,
-            Step::Read(instance, source) => {
-                let missed = missed(mark.as_ref(), &instance);
+        let stored = task.progress.borrow().containers.get(&name).cloned();
+        let end = match next_step(&present, &name, stored.as_ref()) {
+            ContainerStep::Done => return ContainerEnd::Done,
+            ContainerStep::Read(instance, source) => {
+                let missed = gap_of_missed(stored.as_ref(), &instance);
                 read(context, task, &present, &name, (instance, source), missed).await
             }
-            Step::GiveUp(mark, reason) => Box::pin(give_up(context, task, &present, &name, mark, reason)).await,
-            Step::Wait => Box::pin(wait(task, &mut pod, &name, mark.as_ref())).await,
+            ContainerStep::GiveUp(stored, reason) => {
+                Box::pin(give_up(context, task, &present, &name, stored, reason)).await
+            }
+            ContainerStep::Wait => Box::pin(wait(task, &mut pod, &name, stored.as_ref())).await,
         };
         if let Some(end) = end {
             return end;
@@ -52,21 +54,21 @@ async fn wait(
     task: &Task,
     pod: &mut watch::Receiver<Arc<Pod>>,
     name: &str,
-    mark: Option<&Mark>,
+    stored: Option<&ContainerProgress>,
 ) -> Option<ContainerEnd> {
-    let out_of_place = mark.filter(|mark| is_out_of_place(&pod.borrow(), name, mark));
+    let newer_stored = stored.filter(|stored| is_older_than_stored(&pod.borrow(), name, stored));
     let mut warned = false;
     loop {
         tokio::select! {
             biased;
             () = task.stop.cancelled() => return Some(ContainerEnd::Stopped),
             changed = pod.changed() => return changed.is_err().then_some(ContainerEnd::Stopped),
-            () = tokio::time::sleep(MAX_STATUS_DELAY), if out_of_place.is_some() && !warned => {
+            () = tokio::time::sleep(MAX_STATUS_DELAY), if newer_stored.is_some() && !warned => {
                 warned = true;
                 tracing::warn!(
                     container = name,
-                    stored = out_of_place.map(|mark| mark.container_id.short()),
-                    restart = out_of_place.map(|mark| mark.restart),
+                    stored = newer_stored.map(|stored| stored.container_id.short()),
+                    restart = newer_stored.map(|stored| stored.restart),
                     "the container is not read, because the checkpoint names a later instance of it; if that is wrong, delete the pod's row from distributed_lock to start over"
                 );
             }
@@ -80,7 +82,7 @@ async fn read(
     task: &Task,
     pod: &Pod,
     name: &Arc<str>,
-    (instance, source): (Instance, Source),
+    (instance, source): (Instance, LogSource),
     missed: Option<Gap>,
 ) -> Option<ContainerEnd> {
     let origin = origin(pod, name, &instance.id, instance.restart);
@@ -103,8 +105,8 @@ async fn read(
 
 /// The gap before an instance when other instances ran between it and the one that was read before. They started and
 /// ended unseen, so they have no stream of their own in which to report it.
-fn missed(mark: Option<&Mark>, instance: &Instance) -> Option<Gap> {
-    let before = mark.filter(|mark| has_missed(instance, mark))?;
+fn gap_of_missed(stored: Option<&ContainerProgress>, instance: &Instance) -> Option<Gap> {
+    let before = stored.filter(|stored| were_instances_missed(instance, stored))?;
     Some(Gap {
         from: before.position.map(|p| p.time),
         to: instance.started,
@@ -115,20 +117,20 @@ fn missed(mark: Option<&Mark>, instance: &Instance) -> Option<Gap> {
 /// Tells the sink under which fence the stream is written from now on. Returns the stored position, from the sink or the
 /// checkpoint.
 async fn open(context: &Context, task: &Task, origin: &Arc<Origin>) -> Result<Option<Position>, ContainerEnd> {
-    let mark = task.progress.borrow().containers.get(&origin.stream.container).cloned();
-    let stored = mark
-        .filter(|m| m.container_id == origin.stream.container_id)
-        .and_then(|m| m.position);
+    let stored = task.progress.borrow().containers.get(&origin.stream.container).cloned();
+    let position = stored
+        .filter(|stored| stored.container_id == origin.stream.container_id)
+        .and_then(|stored| stored.position);
     let opened = tokio::select! {
         biased;
         () = task.stop.cancelled() => return Err(ContainerEnd::Stopped),
         opened = context.sink.open(origin, task.grant.fence) => opened,
     };
     match opened {
-        Ok(known) => Ok(known.or(stored)),
+        Ok(known) => Ok(known.or(position)),
         Err(SinkError::Rejected(why)) => {
             tracing::error!(container = %origin.stream.container, %why, "the sink refuses the stream; the position is taken from the checkpoint");
-            Ok(stored)
+            Ok(position)
         }
         Err(SinkError::Fenced | SinkError::Again { .. }) => Err(ContainerEnd::Fenced),
     }
@@ -140,15 +142,15 @@ async fn give_up(
     task: &Task,
     pod: &Pod,
     name: &Arc<str>,
-    mark: Mark,
+    stored: ContainerProgress,
     reason: GapReason,
 ) -> Option<ContainerEnd> {
-    let origin = origin(pod, name, &mark.container_id, mark.restart);
+    let origin = origin(pod, name, &stored.container_id, stored.restart);
     let position = match open(context, task, &origin).await {
         Ok(position) => position,
         Err(end) => return Some(end),
     };
-    let mut writer = Writer::new(context, task, (origin, mark.started), position);
+    let mut writer = Writer::new(context, task, (origin, stored.started), position);
     writer.gap = Some(Gap {
         from: position.map(|p| p.time),
         to: None,
@@ -184,9 +186,10 @@ mod tests {
         size_of::<F>()
     }
 
-    /// 1.7 KB beside 0.6 KB of `Reader`; with what is awaited for moments in it, it was 4.8 KB.
+    /// The future of a container takes 1.7 KB, beside 0.6 KB of its `Reader`. Without the boxes around what is awaited for
+    /// moments it took 4.8 KB.
     #[test]
-    fn what_waits_for_hours_is_small() {
+    fn a_future_that_waits_for_hours_is_small() {
         assert!(
             size(follow_container) <= 2048,
             "{} bytes for a container",

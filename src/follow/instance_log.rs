@@ -13,7 +13,7 @@ use crate::cluster::{LogError, LogQuery, LogStream, open_log};
 use crate::defect::{self, Defect};
 use crate::domain::intake::ResumeMode;
 use crate::domain::resume::ResumeState;
-use crate::domain::steps::Source;
+use crate::domain::steps::LogSource;
 use crate::domain::{Pod, Time};
 
 use super::context::Context;
@@ -183,7 +183,7 @@ impl<'a> InstanceLog<'a> {
             pod: pod.name.to_string(),
             container: self.status.container().to_string(),
             follow,
-            previous: self.status.source() == Source::Previous,
+            previous: self.status.source() == LogSource::Previous,
             since,
             tail_lines: None,
         }

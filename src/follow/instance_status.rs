@@ -6,7 +6,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use crate::domain::steps::{Source, has_ended, source_of};
+use crate::domain::steps::{LogSource, has_ended, source_of};
 use crate::domain::{Instance, Pod};
 
 use super::task::{ContainerEnd, Task};
@@ -17,13 +17,13 @@ pub(super) struct InstanceStatus<'a> {
     container: Arc<str>,
     instance: Instance,
     /// The log of the container in which the instance is found.
-    source: Source,
+    source: LogSource,
     /// Whether a status has shown that the instance has ended. Never becomes false again.
     ended: bool,
 }
 
 impl<'a> InstanceStatus<'a> {
-    pub(super) fn new(task: &'a Task, container: Arc<str>, (instance, source): (Instance, Source)) -> Self {
+    pub(super) fn new(task: &'a Task, container: Arc<str>, (instance, source): (Instance, LogSource)) -> Self {
         Self {
             task,
             container,
@@ -39,7 +39,7 @@ impl<'a> InstanceStatus<'a> {
     }
 
     /// The log of the container in which the instance is found.
-    pub(super) fn source(&self) -> Source {
+    pub(super) fn source(&self) -> LogSource {
         self.source
     }
 
@@ -57,7 +57,7 @@ impl<'a> InstanceStatus<'a> {
 
     /// Updates itself from a pod. Returns where the log of the instance is found now; `None` when the pod's status no
     /// longer names the instance.
-    pub(super) fn update(&mut self, pod: &Pod) -> Option<Source> {
+    pub(super) fn update(&mut self, pod: &Pod) -> Option<LogSource> {
         let container = pod.container(&self.container)?;
         self.ended |= has_ended(container, &self.instance);
         let source = source_of(container, &self.instance)?;

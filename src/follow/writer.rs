@@ -9,7 +9,7 @@ use std::time::Duration;
 use crate::clock;
 use crate::defect::{self, Defect};
 use crate::domain::intake::Batch;
-use crate::domain::{Chunk, Gap, Mark, Origin, Position, Time};
+use crate::domain::{Chunk, ContainerProgress, Gap, Origin, Position, Time};
 use crate::sinks::SinkError;
 
 use super::context::Context;
@@ -209,7 +209,7 @@ impl<'a> Writer<'a> {
     }
 
     fn update_checkpoint(&self, finished: bool) {
-        let mark = Mark {
+        let progress = ContainerProgress {
             container_id: self.origin.stream.container_id.clone(),
             restart: self.origin.restart,
             started: self.started,
@@ -218,7 +218,7 @@ impl<'a> Writer<'a> {
         };
         let name = self.origin.stream.container.clone();
         self.task.progress.send_modify(|checkpoint| {
-            checkpoint.containers.insert(name, mark);
+            checkpoint.containers.insert(name, progress);
         });
     }
 }
