@@ -11,7 +11,7 @@
 //! - [`cluster`], [`locks`] and [`sinks`] are the three sides to the outside: Kubernetes, the table of claims, and the
 //!   place for records. They never import one another.
 //! - [`follow`] reads the logs of one pod. [`collector`] owns all claims of a replica and starts one task per pod.
-//!   `renewer` renews the claims on a thread of its own.
+//!   [`renewer`] renews the claims on a thread of its own.
 //! - [`run()`] puts these parts together, and [`command`] starts it from a command line.
 //!
 //! # A claim in ten lines
