@@ -31,6 +31,11 @@ shell:
 clippy:
     cargo clippy --locked --workspace --all-targets -- -D warnings
 
+# Lint podlog as it is shipped: without the laboratory (the demo and the simulation)
+[group('checks')]
+without-lab:
+    cargo clippy --locked --no-default-features --lib --bins -- -D warnings
+
 # Compile the test that switches the deliberate defects on
 [group('checks')]
 defects-check:
@@ -75,6 +80,12 @@ demo: release
 [group('checks')]
 demo-without-claims: release
     scripts/demo-without-claims
+
+# Build the binary as it is shipped, without the laboratory, as target/shipped/podlog
+[group('checks')]
+shipped:
+    cargo build --locked --release --no-default-features --bin podlog
+    install -D target/release/podlog target/shipped/podlog
 
 # Tests on the servers that PODLOG_TEST_MYSQL, PODLOG_TEST_MARIADB and KUBECONFIG name
 [group('servers')]

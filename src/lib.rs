@@ -16,26 +16,25 @@
 //!
 //! # A claim in ten lines
 //!
-//! A claim expires unless its holder renews it. Others wait a little longer, and each new claim has a larger fence:
+//! The holder of a claim stops acting before the row expires. It counts from the time at which it sent a renewal, so a
+//! slow answer makes it stop earlier, never later:
 //!
 //! ```
-//! # #[cfg(feature = "lab")] {
 //! use std::time::Duration;
-//! use podlog::lab::row::{Hold, fence_after};
-//! use podlog::domain::{Fence, ReplicaId};
+//! use podlog::domain::claim::{Deadline, Lease};
 //!
-//! let (ttl, grace) = (Duration::from_secs(20), Duration::from_secs(1));
-//! let (a, b) = (ReplicaId::from("a"), ReplicaId::from("b"));
+//! let s = Duration::from_secs;
+//! let lease = Lease { ttl: s(20), renew: s(5), margin: s(5), takeover_grace: s(1) };
 //!
-//! // Replica a claims the pod at database time 100 s. The row expires at 120 s.
-//! let claimed = Duration::from_secs(100);
-//! let row = Hold::claimed(&a, Fence(7), claimed, ttl);
+//! // The replica asked for the claim at 100 s of its own clock. It may act on it until 115 s.
+//! let deadline = Deadline::new(lease.deadline(s(100)));
+//! assert!(deadline.allows(s(110), s(5)), "a write of at most 5 s may begin at 110 s");
+//! assert!(!deadline.allows(s(111), s(5)), "and none may begin at 111 s");
 //!
-//! // Replica b must wait until the grace has passed too.
-//! assert!(!row.may_be_claimed(&b, Duration::from_secs(120), grace));
-//! assert!(row.may_be_claimed(&b, Duration::from_secs(121), grace));
-//! assert!(fence_after(row.fence, Duration::from_secs(121)) > row.fence);
-//! # }
+//! // A renewal that was sent at 105 s is answered at 107 s: the claim is good until 120 s.
+//! assert!(deadline.renew(s(107), lease.deadline(s(105))));
+//! assert_eq!(deadline.get(), s(120));
+//! // Another replica may take the row 21 s after that renewal arrived at the database, at 126 s or later.
 //! ```
 //!
 //! # What other programs may use

@@ -4,17 +4,18 @@
 
 use std::path::Path;
 
-use super::{Source, files, none, root};
+use super::none;
+use super::source::{Text, files, root};
 
 /// All documents: those at the root, and those of these folders.
-fn documents() -> Vec<Source> {
+fn documents() -> Vec<Text> {
     let mut all = files(&["docs", "tests", "charts", "migrations", "fuzz", "crates"], "md");
     for entry in std::fs::read_dir(root()).unwrap() {
         let path = entry.unwrap().path();
         if path.extension().is_some_and(|ending| ending == "md") {
             let text = std::fs::read_to_string(&path).unwrap();
             let path = path.file_name().unwrap().to_string_lossy().into_owned();
-            all.push(Source { path, text });
+            all.push(Text { path, text });
         }
     }
     all
@@ -46,7 +47,7 @@ fn anchors(text: &str) -> Vec<String> {
 #[test]
 fn every_source_file_that_a_document_names_exists() {
     let mut faults = Vec::new();
-    for Source { path, text } in documents() {
+    for Text { path, text } in documents() {
         let prose = prose(&text);
         let names = prose.split('`').skip(1).step_by(2);
         let sources = names.filter(|name| name.ends_with(".rs") && !name.contains([' ', '*']));
@@ -59,7 +60,7 @@ fn every_source_file_that_a_document_names_exists() {
 #[test]
 fn every_link_of_a_document_leads_to_a_file_and_a_heading() {
     let mut faults = Vec::new();
-    for Source { path, text } in documents() {
+    for Text { path, text } in documents() {
         let folder = root().join(Path::new(&path).parent().unwrap());
         for link in links(&prose(&text)) {
             if link.starts_with("http") {

@@ -2,6 +2,7 @@
 
 mod documents;
 mod graph;
+mod links;
 mod source;
 
 use std::collections::{BTreeMap, BTreeSet};
