@@ -5,6 +5,7 @@
 
 use crate::config::{Defect, ModelConfig};
 use crate::state::{LATE, MessageKind, PODS, REPLICAS, State};
+use crate::store;
 
 /// Numbers the fences of each pod by rank, and sorts what is late. Fences are only ever compared, and the next one
 /// is drawn after the largest, which is the row's.
@@ -145,15 +146,17 @@ pub(crate) fn forget(state: &mut State, config: &ModelConfig) {
         // Expired, and no jump of the clock makes it last again.
         let over = row.left + config.back(state.jumps_left) <= 0;
         let gone = match message.kind {
-            MessageKind::RenewStray => (idle || over) && !config.renew(&mut { row }, message.sender, message.fence),
+            MessageKind::RenewStray => {
+                (idle || over) && !store::renew(config, &mut { row }, message.sender, message.fence)
+            }
             MessageKind::Free | MessageKind::Handed | MessageKind::Finished => {
                 idle && {
                     let mut after = row;
-                    config.give_back(&mut after, message);
+                    store::give_back(config, &mut after, message);
                     after == row
                 }
             }
-            MessageKind::ClaimStray => row.finished && !config.may_claim(row, message.sender),
+            MessageKind::ClaimStray => row.finished && !store::may_claim(config, row, message.sender),
             _ => false,
         };
         if gone {

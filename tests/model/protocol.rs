@@ -1,10 +1,9 @@
-//! The protocol as the model checker is shown it: where it begins, what may follow a state, and what must hold. The
-//! checker goes through every state there is, and keeps of each a hash of 64 bits: of ten million states two are taken
-//! for one with a probability of 3 in a million.
+//! The protocol as the model checker sees it: the first state, the steps that may follow a state, and what must hold.
+//! The checker visits every state and keeps a hash of 64 bits of each. Among ten million states two are mistaken for one
+//! with a probability of 3 in a million: n^2 / 2^65 = 10^14 / 3.7 * 10^19.
 
 use std::collections::{BTreeSet, HashSet};
 use std::num::NonZero;
-use std::ops::Range;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::thread::available_parallelism;
 use std::time::Instant;
@@ -13,50 +12,25 @@ use stateright::{Checker, CheckerBuilder, HasDiscoveries, Model, Property};
 
 use crate::canonical;
 use crate::config::ModelConfig;
-use crate::properties;
+use crate::properties::{ONE_ACTS, fences_differ, no_fence_above_the_row, one_acts, replica_left_alone_gets_every_pod};
 use crate::state::{State, UNSEEN};
 use crate::step::Step;
-use crate::store::HoldOffs;
-use crate::transitions::Transitions;
+use crate::store::{HoldOffs, hold_offs};
+use crate::transitions::{Move, moves};
 
-/// A step and what it leads to. The checker would ask for the steps first, and then where each leads; but what leads
-/// nowhere is no step, so that where it leads has been worked out by then, and is not worked out twice.
-pub(crate) type Move = (Step, State);
-
-/// A config, and what was found possible in it.
-pub(crate) struct Protocol {
-    pub(crate) config: ModelConfig,
-    pub(crate) holdoffs: HoldOffs,
+/// The protocol in one configuration, and the steps that were found possible in it.
+struct Protocol {
+    config: ModelConfig,
+    holdoffs: HoldOffs,
     /// The steps that were possible in some state, whether or not they led to one that had not been seen.
     possible: Arc<Mutex<HashSet<Step>>>,
-}
-
-impl Protocol {
-    pub(crate) fn of(config: ModelConfig) -> Self {
-        Self {
-            config,
-            holdoffs: config.hold_offs(),
-            possible: Arc::default(),
-        }
-    }
-
-    pub(crate) fn pods(&self) -> Range<usize> {
-        0..self.config.pods
-    }
-
-    /// All that can follow.
-    pub(crate) fn after(&self, state: &State) -> Vec<Move> {
-        let mut steps = Transitions::of(self);
-        steps.after(state);
-        steps.found
-    }
 }
 
 impl Model for Protocol {
     type State = State;
     type Action = Move;
 
-    /// Nobody has a pod, and every replica has just looked unless it is new.
+    /// No replica has a pod. Every replica has just read the table, unless it is new.
     fn init_states(&self) -> Vec<State> {
         let mut state = State::default();
         if !self.config.jump_by.is_empty() {
@@ -69,13 +43,13 @@ impl Model for Protocol {
     }
 
     fn actions(&self, state: &State, actions: &mut Vec<Move>) {
-        *actions = self.after(state);
+        *actions = moves(&self.config, &self.holdoffs, state);
         let mut possible = self.possible.lock().unwrap_or_else(PoisonError::into_inner);
         possible.extend(actions.iter().map(|(step, _)| *step));
     }
 
-    /// States that differ by names only become one here, not in the move, which shows who did what. The checker has a
-    /// symmetry reduction of its own, but only for searches depth first, whose counterexamples are long.
+    /// States that differ only by names become one here and not in the move, because the move shows who did what. The
+    /// checker's own symmetry reduction works only for depth-first searches, whose counterexamples are long.
     fn next_state(&self, _before: &State, (_, mut after): Move) -> Option<State> {
         if self.config.symmetry {
             canonical::rename(&mut after, self.config.replicas, self.config.pods);
@@ -84,13 +58,31 @@ impl Model for Protocol {
     }
 
     fn properties(&self) -> Vec<Property<Self>> {
-        properties::of(&self.config)
+        let mut all = vec![
+            Property::always(ONE_ACTS, |it: &Self, state: &State| one_acts(&it.config, state)),
+            Property::always(
+                "no claim has a fence larger than the row's",
+                |it: &Self, state: &State| no_fence_above_the_row(&it.config, state),
+            ),
+            Property::always(
+                "no two claims of a pod have the same fence",
+                |it: &Self, state: &State| fences_differ(&it.config, state),
+            ),
+            Property::always("nobody claims a finished pod", |_, state: &State| !state.claimed_done),
+        ];
+        if self.config.alone {
+            all.push(Property::always(
+                "a replica that is left alone gets every pod",
+                |it: &Self, state: &State| replica_left_alone_gets_every_pod(&it.config, &it.holdoffs, state),
+            ));
+        }
+        all
     }
 }
 
-/// What was found.
+/// The result of a search.
 pub(crate) struct Exploration {
-    /// The states, the ways from one to another, and how long it took.
+    /// The number of states and of transitions, and how long the search took.
     pub(crate) size: String,
     /// The kinds of step that were possible somewhere.
     pub(crate) kinds: BTreeSet<String>,
@@ -98,24 +90,28 @@ pub(crate) struct Exploration {
     pub(crate) violation: Option<(&'static str, Vec<Move>)>,
 }
 
-/// Goes through a config until a property is violated or everything has been seen.
+/// Searches a configuration until a property is violated or all states have been visited.
 pub(crate) fn explore(config: &ModelConfig) -> Exploration {
     let cores = available_parallelism().map_or(1, NonZero::get);
     search(config, |checker| checker.threads(cores))
 }
 
-/// Goes through what takes fewer than so many steps, until a property is violated.
+/// Searches the states that take fewer than `steps` steps, until a property is violated.
 ///
-/// One thread comes to every state by a way than which none is shorter. Of several one may be ahead of the other, and
-/// what is near a state that it reached by a detour would seem to be beyond the bound.
+/// It uses one thread, which reaches every state by a shortest path. With several threads one may be ahead of another and
+/// reach a state by a detour; states near it would then seem to lie beyond the bound.
 pub(crate) fn explore_within(config: &ModelConfig, steps: usize) -> Exploration {
-    // The first state has a depth of 1, and what is as deep as the target is not looked at.
+    // The first state has depth 1, and states at the target depth are not checked.
     search(config, |checker| checker.threads(1).target_max_depth(steps + 1))
 }
 
 fn search(config: &ModelConfig, how: impl Fn(CheckerBuilder<Protocol>) -> CheckerBuilder<Protocol>) -> Exploration {
     let began = Instant::now();
-    let protocol = Protocol::of(*config);
+    let protocol = Protocol {
+        config: *config,
+        holdoffs: hold_offs(config),
+        possible: Arc::default(),
+    };
     let possible = Arc::clone(&protocol.possible);
     let checker = how(protocol.checker().finish_when(HasDiscoveries::AnyFailures))
         .spawn_bfs()

@@ -80,121 +80,119 @@ impl HoldOffs {
     }
 }
 
-impl ModelConfig {
-    fn lease(&self) -> Lease {
-        let times = self.times;
-        Lease {
-            ttl: ticks(times.ttl),
-            renew: TICK,
-            margin: ticks(self.margin()),
-            takeover_grace: ticks(self.grace()),
-        }
+fn lease(config: &ModelConfig) -> Lease {
+    let times = config.times;
+    Lease {
+        ttl: ticks(times.ttl),
+        renew: TICK,
+        margin: ticks(config.margin()),
+        takeover_grace: ticks(config.grace()),
     }
+}
 
-    /// Whether a replica that looks at the table finds the row to be had.
-    pub(crate) fn may_claim(&self, row: Row, me: u8) -> bool {
-        row.fence == 0 || hold(row).may_be_claimed(name(me), NOW, ticks(self.grace()))
-    }
+/// Whether a replica that looks at the table finds the row to be had.
+pub(crate) fn may_claim(config: &ModelConfig, row: Row, me: u8) -> bool {
+    row.fence == 0 || hold(row).may_be_claimed(name(me), NOW, ticks(config.grace()))
+}
 
-    /// A claim arrives. Answers the fence when it wins.
-    pub(crate) fn claim(&self, row: &mut Row, me: u8) -> Option<u8> {
-        if !self.may_claim(*row, me) {
-            return None;
-        }
-        // The least that a fence may be, as if the clock stood still.
-        let fence = fence_after(Fence(u64::from(row.fence)), Duration::ZERO);
-        put(
-            row,
-            &Hold::claimed(name(me), fence, NOW, self.lease().ttl),
-            self.grace(),
-        );
-        Some(row.fence)
+/// A claim arrives. Answers the fence when it wins.
+pub(crate) fn claim(config: &ModelConfig, row: &mut Row, me: u8) -> Option<u8> {
+    if !may_claim(config, *row, me) {
+        return None;
     }
+    // The least that a fence may be, as if the clock stood still.
+    let fence = fence_after(Fence(u64::from(row.fence)), Duration::ZERO);
+    put(
+        row,
+        &Hold::claimed(name(me), fence, NOW, lease(config).ttl),
+        config.grace(),
+    );
+    Some(row.fence)
+}
 
-    /// A renewal arrives. Answers whether the claim is held.
-    pub(crate) fn renew(&self, row: &mut Row, me: u8, fence: u8) -> bool {
-        let mut hold = hold(*row);
-        let (who, fence) = self.taken_for(*row, me, fence);
-        let renewed = hold.renew(who, fence, NOW, self.lease().ttl);
-        if renewed {
-            put(row, &hold, self.grace());
-        }
-        renewed
+/// A renewal arrives. Answers whether the claim is held.
+pub(crate) fn renew(config: &ModelConfig, row: &mut Row, me: u8, fence: u8) -> bool {
+    let mut hold = hold(*row);
+    let (who, fence) = taken_for(config, *row, me, fence);
+    let renewed = hold.renew(who, fence, NOW, lease(config).ttl);
+    if renewed {
+        put(row, &hold, config.grace());
     }
+    renewed
+}
 
-    /// Whose statement one about the row is taken for, and under which fence: what it says it is.
-    fn taken_for(&self, row: Row, me: u8, fence: u8) -> (&'static ReplicaId, Fence) {
-        let (who, fence) = if self.defect == Some(Defect::NoFenceCheck) {
-            (row.owner, row.fence)
-        } else {
-            (me, fence)
-        };
-        (name(who), Fence(u64::from(fence)))
-    }
+/// Whose statement one about the row is taken for, and under which fence: what it says it is.
+fn taken_for(config: &ModelConfig, row: Row, me: u8, fence: u8) -> (&'static ReplicaId, Fence) {
+    let (who, fence) = if config.defect == Some(Defect::NoFenceCheck) {
+        (row.owner, row.fence)
+    } else {
+        (me, fence)
+    };
+    (name(who), Fence(u64::from(fence)))
+}
 
-    /// A release arrives.
-    pub(crate) fn give_back(&self, row: &mut Row, message: Message) {
-        let mut hold = hold(*row);
-        let (who, fence) = self.taken_for(*row, message.sender, message.fence);
-        if !hold.is_owned(who, fence) {
-            return;
-        }
-        let next = match message.kind {
-            MessageKind::Handed => AfterRelease::Handed(name(message.heir).clone()),
-            MessageKind::Finished => AfterRelease::Finished,
-            _ => AfterRelease::Free,
-        };
-        let handed = fence_after(hold.fence, Duration::ZERO);
-        hold.give_back(&next, handed, NOW, self.lease().ttl);
-        put(row, &hold, self.grace());
+/// A release arrives.
+pub(crate) fn give_back(config: &ModelConfig, row: &mut Row, message: Message) {
+    let mut hold = hold(*row);
+    let (who, fence) = taken_for(config, *row, message.sender, message.fence);
+    if !hold.is_owned(who, fence) {
+        return;
     }
+    let next = match message.kind {
+        MessageKind::Handed => AfterRelease::Handed(name(message.heir).clone()),
+        MessageKind::Finished => AfterRelease::Finished,
+        _ => AfterRelease::Free,
+    };
+    let handed = fence_after(hold.fence, Duration::ZERO);
+    hold.give_back(&next, handed, NOW, lease(config).ttl);
+    put(row, &hold, config.grace());
+}
 
-    /// A request for the row arrives.
-    pub(crate) fn ask(&self, row: &mut Row, me: u8) {
-        let mut hold = hold(*row);
-        hold.ask(name(me), hold.fence);
-        put(row, &hold, self.grace());
-    }
+/// A request for the row arrives.
+pub(crate) fn ask(config: &ModelConfig, row: &mut Row, me: u8) {
+    let mut hold = hold(*row);
+    hold.ask(name(me), hold.fence);
+    put(row, &hold, config.grace());
+}
 
-    /// Ticks for which a claim is good that was taken or renewed by a statement sent `age` ticks ago.
-    pub(crate) fn good_for(&self, age: u8) -> u8 {
-        let age = if self.defect == Some(Defect::DeadlineAfterReply) {
-            0
-        } else {
-            age
-        };
-        left(self.lease().deadline(at(-(age as i8)))).max(0) as u8
-    }
+/// Ticks for which a claim is good that was taken or renewed by a statement sent `age` ticks ago.
+pub(crate) fn good_for(config: &ModelConfig, age: u8) -> u8 {
+    let age = if config.defect == Some(Defect::DeadlineAfterReply) {
+        0
+    } else {
+        age
+    };
+    left(lease(config).deadline(at(-(age as i8)))).max(0) as u8
+}
 
-    /// What is left of a claim after an answer that it is held: the renewal was sent `age` ticks ago.
-    pub(crate) fn renewed(&self, left_now: u8, age: u8) -> u8 {
-        let deadline = Deadline::new(at(left_now as i8));
-        let until = at(self.good_for(age) as i8);
-        if !deadline.renew(NOW, until) {
-            deadline.revoke();
-        }
-        // What is revoked ended long ago.
-        left(deadline.get().max(NOW)) as u8
+/// What is left of a claim after an answer that it is held: the renewal was sent `age` ticks ago.
+pub(crate) fn renewed(config: &ModelConfig, left_now: u8, age: u8) -> u8 {
+    let deadline = Deadline::new(at(left_now as i8));
+    let until = at(good_for(config, age) as i8);
+    if !deadline.renew(NOW, until) {
+        deadline.revoke();
     }
+    // What is revoked ended long ago.
+    left(deadline.get().max(NOW)) as u8
+}
 
-    /// What the product answers to each offset that can be seen: asked for in every state, but always the same.
-    pub(crate) fn hold_offs(&self) -> HoldOffs {
-        HoldOffs(OFFSETS.map(|seen| self.holds_off(seen)).collect())
-    }
+/// What the product answers to each offset that can be seen: asked for in every state, but always the same.
+pub(crate) fn hold_offs(config: &ModelConfig) -> HoldOffs {
+    HoldOffs(OFFSETS.map(|seen| holds_off(config, seen)).collect())
+}
 
-    /// For how many ticks of its own a replica must not claim that looks now and last saw this offset; `None` when
-    /// it has no reason to disbelieve the database.
-    fn holds_off(&self, seen: i8) -> Option<u8> {
-        let answer = |offset: i8| LockTable {
-            now: at(offset),
-            ..LockTable::default()
-        };
-        let mut holdoff = HoldOff::new(self.lease().ttl);
-        if seen != UNSEEN {
-            holdoff.observe(&answer(seen), NOW, NOW);
-        }
-        holdoff.observe(&answer(0), NOW, NOW)?;
-        let ends = (0..=u8::MAX).find(|tick| !holdoff.is_on(NOW + ticks(*tick)));
-        ends.filter(|_| self.defect != Some(Defect::JumpIgnored))
+/// For how many ticks of its own a replica must not claim that looks now and last saw this offset; `None` when
+/// it has no reason to disbelieve the database.
+fn holds_off(config: &ModelConfig, seen: i8) -> Option<u8> {
+    let answer = |offset: i8| LockTable {
+        now: at(offset),
+        ..LockTable::default()
+    };
+    let mut holdoff = HoldOff::new(lease(config).ttl);
+    if seen != UNSEEN {
+        holdoff.observe(&answer(seen), NOW, NOW);
     }
+    holdoff.observe(&answer(0), NOW, NOW)?;
+    let ends = (0..=u8::MAX).find(|tick| !holdoff.is_on(NOW + ticks(*tick)));
+    ends.filter(|_| config.defect != Some(Defect::JumpIgnored))
 }

@@ -2,35 +2,41 @@
 //! happen at a moment is a step of its own, and a replica that is frozen is one that takes none.
 
 use crate::canonical;
+use crate::clocks;
 use crate::config::{Defect, ModelConfig};
-use crate::protocol::{Move, Protocol};
 use crate::state::{Claim, FOR_EVER, LATE, Message, MessageKind, State};
 use crate::step::{Delivery, Step};
-use crate::store::HoldOffs;
+use crate::store::{self, HoldOffs};
 
-/// Gathers the states that can follow one.
-pub(crate) struct Transitions<'a> {
-    pub(crate) config: &'a ModelConfig,
-    holdoffs: &'a HoldOffs,
-    pub(crate) found: Vec<Move>,
+/// A step and the state after it. The checker asks first for the steps and then for the state after each. A step that
+/// changes nothing is no step, so the state after it is known when the steps are listed, and is kept.
+pub(crate) type Move = (Step, State);
+
+/// Every step that is possible in a state, with the state after it.
+pub(crate) fn moves(config: &ModelConfig, holdoffs: &HoldOffs, state: &State) -> Vec<Move> {
+    let mut transitions = Transitions {
+        config,
+        holdoffs,
+        found: Vec::new(),
+    };
+    transitions.collect(state);
+    transitions.found
 }
 
-impl<'a> Transitions<'a> {
-    pub(crate) fn of(protocol: &'a Protocol) -> Self {
-        Self {
-            config: &protocol.config,
-            holdoffs: &protocol.holdoffs,
-            found: Vec::new(),
-        }
-    }
+/// Collects the states that can follow one.
+struct Transitions<'a> {
+    config: &'a ModelConfig,
+    holdoffs: &'a HoldOffs,
+    found: Vec<Move>,
+}
 
-    /// For how long a replica must not claim after the look that it takes now.
-    pub(crate) fn holds_off(&self, state: &State, replica: usize) -> Option<u8> {
+impl Transitions<'_> {
+    /// For how long a replica must not claim if it reads the table now.
+    fn holds_off(&self, state: &State, replica: usize) -> Option<u8> {
         self.holdoffs.after(state.replicas[replica].seen)
     }
 
-    /// All that can follow.
-    pub(crate) fn after(&mut self, state: &State) {
+    fn collect(&mut self, state: &State) {
         self.clocks(state);
         for replica in 0..self.config.replicas {
             self.looks(state, replica);
@@ -47,7 +53,7 @@ impl<'a> Transitions<'a> {
         }
     }
 
-    pub(crate) fn add(&mut self, step: Step, mut state: State) {
+    fn add(&mut self, step: Step, mut state: State) {
         if self.config.jump_by.is_empty() {
             // Nobody could tell a jump from none.
             state.replicas.iter_mut().for_each(|replica| replica.seen = 0);
@@ -59,6 +65,35 @@ impl<'a> Transitions<'a> {
         }
         canonical::tidy(&mut state);
         self.found.push((step, state));
+    }
+
+    /// Any clock may tick, and the database's may jump.
+    fn clocks(&mut self, old: &State) {
+        let (config, replicas) = (self.config, &old.replicas[..self.config.replicas]);
+        // The clocks of replicas are at most one tick behind the database's, and never ahead.
+        if replicas.iter().all(|replica| replica.lag == 0) {
+            self.add(Step::Database, clocks::database_ticked(config, old));
+        }
+        for (replica, own) in replicas.iter().enumerate() {
+            if own.lag > 0 && !clocks::must_stop_waiting(old, replica) {
+                self.add(Step::Clock(replica + 1), clocks::replica_ticked(old, replica));
+            }
+        }
+        for by in config.jump_by {
+            if let Some(state) = clocks::database_jumped(config, old, *by) {
+                self.add(Step::Jump(*by), state);
+            }
+        }
+    }
+
+    /// A replica reads the table and finds that the clock has jumped. A read that finds no jump is part of the claim
+    /// that follows it.
+    fn looks(&mut self, old: &State, replica: usize) {
+        if let Some(holdoff) = self.holds_off(old, replica) {
+            let mut state = *old;
+            (state.replicas[replica].seen, state.replicas[replica].holdoff) = (0, holdoff);
+            self.add(Step::HoldsOff(replica + 1), state);
+        }
     }
 
     /// What a replica does about a pod it has no claim of.
@@ -78,21 +113,21 @@ impl<'a> Transitions<'a> {
         }
         if config.hands && old.rows[pod].fence != 0 {
             let mut state = looked;
-            config.ask(&mut state.rows[pod], me);
+            store::ask(config, &mut state.rows[pod], me);
             self.add_if_changed(Step::Asks(replica + 1, pod + 1), state, old);
         }
     }
 
     fn claims(&mut self, looked: &State, replica: usize, pod: usize) {
         let (config, me) = (self.config, replica as u8 + 1);
-        if !config.may_claim(looked.rows[pod], me) {
+        if !store::may_claim(config, looked.rows[pod], me) {
             return;
         }
         let step = |delivery| Step::Claims(replica + 1, pod + 1, delivery);
         let mut state = *looked;
         if let Some(fence) = claim(config, &mut state, pod, me) {
             let mut won = state;
-            won.replicas[replica].claims[pod] = Claim::new(fence, config.good_for(0));
+            won.replicas[replica].claims[pod] = Claim::new(fence, store::good_for(config, 0));
             self.add(step(Delivery::Answered), won);
             self.answer_lost(&mut state, replica, pod, fence);
             self.add(step(Delivery::AnswerLost), state);
@@ -151,7 +186,7 @@ impl<'a> Transitions<'a> {
         let (me, had) = (replica as u8 + 1, old.replicas[replica].claims[pod]);
         let step = |delivery| Step::Renews(replica + 1, pod + 1, delivery);
         let mut state = *old;
-        let held = self.config.renew(&mut state.rows[pod], me, had.fence);
+        let held = store::renew(self.config, &mut state.rows[pod], me, had.fence);
         self.add_if_changed(step(Delivery::AnswerLost), state, old);
         self.verdict(&mut state, replica, pod, held, 0);
         self.add_if_changed(step(Delivery::Answered), state, old);
@@ -166,7 +201,7 @@ impl<'a> Transitions<'a> {
     fn verdict(&self, state: &mut State, replica: usize, pod: usize, held: bool, age: u8) {
         let claim = &mut state.replicas[replica].claims[pod];
         if held {
-            claim.left = self.config.renewed(claim.left, age);
+            claim.left = store::renewed(self.config, claim.left, age);
         } else {
             *claim = Claim::default();
         }
@@ -194,7 +229,7 @@ impl<'a> Transitions<'a> {
             *claim = Claim::default();
         }
         let mut state = without;
-        self.config.give_back(&mut state.rows[pod], release);
+        store::give_back(self.config, &mut state.rows[pod], release);
         self.add(step(Delivery::Answered), state);
         if kind == MessageKind::Free {
             self.add(step(Delivery::Lost), without);
@@ -231,7 +266,7 @@ impl<'a> Transitions<'a> {
                 state.remove(at);
                 let mut lost = state;
                 if m.kind == MessageKind::ClaimWon {
-                    state.replicas[replica].claims[pod] = Claim::new(m.fence, self.config.good_for(m.age));
+                    state.replicas[replica].claims[pod] = Claim::new(m.fence, store::good_for(self.config, m.age));
                     self.answer_lost(&mut lost, replica, pod, m.fence);
                 } else {
                     self.verdict(&mut state, replica, pod, m.kind == MessageKind::RenewHeld, m.age);
@@ -254,7 +289,7 @@ impl<'a> Transitions<'a> {
             MessageKind::ClaimStray | MessageKind::RenewStray => {
                 self.arrives(&mut state, m);
             }
-            _ => self.config.give_back(&mut state.rows[usize::from(m.pod)], m),
+            _ => store::give_back(self.config, &mut state.rows[usize::from(m.pod)], m),
         }
         self.add_if_changed(Step::Arrives(m.kind, name, number), state, &lost);
         self.add(Step::Vanishes(m.kind, name, number), lost);
@@ -269,7 +304,7 @@ impl<'a> Transitions<'a> {
                 // That it was not won changes nothing for anybody.
                 None => return Message::default(),
             },
-            _ if self.config.renew(&mut state.rows[pod], asked.sender, asked.fence) => {
+            _ if store::renew(self.config, &mut state.rows[pod], asked.sender, asked.fence) => {
                 (MessageKind::RenewHeld, asked.fence)
             }
             _ => (MessageKind::RenewLost, asked.fence),
@@ -295,7 +330,7 @@ impl<'a> Transitions<'a> {
 /// A claim arrives. Answers the fence when it wins.
 fn claim(config: &ModelConfig, state: &mut State, pod: usize, me: u8) -> Option<u8> {
     let done = state.rows[pod].finished;
-    let fence = config.claim(&mut state.rows[pod], me)?;
+    let fence = store::claim(config, &mut state.rows[pod], me)?;
     state.claimed_done |= done;
     Some(fence)
 }
