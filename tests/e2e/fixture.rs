@@ -164,7 +164,12 @@ impl Fixture {
 
     /// A replica with the usual settings, only for this namespace.
     pub(crate) fn replica(&self, name: &str) -> Replica {
-        Replica::start(self, name, &["--namespace", &self.namespace])
+        self.replica_with(name, &["--namespace", &self.namespace])
+    }
+
+    /// A replica with these settings.
+    pub(crate) fn replica_with(&self, name: &str, args: &[&str]) -> Replica {
+        Replica::start(&self.url, self.folder.path(), name, args)
     }
 
     /// A kubeconfig for a new service account that has these rights in these namespaces.

@@ -2,14 +2,12 @@
 
 use std::fs::{File, OpenOptions};
 use std::os::unix::process::ExitStatusExt;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Output, Stdio};
 use std::time::{Duration, Instant};
 
 use rustix::process::{Pid, Signal, kill_process};
 use tokio::time::sleep;
-
-use crate::fixture::Fixture;
 
 /// How long a replica may take to end after SIGTERM.
 const PATIENCE: Duration = Duration::from_secs(25);
@@ -25,32 +23,32 @@ pub(crate) struct Replica {
 }
 
 /// The binary with these arguments and no settings from the environment but the lock store.
-fn podlog(fixture: &Fixture, args: &[&str]) -> Command {
+fn podlog(url: &str, args: &[&str]) -> Command {
     let mut command = Command::new(env!("CARGO_BIN_EXE_podlog"));
     for (name, _) in std::env::vars().filter(|(name, _)| name.starts_with("PODLOG_") || name == "RUST_LOG") {
         command.env_remove(name);
     }
-    command.args(args).env("PODLOG_LOCK", &*fixture.url);
+    command.args(args).env("PODLOG_LOCK", url);
     command
 }
 
 /// Runs a command of podlog to its end.
-pub(crate) fn execute(fixture: &Fixture, args: &[&str]) -> Output {
-    podlog(fixture, args).output().unwrap()
+pub(crate) fn execute(url: &str, args: &[&str]) -> Output {
+    podlog(url, args).output().unwrap()
 }
 
 impl Replica {
-    /// Starts a replica; what it says goes to `NAME.log` in the fixture's folder.
-    pub(crate) fn start(fixture: &Fixture, name: &str, args: &[&str]) -> Self {
-        let log = fixture.folder.path().join(format!("{name}.log"));
+    /// Starts a replica; what it says goes to `NAME.log` in this folder.
+    pub(crate) fn start(url: &str, folder: &Path, name: &str, args: &[&str]) -> Self {
+        let log = folder.join(format!("{name}.log"));
         let file = OpenOptions::new().create(true).append(true).open(&log).unwrap();
         let level = std::env::var("E2E_LOG_LEVEL").unwrap_or_else(|_| "info".into());
         let child = podlog(
-            fixture,
+            url,
             &["run", "--http", "off", "--replica-id", name, "--log-level", &level],
         )
         .args(args)
-        .env("PODLOG_SINK", &*fixture.url)
+        .env("PODLOG_SINK", url)
         .stdin(Stdio::null())
         .stdout(File::create("/dev/null").unwrap())
         .stderr(file)

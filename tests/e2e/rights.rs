@@ -6,7 +6,7 @@ use serde_json::{Value, json};
 
 use crate::audit::Records;
 use crate::fixture::{self, Fixture, create, create_namespace, delete_namespace, pod, until};
-use crate::replica::{Replica, execute};
+use crate::replica::execute;
 
 const SOON: Duration = Duration::from_secs(40);
 
@@ -51,11 +51,7 @@ async fn roles_in_the_listed_namespaces_are_enough() {
             .create(&pod("one", "Never", "echo n=1 one; sleep 1; echo n=2 two"))
             .await;
         let path = kubeconfig.to_str().unwrap();
-        let mut replica = Replica::start(
-            &fixture,
-            "a",
-            &["--kubeconfig", path, "--namespace", &fixture.namespace],
-        );
+        let mut replica = fixture.replica_with("a", &["--kubeconfig", path, "--namespace", &fixture.namespace]);
         tables(&fixture).await;
         stored(&fixture, "one", 2).await;
         let warned = |line: &str| line.contains(" WARN ") && line.contains("podlog::");
@@ -86,7 +82,7 @@ async fn a_missing_permission_is_named_and_the_other_namespace_is_still_collecte
         )
         .await;
         let (path, both) = (kubeconfig.to_str().unwrap(), format!("{},{other}", fixture.namespace));
-        let mut replica = Replica::start(&fixture, "a", &["--kubeconfig", path, "--namespace", &both]);
+        let mut replica = fixture.replica_with("a", &["--kubeconfig", path, "--namespace", &both]);
         tables(&fixture).await;
         stored(&fixture, "one", 2).await;
         until("the missing right is named", SOON, async || {
@@ -150,7 +146,7 @@ async fn check_names_each_missing_permission_and_passes_with_all() {
             });
             // The API server takes a moment to know of new rules.
             until("what is missing is named and nothing else", SOON, async || {
-                let output = execute(&fixture, &args);
+                let output = execute(&fixture.url, &args);
                 let report: Value = serde_json::from_slice(&output.stdout).unwrap();
                 let refused = report["facts"].as_array().unwrap().iter();
                 let refused = refused.filter(|fact| fact["fact"].as_str().unwrap().contains("has not this right"));

@@ -115,12 +115,12 @@ async fn claims_are_listed_and_a_released_one_moves_without_loss() {
         let uid = fixture.create(&pod("talk", "Never", TALK)).await;
         stored(&fixture, "talk", 5).await;
         let name = format!("{}/talk", fixture.namespace);
-        let list = execute(&fixture, &["locks", "list"]);
+        let list = execute(&fixture.url, &["locks", "list"]);
         let text = String::from_utf8_lossy(&list.stdout).into_owned();
         let fits = |line: &str| line.contains("talk") && line.contains(&*fixture.namespace) && line.contains('#');
         assert!(list.status.success() && text.lines().any(fits), "{text}");
 
-        let freed = execute(&fixture, &["locks", "release", &name]);
+        let freed = execute(&fixture.url, &["locks", "release", &name]);
         assert!(freed.status.success(), "{}", String::from_utf8_lossy(&freed.stderr));
         let then = lines(&fixture, "talk").await;
         row_until(&fixture, &uid, "somebody holds it again", |row| {
@@ -129,7 +129,7 @@ async fn claims_are_listed_and_a_released_one_moves_without_loss() {
         .await;
         stored(&fixture, "talk", then + 20).await;
 
-        let unknown = execute(&fixture, &["locks", "release", "no/such"]);
+        let unknown = execute(&fixture.url, &["locks", "release", "no/such"]);
         assert!(!unknown.status.success());
         for replica in &mut replicas {
             replica.ask_to_end();

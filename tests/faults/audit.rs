@@ -24,7 +24,7 @@ pub(crate) fn written(sim: &SimCluster) -> BTreeMap<StreamKey, Vec<LineDigest>> 
 
 /// What is stored in MySQL.
 pub(crate) async fn stored(sql: &mut MySqlConnection) -> StoredStreams {
-    let mut by_id: BTreeMap<i64, (StreamKey, Stored)> = BTreeMap::new();
+    let mut by_id: BTreeMap<i64, (StreamKey, StoredStream)> = BTreeMap::new();
     let streams = "SELECT id, CONVERT(uid USING utf8mb4) AS uid, CONVERT(container USING utf8mb4) AS container, \
          CONVERT(container_id USING utf8mb4) AS container_id FROM log_stream";
     // Until the first replica has made the tables there are none.
@@ -35,7 +35,7 @@ pub(crate) async fn stored(sql: &mut MySqlConnection) -> StoredStreams {
     if by_id.is_empty() {
         return StoredStreams::new();
     }
-    // StoredStreams that were opened meanwhile are left for the next time.
+    // Streams that were opened meanwhile are left for the next time.
     let lines = "SELECT stream, time_ns, message FROM log_record ORDER BY stream, seq";
     for row in sqlx::query(lines).fetch_all(&mut *sql).await.unwrap() {
         if let Some((_, stored)) = by_id.get_mut(&row.get("stream")) {

@@ -10,22 +10,12 @@ use sqlx::{Connection, MySqlConnection};
 
 use crate::database::{Claim, Database, execute, until};
 use crate::fixture::{Fixture, PATIENCE};
-use crate::outages::{BUSY, assert_silent, falls_silent, sent};
-use crate::parallel::scenarios;
 use crate::proxy::ProxyMode;
 use crate::replica::{DEADLINE, Replica, TTL};
 use crate::server::{Variable, on_own};
 use crate::servers;
 use crate::signals::FAKETIME;
-
-scenarios! {
-    a_killed_database_comes_back_with_every_claim_and_every_line_once,
-    a_database_that_becomes_read_only_is_left_and_found_again,
-    claims_on_a_read_only_server_end_although_the_sink_accepts_records,
-    expiry_times_of_a_replaced_server_are_not_trusted_for_one_ttl,
-    renewals_continue_when_the_server_has_no_free_connection,
-    a_clock_jump_moves_no_pod_for_one_ttl_and_a_jump_back_or_a_time_zone_none_at_all,
-}
+use crate::silence::{BUSY, assert_silent, falls_silent, sent};
 
 /// Defaults of a server whose administrator had other programs in mind.
 const ODD: [&str; 3] = [
@@ -89,7 +79,7 @@ async fn claiming(fixture: &Fixture<'_>, replicas: &[Replica], when: CrashPoint)
     Some(person)
 }
 
-fn a_killed_database_comes_back_with_every_claim_and_every_line_once() {
+pub(crate) fn a_killed_database_comes_back_with_every_claim_and_every_line_once() {
     on_own(&ODD, plain, async |server| {
         let database = Database::new(&server.url()).await;
         let mut fixture = Fixture::new(&database, 8).await;
@@ -130,7 +120,7 @@ fn a_killed_database_comes_back_with_every_claim_and_every_line_once() {
     });
 }
 
-fn a_database_that_becomes_read_only_is_left_and_found_again() {
+pub(crate) fn a_database_that_becomes_read_only_is_left_and_found_again() {
     on_own(&[], plain, async |server| {
         let database = Database::new(&server.url()).await;
         let mut fixture = Fixture::new(&database, 8).await;
@@ -167,7 +157,7 @@ fn a_database_that_becomes_read_only_is_left_and_found_again() {
     });
 }
 
-fn claims_on_a_read_only_server_end_although_the_sink_accepts_records() {
+pub(crate) fn claims_on_a_read_only_server_end_although_the_sink_accepts_records() {
     on_own(&[], plain, async |server| {
         let other = server.another().await;
         let (database, records) = (Database::new(&server.url()).await, Database::new(&other.url()).await);
@@ -193,7 +183,7 @@ fn claims_on_a_read_only_server_end_although_the_sink_accepts_records() {
     });
 }
 
-fn expiry_times_of_a_replaced_server_are_not_trusted_for_one_ttl() {
+pub(crate) fn expiry_times_of_a_replaced_server_are_not_trusted_for_one_ttl() {
     on_own(&[], plain, async |server| {
         let database = Database::new(&server.url()).await;
         let mut fixture = Fixture::new(&database, 8).await;
@@ -236,7 +226,7 @@ async fn hog(server: &str) -> Vec<MySqlConnection> {
     }
 }
 
-fn renewals_continue_when_the_server_has_no_free_connection() {
+pub(crate) fn renewals_continue_when_the_server_has_no_free_connection() {
     on_own(&["--max-connections=40"], plain, async |server| {
         let database = Database::new(&server.url()).await;
         let mut fixture = Fixture::new(&database, 8).await;
@@ -348,7 +338,7 @@ async fn summer_time_ends(database: &Database, before: &Claims) {
     );
 }
 
-fn a_clock_jump_moves_no_pod_for_one_ttl_and_a_jump_back_or_a_time_zone_none_at_all() {
+pub(crate) fn a_clock_jump_moves_no_pod_for_one_ttl_and_a_jump_back_or_a_time_zone_none_at_all() {
     if !Path::new(FAKETIME).exists() {
         return servers::skip(&format!("there is no {FAKETIME}: install faketime"));
     }

@@ -33,7 +33,9 @@ mod database;
 mod fixture;
 mod parallel;
 mod replica;
-mod stream;
+mod scenarios;
+mod silence;
+mod stored_files;
 
 // Connections that end at the worst moment, one call at a time.
 mod network;
@@ -48,7 +50,10 @@ mod single;
 // Replicas that come and go.
 mod scaling;
 
-// What a test needs in order not to be skipped.
+// Shared with other test binaries: chunks to write, and what a test needs in order not to be skipped.
+#[path = "../support/chunks.rs"]
+#[allow(dead_code, reason = "shared with another test binary")]
+mod chunks;
 #[path = "../support/servers.rs"]
 #[allow(dead_code, reason = "shared with another test binary")]
 mod servers;

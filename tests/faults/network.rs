@@ -13,23 +13,10 @@ use podlog::sinks::{self, Sink};
 use sqlx::Row;
 use tokio::task::JoinSet;
 
+use crate::chunks::{TestLine, chunk, origin};
 use crate::cut_points::{CutCoverage, cut_points};
 use crate::database::{Database, execute, on_both};
-use crate::parallel::scenarios;
 use crate::proxy::{Proxy, ProxyMode};
-use crate::stream::{chunk, messages, origin};
-
-scenarios! {
-    a_claim_interrupted_at_any_point_is_won_once_or_not_at_all,
-    a_renewal_interrupted_at_any_point_keeps_the_claim_and_the_confirmed_checkpoint,
-    a_release_interrupted_at_any_point_frees_the_row_once_with_its_last_checkpoint,
-    a_write_interrupted_at_any_point_is_stored_once,
-    calls_to_a_refusing_or_silent_store_fail_in_time_and_work_again_later,
-    many_replicas_can_create_the_tables_at_once,
-    many_deadlocks_delay_renewals_but_cost_no_claim,
-    a_killed_statement_is_sent_again,
-    rows_restored_to_an_earlier_state_are_claimed_under_larger_fences,
-}
 
 async fn holder(url: &str, replica: &str) -> Arc<dyn LockStore> {
     let holder = Holder {
@@ -80,7 +67,7 @@ fn release(claim: &Claim) -> Vec<Release> {
     }]
 }
 
-fn a_claim_interrupted_at_any_point_is_won_once_or_not_at_all() {
+pub(crate) fn a_claim_interrupted_at_any_point_is_won_once_or_not_at_all() {
     on_both(async |database| {
         let (a, proxy, b) = two(database).await;
         let mut cuts = CutCoverage::default();
@@ -109,7 +96,7 @@ fn a_claim_interrupted_at_any_point_is_won_once_or_not_at_all() {
     });
 }
 
-fn a_renewal_interrupted_at_any_point_keeps_the_claim_and_the_confirmed_checkpoint() {
+pub(crate) fn a_renewal_interrupted_at_any_point_keeps_the_claim_and_the_confirmed_checkpoint() {
     on_both(async |database| {
         let (a, proxy, b) = two(database).await;
         let claim = acquire(&a, &pod("x")).await.unwrap().unwrap();
@@ -136,7 +123,7 @@ fn a_renewal_interrupted_at_any_point_keeps_the_claim_and_the_confirmed_checkpoi
     });
 }
 
-fn a_release_interrupted_at_any_point_frees_the_row_once_with_its_last_checkpoint() {
+pub(crate) fn a_release_interrupted_at_any_point_frees_the_row_once_with_its_last_checkpoint() {
     on_both(async |database| {
         let (a, proxy, b) = two(database).await;
         let mut cuts = CutCoverage::default();
@@ -160,7 +147,7 @@ fn a_release_interrupted_at_any_point_frees_the_row_once_with_its_last_checkpoin
     });
 }
 
-fn a_write_interrupted_at_any_point_is_stored_once() {
+pub(crate) fn a_write_interrupted_at_any_point_is_stored_once() {
     on_both(async |database| {
         let proxy = Proxy::to(&database.address()).await;
         let url = database.through(proxy.port).parse().unwrap();
@@ -182,7 +169,12 @@ fn a_write_interrupted_at_any_point_is_stored_once() {
             openings.note(&proxy);
             assert_eq!(position, at, "{cut}");
             let lines: Vec<String> = (0..3).map(|line| format!("{cut} {line}")).collect();
-            let next = chunk(&stream, fence, at, said.len(), &lines);
+            let numbered: Vec<TestLine<'_>> = lines
+                .iter()
+                .zip(said.len() as i64..)
+                .map(|(line, number)| (number, 0, line.as_bytes()))
+                .collect();
+            let next = chunk(&stream, fence.0, at, &numbered);
             cut.arm(&proxy);
             assert!(sink.write(std::slice::from_ref(&next)).await[0].is_ok(), "{cut}");
             writes.note(&proxy);
@@ -195,7 +187,7 @@ fn a_write_interrupted_at_any_point_is_stored_once() {
     });
 }
 
-fn calls_to_a_refusing_or_silent_store_fail_in_time_and_work_again_later() {
+pub(crate) fn calls_to_a_refusing_or_silent_store_fail_in_time_and_work_again_later() {
     on_both(async |database| {
         let (a, proxy, b) = two(database).await;
         let claim = acquire(&a, &pod("x")).await.unwrap().unwrap();
@@ -216,7 +208,7 @@ fn calls_to_a_refusing_or_silent_store_fail_in_time_and_work_again_later() {
     });
 }
 
-fn many_replicas_can_create_the_tables_at_once() {
+pub(crate) fn many_replicas_can_create_the_tables_at_once() {
     on_both(async |database| {
         let (lock, sink) = (
             database.url.as_str().parse().unwrap(),
@@ -240,7 +232,7 @@ async fn deadlocks(database: &Database) -> i64 {
         .get(0)
 }
 
-fn many_deadlocks_delay_renewals_but_cost_no_claim() {
+pub(crate) fn many_deadlocks_delay_renewals_but_cost_no_claim() {
     on_both(async |database| {
         let (a, _proxy, _) = two(database).await;
         let want = |n: usize| Want {
@@ -295,7 +287,7 @@ fn many_deadlocks_delay_renewals_but_cost_no_claim() {
     });
 }
 
-fn a_killed_statement_is_sent_again() {
+pub(crate) fn a_killed_statement_is_sent_again() {
     on_both(async |database| {
         let (a, _proxy, _) = two(database).await;
         let claim = acquire(&a, &pod("x")).await.unwrap().unwrap();
@@ -321,7 +313,7 @@ fn a_killed_statement_is_sent_again() {
     });
 }
 
-fn rows_restored_to_an_earlier_state_are_claimed_under_larger_fences() {
+pub(crate) fn rows_restored_to_an_earlier_state_are_claimed_under_larger_fences() {
     on_both(async |database| {
         let (a, _proxy, b) = two(database).await;
         let key = pod("x");
@@ -352,4 +344,14 @@ fn rows_restored_to_an_earlier_state_are_claimed_under_larger_fences() {
         let fourth = acquire(&b, &key).await.unwrap().unwrap();
         assert!(fourth.fence > third.fence, "{} after {}", fourth.fence, third.fence);
     });
+}
+
+/// The messages stored of a stream, in the stored order.
+async fn messages(database: &Database, uid: &str) -> Vec<String> {
+    let query = format!(
+        "SELECT CONVERT(r.message USING utf8mb4) FROM log_record r JOIN log_stream s ON s.id = r.stream \
+         WHERE s.uid = '{uid}' ORDER BY r.seq"
+    );
+    let query = sqlx::query_scalar(sqlx::AssertSqlSafe(query));
+    query.fetch_all(&mut database.sql().await).await.unwrap()
 }

@@ -1,100 +1,17 @@
 //! Running replicas whose lock store, sink or API server is away, silent, slow or set back, as seen from outside:
 //! by what is in the tables, by what passes through the proxies, and by the audit.
 
-use std::collections::BTreeMap;
 use std::time::{Duration, Instant};
 
 use sqlx::MySqlConnection;
 
-use crate::database::{Claim, execute, on_both};
+use crate::database::{execute, on_both};
 use crate::fixture::{Fixture, PATIENCE};
-use crate::parallel::scenarios;
 use crate::proxy::ProxyMode;
 use crate::replica::{DEADLINE, Replica, ReplicaSettings, SELDOM, TAKEOVER, TTL};
+use crate::silence::{BUSY, SILENCE, assert_silent, falls_silent, sent, writes_last};
 
-scenarios! {
-    a_replica_cut_off_from_its_claims_stops_writing_before_others_may_take_them,
-    while_the_database_is_unavailable_nobody_writes_and_nothing_is_lost,
-    a_sink_unavailable_for_longer_than_a_ttl_costs_no_claim_and_no_line,
-    a_slow_lock_store_costs_no_claim_and_one_beyond_the_deadline_counts_as_unavailable,
-    a_deadline_counts_from_when_a_renewal_was_sent_not_from_its_answer,
-    an_open_transaction_of_a_person_affects_only_the_pod_whose_row_it_locks,
-    a_database_restored_to_an_earlier_state_loses_nothing_and_stores_nothing_twice,
-    a_killed_or_frozen_api_server_only_delays_collection,
-}
-
-/// How long nothing must be stored to count as silence.
-const SILENCE: Duration = Duration::from_secs(1);
-
-/// A connection that is closed says so in fewer bytes than this; a write has more.
-const FAREWELL: u64 = 300;
-
-/// How much later than it was begun a write may show on a busy machine.
-pub(crate) const BUSY: Duration = Duration::from_millis(500);
-
-/// How many records are stored of the pods that this replica holds in `claims`, under these claims.
-async fn stored_under(sql: &mut MySqlConnection, claims: &BTreeMap<String, Claim>, replica: &Replica) -> i64 {
-    let own = |(uid, claim): (&String, &Claim)| {
-        let own = claim.holder.as_ref() == Some(&replica.name);
-        own.then(|| format!("(uid = '{uid}' AND fence <= {})", claim.fence))
-    };
-    let own: Vec<String> = claims.iter().filter_map(own).collect();
-    let sum = format!(
-        "SELECT CAST(COALESCE(SUM(seq), -1) AS SIGNED) FROM log_stream WHERE {}",
-        own.join(" OR ")
-    );
-    sqlx::query_scalar(sqlx::AssertSqlSafe(sum))
-        .fetch_one(sql)
-        .await
-        .unwrap()
-}
-
-/// Waits until nothing is stored any more under the claims of a replica; answers how long it took until the last.
-pub(crate) async fn falls_silent(
-    fixture: &Fixture<'_>,
-    claims: &BTreeMap<String, Claim>,
-    replica: &Replica,
-) -> Duration {
-    writes_last(fixture, claims, replica, SILENCE).await
-}
-
-/// The same, and watches it for so long at least: a server that is busy may store nothing for a while.
-async fn writes_last(
-    fixture: &Fixture<'_>,
-    claims: &BTreeMap<String, Claim>,
-    replica: &Replica,
-    least: Duration,
-) -> Duration {
-    let mut sql = fixture.records.sql().await;
-    let begun = Instant::now();
-    let (mut stored, mut since) = (stored_under(&mut sql, claims, replica).await, begun);
-    while since.elapsed() < SILENCE || begun.elapsed() < least {
-        tokio::time::sleep(Duration::from_millis(20)).await;
-        let now = stored_under(&mut sql, claims, replica).await;
-        // Fewer, when somebody else has taken over one of the streams.
-        if now > stored {
-            since = Instant::now();
-        }
-        stored = now;
-        assert!(begun.elapsed() < PATIENCE, "{} does not stop writing", replica.name);
-    }
-    since - begun
-}
-
-/// How many bytes each of these sends to its sink in so long.
-pub(crate) async fn sent(replicas: &[&Replica], time: Duration) -> Vec<u64> {
-    let before: Vec<u64> = replicas.iter().map(|replica| replica.sink.passed()).collect();
-    tokio::time::sleep(time).await;
-    let now = replicas.iter().map(|replica| replica.sink.passed());
-    now.zip(before).map(|(now, before)| now - before).collect()
-}
-
-/// Nobody writes to the sink, which is open: what these sent to it meanwhile is a farewell at most.
-pub(crate) fn assert_silent(sent: &[u64]) {
-    assert!(sent.iter().all(|bytes| *bytes < FAREWELL), "they write: {sent:?}");
-}
-
-fn a_replica_cut_off_from_its_claims_stops_writing_before_others_may_take_them() {
+pub(crate) fn a_replica_cut_off_from_its_claims_stops_writing_before_others_may_take_them() {
     on_both(async |database| {
         let mut fixture = Fixture::new(database, 8).await;
         let [mut a, mut b, _c] = fixture.replicas(["a", "b", "c"]).await;
@@ -122,7 +39,7 @@ fn a_replica_cut_off_from_its_claims_stops_writing_before_others_may_take_them()
     });
 }
 
-fn while_the_database_is_unavailable_nobody_writes_and_nothing_is_lost() {
+pub(crate) fn while_the_database_is_unavailable_nobody_writes_and_nothing_is_lost() {
     on_both(async |database| {
         let mut fixture = Fixture::new(database, 9).await;
         let all = fixture.replicas(["a", "b", "c"]).await;
@@ -158,7 +75,7 @@ fn while_the_database_is_unavailable_nobody_writes_and_nothing_is_lost() {
     });
 }
 
-fn a_sink_unavailable_for_longer_than_a_ttl_costs_no_claim_and_no_line() {
+pub(crate) fn a_sink_unavailable_for_longer_than_a_ttl_costs_no_claim_and_no_line() {
     on_both(async |database| {
         let mut fixture = Fixture::new(database, 8).await;
         let all = fixture.replicas(["a", "b"]).await;
@@ -175,7 +92,7 @@ fn a_sink_unavailable_for_longer_than_a_ttl_costs_no_claim_and_no_line() {
     });
 }
 
-fn a_slow_lock_store_costs_no_claim_and_one_beyond_the_deadline_counts_as_unavailable() {
+pub(crate) fn a_slow_lock_store_costs_no_claim_and_one_beyond_the_deadline_counts_as_unavailable() {
     on_both(async |database| {
         let mut fixture = Fixture::new(database, 8).await;
         let [a, _b] = fixture.replicas(["a", "b"]).await;
@@ -217,7 +134,7 @@ async fn is_renewed(sql: &mut MySqlConnection, replica: &Replica) {
     }
 }
 
-fn a_deadline_counts_from_when_a_renewal_was_sent_not_from_its_answer() {
+pub(crate) fn a_deadline_counts_from_when_a_renewal_was_sent_not_from_its_answer() {
     /// Between two renewals of one replica; as long as one may take.
     const RENEW: Duration = Duration::from_secs(3);
     on_both(async |database| {
@@ -264,7 +181,7 @@ fn a_deadline_counts_from_when_a_renewal_was_sent_not_from_its_answer() {
     });
 }
 
-fn an_open_transaction_of_a_person_affects_only_the_pod_whose_row_it_locks() {
+pub(crate) fn an_open_transaction_of_a_person_affects_only_the_pod_whose_row_it_locks() {
     on_both(async |database| {
         let mut fixture = Fixture::new(database, 8).await;
         let _both = fixture.replicas(["a", "b"]).await;
@@ -289,7 +206,7 @@ fn an_open_transaction_of_a_person_affects_only_the_pod_whose_row_it_locks() {
     });
 }
 
-fn a_database_restored_to_an_earlier_state_loses_nothing_and_stores_nothing_twice() {
+pub(crate) fn a_database_restored_to_an_earlier_state_loses_nothing_and_stores_nothing_twice() {
     const TABLES: [&str; 4] = ["distributed_lock", "log_stream", "log_record", "log_gap"];
     on_both(async |database| {
         let mut fixture = Fixture::new(database, 8).await;
@@ -345,7 +262,7 @@ fn a_database_restored_to_an_earlier_state_loses_nothing_and_stores_nothing_twic
     });
 }
 
-fn a_killed_or_frozen_api_server_only_delays_collection() {
+pub(crate) fn a_killed_or_frozen_api_server_only_delays_collection() {
     on_both(async |database| {
         let mut fixture = Fixture::new(database, 8).await;
         let _both = fixture.replicas(["a", "b"]).await;

@@ -1,71 +1,50 @@
-//! Lets scenarios play at the same time. They mostly wait for claims to expire, so more of them fit on a machine than
-//! it has processors. Each remains a test of its own: the first one that is run begins all that were asked for.
+//! Plays several scenarios at the same time. Scenarios mostly wait for claims to expire, so a machine can play more of
+//! them at a time than it has processors. Each scenario remains a test of its own: the first test that runs starts every
+//! scenario that the arguments of the program ask for, and each test waits for its own.
 
 use std::collections::HashMap;
 use std::sync::mpsc::{Receiver, channel};
 use std::sync::{Arc, Condvar, Mutex, OnceLock};
 
-/// A scenario: the name of its test, and what it does.
-pub(crate) type Scenario = (&'static str, fn());
+/// A scenario.
+#[derive(Clone, Copy)]
+pub(crate) struct Scenario {
+    /// The path of its test.
+    pub(crate) name: &'static str,
+    /// How many of the [`PLACES`] it takes.
+    pub(crate) places: usize,
+    pub(crate) body: fn(),
+}
 
-/// How many play at the same time: each has up to three processes of podlog on each of two servers.
-const AT_ONCE: usize = 5;
+/// How many scenarios play at the same time: each has up to three processes of podlog on each of two servers.
+const PLACES: usize = 5;
 
-/// How many of them one with hundreds of pods and six processes on a server counts for.
-const CROWD: usize = 2;
-
-/// How each ended: the words with which it failed, if it did.
+/// The outcome of each scenario: the message with which it failed, if it did.
 type Outcomes = HashMap<&'static str, Receiver<Option<String>>>;
 
-/// Makes a test of each of these functions and lists them in `ALL`.
-macro_rules! scenarios {
-    ($($name:ident),* $(,)?) => {
-        pub(crate) const ALL: &[$crate::parallel::Scenario] =
-            &[$((concat!(module_path!(), "::tests::", stringify!($name)), $name)),*];
-
-        mod tests {
-            $(#[test] fn $name() {
-                $crate::parallel::play(concat!(module_path!(), "::", stringify!($name)));
-            })*
-        }
-    };
-}
-pub(crate) use scenarios;
+/// The places in use, and the news that some have become free.
+type Used = Arc<(Mutex<usize>, Condvar)>;
 
 /// Waits for the end of a scenario, and fails as it did.
-pub(crate) fn play(name: &'static str) {
+pub(crate) fn play(all: &[Scenario], name: &'static str) {
     static OUTCOMES: OnceLock<Mutex<Outcomes>> = OnceLock::new();
     let outcome = OUTCOMES
-        .get_or_init(|| Mutex::new(begin(name)))
+        .get_or_init(|| Mutex::new(start_all(all, name)))
         .lock()
         .unwrap()
         .remove(name);
-    // One that the arguments did not name is still a test that is run.
-    let outcome = outcome.unwrap_or_else(|| start(find(name), &Arc::default()));
-    if let Some(words) = outcome.recv().unwrap() {
-        panic!("{words}");
+    // The arguments may select a test in a way that `start_all` does not know; it is played all the same.
+    let outcome = outcome.unwrap_or_else(|| {
+        let scenario = all.iter().find(|scenario| scenario.name == name).unwrap();
+        start(*scenario, &Arc::default())
+    });
+    if let Some(message) = outcome.recv().unwrap() {
+        panic!("{message}");
     }
 }
 
-fn all() -> impl Iterator<Item = Scenario> {
-    // The longest first; but those of many processes last, where they make nobody late.
-    let all = [
-        crate::crashes::ALL,
-        crate::signals::ALL,
-        crate::outages::ALL,
-        crate::single::ALL,
-        crate::network::ALL,
-        crate::scaling::ALL,
-    ];
-    all.into_iter().flatten().copied()
-}
-
-fn find(name: &str) -> Scenario {
-    all().find(|scenario| scenario.0 == name).unwrap()
-}
-
-/// Starts every scenario that the arguments of this program ask for.
-fn begin(first: &'static str) -> Outcomes {
+/// Starts every scenario that the arguments of this program ask for, and the one named `first`.
+fn start_all(all: &[Scenario], first: &'static str) -> Outcomes {
     let mut arguments = std::env::args().skip(1);
     let mut filters = Vec::new();
     while let Some(argument) = arguments.next() {
@@ -76,32 +55,33 @@ fn begin(first: &'static str) -> Outcomes {
         }
     }
     let wanted = |name: &str| name == first || filters.is_empty() || filters.iter().any(|filter| name.contains(filter));
-    let playing = Arc::default();
-    let wanted = all().filter(|scenario| wanted(scenario.0));
-    wanted.map(|scenario| (scenario.0, start(scenario, &playing))).collect()
+    let used = Used::default();
+    let wanted = all.iter().filter(|scenario| wanted(scenario.name));
+    wanted
+        .map(|scenario| (scenario.name, start(*scenario, &used)))
+        .collect()
 }
 
-/// Plays a scenario on a thread of its own as soon as there is room.
-fn start((name, body): Scenario, playing: &Arc<(Mutex<usize>, Condvar)>) -> Receiver<Option<String>> {
-    let (told, outcome) = channel();
-    let playing = playing.clone();
-    let crowd = crate::scaling::ALL.iter().any(|scenario| scenario.0 == name);
-    let room = if crowd { CROWD } else { 1 };
+/// Plays a scenario on a thread of its own as soon as its places are free.
+fn start(scenario: Scenario, used: &Used) -> Receiver<Option<String>> {
+    let (ended, outcome) = channel();
+    let used = used.clone();
     let play = move || {
-        let (count, ended) = &*playing;
-        *ended
-            .wait_while(count.lock().unwrap(), |count| *count + room > AT_ONCE)
-            .unwrap() += room;
-        let panic = std::panic::catch_unwind(body).err();
-        *count.lock().unwrap() -= room;
-        ended.notify_all();
-        let words = panic.map(|panic| {
+        let (count, freed) = &*used;
+        *freed
+            .wait_while(count.lock().unwrap(), |count| *count + scenario.places > PLACES)
+            .unwrap() += scenario.places;
+        let panic = std::panic::catch_unwind(scenario.body).err();
+        *count.lock().unwrap() -= scenario.places;
+        freed.notify_all();
+        let message = panic.map(|panic| {
             let text = panic.downcast_ref::<String>().cloned();
             text.or_else(|| panic.downcast_ref::<&str>().map(|text| (*text).to_owned()))
                 .unwrap_or_default()
         });
-        told.send(words).ok();
+        ended.send(message).ok();
     };
-    std::thread::Builder::new().name(name.to_owned()).spawn(play).unwrap();
+    let thread = std::thread::Builder::new().name(scenario.name.to_owned());
+    thread.spawn(play).unwrap();
     outcome
 }

@@ -10,17 +10,9 @@ use rustix::process::Signal;
 use crate::audit::{audit, written};
 use crate::database::{Database, on_both, runtime, until, within};
 use crate::fixture::{Fixture, PATIENCE};
-use crate::parallel::scenarios;
 use crate::replica::{PATIENT, Replica, ReplicaSettings};
 use crate::servers;
-use crate::single::{records, records_of, stored};
-
-scenarios! {
-    five_hundred_pods_change_holders_and_mysql_has_each_line_once,
-    five_hundred_pods_change_holders_and_sqlite_has_each_line_once,
-    five_hundred_pods_change_holders_and_the_files_have_each_line_once,
-    five_hundred_pods_change_holders_and_each_line_is_printed_once,
-}
+use crate::stored_files::{records, records_of, stored};
 
 const PODS: usize = 500;
 
@@ -106,7 +98,7 @@ async fn change_hands(fixture: &mut Fixture<'_>, sink: Option<&str>) -> Vec<Repl
     stay
 }
 
-fn five_hundred_pods_change_holders_and_mysql_has_each_line_once() {
+pub(crate) fn five_hundred_pods_change_holders_and_mysql_has_each_line_once() {
     on_both(async |database| {
         let mut fixture = Fixture::new(database, PODS).await;
         let _replicas = change_hands(&mut fixture, None).await;
@@ -122,7 +114,7 @@ fn on_mysql(test: impl AsyncFnOnce(&Database)) {
     }
 }
 
-fn five_hundred_pods_change_holders_and_sqlite_has_each_line_once() {
+pub(crate) fn five_hundred_pods_change_holders_and_sqlite_has_each_line_once() {
     on_mysql(async |database| {
         let mut fixture = Fixture::new(database, PODS).await;
         let url = format!("sqlite://{}", fixture.dir.path().join("records.db").display());
@@ -164,7 +156,7 @@ async fn each_once(fixture: &Fixture<'_>, what: &str, delivered: impl Fn() -> BT
     }
 }
 
-fn five_hundred_pods_change_holders_and_the_files_have_each_line_once() {
+pub(crate) fn five_hundred_pods_change_holders_and_the_files_have_each_line_once() {
     on_mysql(async |database| {
         let mut fixture = Fixture::new(database, PODS).await;
         let folder = fixture.dir.path().join("records");
@@ -174,7 +166,7 @@ fn five_hundred_pods_change_holders_and_the_files_have_each_line_once() {
     });
 }
 
-fn five_hundred_pods_change_holders_and_each_line_is_printed_once() {
+pub(crate) fn five_hundred_pods_change_holders_and_each_line_is_printed_once() {
     on_mysql(async |database| {
         let mut fixture = Fixture::new(database, PODS).await;
         let replicas = change_hands(&mut fixture, Some("stdout://")).await;

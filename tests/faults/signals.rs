@@ -10,22 +10,10 @@ use sqlx::Row;
 
 use crate::database::{Claim, Database, on_both, until};
 use crate::fixture::{Fixture, PATIENCE};
-use crate::parallel::scenarios;
 use crate::proxy::ProxyMode;
 use crate::replica::{Replica, TAKEOVER, TTL};
 use crate::servers;
-use crate::single::records;
-
-scenarios! {
-    the_pods_of_a_killed_process_are_taken_over_within_a_ttl,
-    a_process_that_gets_sigterm_hands_over_within_two_seconds,
-    a_second_signal_ends_a_process_at_once_and_its_claims_expire,
-    a_holder_suspended_beyond_its_ttl_writes_nothing_when_it_continues,
-    lines_read_before_a_suspension_are_not_delivered_after_it,
-    a_holder_suspended_during_a_write_blocks_no_stream_and_its_late_packets_are_refused,
-    wall_clocks_of_replicas_have_no_effect,
-    two_processes_with_one_name_are_two_replicas,
-}
+use crate::stored_files::records;
 
 /// Where Debian's package `faketime` puts its library.
 pub(crate) const FAKETIME: &str = "/usr/lib/x86_64-linux-gnu/faketime/libfaketime.so.1";
@@ -42,7 +30,7 @@ fn assert_fences_grew(before: &BTreeMap<String, Claim>, after: &BTreeMap<String,
     }
 }
 
-fn the_pods_of_a_killed_process_are_taken_over_within_a_ttl() {
+pub(crate) fn the_pods_of_a_killed_process_are_taken_over_within_a_ttl() {
     on_both(async |database| {
         let mut fixture = Fixture::new(database, 12).await;
         let [mut a, b, c] = fixture.replicas(["a", "b", "c"]).await;
@@ -61,7 +49,7 @@ fn the_pods_of_a_killed_process_are_taken_over_within_a_ttl() {
     });
 }
 
-fn a_process_that_gets_sigterm_hands_over_within_two_seconds() {
+pub(crate) fn a_process_that_gets_sigterm_hands_over_within_two_seconds() {
     on_both(async |database| {
         let mut fixture = Fixture::new(database, 12).await;
         let [mut a, _b, _c] = fixture.replicas(["a", "b", "c"]).await;
@@ -77,7 +65,7 @@ fn a_process_that_gets_sigterm_hands_over_within_two_seconds() {
     });
 }
 
-fn a_second_signal_ends_a_process_at_once_and_its_claims_expire() {
+pub(crate) fn a_second_signal_ends_a_process_at_once_and_its_claims_expire() {
     on_both(async |database| {
         let mut fixture = Fixture::new(database, 8).await;
         let [mut a, _b] = fixture.replicas(["a", "b"]).await;
@@ -117,7 +105,7 @@ async fn stop_and_continue(fixture: &Fixture<'_>, a: &Replica, heir: &str, rest:
     took
 }
 
-fn a_holder_suspended_beyond_its_ttl_writes_nothing_when_it_continues() {
+pub(crate) fn a_holder_suspended_beyond_its_ttl_writes_nothing_when_it_continues() {
     on_both(async |database| {
         let mut fixture = Fixture::new(database, 8).await;
         let [mut a, _b] = fixture.replicas(["a", "b"]).await;
@@ -158,7 +146,7 @@ async fn delivered(pods: usize, folders: &[&Path], more: usize) {
     .await;
 }
 
-fn lines_read_before_a_suspension_are_not_delivered_after_it() {
+pub(crate) fn lines_read_before_a_suspension_are_not_delivered_after_it() {
     on_both(async |database| {
         let mut fixture = Fixture::new(database, 8).await;
         // Files know of no fence: what is written under a claim that has ended stays there to be seen.
@@ -222,7 +210,7 @@ async fn in_mid_write(database: &Database, a: &Replica) {
     .await;
 }
 
-fn a_holder_suspended_during_a_write_blocks_no_stream_and_its_late_packets_are_refused() {
+pub(crate) fn a_holder_suspended_during_a_write_blocks_no_stream_and_its_late_packets_are_refused() {
     on_both(async |database| {
         let mut fixture = Fixture::new(database, 8).await;
         let [a, _b] = fixture.replicas(["a", "b"]).await;
@@ -248,7 +236,7 @@ fn a_holder_suspended_during_a_write_blocks_no_stream_and_its_late_packets_are_r
     });
 }
 
-fn wall_clocks_of_replicas_have_no_effect() {
+pub(crate) fn wall_clocks_of_replicas_have_no_effect() {
     if !Path::new(FAKETIME).exists() {
         return servers::skip(&format!("there is no {FAKETIME}: install faketime"));
     }
@@ -288,7 +276,7 @@ fn wall_clocks_of_replicas_have_no_effect() {
     });
 }
 
-fn two_processes_with_one_name_are_two_replicas() {
+pub(crate) fn two_processes_with_one_name_are_two_replicas() {
     on_both(async |database| {
         let mut fixture = Fixture::new(database, 8).await;
         let (first, second) = (fixture.replica("same").await, fixture.replica("same").await);

@@ -8,31 +8,21 @@ use std::time::Duration;
 
 use clap::Parser;
 use kube_sim::SimCluster;
-use kube_sim::audit::{LineDigest, StoredStream};
 use podlog::cli::{Cli, Command};
 use podlog::config::{Config, Passwords};
 use podlog::domain::Checkpoint;
 use rustix::process::{Resource, Rlimit, prlimit};
-use serde_json::Value;
 use sqlx::{Connection, Executor, Row, SqliteConnection};
 use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 
-use crate::audit::{StoredStreams, audit, written};
+use crate::audit::{audit, written};
 use crate::database::{Claim, Database, on_both, until};
 use crate::fixture::{Fixture, PATIENCE};
-use crate::parallel::scenarios;
 use crate::proxy::ProxyMode;
 use crate::replica::TTL;
 use crate::servers;
-
-scenarios! {
-    threads_blocked_for_longer_than_a_ttl_cost_no_claim,
-    without_a_transactional_sink_a_lost_checkpoint_causes_duplicates_with_equal_ids,
-    a_database_file_locked_for_longer_than_a_ttl_only_delays_collection,
-    a_full_disk_under_a_database_file_only_delays_collection,
-    a_database_file_that_cannot_grow_only_delays_collection,
-}
+use crate::stored_files::{records, stored};
 
 /// The settings that this command line means.
 fn config(args: &[String]) -> Config {
@@ -43,7 +33,7 @@ fn config(args: &[String]) -> Config {
     Config::new(&run, &Passwords::default()).unwrap()
 }
 
-fn threads_blocked_for_longer_than_a_ttl_cost_no_claim() {
+pub(crate) fn threads_blocked_for_longer_than_a_ttl_cost_no_claim() {
     on_both(async |database| {
         let mut fixture = Fixture::new(database, 8).await;
         // A replica in this process, on a runtime of its own with two threads.
@@ -82,38 +72,7 @@ fn threads_blocked_for_longer_than_a_ttl_cost_no_claim() {
     });
 }
 
-/// The records of all files below a folder: id and message, per pod, in the order in which they lie there.
-pub(crate) fn records(folder: &Path) -> BTreeMap<String, Vec<(String, String)>> {
-    let mut all: BTreeMap<String, Vec<(String, String)>> = BTreeMap::new();
-    let mut folders = vec![folder.to_owned()];
-    while let Some(folder) = folders.pop() {
-        for entry in std::fs::read_dir(folder).into_iter().flatten() {
-            let path = entry.unwrap().path();
-            if path.is_dir() {
-                folders.push(path);
-                continue;
-            }
-            for (pod, record) in records_of(&std::fs::read_to_string(path).unwrap()) {
-                all.entry(pod).or_default().push(record);
-            }
-        }
-    }
-    all
-}
-
-/// The records of one file, each with its pod, without a last line that is half written.
-pub(crate) fn records_of(text: &str) -> impl Iterator<Item = (String, (String, String))> {
-    let whole = text.split_inclusive('\n').filter(|line| line.ends_with('\n'));
-    whole.map(|line| {
-        let record: Value = serde_json::from_str(line).unwrap();
-        assert!(record.get("gap").is_none(), "{record}");
-        let text = |value: &Value| value.as_str().unwrap().to_owned();
-        let pod = text(&record["kubernetes"]["uid"]);
-        (pod, (text(&record["id"]), text(&record["message"])))
-    })
-}
-
-fn without_a_transactional_sink_a_lost_checkpoint_causes_duplicates_with_equal_ids() {
+pub(crate) fn without_a_transactional_sink_a_lost_checkpoint_causes_duplicates_with_equal_ids() {
     on_both(async |database| {
         let mut fixture = Fixture::new(database, 8).await;
         let folder = fixture.dir.path().join("records");
@@ -148,23 +107,7 @@ fn without_a_transactional_sink_a_lost_checkpoint_causes_duplicates_with_equal_i
                 .ok_or_else(|| format!("{} of {total}", ids.len()))
         })
         .await;
-        let mut twice = BTreeMap::new();
-        for (uid, records) in records(&folder) {
-            let mut seen = BTreeMap::new();
-            let mut first = Vec::new();
-            for (id, message) in records {
-                match seen.insert(id.clone(), message.clone()) {
-                    None => first.push(message),
-                    Some(before) => {
-                        assert_eq!(before, message, "two lines have the id {id}");
-                        *twice.entry(uid.clone()).or_insert(0) += 1;
-                    }
-                }
-            }
-            // Whoever drops repeated ids has each line once and in order.
-            let truth = messages(&fixture.sim, &uid);
-            assert_eq!(first, truth);
-        }
+        let twice = repeated_records(&fixture.sim, &folder);
         println!(
             "lost checkpoint: duplicates per pod {:?}",
             twice.values().collect::<Vec<_>>()
@@ -176,6 +119,27 @@ fn without_a_transactional_sink_a_lost_checkpoint_causes_duplicates_with_equal_i
         );
         drop(b);
     });
+}
+
+/// How many records of each pod are a repetition: one with the id and the message of an earlier one. Without them each
+/// pod has each of its lines once and in order.
+fn repeated_records(sim: &SimCluster, folder: &Path) -> BTreeMap<String, usize> {
+    let mut twice = BTreeMap::new();
+    for (uid, records) in records(folder) {
+        let mut seen = BTreeMap::new();
+        let mut first = Vec::new();
+        for (id, message) in records {
+            match seen.insert(id.clone(), message.clone()) {
+                None => first.push(message),
+                Some(before) => {
+                    assert_eq!(before, message, "two lines have the id {id}");
+                    *twice.entry(uid.clone()).or_insert(0) += 1;
+                }
+            }
+        }
+        assert_eq!(first, messages(sim, &uid));
+    }
+    twice
 }
 
 /// How many of the records in this folder the checkpoints in the table do not know of; of the pods that `a` holds.
@@ -217,32 +181,6 @@ fn messages(sim: &SimCluster, uid: &str) -> Vec<String> {
     lines
         .map(|line| String::from_utf8_lossy(&line.message).into_owned())
         .collect()
-}
-
-/// What is stored in a file.
-pub(crate) async fn stored(url: &str) -> StoredStreams {
-    let mut conn = SqliteConnection::connect(url).await.unwrap();
-    let mut all = BTreeMap::new();
-    // One snapshot of all tables. Until the first replica has made them there are none.
-    let mut tx = conn.begin().await.unwrap();
-    let streams = "SELECT id, uid, container, container_id FROM log_stream";
-    for row in sqlx::query(streams).fetch_all(&mut *tx).await.unwrap_or_default() {
-        let key: (String, String, String) = (row.get(1), row.get(2), row.get(3));
-        all.insert(row.get::<i64, _>(0), (key, StoredStream::default()));
-    }
-    if !all.is_empty() {
-        let lines = "SELECT stream, time_ns, message FROM log_record ORDER BY stream, seq";
-        for row in sqlx::query(lines).fetch_all(&mut *tx).await.unwrap() {
-            let lines = &mut all.get_mut(&row.get::<i64, _>(0)).unwrap().1.lines;
-            lines.push(LineDigest::of(row.get(1), &row.get::<Vec<u8>, _>(2)));
-        }
-        let gaps: Vec<i64> = sqlx::query_scalar("SELECT seq FROM log_gap")
-            .fetch_all(&mut *tx)
-            .await
-            .unwrap();
-        assert_eq!(gaps, [0; 0]);
-    }
-    all.into_values().collect()
 }
 
 /// Waits until so many more lines are stored of each pod.
@@ -301,7 +239,7 @@ fn on_a_file(what: &str, folder: Option<&Path>, happen: impl AsyncFnOnce(&str, [
     });
 }
 
-fn a_database_file_locked_for_longer_than_a_ttl_only_delays_collection() {
+pub(crate) fn a_database_file_locked_for_longer_than_a_ttl_only_delays_collection() {
     on_a_file("SQLite locked", None, async |url, [a, b]| {
         let mut person = SqliteConnection::connect(url).await.unwrap();
         person.execute("BEGIN IMMEDIATE").await.unwrap();
@@ -342,7 +280,7 @@ impl Drop for Disk {
     }
 }
 
-fn a_full_disk_under_a_database_file_only_delays_collection() {
+pub(crate) fn a_full_disk_under_a_database_file_only_delays_collection() {
     let Some(disk) = Disk::mount() else {
         return servers::skip("no file system may be mounted here");
     };
@@ -363,7 +301,7 @@ fn a_full_disk_under_a_database_file_only_delays_collection() {
     });
 }
 
-fn a_database_file_that_cannot_grow_only_delays_collection() {
+pub(crate) fn a_database_file_that_cannot_grow_only_delays_collection() {
     on_a_file("SQLite in a file that may not grow", None, async |_, replicas| {
         // Not what a full disk answers, but an error of the disk.
         let limit = |bytes: Option<u64>| {

@@ -62,6 +62,8 @@ mod check_mysql;
 // Tables of other versions, and replicas of two versions side by side.
 mod upgrade;
 
-// What a test needs in order not to be skipped.
+// Shared with other test binaries: chunks to write, and what a test needs in order not to be skipped.
+#[path = "../support/chunks.rs"]
+mod chunks;
 #[path = "../support/servers.rs"]
 mod servers;

@@ -15,10 +15,10 @@ use tempfile::TempDir;
 use tokio::runtime::Runtime;
 use tokio::task::JoinSet;
 
+use crate::chunks::{chunk, origin};
 use crate::locks::fixture::{GRACE, TTL, want};
 use crate::models;
 use crate::properties::cases;
-use crate::sinks::stream::{chunk, origin};
 
 /// Numbers, the ends of their ranges among them, as SQL.
 fn number() -> impl Strategy<Value = String> {

@@ -10,9 +10,9 @@ use podlog::sinks;
 use sqlx::migrate::Migrator;
 use sqlx::{Connection, MySqlConnection, SqliteConnection};
 
+use crate::chunks::{TestLine, chunk, origin};
 use crate::locks::fixture::{acquire, holder, pod, release, renew};
 use crate::sinks::fixture::{SinkFixture, each_exact, unchanged};
-use crate::sinks::stream::{TestLine, chunk, origin};
 
 const LINES: [TestLine<'static>; 3] = [(5, 0, b"a"), (6, 0, b"b"), (7, 0, b"c")];
 
@@ -27,21 +27,24 @@ const TABLES: [&str; 5] = [
     "log_gap",
 ];
 
-impl SinkFixture {
+/// The tables of a database, as programs of several versions make and change them.
+struct VersionedTables<'a>(&'a SinkFixture);
+
+impl VersionedTables<'_> {
     fn lock(&self) -> LockUrl {
-        self.url.parse().unwrap()
+        self.0.url.parse().unwrap()
     }
 
     fn is_sqlite(&self) -> bool {
-        self.name == "sqlite"
+        self.0.name == "sqlite"
     }
 
     async fn empty(&self) {
         for view in ["log_line", "log_gaps"] {
-            self.sql(&format!("DROP VIEW IF EXISTS {view}")).await;
+            self.0.sql(&format!("DROP VIEW IF EXISTS {view}")).await;
         }
         for table in TABLES.iter().chain([&LOCKS.1, &RECORDS.1]) {
-            self.sql(&format!("DROP TABLE IF EXISTS {table}")).await;
+            self.0.sql(&format!("DROP TABLE IF EXISTS {table}")).await;
         }
     }
 
@@ -62,10 +65,10 @@ impl SinkFixture {
     async fn apply(&self, family: (&str, &'static str), version: i64) {
         let migrator = self.migrator(family).await;
         if self.is_sqlite() {
-            let mut conn = SqliteConnection::connect(&self.url).await.unwrap();
+            let mut conn = SqliteConnection::connect(&self.0.url).await.unwrap();
             migrator.run_direct(Some(version), &mut conn, false).await.unwrap();
         } else {
-            let mut conn = MySqlConnection::connect(&self.url).await.unwrap();
+            let mut conn = MySqlConnection::connect(&self.0.url).await.unwrap();
             migrator.run_direct(Some(version), &mut conn, false).await.unwrap();
         }
     }
@@ -77,7 +80,7 @@ impl SinkFixture {
                 "INSERT INTO {notes} (version, description, success, checksum, execution_time) \
                  SELECT MAX(version) + 50, '{description}', TRUE, 'x', 1 FROM {notes}"
             );
-            self.sql(&row).await;
+            self.0.sql(&row).await;
         }
     }
 
@@ -85,7 +88,8 @@ impl SinkFixture {
     async fn extend(&self) {
         for table in TABLES {
             if self.is_sqlite() || table != "distributed_lock_fence" {
-                self.sql(&format!("ALTER TABLE {table} ADD COLUMN later TEXT NULL"))
+                self.0
+                    .sql(&format!("ALTER TABLE {table} ADD COLUMN later TEXT NULL"))
                     .await;
             }
         }
@@ -100,8 +104,8 @@ impl SinkFixture {
         }
         command.args(["run", "--no-migrate", "--http=off", "--kubeconfig=/nowhere"]);
         let output = command
-            .env("PODLOG_LOCK", &self.url)
-            .env("PODLOG_SINK", &self.url)
+            .env("PODLOG_LOCK", &self.0.url)
+            .env("PODLOG_SINK", &self.0.url)
             .output()
             .unwrap();
         (
@@ -117,7 +121,7 @@ impl SinkFixture {
 
     async fn open_sink(&self) -> Result<(), String> {
         let (clock, metrics) = (podlog::clock::Clock::boottime(), podlog::metrics::Metrics::default());
-        let opened = sinks::open(&self.parsed(), clock, &metrics, std::time::Duration::from_secs(5)).await;
+        let opened = sinks::open(&self.0.parsed(), clock, &metrics, std::time::Duration::from_secs(5)).await;
         opened.map(drop).map_err(|error| error.to_string())
     }
 }
@@ -125,29 +129,30 @@ impl SinkFixture {
 #[tokio::test]
 async fn tables_of_every_earlier_version_are_reported_and_then_migrated() {
     each_exact(async |database| {
+        let tables = VersionedTables(database);
         for family in [LOCKS, RECORDS] {
-            let versions: Vec<i64> = database.migrator(family).await.iter().map(|one| one.version).collect();
+            let versions: Vec<i64> = tables.migrator(family).await.iter().map(|one| one.version).collect();
             // Before the first, and each but the last.
             for version in [0].into_iter().chain(versions[..versions.len() - 1].iter().copied()) {
-                database.empty().await;
-                locks::migrate(&database.lock()).await.unwrap();
+                tables.empty().await;
+                locks::migrate(&tables.lock()).await.unwrap();
                 if family == LOCKS {
-                    database.empty().await;
+                    tables.empty().await;
                     sinks::migrate(&database.parsed()).await.unwrap();
                 }
-                database.apply(family, version).await;
-                let (status, words) = database.run();
+                tables.apply(family, version).await;
+                let (status, words) = tables.run();
                 assert_eq!(status, Some(4), "{family:?} {version}: {words}");
                 assert!(
                     words.contains("podlog migrate") && !words.contains("kubeconfig"),
                     "{words}"
                 );
-                locks::migrate(&database.lock()).await.unwrap();
+                locks::migrate(&tables.lock()).await.unwrap();
                 sinks::migrate(&database.parsed()).await.unwrap();
-                database.open_lock("a").await.unwrap();
-                database.open_sink().await.unwrap();
+                tables.open_lock("a").await.unwrap();
+                tables.open_sink().await.unwrap();
                 assert!(
-                    database.run().1.contains("kubeconfig"),
+                    tables.run().1.contains("kubeconfig"),
                     "the tables are no longer what stops it"
                 );
             }
@@ -159,9 +164,10 @@ async fn tables_of_every_earlier_version_are_reported_and_then_migrated() {
 #[tokio::test]
 async fn a_replica_keeps_working_beside_a_newer_one_that_extended_the_tables() {
     each_exact(async |database| {
-        locks::migrate(&database.lock()).await.unwrap();
+        let tables = VersionedTables(database);
+        locks::migrate(&tables.lock()).await.unwrap();
         let (old, sink) = (
-            locks::open(&database.lock(), holder("here", "old")).await.unwrap(),
+            locks::open(&tables.lock(), holder("here", "old")).await.unwrap(),
             database.open().await,
         );
         let stream = origin("side-by-side");
@@ -172,7 +178,7 @@ async fn a_replica_keeps_working_beside_a_newer_one_that_extended_the_tables() {
         let third = chunk(&stream, 1, second.end, &LINES[2..]);
         assert!(sink.sink.write(std::slice::from_ref(&first)).await[0].is_ok());
 
-        database.extend().await;
+        tables.extend().await;
         database.sql("UPDATE distributed_lock SET later = 'kept'").await;
         // The old one goes on with the connections it has: renewing, claiming, writing, looking.
         assert_eq!(renew(&old, &claim, Some(b"one")).await, Verdict::Held);
@@ -181,9 +187,9 @@ async fn a_replica_keeps_working_beside_a_newer_one_that_extended_the_tables() {
         assert_eq!(old.table().await.unwrap().rows.len(), 2);
 
         // It may also be started anew, and its own migrating changes nothing.
-        locks::migrate(&database.lock()).await.unwrap();
+        locks::migrate(&tables.lock()).await.unwrap();
         sinks::migrate(&database.parsed()).await.unwrap();
-        let again = locks::open(&database.lock(), holder("here", "again")).await.unwrap();
+        let again = locks::open(&tables.lock(), holder("here", "again")).await.unwrap();
         let reopened = database.open().await;
         assert_eq!(acquire(&again, &pod("x")).await, None, "the pod is held by the first");
         release(&old, claim, Some(b"two"), AfterRelease::Free).await;
@@ -208,16 +214,15 @@ async fn a_replica_keeps_working_beside_a_newer_one_that_extended_the_tables() {
 #[tokio::test]
 async fn tables_changed_by_a_newer_version_prevent_a_start_but_stop_no_running_replica() {
     each_exact(async |database| {
-        locks::migrate(&database.lock()).await.unwrap();
-        let old = locks::open(&database.lock(), holder("here", "old")).await.unwrap();
+        let tables = VersionedTables(database);
+        locks::migrate(&tables.lock()).await.unwrap();
+        let old = locks::open(&tables.lock(), holder("here", "old")).await.unwrap();
         let claim = acquire(&old, &pod("x")).await.unwrap();
-        database.note("split table").await;
+        tables.note("split table").await;
         let refusals = [
-            database.open_lock("b").await,
-            database.open_sink().await,
-            locks::migrate(&database.lock())
-                .await
-                .map_err(|error| error.to_string()),
+            tables.open_lock("b").await,
+            tables.open_sink().await,
+            locks::migrate(&tables.lock()).await.map_err(|error| error.to_string()),
             sinks::migrate(&database.parsed())
                 .await
                 .map_err(|error| error.to_string()),

@@ -9,8 +9,8 @@ use podlog::domain::Fence;
 use super::fixture::{HostileFixture, LIMIT, MARKER};
 use super::names::{free_port, get};
 use super::values::{HostileValue, ODD, bad, locks, quoted, streams};
+use crate::chunks::{chunk, origin};
 use crate::sinks::fixture::{SinkFixture, each_exact};
-use crate::sinks::stream::{chunk, origin};
 
 /// A pod that has written a line, for each of them.
 fn pods(fixture: &HostileFixture, count: usize) -> Vec<(SimPod, String)> {

@@ -14,8 +14,8 @@ use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::task::JoinSet;
 
+use crate::chunks::{chunk, origin};
 use crate::sinks::fixture::{each_exact, unchanged};
-use crate::sinks::stream::{chunk, origin};
 
 /// Forwards connections. When `replies` reaches 0, the connection whose reply it was stays open but
 /// gets no reply any more; what it sends still arrives. Negative: nothing is lost.

@@ -3,8 +3,8 @@
 use podlog::domain::{Fence, Gap, GapReason, Time};
 use podlog::sinks::SinkError;
 
+use crate::chunks::{TestLine, chunk, origin, with_gap};
 use crate::sinks::fixture::{each, unchanged};
-use crate::sinks::stream::{TestLine, chunk, origin, with_gap};
 
 #[tokio::test]
 async fn lines_are_stored_in_the_order_they_were_written_whatever_their_timestamps() {

@@ -5,8 +5,8 @@ use std::time::Duration;
 use podlog::domain::{Fence, Gap, GapReason, Time};
 use podlog::sinks::{SinkError, SinkUrl, migrate, open};
 
+use crate::chunks::{TestLine, chunk, origin, position, with_gap};
 use crate::sinks::fixture::{each_exact, unchanged};
-use crate::sinks::stream::{TestLine, chunk, origin, position, with_gap};
 
 const LINES: [TestLine<'static>; 4] = [(5, 0, b"a"), (5, 1, b"a"), (3, 0, b"b"), (9, 0, b"c")];
 

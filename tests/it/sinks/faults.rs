@@ -8,8 +8,8 @@ use podlog::metrics::Metrics;
 use podlog::sinks::{SinkOpenError, open};
 use sqlx::{AssertSqlSafe, Connection, Executor, SqliteConnection};
 
+use crate::chunks::{TestLine, chunk, origin};
 use crate::sinks::fixture::{each_exact, unchanged};
-use crate::sinks::stream::{TestLine, chunk, origin};
 
 const LINES: [TestLine<'static>; 2] = [(1, 0, b"a"), (1, 1, b"b")];
 

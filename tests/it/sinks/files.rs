@@ -8,8 +8,8 @@ use std::time::Duration;
 
 use podlog::domain::{Chunk, Fence, Origin};
 
+use crate::chunks::{TestLine, chunk, origin};
 use crate::sinks::fixture::{OpenSink, SinkFixture, find, unchanged};
-use crate::sinks::stream::{TestLine, chunk, origin};
 
 async fn file_fixture(parameters: &str) -> SinkFixture {
     let mut fixture = SinkFixture::new("file").await.unwrap();

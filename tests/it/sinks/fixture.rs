@@ -261,8 +261,7 @@ fn from_json(record: &Value) -> StoredRecord {
 }
 
 /// What lines look like when they are stored as they were.
-pub(crate) fn unchanged(lines: &[crate::sinks::stream::TestLine<'_>]) -> Vec<StoredRecord> {
-    let one =
-        |&(time, ordinal, message): &crate::sinks::stream::TestLine<'_>| stored((time, ordinal, message.to_vec(), 0));
+pub(crate) fn unchanged(lines: &[crate::chunks::TestLine<'_>]) -> Vec<StoredRecord> {
+    let one = |&(time, ordinal, message): &crate::chunks::TestLine<'_>| stored((time, ordinal, message.to_vec(), 0));
     lines.iter().map(one).collect()
 }

@@ -8,5 +8,4 @@ mod faults;
 mod files;
 pub(crate) mod fixture;
 mod retention;
-pub(crate) mod stream;
 mod throughput;

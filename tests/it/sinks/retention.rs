@@ -2,8 +2,8 @@
 
 use podlog::domain::{Fence, Time};
 
+use crate::chunks::{TestLine, chunk, origin};
 use crate::sinks::fixture::{each_exact, unchanged};
-use crate::sinks::stream::{TestLine, chunk, origin};
 
 #[tokio::test]
 async fn old_records_are_deleted_oldest_first_in_batches_without_holes() {

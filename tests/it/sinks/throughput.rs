@@ -7,8 +7,8 @@ use std::time::{Duration, Instant};
 use podlog::domain::{Fence, Origin};
 use podlog::sinks::json::Encoder;
 
+use crate::chunks::{TestLine, chunk, origin};
 use crate::sinks::fixture::each;
-use crate::sinks::stream::{TestLine, chunk, origin};
 
 const CHUNK: usize = 500;
 

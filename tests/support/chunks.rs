@@ -1,13 +1,14 @@
-//! A stream as a container would write it: chunks that know where they begin and end.
+//! Chunks of one stream, made from lines as `follow` makes them. Nothing here writes them anywhere.
 
 use std::sync::Arc;
 use std::time::Duration;
 
 use podlog::domain::{Chunk, Deadline, Fence, Gap, Line, Origin, Position, StreamId, Time};
 
-/// A line: its timestamp in nanoseconds, its ordinal, its bytes.
+/// A line: its timestamp in nanoseconds, its ordinal among lines with that timestamp, its bytes.
 pub(crate) type TestLine<'a> = (i64, u32, &'a [u8]);
 
+/// A stream of the pod with this UID.
 pub(crate) fn origin(uid: &str) -> Arc<Origin> {
     Arc::new(Origin {
         stream: StreamId {
@@ -23,15 +24,15 @@ pub(crate) fn origin(uid: &str) -> Arc<Origin> {
     })
 }
 
-pub(crate) fn position(said: &TestLine<'_>) -> Position {
+pub(crate) fn position(line: &TestLine<'_>) -> Position {
     Position {
-        time: Time(said.0),
-        ordinal: said.1,
-        hash: Position::hash(said.2),
+        time: Time(line.0),
+        ordinal: line.1,
+        hash: Position::hash(line.2),
     }
 }
 
-/// Lines that follow `begin`.
+/// A chunk with lines that follow the position `begin`.
 pub(crate) fn chunk(origin: &Arc<Origin>, fence: u64, begin: Option<Position>, lines: &[TestLine<'_>]) -> Arc<Chunk> {
     let mut text = Vec::new();
     let mut all = Vec::new();
@@ -57,6 +58,7 @@ pub(crate) fn chunk(origin: &Arc<Origin>, fence: u64, begin: Option<Position>, l
     })
 }
 
+/// The same chunk with a gap before its lines.
 pub(crate) fn with_gap(mut chunk: Arc<Chunk>, gap: Gap) -> Arc<Chunk> {
     Arc::make_mut(&mut chunk).gap = Some(gap);
     chunk
