@@ -65,7 +65,7 @@ pub enum DiscrepancyKind {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Discrepancy {
     /// What is wrong.
-    pub fault: DiscrepancyKind,
+    pub kind: DiscrepancyKind,
     /// The line's number in its stream, from 0.
     pub line: usize,
     /// Its timestamp.
@@ -152,9 +152,9 @@ fn compare_stream(written: &[LineDigest], stored: &StoredStream, sum: &mut Audit
     sum.written += written.len() as u64;
     sum.delivered += stored.lines.len() as u64;
     let mut findings = Vec::new();
-    let mut note = |fault, line, entry: &LineDigest| {
+    let mut add = |kind, line, entry: &LineDigest| {
         let time = entry.time;
-        findings.push(Discrepancy { fault, line, time });
+        findings.push(Discrepancy { kind, line, time });
     };
     // Where each line was written. The k-th storing of identical lines is taken for the k-th writing.
     let mut places: HashMap<(i64, u64), VecDeque<usize>> = HashMap::new();
@@ -168,10 +168,10 @@ fn compare_stream(written: &[LineDigest], stored: &StoredStream, sum: &mut Audit
         let left = places.get_mut(&(entry.time, entry.hash));
         let place = left.map(VecDeque::pop_front);
         match place {
-            None => note(DiscrepancyKind::Foreign, at, entry),
-            Some(None) => note(DiscrepancyKind::Duplicated, at, entry),
+            None => add(DiscrepancyKind::Foreign, at, entry),
+            Some(None) => add(DiscrepancyKind::Duplicated, at, entry),
             Some(Some(place)) if highest.is_some_and(|highest| place < highest) => {
-                note(DiscrepancyKind::OutOfOrder, place, entry);
+                add(DiscrepancyKind::OutOfOrder, place, entry);
             }
             Some(Some(place)) => highest = Some(place),
         }
@@ -184,11 +184,11 @@ fn compare_stream(written: &[LineDigest], stored: &StoredStream, sum: &mut Audit
         if covered.iter().any(|range| range.contains(&place)) {
             sum.gaps += 1;
         } else {
-            note(DiscrepancyKind::Lost, place, &written[place]);
+            add(DiscrepancyKind::Lost, place, &written[place]);
         }
     }
     for finding in &findings {
-        match finding.fault {
+        match finding.kind {
             DiscrepancyKind::Lost => sum.lost += 1,
             DiscrepancyKind::Duplicated => sum.duplicated += 1,
             DiscrepancyKind::OutOfOrder => sum.out_of_order += 1,
@@ -276,7 +276,7 @@ mod tests {
         let written = [((), lines("ab"))].into();
         let (_, findings) = find_discrepancies(&written, &stored);
         let lost = |line, time| Discrepancy {
-            fault: DiscrepancyKind::Lost,
+            kind: DiscrepancyKind::Lost,
             line,
             time,
         };

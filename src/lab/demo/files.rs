@@ -10,10 +10,12 @@ use std::path::{Path, PathBuf};
 
 use serde::Deserialize;
 
-use super::stored::Streams;
 use crate::domain::StreamId;
 use crate::exit::Failure;
-use kube_sim::audit::LineDigest;
+use kube_sim::audit::{LineDigest, StoredStream};
+
+/// What is stored, by stream.
+pub(super) type Streams = BTreeMap<StreamId, StoredStream>;
 
 /// What has been read so far.
 #[derive(Debug)]
@@ -134,7 +136,6 @@ mod tests {
     use std::io::Write as _;
 
     use super::*;
-    use kube_sim::audit::StoredStream;
 
     #[test]
     fn records_are_read_once_and_when_they_are_complete() {

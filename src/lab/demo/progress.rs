@@ -19,16 +19,16 @@ pub(super) struct Progress {
 
 /// What a count has brought to light.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum News {
+pub(super) enum ProgressChange {
     /// Nothing has been stored for [`STALL`], and so many lines are missing.
     Stalled(u64),
     /// Lines are stored again.
-    GoesOn,
+    Resumed,
 }
 
 impl Progress {
     /// Takes in that `stored` lines are stored `at` this time, of `expected`.
-    pub(super) fn note(&mut self, at: Duration, stored: u64, expected: u64) -> Option<News> {
+    pub(super) fn record(&mut self, at: Duration, stored: u64, expected: u64) -> Option<ProgressChange> {
         let before = self.counts.back().map_or(0, |(_, stored)| *stored);
         self.counts.push_back((at, stored));
         while self.counts.front().is_some_and(|(then, _)| at > *then + RATE_OVER) {
@@ -36,11 +36,11 @@ impl Progress {
         }
         if stored > before || stored >= expected {
             self.grew = at;
-            return std::mem::take(&mut self.stalled).then_some(News::GoesOn);
+            return std::mem::take(&mut self.stalled).then_some(ProgressChange::Resumed);
         }
         let stalls = self.stands_still(at) && !self.stalled;
         self.stalled |= stalls;
-        stalls.then_some(News::Stalled(expected - stored))
+        stalls.then_some(ProgressChange::Stalled(expected - stored))
     }
 
     /// Whether nothing was stored for a while.
@@ -80,10 +80,13 @@ mod tests {
             (20, 9, 9),
         ]
         .into_iter()
-        .map(|(at, stored, expected)| progress.note(second(at), stored, expected))
+        .map(|(at, stored, expected)| progress.record(second(at), stored, expected))
         .collect();
-        let stalled = Some(News::Stalled(4));
-        assert_eq!(told, [None, None, stalled, None, Some(News::GoesOn), None, None]);
+        let stalled = Some(ProgressChange::Stalled(4));
+        assert_eq!(
+            told,
+            [None, None, stalled, None, Some(ProgressChange::Resumed), None, None]
+        );
     }
 
     #[test]
@@ -92,7 +95,7 @@ mod tests {
         assert_eq!(progress.per_second(), 0);
         for at in 0..=10 {
             let stored = if at < 5 { 0 } else { (at - 5) * 100 };
-            progress.note(Duration::from_secs(at), stored, 1_000);
+            progress.record(Duration::from_secs(at), stored, 1_000);
         }
         assert_eq!(progress.per_second(), 100);
     }

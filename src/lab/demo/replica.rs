@@ -13,8 +13,9 @@ use std::time::Duration;
 use rustix::process::{Pid, Signal, kill_process};
 use tokio::process::{Child, Command};
 
-use super::stage::Dir;
+use super::stage::{STORE_FILE, WorkDir};
 use super::tasks;
+use crate::cli::lab::Switch;
 use crate::exit::Failure;
 use crate::stop;
 
@@ -27,14 +28,39 @@ const TAIL_LINES: usize = 3;
 
 /// Where a replica keeps its claims and its records.
 #[derive(Clone, Debug)]
-pub(super) struct Places {
+pub(super) struct StoreUrls {
     pub(super) lock: String,
     pub(super) sink: String,
 }
 
+impl StoreUrls {
+    /// With claims, one SQLite file for all replicas. Without, a table of claims and a directory for each replica, so
+    /// that no replica sees the claims of another.
+    pub(super) fn new(dir: &WorkDir, claims: Switch, number: usize) -> Self {
+        match claims {
+            Switch::On => {
+                let url = format!("sqlite://{}", dir.file(STORE_FILE));
+                Self {
+                    lock: url.clone(),
+                    sink: url,
+                }
+            }
+            Switch::Off => Self {
+                lock: format!("sqlite://{}", dir.file(&format!("claims-{number}.db"))),
+                sink: format!("file://{}", dir.file(&records_dir(number))),
+            },
+        }
+    }
+}
+
+/// The directory with the records of a replica that shares no store, in the directory of the demo.
+pub(super) fn records_dir(number: usize) -> String {
+    format!("records-{number}")
+}
+
 /// What has been done to a replica.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Fate {
+pub(super) enum ProcessState {
     /// It runs.
     Running,
     /// It was stopped with SIGSTOP.
@@ -51,12 +77,12 @@ pub(super) struct Replica {
     name: String,
     log: PathBuf,
     child: Child,
-    fate: Fate,
+    state: ProcessState,
 }
 
 impl Replica {
     /// Starts `podlog run` number `number`, logging to a file in the directory.
-    pub(super) fn start(number: usize, dir: &Dir, places: &Places) -> Result<Self, Failure> {
+    pub(super) fn start(number: usize, dir: &WorkDir, urls: &StoreUrls) -> Result<Self, Failure> {
         let name = format!("replica-{number}");
         let failed =
             |e: std::io::Error| Failure::unclean(format!("{name} cannot be started: {e}; raise the process limits"));
@@ -74,15 +100,20 @@ impl Replica {
         command
             .arg("run")
             .args(["--http", "127.0.0.1:0", "--replica-id", &name]);
-        command.args(["--lock", &places.lock, "--sink", &places.sink]);
+        command.args(["--lock", &urls.lock, "--sink", &urls.sink]);
         command.args(["--kubeconfig", &dir.file("kubeconfig.yaml")]);
         // A stream that has gone mute is found out within a minute by default; the demo is over by then.
         command.args(["--probe", "5s"]);
         command.current_dir(dir.path()).kill_on_drop(true);
         command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(file);
         let child = command.spawn().map_err(failed)?;
-        let fate = Fate::Running;
-        Ok(Self { name, log, child, fate })
+        let state = ProcessState::Running;
+        Ok(Self {
+            name,
+            log,
+            child,
+            state,
+        })
     }
 
     /// Its name, the readable part of its id in the table of claims.
@@ -91,8 +122,8 @@ impl Replica {
     }
 
     /// What has been done to it.
-    pub(super) fn fate(&self) -> Fate {
-        self.fate
+    pub(super) fn state(&self) -> ProcessState {
+        self.state
     }
 
     /// The number of its process, while there is one.
@@ -107,7 +138,7 @@ impl Replica {
 
     /// Fails when it has ended although nobody told it to.
     pub(super) fn check(&mut self) -> Result<(), Failure> {
-        if matches!(self.fate, Fate::Ending | Fate::Gone) {
+        if matches!(self.state, ProcessState::Ending | ProcessState::Gone) {
             return Ok(());
         }
         match self.left() {
@@ -131,7 +162,7 @@ impl Replica {
 
     /// SIGKILL. Returns when the process is gone.
     pub(super) async fn kill(&mut self) {
-        self.fate = Fate::Gone;
+        self.state = ProcessState::Gone;
         if let Err(error) = self.child.kill().await {
             tracing::warn!(replica = self.name, %error, "a replica could not be killed");
         }
@@ -139,19 +170,19 @@ impl Replica {
 
     /// SIGTERM.
     pub(super) fn terminate(&mut self) {
-        self.fate = Fate::Ending;
+        self.state = ProcessState::Ending;
         self.send(Signal::TERM);
     }
 
     /// SIGSTOP.
     pub(super) fn freeze(&mut self) {
-        self.fate = Fate::Frozen;
+        self.state = ProcessState::Frozen;
         self.send(Signal::STOP);
     }
 
     /// SIGCONT.
     pub(super) fn thaw(&mut self) {
-        self.fate = Fate::Running;
+        self.state = ProcessState::Running;
         self.send(Signal::CONT);
     }
 
@@ -165,7 +196,7 @@ impl Replica {
     /// Whether it has ended after it was told to, and if it did so as it should not, what it said.
     pub(super) fn has_ended(&mut self) -> Result<Option<Result<(), String>>, Failure> {
         let Some(status) = self.left()? else { return Ok(None) };
-        self.fate = Fate::Gone;
+        self.state = ProcessState::Gone;
         Ok(Some(self.judge(status)))
     }
 
@@ -181,14 +212,18 @@ impl Replica {
 pub(super) async fn end(replicas: &mut [Replica]) -> Vec<String> {
     let deadline = tokio::time::Instant::now() + ENDING;
     let mut badly = Vec::new();
-    let left = |r: &&mut Replica| r.fate != Fate::Gone;
+    let left = |r: &&mut Replica| r.state != ProcessState::Gone;
     // A second SIGTERM would end it at once.
-    for replica in replicas.iter_mut().filter(left).filter(|r| r.fate != Fate::Ending) {
+    for replica in replicas
+        .iter_mut()
+        .filter(left)
+        .filter(|r| r.state != ProcessState::Ending)
+    {
         replica.terminate();
     }
     for replica in replicas.iter_mut().filter(left) {
         if let Ok(Ok(status)) = tokio::time::timeout_at(deadline, replica.child.wait()).await {
-            replica.fate = Fate::Gone;
+            replica.state = ProcessState::Gone;
             badly.extend(replica.judge(status).err());
         } else {
             let name = &replica.name;
@@ -203,7 +238,7 @@ pub(super) async fn end(replicas: &mut [Replica]) -> Vec<String> {
 
 /// Kills all replicas and waits until they are gone.
 pub(super) async fn kill(replicas: &mut [Replica]) {
-    for replica in replicas.iter_mut().filter(|r| r.fate != Fate::Gone) {
+    for replica in replicas.iter_mut().filter(|r| r.state != ProcessState::Gone) {
         replica.kill().await;
     }
 }

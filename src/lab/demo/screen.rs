@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use tokio::time::Instant;
 
-use super::view::Scene;
+use super::view::View;
 
 /// Where the view goes.
 #[derive(Debug)]
@@ -30,25 +30,25 @@ impl Screen {
     }
 
     /// Shows how things are now.
-    pub(super) fn show(&mut self, scene: &Scene) {
+    pub(super) fn show(&mut self, view: &View) {
         match self {
             Self::Terminal(lines) => {
-                let drawn = scene.draw();
+                let drawn = view.draw();
                 print(&over(*lines, &drawn));
                 *lines = drawn.lines().count();
             }
             Self::Plain(every, last) => {
                 if last.is_none_or(|last| last.elapsed() >= *every) {
                     *last = Some(Instant::now());
-                    print(&format!("{}\n", scene.line()));
+                    print(&format!("{}\n", view.line()));
                 }
             }
         }
     }
 
-    /// Notes an event in the scene; says it at once where the scene is not drawn.
-    pub(super) fn say(&self, scene: &mut Scene, what: impl fmt::Display) {
-        let line = scene.happened(what);
+    /// Notes an event in the view; says it at once where the view is not drawn.
+    pub(super) fn say(&self, view: &mut View, what: impl fmt::Display) {
+        let line = view.add_event(what);
         if matches!(self, Self::Plain(..)) {
             print(&format!("{line}\n"));
         }

@@ -21,9 +21,12 @@ use kube_sim::{SimCluster, SimSettings};
 /// in the API, so nobody could report it.
 const SMALL_FILE: u64 = 64 * 1024;
 
+/// The file with the claims and the records of all replicas, in the directory of the demo.
+pub(super) const STORE_FILE: &str = "podlog.db";
+
 /// What is asked of the stage.
 #[derive(Clone, Debug)]
-pub(super) struct Wish<'a> {
+pub(super) struct StageSettings<'a> {
     pub(super) workload: Workload,
     pub(super) rotate: bool,
     pub(super) keep: Option<&'a Path>,
@@ -33,7 +36,7 @@ pub(super) struct Wish<'a> {
 #[derive(Debug)]
 pub(super) struct Stage {
     pub(super) cluster: SimCluster,
-    pub(super) dir: Dir,
+    pub(super) dir: WorkDir,
     /// Whether logs are rotated all the time.
     pub(super) rotates: bool,
     workload: Workload,
@@ -44,14 +47,14 @@ pub(super) struct Stage {
 
 impl Stage {
     /// Makes the directory and opens the cluster's port. Nothing is written yet.
-    pub(super) async fn set(wish: Wish<'_>) -> Result<Self, Failure> {
-        let dir = Dir::make(wish.keep)?;
+    pub(super) async fn set(wanted: StageSettings<'_>) -> Result<Self, Failure> {
+        let dir = WorkDir::make(wanted.keep)?;
         let mut settings = SimSettings {
-            seed: wish.workload.seed,
+            seed: wanted.workload.seed,
             ..SimSettings::default()
         };
         // What is rotated away is a gap, which is expected only of who asks for it.
-        settings.rotate_bytes = if wish.rotate { SMALL_FILE } else { u64::MAX };
+        settings.rotate_bytes = if wanted.rotate { SMALL_FILE } else { u64::MAX };
         let cluster = SimCluster::new(settings);
         let port = |e: std::io::Error| {
             Failure::unclean(format!(
@@ -67,11 +70,16 @@ impl Stage {
         Ok(Self {
             cluster,
             dir,
-            rotates: wish.rotate,
-            workload: wish.workload,
+            rotates: wanted.rotate,
+            workload: wanted.workload,
             writing: JoinSet::new(),
             server,
         })
+    }
+
+    /// The file with the claims and the records of all replicas.
+    pub(super) fn store_file(&self) -> PathBuf {
+        self.dir.path().join(STORE_FILE)
     }
 
     /// The containers begin to write.
@@ -106,12 +114,12 @@ impl Stage {
 
 /// A directory of the demo's own, removed on drop unless it is to be kept.
 #[derive(Debug)]
-pub(super) struct Dir {
+pub(super) struct WorkDir {
     path: PathBuf,
     keep: bool,
 }
 
-impl Dir {
+impl WorkDir {
     fn make(keep: Option<&Path>) -> Result<Self, Failure> {
         let path = match keep {
             Some(path) => path.to_owned(),
@@ -159,7 +167,7 @@ impl Dir {
     }
 }
 
-impl Drop for Dir {
+impl Drop for WorkDir {
     fn drop(&mut self) {
         if !self.keep
             && let Err(error) = std::fs::remove_dir_all(&self.path)

@@ -12,7 +12,7 @@ use sqlx::sqlite::SqliteConnectOptions;
 use sqlx::{Connection as _, SqliteConnection};
 use tokio::time::timeout;
 
-use super::files::Files;
+use super::files::{Files, Streams};
 use crate::domain::StreamId;
 use crate::exit::Failure;
 use kube_sim::WrittenLog;
@@ -24,9 +24,6 @@ const LINES: u64 = 100_000;
 
 /// How long to wait for a table that somebody is just making.
 const BUSY: Duration = Duration::from_secs(4);
-
-/// What is stored, by stream.
-pub(super) type Streams = BTreeMap<StreamId, StoredStream>;
 
 /// Where the replicas store records.
 #[derive(Debug)]

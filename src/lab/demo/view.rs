@@ -15,7 +15,7 @@ const BAR: usize = 30;
 
 /// What a replica does.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum State {
+pub(super) enum ReplicaStatus {
     /// Started, and not yet seen at work.
     Starting,
     /// At work.
@@ -28,7 +28,7 @@ pub(super) enum State {
     Ending,
 }
 
-impl fmt::Display for State {
+impl fmt::Display for ReplicaStatus {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.pad(match self {
             Self::Starting => "starting",
@@ -42,16 +42,16 @@ impl fmt::Display for State {
 
 /// A replica, as shown.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub(super) struct Row {
+pub(super) struct ReplicaRow {
     pub(super) name: String,
-    pub(super) state: State,
+    pub(super) state: ReplicaStatus,
     /// The pods it holds; unknown where nobody claims any.
     pub(super) pods: Option<usize>,
 }
 
 /// Everything that is shown.
 #[derive(Clone, Debug, Default)]
-pub(super) struct Scene {
+pub(super) struct View {
     pub(super) title: String,
     /// Since the demo began, and how long it takes at most.
     pub(super) elapsed: Duration,
@@ -62,15 +62,15 @@ pub(super) struct Scene {
     pub(super) stored: u64,
     /// Lines stored per second of late.
     pub(super) per_second: u64,
-    pub(super) rows: Vec<Row>,
+    pub(super) rows: Vec<ReplicaRow>,
     /// Pods to be collected that nobody holds.
     pub(super) unheld: usize,
     pub(super) events: VecDeque<String>,
 }
 
-impl Scene {
-    /// Notes that something has happened. Answers with the line that says so.
-    pub(super) fn happened(&mut self, what: impl fmt::Display) -> String {
+impl View {
+    /// Notes that something has add_event. Answers with the line that says so.
+    pub(super) fn add_event(&mut self, what: impl fmt::Display) -> String {
         let line = format!("{} {what}", seconds(self.elapsed));
         self.events.push_back(line.clone());
         if self.events.len() > EVENTS {
@@ -117,7 +117,7 @@ impl Scene {
     /// The same on one line, for those who have no terminal.
     pub(super) fn line(&self) -> String {
         let rows = self.rows.iter().map(|row| match (row.state, row.pods) {
-            (State::Collecting, Some(pods)) => format!("{}={pods}", row.name),
+            (ReplicaStatus::Collecting, Some(pods)) => format!("{}={pods}", row.name),
             (state, _) => format!("{}={state}", row.name),
         });
         format!(
@@ -141,13 +141,17 @@ fn seconds(time: Duration) -> String {
 mod tests {
     use super::*;
 
-    fn scene(replicas: usize) -> Scene {
-        let row = |i| Row {
+    fn view(replicas: usize) -> View {
+        let row = |i| ReplicaRow {
             name: format!("replica-{i}"),
-            state: if i == 2 { State::Killed } else { State::Collecting },
+            state: if i == 2 {
+                ReplicaStatus::Killed
+            } else {
+                ReplicaStatus::Collecting
+            },
             pods: Some(20 + i),
         };
-        Scene {
+        View {
             title: "podlog demo".to_owned(),
             elapsed: Duration::from_millis(12_340),
             most: Duration::from_mins(1),
@@ -156,15 +160,15 @@ mod tests {
             per_second: 1_950,
             rows: (1..=replicas).map(row).collect(),
             unheld: 3,
-            ..Scene::default()
+            ..View::default()
         }
     }
 
     #[test]
     fn the_view_shows_replicas_counts_and_events() {
-        let mut scene = scene(3);
-        scene.happened("replica-2 was killed");
-        let drawn = scene.draw();
+        let mut view = view(3);
+        view.add_event("replica-2 was killed");
+        let drawn = view.draw();
         for line in [
             "[######........................]  12.3s",
             "  replica-1    collecting       21",
@@ -179,12 +183,12 @@ mod tests {
 
     #[test]
     fn the_view_fits_a_small_terminal_whatever_happens() {
-        let mut scene = scene(100);
-        scene.elapsed = Duration::from_secs(500);
+        let mut view = view(100);
+        view.elapsed = Duration::from_secs(500);
         for i in 0..100 {
-            scene.happened(format_args!("event {i}"));
+            view.add_event(format_args!("event {i}"));
         }
-        let drawn = scene.draw();
+        let drawn = view.draw();
         assert!(drawn.lines().count() < 24, "{drawn}");
         assert!(drawn.lines().all(|line| line.chars().count() <= 80), "{drawn}");
         assert!(drawn.contains("event 99") && drawn.contains("and 93 more"));
@@ -192,7 +196,7 @@ mod tests {
 
     #[test]
     fn a_progress_line_says_the_same() {
-        let said = scene(2).line();
+        let said = view(2).line();
         assert_eq!(
             said,
             " 12.3s written=1000 stored=990 lag=10 lines/s=1950 nobody=3 replica-1=21 replica-2=killed"

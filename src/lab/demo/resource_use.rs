@@ -1,5 +1,5 @@
-//! What processes use: resident memory, open files and threads, as `/proc` says, which only Linux has, and tasks, as they
-//! say themselves; and whether that grows. It judges replicas only: the demo itself keeps every line ever written, and
+//! What the replicas use: resident memory, open files and threads from `/proc` (Linux only), and tasks from their own
+//! metrics; and whether that grows. It judges replicas only: the demo itself keeps every line ever written, and
 //! grows with them.
 
 use std::collections::BTreeMap;
@@ -10,11 +10,11 @@ use serde_json::{Value, json};
 
 use super::trend::Trend;
 
-/// Between two looks over half an hour; more often in a short soak.
+/// Time between two samples in a soak of five minutes or more; less in a shorter one.
 const EVERY: Duration = Duration::from_secs(10);
 
-/// What is left out of each process' life: it opens its connections and its first streams.
-const YOUTH: Duration = Duration::from_mins(1);
+/// The first samples of a process are left out for this long, while it opens its connections and first streams.
+const WARM_UP: Duration = Duration::from_mins(1);
 
 /// Open files and tasks may rise by so many, and by one more for each pod: a replica that collects a third of 60 pods has about 40
 /// files open, one that collects half of them 52, and the shares change whenever another dies or comes. One file left
@@ -31,7 +31,7 @@ const MEBIBYTE: f64 = 1_024.0 * 1_024.0;
 
 /// What one process uses.
 #[derive(Clone, Copy, Debug, PartialEq)]
-pub(super) struct Use {
+pub(super) struct ResourceUse {
     /// Bytes.
     memory: f64,
     files: f64,
@@ -40,8 +40,8 @@ pub(super) struct Use {
     tasks: Option<f64>,
 }
 
-impl Use {
-    /// What a process uses now, with the tasks it tells of. None where that cannot be had: it is gone, or this is no Linux.
+impl ResourceUse {
+    /// What a process uses now; `tasks` comes from its metrics. `None` if it has ended, or this is not Linux.
     pub(super) fn of(process: u32, tasks: Option<f64>) -> Option<Self> {
         let place = Path::new("/proc").join(process.to_string());
         let files = place.join("fd").read_dir().ok()?.count() as f64;
@@ -66,12 +66,12 @@ impl Use {
 #[derive(Debug)]
 pub(super) struct Samples {
     every: Duration,
-    youth: Duration,
+    warm_up: Duration,
     /// By how many open files may grow, and by how many tasks.
     allowed: f64,
     last: Option<Duration>,
-    replicas: BTreeMap<String, Vec<(Duration, Use)>>,
-    demo: Vec<(Duration, Use)>,
+    replicas: BTreeMap<String, Vec<(Duration, ResourceUse)>>,
+    demo: Vec<(Duration, ResourceUse)>,
 }
 
 impl Samples {
@@ -79,7 +79,7 @@ impl Samples {
     pub(super) fn new(soak: Duration, pods: u32) -> Self {
         Self {
             every: (soak / 30).clamp(Duration::from_secs(1), EVERY),
-            youth: (soak / 4).min(YOUTH),
+            warm_up: (soak / 4).min(WARM_UP),
             allowed: FILES + f64::from(pods),
             last: None,
             replicas: BTreeMap::new(),
@@ -87,13 +87,13 @@ impl Samples {
         }
     }
 
-    /// Whether it is time for another look.
+    /// Whether it is time for another sample.
     pub(super) fn are_due(&self, now: Duration) -> bool {
         self.last.is_none_or(|last| now >= last + self.every)
     }
 
-    /// Takes in what the replicas use, by name, and the demo itself.
-    pub(super) fn take(&mut self, now: Duration, replicas: Vec<(String, Use)>, demo: Option<Use>) {
+    /// Adds what the replicas use, by name, and what the demo itself uses.
+    pub(super) fn take(&mut self, now: Duration, replicas: Vec<(String, ResourceUse)>, demo: Option<ResourceUse>) {
         self.last = Some(now);
         for (name, sample) in replicas {
             self.replicas.entry(name).or_default().push((now, sample));
@@ -101,18 +101,18 @@ impl Samples {
         self.demo.extend(demo.map(|sample| (now, sample)));
     }
 
-    /// What they say. None where nothing could be seen.
+    /// The trends. `None` if there are too few samples.
     pub(super) fn figures(&self) -> Option<Figures> {
-        let grown = |seen: &Vec<(Duration, Use)>| {
+        let grown = |seen: &Vec<(Duration, ResourceUse)>| {
             let born = seen.first().map_or(Duration::ZERO, |(at, _)| *at);
-            let old = seen.iter().filter(|(at, _)| *at >= born + self.youth).copied();
+            let old = seen.iter().filter(|(at, _)| *at >= born + self.warm_up).copied();
             let old: Vec<_> = old.collect();
             let span = old
                 .last()
                 .zip(old.first())
                 .map(|(last, first)| last.0.saturating_sub(first.0));
             // Seen for as long again, or its slope is chance.
-            span.filter(|span| *span >= self.youth).map(|_| old)
+            span.filter(|span| *span >= self.warm_up).map(|_| old)
         };
         let replicas: Vec<_> = self.replicas.values().filter_map(grown).collect();
         Some(Figures {
@@ -134,10 +134,10 @@ struct Group {
 }
 
 impl Group {
-    fn of(processes: &[Vec<(Duration, Use)>]) -> Option<Self> {
-        let trend = |figure: fn(&Use) -> Option<f64>| {
-            let at = |(at, u): &(Duration, Use)| figure(u).map(|figure| (at.as_secs_f64(), figure));
-            let one = |seen: &Vec<(Duration, Use)>| seen.iter().filter_map(at).collect();
+    fn of(processes: &[Vec<(Duration, ResourceUse)>]) -> Option<Self> {
+        let trend = |figure: fn(&ResourceUse) -> Option<f64>| {
+            let at = |(at, u): &(Duration, ResourceUse)| figure(u).map(|figure| (at.as_secs_f64(), figure));
+            let one = |seen: &Vec<(Duration, ResourceUse)>| seen.iter().filter_map(at).collect();
             Trend::of(&processes.iter().map(one).collect::<Vec<_>>())
         };
         Some(Self {
@@ -228,7 +228,7 @@ mod tests {
         let mut samples = Samples::new(Duration::from_mins(30), 4);
         for n in 0..180_u32 {
             let at = f64::from(n) * 10.0;
-            let seen = Use {
+            let seen = ResourceUse {
                 memory: memory(at) * MEBIBYTE,
                 files: files(at),
                 threads: 5.0,
@@ -287,10 +287,13 @@ mod tests {
     #[test]
     fn the_status_of_a_process_is_read() {
         let status = "Name:\tpodlog\nVmHWM:\t   99 kB\nVmRSS:\t   2048 kB\nThreads:\t7\n";
-        let read = Use::read(status, 3.0, None).unwrap();
+        let read = ResourceUse::read(status, 3.0, None).unwrap();
         assert_eq!((read.memory, read.files, read.threads), (2.0 * MEBIBYTE, 3.0, 7.0));
         // A zombie has no memory.
-        assert_eq!(Use::read("Threads:\t1\n", 0.0, None), None);
-        assert_eq!(Use::of(std::process::id(), None).is_some(), cfg!(target_os = "linux"));
+        assert_eq!(ResourceUse::read("Threads:\t1\n", 0.0, None), None);
+        assert_eq!(
+            ResourceUse::of(std::process::id(), None).is_some(),
+            cfg!(target_os = "linux")
+        );
     }
 }

@@ -1,0 +1,327 @@
+//! The course of a demo: replicas start, containers write, one replica is killed half-way and replaced (or a soak runs
+//! instead), all lines are stored, the replicas end, the lines are audited.
+//!
+//! It runs in one task. Only the simulated cluster and the replicas run at the same time.
+
+use std::time::Duration;
+
+use kube_sim::SimPod;
+use kube_sim::audit::{Audit, Discrepancy, compare, find_discrepancies};
+use kube_sim::workload::Workload;
+use tokio::time::Instant;
+use tokio_util::sync::CancellationToken;
+
+use super::claims::Claims;
+use super::observer::Observer;
+use super::outcome::Outcome;
+use super::progress::STALL;
+use super::replica::{StoreUrls, records_dir};
+use super::replicas::Replicas;
+use super::screen::{self, Screen};
+use super::session::{Session, stopped};
+use super::soak::{self, Soak};
+use super::stage::{Stage, StageSettings};
+use super::stored::{self, Records};
+use super::view::View;
+use crate::cli::lab::{Demo, Switch};
+use crate::domain::StreamId;
+use crate::exit::Failure;
+use crate::sinks::{self, SinkUrl};
+
+/// Faulty lines that are named.
+const NAMED: usize = 5;
+
+/// Lines per second of all pods together.
+const RATE: u32 = 2_000;
+
+/// Time between two progress lines where there is no terminal.
+const LINE_EVERY: Duration = Duration::from_secs(3);
+
+/// How long replicas may take until they are at work.
+const START_TIME: Duration = Duration::from_secs(15);
+
+/// Time between the kill and the replacement, so that the missing replica can be seen.
+const REPLACE_AFTER: Duration = Duration::from_secs(2);
+
+/// How long a takeover may take: the ttl of 20 s, the grace of 1 s, and 1 s.
+const TAKEOVER: Duration = Duration::from_secs(22);
+
+/// How long reading up to the end may take after that. In all: 2 s to start, 15 s to the kill, 22 s, these
+/// 12 s, and some 2 s to end and to audit are 53 s with the default of 30 s of writing.
+const CATCH_UP: Duration = Duration::from_secs(12);
+
+/// A demo while it runs.
+#[derive(Debug)]
+pub(super) struct Course {
+    session: Session,
+    soak: Option<Soak>,
+    /// How long lines are written without a soak.
+    duration: Duration,
+    seed: u64,
+}
+
+impl Course {
+    /// Opens the simulated cluster and the store, and starts the replicas.
+    pub(super) async fn start(demo: &Demo, seed: u64, stop: CancellationToken) -> Result<Self, Failure> {
+        let stage = Stage::set(StageSettings {
+            workload: workload(demo, seed),
+            rotate: demo.rotate,
+            keep: demo.keep.as_deref(),
+        })
+        .await?;
+        let (claims, records) = open_store(&stage, demo).await?;
+        let line_every = if demo.soak.is_some() {
+            soak::LINE_EVERY
+        } else {
+            LINE_EVERY
+        };
+        let limit = demo
+            .soak
+            .map_or(limit(demo.duration, claims.is_some()), |soak| soak + soak::CATCH_UP);
+        let view = View {
+            title: format!(
+                "podlog demo: {} pods, {} replicas, seed {seed}",
+                demo.pods, demo.replicas
+            ),
+            most: Duration::from_secs(2) + limit,
+            ..View::default()
+        };
+        let observer = Observer::new(claims, records, view, Screen::find(line_every));
+        let mut replicas = Replicas::new(demo.claims);
+        for _ in 0..demo.replicas {
+            replicas.add(&stage.dir)?;
+        }
+        let soak = demo
+            .soak
+            .map(|soak| Soak::new(soak, demo.pods, demo.chaos.then_some(seed), replicas.count()));
+        let session = Session {
+            replicas,
+            observer,
+            stage,
+            store_lock: None,
+            stop,
+            writing: false,
+        };
+        Ok(Self {
+            session,
+            soak,
+            duration: demo.duration,
+            seed,
+        })
+    }
+
+    /// The whole course.
+    pub(super) async fn run(&mut self) -> Result<Outcome, Failure> {
+        self.await_replicas().await?;
+        self.session.stage.begin();
+        self.session.observer.say("the containers begin to write");
+        let deadline = match &mut self.soak {
+            Some(soak) => soak.run(&mut self.session).await?,
+            None => self.kill_one().await?,
+        };
+        self.await_all_stored(deadline).await?;
+        let Session {
+            replicas,
+            observer,
+            stop,
+            ..
+        } = &mut self.session;
+        observer.say("the replicas are told to end");
+        observer.show(replicas.all(), true);
+        let failures = tokio::select! {
+            biased;
+            () = stop.cancelled() => return Err(stopped()),
+            failures = replicas.end() => failures,
+        };
+        self.outcome(failures).await
+    }
+
+    /// Kills all replicas that are left. The directory is removed when this is dropped.
+    pub(super) async fn clear(mut self) {
+        self.session.replicas.kill().await;
+        let dir = &self.session.stage.dir;
+        if dir.stays() {
+            screen::remark(format_args!("kept: {}", dir.path().display()));
+        }
+    }
+
+    /// Waits until all replicas are at work, by the table of claims.
+    async fn await_replicas(&mut self) -> Result<(), Failure> {
+        let session = &mut self.session;
+        let count = session.replicas.count();
+        session.observer.say(format!("{count} replicas started"));
+        while session.observer.has_claims() && session.observer.alive() < count {
+            if session.observer.elapsed() > START_TIME {
+                return Err(Failure::unclean(format!(
+                    "not all replicas were at work within {START_TIME:?}; the machine is too busy, or --keep a directory and read their logs"
+                )));
+            }
+            session.tick().await?;
+        }
+        Ok(())
+    }
+
+    /// Half-way kills a replica and replaces it. Answers until when all must be stored.
+    async fn kill_one(&mut self) -> Result<Instant, Failure> {
+        let writing_since = Instant::now();
+        while writing_since.elapsed() < self.duration / 2 {
+            self.session.tick().await?;
+        }
+        let claims = self.session.observer.has_claims();
+        if claims {
+            let slot = self.choose_victim()?;
+            self.session.kill(slot).await?;
+            let killed_at = Instant::now();
+            while killed_at.elapsed() < REPLACE_AFTER {
+                self.session.tick().await?;
+            }
+            let Session {
+                replicas,
+                observer,
+                stage,
+                ..
+            } = &mut self.session;
+            let replica = replicas.add(&stage.dir)?;
+            observer.say(format!("{} started in its place", replica.name()));
+        }
+        Ok(writing_since + limit(self.duration, claims))
+    }
+
+    /// A replica that holds pods, by the seed.
+    fn choose_victim(&self) -> Result<usize, Failure> {
+        let replicas = self.session.replicas.all().iter().enumerate();
+        let holders: Vec<usize> = replicas
+            .filter(|(_, replica)| self.session.observer.holds_pods(replica.name()))
+            .map(|(slot, _)| slot)
+            .collect();
+        let choice = (self.seed as usize).checked_rem(holders.len());
+        choice.map(|choice| holders[choice]).ok_or_else(|| {
+            Failure::unclean(
+                "no replica holds a pod after half of the time; use a longer --duration, or --keep a directory and read their logs",
+            )
+        })
+    }
+
+    /// Waits until all is stored, or until the deadline.
+    async fn await_all_stored(&mut self, deadline: Instant) -> Result<(), Failure> {
+        let (mut announced, mut audited_at) = (false, None);
+        while Instant::now() < deadline {
+            self.session.tick().await?;
+            if self.session.writing {
+                continue;
+            }
+            let observer = &mut self.session.observer;
+            if !announced {
+                announced = true;
+                observer.say("the containers have written all they had to");
+            }
+            let taken_over = observer.takeover_times().all(|took| took.is_some());
+            // The audit is much work, so only when the counts agree, or when nothing moves any more.
+            let stalled = observer.is_stalled() && audited_at.is_none_or(|at: Instant| at.elapsed() > STALL);
+            let claims = observer.has_claims();
+            let all_counted = self.session.observer.all_counted(self.session.copies());
+            if !taken_over || !(all_counted || stalled) {
+                continue;
+            }
+            audited_at = Some(Instant::now());
+            let complete = if claims {
+                self.audit().await?.0.lost == 0
+            } else {
+                all_counted
+            };
+            if complete {
+                self.session.observer.say("everything is stored");
+                return Ok(());
+            }
+        }
+        self.session.observer.say("time is up");
+        Ok(())
+    }
+
+    /// Audits the lines and gathers what else failed.
+    async fn outcome(&mut self, mut failures: Vec<String>) -> Result<Outcome, Failure> {
+        let (audit, discrepancies) = self.audit().await?;
+        let soak = match self.soak.take() {
+            Some(soak) => {
+                let needless = self.needless_gaps().await?;
+                if needless > 0 && !self.session.stage.rotates {
+                    failures.push(format!(
+                        "{needless} lines are reported as gaps although the API server still serves them"
+                    ));
+                }
+                let (report, failed) = soak.report();
+                failures.extend(failed);
+                Some(report)
+            }
+            None => None,
+        };
+        let takeovers: Vec<_> = self.session.observer.takeover_times().collect();
+        Ok(Outcome {
+            audit,
+            discrepancies,
+            takeover: takeovers.iter().flatten().max().copied(),
+            unfinished_takeovers: takeovers.iter().filter(|took| took.is_none()).count(),
+            failures,
+            soak,
+        })
+    }
+
+    async fn audit(&mut self) -> Result<(Audit, Vec<(StreamId, Discrepancy)>), Failure> {
+        let Session { observer, stage, .. } = &mut self.session;
+        let stored = observer.records.read().await?;
+        let written = stored::written(&stage.cluster.written(), observer.records.is_lossy());
+        let (audit, discrepancies) = find_discrepancies(&written, &stored);
+        let named = discrepancies.into_iter().take(NAMED);
+        let named = named.map(|(stream, discrepancy)| (stream.clone(), discrepancy));
+        Ok((audit, named.collect()))
+    }
+
+    /// How many lines are covered by gaps although the API server still serves them: of the present instances of pods
+    /// that exist. There are none, unless files were rotated.
+    async fn needless_gaps(&mut self) -> Result<u64, Failure> {
+        let Session { observer, stage, .. } = &mut self.session;
+        let mut stored = observer.records.read().await?;
+        let pods = stage.cluster.pods();
+        let present = stored::present(stage.cluster.written(), &pods.iter().map(SimPod::uid).collect());
+        let written = stored::written(&present, observer.records.is_lossy());
+        stored.retain(|stream, _| written.contains_key(stream));
+        Ok(compare(&written, &stored).gaps)
+    }
+}
+
+/// Makes the tables that replicas share, if they do, and opens what they store.
+async fn open_store(stage: &Stage, demo: &Demo) -> Result<(Option<Claims>, Records), Failure> {
+    match demo.claims {
+        Switch::On => {
+            let StoreUrls { lock, sink } = StoreUrls::new(&stage.dir, Switch::On, 1);
+            let claims = Claims::open(&lock).await?;
+            sinks::migrate(&sink.parse::<SinkUrl>().map_err(Failure::usage)?).await?;
+            Ok((Some(claims), Records::tables(&stage.store_file()).await?))
+        }
+        Switch::Off => {
+            let dirs = (1..=demo.replicas as usize).map(|number| stage.dir.path().join(records_dir(number)));
+            Ok((None, Records::files(dirs)))
+        }
+    }
+}
+
+/// What the pods do.
+fn workload(demo: &Demo, seed: u64) -> Workload {
+    let pods = demo.pods as usize;
+    match demo.soak {
+        Some(duration) => soak::workload(seed, pods, duration),
+        None => Workload {
+            seed,
+            pods,
+            duration: demo.duration,
+            rate: RATE,
+            ..Workload::default()
+        },
+    }
+}
+
+/// How long it may take from the first line until the replicas are told to end.
+fn limit(writing: Duration, kill: bool) -> Duration {
+    let takeover = if kill { writing / 2 + TAKEOVER } else { Duration::ZERO };
+    writing.max(takeover) + CATCH_UP
+}

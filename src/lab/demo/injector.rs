@@ -1,0 +1,238 @@
+//! Carries out the faults that `fault_plan` has planned, and later undoes them: signals to replicas, a lock on the
+//! store's file, faults of the simulated API server. It reports each fault and judges none.
+//!
+//! A replica that is frozen while it writes keeps the store locked for as long as it is frozen.
+
+use std::collections::VecDeque;
+use std::time::Duration;
+
+use kube_sim::{Cut, Fault, Target, Verb};
+use tokio::time::Instant;
+
+use super::fault_plan::{DemoFault, PlannedFault};
+use super::replica::ProcessState;
+use super::session::Session;
+use super::store_lock::StoreLock;
+use crate::exit::Failure;
+
+/// How long a replica may take to end: its grace period of 20 s, and 5 s for a busy machine.
+const ENDING: Duration = Duration::from_secs(25);
+
+/// What ends a fault.
+#[derive(Clone, Copy, Debug, PartialEq)]
+enum Repair {
+    /// Continue the frozen replica in this slot.
+    Continue(usize),
+    /// Start a replica in this slot, whose replica was killed or told to end at this time.
+    Replace(usize, Duration),
+    /// Unlock the store.
+    UnlockStore,
+    /// Let stalled streams continue.
+    Resume(Verb),
+}
+
+/// The faults to come and the repairs to come. Times are since the containers began to write.
+#[derive(Debug)]
+pub(super) struct Injector {
+    planned: VecDeque<PlannedFault>,
+    repairs: Vec<(Duration, Repair)>,
+    /// How many faults have been carried out.
+    done: u32,
+    /// Replicas that did not end as they should.
+    badly_ended: Vec<String>,
+}
+
+impl Injector {
+    /// Will carry out these faults.
+    pub(super) fn new(planned: Vec<PlannedFault>) -> Self {
+        Self {
+            planned: planned.into(),
+            repairs: Vec::new(),
+            done: 0,
+            badly_ended: Vec::new(),
+        }
+    }
+
+    /// How many faults were carried out, and which replicas did not end as they should.
+    pub(super) fn outcome(self) -> (u32, Vec<String>) {
+        (self.done, self.badly_ended)
+    }
+
+    /// Does and undoes what is due at `now`.
+    pub(super) async fn advance(&mut self, session: &mut Session, now: Duration) -> Result<(), Failure> {
+        self.repair_due(session, now).await?;
+        while let Some(planned) = self.planned.pop_front_if(|planned| planned.at <= now) {
+            self.done += 1;
+            self.inject(session, planned.fault, now).await?;
+        }
+        Ok(())
+    }
+
+    /// Undoes everything at once, and waits until all replicas run.
+    pub(super) async fn repair_all(&mut self, session: &mut Session, writing_since: Instant) -> Result<(), Failure> {
+        session.stage.cluster.clear_faults();
+        self.planned.clear();
+        self.repairs.iter_mut().for_each(|(at, _)| *at = Duration::ZERO);
+        self.repair_due(session, writing_since.elapsed()).await?;
+        while !self.repairs.is_empty() {
+            session.tick().await?;
+            self.repair_due(session, writing_since.elapsed()).await?;
+        }
+        Ok(())
+    }
+
+    async fn inject(&mut self, session: &mut Session, fault: DemoFault, now: Duration) -> Result<(), Failure> {
+        if let DemoFault::Kill(slot, _) | DemoFault::Freeze(slot, _) | DemoFault::Terminate(slot, _) = fault {
+            let replica = session.replicas.slot(slot);
+            if replica.state() != ProcessState::Running {
+                let event = format!("{} is left alone; it has not ended yet", replica.name());
+                session.observer.say(event);
+                return Ok(());
+            }
+        }
+        match fault {
+            DemoFault::Kill(slot, vacant) => {
+                let killed = session.kill(slot).await;
+                session.tolerate(killed)?;
+                self.repairs.push((now + vacant, Repair::Replace(slot, now)));
+            }
+            DemoFault::Freeze(slot, time) => {
+                let replica = session.replicas.slot(slot);
+                replica.freeze();
+                let event = format!(
+                    "{} is frozen with SIGSTOP for {:.1} s",
+                    replica.name(),
+                    time.as_secs_f64()
+                );
+                session.observer.say(event);
+                self.repairs.push((now + time, Repair::Continue(slot)));
+            }
+            DemoFault::Terminate(slot, vacant) => {
+                let replica = session.replicas.slot(slot);
+                replica.terminate();
+                let event = format!("{} is told to end with SIGTERM", replica.name());
+                session.observer.say(event);
+                self.repairs.push((now + vacant, Repair::Replace(slot, now)));
+            }
+            DemoFault::LockStore(time) => self.lock_store(session, time, now).await,
+            DemoFault::Cut(verb, how) => {
+                let count = session.stage.cluster.cut(&Target::verb(verb), how);
+                let how = match how {
+                    Cut::Clean => "end as if complete",
+                    Cut::Reset => "are cut by a reset",
+                };
+                session.observer.say(format!("{count} open {} {how}", plural(verb)));
+            }
+            DemoFault::Stall(verb, time) => {
+                let count = session.stage.cluster.freeze(&Target::verb(verb));
+                let (streams, seconds) = (plural(verb), time.as_secs_f64());
+                session
+                    .observer
+                    .say(format!("{count} open {streams} send nothing for {seconds:.1} s"));
+                self.repairs.push((now + time, Repair::Resume(verb)));
+            }
+            DemoFault::Refuse(verb, status, times) => refuse(session, verb, status, times),
+        }
+        Ok(())
+    }
+
+    async fn lock_store(&mut self, session: &mut Session, time: Duration, now: Duration) {
+        match StoreLock::take(&session.stage.store_file()).await {
+            Ok(lock) => {
+                session.store_lock = Some(lock);
+                let seconds = time.as_secs_f64();
+                session
+                    .observer
+                    .say(format!("the store's file is locked for {seconds:.1} s"));
+                self.repairs.push((now + time, Repair::UnlockStore));
+            }
+            Err(why) => session
+                .observer
+                .say(format!("the store's file could not be locked: {why}")),
+        }
+    }
+
+    async fn repair_due(&mut self, session: &mut Session, now: Duration) -> Result<(), Failure> {
+        let due: Vec<_> = self.repairs.extract_if(.., |(at, _)| *at <= now).collect();
+        for (_, repair) in due {
+            match repair {
+                Repair::Continue(slot) => {
+                    let replica = session.replicas.slot(slot);
+                    replica.thaw();
+                    let event = format!("{} goes on", replica.name());
+                    session.observer.say(event);
+                }
+                Repair::Replace(slot, since) => self.replace(session, slot, since, now).await?,
+                Repair::UnlockStore => {
+                    if let Some(lock) = session.store_lock.take() {
+                        lock.release().await;
+                    }
+                    session.observer.say("the store's file is free again");
+                }
+                Repair::Resume(verb) => {
+                    session.stage.cluster.thaw(&Target::verb(verb));
+                    session.observer.say(format!("stalled {} go on", plural(verb)));
+                }
+            }
+        }
+        Ok(())
+    }
+
+    /// Starts a replica in place of one that was killed or told to end at `since`, if that has ended; tries again at
+    /// the next step if not.
+    async fn replace(
+        &mut self,
+        session: &mut Session,
+        slot: usize,
+        since: Duration,
+        now: Duration,
+    ) -> Result<(), Failure> {
+        let replica = session.replicas.slot(slot);
+        let name = replica.name().to_owned();
+        if replica.state() == ProcessState::Ending {
+            let failure = match replica.has_ended()? {
+                Some(ended) => ended.err(),
+                None if now < since + ENDING => {
+                    self.repairs.push((now, Repair::Replace(slot, since)));
+                    return Ok(());
+                }
+                None => {
+                    replica.kill().await;
+                    Some(format!(
+                        "{name} did not end within {ENDING:?} of SIGTERM and was killed"
+                    ))
+                }
+            };
+            if let Some(failure) = failure {
+                session.observer.say(&failure);
+                self.badly_ended.push(failure);
+            }
+        }
+        let replica = session.replicas.replace(slot, &session.stage.dir)?;
+        session
+            .observer
+            .say(format!("{} started in place of {name}", replica.name()));
+        Ok(())
+    }
+}
+
+fn refuse(session: &mut Session, verb: Verb, status: u16, times: u32) {
+    let retry_after = (status == 429).then_some(1);
+    let fault = Fault::Refuse { status, retry_after };
+    session.stage.cluster.inject(Target::verb(verb), fault, times);
+    let what = plural(verb);
+    session.observer.say(format!(
+        "the next {times} requests for {what} are refused with {status}"
+    ));
+}
+
+/// What requests of this verb ask for.
+fn plural(verb: Verb) -> &'static str {
+    match verb {
+        Verb::List => "lists of pods",
+        Verb::Watch => "watches",
+        Verb::Get => "pods",
+        Verb::Log => "log streams",
+        Verb::Other => "anything else",
+    }
+}
