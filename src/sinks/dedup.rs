@@ -1,32 +1,31 @@
-//! What of a group of chunks is to be stored, given where the streams stand in the database: the
-//! decision that makes SQL sinks exactly once. No SQL here, no clock, no I/O.
+//! Which lines of a group of chunks are new, given the positions of their streams in the database. This decision makes
+//! SQL sinks store each line exactly once. No SQL here, no clock, no I/O.
 //!
-//! A chunk says where it begins. The stream's row says where the stream stands. Then:
+//! A chunk says at which position it begins. The stream's row has the position of the last stored line. Then:
 //!
-//! - the row's claim number is larger: somebody else has the stream, nothing is stored;
-//! - the stream stands where the chunk begins: all of it is new;
-//! - the stream stands at one of the chunk's lines: an earlier try was stored and its answer lost, and
-//!   only the lines after that one are new;
-//! - the row knows no position: this database has nothing of the stream yet (the checkpoint came from
-//!   another sink, or retention has deleted a quiet stream), so nothing can be doubled, and all is new;
-//! - the stream stands elsewhere. Storing the chunk would lose or double what lies between, and
-//!   rejecting it would lose the chunk and all that follow. This happens when the database has gone back
-//!   in time (a failover to a server that lagged, a restored backup). The chunk is answered `Fenced`:
-//!   the writer's right to append there is gone, and the stream must be opened again, which tells the
-//!   true position. What the cluster still has from there on is then read again, and stored once.
+//! - The row's fence is larger: another replica has the stream. Nothing is stored.
+//! - The row's position is where the chunk begins: all lines are new.
+//! - The row's position is one of the chunk's lines: an earlier attempt stored it and its answer was lost. Only the lines
+//!   after it are new.
+//! - The row has no position: this database has no line of the stream yet (the checkpoint comes from another sink, or
+//!   retention has deleted a quiet stream). No line can be stored twice, so all are new.
+//! - The row has another position. Storing the chunk would lose or repeat the lines in between; rejecting it would lose
+//!   the chunk and all later ones. This happens when the database went back in time (a failover to a server that
+//!   lagged, a restored backup). The chunk is answered with `Fenced`: the stream must be opened again, which returns the
+//!   true position. What the cluster still has after it is read again, and stored once.
 
-use std::collections::HashMap;
+use std::collections::{BTreeMap, HashMap};
 use std::sync::Arc;
 
 use tracing::warn;
 
-use super::sink::SinkError;
+use super::sink::{SinkError, WriteResults};
 use crate::defect::{self, Defect};
-use crate::domain::{Chunk, Fence, Gap, Position, StreamId};
+use crate::domain::{Chunk, Fence, Gap, Position, StreamId, Time};
 
 /// A stream's row.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) struct Row {
+pub(crate) struct StreamRow {
     pub(crate) id: i64,
     pub(crate) fence: Fence,
     pub(crate) position: Option<Position>,
@@ -34,15 +33,14 @@ pub(crate) struct Row {
     pub(crate) seq: i64,
 }
 
-/// The columns of a row in the order in which both dialects select them: id, fence, `time_ns`,
-/// ordinal, hash, seq.
-pub(crate) type Columns = (i64, i64, Option<i64>, Option<i64>, Option<i64>, i64);
+/// The columns of a row as every dialect selects them: id, fence, `time_ns`, ordinal, hash, seq.
+pub(crate) type StreamColumns = (i64, i64, Option<i64>, Option<i64>, Option<i64>, i64);
 
-impl From<Columns> for Row {
-    fn from((id, fence, time, ordinal, hash, seq): Columns) -> Self {
+impl From<StreamColumns> for StreamRow {
+    fn from((id, fence, time, ordinal, hash, seq): StreamColumns) -> Self {
         let position = match (time, ordinal, hash) {
             (Some(time), Some(ordinal), Some(hash)) => Some(Position {
-                time: crate::domain::Time(time),
+                time: Time(time),
                 ordinal: ordinal as u32,
                 hash: hash.cast_unsigned(),
             }),
@@ -60,92 +58,101 @@ impl From<Columns> for Row {
 
 /// A record to insert.
 #[derive(Clone, Copy, Debug)]
-pub(crate) struct Record<'a> {
+pub(crate) struct NewRecord<'a> {
     pub(crate) stream: i64,
     pub(crate) seq: i64,
     pub(crate) time: i64,
     pub(crate) ordinal: u32,
     pub(crate) message: &'a [u8],
+    /// Bytes that were cut off the message.
     pub(crate) cut: u64,
 }
 
 /// A gap to insert.
 #[derive(Clone, Copy, Debug)]
-pub(crate) struct GapRow {
+pub(crate) struct NewGap {
     pub(crate) stream: i64,
+    /// The number of the record after the gap.
     pub(crate) seq: i64,
     pub(crate) gap: Gap,
 }
 
-/// What one transaction does, and what it answers once it is committed.
+/// What one transaction stores, and the results of the write once it is committed.
 #[derive(Debug, Default)]
-pub(crate) struct Plan<'a> {
-    pub(crate) records: Vec<Record<'a>>,
-    pub(crate) gaps: Vec<GapRow>,
-    /// Rows whose position moved, as they are afterwards, by id.
-    pub(crate) moved: Vec<Row>,
-    pub(crate) answers: Vec<Result<(), SinkError>>,
+pub(crate) struct WritePlan<'a> {
+    pub(crate) records: Vec<NewRecord<'a>>,
+    pub(crate) gaps: Vec<NewGap>,
+    /// Rows whose position moves, with their new values, by id.
+    pub(crate) moved: Vec<StreamRow>,
+    pub(crate) results: WriteResults,
 }
 
-/// How a chunk relates to its stream's row.
+/// How a chunk continues what is stored of its stream.
 #[derive(Debug, PartialEq, Eq)]
-enum Place {
-    /// Lines from this index on are new; the gap before them is new if the index is 0.
-    New(usize),
+enum Continuation {
+    /// Lines from this index on are new. The gap before the lines is new if the index is 0.
+    NewFrom(usize),
+    /// Another replica has opened the stream.
     Fenced,
-    Elsewhere,
+    /// The database has another position.
+    Diverged,
 }
 
-fn place(row: &Row, chunk: &Chunk) -> Place {
+fn continuation(row: &StreamRow, chunk: &Chunk) -> Continuation {
     if row.fence > chunk.fence && !defect::on(Defect::SinkFenceUnchecked) {
-        return Place::Fenced;
+        return Continuation::Fenced;
     }
-    let Some(stands) = row.position else {
-        return Place::New(0);
+    let Some(stored) = row.position else {
+        return Continuation::NewFrom(0);
     };
-    if chunk.begin == Some(stands) || defect::on(Defect::RepeatStored) {
-        return Place::New(0);
+    if chunk.begin == Some(stored) || defect::on(Defect::RepeatStored) {
+        return Continuation::NewFrom(0);
     }
-    // The first match: should a line ever occur twice, doubling it is better than losing what lies between.
+    // The first match: if a line ever occurs twice, repeating it is better than losing the lines in between.
     let same = chunk.lines.iter().position(|line| {
-        line.time == stands.time && line.ordinal == stands.ordinal && Position::hash(chunk.message(line)) == stands.hash
+        line.time == stored.time && line.ordinal == stored.ordinal && Position::hash(chunk.message(line)) == stored.hash
     });
     match same {
-        Some(line) => Place::New(line + 1),
-        None => Place::Elsewhere,
+        Some(line) => Continuation::NewFrom(line + 1),
+        None => Continuation::Diverged,
     }
 }
 
-/// Decides for all chunks of a group. `rows` has the locked rows; a chunk without one is answered `Again`.
-pub(crate) fn plan<'a>(rows: &mut HashMap<&'a StreamId, Row>, chunks: &'a [Arc<Chunk>], longest: usize) -> Plan<'a> {
-    let mut plan = Plan::default();
-    let mut moved = std::collections::BTreeMap::new();
+/// Decides for all chunks of a group. `rows` has the locked rows; a chunk without one is answered with `Again`. Messages
+/// are cut to `longest` bytes.
+pub(crate) fn plan<'a>(
+    rows: &mut HashMap<&'a StreamId, StreamRow>,
+    chunks: &'a [Arc<Chunk>],
+    longest: usize,
+) -> WritePlan<'a> {
+    let mut plan = WritePlan::default();
+    let mut moved = BTreeMap::new();
     for chunk in chunks {
         let Some(row) = rows.get_mut(&chunk.origin.stream) else {
-            plan.answers.push(Err(SinkError::Again {
+            plan.results.push(Err(SinkError::Again {
                 after: None,
-                why: "the stream's row went away while it was written".into(),
+                why: "the stream's row was deleted while it was written".into(),
             }));
             continue;
         };
-        match place(row, chunk) {
-            Place::New(_) if row.seq.checked_add_unsigned(chunk.lines.len() as u64).is_none() => {
+        match continuation(row, chunk) {
+            Continuation::NewFrom(_) if row.seq.checked_add_unsigned(chunk.lines.len() as u64).is_none() => {
                 let why = "the stream's seq in log_stream leaves no numbers for more records; correct it";
-                plan.answers.push(Err(SinkError::Rejected(why.into())));
+                plan.results.push(Err(SinkError::Rejected(why.into())));
             }
-            Place::New(from) => {
-                take(&mut plan, row, chunk, from, longest);
+            Continuation::NewFrom(first) => {
+                append(&mut plan, row, chunk, first, longest);
                 moved.insert(row.id, *row);
-                plan.answers.push(Ok(()));
+                plan.results.push(Ok(()));
             }
-            Place::Fenced => plan.answers.push(Err(SinkError::Fenced)),
-            Place::Elsewhere => {
+            Continuation::Fenced => plan.results.push(Err(SinkError::Fenced)),
+            Continuation::Diverged => {
                 warn!(
                     namespace = %chunk.origin.namespace, pod = %chunk.origin.pod, container = %chunk.origin.stream.container,
                     stored = ?row.position, begin = ?chunk.begin,
-                    "the database holds the stream at another place than the one being written; it must be opened again"
+                    "the database has another position of the stream than the chunk begins at; the stream must be opened again"
                 );
-                plan.answers.push(Err(SinkError::Fenced));
+                plan.results.push(Err(SinkError::Fenced));
             }
         }
     }
@@ -153,16 +160,16 @@ pub(crate) fn plan<'a>(rows: &mut HashMap<&'a StreamId, Row>, chunks: &'a [Arc<C
     plan
 }
 
-/// Adds the chunk's lines from `from` on and moves the row behind them.
-fn take<'a>(plan: &mut Plan<'a>, row: &mut Row, chunk: &'a Chunk, from: usize, longest: usize) {
-    if let Some(gap) = chunk.gap.filter(|_| from == 0) {
+/// Adds the chunk's lines from `first` on, and moves the row behind them.
+fn append<'a>(plan: &mut WritePlan<'a>, row: &mut StreamRow, chunk: &'a Chunk, first: usize, longest: usize) {
+    if let Some(gap) = chunk.gap.filter(|_| first == 0) {
         let (stream, seq) = (row.id, row.seq);
-        plan.gaps.push(GapRow { stream, seq, gap });
+        plan.gaps.push(NewGap { stream, seq, gap });
     }
-    for line in chunk.lines.iter().skip(from) {
+    for line in chunk.lines.iter().skip(first) {
         let message = chunk.message(line);
         let kept = &message[..message.len().min(longest)];
-        plan.records.push(Record {
+        plan.records.push(NewRecord {
             stream: row.id,
             seq: row.seq,
             time: line.time.0,
@@ -179,10 +186,10 @@ fn take<'a>(plan: &mut Plan<'a>, row: &mut Row, chunk: &'a Chunk, from: usize, l
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::sinks::probe::{chunk, origin};
+    use crate::sinks::fixtures::{chunk, origin};
 
-    fn row(position: Option<Position>) -> Row {
-        Row {
+    fn row(position: Option<Position>) -> StreamRow {
+        StreamRow {
             id: 1,
             fence: Fence(3),
             position,
@@ -200,26 +207,26 @@ mod tests {
 
     fn at(time: i64, ordinal: u32, text: &str) -> Position {
         let hash = Position::hash(text.as_bytes());
-        let time = crate::domain::Time(time);
+        let time = Time(time);
         Position { time, ordinal, hash }
     }
 
     #[test]
-    fn a_chunk_is_new_from_where_the_stream_stands() {
-        for (stands, expected) in [
-            (None, Place::New(0)),
-            (Some(at(10, 0, "a")), Place::New(0)),
-            (Some(at(20, 0, "b")), Place::New(1)),
-            (Some(at(20, 1, "b")), Place::New(2)),
-            (Some(at(5, 0, "c")), Place::New(3)),
-            (Some(at(20, 0, "other text")), Place::Elsewhere),
-            (Some(at(4, 0, "before the chunk")), Place::Elsewhere),
-            (Some(at(99, 0, "after the chunk")), Place::Elsewhere),
+    fn the_lines_after_the_stored_position_are_new() {
+        for (stored, expected) in [
+            (None, Continuation::NewFrom(0)),
+            (Some(at(10, 0, "a")), Continuation::NewFrom(0)),
+            (Some(at(20, 0, "b")), Continuation::NewFrom(1)),
+            (Some(at(20, 1, "b")), Continuation::NewFrom(2)),
+            (Some(at(5, 0, "c")), Continuation::NewFrom(3)),
+            (Some(at(20, 0, "other text")), Continuation::Diverged),
+            (Some(at(4, 0, "before the chunk")), Continuation::Diverged),
+            (Some(at(99, 0, "after the chunk")), Continuation::Diverged),
         ] {
-            assert_eq!(place(&row(stands), &lines(3)), expected, "{stands:?}");
+            assert_eq!(continuation(&row(stored), &lines(3)), expected, "{stored:?}");
         }
-        assert_eq!(place(&row(None), &lines(2)), Place::Fenced);
-        assert_eq!(place(&row(None), &lines(4)), Place::New(0));
+        assert_eq!(continuation(&row(None), &lines(2)), Continuation::Fenced);
+        assert_eq!(continuation(&row(None), &lines(4)), Continuation::NewFrom(0));
     }
 
     #[test]
@@ -236,7 +243,7 @@ mod tests {
     }
 
     #[test]
-    fn a_message_too_long_for_the_database_is_cut_and_says_so() {
+    fn a_message_too_long_for_the_database_is_truncated_and_marked() {
         let chunks = [Arc::new(chunk(&origin("u", "c"), 3, &[(1, b"12345")]))];
         let mut rows = [(&chunks[0].origin.stream, row(None))].into();
         let plan = plan(&mut rows, &chunks, 3);

@@ -1,8 +1,8 @@
-//! Group commit: writers that come while a request is under way share the next one.
+//! Grouping writers: those that come while a request is in flight share the next request.
 //!
-//! The chunks of one stream keep their order whatever the callers do: a stream that is in a request
-//! is in no other one. A chunk whose claim is no longer good, or whose caller has gone away before
-//! its turn, is not written. Nothing is tried twice here; that is [`Retrying`](super::retry::Retrying)'s part.
+//! The chunks of one stream stay in order: a stream is in one request at a time. A chunk whose claim is no longer good,
+//! or whose caller has gone away before its turn, is not written. Nothing is tried again here; that is
+//! [`Retrying`](super::retry::Retrying)'s part.
 
 use std::collections::{HashSet, VecDeque};
 use std::future::Future;
@@ -15,25 +15,25 @@ use futures::future::BoxFuture;
 use futures::stream::FuturesUnordered;
 use tokio::sync::{mpsc, oneshot};
 
-use super::sink::{Sink, SinkError};
+use super::sink::{Sink, SinkError, WriteResults};
 use crate::clock::Clock;
 use crate::domain::{Chunk, Fence, Origin, Position, StreamId};
 
 /// How much goes into one request, and how long it may take.
 #[derive(Clone, Copy, Debug)]
-pub struct Limits {
-    /// Records of one group. A single writer's chunks always go together, however many they are.
+pub struct GroupLimits {
+    /// Records of one group. The chunks of one call always go together, however many they are.
     pub records: usize,
     /// Bytes of the records' text in one group.
     pub bytes: usize,
-    /// Requests under way at the same time.
+    /// Requests in flight at the same time.
     pub in_flight: usize,
     /// How long one attempt may take. A claim must be good for that long when the attempt begins, so
     /// `config/checks.rs` refuses more than what is always left of one, 7 s at the default times.
     pub attempt: Duration,
 }
 
-impl Default for Limits {
+impl Default for GroupLimits {
     /// 10,000 records of 400 bytes: a tenth of a second of work for a database.
     fn default() -> Self {
         Self {
@@ -45,47 +45,45 @@ impl Default for Limits {
     }
 }
 
-/// Writers that wait for their turn beyond the group that gathers. Those that find it full wait at
-/// the door, so this bounds what abandoned writers leave behind (256 chunks of 256 KiB are 64 MiB).
-const WAITING: usize = 256;
+/// Writes that wait for their turn, beyond the group that is gathered. When there are as many, further writers wait in
+/// `write`. So this bounds what writers that went away leave behind: 256 chunks of 256 KiB are 64 MiB.
+const MAX_WAITING: usize = 256;
 
-type Answers = Vec<Result<(), SinkError>>;
-
-/// One writer's chunks and where their answers go.
-struct Job {
+/// The chunks of one call, and where their results go.
+struct PendingWrite {
     chunks: Vec<Arc<Chunk>>,
-    answers: oneshot::Sender<Answers>,
+    results: oneshot::Sender<WriteResults>,
 }
 
-/// The handle: a sink whose concurrent writers share requests.
+/// A sink whose concurrent writers share requests.
 #[derive(Clone, Debug)]
 pub struct Grouped<S> {
     inner: Arc<S>,
-    jobs: mpsc::Sender<Job>,
+    queue: mpsc::Sender<PendingWrite>,
 }
 
-/// A handle, and the future that does the writing. Whoever composes runs it; it ends when all
-/// handles are dropped and everything that was handed in is answered.
+/// A sink that groups its writers, and the future that does the writing. The caller must run the future; it ends when
+/// the sink and its clones are dropped and every write has its results.
 pub fn grouped<S: Sink + 'static>(
     inner: Arc<S>,
-    limits: Limits,
+    limits: GroupLimits,
     clock: Clock,
 ) -> (Grouped<S>, impl Future<Output = ()> + Send + 'static) {
-    let (sender, jobs) = mpsc::channel(WAITING);
+    let (sender, queue) = mpsc::channel(MAX_WAITING);
     let attempt = Attempt {
         inner: inner.clone(),
-        limit: limits.attempt,
+        timeout: limits.attempt,
         clock,
     };
     let driver = Driver {
         attempt,
         limits,
-        jobs,
+        queue,
         open: true,
-        held: VecDeque::new(),
+        waiting: VecDeque::new(),
         busy: HashSet::new(),
     };
-    (Grouped { inner, jobs: sender }, driver.run())
+    (Grouped { inner, queue: sender }, driver.run())
 }
 
 #[async_trait]
@@ -94,16 +92,16 @@ impl<S: Sink> Sink for Grouped<S> {
         self.inner.open(origin, fence).await
     }
 
-    async fn write(&self, chunks: &[Arc<Chunk>]) -> Answers {
-        let (answers, answered) = oneshot::channel();
-        let job = Job {
+    async fn write(&self, chunks: &[Arc<Chunk>]) -> WriteResults {
+        let (sender, results) = oneshot::channel();
+        let write = PendingWrite {
             chunks: chunks.to_vec(),
-            answers,
+            results: sender,
         };
-        if self.jobs.send(job).await.is_ok()
-            && let Ok(answers) = answered.await
+        if self.queue.send(write).await.is_ok()
+            && let Ok(results) = results.await
         {
-            return answers;
+            return results;
         }
         vec![again("the sink is shutting down"); chunks.len()]
     }
@@ -116,94 +114,95 @@ fn again(why: impl Into<Arc<str>>) -> Result<(), SinkError> {
     })
 }
 
+/// Gathers groups and runs their attempts.
 struct Driver<S> {
     attempt: Attempt<S>,
-    limits: Limits,
-    jobs: mpsc::Receiver<Job>,
-    /// Whether handles are left.
+    limits: GroupLimits,
+    queue: mpsc::Receiver<PendingWrite>,
+    /// Whether a sink is left that can send writes.
     open: bool,
-    /// Jobs taken from the channel that could not go yet, in order.
-    held: VecDeque<Job>,
-    /// Streams in a request that is under way.
+    /// Writes that were received and not yet sent, in order.
+    waiting: VecDeque<PendingWrite>,
+    /// Streams of the requests in flight.
     busy: HashSet<StreamId>,
 }
 
 impl<S: Sink + 'static> Driver<S> {
     async fn run(mut self) {
-        let mut flying = FuturesUnordered::<BoxFuture<'static, Vec<StreamId>>>::new();
+        let mut in_flight = FuturesUnordered::<BoxFuture<'static, Vec<StreamId>>>::new();
         loop {
-            while flying.len() < self.limits.in_flight.max(1) {
-                self.fill();
+            while in_flight.len() < self.limits.in_flight.max(1) {
+                self.receive_all();
                 let group = self.gather();
                 if group.is_empty() {
                     break;
                 }
-                flying.push(Box::pin(self.attempt.clone().run(group)));
+                in_flight.push(Box::pin(self.attempt.clone().run(group)));
             }
-            if !self.open && self.held.is_empty() && flying.is_empty() {
+            if !self.open && self.waiting.is_empty() && in_flight.is_empty() {
                 return;
             }
-            let room = flying.len() < self.limits.in_flight.max(1) && self.held.len() < WAITING;
+            let room = in_flight.len() < self.limits.in_flight.max(1) && self.waiting.len() < MAX_WAITING;
             tokio::select! {
                 biased;
-                Some(streams) = flying.next(), if !flying.is_empty() => {
+                Some(streams) = in_flight.next(), if !in_flight.is_empty() => {
                     for stream in streams {
                         self.busy.remove(&stream);
                     }
                 }
-                job = self.jobs.recv(), if self.open && room => match job {
-                    Some(job) => self.held.push_back(job),
+                write = self.queue.recv(), if self.open && room => match write {
+                    Some(write) => self.waiting.push_back(write),
                     None => self.open = false,
                 },
             }
         }
     }
 
-    /// Takes what waits in the channel.
-    fn fill(&mut self) {
-        while self.held.len() < WAITING
-            && let Ok(job) = self.jobs.try_recv()
+    /// Takes the writes out of the queue.
+    fn receive_all(&mut self) {
+        while self.waiting.len() < MAX_WAITING
+            && let Ok(write) = self.queue.try_recv()
         {
-            self.held.push_back(job);
+            self.waiting.push_back(write);
         }
     }
 
-    /// The next group: what has waited longest, without streams that are under way, within the limits.
-    fn gather(&mut self) -> Vec<Job> {
+    /// The next group: the writes that have waited longest, within the limits, without streams that are in flight.
+    fn gather(&mut self) -> Vec<PendingWrite> {
         let mut group = Vec::new();
         let (mut records, mut bytes) = (0, 0);
         let mut later = VecDeque::new();
         let mut full = false;
-        let mut taken = HashSet::new();
-        for job in self.held.drain(..) {
-            if job.answers.is_closed() {
+        let mut seen = HashSet::new();
+        for write in self.waiting.drain(..) {
+            if write.results.is_closed() {
                 continue;
             }
-            let more_records = records + job.chunks.iter().map(|c| c.lines.len()).sum::<usize>();
-            let more_bytes = bytes + job.chunks.iter().map(|c| c.text.len()).sum::<usize>();
+            let more_records = records + write.chunks.iter().map(|c| c.lines.len()).sum::<usize>();
+            let more_bytes = bytes + write.chunks.iter().map(|c| c.text.len()).sum::<usize>();
             full |= !group.is_empty() && (more_records > self.limits.records || more_bytes > self.limits.bytes);
-            let mut streams = job.chunks.iter().map(|c| &c.origin.stream);
-            let wait = full || streams.any(|s| self.busy.contains(s) || taken.contains(s));
-            // A job that waits keeps later ones of its streams behind it.
-            taken.extend(job.chunks.iter().map(|c| c.origin.stream.clone()));
+            let mut streams = write.chunks.iter().map(|c| &c.origin.stream);
+            let wait = full || streams.any(|s| self.busy.contains(s) || seen.contains(s));
+            // A write that waits keeps later ones of its streams behind it.
+            seen.extend(write.chunks.iter().map(|c| c.origin.stream.clone()));
             if wait {
-                later.push_back(job);
+                later.push_back(write);
             } else {
                 (records, bytes) = (more_records, more_bytes);
-                group.push(job);
+                group.push(write);
             }
         }
-        self.held = later;
-        let streams = group.iter().flat_map(|job| &job.chunks);
+        self.waiting = later;
+        let streams = group.iter().flat_map(|write| &write.chunks);
         self.busy.extend(streams.map(|c| c.origin.stream.clone()));
         group
     }
 }
 
-/// What one request needs.
+/// Sends a group to the sink, once.
 struct Attempt<S> {
     inner: Arc<S>,
-    limit: Duration,
+    timeout: Duration,
     clock: Clock,
 }
 
@@ -211,58 +210,58 @@ impl<S> Clone for Attempt<S> {
     fn clone(&self) -> Self {
         Self {
             inner: self.inner.clone(),
-            limit: self.limit,
+            timeout: self.timeout,
             clock: self.clock,
         }
     }
 }
 
 impl<S: Sink> Attempt<S> {
-    /// Writes a group and answers its writers. Returns the streams that were in it.
-    async fn run(self, group: Vec<Job>) -> Vec<StreamId> {
+    /// Writes a group and sends the results to its writers. Returns the streams of the group.
+    async fn run(self, group: Vec<PendingWrite>) -> Vec<StreamId> {
         let now = self.clock.now();
         let mut streams = Vec::new();
         let mut batch = Vec::new();
         let mut writers = Vec::new();
-        for job in group {
-            let mut allowed = Vec::with_capacity(job.chunks.len());
-            for chunk in job.chunks {
+        for write in group {
+            let mut allowed = Vec::with_capacity(write.chunks.len());
+            for chunk in write.chunks {
                 streams.push(chunk.origin.stream.clone());
-                let good = chunk.deadline.allows(now, self.limit);
+                let good = chunk.deadline.allows(now, self.timeout);
                 allowed.push(good);
                 if good {
                     batch.push(chunk);
                 }
             }
-            writers.push((allowed, job.answers));
+            writers.push((allowed, write.results));
         }
-        let mut answers = self.write(&batch).await.into_iter();
-        // Before the answers, so that a writer that has its answer is the only owner of its chunk again.
+        let mut results = self.write(&batch).await.into_iter();
+        // Before the results are sent, so that a writer that has them owns its chunk alone again.
         drop(batch);
         for (allowed, writer) in writers {
-            let answers = allowed.into_iter().map(|good| {
-                let missing = || again("the sink did not answer for this chunk");
+            let results = allowed.into_iter().map(|good| {
+                let missing = || again("the sink returned no result for this chunk");
                 if good {
-                    answers.next().unwrap_or_else(missing)
+                    results.next().unwrap_or_else(missing)
                 } else {
                     Err(SinkError::Fenced)
                 }
             });
-            // A writer that has gone away does not want its answer.
-            writer.send(answers.collect()).ok();
+            // A writer that has gone away does not need its results.
+            writer.send(results.collect()).ok();
         }
         streams
     }
 
-    async fn write(&self, batch: &[Arc<Chunk>]) -> Answers {
+    async fn write(&self, batch: &[Arc<Chunk>]) -> WriteResults {
         if batch.is_empty() {
             return Vec::new();
         }
-        let answers = tokio::time::timeout(self.limit, self.inner.write(batch)).await;
-        answers.unwrap_or_else(|_| {
+        let results = tokio::time::timeout(self.timeout, self.inner.write(batch)).await;
+        results.unwrap_or_else(|_| {
             let why = format!(
                 "the sink did not answer within {:?}; it is too slow or unreachable",
-                self.limit
+                self.timeout
             );
             vec![again(why); batch.len()]
         })

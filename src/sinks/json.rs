@@ -10,6 +10,10 @@ use serde::Serialize;
 
 use crate::domain::{Chunk, Gap, Line, Origin, Time};
 
+/// A buffer of records that has grown beyond this is freed after the write, so that one large group does not use memory
+/// from then on.
+pub(super) const LARGEST_KEPT_BUFFER: usize = 4 << 20;
+
 /// Encodes the records of one chunk. Holds what they have in common.
 #[derive(Debug)]
 pub struct Encoder {
@@ -241,7 +245,7 @@ fn plain_len(bytes: &[u8]) -> usize {
 mod tests {
     use super::*;
     use crate::domain::GapReason;
-    use crate::sinks::probe::{chunk, origin};
+    use crate::sinks::fixtures::{chunk, origin};
     use serde_json::Value;
 
     fn encode(chunk: &Chunk) -> Vec<Value> {

@@ -4,12 +4,12 @@
 pub(crate) mod dedup;
 mod diagnose;
 mod file;
+#[cfg(test)]
+mod fixtures;
 pub mod group;
 pub mod json;
 mod mysql;
 mod open;
-#[cfg(test)]
-mod probe;
 pub mod retry;
 mod schema;
 mod sink;
@@ -20,6 +20,6 @@ mod unacked;
 mod url;
 
 pub use diagnose::{SinkNeeds, TABLES, diagnose};
-pub use open::{Opened, SinkOpenError, migrate, open};
-pub use sink::{Retention, Sink, SinkError};
+pub use open::{Opened, migrate, open};
+pub use sink::{Retention, Sink, SinkError, SinkOpenError, WriteResults};
 pub use url::{BadSinkUrl, FILE_PARAMETERS, SinkUrl};

@@ -8,19 +8,15 @@ use futures::FutureExt;
 use futures::future::BoxFuture;
 
 use super::file::FileSink;
-use super::group::{Limits, grouped};
+use super::group::{GroupLimits, grouped};
 use super::retry::Retrying;
-use super::sink::{Retention, Sink};
+use super::sink::{Retention, Sink, SinkOpenError};
 use super::sql::{Connections, Dialect, SqlRetention, SqlSink};
 use super::stdout::StdoutSink;
 use super::url::{self, Kind, SinkUrl};
 use super::{mysql, schema, sqlite};
 use crate::clock::Clock;
-use crate::domain::BackendError;
 use crate::metrics::Metrics;
-
-/// Why a sink cannot be used.
-pub type SinkOpenError = BackendError;
 
 /// A sink in use.
 pub struct Opened {
@@ -43,9 +39,9 @@ impl fmt::Debug for Opened {
 /// One attempt to write may take `attempt`.
 pub async fn open(url: &SinkUrl, clock: Clock, metrics: &Metrics, attempt: Duration) -> Result<Opened, SinkOpenError> {
     let name: Arc<str> = url.to_string().into();
-    let one = Limits {
+    let one = GroupLimits {
         attempt,
-        ..Limits::default()
+        ..GroupLimits::default()
     };
     match &url.kind {
         Kind::Stdout => {
@@ -58,7 +54,7 @@ pub async fn open(url: &SinkUrl, clock: Clock, metrics: &Metrics, attempt: Durat
             let file = Arc::new(FileSink::open(options.clone(), clock).await?);
             let sync = file.clone();
             let opened = compose(file, clock, metrics, one);
-            Ok(stop_when(opened, async move { sync.sync_for_ever().await }.boxed()))
+            Ok(stop_when(opened, async move { sync.sync_forever().await }.boxed()))
         }
         Kind::Sqlite(path) => {
             let connections = sqlite::connect(path, name, attempt).await?;
@@ -68,7 +64,7 @@ pub async fn open(url: &SinkUrl, clock: Clock, metrics: &Metrics, attempt: Durat
             let options = url::options(url)
                 .map_err(|error| SinkOpenError::refused(format!("{name}: {error}"), "correct the URL"))?;
             let connections = mysql::connect(options, name, attempt).await?;
-            let some = Limits {
+            let some = GroupLimits {
                 in_flight: mysql::IN_FLIGHT,
                 ..one
             };
@@ -77,7 +73,7 @@ pub async fn open(url: &SinkUrl, clock: Clock, metrics: &Metrics, attempt: Durat
     }
 }
 
-fn open_sql<DB: Dialect>(connections: Connections<DB>, clock: Clock, metrics: &Metrics, limits: Limits) -> Opened {
+fn open_sql<DB: Dialect>(connections: Connections<DB>, clock: Clock, metrics: &Metrics, limits: GroupLimits) -> Opened {
     let retention = SqlRetention::new(connections.clone());
     Opened {
         retention: Some(Arc::new(retention)),
@@ -99,7 +95,7 @@ pub async fn migrate(url: &SinkUrl) -> Result<(), SinkOpenError> {
     }
 }
 
-fn compose<S: Sink + 'static>(adapter: Arc<S>, clock: Clock, metrics: &Metrics, limits: Limits) -> Opened {
+fn compose<S: Sink + 'static>(adapter: Arc<S>, clock: Clock, metrics: &Metrics, limits: GroupLimits) -> Opened {
     let (grouped, driver) = grouped(adapter, limits, clock);
     Opened {
         sink: Arc::new(Retrying::new(grouped, clock, metrics.clone())),

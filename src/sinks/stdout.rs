@@ -1,7 +1,7 @@
-//! Records as JSON lines on standard output. One write per group, always whole lines.
+//! Records as JSON lines on standard output: one write per group, always whole lines.
 //!
-//! When the reader goes away the sink is broken for good and says so through [`StdoutSink::broken`];
-//! it cannot end the program itself.
+//! When the reader of standard output goes away, the sink stays broken and reports it through
+//! [`StdoutSink::broken`]. It does not end the program itself.
 
 use std::fs::File;
 use std::io::{self, Write};
@@ -12,63 +12,62 @@ use std::time::Duration;
 use async_trait::async_trait;
 use tokio::sync::{Mutex, Notify};
 
-use super::SinkOpenError;
-use super::json::Encoder;
-use super::sink::{Sink, SinkError};
-use super::unacked::{Part, Unacked};
+use super::json::{Encoder, LARGEST_KEPT_BUFFER};
+use super::sink::{Sink, SinkError, SinkOpenError, WriteResults};
+use super::unacked::{EncodedChunk, Unacked};
 use crate::clock::Clock;
 use crate::domain::Chunk;
-
-/// A buffer that has grown beyond this is not kept: one large group should not cost memory for ever.
-pub(super) const KEPT: usize = 4 << 20;
 
 /// The sink.
 #[derive(Debug)]
 pub(super) struct StdoutSink {
-    /// Held by a write until it is over, also when nobody waits for it any more.
-    out: Arc<Mutex<Out>>,
+    /// Locked by a write until it is over, also when its caller no longer waits.
+    writer: Arc<Mutex<LineWriter>>,
     broken: Notify,
     clock: Clock,
 }
 
+/// Writes records, and remembers how the last write ended.
 #[derive(Debug, Default)]
-struct Out {
+struct LineWriter {
+    /// Kept for the next group.
     buffer: Vec<u8>,
     unacked: Unacked,
-    /// Whether the last write ended within a line.
+    /// Whether the last write ended in the middle of a line.
     torn: bool,
 }
 
 impl StdoutSink {
     pub(super) fn new(clock: Clock) -> Self {
-        let (out, broken) = Default::default();
-        Self { out, broken, clock }
+        let (writer, broken) = Default::default();
+        Self { writer, broken, clock }
     }
 
     /// Resolves when nobody reads standard output any more.
     pub(super) async fn broken(&self) -> SinkOpenError {
         self.broken.notified().await;
-        let found = "standard output was closed by its reader (broken pipe), so records have nowhere to go";
-        SinkOpenError::refused(found, "see to what reads it, and start podlog again")
+        let text = "standard output was closed by its reader (broken pipe), so records cannot be written";
+        SinkOpenError::refused(text, "check the program that reads it, and start podlog again")
     }
 }
 
 #[async_trait]
 impl Sink for StdoutSink {
-    async fn write(&self, chunks: &[Arc<Chunk>]) -> Vec<Result<(), SinkError>> {
-        let mut out = self.out.clone().lock_owned().await;
-        // Judged here, because the wait for a blocked reader may have been long.
-        let (buffer, parts) = out.encode(chunks, self.clock.now());
+    async fn write(&self, chunks: &[Arc<Chunk>]) -> WriteResults {
+        let mut writer = self.writer.clone().lock_owned().await;
+        // Deadlines are checked after the lock, because a blocked reader may have delayed it for long.
+        let (buffer, chunks) = writer.encode(chunks, self.clock.now());
+        let count = chunks.len();
         let task = tokio::task::spawn_blocking(move || {
-            let done = match descriptor() {
-                Ok(mut to) => out.put(buffer, &parts, &mut to),
+            let done = match stdout() {
+                Ok(mut out) => writer.write(buffer, &chunks, &mut out),
                 Err(error) => (0, Some(error)),
             };
-            (out, parts, done)
+            (writer, chunks, done)
         });
-        let Ok((mut out, parts, (written, error))) = task.await else {
-            let why = "the write to standard output was stopped".into();
-            return vec![Err(SinkError::Again { after: None, why }); chunks.len()];
+        let Ok((mut writer, chunks, (written, error))) = task.await else {
+            let why = "the write to standard output was interrupted".into();
+            return vec![Err(SinkError::Again { after: None, why }); count];
         };
         if error
             .as_ref()
@@ -80,54 +79,60 @@ impl Sink for StdoutSink {
             .map(|e| format!("standard output cannot be written: {e}"))
             .unwrap_or_default()
             .into();
-        out.unacked.answered(parts.iter().map(|(part, _)| part));
-        answers(&parts, written, &why)
+        writer.unacked.acknowledge(chunks.iter().map(|(chunk, _)| chunk));
+        results(&chunks, written, &why)
     }
 }
 
-/// Standard output itself: the standard library's writer may keep back what it says it has written, after a write that
-/// took only a part.
-fn descriptor() -> io::Result<File> {
+/// The file descriptor of standard output. The writer of the standard library buffers: after a partial write it may
+/// still hold bytes that it reported as written.
+fn stdout() -> io::Result<File> {
     io::stdout().as_fd().try_clone_to_owned().map(File::from)
 }
 
-/// What was decided of a chunk before the write, once: a deadline may move until the answer is made.
+/// What is done with a chunk. Decided once, before the write: a deadline may be extended before the results are made.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Fate {
+enum Decision {
     /// Its records are in the buffer.
-    Goes,
-    /// It was written in an earlier try.
-    Known,
-    /// Its claim had ended.
-    Ended,
+    Write,
+    /// An earlier attempt has written it.
+    AlreadyWritten,
+    /// Its claim is no longer good.
+    ClaimEnded,
 }
 
-impl Out {
-    /// The records of the chunks that are to be written, and what becomes of each chunk.
-    fn encode(&mut self, chunks: &[Arc<Chunk>], now: Duration) -> (Vec<u8>, Vec<(Part, Fate)>) {
+impl LineWriter {
+    /// Encodes the chunks that are to be written into one buffer, and says what is done with each chunk.
+    fn encode(&mut self, chunks: &[Arc<Chunk>], now: Duration) -> (Vec<u8>, Vec<(EncodedChunk, Decision)>) {
         let mut buffer = std::mem::take(&mut self.buffer);
-        let mut parts = Vec::with_capacity(chunks.len());
+        let mut encoded = Vec::with_capacity(chunks.len());
         for chunk in chunks {
-            let mut part = Part::new(chunk, buffer.len(), buffer.len());
-            let fate = if self.unacked.has(&part) {
-                Fate::Known
-            } else if part.deadline.allows(now, Duration::ZERO) {
+            let mut one = EncodedChunk::new(chunk, buffer.len(), buffer.len());
+            let decision = if self.unacked.contains(&one) {
+                Decision::AlreadyWritten
+            } else if one.deadline.allows(now, Duration::ZERO) {
                 Encoder::new(&chunk.origin).chunk(chunk, &mut buffer);
-                part.end = buffer.len();
-                Fate::Goes
+                one.end = buffer.len();
+                Decision::Write
             } else {
-                Fate::Ended
+                Decision::ClaimEnded
             };
-            parts.push((part, fate));
+            encoded.push((one, decision));
         }
-        (buffer, parts)
+        (buffer, encoded)
     }
 
-    /// Writes the buffer and keeps it for the next time. Answers how much was written, and what stopped it.
-    fn put(&mut self, mut buffer: Vec<u8>, parts: &[(Part, Fate)], to: &mut impl Write) -> (usize, Option<io::Error>) {
+    /// Writes the buffer and keeps it for the next group. Returns the number of bytes written, and the error that
+    /// stopped the write.
+    fn write(
+        &mut self,
+        mut buffer: Vec<u8>,
+        chunks: &[(EncodedChunk, Decision)],
+        out: &mut impl Write,
+    ) -> (usize, Option<io::Error>) {
         if self.torn {
-            // The torn record comes once more; its first half must not swallow it.
-            if let Err(error) = to.write_all(b"\n") {
+            // The torn record is written again; it must not continue the line of its first half.
+            if let Err(error) = out.write_all(b"\n") {
                 return (0, Some(error));
             }
             self.torn = false;
@@ -135,52 +140,52 @@ impl Out {
         let mut written = 0;
         let mut stopped = None;
         while written < buffer.len() && stopped.is_none() {
-            match to.write(&buffer[written..]) {
+            match out.write(&buffer[written..]) {
                 Ok(0) => stopped = Some(io::ErrorKind::WriteZero.into()),
                 Ok(more) => written += more,
                 Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
                 Err(error) => stopped = Some(error),
             }
         }
-        let stopped = stopped.or_else(|| to.flush().err());
+        let stopped = stopped.or_else(|| out.flush().err());
         self.torn = stopped.is_some() && written > 0 && buffer[written - 1] != b'\n';
-        for (part, fate) in parts {
-            if *fate == Fate::Goes && part.end <= written {
-                self.unacked.put(part);
+        for (chunk, decision) in chunks {
+            if *decision == Decision::Write && chunk.end <= written {
+                self.unacked.insert(chunk);
             }
         }
         buffer.clear();
-        if buffer.capacity() <= KEPT {
+        if buffer.capacity() <= LARGEST_KEPT_BUFFER {
             self.buffer = buffer;
         }
         (written, stopped)
     }
 }
 
-/// What to answer for each chunk when so much of the buffer was written.
-fn answers(parts: &[(Part, Fate)], written: usize, why: &Arc<str>) -> Vec<Result<(), SinkError>> {
-    let answer = |(part, fate): &(Part, Fate)| match fate {
-        Fate::Known => Ok(()),
-        Fate::Goes if part.end <= written => Ok(()),
-        Fate::Goes => Err(SinkError::Again {
+/// The result for each chunk when so many bytes of the buffer were written.
+fn results(chunks: &[(EncodedChunk, Decision)], written: usize, why: &Arc<str>) -> WriteResults {
+    let result = |(chunk, decision): &(EncodedChunk, Decision)| match decision {
+        Decision::AlreadyWritten => Ok(()),
+        Decision::Write if chunk.end <= written => Ok(()),
+        Decision::Write => Err(SinkError::Again {
             after: None,
             why: why.clone(),
         }),
-        Fate::Ended => Err(SinkError::Fenced),
+        Decision::ClaimEnded => Err(SinkError::Fenced),
     };
-    parts.iter().map(answer).collect()
+    chunks.iter().map(result).collect()
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
     use crate::domain::Deadline;
-    use crate::sinks::probe::{chunk, origin};
+    use crate::sinks::fixtures::{chunk, origin};
 
-    /// Takes this many bytes, then fails.
-    struct Full(usize, Vec<u8>);
+    /// A disk with room for this many bytes.
+    struct LimitedDisk(usize, Vec<u8>);
 
-    impl Write for Full {
+    impl Write for LimitedDisk {
         fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
             if self.0 == 0 {
                 return Err(io::ErrorKind::StorageFull.into());
@@ -197,8 +202,8 @@ mod tests {
     }
 
     #[test]
-    fn what_was_passed_over_is_not_called_written_whatever_stands_behind_it() {
-        let mut out = Out::default();
+    fn a_chunk_that_was_not_written_is_not_reported_as_written() {
+        let mut writer = LineWriter::default();
         let now = Duration::from_secs(100);
         let mut ended = chunk(&origin("u1", "app"), 1, &[(1, b"ended")]);
         ended.deadline = Deadline::new(Duration::from_secs(99));
@@ -208,32 +213,32 @@ mod tests {
             1,
             &[(1, b"good and longer"), (2, b"and more of it")],
         ));
-        let (buffer, parts) = out.encode(&[ended.clone(), good.clone()], now);
-        // A renewal that was under way is answered now.
+        let (buffer, chunks) = writer.encode(&[ended.clone(), good.clone()], now);
+        // A renewal that was in flight succeeds now.
         ended.deadline.extend(Duration::from_secs(110));
-        let mut all = Full(usize::MAX, Vec::new());
-        let (written, error) = out.put(buffer, &parts, &mut all);
+        let mut all = LimitedDisk(usize::MAX, Vec::new());
+        let (written, error) = writer.write(buffer, &chunks, &mut all);
         assert!(error.is_none());
-        let said = answers(&parts, written, &"".into());
-        assert!(matches!(said[..], [Err(SinkError::Fenced), Ok(())]), "{said:?}");
-        // Nobody took the answers: what was written is known next time, and only that.
-        let (buffer, parts) = out.encode(&[good, ended], now);
-        let mut again = Full(usize::MAX, Vec::new());
-        let (written, _) = out.put(buffer, &parts, &mut again);
-        let said = answers(&parts, written, &"".into());
-        assert!(matches!(said[..], [Ok(()), Ok(())]), "{said:?}");
+        let results = super::results(&chunks, written, &"".into());
+        assert!(matches!(results[..], [Err(SinkError::Fenced), Ok(())]), "{results:?}");
+        // The results were not received: the next attempt knows what was written, and only that.
+        let (buffer, chunks) = writer.encode(&[good, ended], now);
+        let mut again = LimitedDisk(usize::MAX, Vec::new());
+        let (written, _) = writer.write(buffer, &chunks, &mut again);
+        let results = super::results(&chunks, written, &"".into());
+        assert!(matches!(results[..], [Ok(()), Ok(())]), "{results:?}");
         let text = String::from_utf8(again.1).unwrap();
         assert!(text.contains("ended") && !text.contains("good"), "{text}");
     }
 
     #[test]
-    fn a_torn_line_is_ended_before_the_next_one() {
-        let mut out = Out::default();
-        let mut full = Full(6, Vec::new());
-        let (written, error) = out.put(b"one\ntwo\n".to_vec(), &[], &mut full);
+    fn a_torn_line_is_ended_before_the_next_write() {
+        let mut writer = LineWriter::default();
+        let mut full = LimitedDisk(6, Vec::new());
+        let (written, error) = writer.write(b"one\ntwo\n".to_vec(), &[], &mut full);
         assert_eq!((written, error.is_some()), (6, true));
         full.0 = 100;
-        let (written, error) = out.put(b"two\n".to_vec(), &[], &mut full);
+        let (written, error) = writer.write(b"two\n".to_vec(), &[], &mut full);
         assert_eq!((written, error.is_none()), (4, true));
         assert_eq!(full.1, b"one\ntw\ntwo\n");
     }

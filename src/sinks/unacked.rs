@@ -1,36 +1,36 @@
-//! Chunks that were written although nobody waited for the answer any more.
+//! Chunks that were written although nobody waited for the result any more.
 //!
-//! A write that blocks in the system cannot be taken back when its attempt is given up. If it succeeds
-//! after all, its chunk is remembered here, so that the next try of the same chunk is not written again.
-//! Memory of this process only: after a crash the chunk is written a second time, with the same ids.
+//! A write that blocks in the operating system cannot be cancelled when its attempt times out. If it succeeds later, its
+//! chunk is remembered here, so that the next attempt does not write it again. The memory ends with the process: after a
+//! crash the chunk is written a second time, with the same ids.
 
 use std::collections::HashMap;
 
 use crate::domain::{Chunk, Deadline, Gap, Position, StreamId};
 
-/// A chunk's encoded records and what is needed to write them later, without the chunk.
+/// The encoded records of a chunk, and what is needed to write them without the chunk.
 #[derive(Debug)]
-pub(super) struct Part {
+pub(super) struct EncodedChunk {
     pub(super) stream: StreamId,
     pub(super) deadline: Deadline,
     /// Its records are `buffer[start..end]`.
     pub(super) start: usize,
     pub(super) end: usize,
-    name: Name,
+    key: ChunkKey,
 }
 
-/// What tells a chunk from the others of its stream.
+/// Distinguishes a chunk from the others of its stream.
 #[derive(Clone, Debug, PartialEq)]
-struct Name {
+struct ChunkKey {
     begin: Option<Position>,
     end: Option<Position>,
     gap: Option<Gap>,
     lines: usize,
 }
 
-impl Part {
+impl EncodedChunk {
     pub(super) fn new(chunk: &Chunk, start: usize, end: usize) -> Self {
-        let name = Name {
+        let key = ChunkKey {
             begin: chunk.begin,
             end: chunk.end,
             gap: chunk.gap,
@@ -41,30 +41,30 @@ impl Part {
             deadline: chunk.deadline.clone(),
             start,
             end,
-            name,
+            key,
         }
     }
 }
 
-/// The last written chunk of each stream whose answer was not taken.
+/// Of each stream the last chunk that was written, until its result is received.
 #[derive(Debug, Default)]
-pub(super) struct Unacked(HashMap<StreamId, Name>);
+pub(super) struct Unacked(HashMap<StreamId, ChunkKey>);
 
 impl Unacked {
-    /// Whether this chunk was written in an earlier try.
-    pub(super) fn has(&self, part: &Part) -> bool {
-        self.0.get(&part.stream) == Some(&part.name)
+    /// Whether an earlier attempt has written this chunk.
+    pub(super) fn contains(&self, chunk: &EncodedChunk) -> bool {
+        self.0.get(&chunk.stream) == Some(&chunk.key)
     }
 
-    /// Notes that a chunk was written.
-    pub(super) fn put(&mut self, part: &Part) {
-        self.0.insert(part.stream.clone(), part.name.clone());
+    /// Remembers that a chunk was written.
+    pub(super) fn insert(&mut self, chunk: &EncodedChunk) {
+        self.0.insert(chunk.stream.clone(), chunk.key.clone());
     }
 
-    /// The answers were taken, or will be: nothing of these streams can come again.
-    pub(super) fn answered<'a>(&mut self, parts: impl IntoIterator<Item = &'a Part>) {
-        for part in parts {
-            self.0.remove(&part.stream);
+    /// Forgets chunks whose results are received: they are not tried again.
+    pub(super) fn acknowledge<'a>(&mut self, chunks: impl IntoIterator<Item = &'a EncodedChunk>) {
+        for chunk in chunks {
+            self.0.remove(&chunk.stream);
         }
     }
 }

@@ -9,6 +9,7 @@ use sqlx::ConnectOptions;
 use sqlx::mysql::MySqlConnectOptions;
 use url::Url;
 
+use super::file::{FileOptions, Fsync, OPEN_FILES};
 use crate::db::url::{self as urls, MYSQL_PARAMETERS};
 
 /// Parameters of `file` URLs.
@@ -26,30 +27,6 @@ pub(super) enum Kind {
     File(FileOptions),
     Sqlite(PathBuf),
     MySql(Url),
-}
-
-/// How files are written.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub(super) struct FileOptions {
-    pub(super) dir: PathBuf,
-    /// Bytes after which a file is put aside and a new one begun.
-    pub(super) max_size: u64,
-    /// Files that were put aside and are kept, per stream.
-    pub(super) keep: u32,
-    pub(super) fsync: Fsync,
-    /// Whether files that were put aside are compressed.
-    pub(super) gzip: bool,
-}
-
-/// When written records are forced to the disk.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Fsync {
-    /// When the system likes: a crash of the machine loses the last seconds, a crash of podlog nothing.
-    Never,
-    /// Once a second.
-    Interval,
-    /// Before a write is answered.
-    Always,
 }
 
 /// What is wrong with a sink's URL.
@@ -91,7 +68,7 @@ impl SinkUrl {
     pub fn open_files(&self, streams: usize) -> usize {
         match &self.kind {
             Kind::Stdout => 0,
-            Kind::File(_) => streams.min(super::file::OPEN_FILES),
+            Kind::File(_) => streams.min(OPEN_FILES),
             // The file, its write-ahead log and that one's index.
             Kind::Sqlite(_) => 3,
             Kind::MySql(_) => super::mysql::CONNECTIONS as usize,

@@ -150,7 +150,7 @@ impl Replica {
         if !sort.grouped {
             return (Arc::new(Retrying::new(pen, clock, metrics)), Box::pin(async {}));
         }
-        let (grouped, driver) = grouped(Arc::new(pen), group::Limits::default(), clock);
+        let (grouped, driver) = grouped(Arc::new(pen), group::GroupLimits::default(), clock);
         (Arc::new(Retrying::new(grouped, clock, metrics)), Box::pin(driver))
     }
 }

@@ -14,7 +14,7 @@ use super::breach::{Breaches, Rule};
 use super::lock;
 use crate::clock::Clock;
 use crate::domain::{Chunk, Deadline, Fence, Gap, Origin, PodUid, Position, StreamId};
-use crate::sinks::dedup::{Row, plan};
+use crate::sinks::dedup::{StreamRow, plan};
 use crate::sinks::{Sink, SinkError};
 use kube_sim::WrittenLog;
 
@@ -201,7 +201,7 @@ pub(super) fn is_of(id: &StreamId, log: &WrittenLog) -> bool {
 impl Stream {
     /// Stores what is new of a chunk, as the SQL sinks decide it.
     fn place(&mut self, chunk: &Arc<Chunk>) -> Result<(), SinkError> {
-        let row = Row {
+        let row = StreamRow {
             id: 0,
             fence: self.fence,
             position: self.position,
@@ -209,7 +209,7 @@ impl Stream {
         };
         let mut rows = HashMap::from([(&chunk.origin.stream, row)]);
         let mut plan = plan(&mut rows, std::slice::from_ref(chunk), LONGEST);
-        plan.answers.pop().unwrap_or(Err(SinkError::Fenced))?;
+        plan.results.pop().unwrap_or(Err(SinkError::Fenced))?;
         self.entries.extend(plan.gaps.iter().map(|row| Entry::Gap(row.gap)));
         let text = |bytes: &[u8]| String::from_utf8_lossy(bytes).into_owned();
         let lines = plan.records.iter().map(|record| Entry::Line(text(record.message)));

@@ -1,66 +1,82 @@
-//! Looking at the directory of a file sink: whether files can be made there, and how much room there is.
+//! What `podlog check` finds out about the directory of a file sink: whether files can be created there, and how much
+//! space is free.
 
-use std::io;
 use std::path::{Path, PathBuf};
+use std::time::Duration;
 
 use tokio::time::timeout;
 
-use super::{failure, try_out};
+use super::directory::{explain, is_full, try_to_create_file};
+use super::options::FileOptions;
 use crate::domain::{Cause, Finding, Message};
-use crate::sinks::diagnose::{DEADLINE, WRITING};
-use crate::sinks::url::FileOptions;
 
-/// Below this the disk will soon be full, bytes: ten files of the usual size.
-const LITTLE: u64 = 100 << 20;
+/// How long the file system may take to answer.
+const DEADLINE: Duration = Duration::from_secs(10);
 
-/// Looks at everything. A directory that is not there is not made.
+/// The subject of storing something.
+const WRITING: &str = "writing";
+
+/// Free space below which the disk is full soon, bytes: ten files of the usual size.
+const LITTLE_SPACE: u64 = 100 << 20;
+
+/// Checks everything. A directory that does not exist is not created.
 pub(in crate::sinks) async fn diagnose(options: &FileOptions) -> Vec<Finding> {
     let dir = options.dir.clone();
-    let looking = tokio::task::spawn_blocking(move || diagnose_dir(&dir));
-    match timeout(DEADLINE, looking).await {
+    let checking = tokio::task::spawn_blocking(move || diagnose_dir(&dir));
+    match timeout(DEADLINE, checking).await {
         Ok(Ok(findings)) => findings,
         Ok(Err(error)) => vec![Finding::failed(Cause::Machine, WRITING, error.to_string(), "")],
         Err(_) => vec![Finding::failed(
             Cause::Unreachable,
             WRITING,
             format!("{} did not answer within {DEADLINE:?}", options.dir.display()),
-            "look whether its file system hangs",
+            "check whether its file system hangs",
         )],
     }
 }
 
 fn diagnose_dir(dir: &Path) -> Vec<Finding> {
-    let there = nearest(dir);
+    let existing = nearest(dir);
     let mut findings = Vec::new();
-    if there == dir {
+    if existing == dir {
         findings.push(Finding::ok("directory", format!("{} exists", dir.display())));
     } else {
         findings.push(Finding::warning(
             "directory",
-            format!("{} does not exist; `podlog run` would make it", dir.display()),
-            "make it beforehand, or correct --sink, should that be unexpected",
+            format!("{} does not exist; `podlog run` creates it", dir.display()),
+            "create it before, or correct --sink if this is unexpected",
         ));
     }
-    findings.push(match try_out(&there) {
-        Ok(()) => Finding::ok(WRITING, format!("a file was made in {} and removed", there.display())),
+    findings.push(match try_to_create_file(&existing) {
+        Ok(()) => Finding::ok(
+            WRITING,
+            format!("a file was created in {} and removed", existing.display()),
+        ),
         Err(error) => {
-            let Message { text, remedy } = failure(&there, &error);
-            let full = matches!(error.kind(), io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded);
-            let cause = if full { Cause::Unreachable } else { Cause::Refused };
+            let Message { text, remedy } = explain(&existing, &error);
+            let cause = if is_full(&error) {
+                Cause::Unreachable
+            } else {
+                Cause::Refused
+            };
             Finding::failed(cause, WRITING, text, remedy)
         }
     });
-    findings.push(match rustix::fs::statvfs(&there) {
-        Ok(disk) => room(disk.f_bavail.saturating_mul(disk.f_frsize)),
-        Err(error) => Finding::warning("free space", format!("cannot be asked: {error}"), ""),
+    findings.push(match rustix::fs::statvfs(&existing) {
+        Ok(disk) => free_space(disk.f_bavail.saturating_mul(disk.f_frsize)),
+        Err(error) => Finding::warning("free space", format!("cannot be determined: {error}"), ""),
     });
     findings
 }
 
-fn room(free: u64) -> Finding {
+fn free_space(free: u64) -> Finding {
     let found = format!("{} MiB", free >> 20);
-    if free < LITTLE {
-        return Finding::warning("free space", found, "free some, or lower max_size and keep in --sink");
+    if free < LITTLE_SPACE {
+        return Finding::warning(
+            "free space",
+            found,
+            "free some space, or lower max_size and keep in --sink",
+        );
     }
     Finding::ok("free space", found)
 }
@@ -79,7 +95,7 @@ mod tests {
     use crate::domain::Outcome;
 
     #[test]
-    fn looking_leaves_nothing_behind_and_makes_no_directory() {
+    fn diagnosing_leaves_nothing_behind_and_creates_no_directory() {
         let root = tempfile::tempdir().unwrap();
         let outcomes = |dir: &Path| {
             diagnose_dir(dir)
@@ -100,8 +116,8 @@ mod tests {
     }
 
     #[test]
-    fn a_disk_that_is_nearly_full_is_warned_about() {
-        assert_eq!(room(LITTLE).outcome, Outcome::Ok);
-        assert_eq!(room(LITTLE - 1).outcome, Outcome::Warning);
+    fn a_nearly_full_disk_gives_a_warning() {
+        assert_eq!(free_space(LITTLE_SPACE).outcome, Outcome::Ok);
+        assert_eq!(free_space(LITTLE_SPACE - 1).outcome, Outcome::Warning);
     }
 }

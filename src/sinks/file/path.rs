@@ -1,15 +1,15 @@
-//! Where a stream's file lies: `<dir>/<namespace>/<pod>_<uid>/<container>/<restart>-<container id, 12>.jsonl`.
+//! The path of a stream's file: `<dir>/<namespace>/<pod>_<uid>/<container>/<restart>-<container id, 12>.jsonl`.
 //!
-//! Names come from the cluster, so each is made a single harmless path component: nothing here can
-//! leave the directory. The container id is in the name because only it is unique: a restart count is
-//! not, once the kubelet has lost its memory.
+//! Names come from the cluster, so each is turned into a single harmless path component: no path leaves the directory.
+//! The container id is in the name because only it is unique: the restart count starts again when the kubelet loses its
+//! state.
 
 use std::path::{Path, PathBuf};
 
 use crate::domain::Origin;
 
 /// File systems take components of 255 bytes. 180 for the pod's name leave room for `_`, a UID of 36 and
-/// what rotating appends; a longer name is cut, and the UID tells such pods apart.
+/// the suffix of a rotated file. A longer name is cut, and the UID distinguishes such pods.
 const LONGEST: usize = 180;
 
 /// The file of a stream.
@@ -26,7 +26,7 @@ pub(super) fn of(dir: &Path, origin: &Origin) -> PathBuf {
         .join(name)
 }
 
-/// Letters, digits, `-`, `_` and inner dots stay; every other byte becomes `%` and two digits.
+/// Letters, digits, `-`, `_` and inner dots stay; every other byte becomes `%` and two hexadecimal digits.
 fn component(name: &str) -> String {
     let mut out = String::with_capacity(name.len());
     for (at, byte) in name.bytes().enumerate() {
@@ -52,16 +52,16 @@ fn component(name: &str) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::sinks::probe::origin;
+    use crate::sinks::fixtures::origin;
 
     #[test]
-    fn a_stream_has_a_file_of_its_own() {
+    fn each_stream_has_its_own_file() {
         let path = of(Path::new("/logs"), &origin("7e2a", "app"));
         assert_eq!(path, Path::new("/logs/shop/cart-0_7e2a/app/2-0123456789ab.jsonl"));
     }
 
     #[test]
-    fn no_name_leads_out_of_the_directory() {
+    fn no_name_leaves_the_directory() {
         let names = [
             "..",
             ".",

@@ -1,5 +1,5 @@
-//! Putting a full file aside: `x.jsonl` becomes `x.jsonl.1`, `.1` becomes `.2`, and so on; the oldest is
-//! deleted. Every step is a rename, so a crash in between loses nothing.
+//! Rotating a full file: `x.jsonl` becomes `x.jsonl.1`, `.1` becomes `.2`, and so on; the oldest is deleted. Every step
+//! is a rename, so a crash in between loses nothing.
 
 use std::fs::{self, File};
 use std::io::{self, BufReader, BufWriter, Write};
@@ -9,29 +9,29 @@ use flate2::Compression;
 use flate2::write::GzEncoder;
 use tracing::warn;
 
-/// Puts the file at `path` aside and keeps at most `keep` such files.
+/// Rotates the file at `path` and keeps at most `keep` rotated files.
 pub(super) fn rotate(path: &Path, keep: u32, gzip: bool) -> io::Result<()> {
     if keep == 0 {
         return fs::remove_file(path);
     }
     for suffix in ["", ".gz"] {
-        remove(&aside(path, keep, suffix))?;
+        remove(&rotated(path, keep, suffix))?;
     }
     for number in (1..keep).rev() {
         for suffix in ["", ".gz"] {
-            rename(&aside(path, number, suffix), &aside(path, number + 1, suffix))?;
+            rename(&rotated(path, number, suffix), &rotated(path, number + 1, suffix))?;
         }
     }
-    let first = aside(path, 1, "");
+    let first = rotated(path, 1, "");
     fs::rename(path, &first)?;
-    if gzip && let Err(error) = compress(&first, &aside(path, 1, ".gz")) {
-        warn!(file = %first.display(), %error, "a full log file could not be compressed and stays as it is");
+    if gzip && let Err(error) = compress(&first, &rotated(path, 1, ".gz")) {
+        warn!(file = %first.display(), %error, "a rotated log file could not be compressed and stays uncompressed");
     }
     Ok(())
 }
 
 /// `x.jsonl.1.gz`
-fn aside(path: &Path, number: u32, suffix: &str) -> PathBuf {
+fn rotated(path: &Path, number: u32, suffix: &str) -> PathBuf {
     let mut name = path.as_os_str().to_owned();
     name.push(format!(".{number}{suffix}"));
     name.into()
@@ -57,7 +57,7 @@ fn rename(from: &Path, to: &Path) -> io::Result<()> {
     })
 }
 
-/// Compresses under another name first: what is called `.gz` is always complete.
+/// Compresses under another name first, so that a file named `.gz` is always complete.
 fn compress(from: &Path, to: &Path) -> io::Result<()> {
     let unfinished = to.with_extension("gz.tmp");
     let packed = || {
@@ -71,7 +71,7 @@ fn compress(from: &Path, to: &Path) -> io::Result<()> {
     };
     let done = packed();
     if done.is_err() {
-        // What is left of it is of no use, and the uncompressed file is still there.
+        // The rest is useless, and the uncompressed file still exists.
         fs::remove_file(&unfinished).ok();
     }
     done

@@ -2,7 +2,7 @@
 //!
 //! There are few texts, because each is prepared on each connection. No statement is sent from here.
 
-use crate::sinks::dedup::Record;
+use crate::sinks::dedup::NewRecord;
 
 /// The largest statement has 2^9 = 512 records, and each statement a power of two, so that there are ten texts and not
 /// 512. 512 records of 6 values are far below the 32,766 values that SQLite takes and the 65,535 of MySQL.
@@ -21,7 +21,7 @@ pub(super) fn inserts(head: &str) -> Vec<String> {
 
 /// How many of the records go into the next statement, so that it has at most `limit` bytes: a power of two, so at
 /// least 1. There must be a record.
-pub(super) fn size(records: &[Record<'_>], limit: usize) -> usize {
+pub(super) fn size(records: &[NewRecord<'_>], limit: usize) -> usize {
     let mut bytes = 0;
     let fit = records.iter().take(1 << LARGEST_POWER).take_while(|record| {
         bytes += record.message.len() + RECORD_BYTES;
@@ -34,9 +34,9 @@ pub(super) fn size(records: &[Record<'_>], limit: usize) -> usize {
 mod tests {
     use super::*;
 
-    fn records(sizes: &[usize]) -> Vec<Record<'static>> {
+    fn records(sizes: &[usize]) -> Vec<NewRecord<'static>> {
         const TEXT: [u8; 4096] = [b'x'; 4096];
-        let record = |len: &usize| Record {
+        let record = |len: &usize| NewRecord {
             stream: 1,
             seq: 1,
             time: 1,

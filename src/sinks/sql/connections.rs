@@ -1,4 +1,4 @@
-//! The connections of a SQL sink: work on them has a deadline, and its failures become answers.
+//! The connections of a SQL sink: work on them has a deadline, and its failures become errors of the sink.
 //!
 //! A connection whose work failed, or was given up, is closed and never used again.
 
@@ -68,8 +68,8 @@ impl<DB: Dialect> Connections<DB> {
         }
     }
 
-    /// The failure as an answer: it may be tried again.
-    pub(super) fn answer(&self, error: &WorkError) -> SinkError {
+    /// The failure as an error of the sink: the work may be tried again.
+    pub(super) fn sink_error(&self, error: &WorkError) -> SinkError {
         let why = match error {
             WorkError::Failed(error) => format!("{}: {}", self.name, DB::describe(error)),
             WorkError::TimedOut => {

@@ -6,7 +6,7 @@
 use sqlx::{Database, Error};
 
 use crate::domain::{Fence, Origin, StreamId, Time};
-use crate::sinks::dedup::{GapRow, Record, Row};
+use crate::sinks::dedup::{NewGap, NewRecord, StreamRow};
 
 /// The statements of one database. They run on a connection that is in a transaction, unless they only read.
 pub(in crate::sinks) trait Dialect: Database {
@@ -24,10 +24,13 @@ pub(in crate::sinks) trait Dialect: Database {
     fn is_too_long(error: &Error) -> bool;
 
     /// What the server and the connection allow.
-    fn limits(conn: &mut Self::Connection) -> impl Future<Output = Result<Limits, Error>> + Send;
+    fn limits(conn: &mut Self::Connection) -> impl Future<Output = Result<StatementLimits, Error>> + Send;
 
     /// The stream's row, locked until the transaction ends.
-    fn find(conn: &mut Self::Connection, stream: &StreamId) -> impl Future<Output = Result<Option<Row>, Error>> + Send;
+    fn find(
+        conn: &mut Self::Connection,
+        stream: &StreamId,
+    ) -> impl Future<Output = Result<Option<StreamRow>, Error>> + Send;
 
     /// Creates the stream's row and returns its id.
     fn create(
@@ -46,16 +49,17 @@ pub(in crate::sinks) trait Dialect: Database {
 
     /// The rows of these ids, which are sorted and differ, locked until the transaction ends. Rows that do not exist
     /// are left out.
-    fn lock(conn: &mut Self::Connection, ids: &[i64]) -> impl Future<Output = Result<Vec<StreamRow>, Error>> + Send;
+    fn lock(conn: &mut Self::Connection, ids: &[i64]) -> impl Future<Output = Result<Vec<LockedRow>, Error>> + Send;
 
     /// Inserts records; as many as [`batch::size`](super::batch::size) returns.
-    fn insert(conn: &mut Self::Connection, records: &[Record<'_>]) -> impl Future<Output = Result<(), Error>> + Send;
+    fn insert(conn: &mut Self::Connection, records: &[NewRecord<'_>])
+    -> impl Future<Output = Result<(), Error>> + Send;
 
     /// Inserts a gap, or replaces the end and the reason of the gap that is already there.
-    fn insert_gap(conn: &mut Self::Connection, row: &GapRow) -> impl Future<Output = Result<(), Error>> + Send;
+    fn insert_gap(conn: &mut Self::Connection, row: &NewGap) -> impl Future<Output = Result<(), Error>> + Send;
 
     /// Stores fence, position and seq of these rows.
-    fn advance(conn: &mut Self::Connection, rows: &[Row]) -> impl Future<Output = Result<(), Error>> + Send;
+    fn advance(conn: &mut Self::Connection, rows: &[StreamRow]) -> impl Future<Output = Result<(), Error>> + Send;
 
     /// The first column of a statement of [`Dialect::PURGE`] that reads.
     fn numbers(
@@ -77,7 +81,7 @@ pub(in crate::sinks) trait Dialect: Database {
 
 /// How much a database takes at once.
 #[derive(Clone, Copy, Debug)]
-pub(in crate::sinks) struct Limits {
+pub(in crate::sinks) struct StatementLimits {
     /// Bytes of a message at most; longer ones are cut.
     pub(in crate::sinks) message: usize,
     /// Bytes of a statement of several records at most.
@@ -105,7 +109,7 @@ pub(in crate::sinks) struct Purge {
 
 /// A stream's row, and the stream it belongs to.
 #[derive(Debug, sqlx::FromRow)]
-pub(in crate::sinks) struct StreamRow {
+pub(in crate::sinks) struct LockedRow {
     id: i64,
     fence: i64,
     time_ns: Option<i64>,
@@ -117,10 +121,10 @@ pub(in crate::sinks) struct StreamRow {
     container_id: Vec<u8>,
 }
 
-impl StreamRow {
+impl LockedRow {
     /// The row, if it is this stream's. A server that was failed over to, or restored from a backup, may have given
     /// the id that is remembered to another stream.
-    pub(in crate::sinks) fn of(&self, stream: &StreamId) -> Option<Row> {
+    pub(in crate::sinks) fn of(&self, stream: &StreamId) -> Option<StreamRow> {
         let same = self.uid == stream.uid.as_str().as_bytes()
             && self.container == stream.container.as_bytes()
             && self.container_id == stream.container_id.as_str().as_bytes();
@@ -136,12 +140,12 @@ impl StreamRow {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::sinks::probe::origin;
+    use crate::sinks::fixtures::origin;
 
     #[test]
     fn a_row_that_belongs_to_another_stream_now_is_not_used() {
         let stream = &origin("u1", "app").stream;
-        let row = |uid: &[u8]| StreamRow {
+        let row = |uid: &[u8]| LockedRow {
             id: 7,
             fence: 3,
             time_ns: None,

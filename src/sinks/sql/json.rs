@@ -3,10 +3,10 @@
 use std::collections::BTreeMap;
 
 use crate::domain::Origin;
-use crate::sinks::dedup::Row;
+use crate::sinks::dedup::StreamRow;
 
 /// Rows as an array of arrays: id, fence, time, ordinal, hash, seq.
-pub(super) fn positions(rows: &[Row]) -> String {
+pub(super) fn positions(rows: &[StreamRow]) -> String {
     let values = rows.iter().map(|row| {
         let position = row.position;
         serde_json::json!([

@@ -7,10 +7,10 @@ use sqlx::mysql::MySqlConnection;
 use sqlx::{Error, MySql};
 
 use super::batch;
-use super::dialect::{Dialect, Limits, Purge, StreamRow};
+use super::dialect::{Dialect, LockedRow, Purge, StatementLimits};
 use super::json::{labels, positions};
 use crate::domain::{Fence, Origin, StreamId, Time};
-use crate::sinks::dedup::{Columns, GapRow, Record, Row};
+use crate::sinks::dedup::{NewGap, NewRecord, StreamColumns, StreamRow};
 use crate::sinks::mysql::fault;
 
 const FIND: &str = "SELECT id, fence, time_ns, ordinal, hash, seq FROM log_stream \
@@ -95,27 +95,27 @@ impl Dialect for MySql {
         fault::too_long(error)
     }
 
-    async fn limits(conn: &mut MySqlConnection) -> Result<Limits, Error> {
+    async fn limits(conn: &mut MySqlConnection) -> Result<StatementLimits, Error> {
         let packet = max_packet(&mut *conn).await?;
         let cipher: Option<(String, String)> = sqlx::query_as("SHOW SESSION STATUS LIKE 'Ssl_cipher'")
             .fetch_optional(conn)
             .await?;
         let plain = cipher.is_none_or(|(_, cipher)| cipher.is_empty());
-        Ok(Limits {
+        Ok(StatementLimits {
             message: packet.saturating_sub(PACKET_REST).min(LONGEST_MESSAGE),
             statement: packet.min(if plain { PLAIN_BYTES } else { TLS_BYTES }),
         })
     }
 
     // The columns that name a stream hold bytes, so they are compared with bytes.
-    async fn find(conn: &mut MySqlConnection, stream: &StreamId) -> Result<Option<Row>, Error> {
-        let found: Option<Columns> = sqlx::query_as(FIND)
+    async fn find(conn: &mut MySqlConnection, stream: &StreamId) -> Result<Option<StreamRow>, Error> {
+        let found: Option<StreamColumns> = sqlx::query_as(FIND)
             .bind(stream.uid.as_str().as_bytes())
             .bind(stream.container.as_bytes())
             .bind(stream.container_id.as_str().as_bytes())
             .fetch_optional(conn)
             .await?;
-        Ok(found.map(Row::from))
+        Ok(found.map(StreamRow::from))
     }
 
     async fn create(conn: &mut MySqlConnection, origin: &Origin, fence: Fence) -> Result<i64, Error> {
@@ -146,11 +146,11 @@ impl Dialect for MySql {
             .map(drop)
     }
 
-    async fn lock(conn: &mut MySqlConnection, ids: &[i64]) -> Result<Vec<StreamRow>, Error> {
+    async fn lock(conn: &mut MySqlConnection, ids: &[i64]) -> Result<Vec<LockedRow>, Error> {
         let mut rows = Vec::with_capacity(ids.len());
         for part in ids.chunks(512) {
             let (size, text) = LOCK.iter().find(|(size, _)| part.len() <= *size).unwrap_or(&LOCK[3]);
-            let mut query = sqlx::query_as::<_, StreamRow>(text.as_str());
+            let mut query = sqlx::query_as::<_, LockedRow>(text.as_str());
             for index in 0..*size {
                 query = query.bind(part.get(index).or(part.last()));
             }
@@ -159,7 +159,7 @@ impl Dialect for MySql {
         Ok(rows)
     }
 
-    async fn insert(conn: &mut MySqlConnection, records: &[Record<'_>]) -> Result<(), Error> {
+    async fn insert(conn: &mut MySqlConnection, records: &[NewRecord<'_>]) -> Result<(), Error> {
         let mut query = sqlx::query(INSERT[records.len().ilog2() as usize].as_str());
         for record in records {
             query = query
@@ -173,7 +173,7 @@ impl Dialect for MySql {
         query.execute(conn).await.map(drop)
     }
 
-    async fn insert_gap(conn: &mut MySqlConnection, row: &GapRow) -> Result<(), Error> {
+    async fn insert_gap(conn: &mut MySqlConnection, row: &NewGap) -> Result<(), Error> {
         sqlx::query(INSERT_GAP)
             .bind(row.stream)
             .bind(row.seq)
@@ -185,7 +185,7 @@ impl Dialect for MySql {
             .map(drop)
     }
 
-    async fn advance(conn: &mut MySqlConnection, rows: &[Row]) -> Result<(), Error> {
+    async fn advance(conn: &mut MySqlConnection, rows: &[StreamRow]) -> Result<(), Error> {
         sqlx::query(ADVANCE).bind(positions(rows)).execute(conn).await.map(drop)
     }
 

@@ -12,21 +12,19 @@ use sqlx::{Connection, Error};
 
 use super::batch;
 use super::connections::{Connections, WorkError};
-use super::dialect::{Dialect, Limits};
+use super::dialect::{Dialect, StatementLimits};
 use super::stream_ids::StreamIds;
 use crate::domain::{Chunk, Fence, Origin, Position, StreamId};
-use crate::sinks::dedup::{self, Plan, Row};
-use crate::sinks::sink::{Sink, SinkError};
-
-type Answers = Vec<Result<(), SinkError>>;
+use crate::sinks::dedup::{self, StreamRow, WritePlan};
+use crate::sinks::sink::{Sink, SinkError, WriteResults};
 
 /// The sink.
 #[derive(Debug)]
 pub(in crate::sinks) struct SqlSink<DB: Dialect> {
     connections: Connections<DB>,
     ids: StreamIds,
-    /// `None` after a failure: the next server may allow something else.
-    limits: Mutex<Option<Limits>>,
+    /// `None` until the first write, and after a failure: the server may have been replaced by another.
+    limits: Mutex<Option<StatementLimits>>,
 }
 
 impl<DB: Dialect> SqlSink<DB> {
@@ -38,20 +36,20 @@ impl<DB: Dialect> SqlSink<DB> {
         }
     }
 
-    fn known_limits(&self) -> MutexGuard<'_, Option<Limits>> {
+    fn known_limits(&self) -> MutexGuard<'_, Option<StatementLimits>> {
         self.limits.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Turns a failure into an answer.
-    fn answer(&self, error: &WorkError) -> SinkError {
+    /// The failure as the result of a write.
+    fn error(&self, error: &WorkError) -> SinkError {
         if matches!(error, WorkError::Failed(_)) {
             *self.known_limits() = None;
         }
-        self.connections.answer(error)
+        self.connections.sink_error(error)
     }
 
     /// Opens the stream under the fence and returns its row.
-    async fn open_row(&self, origin: &Origin, fence: Fence) -> Result<Row, SinkError> {
+    async fn open_row(&self, origin: &Origin, fence: Fence) -> Result<StreamRow, SinkError> {
         let work = async {
             let mut connection = self.connections.acquire().await?;
             let row = open_in::<DB>(connection.get()?, origin, fence).await?;
@@ -65,7 +63,7 @@ impl<DB: Dialect> SqlSink<DB> {
                     format!("a name is too long for its column: {error}").into(),
                 ));
             }
-            Err(error) => return Err(self.answer(&error)),
+            Err(error) => return Err(self.error(&error)),
         };
         self.ids.insert(&origin.stream, row.id);
         Ok(row)
@@ -81,50 +79,50 @@ impl<DB: Dialect> SqlSink<DB> {
     }
 
     /// Stores chunks whose ids are given: all in one transaction, or one by one when a row is refused.
-    async fn store(&self, ids: &[i64], chunks: &[Arc<Chunk>]) -> Answers {
+    async fn store(&self, ids: &[i64], chunks: &[Arc<Chunk>]) -> WriteResults {
         match self.store_together(ids, chunks).await {
-            Ok(answers) => answers,
+            Ok(results) => results,
             Err(error) if error.concerns_a_row() && chunks.len() > 1 => {
-                self.answer(&error);
+                self.error(&error);
                 self.store_one_by_one(ids, chunks).await
             }
-            Err(error) => vec![Err(self.answer(&error)); chunks.len()],
+            Err(error) => vec![Err(self.error(&error)); chunks.len()],
         }
     }
 
     /// One transaction for each chunk. After a chunk that is not stored, later ones of its stream are not tried: they
     /// would be out of order.
-    async fn store_one_by_one(&self, ids: &[i64], chunks: &[Arc<Chunk>]) -> Answers {
+    async fn store_one_by_one(&self, ids: &[i64], chunks: &[Arc<Chunk>]) -> WriteResults {
         let mut failed: HashMap<&StreamId, SinkError> = HashMap::new();
-        let mut answers = Vec::with_capacity(chunks.len());
+        let mut results = Vec::with_capacity(chunks.len());
         for (id, chunk) in ids.iter().zip(chunks) {
             let stream = &chunk.origin.stream;
-            let answer = match failed.get(stream) {
+            let result = match failed.get(stream) {
                 Some(error) => Err(error.clone()),
                 None => self.store_one(id, chunk).await,
             };
-            if let Err(error) = &answer {
+            if let Err(error) = &result {
                 failed.insert(stream, error.clone());
             }
-            answers.push(answer);
+            results.push(result);
         }
-        answers
+        results
     }
 
     async fn store_one(&self, id: &i64, chunk: &Arc<Chunk>) -> Result<(), SinkError> {
         match self.store_together(slice::from_ref(id), slice::from_ref(chunk)).await {
-            Ok(mut answers) => answers.pop().unwrap_or_else(no_answer),
-            Err(error) => Err(self.answer(&error)),
+            Ok(mut results) => results.pop().unwrap_or_else(no_result),
+            Err(error) => Err(self.error(&error)),
         }
     }
 
     /// One transaction for all chunks.
-    async fn store_together(&self, ids: &[i64], chunks: &[Arc<Chunk>]) -> Result<Answers, WorkError> {
+    async fn store_together(&self, ids: &[i64], chunks: &[Arc<Chunk>]) -> Result<WriteResults, WorkError> {
         let work = async {
             let mut connection = self.connections.acquire().await?;
-            let answers = self.store_in(connection.get()?, ids, chunks).await?;
+            let results = self.store_in(connection.get()?, ids, chunks).await?;
             connection.succeed();
-            Ok(answers)
+            Ok(results)
         };
         self.connections.in_time(work).await
     }
@@ -134,7 +132,7 @@ impl<DB: Dialect> SqlSink<DB> {
         connection: &mut DB::Connection,
         ids: &[i64],
         chunks: &[Arc<Chunk>],
-    ) -> Result<Answers, Error> {
+    ) -> Result<WriteResults, Error> {
         let known = *self.known_limits();
         let limits = match known {
             Some(limits) => limits,
@@ -159,7 +157,7 @@ impl<DB: Dialect> SqlSink<DB> {
         let plan = dedup::plan(&mut rows, chunks, limits.message);
         insert::<DB>(&mut tx, &plan, limits.statement).await?;
         tx.commit().await?;
-        Ok(plan.answers)
+        Ok(plan.results)
     }
 }
 
@@ -169,7 +167,7 @@ impl<DB: Dialect> Sink for SqlSink<DB> {
         Ok(self.open_row(origin, fence).await?.position)
     }
 
-    async fn write(&self, chunks: &[Arc<Chunk>]) -> Answers {
+    async fn write(&self, chunks: &[Arc<Chunk>]) -> WriteResults {
         let (mut ids, mut known, mut refused) = (Vec::new(), Vec::new(), Vec::new());
         for chunk in chunks {
             match self.id(chunk).await {
@@ -186,11 +184,11 @@ impl<DB: Dialect> Sink for SqlSink<DB> {
         } else {
             self.store(&ids, &known).await.into_iter()
         };
-        let answers = refused.into_iter().map(|refused| match refused {
+        let results = refused.into_iter().map(|refused| match refused {
             Some(error) => Err(error),
-            None => stored.next().unwrap_or_else(no_answer),
+            None => stored.next().unwrap_or_else(no_result),
         });
-        answers.collect()
+        results.collect()
     }
 }
 
@@ -200,15 +198,15 @@ async fn open_in<DB: Dialect>(
     connection: &mut DB::Connection,
     origin: &Origin,
     fence: Fence,
-) -> Result<Option<Row>, Error> {
+) -> Result<Option<StreamRow>, Error> {
     let mut tx = connection.begin_with(DB::BEGIN).await?;
     let row = match DB::find(&mut tx, &origin.stream).await? {
         Some(row) if row.fence > fence => return Ok(None),
         Some(row) => {
             DB::reopen(&mut tx, row.id, origin, fence).await?;
-            Row { fence, ..row }
+            StreamRow { fence, ..row }
         }
-        None => Row {
+        None => StreamRow {
             id: DB::create(&mut tx, origin, fence).await?,
             fence,
             position: None,
@@ -220,7 +218,7 @@ async fn open_in<DB: Dialect>(
 }
 
 /// Stores what was planned, in statements of at most `limit` bytes.
-async fn insert<DB: Dialect>(connection: &mut DB::Connection, plan: &Plan<'_>, limit: usize) -> Result<(), Error> {
+async fn insert<DB: Dialect>(connection: &mut DB::Connection, plan: &WritePlan<'_>, limit: usize) -> Result<(), Error> {
     let mut rest = &plan.records[..];
     while !rest.is_empty() {
         let (records, after) = rest.split_at(batch::size(rest, limit));
@@ -236,9 +234,9 @@ async fn insert<DB: Dialect>(connection: &mut DB::Connection, plan: &Plan<'_>, l
     Ok(())
 }
 
-fn no_answer() -> Result<(), SinkError> {
+fn no_result() -> Result<(), SinkError> {
     Err(SinkError::Again {
         after: None,
-        why: "the database did not answer for this chunk".into(),
+        why: "the database returned no result for this chunk".into(),
     })
 }

@@ -11,7 +11,7 @@ use crate::sinks::sink::{Retention, SinkError};
 /// Streams of one round. Each costs two short statements and a transaction of about 2 ms, so a round of 200 takes
 /// 0.4 s, far less than its deadline of 5 s.
 const STREAMS_PER_ROUND: i64 = 200;
-/// Rows of empty streams deleted in one call; the same reckoning.
+/// Rows of empty streams deleted in one call, for the same reason.
 const EMPTY_STREAMS: i64 = 200;
 
 /// Deletes the old records of a SQL sink.
@@ -34,7 +34,7 @@ impl<DB: Dialect> Retention for SqlRetention<DB> {
         while deleted < u64::from(limit) {
             let round = self.purge_records(after, older_than, u64::from(limit) - deleted);
             let round = self.connections.in_time(round).await;
-            let round = round.map_err(|error| self.connections.answer(&error))?;
+            let round = round.map_err(|error| self.connections.sink_error(&error))?;
             deleted += round.deleted;
             match round.last {
                 Some(last) => after = last,
@@ -42,7 +42,7 @@ impl<DB: Dialect> Retention for SqlRetention<DB> {
             }
         }
         let streams = self.connections.in_time(self.purge_empty_streams(older_than)).await;
-        streams.map_err(|error| self.connections.answer(&error))?;
+        streams.map_err(|error| self.connections.sink_error(&error))?;
         Ok(deleted)
     }
 }

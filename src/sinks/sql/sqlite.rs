@@ -6,10 +6,10 @@ use sqlx::sqlite::SqliteConnection;
 use sqlx::{Error, Sqlite};
 
 use super::batch;
-use super::dialect::{Dialect, Limits, Purge, StreamRow};
+use super::dialect::{Dialect, LockedRow, Purge, StatementLimits};
 use super::json::{labels, positions};
 use crate::domain::{Fence, Origin, StreamId, Time};
-use crate::sinks::dedup::{Columns, GapRow, Record, Row};
+use crate::sinks::dedup::{NewGap, NewRecord, StreamColumns, StreamRow};
 use crate::sinks::sqlite::fault;
 
 const FIND: &str = "SELECT id, fence, time_ns, ordinal, hash, seq FROM log_stream \
@@ -51,7 +51,7 @@ const PURGE: Purge = Purge {
 
 /// SQLite refuses values of more than 1,000,000,000 bytes; a chunk's text is far shorter. Up to 4 MiB are copied for a
 /// statement.
-const LIMITS: Limits = Limits {
+const LIMITS: StatementLimits = StatementLimits {
     message: 1_000_000_000,
     statement: 4 << 20,
 };
@@ -66,23 +66,23 @@ impl Dialect for Sqlite {
         fault::cause(error)
     }
 
-    /// Columns have no length here.
+    /// StreamColumns have no length here.
     fn is_too_long(_: &Error) -> bool {
         false
     }
 
-    async fn limits(_: &mut SqliteConnection) -> Result<Limits, Error> {
+    async fn limits(_: &mut SqliteConnection) -> Result<StatementLimits, Error> {
         Ok(LIMITS)
     }
 
-    async fn find(conn: &mut SqliteConnection, stream: &StreamId) -> Result<Option<Row>, Error> {
-        let found: Option<Columns> = sqlx::query_as(FIND)
+    async fn find(conn: &mut SqliteConnection, stream: &StreamId) -> Result<Option<StreamRow>, Error> {
+        let found: Option<StreamColumns> = sqlx::query_as(FIND)
             .bind(stream.uid.as_str())
             .bind(&*stream.container)
             .bind(stream.container_id.as_str())
             .fetch_optional(conn)
             .await?;
-        Ok(found.map(Row::from))
+        Ok(found.map(StreamRow::from))
     }
 
     async fn create(conn: &mut SqliteConnection, origin: &Origin, fence: Fence) -> Result<i64, Error> {
@@ -113,12 +113,12 @@ impl Dialect for Sqlite {
             .map(drop)
     }
 
-    async fn lock(conn: &mut SqliteConnection, ids: &[i64]) -> Result<Vec<StreamRow>, Error> {
+    async fn lock(conn: &mut SqliteConnection, ids: &[i64]) -> Result<Vec<LockedRow>, Error> {
         let ids = serde_json::json!(ids).to_string();
         sqlx::query_as(LOCK).bind(ids).fetch_all(conn).await
     }
 
-    async fn insert(conn: &mut SqliteConnection, records: &[Record<'_>]) -> Result<(), Error> {
+    async fn insert(conn: &mut SqliteConnection, records: &[NewRecord<'_>]) -> Result<(), Error> {
         let mut query = sqlx::query(INSERT[records.len().ilog2() as usize].as_str());
         for record in records {
             query = query
@@ -132,7 +132,7 @@ impl Dialect for Sqlite {
         query.execute(conn).await.map(drop)
     }
 
-    async fn insert_gap(conn: &mut SqliteConnection, row: &GapRow) -> Result<(), Error> {
+    async fn insert_gap(conn: &mut SqliteConnection, row: &NewGap) -> Result<(), Error> {
         sqlx::query(INSERT_GAP)
             .bind(row.stream)
             .bind(row.seq)
@@ -144,7 +144,7 @@ impl Dialect for Sqlite {
             .map(drop)
     }
 
-    async fn advance(conn: &mut SqliteConnection, rows: &[Row]) -> Result<(), Error> {
+    async fn advance(conn: &mut SqliteConnection, rows: &[StreamRow]) -> Result<(), Error> {
         sqlx::query(ADVANCE).bind(positions(rows)).execute(conn).await.map(drop)
     }
 

@@ -9,7 +9,7 @@ use crate::domain::StreamId;
 const CAPACITY: usize = 65_536;
 
 /// The ids of streams' rows. A row may be deleted meanwhile, and after a failover the id may be another stream's:
-/// `StreamRow::of` finds that out.
+/// `LockedRow::of` finds that out.
 #[derive(Debug, Default)]
 pub(super) struct StreamIds(Mutex<HashMap<StreamId, i64>>);
 

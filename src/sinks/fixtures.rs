@@ -1,4 +1,4 @@
-//! What the tests of sinks need: chunks made from few words, and a sink that follows a script.
+//! For the tests of sinks: chunks, and a sink that follows a script.
 
 use std::collections::VecDeque;
 use std::sync::{Arc, Mutex};
@@ -7,7 +7,7 @@ use std::time::Duration;
 use async_trait::async_trait;
 use tokio::sync::Semaphore;
 
-use super::sink::{Sink, SinkError};
+use super::sink::{Sink, SinkError, WriteResults};
 use crate::domain::{Chunk, Deadline, Fence, Line, Origin, Position, StreamId, Time};
 
 pub(crate) fn origin(uid: &str, container: &str) -> Arc<Origin> {
@@ -25,7 +25,7 @@ pub(crate) fn origin(uid: &str, container: &str) -> Arc<Origin> {
     })
 }
 
-/// A chunk of lines (time in nanoseconds, message), all of ordinal 0, at the beginning of the stream.
+/// A chunk of lines (time in nanoseconds, message), all of ordinal 0, at the begin of the stream.
 pub(crate) fn chunk(origin: &Arc<Origin>, fence: u64, lines: &[(i64, &[u8])]) -> Chunk {
     let mut chunk = Chunk {
         origin: origin.clone(),
@@ -56,37 +56,37 @@ pub(crate) fn chunk(origin: &Arc<Origin>, fence: u64, lines: &[(i64, &[u8])]) ->
     chunk
 }
 
-/// What a scripted sink does with one write.
+/// How a scripted sink reacts to one write.
 #[derive(Debug)]
-pub(crate) enum Act {
+pub(crate) enum Reaction {
     /// Stores all.
     Store,
-    /// Stores nothing and answers `Again` for every chunk.
+    /// Stores nothing and answers every chunk with `Again`.
     Again(Option<Duration>),
-    /// Stores all and answers `Again`: the reply is lost.
+    /// Stores all and answers with `Again`: the reply is lost.
     LoseReply,
-    /// Answers these for the chunks in turn; stores those that are `Ok`.
-    Answer(Vec<Result<(), SinkError>>),
+    /// Answers with these results; stores the chunks whose result is `Ok`.
+    Answer(WriteResults),
     /// Never answers.
     Stall,
-    /// Stores all once a permit is handed in.
+    /// Stores all when the gate has a permit.
     Gate,
 }
 
 /// A sink that follows a script, then stores everything.
 #[derive(Debug)]
-pub(crate) struct Scripted {
-    script: Mutex<VecDeque<Act>>,
-    /// Every request: the messages that came in, by chunk.
+pub(crate) struct ScriptedSink {
+    script: Mutex<VecDeque<Reaction>>,
+    /// Every request: the text of each chunk.
     pub(crate) requests: Mutex<Vec<Vec<String>>>,
     /// What was stored, in order.
     pub(crate) stored: Mutex<Vec<String>>,
-    /// Lets gated writes go on.
+    /// Gated writes wait here for a permit.
     pub(crate) gate: Semaphore,
 }
 
-impl Scripted {
-    pub(crate) fn new(script: impl IntoIterator<Item = Act>) -> Arc<Self> {
+impl ScriptedSink {
+    pub(crate) fn new(script: impl IntoIterator<Item = Reaction>) -> Arc<Self> {
         Arc::new(Self {
             script: Mutex::new(script.into_iter().collect()),
             requests: Mutex::default(),
@@ -106,28 +106,28 @@ pub(crate) fn again(after: Option<Duration>) -> SinkError {
 }
 
 #[async_trait]
-impl Sink for Arc<Scripted> {
-    async fn write(&self, chunks: &[Arc<Chunk>]) -> Vec<Result<(), SinkError>> {
+impl Sink for Arc<ScriptedSink> {
+    async fn write(&self, chunks: &[Arc<Chunk>]) -> WriteResults {
         let texts: Vec<String> = chunks
             .iter()
             .map(|c| String::from_utf8_lossy(&c.text).into_owned())
             .collect();
         self.requests.lock().unwrap().push(texts.clone());
-        let act = self.script.lock().unwrap().pop_front().unwrap_or(Act::Store);
-        match act {
-            Act::Store => {}
-            Act::Again(after) => return vec![Err(again(after)); chunks.len()],
-            Act::LoseReply => {
+        let reaction = self.script.lock().unwrap().pop_front().unwrap_or(Reaction::Store);
+        match reaction {
+            Reaction::Store => {}
+            Reaction::Again(after) => return vec![Err(again(after)); chunks.len()],
+            Reaction::LoseReply => {
                 self.store(&texts);
                 return vec![Err(again(None)); chunks.len()];
             }
-            Act::Answer(answers) => {
-                let kept = texts.into_iter().zip(&answers).filter(|(_, a)| a.is_ok());
+            Reaction::Answer(results) => {
+                let kept = texts.into_iter().zip(&results).filter(|(_, a)| a.is_ok());
                 self.store(&kept.map(|(t, _)| t).collect::<Vec<_>>());
-                return answers;
+                return results;
             }
-            Act::Stall => std::future::pending().await,
-            Act::Gate => self.gate.acquire().await.unwrap().forget(),
+            Reaction::Stall => std::future::pending().await,
+            Reaction::Gate => self.gate.acquire().await.unwrap().forget(),
         }
         self.store(&texts);
         vec![Ok(()); chunks.len()]

@@ -1,8 +1,7 @@
-//! One stream's file: opened, mended, appended to, put aside when it is large.
+//! One stream's file: opened, repaired, appended to, rotated when it is large.
 //!
-//! What is appended is appended wholly or not at all. Another replica may have written the file before,
-//! and may still be about to: appending is done under a lock on the file, and a file that was put aside
-//! by somebody else is let go of.
+//! Records are appended as a whole or not at all. Another replica may have written the file before, and may still try
+//! to: appending needs a lock on the file, and a file that another process has rotated is closed.
 
 use std::fs::{self, File, OpenOptions, TryLockError};
 use std::io::{self, Read, Seek, SeekFrom, Write};
@@ -11,11 +10,12 @@ use std::path::{Path, PathBuf};
 use std::thread;
 use std::time::Duration;
 
+use super::options::{FileOptions, Fsync};
 use super::rotate;
-use crate::sinks::url::{FileOptions, Fsync};
 
-/// A lock is held for one append. 40 tries of 25 ms are a second: then its holder is frozen or the disk stands.
-const LOCK_TRIES: u32 = 40;
+/// A lock is held for one append. After 40 attempts with pauses of 25 ms, one second, its holder is paused or the disk
+/// hangs.
+const LOCK_ATTEMPTS: u32 = 40;
 const LOCK_PAUSE: Duration = Duration::from_millis(25);
 
 /// An open file.
@@ -23,13 +23,13 @@ const LOCK_PAUSE: Duration = Duration::from_millis(25);
 pub(super) struct Appender {
     path: PathBuf,
     file: File,
-    /// Its length after our last append; `None` when it has not been looked at yet.
+    /// Its length after the last append of this process, bytes; `None` if unknown.
     len: Option<u64>,
-    /// Whether something was appended and not forced to the disk since.
+    /// Whether records were appended since the last flush to the disk.
     dirty: bool,
     fsync: Fsync,
-    /// When it was last used, in groups; for letting go of files that are not.
-    pub(super) used: u64,
+    /// Number of the group that last used it; the file with the smallest number is closed first.
+    pub(super) last_group: u64,
 }
 
 impl Appender {
@@ -42,7 +42,7 @@ impl Appender {
             len: None,
             dirty: false,
             fsync,
-            used: 0,
+            last_group: 0,
         })
     }
 
@@ -50,21 +50,21 @@ impl Appender {
         &self.path
     }
 
-    /// Appends whole records. On an error the file is as it was, or is mended by the next append.
+    /// Appends whole records. After an error the file is as it was, or the next append repairs it.
     pub(super) fn append(&mut self, records: &[u8], options: &FileOptions) -> io::Result<()> {
-        let mut before = self.enter()?;
+        let mut before = self.lock_current()?;
         if before > 0 && before + records.len() as u64 > options.max_size {
-            self.put_aside(options)?;
-            before = self.enter()?;
+            self.rotate(options)?;
+            before = self.lock_current()?;
         }
-        let done = self.put(records, before);
-        // Closing the file would unlock it too, so a failure here keeps nobody out.
+        let done = self.append_locked(records, before);
+        // If this fails, closing the file unlocks it.
         self.file.unlock().ok();
         done
     }
 
-    fn put(&mut self, records: &[u8], before: u64) -> io::Result<()> {
-        // Unknown until it has gone well, so that the next append looks and mends.
+    fn append_locked(&mut self, records: &[u8], before: u64) -> io::Result<()> {
+        // Unknown until the write succeeds, so that the next append checks and repairs the file.
         self.len = None;
         let mut written = self.file.write_all(records);
         if written.is_ok() && self.fsync == Fsync::Always {
@@ -79,8 +79,8 @@ impl Appender {
         Ok(())
     }
 
-    /// Locks the file that is at the path now, mends its end, and answers its length.
-    fn enter(&mut self) -> io::Result<u64> {
+    /// Locks the file that is at the path now, repairs its end, and returns its length.
+    fn lock_current(&mut self) -> io::Result<u64> {
         loop {
             lock(&self.file)?;
             let ours = self.file.metadata()?;
@@ -89,9 +89,9 @@ impl Appender {
                     if self.len == Some(ours.len()) {
                         return Ok(ours.len());
                     }
-                    return mend(&self.file, ours.len());
+                    return repair(&self.file, ours.len());
                 }
-                // Put aside or deleted by somebody else.
+                // Another process has rotated or deleted it.
                 _ => {
                     self.len = None;
                     self.file = create(&self.path, self.fsync)?;
@@ -100,7 +100,7 @@ impl Appender {
         }
     }
 
-    fn put_aside(&mut self, options: &FileOptions) -> io::Result<()> {
+    fn rotate(&mut self, options: &FileOptions) -> io::Result<()> {
         if self.fsync != Fsync::Never {
             self.file.sync_data()?;
         }
@@ -111,7 +111,7 @@ impl Appender {
         Ok(())
     }
 
-    /// Forces what was appended to the disk.
+    /// Flushes appended records to the disk.
     pub(super) fn sync(&mut self) -> io::Result<()> {
         if self.dirty {
             self.file.sync_data()?;
@@ -123,12 +123,12 @@ impl Appender {
 
 impl Drop for Appender {
     fn drop(&mut self) {
-        // Best effort: nobody is left to tell.
+        // A failure here cannot be reported to anybody.
         self.sync().ok();
     }
 }
 
-/// Opens for appending. A symbolic link in place of the file is followed: who may make one may write anyway.
+/// Opens the file for appending. A symbolic link is followed: whoever may create one may write there anyway.
 fn create(path: &Path, fsync: Fsync) -> io::Result<File> {
     let parent = path.parent().unwrap_or(Path::new("/"));
     let open = || OpenOptions::new().read(true).append(true).create(true).open(path);
@@ -140,14 +140,14 @@ fn create(path: &Path, fsync: Fsync) -> io::Result<File> {
         other => other?,
     };
     if fsync == Fsync::Always {
-        // A new name is on the disk only when its directory is.
+        // A new file name is on the disk only after its directory is.
         File::open(parent)?.sync_all()?;
     }
     Ok(file)
 }
 
 fn lock(file: &File) -> io::Result<()> {
-    for _ in 0..LOCK_TRIES {
+    for _ in 0..LOCK_ATTEMPTS {
         match file.try_lock() {
             Ok(()) => return Ok(()),
             Err(TryLockError::WouldBlock) => thread::sleep(LOCK_PAUSE),
@@ -162,9 +162,9 @@ fn lock(file: &File) -> io::Result<()> {
     ))
 }
 
-/// Cuts off an incomplete last line and answers the length. The writer that left it crashed within a
-/// write that was never answered, so its records come again.
-fn mend(mut file: &File, len: u64) -> io::Result<u64> {
+/// Removes an incomplete last line and returns the length. Its writer crashed during a write that was never answered, so
+/// the records are written again.
+fn repair(mut file: &File, len: u64) -> io::Result<u64> {
     const BLOCK: u64 = 64 << 10;
     let mut end = len;
     let mut block = Vec::new();
@@ -182,7 +182,7 @@ fn mend(mut file: &File, len: u64) -> io::Result<u64> {
     if end < len {
         tracing::warn!(
             bytes = len - end,
-            "cut off an incomplete record that a crashed writer had left"
+            "removed an incomplete record of a writer that crashed"
         );
         file.set_len(end)?;
     }

@@ -1,0 +1,37 @@
+//! The directory of a file sink: whether files can be created there, and what a failure means.
+
+use std::io;
+use std::path::Path;
+
+use crate::domain::Message;
+
+/// Creates a file in a directory and removes it.
+pub(super) fn try_to_create_file(dir: &Path) -> io::Result<()> {
+    let file = dir.join(format!(".podlog-{:x}", fastrand::u64(..)));
+    std::fs::write(&file, b"")?;
+    std::fs::remove_file(&file)
+}
+
+/// A failure to write, and its remedy.
+pub(super) fn explain(path: &Path, error: &io::Error) -> Message {
+    use io::ErrorKind as Kind;
+    let remedy = match error.kind() {
+        Kind::StorageFull | Kind::QuotaExceeded => "free some space",
+        Kind::FileTooLarge => "raise the limit on file sizes, or lower max_size",
+        Kind::PermissionDenied => "let podlog's user write there",
+        Kind::ReadOnlyFilesystem => "mount it writable, or choose another directory",
+        Kind::NotADirectory | Kind::IsADirectory | Kind::AlreadyExists => "something else is in the way; move it",
+        Kind::ResourceBusy => "check for a paused podlog that writes to the same directory",
+        _ if error.raw_os_error() == Some(rustix::io::Errno::MFILE.raw_os_error()) => "raise the limit on open files",
+        _ => "check the system log for disk failures",
+    };
+    Message {
+        text: format!("{} cannot be written: {error}", path.display()),
+        remedy: remedy.into(),
+    }
+}
+
+/// Whether a later attempt may succeed without a change of settings or permissions: the disk is full.
+pub(super) fn is_full(error: &io::Error) -> bool {
+    matches!(error.kind(), io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded)
+}
