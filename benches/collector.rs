@@ -52,7 +52,7 @@ async fn backlog() -> Result<()> {
 
 /// 2 000 lines a second from 200 streams for ten seconds, so many lines at a time.
 ///
-/// What a line costs is the waking: one at a time, spread out evenly, is the worst there can be.
+/// The cost of a line is mostly waking up, so lines that come one at a time, evenly spread, are the worst case.
 async fn trickle(at_a_time: usize) -> Result<()> {
     let scene = Scene::new().await?;
     let pods = scene.pods(200)?;
@@ -74,7 +74,7 @@ async fn trickle(at_a_time: usize) -> Result<()> {
     scene.end(replica).await
 }
 
-/// 2 000 streams that have shown one line and stay silent.
+/// 2 000 streams that have delivered one line and stay silent.
 async fn quiet() -> Result<()> {
     let scene = Scene::new().await?;
     let first = scene.pods(1)?;
@@ -159,7 +159,7 @@ impl Scene {
     }
 }
 
-/// Takes TLS off, so that the simulated server need not know of it.
+/// Terminates TLS, which the simulated server does not speak.
 async fn terminate(listener: TcpListener, acceptor: TlsAcceptor, inside: std::net::SocketAddr) {
     let mut connections = JoinSet::new();
     while let Ok((outer, _)) = listener.accept().await {

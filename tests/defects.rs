@@ -1,7 +1,8 @@
-//! That the simulation can fail: every deliberate defect is found within so many histories.
+//! Shows that the simulation can fail: it must find every deliberate defect within a number of histories.
 //!
-//! `PODLOG_TEST_WRITE_TABLES=1 cargo test --release --features defects --test defects` writes what it found to
-//! `tests/SIMULATION.md`. `PODLOG_TEST_DEFECT=NAME` looks for one only. A history that fails without the defect too fails the test.
+//! `PODLOG_TEST_WRITE_TABLES=1 cargo test --release --features defects --test defects` writes the result to
+//! `tests/SIMULATION.md`. `PODLOG_TEST_DEFECT=NAME` tests one defect only. The test also fails if a history that shows
+//! a defect fails without it.
 
 #![allow(
     clippy::unwrap_used,
@@ -38,7 +39,7 @@ fn find() -> Option<(u64, Breach)> {
             scope.spawn(|| {
                 loop {
                     let seed = next.fetch_add(1, Ordering::Relaxed);
-                    // A smaller seed may still be under way elsewhere; those that follow are not begun.
+                    // A smaller seed may still be running on another thread; larger ones are not started.
                     if seed >= HISTORIES || found.lock().unwrap().is_some() {
                         return;
                     }
@@ -55,7 +56,7 @@ fn find() -> Option<(u64, Breach)> {
     found.into_inner().unwrap()
 }
 
-/// What a defect does, as `src/defect.rs` says it.
+/// The description of a defect from `src/defect.rs`.
 fn says(name: &str) -> String {
     let source = include_str!("../src/defect.rs");
     let (before, _) = source.split_once(&format!("\n    {name},\n")).unwrap();
@@ -68,7 +69,7 @@ fn says(name: &str) -> String {
     words.join(" ")
 }
 
-/// Looks for a defect, and describes what was found as a row of the table.
+/// Searches for a defect, and returns the result as a row of the table.
 fn row(defect: Defect) -> Option<String> {
     let begun = Instant::now();
     choose(Some(defect));

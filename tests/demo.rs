@@ -1,5 +1,5 @@
-//! The built binary's demo, whole: real processes, a real SIGKILL, a real database file. It checks what the
-//! demo says and what it leaves behind, not how it counts. Processes are looked up in `/proc`.
+//! Runs the demo of the built binary: real processes, a real SIGKILL, a real database file. It checks what the demo
+//! prints and what it leaves behind, not how it counts. It finds processes in `/proc`.
 
 #![cfg(target_os = "linux")]
 // A binary that cannot be started should panic.
@@ -15,7 +15,7 @@ use serde_json::Value;
 /// Longer than any demo started here may take.
 const PATIENCE: Duration = Duration::from_secs(50);
 
-/// A demo whose directory is `dir`, so that its processes can be told from those of others.
+/// A demo whose directory is `dir`, so that its processes can be distinguished from others.
 fn demo(dir: &Path, args: &[&str]) -> Command {
     let mut command = Command::new(env!("CARGO_BIN_EXE_podlog"));
     for (name, _) in std::env::vars().filter(|(name, _)| name.starts_with("PODLOG_") || name == "RUST_LOG") {
@@ -57,7 +57,7 @@ fn comes_true(within: Duration, mut what: impl FnMut() -> bool) -> bool {
     false
 }
 
-/// Runs a demo to its end: its exit status, the JSON it printed, and what it said.
+/// Runs a demo to its end. Returns its exit status, the JSON it printed, and its messages.
 fn play(args: &[&str]) -> (Option<i32>, Value, String) {
     play_within(PATIENCE, args)
 }
@@ -103,7 +103,7 @@ fn without_claims_every_line_is_stored_three_times() {
 
 #[test]
 fn a_soak_with_random_faults_loses_nothing_and_stores_nothing_twice() {
-    // This seed has a kill, a freeze beyond the ttl and a locked store among its acts.
+    // With this seed the soak has a kill, a freeze beyond the ttl and a locked store.
     let args = ["--json", "--soak=45s", "--chaos", "--pods=20", "--seed=15"];
     // The soak itself, 90 s for what is not stored yet, and some to start and to end.
     let (status, printed, said) = play_within(Duration::from_secs(160), &args);

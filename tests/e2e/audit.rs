@@ -1,4 +1,4 @@
-//! Compares what is stored in MySQL with what containers wrote, and shows where they differ.
+//! Compares the records in MySQL with the lines that containers wrote, and shows where they differ.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -8,14 +8,14 @@ use sqlx::{MySqlConnection, Row};
 
 use crate::fixture::say;
 
-/// The longest line podlog stores whole, which is its default.
+/// The longest line that podlog stores whole: the default of `--max-line`.
 const LONGEST: usize = 256 * 1024;
 
-/// Differences shown at most.
+/// The number of differing streams that are printed.
 const SHOWN: usize = 8;
 
-/// One container instance. A container's instances are numbered on the node's disk; that each has
-/// one runtime ID is checked apart.
+/// One container instance. The node's log files number a container's instances; a separate check proves that each has
+/// one container ID.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub(crate) struct InstanceKey {
     pub(crate) uid: String,
@@ -29,12 +29,12 @@ pub(crate) struct LogLine {
     pub(crate) time: i64,
     pub(crate) message: Vec<u8>,
     pub(crate) cut: usize,
-    /// Where later records of the runtime's format begin in it, with their timestamps. Empty for what is stored.
+    /// For a line of several CRI records: where each later record begins, with its timestamp. Empty for stored lines.
     pub(crate) ends: Vec<(i64, usize)>,
 }
 
 impl LogLine {
-    /// Whether `stored` is the end of this line: its beginning stood in a file that was rotated away.
+    /// Whether `stored` is the end of this line, whose beginning was in a file that was rotated away.
     fn ends_with(&self, stored: &Self) -> bool {
         let is_it = |(time, at): &(i64, usize)| *time == stored.time && self.message[*at..] == stored.message;
         self.ends.iter().any(is_it)
@@ -74,7 +74,7 @@ pub(crate) struct GapRecord {
 }
 
 impl GapRecord {
-    /// Whether it says that the pod was deleted before its last lines were read for certain.
+    /// Whether its reason is that the pod was deleted before its log was known to be complete.
     pub(crate) fn is_of_deletion(&self) -> bool {
         self.reason == "deleted"
     }
@@ -90,7 +90,7 @@ impl GapRecord {
     }
 }
 
-/// Everything that is stored.
+/// All stored records.
 #[derive(Debug, Default)]
 pub(crate) struct Records {
     pub(crate) streams: BTreeMap<InstanceKey, Vec<LogLine>>,
@@ -99,14 +99,14 @@ pub(crate) struct Records {
     pub(crate) names: BTreeMap<String, String>,
 }
 
-/// How many lines are stored by now.
+/// The number of lines stored so far.
 pub(crate) async fn count(sql: &mut MySqlConnection) -> i64 {
     let all = "SELECT CAST(COALESCE(SUM(seq), 0) AS SIGNED) FROM log_stream";
     sqlx::query_scalar(all).fetch_one(sql).await.unwrap()
 }
 
 impl Records {
-    /// Reads all of it.
+    /// Reads all records.
     pub(crate) async fn load(sql: &mut MySqlConnection) -> Self {
         let mut records = Self::default();
         let mut keys = BTreeMap::new();
@@ -151,7 +151,7 @@ impl Records {
         records
     }
 
-    /// Compares with what was written.
+    /// Compares the records with what was written.
     pub(crate) fn audit(&self, written: &BTreeMap<InstanceKey, Vec<LogLine>>) -> Audit {
         let keys = self.streams.keys();
         let stored: BTreeMap<&InstanceKey, StoredStream> =
@@ -219,7 +219,7 @@ impl Records {
         }
     }
 
-    /// How many gap records are of streams of which every line is stored.
+    /// The number of needless gap records: those of streams of which every line is stored.
     pub(crate) fn needless_gaps(&self, written: &BTreeMap<InstanceKey, Vec<LogLine>>) -> usize {
         let whole = |key: &InstanceKey| written.get(key).map(Vec::len) == self.streams.get(key).map(Vec::len);
         self.gaps.iter().filter(|gap| whole(&gap.key)).count()
@@ -235,10 +235,10 @@ impl Records {
         self.streams.iter().filter(|(key, _)| named(key)).collect()
     }
 
-    /// The numbered lines of all streams against what numbering promises: each begins with
-    /// `n=NUMBER ` and every number from 1 to the last occurs once in each container instance. Answers
-    /// with what is repeated, and with what is missing where no gap record explains it. Order is
-    /// judged by the node's files: a container's two streams are written to them by two writers.
+    /// Checks the numbers of the lines of all streams: each line begins with `n=NUMBER ` and every number from 1 to
+    /// the last occurs once in each container instance. Returns what is repeated, and what is missing without a gap
+    /// record that explains it. The order is compared with the node's files instead, because two writers write stdout
+    /// and stderr to them.
     pub(crate) fn faults_by_number(&self) -> Vec<String> {
         let mut faults = Vec::new();
         let gaps: BTreeSet<&InstanceKey> = self.gaps.iter().map(|gap| &gap.key).collect();

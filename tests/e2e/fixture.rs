@@ -1,6 +1,6 @@
-//! A namespace on a real cluster and a database on a real MySQL, made for one test and removed afterwards.
+//! A namespace on a real cluster and a database on a real MySQL server, created for one test and deleted afterwards.
 //!
-//! With `KEEP=1` both stay, to be looked at. Nothing here knows what podlog does.
+//! With `KEEP=1` both are kept for inspection. Nothing here depends on what podlog does.
 
 use std::future::Future;
 use std::io::Write as _;
@@ -27,7 +27,7 @@ use crate::servers;
 /// Container starts are slow on a busy machine.
 pub(crate) const PATIENCE: Duration = Duration::from_mins(2);
 
-/// Where a test plays.
+/// A namespace, a database and a folder for one test.
 #[derive(Clone)]
 pub(crate) struct Fixture {
     pub(crate) kube: Client,
@@ -39,7 +39,7 @@ pub(crate) struct Fixture {
     database: Arc<str>,
 }
 
-/// Prints past the capture of output.
+/// Prints to stderr, past the test runner's capture.
 pub(crate) fn say(text: &str) {
     writeln!(std::io::stderr(), "{text}").ok();
 }
@@ -48,7 +48,7 @@ pub(crate) fn keeps() -> bool {
     std::env::var("KEEP").as_deref() == Ok("1")
 }
 
-/// Runs a test in a place of its own, and removes that whatever the outcome.
+/// Runs a test with a namespace and a database of its own, and removes both also when the test fails.
 pub(crate) async fn run<F: Future<Output = ()>>(test: impl FnOnce(Fixture) -> F) {
     let Some((_, server)) = servers::named("KUBECONFIG").zip(servers::named("PODLOG_TEST_MYSQL")) else {
         return;
@@ -112,7 +112,7 @@ impl Fixture {
         sql.execute(AssertSqlSafe(drop)).await.unwrap();
     }
 
-    /// Prints what the replicas said last.
+    /// Prints the end of each replica's log.
     fn tell(&self) {
         for entry in std::fs::read_dir(self.folder.path()).unwrap().flatten() {
             if entry.path().extension().is_some_and(|end| end == "log") {
@@ -133,7 +133,7 @@ impl Fixture {
         Api::namespaced(self.kube.clone(), &self.namespace)
     }
 
-    /// Creates a pod and answers with its UID.
+    /// Creates a pod and returns its UID.
     pub(crate) async fn create(&self, pod: &Value) -> String {
         create(&self.kube, &self.namespace, pod).await
     }
@@ -172,7 +172,7 @@ impl Fixture {
         Replica::start(&self.url, self.folder.path(), name, args)
     }
 
-    /// A kubeconfig for a new service account that has these rights in these namespaces.
+    /// A kubeconfig for a new service account with these permissions in these namespaces.
     pub(crate) async fn kubeconfig(&self, rights: &[(&str, Value)]) -> PathBuf {
         let accounts: Api<ServiceAccount> = Api::namespaced(self.kube.clone(), &self.namespace);
         let account = serde_json::from_value(json!({"metadata": {"name": "reader"}})).unwrap();
@@ -204,7 +204,7 @@ impl Fixture {
 }
 
 impl Fixture {
-    /// Gives the service account of [`Fixture::kubeconfig`] these rights in the fixture's namespace instead of those it had.
+    /// Replaces the permissions of the service account of [`Fixture::kubeconfig`] in the fixture's namespace.
     pub(crate) async fn set_rules(&self, rules: Value) {
         let granted: Api<Role> = Api::namespaced(self.kube.clone(), &self.namespace);
         let patch = Patch::Merge(json!({"rules": rules}));
@@ -226,7 +226,7 @@ pub(crate) async fn delete_namespace(kube: &Client, name: &str) {
     namespaces.delete(name, &DeleteParams::default()).await.unwrap();
 }
 
-/// Creates a pod and answers with its UID.
+/// Creates a pod and returns its UID.
 pub(crate) async fn create(kube: &Client, namespace: &str, pod: &Value) -> String {
     let mut pod = pod.clone();
     let spec = &mut pod["spec"];
@@ -243,7 +243,7 @@ pub(crate) async fn create(kube: &Client, namespace: &str, pod: &Value) -> Strin
     .await
 }
 
-/// Tries until it works; says at the end why it did not.
+/// Tries until it succeeds; fails after `limit` with the last reason.
 pub(crate) async fn until<T>(what: &str, limit: Duration, mut attempt: impl AsyncFnMut() -> Result<T, String>) -> T {
     let end = Instant::now() + limit;
     loop {

@@ -1,4 +1,4 @@
-//! Who holds which pod, seen from outside by reading the lock table again and again.
+//! The history of which replica holds which pod, recorded by reading the lock table again and again.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::{Arc, Mutex};
@@ -100,7 +100,7 @@ fn note(seen: &Mutex<Vec<(Instant, HolderByPod)>>, table: HolderByPod) {
     }
 }
 
-/// Whether this owner is a life of the replica of that name: its name and a suffix.
+/// Whether this owner is a process of the replica of that name: the name and a suffix.
 fn is_of(owner: &str, replica: &str) -> bool {
     owner.strip_prefix(replica).is_some_and(|rest| rest.starts_with('#'))
 }

@@ -1,7 +1,7 @@
-//! podlog as people install it: the chart, from the first `helm install` to `helm uninstall`, while pods write.
+//! Installs podlog as users do, with the chart: from the first `helm install` to `helm uninstall`, while pods write.
 //!
-//! Needs helm and, beside what the other tests need, `PODLOG_TEST_PODLOG_IMAGE`. Where `PODLOG_TEST_RESTART_MYSQL` is
-//! a command, the database is restarted with it in between; run this test apart from others then.
+//! Needs helm and, in addition to what the other tests need, `PODLOG_TEST_PODLOG_IMAGE`. If `PODLOG_TEST_RESTART_MYSQL`
+//! is a command, the test restarts the database with it; then run this test alone.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::panic::AssertUnwindSafe;
@@ -25,7 +25,7 @@ use crate::pods;
 const WRITING: u64 = 1200;
 
 /// The longest that pods may be without a holder after a replica has gone: twice what is promised (the ttl of 20 s and
-/// 2 s), because the database and the replica's node have just had their own troubles. The suite holds the promise itself.
+/// 2 s), because the database and the node have just been disturbed too. The suite tests the promise itself.
 const TAKEOVER: Duration = Duration::from_secs(2 * 22);
 
 struct Installation {
@@ -179,7 +179,7 @@ impl Installation {
         );
     }
 
-    /// Deletes a replica without mercy, and sees that others take its pods over in time.
+    /// Deletes a replica by force, and checks that others take over its pods in time.
     async fn force(&self) {
         let victim = self.release.replicas().await.pop_first().unwrap();
         let held = self.holders.held_by(&victim);
@@ -223,7 +223,8 @@ impl Installation {
         assert_eq!(self.release.restarts().await, 0, "a replica was restarted");
     }
 
-    /// Ends the pods that still write, so that they stay and can be read: the kubelet stops a pod whose time is over.
+    /// Ends the pods that still write. They are not deleted, so that they can still be read: the kubelet stops a pod
+    /// when its active deadline is over.
     async fn end_pods(&self) {
         let over = Patch::Merge(json!({"spec": {"activeDeadlineSeconds": 1}}));
         for pod in self.fixture.pods().list(&ListParams::default()).await.unwrap() {
@@ -243,7 +244,7 @@ impl Installation {
         self.note("all pods have ended");
         let mut sql = self.fixture.sql().await;
         let (mut last, mut since) = (-1, Instant::now());
-        // Longer than any retry that has met with success before.
+        // Longer than the interval between two retries after the first success.
         while since.elapsed() < Duration::from_secs(8) {
             let now = count(&mut sql).await;
             if now != last {
@@ -279,7 +280,7 @@ impl Installation {
     }
 }
 
-/// The replica whose life this owner is.
+/// The name of the replica that this owner is a process of.
 fn of(owner: &str) -> &str {
     owner.rsplit_once('#').map_or(owner, |(name, _)| name)
 }

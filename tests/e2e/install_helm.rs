@@ -1,6 +1,6 @@
-//! One release of the chart, installed by helm into a namespace of its own beside the test's.
+//! One release of the chart, installed by helm into a namespace of its own.
 //!
-//! Everything of it is removed when the test ends, however it ends. Nothing here knows what is collected.
+//! All of it is removed when the test ends, also when it fails. Nothing here depends on what is collected.
 
 use std::collections::BTreeSet;
 use std::process::Command;
@@ -66,8 +66,8 @@ pub(crate) struct Release {
 }
 
 impl Release {
-    /// Makes the namespace, in which only pods of the restricted standard are let in, and the values all
-    /// installations share.
+    /// Creates the namespace, which admits only pods of the restricted standard, and the values that all installations
+    /// share.
     pub(crate) async fn prepare(fixture: &Fixture, means: &HelmSetup) -> Self {
         let namespace = format!("{}-podlog", fixture.namespace);
         create_namespace(&fixture.kube, &namespace).await;
@@ -118,12 +118,12 @@ impl Release {
             .await;
     }
 
-    /// `helm test`, which asks the cluster and the database with the replicas' rights.
+    /// `helm test`, which calls the API server and the database with the permissions of the replicas.
     pub(crate) async fn test(&self) {
         self.helm(&["test", "podlog", TIMEOUT]).await;
     }
 
-    /// Back to the release before; waits until the replicas are ready.
+    /// Rolls back to the previous release; waits until the replicas are ready.
     pub(crate) async fn roll_back(&self) {
         self.helm(&["rollback", "podlog", "--wait", TIMEOUT]).await;
     }
@@ -165,7 +165,7 @@ impl Release {
         containers.map(|container| container.restart_count).sum()
     }
 
-    /// Keeps what the replicas said in the fixture's folder.
+    /// Copies the logs of the replicas into the fixture's folder.
     pub(crate) async fn keep_words(&self) {
         let Ok(pods) = self.pods().list(&ListParams::default()).await else {
             return;
@@ -177,7 +177,7 @@ impl Release {
         }
     }
 
-    /// Removes what is there, also of a release that failed half-way.
+    /// Removes everything, also after a release that failed half-way.
     pub(crate) async fn remove(&self) {
         let mut helm = Command::new("helm");
         helm.args([
@@ -228,5 +228,5 @@ impl Release {
     }
 }
 
-/// A moment in which nothing is asked for.
+/// A pause between two operations.
 pub(crate) const BREATH: Duration = Duration::from_secs(3);

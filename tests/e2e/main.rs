@@ -1,7 +1,7 @@
-//! The built binary on a real cluster with a real MySQL: pods of all kinds, replicas that die, and a
-//! audit against what the node's own log files say. Needs `KUBECONFIG` and `PODLOG_TEST_MYSQL`.
+//! The built binary on a real cluster with a real MySQL server: pods of all kinds, replicas that are killed, and an
+//! audit against the log files of the node. Needs `KUBECONFIG` and `PODLOG_TEST_MYSQL`.
 
-// What a test needs and does not find should panic.
+// A test fails by panicking.
 #![allow(clippy::unwrap_used)]
 
 mod audit;

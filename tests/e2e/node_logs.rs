@@ -1,8 +1,8 @@
-//! What containers wrote, according to the node's own log files.
+//! Records what containers write, from the log files of the node.
 //!
-//! A thread gives every log file of the namespace a second name (a hard link) as soon as it
-//! appears, so that its bytes outlive rotation and deletion. The files are read afterwards by the
-//! rules of the runtime's format; nothing here asks the API or podlog.
+//! A thread makes a hard link to every log file of the namespace as soon as it appears, so that the bytes survive
+//! rotation and deletion. The files are read afterwards according to the CRI log format. Nothing here asks the API
+//! server or podlog.
 
 use std::collections::{BTreeMap, HashMap};
 use std::fs;
@@ -22,17 +22,17 @@ use crate::servers;
 /// Where the kubelet keeps the logs of pods.
 const LOGS: &str = "/var/log/pods";
 
-/// How often new files are looked for. A file lives for several times that, even in a crash loop.
+/// The interval between two searches for new files. A file lives for several times that, even in a crash loop.
 const INTERVAL: Duration = Duration::from_millis(50);
 
-/// Watches the node's log files while it exists.
+/// Records the node's log files until it is dropped.
 pub(crate) struct NodeLogRecorder {
     links: PathBuf,
     stop: Arc<AtomicBool>,
     thread: Option<JoinHandle<Vec<LinkedLog>>>,
 }
 
-/// One log file: of which container instance, and under which name its bytes are kept.
+/// One log file: its container instance, and the hard link that keeps its bytes.
 #[derive(Debug)]
 struct LinkedLog {
     key: InstanceKey,
@@ -40,14 +40,14 @@ struct LinkedLog {
 }
 
 impl NodeLogRecorder {
-    /// Begins to watch; says so and answers `None` when the node is not this machine.
+    /// Starts recording. Prints a message and returns `None` if the node is not this machine.
     pub(crate) fn watch(namespace: &str) -> Option<Self> {
         let logs = Path::new(LOGS);
         if fs::read_dir(logs).is_err() {
             servers::skip("the node's log files are not on this machine, so at most numbers of lines are compared");
             return None;
         }
-        // Hard links need the same file system.
+        // Hard links must be on the same file system.
         let links = logs.parent()?.join(format!("{namespace}.links"));
         fs::create_dir(&links).unwrap();
         let stop = Arc::new(AtomicBool::new(false));
@@ -130,7 +130,7 @@ impl LogLinker {
 
     fn keep(&mut self, uid: &str, container: &Path, file: &Path) {
         let name = file.file_name().unwrap().to_string_lossy();
-        // Compressed files hold what has been linked before.
+        // Compressed files contain only what has been linked before.
         let Some((restart, _)) = name.split_once(".log").filter(|(_, end)| !end.contains(['g', 't'])) else {
             return;
         };
@@ -139,7 +139,7 @@ impl LogLinker {
             return;
         }
         let link = self.links.join(meta.ino().to_string());
-        // Renamed or removed just now: the next look finds it, if it is still there.
+        // It was renamed or removed just now; if it still exists, the next search finds it.
         if fs::hard_link(file, &link).is_err() {
             return;
         }
@@ -162,7 +162,7 @@ fn entries(folder: &Path) -> Vec<PathBuf> {
     found.map(|entry| entry.path()).collect()
 }
 
-/// One record of the runtime's format: `TIME STREAM TAG TEXT`, where tag `P` says that the line goes on.
+/// One record of the runtime's format: `TIME STREAM TAG TEXT`, where tag `P` means that the line continues.
 struct Record<'a> {
     time: Timestamp,
     goes_on: bool,
@@ -181,8 +181,8 @@ fn parse(raw: &[u8]) -> Option<Record<'_>> {
     })
 }
 
-/// Joins records to lines as the API shows them: parts follow one another whatever stream they are
-/// of, and a line has the time of its first part.
+/// Joins records to lines as the API does: parts are joined whatever stream they are of, and a line has the time of
+/// its first part.
 fn join(bytes: &[u8]) -> Vec<LogLine> {
     let mut lines = Vec::new();
     let mut open: Option<LogLine> = None;
@@ -202,7 +202,7 @@ fn join(bytes: &[u8]) -> Vec<LogLine> {
             lines.extend(open.take());
         }
     }
-    // The last line of a container need not end.
+    // The last line of a container may have no line end.
     lines.extend(open);
     lines
 }

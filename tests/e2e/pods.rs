@@ -1,7 +1,7 @@
-//! The pods of the suite: what they are, and the scripts that run in them.
+//! The pods of the suite and the scripts that run in them.
 //!
-//! Lines are numbered per container instance (`n=NUMBER `) except where their bytes are the point.
-//! Writers that go on end by themselves at a given second, so that nothing is cut off in mid-line.
+//! Lines are numbered per container instance (`n=NUMBER `), except where the exact bytes matter. Writers stop by
+//! themselves at a given second, so that no line is cut.
 
 use serde_json::{Value, json};
 
@@ -21,13 +21,13 @@ fn writer(end: u64, count: u32, width: usize, pause: &str, err: u32) -> String {
     )
 }
 
-/// Numbered lines and then the end.
+/// Writes numbered lines and ends.
 fn count_to(count: u32) -> String {
     format!("n=0; while [ $n -lt {count} ]; do n=$((n+1)); echo \"n=$n of {count}\"; done")
 }
 
-/// Lines whose bytes are the point: blank ones, equal ones, bytes that are not UTF-8, long ones, and a
-/// last one without a line end. Written at once, and again with pauses.
+/// Lines whose exact bytes matter: blank ones, equal ones, bytes that are not UTF-8, long ones, and a last one without
+/// a line end. Written at once, and again with pauses.
 fn odd(pause: &str) -> String {
     format!(
         "for round in 1 2 3; do echo; echo; echo same; echo same; echo same; sleep {pause}; echo same; \
@@ -82,12 +82,12 @@ pub(crate) fn all(end: u64) -> Vec<Value> {
     };
     add("chatty", 18, &|name| chatty(name, end));
     add("both", 4, &|name| ending(name, &writer(end, 5, 100, "0.5", 2)));
-    // 40 KB/s fill 1 MiB in 26 s. They end in silence: of a log that is rotated while its container ends, nobody can
-    // know that its last line was the last one stored.
+    // 40 KB/s fill 1 MiB in 26 s. They are silent before they end: if a log is rotated while its container ends,
+    // nobody can know whether the last stored line was the last one written.
     let rotating = format!("{}; sleep 5", writer(end, 50, 400, "0.5", 0));
     add("rotating", 6, &|name| ending(name, &rotating));
-    // A line by which it is known, time to read it, and then 400 lines of 2 KB a round, every round as fast as the shell
-    // can: several MiB, then a rest. What is rotated away before a log was ever read leaves no trace.
+    // First one line and time to read it, because lines rotated away before a log was ever read leave no trace. Then
+    // rounds of 400 lines of 2 KB as fast as the shell can write them, several MiB in all, then a pause.
     let burst = "b=0; while [ $b -lt 6 ]; do b=$((b+1)); sleep 0.7; ";
     let text = "x".repeat(2000);
     let burst = format!(

@@ -1,4 +1,4 @@
-//! The built binary as a real process: started, signalled, measured, its words kept in a file.
+//! The built binary as a real process: started, signalled and measured. Its log goes to a file.
 
 use std::fs::{File, OpenOptions};
 use std::os::unix::process::ExitStatusExt;
@@ -38,7 +38,7 @@ pub(crate) fn execute(url: &str, args: &[&str]) -> Output {
 }
 
 impl Replica {
-    /// Starts a replica; what it says goes to `NAME.log` in this folder.
+    /// Starts a replica whose log goes to `NAME.log` in this folder.
     pub(crate) fn start(url: &str, folder: &Path, name: &str, args: &[&str]) -> Self {
         let log = folder.join(format!("{name}.log"));
         let file = OpenOptions::new().create(true).append(true).open(&log).unwrap();
@@ -61,7 +61,7 @@ impl Replica {
         }
     }
 
-    /// What it has said, also in earlier lives.
+    /// Its log, including that of earlier processes with this name.
     pub(crate) fn words(&self) -> String {
         std::fs::read_to_string(&self.log).unwrap_or_default()
     }
@@ -91,7 +91,7 @@ impl Replica {
         kill_process(Pid::from_child(&self.child), signal).unwrap();
     }
 
-    /// SIGKILL; nothing of it runs any more when this returns.
+    /// SIGKILL; the process has ended when this returns.
     pub(crate) fn kill(&mut self) {
         self.signal(Signal::KILL);
         let status = self.child.wait().unwrap();
@@ -113,7 +113,7 @@ impl Replica {
         self.signal(Signal::TERM);
     }
 
-    /// Waits until it has ended after [`Self::ask_to_end`]; it must say that all went well.
+    /// Waits until it has ended after [`Self::ask_to_end`]; its exit status must be 0.
     pub(crate) async fn ended(&mut self) {
         let end = Instant::now() + PATIENCE;
         let status = loop {
@@ -133,7 +133,7 @@ impl Replica {
 
 impl Drop for Replica {
     fn drop(&mut self) {
-        // Already ended, mostly.
+        // It has usually ended already.
         self.child.kill().ok();
         self.child.wait().ok();
     }

@@ -1,4 +1,4 @@
-//! What a replica does with fewer rights than it needs.
+//! What a replica does with fewer permissions than it needs.
 
 use std::time::Duration;
 
@@ -31,7 +31,7 @@ pub(crate) async fn stored(fixture: &Fixture, pod: &str, lines: usize) {
     .await;
 }
 
-/// Waits until the tables are there, which the first replica makes.
+/// Waits until the first replica has created the tables.
 pub(crate) async fn tables(fixture: &Fixture) {
     until("the tables are there", SOON, async || {
         let mut sql = fixture.sql().await;
@@ -107,7 +107,7 @@ async fn a_missing_permission_is_named_and_the_other_namespace_is_still_collecte
     .await;
 }
 
-/// What podlog needs, each right by a rule of its own, without one of them.
+/// The permissions that podlog needs, each as a rule of its own, without one of them.
 fn rules_without(missing: Option<usize>) -> Value {
     let kept = NEEDED.iter().enumerate().filter(|(index, _)| Some(*index) != missing);
     kept.map(|(_, (verb, resource))| json!({"apiGroups": [""], "resources": [resource], "verbs": [verb]}))
@@ -144,7 +144,7 @@ async fn check_names_each_missing_permission_and_passes_with_all() {
                 let rule = format!(r#"- {{apiGroups: [""], resources: ["{resource}"], verbs: ["{verb}"]}}"#);
                 (format!("{verb} {resource} in namespace {}", fixture.namespace), rule)
             });
-            // The API server takes a moment to know of new rules.
+            // The API server takes a moment to apply new rules.
             until("what is missing is named and nothing else", SOON, async || {
                 let output = execute(&fixture.url, &args);
                 let report: Value = serde_json::from_slice(&output.stdout).unwrap();

@@ -1,5 +1,5 @@
-//! A replica that does not read while the real kubelet rotates the logs it follows: one of a pod that goes on, and one of
-//! a pod that ends meanwhile. Needs log files that the kubelet rotates at 1 MiB within some seconds.
+//! A replica that is suspended while the real kubelet rotates the logs it follows: the log of a pod that goes on, and
+//! of a pod that ends during the suspension. Needs a kubelet that rotates logs at 1 MiB within a few seconds.
 
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
@@ -10,7 +10,7 @@ use crate::fixture::{self, Fixture, PATIENCE, pod, say, until};
 use crate::node_logs::NodeLogRecorder;
 use crate::rights::{stored, tables};
 
-/// So long after they are made pods write much at once; they must have started by then.
+/// Seconds after its creation at which a pod writes [`MUCH`] at once; it must have started by then.
 const LEAD: u64 = 40;
 
 /// How long the replica is stopped: shorter than its claims last, and longer than the kubelet takes to rotate.
@@ -92,7 +92,8 @@ async fn a_reader_paused_during_a_rotation_and_an_exit_reports_every_lost_line()
             records.explain(&written);
         }
         assert_eq!((sum.lost, sum.duplicated, sum.out_of_order), (0, 0, 0), "{sum}");
-        // The runtime may begin a file in the middle of a line, and the API does not say so: after a gap.
+        // After a gap the first line may be the end of one: the runtime may begin a file in the middle of a line, and
+        // the API does not show that.
         assert!(sum.foreign <= records.gaps.len() as u64, "{sum}");
     })
     .await;

@@ -1,4 +1,4 @@
-//! Which pods are collected, what becomes of their rows, and the commands for people.
+//! Which pods are collected, what happens to their rows, and the commands for operators.
 
 use std::time::Duration;
 
@@ -15,7 +15,7 @@ use crate::rights::{stored, tables};
 const COLLECT: &str = "podlog.io/collect";
 const TALK: &str = "n=0; while true; do n=$((n+1)); echo n=$n x; sleep 0.2; done";
 
-/// What the row of a pod says: its holder and state, or nothing when there is none.
+/// The holder and the state in the row of a pod; `None` if there is no row.
 async fn row(fixture: &Fixture, uid: &str) -> Option<(Option<String>, i64)> {
     let query = "SELECT CONVERT(owner USING utf8mb4) AS owner, CAST(state AS SIGNED) AS state FROM distributed_lock \
         WHERE id = ?";
@@ -55,7 +55,7 @@ async fn a_completed_job_is_collected_once_and_its_row_is_deleted_with_the_pod()
         assert_eq!(row(&fixture, &uid).await, Some((None, 2)));
         assert_eq!(lines(&fixture, "job").await, 31);
         fixture.delete("job").await;
-        // Not before every replica must have heard of the deletion, which is after three minutes.
+        // Rows are deleted only when every replica must know of the deletion, after three minutes.
         let gone = async || {
             row(&fixture, &uid)
                 .await
@@ -97,7 +97,7 @@ async fn an_annotation_excludes_a_pod_even_while_it_runs() {
 
         fixture.annotate("talk", COLLECT, None).await;
         fixture.annotate("out", COLLECT, Some("true")).await;
-        // What it wrote meanwhile is read too.
+        // Lines that it wrote in the meantime are read too.
         stored(&fixture, "talk", then + 20).await;
         stored(&fixture, "out", 20).await;
         replica.ask_to_end();
@@ -171,8 +171,8 @@ async fn a_pod_deleted_while_it_is_followed_is_read_to_its_end() {
         let written = node_logs.lines();
         let sum = records.audit(&written);
         records.explain(&written);
-        // A stream's end that is heard too late, on a machine with too much to do, is honestly reported as
-        // perhaps not the end; that is the exception.
+        // On a busy machine the end of a stream may be seen too late; then a gap record says that lines may be
+        // missing. That is the exception.
         let late = records.gaps.iter().all(GapRecord::is_of_deletion) && records.gaps.len() <= names.len() / 4;
         assert!(sum.is_clean() && late, "{sum}, {:?}", records.gaps);
     })

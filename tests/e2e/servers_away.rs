@@ -1,9 +1,10 @@
-//! Replicas while the API server or the kubelet is frozen and killed. It takes them away from everybody who uses the
-//! cluster, so it is run by itself: `cargo test --test e2e servers_away -- --ignored --test-threads=1`.
+//! Replicas while the API server or the kubelet is frozen and killed. That affects every user of the cluster, so run
+//! these tests alone: `cargo test --test e2e servers_away -- --ignored --test-threads=1`.
 //!
 //! `PODLOG_TEST_SIGNAL` is a shell command that sends the signal `$1` (`STOP`, `CONT` or `KILL`) to the process `$2`
-//! (`apiserver` or `kubelet`); `PODLOG_TEST_REVIVE` is one that starts again what was killed, or `true` where something
-//! else does. `PODLOG_TEST_AWAY` is for how many seconds each is away, if not longer than a claim lasts.
+//! (`apiserver` or `kubelet`). `PODLOG_TEST_REVIVE` is a shell command that starts a killed process again, or `true` if
+//! something else does. `PODLOG_TEST_AWAY` is the number of seconds for which each is unavailable; the default is
+//! longer than a claim lasts.
 
 use std::collections::BTreeMap;
 use std::time::{Duration, Instant};
@@ -26,7 +27,7 @@ const AWAY: u64 = 25;
 /// How long everything may take to work again.
 const RECOVERY: Duration = Duration::from_mins(2);
 
-/// What takes a server away.
+/// Freezes, kills and restarts a server process.
 struct ServerProcess {
     process: &'static str,
     signal: String,
@@ -68,7 +69,7 @@ impl ServerProcess {
     async fn kill(&self) {
         self.send("KILL").await;
         sleep(self.away).await;
-        // Others need it too: that it could not be started at the first try is no reason to leave it away.
+        // Others use this server too, so starting it is tried again if the first try fails.
         until("it is started again", RECOVERY, async || {
             Self::run(&self.revive, &[]).await
         })
@@ -76,7 +77,7 @@ impl ServerProcess {
     }
 }
 
-/// Waits until every pod has stored two seconds' lines more.
+/// Waits until two more seconds of lines are stored of every pod.
 async fn goes_on(fixture: &Fixture, names: &[String], what: &str) {
     let back = Instant::now();
     let count = async || {
@@ -95,7 +96,7 @@ async fn goes_on(fixture: &Fixture, names: &[String], what: &str) {
     say(&format!("e2e: {what}: all went on {took:?} after it was over"));
 }
 
-/// Who holds each pod, under which fence.
+/// The holder and the fence of each pod.
 async fn claims(fixture: &Fixture) -> BTreeMap<Vec<u8>, (Vec<u8>, u64)> {
     let claims =
         sqlx::query("SELECT id, owner, fence FROM distributed_lock WHERE id LIKE 'pod/%' AND owner IS NOT NULL");
@@ -115,7 +116,7 @@ async fn play(fixture: Fixture, server: ServerProcess) {
     for name in &names {
         stored(&fixture, name, 10).await;
     }
-    // Whoever came first has taken all.
+    // The first replica has claimed all pods.
     until("both have their shares", RECOVERY, async || {
         let claims = claims(&fixture).await.into_values();
         let of_a = claims.filter(|(owner, _)| owner.starts_with(b"a#")).count();
@@ -123,7 +124,7 @@ async fn play(fixture: Fixture, server: ServerProcess) {
     })
     .await;
     goes_on(&fixture, &names, "in peace").await;
-    // What was handed over has been claimed by now, and nothing has a reason to move.
+    // All handed-over pods have been claimed by now, so no pod should move any more.
     let before = claims(&fixture).await;
     server.freeze().await;
     goes_on(&fixture, &names, &format!("{} frozen", server.process)).await;
@@ -151,7 +152,7 @@ async fn play(fixture: Fixture, server: ServerProcess) {
     let sum = records.audit(&wrote);
     say(&format!("e2e: {} away: {sum}", server.process));
     records.explain(&wrote);
-    // That nothing is missing at the end of a pod that was deleted cannot always be proved; a gap says so.
+    // It cannot always be proved that no line is missing at the end of a deleted pod; then a gap record says so.
     let at_end = records.gaps.iter().all(GapRecord::is_of_deletion);
     assert!(sum.is_clean() && sum.gaps == 0 && at_end, "{sum}: {:?}", records.gaps);
 }

@@ -1,4 +1,4 @@
-//! The suite: three replicas, pods of all kinds, one replica killed and one asked to end half-way.
+//! The main suite: three replicas and pods of all kinds; half-way, one replica is killed and another one gets SIGTERM.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
@@ -25,7 +25,7 @@ const HALF: u64 = 85;
 /// When both are started again.
 const BACK: u64 = 125;
 
-/// A scene that plays for a few minutes.
+/// The state of the suite, which runs for a few minutes.
 struct Suite {
     fixture: Fixture,
     began: Instant,
@@ -96,7 +96,7 @@ impl Suite {
         self.note(&format!("{} pods have started", pods.len()));
     }
 
-    /// Jobs that come and end while the replicas run; pods deleted; pods created again under the same name.
+    /// Creates jobs that end while the replicas run, deletes pods, and creates pods again under the same name.
     async fn jobs_and_deletions(&mut self) {
         for n in 0..6 {
             self.fixture.create(&pods::job(&format!("latejob-{n}"))).await;
@@ -123,7 +123,7 @@ impl Suite {
         self.fixture.create(&pods::chatty(name, self.end)).await;
     }
 
-    /// Asks one replica to end and kills another, and measures how long their pods have no holder.
+    /// Stops one replica with SIGTERM and kills another, and measures how long their pods have no holder.
     async fn fell(&mut self) {
         self.at(HALF).await;
         self.ended = self.holders.held_by("b");
@@ -140,7 +140,7 @@ impl Suite {
         let killed = Instant::now();
         self.replicas[0].kill();
         self.note("a was killed");
-        // Pods come and go while nobody holds the killed replica's.
+        // Creates and deletes pods while the killed replica's pods have no holder.
         for name in ["deleted-2", "deleted-3", "again-1"] {
             self.delete(name).await;
         }
@@ -192,7 +192,7 @@ impl Suite {
         }
         let mut sql = self.fixture.sql().await;
         let (mut last, mut since) = (-1, Instant::now());
-        // Longer than any retry that has met with success before.
+        // Longer than the interval between two retries after the first success.
         while since.elapsed() < Duration::from_secs(8) {
             let now = count(&mut sql).await;
             if now != last {
@@ -236,7 +236,7 @@ impl Suite {
         Self::check_exact(&records, &written);
     }
 
-    /// Gap records of streams that somebody held all the time, and whose pod was not deleted.
+    /// Gap records without a cause: of streams whose pod had the same holder all the time and was not deleted.
     fn odd_gaps(&self, records: &Records) -> Vec<String> {
         let moved = self.holders.moved();
         let explained = |uid: &String| self.killed.contains(uid) || self.deleted.contains(uid) || moved.contains(uid);
@@ -268,7 +268,7 @@ impl Suite {
         ));
     }
 
-    /// What is known of some pods without looking at the node.
+    /// The exact lines of some pods, known without the node's log files.
     fn check_exact(records: &Records, written: &BTreeMap<InstanceKey, Vec<LogLine>>) {
         for n in 0..9 {
             let name = format!("latejob-{n}");

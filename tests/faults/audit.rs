@@ -1,4 +1,4 @@
-//! Compares what the simulated containers wrote with what is stored, read with SQL of its own.
+//! Compares what the simulated containers wrote with what is stored. It reads the tables with SQL of its own.
 
 use std::collections::BTreeMap;
 
@@ -35,7 +35,7 @@ pub(crate) async fn stored(sql: &mut MySqlConnection) -> StoredStreams {
     if by_id.is_empty() {
         return StoredStreams::new();
     }
-    // Streams that were opened meanwhile are left for the next time.
+    // Streams that were opened in the meantime are read the next time.
     let lines = "SELECT stream, time_ns, message FROM log_record ORDER BY stream, seq";
     for row in sqlx::query(lines).fetch_all(&mut *sql).await.unwrap() {
         if let Some((_, stored)) = by_id.get_mut(&row.get("stream")) {

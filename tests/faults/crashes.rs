@@ -1,5 +1,5 @@
-//! What only a server of one's own can be made to do: crash, turn read-only, run out of connections, and be wrong
-//! about the time. Its defaults are such as no statement of podlog may rely on.
+//! Faults that need a database server of the test's own: a crash, read-only mode, no free connection, a wrong clock.
+//! The server's defaults are unusual, so that no statement of podlog can rely on the usual ones.
 
 use std::collections::BTreeMap;
 use std::path::Path;
@@ -17,7 +17,7 @@ use crate::servers;
 use crate::signals::FAKETIME;
 use crate::silence::{BUSY, assert_silent, falls_silent, sent};
 
-/// Defaults of a server whose administrator had other programs in mind.
+/// Unusual defaults of a server, which podlog must not rely on.
 const ODD: [&str; 3] = [
     "--default-time-zone=-07:00",
     "--transaction-isolation=SERIALIZABLE",
@@ -42,7 +42,7 @@ enum CrashPoint {
 /// How many pods come when a server is to be killed while they are claimed.
 const NEW_PODS: usize = 24;
 
-/// Brings the server and the replicas to such a moment; answers with the connection that holds them there.
+/// Brings the server and the replicas to such a point; returns the connection that keeps them there.
 async fn claiming(fixture: &Fixture<'_>, replicas: &[Replica], when: CrashPoint) -> Option<MySqlConnection> {
     if when == CrashPoint::InSteadyState {
         return None;
@@ -319,7 +319,7 @@ async fn time_of(database: &Database) -> String {
     time.fetch_one(&mut database.sql().await).await.unwrap()
 }
 
-/// Waits until the clocks have gone back, and sees to it that claims are as they were before.
+/// Waits until the clocks have gone back, and asserts that no claim has changed.
 async fn summer_time_ends(database: &Database, before: &Claims) {
     let time = time_of(database).await;
     assert!(

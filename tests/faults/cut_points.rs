@@ -1,4 +1,4 @@
-//! Every point at which the connection of one call can end, and whether all of them were met.
+//! Every point at which the connection of one call can be cut, and a check that each of them was reached.
 
 use std::fmt;
 
@@ -21,7 +21,7 @@ pub(crate) struct CutPoint {
 }
 
 impl CutPoint {
-    /// Has the next call cut off here. To be said just before it.
+    /// Cuts the next call off here. Call it just before that call.
     pub(crate) fn arm(self, proxy: &Proxy) {
         if self.is_new {
             proxy.cut();
@@ -51,7 +51,7 @@ pub(crate) fn cut_points() -> impl Iterator<Item = CutPoint> {
 pub(crate) struct CutCoverage(Vec<bool>);
 
 impl CutCoverage {
-    /// Notes whether the call was cut off at the next of [`cut_points`].
+    /// Records whether the call was cut off at the next of [`cut_points`].
     pub(crate) fn note(&mut self, proxy: &Proxy) {
         self.0.push(proxy.was_cut());
     }

@@ -1,5 +1,5 @@
-//! A database of a test's own on a real server, removed afterwards, and what it says about claims. Nothing here is
-//! podlog's: it is what a person with a client would see.
+//! A database for one test on a real server, dropped afterwards, and the claims in it. It uses none of podlog's code:
+//! it sees what any SQL client sees.
 
 use std::collections::BTreeMap;
 use std::panic::AssertUnwindSafe;
@@ -191,7 +191,7 @@ pub(crate) async fn execute(conn: &mut MySqlConnection, statement: &str) {
     conn.execute(AssertSqlSafe(statement.to_owned())).await.unwrap();
 }
 
-/// Tries until it works; says at the end why it did not. Answers with what came out.
+/// Tries until it succeeds; fails after `limit` with the last reason. Answers with what came out.
 pub(crate) async fn until<T>(what: &str, limit: Duration, mut attempt: impl AsyncFnMut() -> Result<T, String>) -> T {
     let end = Instant::now() + limit;
     loop {

@@ -1,5 +1,5 @@
-//! Where a scenario plays: a simulated cluster behind a port, pods that write without end, replicas as processes, and
-//! at the end the audit. It injects no fault by itself.
+//! The fixture of a scenario: a simulated cluster behind a port, pods that write until the end, replicas as processes,
+//! and the audit at the end. It injects no fault by itself.
 
 use std::collections::BTreeMap;
 use std::io::Write as _;
@@ -17,8 +17,8 @@ use crate::database::{Claim, Database, until};
 use crate::proxy::Proxy;
 use crate::replica::{Replica, ReplicaSettings, TIMES};
 
-/// Longer than anything takes that is asked for here on a busy machine: four of the 30 s that a writer may wait before
-/// it tries the sink again.
+/// The longest that anything awaited here takes on a busy machine: four of the 30 s that a writer may wait before it
+/// tries the sink again.
 pub(crate) const PATIENCE: Duration = Duration::from_secs(120);
 
 /// How often each pod writes a line, if a scenario says nothing else.
@@ -50,7 +50,7 @@ impl<'a> Fixture<'a> {
         let (mut server, answering) = (JoinSet::new(), sim.clone());
         server.spawn(async move { answering.serve(listener, CancellationToken::new()).await });
         let api = Proxy::to(&address).await;
-        // With KEEP=1 what the replicas said and wrote stays, to be looked at.
+        // With KEEP=1 the logs and files of the replicas are kept for inspection.
         let keep = std::env::var("KEEP").as_deref() == Ok("1");
         let dir = tempfile::Builder::new().disable_cleanup(keep).tempdir().unwrap();
         let kubeconfig = dir.path().join("kubeconfig");
@@ -221,12 +221,12 @@ impl<'a> Fixture<'a> {
         .await;
     }
 
-    /// Lets the pods fall silent.
+    /// Stops the pods' writing.
     pub(crate) async fn quiet(&mut self) {
         self.writing.shutdown().await;
     }
 
-    /// Lets the pods fall silent and waits until all they wrote is stored or told as a gap.
+    /// Stops the pods' writing and waits until everything they wrote is stored or covered by a gap.
     pub(crate) async fn finish(&mut self) -> Audit {
         self.quiet().await;
         let wrote = written(&self.sim);

@@ -1,14 +1,16 @@
-//! What servers, networks and machines do to podlog, with real servers, real connections and real processes;
-//! every scenario ends with an audit of what was written and what is stored.
+//! Faults of servers, networks and machines, with real servers, real connections and real processes. Every scenario
+//! ends with an audit of what was written and what is stored.
 //!
-//! `PODLOG_TEST_MYSQL` and `PODLOG_TEST_MARIADB` name servers that are only written to, each scenario in a database of
-//! its own. What kills servers and lies to them starts its own: `mariadbd` from the path, with `mariadb-install-db`, and
-//! the file that `PODLOG_TEST_MYSQLD` names (`scripts/mysqld-of` runs one that is not installed); clocks need Debian's
-//! `faketime`, and a full disk wants the right to mount one of its own. What is missing is skipped aloud, and with `PODLOG_TEST_REQUIRE_ALL=1` fails; see [`servers`].
+//! `PODLOG_TEST_MYSQL` and `PODLOG_TEST_MARIADB` name servers. Each scenario uses a database of its own on them and
+//! changes nothing else. Scenarios that kill servers or change their clocks start servers of their own: `mariadbd` from
+//! the `PATH`, with `mariadb-install-db`, and the file that `PODLOG_TEST_MYSQLD` names (`scripts/mysqld-of` runs one
+//! that is not installed). Clocks need Debian's `faketime`, and the full disk needs the permission to mount a small
+//! file system. A scenario that lacks something is skipped with a message, or fails with `PODLOG_TEST_REQUIRE_ALL=1`;
+//! see [`servers`].
 //!
-//! All of it takes five to seven minutes, mostly of waiting. Claims last 10 s and writes may take 2 s, so a machine that
-//! makes a process wait for seconds fails it: where others work too, `nice -n -10` gives it what it needs, if the
-//! servers that are named have the same.
+//! All scenarios together take five to seven minutes, mostly waiting. Claims last 10 s and writes may take 2 s, so a
+//! machine on which a process waits for seconds makes scenarios fail. On a busy machine run the tests and the servers
+//! with `nice -n -10`.
 
 #![cfg(target_os = "linux")]
 #![allow(

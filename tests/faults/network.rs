@@ -1,5 +1,5 @@
-//! One call at a time on a lock store or a sink whose connection breaks, at every point at which it can: before a
-//! request arrives, and after it took effect but before the reply. And what a server's own troubles do to a call.
+//! One call to a lock store or a sink while its connection breaks: at every point before a request arrives, and at
+//! every point after it took effect but before the reply. Also what problems of the server itself do to a call.
 
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -83,7 +83,7 @@ pub(crate) fn a_claim_interrupted_at_any_point_is_won_once_or_not_at_all() {
                     assert_eq!(a.renew(&renewal(&mine, b"x")).await.unwrap(), [Verdict::Held]);
                 }
                 Ok(None) => panic!("nobody else wanted it: {cut}"),
-                // Nobody knows whether it was won; whoever has it now has it alone.
+                // It is unknown whether the claim was won, but exactly one replica has it now.
                 Err(error) => {
                     assert!(matches!(error, LockError::Unavailable(_)), "{error:?}");
                     let again = acquire(&a, &key).await.unwrap();
@@ -139,7 +139,7 @@ pub(crate) fn a_release_interrupted_at_any_point_frees_the_row_once_with_its_las
             }
             let heir = acquire(&b, &key).await.unwrap().expect("it is free");
             assert!(heir.fence > claim.fence && heir.checkpoint == b"final", "{heir:?}");
-            // A release that comes late frees nothing of the heir's.
+            // A late release does not free the row of the next holder.
             a.release(&release(&claim)).await.unwrap();
             assert_eq!(b.renew(&renewal(&heir, b"y")).await.unwrap(), [Verdict::Held]);
         }

@@ -1,5 +1,5 @@
-//! Running replicas whose lock store, sink or API server is away, silent, slow or set back, as seen from outside:
-//! by what is in the tables, by what passes through the proxies, and by the audit.
+//! Replicas whose lock store, sink or API server is unavailable, silent, slow or restored to an earlier state. They are
+//! observed from outside: in the tables, at the proxies, and by the audit.
 
 use std::time::{Duration, Instant};
 
@@ -46,7 +46,7 @@ pub(crate) fn while_the_database_is_unavailable_nobody_writes_and_nothing_is_los
         fixture.progress(2).await;
         let claims = database.claims().await;
         let ways = [ProxyMode::Frozen, ProxyMode::Refused, ProxyMode::Frozen];
-        // The claims first: whoever writes on does so because nothing keeps it from its sink.
+        // The claims first: a replica that wrote on would do so because its sink is still reachable.
         let away = Instant::now();
         all.iter().zip(ways).for_each(|(replica, way)| replica.lock.set(way));
         let silent =

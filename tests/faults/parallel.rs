@@ -25,7 +25,7 @@ type Outcomes = HashMap<&'static str, Receiver<Option<String>>>;
 /// The places in use, and the news that some have become free.
 type Used = Arc<(Mutex<usize>, Condvar)>;
 
-/// Waits for the end of a scenario, and fails as it did.
+/// Waits for the end of a scenario, and fails if it failed.
 pub(crate) fn play(all: &[Scenario], name: &'static str) {
     static OUTCOMES: OnceLock<Mutex<Outcomes>> = OnceLock::new();
     let outcome = OUTCOMES

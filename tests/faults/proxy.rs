@@ -1,5 +1,5 @@
-//! A TCP proxy that does what networks do: delay, silence, refusal, and a connection that ends just before a request
-//! gets through or just after it took effect. It knows nothing of what passes through it.
+//! A TCP proxy that behaves like a bad network: delay, silence, refusal, and a connection that ends just before a
+//! request arrives or just after it took effect. It does not interpret the bytes that pass through it.
 
 use std::sync::atomic::{AtomicBool, AtomicI64, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex};
@@ -10,11 +10,12 @@ use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::watch;
 use tokio::task::JoinSet;
 
-/// Whether anything gets through.
+/// Whether data passes the proxy.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum ProxyMode {
     Open,
-    /// Connections stay and can be made, but nothing passes; what is under way passes when it is open again.
+    /// Connections stay open and new ones are accepted, but no data passes. Data that waits passes when the proxy is
+    /// open again.
     Frozen,
     /// Connections break and none can be made.
     Refused,

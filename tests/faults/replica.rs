@@ -1,5 +1,5 @@
-//! The built binary as a real process: started, signalled, and its words kept in a file. Between it and its claims
-//! and its sink there is a proxy each.
+//! The built binary as a real process: started and signalled. Its log goes to a file. One proxy stands between it and
+//! its lock store, and one between it and its sink.
 
 use std::path::{Path, PathBuf};
 use std::process::{ExitStatus, Stdio};
@@ -14,7 +14,7 @@ use crate::proxy::Proxy;
 /// so that one renewal may fail; with 2 s for a write.
 pub(crate) const TTL: Duration = Duration::from_millis(1_100 + 3 * 3_000);
 
-/// The longest that writing may go on after the last renewal was sent: ttl - margin.
+/// The longest time for which a replica may write after it sent its last renewal: ttl - margin.
 pub(crate) const DEADLINE: Duration = Duration::from_millis(10_100 - 1_100);
 
 /// The longest that pods of a dead replica may wait: ttl, grace and 2 s, and some for a machine on which everything
@@ -62,10 +62,10 @@ pub(crate) const PATIENT: [&str; 7] = [
     "--log-format=text",
 ];
 
-/// How long ending may take: the grace, and some for a busy machine.
+/// The longest time from SIGTERM to the exit: the grace period of 6 s, and more for a busy machine.
 const ENDING: Duration = Duration::from_secs(20);
 
-/// Where a replica finds what it needs.
+/// The settings of a replica.
 #[derive(Clone, Debug)]
 pub(crate) struct ReplicaSettings {
     pub(crate) lock: String,
@@ -94,7 +94,8 @@ impl Replica {
             .append(true)
             .open(&log)
             .unwrap();
-        // A limit on file sizes, which stands for a full disk, is an error to whoever ignores this signal.
+        // A limit on file sizes stands for a full disk. With this signal ignored, reaching the limit is an error and
+        // not a signal.
         let mut command = Command::new("sh");
         command.args([
             "-c",
@@ -152,7 +153,7 @@ impl Replica {
         self.child.try_wait().unwrap().is_none()
     }
 
-    /// What it has said, also in earlier lives.
+    /// Its log, including that of earlier processes with this name.
     pub(crate) fn log_text(&self) -> String {
         std::fs::read_to_string(&self.log).unwrap_or_default()
     }

@@ -1,6 +1,6 @@
-//! Five hundred pods write while replicas come and go: from three to six, down to two, and those two restarted one after
-//! the other. Pods are handed over drained, so no sink gets a line twice, and none goes missing. How few pods are moved
-//! at least is counted in virtual time, claim by claim, elsewhere.
+//! Five hundred pods write while the number of replicas changes from three to six and down to two, and these two are
+//! then restarted one after the other. Pods are drained before they are handed over, so no sink gets a line twice and
+//! none is lost. How many pods move is tested in virtual time in `tests/it/scaling.rs`.
 
 use std::collections::BTreeMap;
 use std::time::{Duration, Instant};

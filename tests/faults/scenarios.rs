@@ -1,5 +1,5 @@
-//! Every scenario, and the test that plays it. The order matters: the longest come first, and those with many processes
-//! last, where they make no other late.
+//! The list of all scenarios, and the test that plays each of them. The order matters: the longest come first, and
+//! those with many processes last, so that they delay no other.
 
 use crate::parallel::{Scenario, play};
 

@@ -1,5 +1,6 @@
-//! Database servers of the tests' own, with a folder and a port each, that may be killed, switched and lied to about
-//! the time. They come from `mariadbd` on the path and from the file that `PODLOG_TEST_MYSQLD` names.
+//! Database servers that the tests start themselves, each with a folder and a port of its own. They can be killed,
+//! switched to read-only mode and given a wrong clock. They come from `mariadbd` on the `PATH` and from the file that
+//! `PODLOG_TEST_MYSQLD` names.
 
 use std::net::TcpListener;
 use std::path::{Path, PathBuf};
@@ -28,7 +29,7 @@ const USER: [&str; 3] = [
 /// A variable of the environment, and its value.
 pub(crate) type Variable = (&'static str, String);
 
-/// What a server is to be made of.
+/// The program that a server runs.
 #[derive(Clone, Debug)]
 pub(crate) struct ServerProgram {
     program: PathBuf,
@@ -51,7 +52,7 @@ impl ServerProgram {
     }
 }
 
-/// The servers that can be had on this machine; says which cannot.
+/// The server programs on this machine; prints which are missing.
 pub(crate) fn programs() -> Vec<ServerProgram> {
     let mut programs = Vec::new();
     let path = std::env::var_os("PATH").unwrap_or_default();
@@ -263,7 +264,7 @@ fn spawn(program: &ServerProgram, dir: &Path, port: u16, options: &Vec<String>, 
     command.arg("--innodb-buffer-pool-size=32M");
     // What is written outlives the process, which is all that dies here; the disk need not be waited for.
     command.args(["--innodb-flush-log-at-trx-commit=2", "--sync-binlog=0"]);
-    // Names of hosts would match users of the distribution that are nobody's business here.
+    // Host names would match users that the distribution creates.
     command.arg("--skip-name-resolve");
     if !program.is_mariadb {
         command.args(["--mysqlx=OFF", "--secure-file-priv=", "--performance-schema=OFF"]);

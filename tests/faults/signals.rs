@@ -1,5 +1,5 @@
-//! Signals to the real binary while it collects: killed, stopped and continued, asked to end once and twice; and
-//! replicas whose machines do not agree about the time, or whose names are the same.
+//! Signals to the real binary while it collects: SIGKILL, SIGSTOP and SIGCONT, SIGTERM once and twice. Also replicas
+//! whose wall clocks differ, and replicas with the same name.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::Path;
@@ -170,7 +170,7 @@ pub(crate) fn lines_read_before_a_suspension_are_not_delivered_after_it() {
         fixture.all_held_by(&["a", "b"]).await;
         delivered(8, &[&of_a, &of_b], 10).await;
         fixture.quiet().await;
-        // Everything that waited for it in its connections was delivered by its heir meanwhile.
+        // The new holder has delivered everything that waited in the old holder's connections.
         let heir: BTreeSet<_> = records(&of_b).into_values().flatten().collect();
         let (mut late, mut new) = (Vec::new(), 0);
         for (pod, records) in records(&of_a) {

@@ -1,4 +1,4 @@
-//! When replicas stop writing to their sink, seen from the database and from the proxy in front of it.
+//! Measures when replicas stop writing to their sink, in the database and at the proxy in front of it.
 
 use std::collections::BTreeMap;
 use std::time::{Duration, Instant};
@@ -75,7 +75,8 @@ pub(crate) async fn sent(replicas: &[&Replica], time: Duration) -> Vec<u64> {
     now.zip(before).map(|(now, before)| now - before).collect()
 }
 
-/// Nobody writes to the sink, which is open: what these sent to it meanwhile is a farewell at most.
+/// Nobody writes to the sink, which is reachable: these replicas sent to it no more than the bytes that close a
+/// connection.
 pub(crate) fn assert_silent(sent: &[u64]) {
     assert!(sent.iter().all(|bytes| *bytes < FAREWELL), "they write: {sent:?}");
 }

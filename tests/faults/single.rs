@@ -1,5 +1,5 @@
-//! What befalls one replica alone: threads that are stuck, a checkpoint that was never stored, a file that is locked
-//! or full. The stores are files, or one of the databases.
+//! Faults of one replica alone: blocked threads, a checkpoint that was never stored, a file that is locked or full. The
+//! stores are files or one of the databases.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::Path;
@@ -54,7 +54,7 @@ pub(crate) fn threads_blocked_for_longer_than_a_ttl_cost_no_claim() {
             };
             stuck.spawn_on(sleep, inside.handle());
         }
-        // What the server had been sent before is stored by then.
+        // Everything sent to the server before is stored by then.
         tokio::time::sleep(Duration::from_secs(1)).await;
         let stored = fixture.stored().await;
         tokio::time::sleep(TTL.saturating_sub(Duration::from_secs(1))).await;
@@ -91,7 +91,7 @@ pub(crate) fn without_a_transactional_sink_a_lost_checkpoint_causes_duplicates_w
         })
         .await;
         let held = database.claims().await;
-        // It writes on until its deadline and cannot say so; then it dies.
+        // It writes until its deadline and cannot store a checkpoint; then it dies.
         a.lock.set(ProxyMode::Frozen);
         tokio::time::sleep(Duration::from_secs(2)).await;
         a.kill().await;

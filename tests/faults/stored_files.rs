@@ -1,4 +1,4 @@
-//! Reads what replicas have stored in files: JSON records and SQLite databases.
+//! Reads what replicas stored in files: JSON records and SQLite databases.
 
 use std::collections::BTreeMap;
 use std::path::Path;

@@ -1,5 +1,5 @@
-//! `podlog check` as a process, against a simulated API server and each kind of store: what is missing is named, and
-//! nothing is left behind.
+//! `podlog check` as a process, against a simulated API server and each kind of store: it names what is missing and
+//! leaves nothing behind.
 
 use std::path::PathBuf;
 use std::time::Duration;
@@ -30,7 +30,7 @@ pub(crate) struct CheckFixture {
     _server: JoinSet<()>,
 }
 
-/// What one check said.
+/// The output of one check.
 pub(crate) struct CheckReport {
     pub(crate) status: i32,
     pub(crate) facts: Vec<Value>,

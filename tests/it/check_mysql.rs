@@ -1,5 +1,5 @@
-//! `podlog check` against MySQL and MariaDB: each right on each table that is missing is named, and so is what else
-//! can be wrong with a server.
+//! `podlog check` against MySQL and MariaDB: it names each missing privilege on each table, and other problems of a
+//! server.
 
 use std::panic::AssertUnwindSafe;
 
@@ -8,7 +8,7 @@ use sqlx::{AssertSqlSafe, Connection, Executor, MySqlConnection};
 
 use crate::check::{CheckFixture, closed};
 
-/// Every right that a replica that deletes old records needs, and the subject under which it is named.
+/// Every privilege that a replica with `--retain` needs, and the check that names it.
 const RIGHTS: [(&str, &str, &str); 16] = [
     ("Select", "podlog_locks_migrations", "lock store: tables"),
     ("Select", "distributed_lock", "lock store: SELECT on distributed_lock"),
@@ -40,7 +40,7 @@ async fn execute(conn: &mut MySqlConnection, statement: &str) {
     done.unwrap_or_else(|error| panic!("{statement}: {error}"));
 }
 
-/// Runs a test on a server, if it is there, and removes database and user whatever the outcome.
+/// Runs a test on a server, if there is one, and removes the database and the user also when the test fails.
 async fn on(variable: &str, test: impl AsyncFn(&CheckDatabase)) {
     let Some(url) = crate::servers::named(variable) else {
         return;
@@ -90,7 +90,8 @@ impl CheckDatabase {
         url.to_string()
     }
 
-    /// Gives the user these rights and no others. Who may not grant writes what granting would have written.
+    /// Gives the user exactly these privileges. It writes the rows that GRANT would write, because the tests' user may
+    /// not grant.
     async fn grant(&self, rights: impl Iterator<Item = (&str, &str)> + Clone) {
         let (mut conn, user) = (self.conn().await, &self.name);
         execute(
@@ -148,7 +149,7 @@ impl CheckDatabase {
             let grant = format!("GRANT {} ON {table} TO '{}'@'%'", right.to_uppercase(), self.name);
             assert!(seen.output.contains(&grant), "{grant}: {}", seen.output);
         }
-        // Without --retain nothing is deleted, so the right to do so may be missing.
+        // Without --retain nothing is deleted, so the DELETE privilege may be missing.
         self.grant(with_gaps.filter(|(right, table)| *right != "Delete" || *table == "distributed_lock"))
             .await;
         let seen = self.check(&url, &["--no-migrate"]).await;
@@ -178,7 +179,7 @@ impl CheckDatabase {
         self.nothing_is_left(&mut conn).await;
     }
 
-    /// Tables of other versions, or without notes of their versions.
+    /// Tables of other versions, or without their tables of migrations.
     async fn tables_of_other_versions_are_named(&self, conn: &mut MySqlConnection, url: &str) {
         let both = vec!["lock store: tables".to_owned(), "sink: tables".to_owned()];
         let notes = ["podlog_locks_migrations", "podlog_records_migrations"];

@@ -1,5 +1,6 @@
-//! What podlog relies on in an API server. Each function is one clause; all are played on the simulated cluster, in the
-//! process and behind a port, and on a real cluster when KUBECONFIG names one: the real one judges the simulated one.
+//! What podlog relies on in an API server. Each function is one clause. All clauses are tested on the simulated
+//! cluster, in the process and behind a port, and on a real cluster if KUBECONFIG names one, which shows that the
+//! simulated one is right.
 
 use futures::{AsyncReadExt, StreamExt, TryStreamExt};
 use http::{Request, StatusCode};

@@ -1,5 +1,5 @@
-//! The built binary's front: where settings come from, what is printed, which status it ends with;
-//! and real signals. It never collects anything.
+//! The command line of the built binary: where settings come from, what it prints, its exit status, and real signals.
+//! It never collects anything.
 
 use std::process::{Command, Output};
 use std::time::Duration;

@@ -1,5 +1,5 @@
-//! One pod followed over the simulated cluster on a paused clock: what the log API does to a
-//! reader, and that every line is delivered once all the same.
+//! One pod followed over the simulated cluster on a paused clock. Whatever the log API does to a reader, every line is
+//! delivered once.
 
 use std::time::Duration;
 

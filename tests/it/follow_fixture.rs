@@ -1,5 +1,5 @@
-//! A pod on the simulated cluster and what is needed to follow it, on a paused clock. It asserts only that what a test
-//! waits for comes.
+//! A pod on the simulated cluster and everything needed to follow it, on a paused clock. It asserts only that what a
+//! test waits for happens.
 
 use std::convert::Infallible;
 use std::sync::Arc;

@@ -1,4 +1,4 @@
-//! When lines are missing, a gap says so: streams that were not read, or said nothing, or ended too soon, on the
+//! Missing lines are reported as a gap: streams that were not read, that were silent, or that ended too early. On the
 //! simulated cluster and a paused clock.
 
 use std::time::Duration;
@@ -11,7 +11,7 @@ use crate::follow_fixture::{FollowFixture, MINUTE};
 
 const SECOND: Duration = Duration::from_secs(1);
 
-/// Followed for so long that the process is known to have been awake, with one line stored.
+/// Follows the pod until one line is stored and the process is known to have been awake.
 async fn begun() -> FollowFixture {
     let mut fixture = FollowFixture::running().await;
     fixture.follow();
@@ -32,7 +32,7 @@ fn logs() -> Target {
 #[tokio::test(start_paused = true)]
 async fn a_frozen_process_does_not_count_the_freeze_as_silence_of_the_stream() {
     let fixture = begun().await;
-    // Nothing is awaited until the clock has jumped: to the follower all of it happens in its sleep.
+    // There is no await until the clock has jumped: for the follower all of this happens while it sleeps.
     fixture.sim.cut(&logs(), Cut::Clean);
     fixture.lines(["missed"]);
     fixture.pod.rotate("app").unwrap();
@@ -155,7 +155,7 @@ async fn a_log_opened_just_before_its_pod_was_deleted_is_read_to_its_end() {
     fixture.lines(["a", "b"]);
     fixture.pod.exit("app", 0).unwrap();
     fixture.refresh().await;
-    // The look before and the look after the opening.
+    // One read of the pod before the opening and one after it.
     fixture.sim.inject(Target::verb(Verb::Get), Fault::Delay(SECOND / 5), 2);
     fixture.follow();
     tokio::time::sleep(SECOND * 3 / 10).await;
@@ -171,7 +171,7 @@ async fn a_log_is_not_read_if_it_may_belong_to_another_pod_of_the_same_name() {
     fixture.lines(["a"]);
     fixture.pod.exit("app", 0).unwrap();
     fixture.refresh().await;
-    // So much time between the two looks that a pod could come and go.
+    // Between the two reads of the pod there is enough time for another pod to be created and deleted.
     fixture.sim.inject(logs(), Fault::Delay(3 * SECOND), 1);
     fixture.sim.inject(Target::verb(Verb::Get), Fault::Delay(SECOND / 5), 2);
     fixture.follow();

@@ -1,4 +1,5 @@
-//! The harness of the simulation as the tests have it: whatever must not be, or does not come in time, fails the test.
+//! The simulation as a test harness: it fails the test when a rule is broken or when something awaited does not happen
+//! in time.
 
 use std::ops::{Deref, DerefMut};
 use std::time::Duration;
@@ -28,16 +29,16 @@ impl DerefMut for Harness {
 }
 
 impl Harness {
-    /// A harness without replicas and pods, around a sink that fences or one that does not. Its dice fall
-    /// alike each time; `PODLOG_TEST_SEED` makes them fall otherwise.
+    /// A harness without replicas and pods, around a sink that fences or one that does not. Its random choices are the
+    /// same each time; `PODLOG_TEST_SEED` changes them.
     pub(crate) fn new(fencing: bool) -> Self {
         let seed = std::env::var("PODLOG_TEST_SEED").map_or(0, |seed| seed.parse().unwrap());
-        // Seen when the test fails.
+        // Shown when the test fails.
         println!("PODLOG_TEST_SEED={seed}");
         Self(simulate::World::seeded(fencing, seed))
     }
 
-    /// A harness in which so many replicas share so many pods and have come to rest.
+    /// A harness in which so many replicas share so many pods evenly.
     pub(crate) fn shared(fencing: bool, replicas: usize, pods: usize) -> Self {
         let mut harness = Self::new(fencing);
         for _ in 0..replicas {
@@ -54,7 +55,7 @@ impl Harness {
         self.pass_for(Duration::from_secs(seconds));
     }
 
-    /// Lets time pass in steps, and fails at what must not be.
+    /// Lets time pass in steps, and fails when a rule is broken.
     pub(crate) fn pass_for(&mut self, time: Duration) {
         if let Err(breach) = self.0.pass_for(time) {
             panic!("{breach}");

@@ -1,7 +1,7 @@
-//! Random histories of whole collectors, as `podlog simulate` plays them: pods, replicas, the store and streams suffer
-//! what comes by chance from a seed, and at the end everything is stored or covered by a gap.
+//! Random histories of whole collectors, as `podlog simulate` plays them. Pods, replicas, the store and streams suffer
+//! random faults drawn from a seed; at the end every line is stored or covered by a gap.
 //!
-//! `PODLOG_TEST_SEEDS=from..to` plays others than the usual ones.
+//! `PODLOG_TEST_SEEDS=from..to` plays other seeds than the default.
 
 use podlog::lab::simulate::History;
 use podlog::lab::simulate::history::{Act, ApiFault, Kind, SinkFault, Step, StoreFault};
@@ -43,7 +43,7 @@ fn stream_histories_that_once_failed_pass() {
         ..of(19, steps)
     };
     let kept = [
-        // A stream that went mute and stayed open when its pod was deleted.
+        // A stream that stopped delivering and stayed open when its pod was deleted.
         calm(&[
             (Act::Create(false), 1354),
             (Act::Write(0, 3), 5000),

@@ -1,4 +1,5 @@
-//! kubectl against the simulated cluster: a client that nobody here wrote. Reads only what kubectl prints.
+//! kubectl against the simulated cluster: a client that is not part of this project. The tests read only what kubectl
+//! prints.
 
 use std::process::Stdio;
 use std::time::Duration;
@@ -49,7 +50,7 @@ impl KubectlFixture {
 
     fn kubectl(&self, arguments: &[&str]) -> Command {
         let mut command = Command::new("kubectl");
-        // Neither the settings of whoever runs the tests nor their cached discovery take part.
+        // The settings and the discovery cache of the user who runs the tests are not used.
         command.env("HOME", self.home.path()).env_remove("KUBECONFIG");
         command.arg("--server").arg(&self.server).args(arguments);
         command.kill_on_drop(true).stdin(Stdio::null());
@@ -67,7 +68,7 @@ impl KubectlFixture {
         out
     }
 
-    /// Starts kubectl and answers with what it prints, line by line.
+    /// Starts kubectl and returns what it prints, line by line.
     fn follows(&self, arguments: &[&str]) -> (Child, Lines<BufReader<ChildStdout>>) {
         let mut child = self.kubectl(arguments).stdout(Stdio::piped()).spawn().unwrap();
         let lines = BufReader::new(child.stdout.take().unwrap()).lines();

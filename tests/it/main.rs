@@ -54,7 +54,7 @@ mod sim_streams;
 
 // The built binary's command line, and signals.
 mod command_line;
-// Input that no one in their right mind would send.
+// Malformed and malicious input.
 mod hostile;
 // What `podlog check` finds.
 mod check;

@@ -1,5 +1,5 @@
-//! What must hold of podlog's readers for any input at all, with naive models beside them. Shared with the fuzzers
-//! (`fuzz/` includes this file), so it uses the crate's public face only and knows no test framework.
+//! What must hold of podlog's parsers for any input, with naive reference implementations. The fuzzers in `fuzz/`
+//! include this file, so it uses only the crate's public items and no test framework.
 
 use std::collections::BTreeMap;
 
@@ -43,7 +43,7 @@ fn seen(batch: &Batch) -> Vec<ModelLine> {
     batch.lines.iter().map(line).collect()
 }
 
-/// The lines of a log, without their ordinals, as somebody would take them who has all of it in memory.
+/// The lines of a log, without ordinals, by a naive parser that has the whole log in memory.
 fn naive(bytes: &[u8], cap: usize, ended: bool) -> Vec<(Time, Vec<u8>, u64)> {
     let mut lines: Vec<&[u8]> = bytes.split(|byte| *byte == b'\n').collect();
     let last = lines.pop().unwrap_or_default();
@@ -58,7 +58,7 @@ fn naive(bytes: &[u8], cap: usize, ended: bool) -> Vec<(Time, Vec<u8>, u64)> {
     lines.into_iter().filter_map(line).collect()
 }
 
-/// However the bytes of a log arrive, the same lines come out, and they are those that are there.
+/// However the bytes of a log are split, the parser returns the same lines: those of the naive parser.
 pub(crate) fn check_lines(bytes: &[u8], cuts: &[u8], cap: usize, ended: bool) {
     let mut intake = Intake::new(cap);
     let whole = read(&mut intake, ResumeMode::All, bytes, &[], ended);
@@ -79,7 +79,7 @@ pub(crate) fn check_lines(bytes: &[u8], cuts: &[u8], cap: usize, ended: bool) {
     assert_eq!(without, naive(bytes, cap, ended));
 }
 
-/// A stamp is read as the library reads it, which is slower.
+/// A timestamp is parsed as the slower library parses it.
 pub(crate) fn check_stamp(line: &[u8]) {
     let library = || {
         let blank = line.iter().position(|byte| *byte == b' ').filter(|at| *at <= 35)?;
@@ -95,7 +95,7 @@ pub(crate) fn check_stamp(line: &[u8]) {
     }
 }
 
-/// A log of few stamps and few texts, so that lines are often alike.
+/// A log of few timestamps and few texts, so that lines are often equal.
 fn log_of(seed: &[u8]) -> Vec<u8> {
     let texts = ["", "x", "y", "a longer line", "1970-01-01T00:00:00.000000005Z x"];
     let mut log = Vec::new();
@@ -106,7 +106,7 @@ fn log_of(seed: &[u8]) -> Vec<u8> {
     log
 }
 
-/// A read that begins at a stored line brings the lines after it: all of them, in order, numbered as before.
+/// A read that resumes at a stored line returns all lines after it, in order, with the same ordinals.
 pub(crate) fn check_resume(seed: &[u8], stored: usize, cuts: &[u8], skipped: usize) {
     let log = log_of(seed);
     let mut intake = Intake::new(8192);
@@ -138,7 +138,7 @@ pub(crate) fn check_resume(seed: &[u8], stored: usize, cuts: &[u8], skipped: usi
     let texts = |lines: &[ModelLine]| lines.iter().map(|line| (line.0, line.2.clone())).collect::<Vec<_>>();
     let rest = seen(&read(&mut intake, mode, &newer, cuts, false));
     assert_eq!(texts(&rest), texts(&all[stored + 1..]));
-    // In a file that is all new, nothing is passed over.
+    // In a file with only new lines nothing is skipped.
     let after = log_of(&seed[stored + 1..]);
     let mode = ResumeMode::NewFile(Position {
         time: Time(0),
@@ -152,7 +152,7 @@ pub(crate) fn check_resume(seed: &[u8], stored: usize, cuts: &[u8], skipped: usi
 
 const SECRET: &str = "hunter2";
 
-/// Whatever is typed in place of a URL, nothing panics; and a password in it is not shown, wherever it stands.
+/// For any text in place of a URL nothing panics, and a password in it is not shown, wherever it is.
 pub(crate) fn check_url(scheme: &str, before: &str, after: &str, rest: &str) {
     let alone = format!("{scheme}{before}{after}{rest}");
     // What is typed outside the password may be shown, as it is or as it is read: hosts lose their capitals.
@@ -207,7 +207,7 @@ fn check_message(text: &str) {
 
 /// A settings file of any text is read or refused on one line, which does not tell a password in it.
 pub(crate) fn check_file(before: &str, after: &str, rest: &str) {
-    // A line end would make another line of the value, with a key of its own; keys are told.
+    // A line end would turn the value into another line with a key of its own, and error messages name keys.
     if ![before, after, rest].iter().any(|text| text.contains(SECRET)) && !before.contains(['\n', '\r']) {
         let text = format!("lock = {before}mysql://user:{SECRET}@host/data{after}\n{rest}");
         if let Err(failure) = File::parse("podlog.toml".into(), &text) {
@@ -220,7 +220,7 @@ pub(crate) fn check_file(before: &str, after: &str, rest: &str) {
     }
 }
 
-/// Flags of any value are taken or refused on one line; what is taken is shown as TOML and can be judged.
+/// Flags with any value are accepted or refused on one line; accepted ones are shown as TOML and checked.
 pub(crate) fn check_flags(flags: &[(String, String)]) {
     let mut args = vec!["podlog".to_owned(), "run".to_owned()];
     for (name, value) in flags {
@@ -246,7 +246,7 @@ pub(crate) fn check_flags(flags: &[(String, String)]) {
     }
 }
 
-/// A pod of any JSON is read or is none, and what is kept of it is fit for keys, paths and columns.
+/// A pod from any JSON is parsed or dropped, and what is kept of it is valid in keys, paths and columns.
 pub(crate) fn check_pod(json: &[u8]) {
     let everything = Selection {
         opt_in: false,
@@ -271,7 +271,7 @@ pub(crate) fn check_pod(json: &[u8]) {
     assert!(selected.is_none_or(|selected| selected == pod));
 }
 
-/// Selectors of any text are taken or refused.
+/// Selectors of any text are accepted or refused.
 pub(crate) fn check_selectors(text: &str) {
     let scope = Scope {
         labels: Some(text.to_owned()),

@@ -1,4 +1,4 @@
-//! Whole collectors in virtual time: the ends of pods, of their rows, and of the tasks that follow them.
+//! Whole collectors in virtual time: the end of pods, of their rows, and of the tasks that follow them.
 
 use std::time::Duration;
 

@@ -1,4 +1,4 @@
-//! The checks of `models` on random input. The fuzzers in `fuzz/` run the same with more patience.
+//! The checks of `models` on random input. The fuzzers in `fuzz/` run the same checks for longer.
 
 use proptest::collection::vec;
 use proptest::prelude::*;
@@ -6,7 +6,7 @@ use proptest::test_runner::RngSeed;
 
 use crate::models;
 
-/// Bytes that are likely to be a log, or nearly.
+/// Bytes that are likely to be a log, or almost one.
 fn log() -> impl Strategy<Value = Vec<u8>> {
     let piece = prop_oneof![
         Just(b"2026-11-20T10:47:01.312773573Z ".to_vec()),
@@ -19,7 +19,7 @@ fn log() -> impl Strategy<Value = Vec<u8>> {
     vec(piece, 0..40).prop_map(|pieces| pieces.concat())
 }
 
-/// Text that is likely to be a stamp, or nearly.
+/// Text that is likely to be a timestamp, or almost one.
 fn stamp() -> impl Strategy<Value = Vec<u8>> {
     let date = "[0-9]{4}-[0-1][0-9]-[0-3][0-9]T[0-2][0-9]:[0-6][0-9]:[0-6][0-9]";
     let zone = "(Z|[+-][0-2][0-9]:[0-6][0-9]| )? ?.{0,5}";
@@ -62,7 +62,7 @@ fn flags() -> Vec<String> {
     names.map(str::to_owned).collect()
 }
 
-/// Flags of times and of sizes: what is reckoned with them must not overflow.
+/// Flags for durations and sizes: computing with them must not overflow.
 const TIMES: [&str; 11] = [
     "ttl",
     "renew",
@@ -100,7 +100,7 @@ fn setting() -> impl Strategy<Value = (String, String)> {
     ]
 }
 
-/// What people type, and what they should not.
+/// Values that people type, and values that they should not type.
 fn value() -> impl Strategy<Value = String> {
     prop_oneof![
         "[0-9]{1,20}(ns|ms|s|m|h|d|w|months|y|years| |KiB|GiB|EB)?([0-9]{1,20}y)?",
@@ -183,7 +183,7 @@ proptest! {
     }
 }
 
-/// What the fuzzer has found: a stamp returns after all seven others had their turns.
+/// Found by the fuzzer: a timestamp returns after seven others.
 #[test]
 fn a_timestamp_that_returns_after_many_others_continues_its_ordinals() {
     let seed = [

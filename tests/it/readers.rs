@@ -1,5 +1,5 @@
-//! One pod followed over a kubelet whose reader has the habits of the real one: it skips files, repeats files, leaves
-//! out timestamps and ends while lines are unread. Each case was first seen on the real reader.
+//! One pod followed over a kubelet whose log reader behaves like the real one: it skips files, repeats files, leaves
+//! out timestamps, and ends while lines are unread. Each case was first observed on the real reader.
 
 use std::time::Duration;
 
@@ -19,7 +19,7 @@ async fn narrow(policy: RestartPolicy) -> FollowFixture {
     FollowFixture::new(settings, policy).await
 }
 
-/// So often kubelets look whether a file is to be rotated, unless they are told otherwise.
+/// The kubelet's default interval between two checks whether a file must be rotated.
 const ROTATING: Duration = Duration::from_secs(10);
 
 /// Follows the pod until its stream is known to watch for new files.
@@ -32,8 +32,8 @@ async fn settled(fixture: &mut FollowFixture) {
     fixture.stored(&["z", "a"]).await;
 }
 
-/// A pod of which three lines are stored, and whose stream has been opened anew and is not yet read, because the pod is
-/// looked at, which takes long.
+/// A pod of which three lines are stored, and whose stream has been opened anew and is not yet read, because reading
+/// the pod takes long.
 async fn reopening() -> FollowFixture {
     let mut fixture = narrow(RestartPolicy::Always).await;
     fixture.lines(["a", "b", "c"]);
@@ -42,7 +42,7 @@ async fn reopening() -> FollowFixture {
     let second = Duration::from_secs(1);
     fixture.sim.inject(Target::verb(Verb::Get), Fault::Delay(2 * second), 2);
     fixture.sim.cut(&log(), Cut::Clean);
-    // The first of the two looks is that after a plain read.
+    // The first of the two reads of the pod follows a plain read of the log.
     tokio::time::sleep(2 * second + Duration::from_millis(250)).await;
     while fixture.sim.streams().is_empty() {
         tokio::time::sleep(Duration::from_millis(10)).await;
@@ -116,7 +116,7 @@ async fn a_reader_that_skips_one_file_and_repeats_another_leaves_a_gap_and_no_du
     fixture.pod.rotate("app").unwrap();
     fixture.lines(["d0", "d1", "d2", "d3"]);
     fixture.sim.thaw(&log());
-    // What was left of the first file cannot be told from what came after it.
+    // The rest of the first file cannot be distinguished from what follows it.
     let expected = ["z", "a", "d0", "d1", "d2", "d3"];
     fixture.stored(&expected).await;
     tokio::time::sleep(5 * MINUTE).await;

@@ -1,4 +1,4 @@
-//! A sink that remembers, for tests. It refuses nothing unless told to.
+//! A sink in memory that records what it gets. It fails only if a test asks for a fault.
 
 use std::collections::{BTreeMap, VecDeque};
 use std::sync::{Arc, Mutex};
@@ -16,7 +16,7 @@ pub(crate) struct RecordedStream {
     pub(crate) restart: u32,
 }
 
-/// What the next write does instead of storing.
+/// What the next write does instead of storing the chunk.
 #[derive(Clone, Debug)]
 pub(crate) enum SinkFault {
     /// Takes this long, then stores.

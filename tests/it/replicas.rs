@@ -1,5 +1,5 @@
-//! Several whole collectors in virtual time: who holds which pod, and what becomes of the lines, when
-//! replicas come, go, freeze, and ask one another for pods.
+//! Several whole collectors in virtual time: which replica holds which pod, and that no line is lost, when replicas
+//! start, stop, freeze, and ask one another for pods.
 
 use std::time::Duration;
 
@@ -141,7 +141,7 @@ fn a_pod_with_a_stuck_sink_stays_collected_until_it_can_be_handed_over() {
     harness.busy(2);
     harness.add();
     harness.busy(70);
-    // Whoever was refused asks again within a second, so the table hardly shows it.
+    // A refused replica asks again within a second, so the table hardly ever shows the refusal.
     let refusals = |harness: &Harness| harness.replicas[0].statements("refuse");
     harness.until(40, "requests in vain are refused", |harness| refusals(harness) > 0);
     harness.replicas[0].sink.take(Duration::from_millis(10));
@@ -202,7 +202,7 @@ fn three_replicas_that_start_at_once_claim_each_of_two_thousand_pods_once() {
     // A row for each replica comes on top.
     assert_eq!(won, 2003);
     assert!((wanted - won) * 20 < won, "{wanted} wanted, {won} won");
-    // Who came first took most; the others ask for their shares.
+    // The first replica claimed most pods; the others ask for their shares.
     let even = harness.until(120, "the pods are shared evenly", |harness| harness.uneven().is_none());
     println!("even after {even:?} more");
     harness.write_all();

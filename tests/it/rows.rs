@@ -1,5 +1,5 @@
-//! Rows of the two tables that podlog reads back, with any value in any column: whatever a row says, it is read or
-//! refused, and the row beside it is as good as ever. On `SQLite`, whose tables are made as podlog makes them.
+//! Rows of the two tables that podlog reads back, with any value in any column. A row is read or refused, and the next
+//! row is not affected. On `SQLite`, with podlog's own tables.
 
 use std::time::Duration;
 

@@ -1,5 +1,5 @@
-//! Replicas that come and go while five hundred pods write: what moves is counted claim by claim, around a sink that does
-//! not fence, so that a line which two replicas deliver is stored twice.
+//! Replicas start and stop while five hundred pods write. Moved claims are counted one by one. The sink does not fence,
+//! so a line that two replicas deliver is stored twice.
 
 use std::collections::BTreeSet;
 use std::time::Duration;

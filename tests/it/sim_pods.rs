@@ -1,5 +1,5 @@
-//! What only a simulated cluster can be driven to: compaction between two pages, bookmarks in time, deletions step by
-//! step. On a paused clock and in the process.
+//! What only the simulated cluster can be made to do: compaction between two pages, bookmarks in time, deletions step
+//! by step. On a paused clock, in the process.
 
 use std::time::Duration;
 
@@ -32,7 +32,7 @@ async fn compaction_ends_pages_with_410_and_resumed_watches_with_an_error_event(
     let mut resumed = pods.watch(&WatchParams::default(), &version).await.unwrap().boxed();
     let event = resumed.try_next().await.unwrap();
     assert!(matches!(event, Some(WatchEvent::Error(status)) if status.code == 410));
-    // A watch that had been told everything goes on.
+    // A watch that has delivered everything continues.
     cluster.create(PodSpec::new("shop", "d").app("app")).unwrap();
     match live.try_next().await.unwrap() {
         Some(WatchEvent::Added(pod)) => assert_eq!(pod.name_any(), "d"),

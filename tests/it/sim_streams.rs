@@ -1,5 +1,5 @@
-//! What only a simulated cluster can be driven to: streams that are cut, frozen, blocked or too old, and faults of
-//! every kind. On a paused clock and in the process, except where connections are the point.
+//! What only the simulated cluster can be made to do: streams that are cut, frozen, blocked or too old, and faults of
+//! every kind. On a paused clock, in the process, except where connections are tested.
 
 use std::time::Duration;
 

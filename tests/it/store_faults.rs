@@ -1,4 +1,5 @@
-//! Whole collectors in virtual time whose lock store is away, silent, slow, forgetful or out of its mind.
+//! Whole collectors in virtual time whose lock store is unavailable, silent or slow, loses answers, or has a wrong
+//! clock.
 
 use std::sync::Arc;
 use std::time::Duration;

@@ -1,5 +1,5 @@
-//! Where the cluster contract is played: the simulated cluster in the process, the same behind a port, or a real one.
-//! A stage runs pods and hands out a client; it asserts nothing.
+//! The clusters on which the cluster contract is tested: the simulated cluster in the process, the same behind a port,
+//! or a real one. A test cluster runs pods and provides a client; it asserts nothing.
 
 use std::time::Duration;
 
@@ -267,7 +267,7 @@ pub(crate) fn phase(pod: &Pod) -> &str {
         .unwrap_or_default()
 }
 
-/// Asks until it holds; a minute is long enough for a real cluster.
+/// Polls until the condition holds; a minute is long enough for a real cluster.
 pub(crate) async fn eventually(holds: impl AsyncFn() -> bool) {
     for _ in 0..600 {
         if holds().await {

@@ -1,5 +1,5 @@
-//! Updating while replicas run: what this program says about tables of every earlier version, and that it goes on
-//! beside a newer one that has extended them.
+//! Updates while replicas run: what this program says about tables of every earlier version, and that it keeps working
+//! beside a newer program that has extended them.
 
 use std::path::Path;
 use std::process::Command;
@@ -180,13 +180,13 @@ async fn a_replica_keeps_working_beside_a_newer_one_that_extended_the_tables() {
 
         tables.extend().await;
         database.sql("UPDATE distributed_lock SET later = 'kept'").await;
-        // The old one goes on with the connections it has: renewing, claiming, writing, looking.
+        // The old one continues with its connections: it renews, claims, writes and reads.
         assert_eq!(renew(&old, &claim, Some(b"one")).await, Verdict::Held);
         let other = acquire(&old, &pod("y")).await.unwrap();
         assert!(sink.sink.write(std::slice::from_ref(&second)).await[0].is_ok());
         assert_eq!(old.table().await.unwrap().rows.len(), 2);
 
-        // It may also be started anew, and its own migrating changes nothing.
+        // It may also be restarted, and its migration changes nothing.
         locks::migrate(&tables.lock()).await.unwrap();
         sinks::migrate(&database.parsed()).await.unwrap();
         let again = locks::open(&tables.lock(), holder("here", "again")).await.unwrap();

@@ -1,7 +1,7 @@
-//! One state for all that differ in nothing that can matter: fences by rank, replicas and pods without their names,
-//! messages without their order, none that will be refused whenever it arrives, no clock on which nothing depends.
-//! What one of them can do to a claim, the one that stands for it can do too. Only [`learn`] takes steps away, those
-//! that could only be refused, and only in configurations without strays.
+//! Reduces states that differ in nothing that matters to one state: fences become ranks, replicas and pods lose their
+//! names, messages lose their order, messages that will certainly be refused are dropped, and clocks on which nothing
+//! depends are reset. The reduced state can do to a claim whatever each of them can do. Only [`learn`] removes steps:
+//! those that could only be refused, and only in configurations without strays.
 
 use crate::config::{Defect, ModelConfig};
 use crate::state::{LATE, MessageKind, PODS, REPLICAS, State};
@@ -93,7 +93,7 @@ fn swap_pods(state: &mut State) {
     state.sort();
 }
 
-/// What there is to see of a pod without naming anybody.
+/// A key of a pod that does not depend on names.
 fn pod_key(state: &State, pod: usize) -> u64 {
     let row = &state.rows[pod];
     let asked = u64::from(row.owner != 0) | u64::from(row.wanted_by != 0) << 1 | u64::from(row.finished) << 2;
@@ -112,7 +112,7 @@ fn pod_key(state: &State, pod: usize) -> u64 {
     key
 }
 
-/// What there is to see of a replica without naming anybody.
+/// A key of a replica that does not depend on names.
 fn replica_key(state: &State, replica: usize, pods: usize) -> u64 {
     let (own, name) = (&state.replicas[replica], replica as u8 + 1);
     let mut key = u64::from(own.lag) | ((own.seen + 3) as u64) << 2 | u64::from(own.holdoff) << 5;
@@ -131,10 +131,10 @@ fn replica_key(state: &State, replica: usize, pods: usize) -> u64 {
     key
 }
 
-/// Forgets late statements that can do nothing any more, whenever they arrive: the fence they name is not the row's,
-/// and never will be again. That the product refuses them is asked, not assumed.
+/// Drops late statements that can have no effect, whenever they arrive: their fence is not the row's fence and never
+/// will be again. The product's own rules decide that they are refused.
 pub(crate) fn forget(state: &mut State, config: &ModelConfig) {
-    // What is refused now may be taken later when nobody checks fences.
+    // If fences are not checked, a statement that is refused now may be accepted later.
     if config.defect == Some(Defect::NoFenceCheck) {
         return;
     }
@@ -176,8 +176,8 @@ pub(crate) fn rests(state: &State, replica: usize) -> bool {
     knows && (0..PODS).all(|pod| own.claims[pod].left == 0 && !state.waits(replica, pod))
 }
 
-/// Forgets how far behind the clock of a replica is on which nothing depends: whoever begins something may choose it
-/// anew. With it goes a difference too small to be a jump, which could only have made it hold off for nothing.
+/// Resets the lag of a replica's clock if nothing depends on that clock: a replica that starts something chooses its
+/// lag again. This also drops an offset that is too small to be a jump, which could only cause a needless hold-off.
 pub(crate) fn rest(state: &mut State) {
     for replica in 0..REPLICAS {
         if rests(state, replica) {
@@ -187,9 +187,9 @@ pub(crate) fn rest(state: &mut State) {
     }
 }
 
-/// Lets each replica know at once that a claim is lost on which it does not act any more. All it could still do
-/// under that claim is to be refused, and those steps are left out. A replica that does not know yet does not claim the
-/// pod either; one that knows may claim it, and may also not.
+/// Lets each replica know at once that it has lost a claim on which it no longer acts. Under such a claim it could
+/// only be refused, so those steps are left out. A replica that does not know yet does not claim the pod; one that
+/// knows may claim it or not.
 pub(crate) fn learn(state: &mut State) {
     for replica in 0..REPLICAS {
         for pod in 0..PODS {

@@ -1,6 +1,6 @@
-//! What is explored: how many replicas and pods, which times, which faults, and which mistake, if any.
+//! What is explored: the number of replicas and pods, the durations, the faults, and the deliberate defect, if any.
 
-/// The times of a claim, in ticks. A tick is 300 ms, so that one is not seen as a jump of a clock (more than 500 ms)
+/// The durations of a claim, in ticks. A tick is 300 ms, so that one is not seen as a jump of a clock (more than 500 ms)
 /// and two are.
 ///
 /// They are not to scale: each is as small as it may be, since fewer ticks make fewer states.
@@ -23,8 +23,8 @@ pub(crate) const GRACE: u8 = 1;
 /// Ticks for which a replica waits for an answer.
 pub(crate) const PATIENCE: u8 = 1;
 
-/// A mistake made on purpose, to see that the model would notice. Those that `podlog::defect` can make in the product
-/// are called as there.
+/// A deliberate defect, to show that the model finds it. Defects that also exist in `podlog::defect` have the same
+/// names.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Defect {
     /// The deadline of a claim counts from the reply, not from when the statement was sent.
@@ -33,11 +33,11 @@ pub(crate) enum Defect {
     NoMargin,
     /// Others take the row as soon as it has expired.
     NoGrace,
-    /// Whoever names a row has it, whatever its owner and fence.
+    /// A statement that names a row takes effect, whatever its owner and fence.
     NoFenceCheck,
-    /// A jump of the database's clock is not heeded.
+    /// A jump of the database's clock is ignored.
     JumpIgnored,
-    /// A claim whose answer is lost is acted on, but nobody keeps its deadline.
+    /// A replica acts on a claim whose answer was lost, without a deadline.
     LostAnswerActedOn,
     /// A pod is handed over before its task has written what it had read.
     HandedBeforeDrained,
@@ -55,26 +55,27 @@ pub(crate) struct ModelConfig {
     pub(crate) jump_by: &'static [i8],
     /// How often it may jump.
     pub(crate) jumps: u8,
-    /// The clock may also jump by more than margin and grace between a look at the table and the claim made upon it.
+    /// The clock may also jump by more than margin and grace between a read of the table and the claim that follows
+    /// it.
     pub(crate) jumps_under_claims: bool,
-    /// Replicas have not looked at the table before the clock may jump.
+    /// The clock may jump before replicas have read the table.
     pub(crate) newcomers: bool,
-    /// Pods may be asked for and handed over.
+    /// Replicas may ask for pods and hand them over.
     pub(crate) hands: bool,
-    /// Pods may come to their end.
+    /// Pods may finish.
     pub(crate) ends: bool,
     /// A replica that is left alone must get each pod, whatever has happened.
     pub(crate) alone: bool,
-    /// Statements that nobody waits for may arrive late, and a replica may be slow to learn that it has lost a claim on
-    /// which it does not act any more. Without, such statements arrive at once or never, and it learns at once.
+    /// Statements that nobody waits for may arrive late, and a replica may learn late that it has lost a claim on
+    /// which it no longer acts. Otherwise such statements arrive at once or never, and it learns at once.
     pub(crate) strays: bool,
-    /// States that differ by names only are one. Off where a counterexample is to be read.
+    /// States that differ only by names are one state. Off for counterexamples, which people read.
     pub(crate) symmetry: bool,
     pub(crate) defect: Option<Defect>,
 }
 
 impl ModelConfig {
-    /// All that is not a question of size, without a mistake.
+    /// A configuration of this size, without a defect.
     pub(crate) const fn of(replicas: usize, pods: usize, late: usize) -> Self {
         Self {
             replicas,

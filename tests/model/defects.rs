@@ -1,5 +1,5 @@
-//! Mistakes made on purpose, and what the protocol does not cover: each must be found out, and how is printed. A model
-//! that finds nothing wrong there would find nothing wrong with anything.
+//! Deliberate defects, and what the protocol does not cover. The model must find each, and prints the shortest
+//! counterexample. A model that found nothing here would prove nothing about the correct protocol.
 
 use crate::config::{Defect, ModelConfig};
 use crate::properties::ONE_ACTS;

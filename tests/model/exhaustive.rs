@@ -1,17 +1,18 @@
-//! The protocol as it is: nothing that can happen in these configurations violates anything.
+//! The correct protocol: no step that is possible in these configurations violates a property.
 //!
-//! Pods share nothing but clocks and the hold-off, so that what is late, strays or jumps is gone through at greatest
-//! length with one pod; two pods show that one does not disturb the other.
+//! Pods share nothing but clocks and the hold-off. So late statements, strays and jumps are explored in depth with one
+//! pod; configurations with two pods show that one pod does not disturb the other.
 
 use std::collections::BTreeSet;
 
 use crate::config::ModelConfig;
 use crate::protocol::explore;
 
-/// Two that are not told from slewing, one by which everything expires, one back.
+/// Jumps: two that look like slewing, one beyond every expiry, one back.
 const JUMPS: &[i8] = &[1, 2, 8, -2];
 
-/// Explores a config in which nothing may go wrong, and prints its size. Answers which kinds of step were possible.
+/// Explores a configuration in which every property must hold, and prints its size. Returns the kinds of step that
+/// were possible.
 fn prove(name: &str, config: &ModelConfig) -> BTreeSet<String> {
     let found = explore(config);
     println!("{name}: {}", found.size);

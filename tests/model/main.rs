@@ -1,11 +1,10 @@
-//! A model of the claim protocol, gone through exhaustively: claim, renewal, deadline, release, hand-over, expiry, a
-//! jump of the database's clock, statements that are late and answers that are lost.
+//! A model of the claim protocol, explored exhaustively: claim, renewal, deadline, release, hand-over, expiry, a jump
+//! of the database's clock, late statements and lost answers.
 //!
-//! The rows follow the product's own rules (`lab::row`), deadlines its arithmetic (`domain::claim`), and whether a
-//! clock is believed its judgement (`domain::holdoff`); what is modelled is everything around them. Nothing here
-//! waits, draws a number or talks to anybody.
+//! Rows follow the rules of `lab::row`, deadlines those of `domain::claim`, and the judgement of a clock is that of
+//! `domain::holdoff`. The model covers everything around them. Nothing here waits, draws random numbers or does I/O.
 
-// Sizes and counterexamples are for people to read; a config is a list of what may happen.
+// The tests print sizes and counterexamples; a configuration is a list of what may happen.
 #![allow(clippy::print_stdout, clippy::struct_excessive_bools)]
 
 mod canonical;

@@ -1,5 +1,5 @@
-//! A state of the claim protocol: rows, replicas, what is on its way between them. It knows no clock readings, only
-//! how long is left. It decides nothing.
+//! A state of the claim protocol: rows, replicas and the messages between them. It has no clock readings, only
+//! remaining times. It decides nothing.
 
 use std::hash::{Hash, Hasher};
 
@@ -11,10 +11,10 @@ pub(crate) const LATE: usize = 4;
 /// A time left that never passes; only a defect makes it.
 pub(crate) const FOR_EVER: u8 = 7;
 
-/// The offset between two clocks is not known: the replica has not looked yet.
+/// The offset between two clocks is not known: the replica has not read the table yet.
 pub(crate) const UNSEEN: i8 = 4;
 
-/// All that an offset between two clocks may be seen as.
+/// The range of observed offsets between two clocks.
 pub(crate) const OFFSETS: std::ops::RangeInclusive<i8> = -3..=UNSEEN;
 
 /// A row of the table. Replicas are numbered from 1; 0 is nobody.
@@ -30,7 +30,7 @@ pub(crate) struct Row {
     pub(crate) finished: bool,
 }
 
-/// What a replica has of a pod.
+/// The claim of a replica on a pod.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(crate) struct Claim {
     /// The fence of its claim; 0 when it has none.
@@ -63,7 +63,7 @@ pub(crate) struct Replica {
     pub(crate) claims: [Claim; PODS],
 }
 
-/// What a message is.
+/// The type of a message.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
 pub(crate) enum MessageKind {
     #[default]
@@ -124,7 +124,7 @@ impl Message {
     }
 }
 
-/// Everything.
+/// The whole state.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(crate) struct State {
     pub(crate) rows: [Row; PODS],
@@ -134,7 +134,7 @@ pub(crate) struct State {
     pub(crate) late: usize,
     /// How often the database's clock may still jump.
     pub(crate) jumps_left: u8,
-    /// A pod has been claimed that was done with.
+    /// A finished pod has been claimed.
     pub(crate) claimed_done: bool,
 }
 
@@ -160,7 +160,7 @@ impl State {
         self.net[self.late] = Message::default();
     }
 
-    /// Puts the late messages in order. Which one was sent first matters to nobody.
+    /// Puts the late messages in order. Their order of sending does not matter.
     pub(crate) fn sort(&mut self) {
         self.net[..self.late].sort_unstable_by_key(|message| message.pack());
     }
@@ -176,7 +176,7 @@ impl State {
         (0..REPLICAS).filter(|replica| self.acts(*replica, pod)).count()
     }
 
-    /// The fences of all claims of the pod that somebody has.
+    /// The fences of all claims on the pod.
     pub(crate) fn fences(&self, pod: usize) -> impl Iterator<Item = u8> {
         let all = self.replicas.iter().map(move |replica| replica.claims[pod].fence);
         all.filter(|fence| *fence != 0)
@@ -213,7 +213,7 @@ impl State {
 
 impl Hash for State {
     fn hash<H: Hasher>(&self, hasher: &mut H) {
-        // All of it in three words: states are hashed millions of times.
+        // The whole state in three 64-bit words, because states are hashed millions of times.
         self.pack().hash(hasher);
     }
 }

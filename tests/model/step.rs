@@ -1,8 +1,8 @@
-//! The names of what can happen, as they appear in a history. Nothing happens here.
+//! The names of the steps, as they appear in a history.
 
 use crate::state::MessageKind;
 
-/// How a statement fares.
+/// What happens to a statement.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub(crate) enum Delivery {
     /// It arrives and is answered at once.
@@ -24,7 +24,7 @@ pub(crate) enum Step {
     Clock(usize),
     /// The database's clock jumps by so many ticks.
     Jump(i8),
-    /// A replica looks at the table and finds that it must not be believed.
+    /// A replica reads the table and finds that the database's clock has jumped.
     HoldsOff(usize),
     Claims(usize, usize, Delivery),
     Renews(usize, usize, Delivery),
@@ -36,9 +36,9 @@ pub(crate) enum Step {
     Frees(usize, usize, Delivery),
     /// The task has written what it had read; the pod goes to the replica that asked for it.
     HandsOver(usize, usize, Delivery),
-    /// The pod is done with.
+    /// The pod is finished.
     Finishes(usize, usize, Delivery),
-    /// The task ends that should have ended before.
+    /// A task ends that should have ended before the hand-over.
     Drains(usize, usize),
     /// A late statement arrives.
     Arrives(MessageKind, usize, usize),

@@ -1,5 +1,5 @@
-//! The store of the model: the product's own rules, applied to the model's rows. It has no rule of its own but
-//! the mistakes made on purpose.
+//! The store of the model: the rules of the product, applied to the rows of the model. It has no rules of its own
+//! except the deliberate defects.
 
 use std::sync::LazyLock;
 use std::time::Duration;
@@ -14,7 +14,7 @@ use crate::state::{Message, MessageKind, OFFSETS, Row, UNSEEN};
 
 const TICK: Duration = Duration::from_millis(300);
 
-/// What every clock shows at every moment: the model keeps how long is left, never the time.
+/// The time that every clock shows: the model keeps remaining times only, never the time of day.
 const NOW: Duration = Duration::from_secs(1000);
 
 static NAMES: LazyLock<[ReplicaId; 4]> = LazyLock::new(|| ["", "1", "2", "3"].map(ReplicaId::from));
@@ -71,7 +71,7 @@ fn put(row: &mut Row, hold: &Hold, grace: u8) {
     row.finished = hold.finished;
 }
 
-/// For how long a replica must not claim, by the offset it saw last.
+/// The hold-off of a replica by the offset that it saw last.
 pub(crate) struct HoldOffs(Vec<Option<u8>>);
 
 impl HoldOffs {
@@ -90,7 +90,7 @@ fn lease(config: &ModelConfig) -> Lease {
     }
 }
 
-/// Whether a replica that looks at the table finds the row to be had.
+/// Whether a replica that reads the table may claim the row.
 pub(crate) fn may_claim(config: &ModelConfig, row: Row, me: u8) -> bool {
     row.fence == 0 || hold(row).may_be_claimed(name(me), NOW, ticks(config.grace()))
 }
@@ -121,7 +121,7 @@ pub(crate) fn renew(config: &ModelConfig, row: &mut Row, me: u8, fence: u8) -> b
     renewed
 }
 
-/// Whose statement one about the row is taken for, and under which fence: what it says it is.
+/// The replica and the fence that a statement counts for: the ones it names, except with the defect.
 fn taken_for(config: &ModelConfig, row: Row, me: u8, fence: u8) -> (&'static ReplicaId, Fence) {
     let (who, fence) = if config.defect == Some(Defect::NoFenceCheck) {
         (row.owner, row.fence)
@@ -176,13 +176,13 @@ pub(crate) fn renewed(config: &ModelConfig, left_now: u8, age: u8) -> u8 {
     left(deadline.get().max(NOW)) as u8
 }
 
-/// What the product answers to each offset that can be seen: asked for in every state, but always the same.
+/// The product's hold-off for each offset. It is the same in every state, so it is computed once.
 pub(crate) fn hold_offs(config: &ModelConfig) -> HoldOffs {
     HoldOffs(OFFSETS.map(|seen| holds_off(config, seen)).collect())
 }
 
-/// For how many ticks of its own a replica must not claim that looks now and last saw this offset; `None` when
-/// it has no reason to disbelieve the database.
+/// For how many ticks of its own clock a replica must not claim if it reads the table now and last saw this offset;
+/// `None` if the database's clock has not jumped.
 fn holds_off(config: &ModelConfig, seen: i8) -> Option<u8> {
     let answer = |offset: i8| LockTable {
         now: at(offset),

@@ -1,5 +1,5 @@
-//! What can happen next: clocks go on, statements are sent, arrive, are answered and get lost. Everything that may
-//! happen at a moment is a step of its own, and a replica that is frozen is one that takes none.
+//! The steps that can follow a state: clocks tick; statements are sent, arrive, are answered or get lost. Everything
+//! that can happen at a moment is a step of its own. A frozen replica is one that takes no step.
 
 use crate::canonical;
 use crate::clocks;
@@ -156,7 +156,7 @@ impl Transitions<'_> {
             self.add(Step::Drains(replica + 1, pod + 1), state);
             return;
         }
-        // The renewer renews one thing at a time, and hands nothing back meanwhile.
+        // The renewer makes one call at a time, and releases nothing during a call.
         if old.waits(replica, pod) {
             return;
         }
@@ -197,7 +197,7 @@ impl Transitions<'_> {
         );
     }
 
-    /// The renewer heeds an answer to a renewal that was sent `age` ticks ago.
+    /// The renewer processes the answer to a renewal that was sent `age` ticks ago.
     fn verdict(&self, state: &mut State, replica: usize, pod: usize, held: bool, age: u8) {
         let claim = &mut state.replicas[replica].claims[pod];
         if held {
@@ -207,7 +207,7 @@ impl Transitions<'_> {
         }
     }
 
-    /// The claim leaves the replica with a release. Whether it ever arrives is nothing that the replica builds on.
+    /// The claim leaves the replica with a release. The replica does not rely on its arrival.
     fn gives_back(
         &mut self,
         old: &State,
@@ -237,7 +237,7 @@ impl Transitions<'_> {
         self.send_late(step(Delivery::Late), &without, release);
     }
 
-    /// What becomes of something that is late.
+    /// What can happen to a late message.
     fn late(&mut self, old: &State, at: usize) {
         let m = old.net[at];
         let (replica, pod) = (usize::from(m.sender) - 1, usize::from(m.pod));
@@ -278,7 +278,7 @@ impl Transitions<'_> {
         }
     }
 
-    /// What becomes of a late statement that nobody waits for.
+    /// What can happen to a late statement that nobody waits for.
     fn unawaited(&mut self, old: &State, at: usize) {
         let m = old.net[at];
         let (name, number) = (usize::from(m.sender), usize::from(m.pod) + 1);

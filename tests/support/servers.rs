@@ -1,4 +1,4 @@
-//! Whether a test that needs a server may run. A test that does not run says so past the capture of output; with
+//! Decides whether a test that needs a server may run. A skipped test prints a message that is not captured; with
 //! `PODLOG_TEST_REQUIRE_ALL=1` it fails instead. Nothing here connects to anything.
 
 use std::io::Write as _;
@@ -12,7 +12,7 @@ pub(crate) fn named(variable: &str) -> Option<String> {
     value
 }
 
-/// Says that the present test does not run, or fails when every test must.
+/// Prints that the current test is skipped, or fails if every test must run.
 pub(crate) fn skip(why: &str) {
     assert!(
         std::env::var("PODLOG_TEST_REQUIRE_ALL").as_deref() != Ok("1"),

@@ -1,4 +1,4 @@
-//! The manifests for `kubectl apply -k`: made from the chart, and what the overlays make of them.
+//! The manifests for `kubectl apply -k`: that they are made from the chart, and what the overlays change.
 
 use std::process::Command;
 

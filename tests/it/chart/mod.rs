@@ -1,5 +1,5 @@
-//! The Helm chart, rendered and read back; no cluster is asked. Needs `helm` on the PATH, except for what is said
-//! about the chart's own files.
+//! The Helm chart, rendered and parsed; no cluster is needed. Needs `helm` on the `PATH`, except for tests of the
+//! chart's own files.
 
 mod manifests;
 mod refusals;

@@ -1,11 +1,11 @@
-//! Values that cannot work are refused before anything is made, in words that say what to do.
+//! The chart refuses values that cannot work before anything is installed, with a message that names the remedy.
 
 use std::process::Command;
 
 use super::{helm, set, template};
 use crate::tidy;
 
-/// `NAME=VALUE` pairs that are wrong, and words of the one line that must come.
+/// Wrong `NAME=VALUE` pairs, and words that the one line of the message must contain.
 const BAD: &[(&[&str], &str)] = &[
     (&["lock.url="], "lock.url is empty: replicas need a MySQL or MariaDB"),
     (&["existingSecret=mine"], "both existingSecret and lock or sink are set"),
@@ -170,7 +170,7 @@ fn helm_lint_finds_nothing() {
     assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stdout));
 }
 
-/// Times around each rule: the chart must judge them as `podlog run` does.
+/// Durations around the limit of each rule: the chart must accept the same ones as `podlog run`.
 const TIMES: &[&[(&str, &str)]] = &[
     &[],
     &[("ttl", "16s"), ("write-timeout", "3s")],

@@ -1,4 +1,4 @@
-//! What the rendered objects say, for the chart's value sets.
+//! The rendered objects, for several sets of values.
 
 use std::process::Command;
 
@@ -94,7 +94,7 @@ fn every_selector_matches_the_replicas_and_no_other_pod() {
                 "{name}: {selector}"
             );
         }
-        // By this label podlog leaves out its own logs.
+        // podlog excludes its own logs by this label.
         assert_eq!(replica["app.kubernetes.io/name"], "podlog", "{name}");
     }
 }

@@ -1,4 +1,4 @@
-//! What the rendered objects may and may not do: rights, security contexts, where secrets are.
+//! What the rendered objects are permitted to do: RBAC rules, security contexts, secrets and network policies.
 
 use serde_json::{Value, json};
 

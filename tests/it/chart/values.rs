@@ -1,5 +1,5 @@
-//! That values, schema, manual and program agree: every value has words and a place in the schema, every setting of
-//! `podlog run` can be given to the chart.
+//! The values, their schema, the chart's README and the program agree: every value is described and is in the schema,
+//! and every setting of `podlog run` is a value of the chart.
 
 use std::collections::BTreeSet;
 use std::fmt::Write as _;

@@ -1,4 +1,4 @@
-//! API servers that answer anything but what was asked for.
+//! API servers that send malformed, endless or wrong responses.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -8,7 +8,7 @@ use kube_sim::{PodSpec, Target};
 use super::fixture::{HostileFixture, MARKER};
 use super::proxy::{HostileProxy, OPEN_END, RawAnswer, answer};
 
-/// Answers that no client could make sense of, and some that look as if.
+/// Malformed responses, and some that look almost right.
 fn nonsense() -> Vec<RawAnswer> {
     let bytes = |text: &str| RawAnswer::Bytes(text.as_bytes().to_vec());
     let html = "<!DOCTYPE html><html><body>\n<h1>Sign in</h1>\n\u{1b}[31m\n</body></html>";
@@ -50,8 +50,8 @@ const KINDS: [fn(&str) -> bool; 3] = [is_list, is_watch, is_log];
 /// How often each kind of request was answered by a rule.
 type AnswerCounts = Arc<[AtomicUsize; 3]>;
 
-/// A rule that gives requests of each kind that match one of these after another, each once. What comes afterwards is
-/// passed on, so that a list in vain keeps no watch from its turn. Also answers what counts them.
+/// A rule that gives requests of each kind that match one of these after another, each once. Later requests are passed
+/// on, so that a failed list does not prevent a watch. Also returns the counters.
 fn each_in_turn(
     answers: Vec<RawAnswer>,
     hits: impl Fn(&str) -> bool + Send + Sync + 'static,
@@ -65,7 +65,7 @@ fn each_in_turn(
     (told, rule)
 }
 
-/// Waits until each of these kinds was told so many answers and came again.
+/// Waits until each of these kinds of request got so many answers and was sent again.
 async fn all_told(fixture: &mut HostileFixture, told: &AnswerCounts, kinds: &[usize], answers: usize) {
     fixture
         .until("each kind of request was given each answer", async |_| {
@@ -107,7 +107,7 @@ async fn a_log_is_read_after_the_server_stops_sending_malformed_responses() {
         }
     }
     fixture.write(50);
-    // Each pod has a sort of nonsense of its own, twice.
+    // Each pod gets one kind of malformed response, twice.
     let told: Vec<AtomicUsize> = names.iter().map(|_| AtomicUsize::new(0)).collect();
     let (all, pods) = (2 * answers.len() as u64, names.clone());
     fixture.proxy.rule(move |head| {
@@ -190,7 +190,7 @@ async fn truncated_and_malformed_events_cost_a_watch_but_no_pod() {
     fixture.end().await;
 }
 
-/// Lets a replica that collects be told this by every list or watch, and answers its largest memory, MiB.
+/// Sends this answer to every list or watch of a replica that collects; returns the replica's peak memory in MiB.
 async fn flooded(hits: fn(&str) -> bool, head: &str, piece: &str) -> u64 {
     let mut fixture = HostileFixture::new().await;
     fixture.write(20);
@@ -264,7 +264,7 @@ fn redirects(database: &HostileProxy) -> Vec<RawAnswer> {
     redirects.collect()
 }
 
-/// A server that nobody should ask, and would answer anything.
+/// A server that must get no request, and would answer any.
 async fn elsewhere(tasks: &mut tokio::task::JoinSet<()>) -> HostileProxy {
     let other = HostileProxy::start(0, tasks).await;
     other.rule(|_| Some(answer("200 OK", "", "{}")));

@@ -1,4 +1,5 @@
-//! Containers that write what they should not: what looks like podlog's own input, lines without end, no text at all.
+//! Containers that write unusual output: lines that look like podlog's own input, endless lines, bytes that are not
+//! text.
 
 use std::cell::Cell;
 use std::fs::File;
@@ -90,7 +91,7 @@ const LINES: usize = 1_000_000;
 
 /// Serves a log of empty lines as a kubelet does: what is there, which is half of it, and the rest to who follows it.
 fn serve_empty_lines(fixture: &HostileFixture) {
-    // A millisecond apart, so that whoever comes again need not be told all.
+    // A millisecond apart, so that a reader that resumes need not get all lines again.
     let stamped = |n: usize| format!("{} \n", Time(1_795_171_621_000_000_000 + n as i64 * 1_000_000));
     let all: Vec<String> = (0..LINES).map(stamped).collect();
     let followed = AtomicBool::new(false);

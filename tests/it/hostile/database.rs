@@ -1,5 +1,6 @@
 //! Hostile values in every column of the two tables that podlog reads back: `distributed_lock` and `log_stream`. Each
-//! pod has a row with one of them; what can be collected is, and the pod beside is collected whole.
+//! pod has a row with one such value. Whatever can be collected is collected, and a pod without such a row is collected
+//! completely.
 
 use std::process::Command;
 
@@ -32,7 +33,8 @@ fn past(database: &SinkFixture) -> &'static str {
     }
 }
 
-/// Asserts that the password of the database is not said. By itself it may be a word that is; `SQLite` knows none.
+/// Asserts that the password of the database is not printed. Alone it may be an ordinary word that is printed;
+/// `SQLite` has none.
 fn assert_no_password(url: &str, text: &str) {
     let Some((user, _)) = url.split_once('@') else { return };
     let (_, password) = user.rsplit_once(':').unwrap();
@@ -67,7 +69,7 @@ async fn collect(database: &SinkFixture, fixture: &mut HostileFixture, values: &
     assert!(status["pods"].is_array(), "{status}");
 }
 
-/// Nothing is left out without a word to who must act.
+/// Nothing is skipped without a message to the operator.
 async fn told(fixture: &mut HostileFixture, names: &[String]) {
     let is_told = |log: &str, name: &str| {
         let mut loud = log

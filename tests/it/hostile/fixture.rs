@@ -1,5 +1,5 @@
-//! The built binary over a hostile proxy, with a well-behaved pod, a marked secret and its own log to look at. A
-//! fixture asserts what must hold whatever the input: see [`HostileFixture::end`].
+//! The built binary behind a hostile proxy, with a well-behaved pod, a marked secret, and its log in a file. The
+//! fixture asserts what must hold for any input: see [`HostileFixture::end`].
 
 use std::collections::BTreeMap;
 use std::fs::File;

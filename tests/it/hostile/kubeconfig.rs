@@ -1,4 +1,4 @@
-//! Kubeconfigs of no sense. What is wrong is said on one line, and no credential with it.
+//! Malformed kubeconfigs. The error is one line and contains no credential.
 
 use std::fmt::Write as _;
 use std::process::Command;

@@ -1,5 +1,5 @@
-//! Input that means harm, or could not mean it better if it did: containers, pods, API servers, kubeconfigs and tables
-//! as nobody would write them. In each, nothing panics, no secret is said, and a pod beside is collected whole.
+//! Input from an attacker or from a broken program: containers, pods, API servers, kubeconfigs and tables. Nothing
+//! panics, no secret is printed, and another pod is collected completely.
 
 mod api;
 mod containers;

@@ -1,4 +1,5 @@
-//! Names, labels and annotations as long and as odd as an API server lets pass, and some that it never would.
+//! Names, labels and annotations that are as long and as unusual as an API server permits, and some that it would not
+//! permit.
 
 use kube_sim::{PodSpec, Target};
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};

@@ -1,5 +1,5 @@
-//! A server of raw bytes between a replica and the simulated cluster: what a rule does not answer is passed on. It
-//! knows HTTP no further than the blank line after the head, so that it can say anything.
+//! A server of raw bytes between a replica and the simulated cluster. A request that no rule answers is passed on. It
+//! parses HTTP only up to the blank line after the head, so that it can send any bytes.
 
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex};

@@ -1,4 +1,4 @@
-//! Values that podlog never writes, for every column of the tables that it reads back. Nothing is judged here.
+//! Values that podlog never writes, for every column of the tables that it reads back. Nothing is asserted here.
 
 use std::fmt::Write as _;
 

@@ -1,4 +1,4 @@
-//! Hostile values in the table that says of which version the tables are: a program starts or refuses, with a word.
+//! Hostile values in the tables of migrations: a program starts, or refuses with a message.
 
 use std::process::Command;
 
@@ -15,7 +15,7 @@ fn changes(sqlite: bool) -> Vec<(String, bool)> {
         (format!("description = {odd}"), true),
         (format!("description = {no_text}"), !sqlite),
         ("execution_time = -9223372036854775807 - 1".into(), true),
-        // `podlog check` tells; a development version made the same tables of another text.
+        // Only `podlog check` reports it: a development version created the same tables from another text.
         ("checksum = x''".into(), true),
         ("checksum = x'fffe00ff'".into(), true),
         ("success = 0".into(), false),

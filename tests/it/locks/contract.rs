@@ -1,4 +1,4 @@
-//! Claiming, renewing and releasing: what every store must do.
+//! Claiming, renewing and releasing: what every lock store must do.
 
 use std::collections::BTreeMap;
 use std::time::Duration;

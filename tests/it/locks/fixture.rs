@@ -1,4 +1,4 @@
-//! A table of its own for each test, on each kind of store, and a way to let time pass for it.
+//! An empty table for each test, on each kind of store, and a way to let time pass for it.
 
 use std::panic::AssertUnwindSafe;
 use std::path::PathBuf;
@@ -53,7 +53,7 @@ pub(crate) fn server(kind: StoreKind) -> Option<String> {
     })
 }
 
-/// Runs a test on a table of its own, and removes the table whatever the outcome.
+/// Runs a test on a table of its own, and removes the table also when the test fails.
 pub(crate) fn run(kind: StoreKind, name: &str, test: impl AsyncFnOnce(&LockFixture)) {
     run_empty(kind, name, async |fixture| {
         if let Some(url) = &fixture.url {
@@ -63,7 +63,7 @@ pub(crate) fn run(kind: StoreKind, name: &str, test: impl AsyncFnOnce(&LockFixtu
     });
 }
 
-/// Runs a test on a database of its own without tables, and removes it whatever the outcome.
+/// Runs a test on a database of its own without tables, and removes it also when the test fails.
 pub(crate) fn run_empty(kind: StoreKind, name: &str, test: impl AsyncFnOnce(&LockFixture)) {
     let runtime = tokio::runtime::Builder::new_current_thread()
         .enable_all()

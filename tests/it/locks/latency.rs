@@ -1,4 +1,4 @@
-//! How long the statements take. Prints figures and judges nothing; run by hand:
+//! How long the statements take. Prints measurements and asserts nothing. Run by hand:
 //! `cargo test --test it locks::latency -- --ignored --nocapture --test-threads 1`
 
 use std::time::{Duration, Instant};

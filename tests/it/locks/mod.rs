@@ -1,4 +1,4 @@
-//! One contract for every lock store, and what each store must do besides.
+//! One contract for every lock store, and further tests of each kind of store.
 
 mod contract;
 pub(crate) mod fixture;
@@ -8,7 +8,7 @@ mod mysql;
 mod settings;
 mod sqlite;
 
-/// Runs each clause against each store; a store without a server is skipped loudly.
+/// Runs each clause against each store; a store without a server is skipped with a message.
 macro_rules! judge {
     ($store:ident, $kind:expr, $($module:ident::$clause:ident),* $(,)?) => {
         mod $store {

@@ -1,4 +1,4 @@
-//! What `MySQL` and `MariaDB` must do besides: survive what other clients and the network do to them.
+//! Further tests of `MySQL` and `MariaDB`: other clients and the network must not harm a claim.
 
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -267,7 +267,7 @@ pub(crate) async fn a_renewal_that_arrives_after_a_newer_one_stores_no_checkpoin
     let a = fixture.holder("a").await;
     let claim = acquire(&a, &pod("x")).await.unwrap();
     assert_eq!(renew(&a, &claim, Some(b"second")).await, Verdict::Held);
-    // As if the stored one had been sent later than the next.
+    // As if the stored renewal had been sent after the next one.
     execute(
         &mut fixture.sql().await,
         "UPDATE distributed_lock SET sent = sent + 3600000000",

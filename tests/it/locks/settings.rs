@@ -1,5 +1,5 @@
-//! What a `MySQL` or `MariaDB` store says about settings, rights and tables that are wrong, and how its
-//! tables come about.
+//! The messages of a `MySQL` or `MariaDB` store about wrong settings, privileges and tables, and how its tables are
+//! created.
 
 use futures::future::join_all;
 use podlog::domain::{Fence, Verdict};
@@ -153,7 +153,7 @@ pub(crate) async fn many_replicas_can_migrate_at_once(fixture: &LockFixture) {
         .map(drop)
         .unwrap_err();
     assert!(error.to_string().contains("podlog migrate"), "{error}");
-    // Somebody else's migrations, one of them broken off, are no business of ours.
+    // Migrations of another program, one of them unfinished, are ignored.
     let mut conn = fixture.sql().await;
     execute(
         &mut conn,

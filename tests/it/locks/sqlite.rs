@@ -1,4 +1,4 @@
-//! What `SQLite` must do besides: explain what is wrong with a file, and share it.
+//! Further tests of `SQLite`: it explains what is wrong with a file, and several processes share one.
 
 use std::os::unix::fs::PermissionsExt;
 use std::path::Path;

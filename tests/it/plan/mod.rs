@@ -1,5 +1,5 @@
-//! Histories of replicas that plan and act on one small table: whoever joins, dies or drains, and
-//! whatever pods come and go, every pod soon has one holder and the loads are even.
+//! Histories of replicas that plan and act on one small table. Whichever replicas join, die or drain, and whichever
+//! pods come and go, every pod soon has one holder and the loads are even.
 
 mod table_model;
 

@@ -1,5 +1,5 @@
-//! Replicas and pods around one small table, a stand-in for a lock store: exact, instant, one round
-//! per second. It checks what must hold in every round and never decides who takes what.
+//! Replicas and pods around one small table in place of a lock store. It is exact and instant, with one round per
+//! second. It checks what must hold in every round and never decides which replica takes which pod.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
@@ -47,7 +47,7 @@ pub(crate) struct TableModel {
     stale: bool,
     pods: BTreeSet<PodUid>,
     pub(crate) replicas: BTreeMap<ReplicaId, ModelReplica>,
-    /// When each pod was last in somebody's hands, or appeared.
+    /// When each pod last had a holder, or appeared.
     attended: BTreeMap<PodUid, i64>,
     names: usize,
     pub(crate) fences: u64,

@@ -1,4 +1,4 @@
-//! A namespace on a real cluster, made for one test, and what tests do in it.
+//! A namespace on a real cluster, created for one test, and what tests do in it.
 
 use std::future::Future;
 use std::path::PathBuf;
@@ -113,7 +113,7 @@ impl ClusterFixture {
         lines(&bytes)
     }
 
-    /// Discovers in the background until the test ends.
+    /// Runs discovery in the background until the test ends.
     pub(crate) fn discover(&self, scope: Scope, tasks: &mut JoinSet<()>) -> tokio::sync::watch::Receiver<Arc<PodSet>> {
         let (out, seen) = tokio::sync::watch::channel(Arc::default());
         let cluster = self.cluster.clone();
@@ -121,7 +121,7 @@ impl ClusterFixture {
         seen
     }
 
-    /// The token of a new service account that has no rights.
+    /// The token of a new service account without permissions.
     pub(crate) async fn token(&self, name: &str) -> String {
         let accounts: Api<ServiceAccount> = Api::namespaced(self.kube.clone(), &self.namespace);
         let account = serde_json::from_value(json!({"metadata": {"name": name}})).unwrap();

@@ -1,8 +1,7 @@
-//! The Kubernetes adapter against a real API server and kubelet.
+//! The Kubernetes client against a real API server and kubelet.
 //!
-//! Needs `KUBECONFIG`, and an image with a shell that the nodes have or can pull: `PODLOG_TEST_IMAGE`,
-//! by default `docker.io/library/busybox:1`. Each test has a namespace of its own and deletes it, also
-//! when it fails.
+//! Needs `KUBECONFIG`, and an image with a shell that the nodes have or can pull: `PODLOG_TEST_IMAGE`, by default
+//! `docker.io/library/busybox:1`. Each test has a namespace of its own and deletes it, also when it fails.
 
 mod fixture;
 

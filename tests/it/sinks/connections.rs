@@ -1,4 +1,5 @@
-//! A relay between sink and server that loses replies, and what the sink makes of that.
+//! A proxy between sink and server that loses replies, killed connections, and that the sink stores each line once all
+//! the same.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicI64, Ordering};
@@ -17,8 +18,8 @@ use tokio::task::JoinSet;
 use crate::chunks::{chunk, origin};
 use crate::sinks::fixture::{each_exact, unchanged};
 
-/// Forwards connections. When `replies` reaches 0, the connection whose reply it was stays open but
-/// gets no reply any more; what it sends still arrives. Negative: nothing is lost.
+/// Forwards connections. When `replies` reaches 0, the connection of that reply stays open but gets no more replies;
+/// its requests still arrive. A negative number loses nothing.
 async fn relay(listener: TcpListener, server: String, replies: Arc<AtomicI64>) {
     let mut tasks = JoinSet::new();
     while let Ok((client, _)) = listener.accept().await {
@@ -115,7 +116,7 @@ async fn connections_killed_at_any_moment_lose_and_repeat_no_line() {
             loop {
                 tokio::time::sleep(Duration::from_millis(fastrand::u64(1..40))).await;
                 let found: Result<Vec<i64>, _> = sqlx::query_scalar(find).fetch_all(&mut conn).await;
-                // MySQL cannot show a list in which a statement stands whose bytes are no text, as ours may be.
+                // MySQL cannot show the process list while it contains a statement with bytes that are not text.
                 let ids = match found {
                     Err(error) if error.to_string().contains("Cannot convert string") => Vec::new(),
                     found => found.unwrap(),

@@ -1,4 +1,4 @@
-//! What sinks promise that store the position with the records: exactly once, and one writer.
+//! What sinks promise that store the position together with the records: exactly once, and one writer per stream.
 
 use std::time::Duration;
 
@@ -103,7 +103,7 @@ async fn a_write_during_an_opening_is_either_seen_by_it_or_refused() {
             let stream = origin(&format!("race-{round}"));
             old.sink.open(&stream, Fence(1)).await.unwrap();
             let chunks = [chunk(&stream, 1, None, &LINES)];
-            // Who begins is not decided, only made likely: either way the outcome must fit together.
+            // The order of the two is likely but not certain; the result must be consistent in either case.
             let pause = |mine: bool| tokio::time::sleep(Duration::from_micros(if mine { round * 100 } else { 0 }));
             let open = async {
                 pause(round % 2 == 0).await;
@@ -137,7 +137,7 @@ async fn a_stream_at_another_position_must_be_opened_again() {
         running.sink.open(&stream, Fence(1)).await.unwrap();
         let first = chunk(&stream, 1, None, &LINES[..1]);
         assert!(running.sink.write(std::slice::from_ref(&first)).await[0].is_ok());
-        // The database has lost what came in between.
+        // The database has lost the chunk in between.
         let ahead = chunk(&stream, 1, Some(position(&LINES[2])), &LINES[3..]);
         let answers = running.sink.write(&[ahead]).await;
         assert!(matches!(answers[..], [Err(SinkError::Fenced)]), "{answers:?}");

@@ -1,4 +1,4 @@
-//! What databases do at their worst, as far as it can be done to a shared server.
+//! Faults of databases, as far as they can be caused on a shared server.
 
 use std::time::Duration;
 

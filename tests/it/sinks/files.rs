@@ -1,4 +1,4 @@
-//! What only file sinks do: putting files aside, mending them, surviving a full disk.
+//! What only file sinks do: rotate files, repair them, survive a full disk.
 
 use std::io::{Read, Write};
 use std::path::PathBuf;

@@ -1,4 +1,4 @@
-//! The sinks under test, and reading back what they stored without asking them.
+//! The sinks under test, and reading what they stored without using the sink.
 
 use std::panic::AssertUnwindSafe;
 use std::path::{Path, PathBuf};
@@ -15,7 +15,7 @@ use sqlx::{AssertSqlSafe, Connection, MySqlConnection, Row, SqliteConnection};
 use tempfile::TempDir;
 use tokio::task::JoinSet;
 
-/// A place to store records, new and empty.
+/// A new and empty store for records.
 pub(crate) struct SinkFixture {
     pub(crate) name: &'static str,
     pub(crate) url: String,
@@ -24,7 +24,7 @@ pub(crate) struct SinkFixture {
     database: Option<(String, String)>,
 }
 
-/// A record as it lies in the store.
+/// A stored record.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct StoredRecord {
     pub(crate) time: i64,
@@ -40,12 +40,12 @@ pub(crate) struct OpenSink {
     _driver: JoinSet<()>,
 }
 
-/// Runs a test on every sink that there is, one after another, each in a place of its own.
+/// Runs a test on every kind of sink, one after another, each with an empty store.
 pub(crate) async fn each(test: impl AsyncFn(&SinkFixture)) {
     run(&["file", "sqlite", "mysql", "mariadb"], test).await;
 }
 
-/// Runs a test on the sinks that store positions too.
+/// Runs a test on the sinks that store positions with the records.
 pub(crate) async fn each_exact(test: impl AsyncFn(&SinkFixture)) {
     run(&["sqlite", "mysql", "mariadb"], test).await;
 }
@@ -204,7 +204,7 @@ impl SinkFixture {
             .collect()
     }
 
-    /// The JSON records of a stream: files that were put aside first, the oldest first.
+    /// The JSON records of a stream: rotated files first, the oldest first.
     pub(crate) fn records(&self, origin: &Origin) -> Vec<Value> {
         let stream = format!("_{}/app", origin.stream.uid);
         let mut files: Vec<PathBuf> = find(&self.dir())
@@ -260,7 +260,7 @@ fn from_json(record: &Value) -> StoredRecord {
     }
 }
 
-/// What lines look like when they are stored as they were.
+/// The stored records of lines that are stored unchanged.
 pub(crate) fn unchanged(lines: &[crate::chunks::TestLine<'_>]) -> Vec<StoredRecord> {
     let one = |&(time, ordinal, message): &crate::chunks::TestLine<'_>| stored((time, ordinal, message.to_vec(), 0));
     lines.iter().map(one).collect()

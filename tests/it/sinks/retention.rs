@@ -1,4 +1,4 @@
-//! Deleting old records.
+//! Deletion of old records.
 
 use podlog::domain::{Fence, Time};
 
@@ -66,7 +66,7 @@ async fn the_row_of_an_empty_stream_is_deleted_only_after_a_quiet_day_and_can_be
         fixture.sql(&format!("UPDATE log_stream SET updated_at = {day}")).await;
         assert_eq!(purge.purge(now, 10).await.unwrap(), 0);
         assert_eq!(count().await, "0");
-        // The container speaks again: what follows its checkpoint is stored.
+        // The container writes again: lines after its checkpoint are stored.
         let lines = [(2, 0, &b"b"[..])];
         assert!(running.sink.write(&[chunk(&stream, 4, first.end, &lines)]).await[0].is_ok());
         assert_eq!(fixture.read(&stream).await, unchanged(&lines));

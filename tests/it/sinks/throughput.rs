@@ -1,4 +1,4 @@
-//! How fast sinks are. Not tests; run by hand, in release:
+//! How fast sinks are. These are measurements, not tests. Run them by hand, in release mode:
 //! `cargo test --release --test it sinks::throughput -- --ignored --nocapture --test-threads 1`
 
 use std::sync::Arc;
