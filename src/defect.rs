@@ -11,31 +11,31 @@ pub enum Defect {
     DeadlineAfterReply,
     /// The position moves before the write, not after it.
     CheckpointBeforeWrite,
-    /// Whoever names a row has it, whatever its owner and fence.
+    /// A statement that names a row takes effect, whatever the owner and fence.
     NoFenceCheck,
-    /// The sink takes what comes under an older fence than it has seen.
+    /// The sink accepts chunks under an older fence than it has seen.
     SinkFenceUnchecked,
-    /// A new claim has the fence of the one before.
+    /// A new claim has the fence of the previous one.
     FenceRepeats,
-    /// A jump of the store's clock is not heeded.
+    /// A jump of the store's clock is ignored.
     JumpIgnored,
-    /// A log is asked for from the second after the stored line, and the stored line is not searched for.
+    /// A log is requested from the second after the stored line, and the stored line is not searched for.
     SinceRoundedUp,
-    /// What has been written of a line is taken for the line, because the read is over.
+    /// An unfinished line is stored as a line because the read is over.
     HalfLineTaken,
-    /// The instance before the present one is not read.
+    /// The previous instance is not read.
     PreviousNotRead,
-    /// A stream that ends in order is taken for the end of its instance.
+    /// A stream that ends cleanly counts as the end of its instance.
     CleanEndProves,
-    /// Lines that are not there any more are not reported.
+    /// Missing lines are not reported.
     GapForgotten,
-    /// Whenever a log is opened again, lines are reported to be missing.
+    /// Every time a log is opened again, missing lines are reported.
     GapForNothing,
-    /// Whatever is opened by name counts as the log of the pod that was meant.
+    /// A log that was opened by name counts as the log of the intended pod.
     IdentityUnchecked,
-    /// A chunk that comes again is stored again.
+    /// A repeated chunk is stored again.
     RepeatStored,
-    /// The final checkpoint is not given back with the claim.
+    /// The final checkpoint is not stored when the claim is released.
     FinalCheckpointForgotten,
 }
 
