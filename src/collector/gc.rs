@@ -1,175 +1,169 @@
-//! Pods that are not there any more: tells their tasks, reports what nobody read, deletes rows.
+//! Garbage collection: pods that are not in the set any more.
 //!
-//! A pod that is missing from the set may be gone, or may only have ceased to match the
-//! selection. The API server is asked by name before anything is concluded.
+//! Such a pod may be deleted, or may only not match the selection any more, so the API server is asked by name before
+//! anything is concluded. Tasks of deleted pods are told, what no replica read is claimed once more to be reported, and
+//! rows that are not needed any more are deleted.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
 
+use tokio::task::JoinSet;
+
 use crate::cluster::Cluster;
-use crate::domain::{About, AfterRelease, LockKey, LockRow, LockTable, Phase, Pod, PodUid};
+use crate::domain::{About, LockKey, LockRow, LockTable, Phase, Pod, PodSet, PodUid};
 use crate::locks::DEAD;
 
-use super::Collector;
+use super::claims::Claims;
+use super::members::Members;
 
-/// Pods looked into at the same time. An answer takes some ms and is taken in at the next turn, of which
-/// there are at most 20 a second (`SOON`): at most 1280 requests to the API server a second, and usually 64.
-const LOOKS: usize = 64;
+/// The most lookups at the same time. An answer takes some ms and is used at the next reconciliation, of which there are
+/// at most 20 a second: at most 64 * 20 = 1280 requests to the API server a second, and usually 64.
+const MAX_LOOKUPS: usize = 64;
 
 /// How long the answer about a pod counts.
-const FRESH: Duration = Duration::from_mins(1);
+const ANSWER_VALID: Duration = Duration::from_mins(1);
 
 /// When to ask again after the API server could not say.
-const AGAIN: Duration = Duration::from_secs(5);
+const RETRY: Duration = Duration::from_secs(5);
 
-/// How long the row of a pod that is gone stays, finished: another replica may not have heard of the
-/// deletion, and would claim the pod anew if it had no row. A watch that has gone mute is given up after
-/// 150 s of silence; 30 s are left for its successor to answer.
-const TOMBSTONE: Duration = Duration::from_mins(3);
+/// How long the finished row of a deleted pod stays. Another replica may not have learned of the deletion, and would
+/// claim the pod again if it had no row. A watch that is mute is given up after 150 s of silence; 30 s are left for its
+/// successor to answer.
+const TOMBSTONE_AGE: Duration = Duration::from_mins(3);
 
-/// A pod that was looked into, and what became of it.
-pub(super) type Lookup = (PodUid, About, Existence);
+/// Finds out what has become of missing pods, and acts on it.
+#[derive(Debug, Default)]
+pub(super) struct GarbageCollector {
+    /// Questions to the API server. The loop never waits for them.
+    lookups: JoinSet<Lookup>,
+}
 
-/// What has become of a pod that is missing.
+/// A pod that was looked up by name, and the answer.
+#[derive(Debug)]
+struct Lookup {
+    uid: PodUid,
+    about: About,
+    existence: Existence,
+}
+
+/// What the API server says about a pod that is missing from the set.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Existence {
+enum Existence {
+    /// It does not exist.
     Deleted,
+    /// It exists and does not match the selection.
     NotSelected,
+    /// The API server did not answer.
     Unknown,
 }
 
-impl Collector {
-    /// Acts on what has been found out about missing pods, and begins to look into further ones: those
-    /// that are held here or have a row, and are not in the set.
-    pub(super) async fn collect_garbage(&mut self, table: &LockTable) {
-        let set = self.deps.pods.borrow().clone();
+impl GarbageCollector {
+    /// Acts on the answers that have come, and begins to look up further missing pods.
+    pub(super) async fn collect(&mut self, claims: &mut Claims, members: &Members, set: &PodSet, table: &LockTable) {
         if !set.complete {
             return;
         }
-        let now = self.clock.now();
-        self.departed.compare(table, now, TOMBSTONE);
-        let mut lookups = Vec::new();
-        while let Some(done) = self.lookups.try_join_next() {
-            lookups.extend(done.ok().filter(|(uid, ..)| !set.pods.contains_key(uid)));
-        }
-        self.conclude(lookups, table).await;
-        let now = self.clock.now();
-        self.lookup_after.retain(|_, until| now < *until);
-        let known = |uid: &PodUid| self.lookup_after.contains_key(uid) || self.buried.contains_key(uid);
-        let missing = |uid: &PodUid| !set.pods.contains_key(uid) && !known(uid);
-        let held = self
-            .held
-            .iter()
-            .filter(|(uid, held)| missing(uid) && !held.pod.borrow().gone);
-        let mut queries: BTreeMap<PodUid, About> = held
-            .map(|(uid, held)| (uid.clone(), About::of(&held.pod.borrow())))
-            .collect();
-        for (key, row) in &table.rows {
-            if let Some(uid) = key.pod().filter(|uid| missing(uid) && self.is_mine_to_clear(uid, row)) {
-                queries.insert(uid.clone(), row.about.clone());
-            }
-        }
-        let unclaimed = self.departed.unclaimed();
-        let mine = unclaimed.filter(|pod| missing(&pod.uid) && self.is_my_turn(&pod.uid));
-        queries.extend(mine.map(|pod| (pod.uid.clone(), About::of(pod))));
-        let room = LOOKS.saturating_sub(self.lookups.len());
-        for (uid, about) in queries.into_iter().take(room) {
-            self.lookup_after.insert(uid.clone(), now + FRESH);
-            self.lookups.spawn(look(self.deps.context.cluster.clone(), uid, about));
+        let now = claims.clock().now();
+        claims.memory.compare_departed(table, now, TOMBSTONE_AGE);
+        let unread = self.on_answers(claims, set, table, now);
+        delete_rows(claims, table, now).await;
+        claims.take(unread).await;
+        let now = claims.clock().now();
+        claims.memory.expire_lookups(now);
+        let room = MAX_LOOKUPS.saturating_sub(self.lookups.len());
+        for (uid, about) in missing(claims, members, set, table).into_iter().take(room) {
+            claims.memory.set_next_lookup(&uid, now + ANSWER_VALID);
+            let cluster = claims.context().cluster.clone();
+            self.lookups.spawn(look_up(cluster, uid, about));
         }
     }
 
-    /// Whether this replica is the one to see to a row that nobody holds: one does, chosen by the
-    /// pod, so that not all ask the API server.
-    fn is_mine_to_clear(&self, uid: &PodUid, row: &LockRow) -> bool {
-        let grace = self.deps.lease.takeover_grace.as_millis() as i64;
-        let unheld = row.finished || row.owner.is_none() || row.expires_in < -grace;
-        unheld && self.is_my_turn(uid) && !self.held.contains_key(uid)
-    }
-
-    fn is_my_turn(&self, uid: &PodUid) -> bool {
-        let members = &self.members.0;
-        let turn = xxhash_rust::xxh3::xxh3_64(uid.as_str().as_bytes()) as usize % members.len().max(1);
-        members.get(turn) == Some(&self.deps.me)
-    }
-
-    async fn conclude(&mut self, lookups: Vec<Lookup>, table: &LockTable) {
-        let now = self.clock.now();
+    /// Takes in the answers that have come. Returns the deleted pods that may not have been read to their end: they are
+    /// claimed once more, so that what is missing is reported under a fence.
+    fn on_answers(&mut self, claims: &mut Claims, set: &PodSet, table: &LockTable, now: Duration) -> Vec<Arc<Pod>> {
         let mut unread = Vec::new();
-        for (uid, about, existence) in lookups {
-            if existence == Existence::Unknown {
-                self.lookup_after.insert(uid, now + AGAIN);
+        while let Some(answer) = self.lookups.try_join_next() {
+            let Some(Lookup { uid, about, existence }) =
+                answer.ok().filter(|answer| !set.pods.contains_key(&answer.uid))
+            else {
                 continue;
-            }
-            if let Some(held) = self.held.get_mut(&uid) {
-                match existence {
-                    Existence::Deleted => held.pod.send_modify(|pod| {
-                        *pod = Arc::new(Pod {
-                            gone: true,
-                            ..Pod::clone(pod)
-                        });
-                    }),
-                    Existence::NotSelected => {
-                        held.after = AfterRelease::Free;
-                        held.stop.cancel();
-                    }
-                    Existence::Unknown => {}
+            };
+            let memory = &mut claims.memory;
+            match (existence, claims.tasks.holds(&uid), table.pod(&uid)) {
+                (Existence::Unknown, ..) => memory.set_next_lookup(&uid, now + RETRY),
+                (Existence::Deleted, true, _) => claims.tasks.on_pod_deleted(&uid),
+                (Existence::NotSelected, true, _) => claims.tasks.on_pod_deselected(&uid),
+                (Existence::Deleted, false, Some(row)) if row.finished => memory.add_tombstone(&uid, now),
+                (Existence::Deleted, false, Some(_)) => {
+                    let pod = memory
+                        .departed_as_deleted(&uid)
+                        .unwrap_or_else(|| deleted_pod(uid, about));
+                    unread.push(Arc::new(pod));
                 }
-                continue;
-            }
-            let key = LockKey::Pod(uid.clone());
-            match (existence, table.rows.get(&key)) {
-                (Existence::Deleted, Some(row)) if row.finished => drop(self.buried.insert(uid, now)),
-                // Claimed once more, so that what nobody read is reported under a fence.
-                (Existence::Deleted, Some(_)) => {
-                    let known = self.departed.gone(&uid);
-                    unread.push(Arc::new(known.unwrap_or_else(|| gone(uid, about))));
-                }
-                // Nobody has ever had it.
-                (Existence::Deleted, None) => unread.extend(self.departed.gone(&uid).map(Arc::new)),
-                _ => self.departed.forget(&uid),
+                // No replica has ever held it.
+                (Existence::Deleted, false, None) => unread.extend(memory.departed_as_deleted(&uid).map(Arc::new)),
+                (Existence::NotSelected, false, _) => memory.forget_departed(&uid),
             }
         }
-        self.forget(table, now).await;
-        self.take(unread).await;
-    }
-
-    /// Deletes the rows of pods that have been gone, and of replicas that have been dead, for long enough.
-    async fn forget(&mut self, table: &LockTable, now: Duration) {
-        self.buried
-            .retain(|uid, _| table.rows.contains_key(&LockKey::Pod(uid.clone())));
-        let old = self.buried.iter().filter(|(_, since)| now >= **since + TOMBSTONE);
-        let mut forget: Vec<LockKey> = old.map(|(uid, _)| LockKey::Pod(uid.clone())).collect();
-        // The store checks the time itself.
-        let long_dead = -(DEAD.as_millis() as i64);
-        let dead = table
-            .rows
-            .iter()
-            .filter(|(key, row)| matches!(key, LockKey::Replica(_)) && row.expires_in < long_dead);
-        forget.extend(dead.map(|(key, _)| key.clone()));
-        if !forget.is_empty() {
-            let answer = self.call("forget", self.deps.store.forget(&forget)).await;
-            self.record_outcome(answer);
-        }
+        unread
     }
 }
 
-/// Asks the API server, which may take as long as it takes to give up.
-async fn look(cluster: Cluster, uid: PodUid, about: About) -> Lookup {
+/// The pods that are missing from the set and that this replica should look up: those it holds, and those that no
+/// replica holds and this one is responsible for.
+fn missing(claims: &Claims, members: &Members, set: &PodSet, table: &LockTable) -> BTreeMap<PodUid, About> {
+    let is_missing = |uid: &PodUid| !set.pods.contains_key(uid) && claims.memory.needs_lookup(uid);
+    let grace = claims.lease.takeover_grace.as_millis() as i64;
+    let is_unheld = |row: &LockRow| row.finished || row.owner.is_none() || row.expires_in < -grace;
+    let mut missing = BTreeMap::new();
+    for (uid, task) in claims.tasks.iter().filter(|(uid, _)| is_missing(uid)) {
+        let pod = task.pod();
+        if !pod.gone {
+            missing.insert(uid.clone(), About::of(&pod));
+        }
+    }
+    for (key, row) in &table.rows {
+        let is_mine = |uid: &PodUid| is_unheld(row) && members.is_responsible(uid) && !claims.tasks.holds(uid);
+        if let Some(uid) = key.pod().filter(|uid| is_missing(uid) && is_mine(uid)) {
+            missing.insert(uid.clone(), row.about.clone());
+        }
+    }
+    let never_claimed = claims.memory.departed_without_row();
+    let mine = never_claimed.filter(|pod| is_missing(&pod.uid) && members.is_responsible(&pod.uid));
+    missing.extend(mine.map(|pod| (pod.uid.clone(), About::of(pod))));
+    missing
+}
+
+/// Deletes the rows of pods that have been deleted, and of replicas that have been dead, for long enough.
+async fn delete_rows(claims: &mut Claims, table: &LockTable, now: Duration) {
+    let tombstones = claims.memory.old_tombstones(table, now, TOMBSTONE_AGE);
+    let mut keys: Vec<LockKey> = tombstones.into_iter().map(LockKey::Pod).collect();
+    // The store checks the time itself.
+    let long_dead = -(DEAD.as_millis() as i64);
+    let is_dead = |key: &LockKey, row: &LockRow| matches!(key, LockKey::Replica(_)) && row.expires_in < long_dead;
+    let dead = table.rows.iter().filter(|(key, row)| is_dead(key, row));
+    keys.extend(dead.map(|(key, _)| key.clone()));
+    if !keys.is_empty() {
+        claims.store.forget(&keys).await;
+    }
+}
+
+/// Asks the API server about a pod, which takes as long as the API server takes.
+async fn look_up(cluster: Cluster, uid: PodUid, about: About) -> Lookup {
     let existence = match cluster.pod(&about.namespace, &about.pod).await {
         Ok(Some(pod)) if pod.uid == uid => Existence::NotSelected,
         Ok(_) => Existence::Deleted,
         Err(error) => {
-            tracing::debug!(%uid, %error, "cannot find out whether the pod still exists");
+            tracing::debug!(%uid, %error, "the API server did not say whether the pod still exists; asking again in a few seconds");
             Existence::Unknown
         }
     };
-    (uid, about, existence)
+    Lookup { uid, about, existence }
 }
 
-/// A pod of which only its row is left.
-fn gone(uid: PodUid, about: About) -> Pod {
+/// A deleted pod of which only its row is known.
+fn deleted_pod(uid: PodUid, about: About) -> Pod {
     Pod {
         uid,
         namespace: about.namespace,

@@ -1,304 +1,296 @@
-//! The beginning and the end of pod tasks, and of the collector itself.
+//! The tasks that collect pods: one for each pod whose claim this replica holds.
 //!
-//! When a task has ended, its claim comes back from the renewer and is released with the task's
-//! final checkpoint. Until then nobody else collects the pod.
+//! It starts tasks, tells them about their pods, asks them to stop and learns how they ended. It never calls the lock
+//! store, and a task is given a grant, never the claim.
 
+use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
 
 use tokio::sync::watch;
-use tokio::task::{Id, JoinError};
+use tokio::task::{Id, JoinError, JoinSet};
 use tokio_util::sync::CancellationToken;
 use tracing::Instrument;
 
-use crate::defect::{self, Defect};
-use crate::domain::position::BadCheckpoint;
-use crate::domain::{AfterRelease, Checkpoint, Claim, LockKey, Pod, PodUid, Release};
-use crate::follow::{Task, TaskEnd, follow};
-use crate::metrics::Reason;
+use crate::domain::{AfterRelease, Checkpoint, Fence, Pod, PodSet, PodUid, ReplicaId};
+use crate::follow::{Context, Task, TaskEnd, follow};
+use crate::grant::Grant;
 
-use super::{Collector, HeldPod};
+use super::members::Members;
 
-/// How long a pod is left alone after its task panicked or its checkpoint could not be read.
-const REST: Duration = Duration::from_mins(1);
+/// How long a replica that asked for a pod waits for it at most. A task that has not stopped by then cannot write what
+/// it has read.
+const HAND_OVER_TIMEOUT: Duration = Duration::from_secs(30);
 
-/// How long a pod is left alone after the sink refused to store under its claim: less than a minute,
-/// because a new claim mends most such refusals, and more than nothing, because it may not, and a claim
-/// and an opening take milliseconds.
-const REST_REFUSED: Duration = Duration::from_secs(5);
+/// All tasks.
+#[derive(Debug, Default)]
+pub(super) struct PodTasks {
+    by_uid: BTreeMap<PodUid, PodTask>,
+    running: JoinSet<TaskEnd>,
+    uids: BTreeMap<Id, PodUid>,
+}
 
-/// How soon a release that failed is tried again while the replica stops.
-const AGAIN: Duration = Duration::from_millis(500);
+/// One pod whose claim is held, and its task.
+#[derive(Debug)]
+pub(super) struct PodTask {
+    /// The number of the claim.
+    pub(super) fence: Fence,
+    /// What the task may do, and until when.
+    pub(super) grant: Grant,
+    pod: watch::Sender<Arc<Pod>>,
+    progress: watch::Receiver<Checkpoint>,
+    stop: CancellationToken,
+    /// What becomes of the row when the task has been stopped.
+    when_stopped: AfterRelease,
+    /// Boot-clock time since which the task has been stopping because another replica waits for the pod.
+    handing_over_since: Option<Duration>,
+}
 
-type End = Result<(Id, TaskEnd), JoinError>;
+/// A task that has ended.
+#[derive(Debug)]
+pub(super) struct EndedTask {
+    pub(super) uid: PodUid,
+    pub(super) task: PodTask,
+    pub(super) outcome: TaskOutcome,
+}
 
-impl Collector {
-    /// How far the pod is stored: as the store says, or as this replica knows better, when it held
-    /// the pod last and could not tell the store.
-    pub(super) fn checkpoint_of(&mut self, claim: &Claim, pod: &Pod) -> Result<StoredProgress, BadCheckpoint> {
-        match self.unsaved.remove(&pod.uid) {
-            Some((fence, checkpoint)) if fence == claim.previous => Ok(StoredProgress {
-                checkpoint,
-                stored: false,
-            }),
-            _ => Ok(StoredProgress {
-                checkpoint: Checkpoint::decode(&claim.checkpoint)?,
-                stored: true,
-            }),
-        }
-    }
+/// How a task ended.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum TaskOutcome {
+    /// It returned.
+    Ended(TaskEnd),
+    /// It panicked.
+    Panicked,
+    /// It was aborted, because stopping took too long.
+    Aborted,
+}
 
-    /// Starts the task of a pod whose claim was won by a statement sent at `sent`.
-    pub(super) fn start(&mut self, claim: Claim, pod: Arc<Pod>, known: StoredProgress, sent: Duration) {
-        let grant = self.grant(claim.fence, sent);
-        let (progress, mut seen) = watch::channel(known.checkpoint);
-        if !known.stored {
-            seen.mark_changed();
-        }
-        let stop = CancellationToken::new();
-        let span = tracing::info_span!("pod", namespace = %pod.namespace, pod = %pod.name, fence = %claim.fence);
+/// What has come of asking a task to stop for another replica.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum HandOver {
+    /// The task is asked to stop now; the pod is handed over when it has ended.
+    Begun,
+    /// The task is still stopping.
+    Pending,
+    /// The task has not stopped in time, so the other replica must be refused. The pod stays here.
+    TimedOut(Fence),
+    /// There is no such task.
+    NotHeld,
+}
+
+impl PodTasks {
+    /// Starts a task. `progress` is the channel on which it shows how far the pod is stored.
+    pub(super) fn start(
+        &mut self,
+        context: Arc<Context>,
+        pod: Arc<Pod>,
+        grant: Grant,
+        progress: (watch::Sender<Checkpoint>, watch::Receiver<Checkpoint>),
+    ) {
+        let span = tracing::info_span!("pod", namespace = %pod.namespace, pod = %pod.name, fence = %grant.fence);
         let uid = pod.uid.clone();
+        let stop = CancellationToken::new();
         let (sender, receiver) = watch::channel(pod);
-        let held = HeldPod {
-            fence: claim.fence,
-            pod: sender,
-            progress: seen.clone(),
+        let task = PodTask {
+            fence: grant.fence,
             grant: grant.clone(),
+            pod: sender,
+            progress: progress.1,
             stop: stop.clone(),
-            after: AfterRelease::Free,
-            asked: None,
+            when_stopped: AfterRelease::Free,
+            handing_over_since: None,
         };
-        self.deps.renewer.add(claim, grant.clone(), Some(seen));
-        span.in_scope(|| tracing::info!("claimed"));
-        let task = Task {
-            pod: receiver,
-            grant,
-            progress,
-            stop,
-        };
-        let handle = self
-            .tasks
-            .spawn(follow(self.deps.context.clone(), task).instrument(span));
-        self.names.insert(handle.id(), uid.clone());
-        self.held.insert(uid, held);
-    }
-
-    /// Gives back claims whose pods cannot be collected for now.
-    pub(super) async fn leave_alone(&mut self, claims: Vec<Claim>) {
-        let until = self.clock.now() + REST;
-        let uids = claims.iter().filter_map(|claim| claim.key.pod().cloned());
-        self.resting.extend(uids.map(|uid| (uid, until)));
-        let release = |claim| Release {
-            claim,
-            checkpoint: None,
-            after: AfterRelease::Free,
-        };
-        let releases: Vec<Release> = claims.into_iter().map(release).collect();
-        self.release(&releases).await;
-    }
-
-    /// Takes in the end of a task, and of all others that have ended by now, and releases their claims. Those that
-    /// the store was not told of expire.
-    pub(super) async fn settle(&mut self, first: End) {
-        let releases = self.take_back(first).await;
-        self.release(&releases).await;
-    }
-
-    /// Takes in the end of a task, and of all others that have ended by now. Answers what is to be released.
-    async fn take_back(&mut self, first: End) -> Vec<Release> {
-        let mut ends = vec![first];
-        while let Some(end) = self.tasks.try_join_next_with_id() {
-            ends.push(end);
-        }
-        let over: Vec<EndedTask> = ends.into_iter().filter_map(|end| self.ended(end)).collect();
-        let keys = over.iter().map(|over| LockKey::Pod(over.uid.clone())).collect();
-        let returned = self.deps.renewer.remove_all(keys).await;
-        let mut releases = Vec::new();
-        for (over, returned) in over.into_iter().zip(returned) {
-            let told = !defect::on(Defect::FinalCheckpointForgotten);
-            let checkpoint = returned.unsaved.filter(|_| told).map(|checkpoint| checkpoint.encode());
-            if checkpoint.is_some() {
-                let progress = over.held.progress.borrow().clone();
-                self.unsaved.insert(over.uid, (over.held.fence, progress));
-            }
-            if let Some(why) = over.lost {
-                self.report_loss(&over.held, if returned.claim.is_some() { why } else { "not_ours" });
-            }
-            let after = over.after;
-            releases.extend(returned.claim.map(|claim| Release {
-                claim,
-                checkpoint,
-                after,
-            }));
-        }
-        releases
-    }
-
-    /// Takes in the end of a task; answers what becomes of its pod.
-    fn ended(&mut self, end: End) -> Option<EndedTask> {
-        let (id, ended) = match end {
-            Ok((id, ended)) => (id, Ok(ended)),
-            Err(error) => (error.id(), Err(error)),
-        };
-        let uid = self.names.remove(&id)?;
-        let mut held = self.held.remove(&uid)?;
-        let pod = held.pod.borrow().clone();
-        let why = match &ended {
-            Ok(ended) => as_str(*ended),
-            Err(error) if error.is_panic() => "panicked",
-            Err(_) => "aborted",
-        };
-        tracing::info!(namespace = %pod.namespace, pod = %pod.name, fence = %held.fence, why, "no longer collected here");
-        let after = match &ended {
-            // The row of one that is gone stays for a while too, for those who have not heard of it.
-            Ok(TaskEnd::Finished | TaskEnd::Gone) => AfterRelease::Finished,
-            // Whoever asked may have died while the task wrote what it had read.
-            Ok(TaskEnd::Stopped) => match std::mem::replace(&mut held.after, AfterRelease::Free) {
-                AfterRelease::Handed(heir) if !self.members.0.contains(&heir) => AfterRelease::Free,
-                next => next,
+        span.in_scope(|| tracing::info!("claimed the pod"));
+        let follow = follow(
+            context,
+            Task {
+                pod: receiver,
+                grant,
+                progress: progress.0,
+                stop,
             },
-            Ok(TaskEnd::Lost | TaskEnd::Fenced) => AfterRelease::Free,
-            Err(error) => {
-                if error.is_panic() {
-                    tracing::error!(namespace = %pod.namespace, pod = %pod.name, "the pod's task panicked; trying again later");
-                    self.resting.insert(uid.clone(), self.clock.now() + REST);
-                }
+        );
+        let handle = self.running.spawn(follow.instrument(span));
+        self.uids.insert(handle.id(), uid.clone());
+        self.by_uid.insert(uid, task);
+    }
+
+    /// How many there are.
+    pub(super) fn len(&self) -> usize {
+        self.by_uid.len()
+    }
+
+    /// Whether there is none.
+    pub(super) fn is_empty(&self) -> bool {
+        self.running.is_empty()
+    }
+
+    /// Whether this replica holds the pod.
+    pub(super) fn holds(&self, uid: &PodUid) -> bool {
+        self.by_uid.contains_key(uid)
+    }
+
+    /// The task of a pod.
+    pub(super) fn get(&self, uid: &PodUid) -> Option<&PodTask> {
+        self.by_uid.get(uid)
+    }
+
+    /// All tasks, by pod.
+    pub(super) fn iter(&self) -> impl Iterator<Item = (&PodUid, &PodTask)> {
+        self.by_uid.iter()
+    }
+
+    /// The pods that are held, with the numbers of their claims.
+    pub(super) fn fences(&self) -> BTreeMap<PodUid, Fence> {
+        let fences = self.by_uid.iter().map(|(uid, task)| (uid.clone(), task.fence));
+        fences.collect()
+    }
+
+    /// Shows each task the pod as it is in the set.
+    pub(super) fn on_pods_changed(&self, set: &PodSet) {
+        for (uid, task) in &self.by_uid {
+            if let Some(pod) = set.pods.get(uid) {
+                task.pod.send_if_modified(|shown| {
+                    let changed = shown != pod;
+                    if changed {
+                        shown.clone_from(pod);
+                    }
+                    changed
+                });
+            }
+        }
+    }
+
+    /// Tells the task that its pod has been deleted.
+    pub(super) fn on_pod_deleted(&self, uid: &PodUid) {
+        if let Some(task) = self.by_uid.get(uid) {
+            task.pod.send_modify(|pod| {
+                *pod = Arc::new(Pod {
+                    gone: true,
+                    ..Pod::clone(pod)
+                });
+            });
+        }
+    }
+
+    /// Stops the task of a pod that does not match the selection any more.
+    pub(super) fn on_pod_deselected(&mut self, uid: &PodUid) {
+        if let Some(task) = self.by_uid.get_mut(uid) {
+            task.when_stopped = AfterRelease::Free;
+            task.stop.cancel();
+        }
+    }
+
+    /// Stops a task because replica `to` has asked for its pod, or judges whether that has taken too long. The pod is
+    /// handed over when the task has ended.
+    pub(super) fn hand_over(&mut self, uid: &PodUid, to: &ReplicaId, now: Duration) -> HandOver {
+        let Some(task) = self.by_uid.get_mut(uid) else {
+            return HandOver::NotHeld;
+        };
+        match task.handing_over_since {
+            None => {
+                task.when_stopped = AfterRelease::Handed(to.clone());
+                task.handing_over_since = Some(now);
+                task.stop.cancel();
+                HandOver::Begun
+            }
+            Some(since) if now >= since + HAND_OVER_TIMEOUT => {
+                task.when_stopped = AfterRelease::Free;
+                task.handing_over_since = None;
+                HandOver::TimedOut(task.fence)
+            }
+            Some(_) => HandOver::Pending,
+        }
+    }
+
+    /// Asks all tasks to write what they have read and to end.
+    pub(super) fn stop_all(&self) {
+        for task in self.by_uid.values() {
+            task.stop.cancel();
+        }
+    }
+
+    /// Ends all tasks at once, whatever they are doing.
+    pub(super) fn abort_all(&mut self) {
+        self.running.abort_all();
+    }
+
+    /// Waits for a task to end. `None` when there is none. Can be cancelled without losing an end.
+    pub(super) async fn next_ended(&mut self) -> Option<EndedTask> {
+        while let Some(joined) = self.running.join_next_with_id().await {
+            if let Some(ended) = self.remove(joined) {
+                return Some(ended);
+            }
+        }
+        None
+    }
+
+    /// A further task that has ended by now.
+    pub(super) fn try_next_ended(&mut self) -> Option<EndedTask> {
+        while let Some(joined) = self.running.try_join_next_with_id() {
+            if let Some(ended) = self.remove(joined) {
+                return Some(ended);
+            }
+        }
+        None
+    }
+
+    fn remove(&mut self, joined: Result<(Id, TaskEnd), JoinError>) -> Option<EndedTask> {
+        let (id, outcome) = match joined {
+            Ok((id, end)) => (id, TaskOutcome::Ended(end)),
+            Err(error) if error.is_panic() => (error.id(), TaskOutcome::Panicked),
+            Err(error) => (error.id(), TaskOutcome::Aborted),
+        };
+        let uid = self.uids.remove(&id)?;
+        let task = self.by_uid.remove(&uid)?;
+        Some(EndedTask { uid, task, outcome })
+    }
+}
+
+impl PodTask {
+    /// The pod as the task sees it.
+    pub(super) fn pod(&self) -> Arc<Pod> {
+        self.pod.borrow().clone()
+    }
+
+    /// How far the pod is stored.
+    pub(super) fn checkpoint(&self) -> Checkpoint {
+        self.progress.borrow().clone()
+    }
+
+    /// Whether the task has been asked to stop.
+    pub(super) fn is_stopping(&self) -> bool {
+        self.stop.is_cancelled()
+    }
+
+    /// What becomes of the row of a task that ended like this.
+    pub(super) fn after_release(&self, outcome: TaskOutcome, members: &Members) -> AfterRelease {
+        match outcome {
+            // The row of a deleted pod stays for a while too, for replicas that have not learned of the deletion.
+            TaskOutcome::Ended(TaskEnd::Finished | TaskEnd::Gone) => AfterRelease::Finished,
+            // The replica that asked may have died while the task wrote what it had read.
+            TaskOutcome::Ended(TaskEnd::Stopped) => match &self.when_stopped {
+                AfterRelease::Handed(heir) if !members.contains(heir) => AfterRelease::Free,
+                when_stopped => when_stopped.clone(),
+            },
+            TaskOutcome::Ended(TaskEnd::Lost | TaskEnd::Fenced) | TaskOutcome::Panicked | TaskOutcome::Aborted => {
                 AfterRelease::Free
             }
-        };
-        // A sink also refuses what it could not finish before the deadline.
-        let in_time = held.grant.deadline.allows(self.clock.now(), self.deps.lease.margin);
-        let lost = match ended {
-            Ok(TaskEnd::Fenced) if in_time => {
-                self.resting.insert(uid.clone(), self.clock.now() + REST_REFUSED);
-                Some("fenced")
-            }
-            Ok(TaskEnd::Fenced | TaskEnd::Lost) => Some("deadline"),
-            _ => None,
-        };
-        // Whatever of the task's is still queued somewhere must not be written under another's claim.
-        held.grant.revoke();
-        Some(EndedTask { uid, held, after, lost })
-    }
-
-    /// A claim has ended against this replica's will.
-    fn report_loss(&self, held: &HeldPod, reason: &'static str) {
-        self.metrics.claims_lost.get_or_create(&Reason { reason }).inc();
-        let pod = held.pod.borrow();
-        let what = match reason {
-            "deadline" => {
-                "the claim was not renewed in time, so the pod was stopped before others may take it; see why the lock store did not answer"
-            }
-            "fenced" => {
-                "the sink refuses to store under this claim, so the pod is claimed and opened again in a few seconds; see the sink's message"
-            }
-            _ => "the claim has expired, was freed by hand, or has another holder; the pod was stopped",
-        };
-        tracing::warn!(namespace = %pod.namespace, pod = %pod.name, fence = %held.fence, reason, "{what}");
-    }
-
-    /// Answers whether the store has been told.
-    async fn release(&mut self, releases: &[Release]) -> bool {
-        if releases.is_empty() {
-            return true;
         }
-        let answer = self.call("release", self.deps.store.release(releases)).await;
-        let told = self.record_outcome(answer).is_some();
-        if told {
-            for uid in releases.iter().filter_map(|release| release.claim.key.pod()) {
-                self.unsaved.remove(uid);
-            }
-        }
-        told
-    }
-
-    /// Releases these claims and those of all tasks as they end. What failed is tried again, because whoever takes over
-    /// reads again what the store was not told; a release changes a row only while it is held under this very claim.
-    async fn give_back(&mut self, mut releases: Vec<Release>, deadline: Duration) {
-        let now = self.clock.now();
-        // Claims that had ended before are not worth it: whoever wants the pods has them by now.
-        let worth = self.held.values().any(|held| held.grant.deadline.get() > now);
-        loop {
-            if self.release(&releases).await {
-                releases.clear();
-                if self.tasks.is_empty() {
-                    return;
-                }
-            }
-            let now = self.clock.now();
-            let again = if releases.is_empty() { deadline } else { now + AGAIN };
-            if now >= deadline || !worth && self.tasks.is_empty() {
-                return;
-            }
-            tokio::select! {
-                biased;
-                Some(end) = self.tasks.join_next_with_id() => releases.extend(self.take_back(end).await),
-                () = self.clock.sleep_until(again.min(deadline)) => {}
-            }
-        }
-    }
-
-    /// Stops: first this replica ceases to count as alive, so that its peers take over what it
-    /// releases; then each pod is released as soon as its task has written what it had read.
-    pub(super) async fn drain(mut self) {
-        let deadline = self.clock.now() + self.deps.grace;
-        tracing::info!(pods = self.held.len(), "stopping");
-        // They write what they have read while the store is told.
-        for held in self.held.values() {
-            held.stop.cancel();
-        }
-        let own = self.deps.renewer.remove(&LockKey::Replica(self.deps.me.clone())).await;
-        let release = own.claim.map(|claim| Release {
-            claim,
-            checkpoint: None,
-            after: AfterRelease::Deleted,
-        });
-        self.give_back(release.into_iter().collect(), deadline).await;
-        if !self.tasks.is_empty() {
-            tracing::error!(
-                pods = self.tasks.len(),
-                "not all pods could be stopped within --grace; their latest lines may be delivered twice"
-            );
-            self.tasks.abort_all();
-            while let Some(end) = self.tasks.join_next_with_id().await {
-                self.settle(end).await;
-            }
-        }
-        tracing::info!("stopped");
-        self.deps.beat.retire();
     }
 }
 
-/// A pod whose task has ended.
-#[derive(Debug)]
-struct EndedTask {
-    uid: PodUid,
-    held: HeldPod,
-    after: AfterRelease,
-    /// Why the claim ended against this replica's will, when it did.
-    lost: Option<&'static str>,
-}
-
-/// How far a pod is stored, and whether the store knows.
-#[derive(Debug)]
-pub(super) struct StoredProgress {
-    checkpoint: Checkpoint,
-    stored: bool,
-}
-
-impl StoredProgress {
-    /// Whether nothing of the pod has been stored yet, as far as is known.
-    pub(super) fn is_empty(&self) -> bool {
-        self.checkpoint.containers.is_empty()
-    }
-}
-
-fn as_str(ended: TaskEnd) -> &'static str {
-    match ended {
-        TaskEnd::Finished => "finished",
-        TaskEnd::Gone => "gone",
-        TaskEnd::Stopped => "stopped",
-        TaskEnd::Lost => "lost",
-        TaskEnd::Fenced => "fenced",
+impl TaskOutcome {
+    /// The word for it in log lines.
+    pub(super) fn as_str(self) -> &'static str {
+        match self {
+            Self::Ended(TaskEnd::Finished) => "finished",
+            Self::Ended(TaskEnd::Gone) => "deleted",
+            Self::Ended(TaskEnd::Stopped) => "stopped",
+            Self::Ended(TaskEnd::Lost) => "claim_lost",
+            Self::Ended(TaskEnd::Fenced) => "refused_by_sink",
+            Self::Panicked => "panicked",
+            Self::Aborted => "aborted",
+        }
     }
 }

@@ -1,262 +1,239 @@
-//! One turn of the collector: look at the table, plan, act.
+//! One reconciliation: read the lock table, plan, and act on the plan in a fixed order.
+//!
+//! What to do is decided by `domain/plan.rs`; here the decisions become calls to the lock store and to pod tasks.
 
-use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
 
+use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 
+use crate::domain::holdoff::HoldOff;
 use crate::domain::plan::{Plan, View, plan};
-use crate::domain::{About, AfterRelease, Claim, Fence, LockKey, LockTable, Pod, PodUid, Want};
+use crate::domain::{About, Fence, LockKey, LockTable, PodSet, PodUid, Want};
 use crate::grant::Grant;
 use crate::locks;
 use crate::metrics::Reason;
+use crate::status::Status;
+use crate::status::ready::Condition;
 
-use super::Collector;
+use super::claims::Claims;
+use super::deps::Deps;
+use super::gc::GarbageCollector;
+use super::members::Members;
+use super::pod_tasks::HandOver;
+use super::store_client::StoreClient;
+use super::{snapshot, unclaimed};
 
-/// How long whoever asked for a pod waits for it at most.
-const HAND_OVER: Duration = Duration::from_secs(30);
+/// What one reconciliation leaves to the next.
+#[derive(Debug)]
+pub(super) struct Reconciler {
+    /// The claims of this replica and the tasks under them.
+    pub(super) claims: Claims,
+    /// The live replicas.
+    pub(super) members: Members,
+    /// The grant of this replica's own row, by which its peers see that it is alive.
+    own: Option<Grant>,
+    holdoff: HoldOff,
+    gc: GarbageCollector,
+    pods: watch::Receiver<Arc<PodSet>>,
+    max_pods: usize,
+    status: watch::Sender<Arc<Status>>,
+    store_reached: Condition,
+    listed: Condition,
+}
 
-impl Collector {
-    /// Looks, plans and acts, unless told to stop meanwhile. Answers when there may be something to do
-    /// next, if before the next tick.
+impl Reconciler {
+    /// Holds nothing yet.
+    pub(super) fn new(deps: Deps) -> Self {
+        let clock = deps.context.clock;
+        let store = StoreClient::new(deps.store, deps.context.metrics.clone(), deps.beat);
+        Self {
+            claims: Claims::new(store, deps.renewer, deps.lease, deps.context),
+            members: Members::new(deps.me, clock.now()),
+            own: None,
+            holdoff: HoldOff::new(deps.lease.ttl),
+            gc: GarbageCollector::default(),
+            pods: deps.pods,
+            max_pods: deps.max_pods,
+            status: deps.status,
+            store_reached: deps.store_reached,
+            listed: deps.listed,
+        }
+    }
+
+    /// Shows pod tasks what has become of their pods, and remembers pods that have departed.
+    pub(super) fn on_pods_changed(&mut self, set: &Arc<PodSet>) {
+        let claims = &mut self.claims;
+        if set.complete {
+            self.listed.fulfil();
+            let no_room = claims.memory.on_complete_set(set);
+            if no_room > 0 {
+                let reason = Reason { reason: "deleted" };
+                claims.metrics().gaps.get_or_create(&reason).inc_by(no_room as u64);
+                tracing::error!(
+                    pods = no_room,
+                    "pods were deleted before a replica claimed them, and there are too many to write a gap record for each; find out why the lock store does not answer"
+                );
+            }
+        }
+        claims.tasks.on_pods_changed(set);
+    }
+
+    /// Reads the table, plans and acts, unless `stop` is cancelled meanwhile. Returns after how long there may be more
+    /// to do, if that is known.
     pub(super) async fn reconcile(&mut self, stop: &CancellationToken) -> Option<Duration> {
-        // A claim that is given up while the store works would be taken with nobody knowing of it.
-        let unanswered = self.failing;
+        // A claim may be given up while it is being made only if the store does not answer anyway: otherwise the row
+        // would be taken and no replica would know.
+        let may_give_up = self.claims.store.is_failing();
         tokio::select! {
             biased;
-            () = stop.cancelled(), if unanswered => return None,
+            () = stop.cancelled(), if may_give_up => return None,
             () = self.announce() => {}
         }
-        let asked = self.clock.now();
-        let answer = tokio::select! {
+        let clock = self.claims.clock();
+        let asked = clock.now();
+        let table = tokio::select! {
             biased;
             () = stop.cancelled() => return None,
-            answer = self.call("table", self.deps.store.table()) => answer,
+            table = self.claims.store.table() => table?,
         };
-        let table = self.record_outcome(answer)?;
-        self.deps.store_reached.fulfil();
-        let now = self.clock.now();
+        self.store_reached.fulfil();
+        let now = clock.now();
         if now > asked + locks::CALL_DEADLINE {
-            // Nobody waits for so long: the process slept, and the store's clock may have jumped since.
+            // A call never takes longer, so the process slept, and the database's clock may have jumped since.
             return Some(Duration::ZERO);
         }
-        if let Some(why) = self.holdoff.observe(&table, asked, now) {
-            self.metrics.holdoffs.inc();
-            tracing::warn!(
-                why,
-                "claiming is held off for one ttl, because the database cannot be believed about expiry"
-            );
-        }
-        let plan = self.plan(&table, now);
-        self.warn_of_unclaimed(&table, now);
-        let overdue = self.hand(&plan, now);
-        self.refuse(&plan, overdue).await;
+        self.check_database_clock(&table, asked, now);
+        let set = self.pods.borrow().clone();
+        let plan = self.plan(&set, &table, now);
+        self.warn_of_unclaimed(&set, &table, now);
+        let timed_out = self.hand_over(&plan, now);
+        self.refuse(&plan, timed_out).await;
         if !self.holdoff.is_on(now) && !stop.is_cancelled() {
             self.claim(&plan).await;
             self.request(&plan).await;
-            self.collect_garbage(&table).await;
+            let set = self.pods.borrow().clone();
+            self.gc.collect(&mut self.claims, &self.members, &set, &table).await;
         }
-        self.metrics.pods_held.set(self.held.len() as i64);
-        self.publish(&table);
+        self.claims.metrics().pods_held.set(self.claims.tasks.len() as i64);
+        let set = self.pods.borrow().clone();
+        snapshot::publish(&self.status, &set, &table, &self.claims.tasks, &self.members);
         plan.wake
     }
 
-    /// Sees to it that this replica's own row is held, so that its peers count on it.
+    /// Claims this replica's own row unless it is held, so that its peers see that it is alive.
     async fn announce(&mut self) {
         if self.own.as_ref().is_some_and(|own| !own.revoked.is_cancelled()) {
             return;
         }
-        let key = LockKey::Replica(self.deps.me.clone());
-        self.deps.renewer.remove(&key).await;
+        let key = LockKey::Replica(self.members.me().clone());
+        self.claims.renewer.remove(&key).await;
         let wants = [Want {
             key,
             about: About::default(),
         }];
-        let sent = self.clock.now();
-        let answer = self.call("acquire", self.deps.store.acquire(&wants)).await;
-        let Some(claim) = self.record_outcome(answer).and_then(|mut claims| claims.pop()) else {
+        let sent = self.claims.clock().now();
+        let won = self.claims.store.acquire(&wants).await;
+        let Some(claim) = won.and_then(|mut claims| claims.pop()) else {
             return;
         };
-        let grant = self.grant(claim.fence, sent);
+        let grant = self.claims.grant(claim.fence, sent);
         self.own = Some(grant.clone());
-        self.deps.renewer.add(claim, grant, None);
+        self.claims.renewer.add(claim, grant, None);
     }
 
-    /// Leave to act under a claim that was taken by a statement sent at `sent`.
-    pub(super) fn grant(&self, fence: Fence, sent: Duration) -> Grant {
-        let deadline = crate::domain::Deadline::new(self.deps.lease.deadline(sent));
-        Grant::new(fence, deadline, self.clock)
+    /// Begins a hold-off when another database server answers, or its clock has jumped.
+    fn check_database_clock(&mut self, table: &LockTable, asked: Duration, now: Duration) {
+        if let Some(why) = self.holdoff.observe(table, asked, now) {
+            self.claims.metrics().holdoffs.inc();
+            tracing::warn!(
+                why,
+                "no pod is claimed for one ttl, because the lock table may show live claims as expired"
+            );
+        }
     }
 
-    fn plan(&mut self, table: &LockTable, now: Duration) -> Plan {
-        let mut members: Vec<_> = table.replicas().cloned().collect();
-        if !members.contains(&self.deps.me) {
-            members.push(self.deps.me.clone());
+    fn plan(&mut self, set: &PodSet, table: &LockTable, now: Duration) -> Plan {
+        let changed = self.members.on_table(table, now);
+        let replicas = self.members.ids().len();
+        self.claims.metrics().replicas.set(replicas as i64);
+        if changed {
+            tracing::info!(replicas, "the live replicas have changed");
         }
-        self.metrics.replicas.set(members.len() as i64);
-        if members != self.members.0 {
-            tracing::info!(replicas = members.len(), "the set of live replicas has changed");
-            self.members = (members, now);
-        }
-        let pods = self.ages(table, now);
-        let held: BTreeMap<PodUid, Fence> = self.held.iter().map(|(uid, held)| (uid.clone(), held.fence)).collect();
+        let claims = &mut self.claims;
+        let held = claims.tasks.fences();
+        claims.memory.on_table(table, now);
+        let is_held = |uid: &PodUid| held.contains_key(uid);
+        let pods = claims.memory.claimable(set, table, is_held, now);
         plan(&View {
-            me: &self.deps.me,
+            me: self.members.me(),
             table,
             pods: &pods,
             held: &held,
-            takeover_grace: self.deps.lease.takeover_grace,
-            // A replica that died keeps its pods for one ttl; moving pods before would move some twice.
-            settled: now >= self.members.1 + self.deps.lease.ttl,
-            max_pods: self.deps.max_pods,
+            takeover_grace: claims.lease.takeover_grace,
+            settled: self.members.is_settled(now, claims.lease.ttl),
+            max_pods: self.max_pods,
         })
     }
 
-    /// The pods that may be claimed, with the time for which each has been known without a holder.
-    fn ages(&mut self, table: &LockTable, now: Duration) -> BTreeMap<PodUid, Duration> {
-        self.resting.retain(|_, until| now < *until);
-        let set = self.deps.pods.borrow().clone();
-        // What is known better than the store counts for as long as nobody else has held the pod.
-        self.unsaved.retain(|uid, (fence, _)| {
-            let row = table.rows.get(&LockKey::Pod(uid.clone()));
-            row.is_some_and(|row| row.fence == *fence)
-        });
-        let free = |uid: &PodUid| {
-            let row = table.rows.get(&LockKey::Pod(uid.clone()));
-            row.is_none_or(|row| row.owner.is_none() && !row.finished)
-        };
-        let before = std::mem::take(&mut self.unheld);
-        let mut pods = BTreeMap::new();
-        for uid in set.pods.keys().filter(|uid| !self.resting.contains_key(*uid)) {
-            let mut age = Duration::ZERO;
-            if free(uid) && !self.held.contains_key(uid) {
-                let since = before.get(uid).copied().unwrap_or(now);
-                self.unheld.insert(uid.clone(), since);
-                age = now.saturating_sub(since);
-            }
-            pods.insert(uid.clone(), age);
-        }
-        pods
+    fn warn_of_unclaimed(&mut self, set: &PodSet, table: &LockTable, now: Duration) {
+        let limit = self.claims.lease.ttl * unclaimed::TTLS;
+        let (tasks, members) = (&self.claims.tasks, &self.members);
+        let is_held = |uid: &PodUid| tasks.holds(uid);
+        let is_alive = |id: &_| members.contains(id);
+        let memory = &mut self.claims.memory;
+        unclaimed::warn(&memory.newly_unclaimed(set, table, is_held, is_alive, (now, limit)));
     }
 
-    /// Stops the tasks of pods that another replica has asked for; they are handed over when they end.
-    /// Answers which could not be handed over in time, because the sink does not take what was read.
-    fn hand(&mut self, plan: &Plan, now: Duration) -> Vec<(LockKey, Fence)> {
-        let mut overdue = Vec::new();
+    /// Stops the tasks of pods that another replica has asked for; they are handed over when they end. Returns those
+    /// that could not be handed over in time, because the sink does not take what was read.
+    fn hand_over(&mut self, plan: &Plan, now: Duration) -> Vec<(LockKey, Fence)> {
+        let mut timed_out = Vec::new();
         for (uid, to) in &plan.hand {
-            let Some(held) = self.held.get_mut(uid) else { continue };
-            match held.asked {
-                None => {
-                    held.after = AfterRelease::Handed(to.clone());
-                    held.asked = Some(now);
-                    held.stop.cancel();
-                    self.metrics.claims_handed.inc();
-                }
-                Some(since) if now >= since + HAND_OVER => {
-                    held.after = AfterRelease::Free;
-                    held.asked = None;
-                    overdue.push((LockKey::Pod(uid.clone()), held.fence));
-                }
-                Some(_) => {}
+            match self.claims.tasks.hand_over(uid, to, now) {
+                HandOver::Begun => drop(self.claims.metrics().claims_handed.inc()),
+                HandOver::TimedOut(fence) => timed_out.push((LockKey::Pod(uid.clone()), fence)),
+                HandOver::Pending | HandOver::NotHeld => {}
             }
         }
-        overdue
+        timed_out
     }
 
-    async fn refuse(&mut self, plan: &Plan, overdue: Vec<(LockKey, Fence)>) {
-        let mut rows: Vec<_> = keyed(&plan.refuse).filter(|(key, _)| self.is_staying(key)).collect();
-        rows.extend(overdue);
+    /// Refuses requests of replicas that are not alive any more, and those that could not be met in time.
+    async fn refuse(&mut self, plan: &Plan, timed_out: Vec<(LockKey, Fence)>) {
+        let tasks = &self.claims.tasks;
+        let stays = |uid: &PodUid| tasks.get(uid).is_some_and(|task| !task.is_stopping());
+        let refused = plan.refuse.iter().filter(|(uid, _)| stays(uid));
+        let mut rows: Vec<_> = refused.map(keyed).collect();
+        rows.extend(timed_out);
         if !rows.is_empty() {
-            let answer = self.call("refuse", self.deps.store.refuse(&rows)).await;
-            self.record_outcome(answer);
+            self.claims.store.refuse(&rows).await;
         }
     }
 
-    fn is_staying(&self, key: &LockKey) -> bool {
-        key.pod()
-            .and_then(|uid| self.held.get(uid))
-            .is_some_and(|held| !held.stop.is_cancelled())
+    /// Claims the pods of the plan: one batch. A longer queue is taken batch by batch in further reconciliations, so that
+    /// a replica alone with thousands of pods begins to collect the first ones at once.
+    async fn claim(&mut self, plan: &Plan) {
+        let set = self.pods.borrow().clone();
+        let pods = plan.acquire.iter().filter_map(|uid| set.pods.get(uid));
+        let batch = pods.take(locks::ROWS).cloned().collect();
+        self.claims.take(batch).await;
     }
 
+    /// Asks other replicas for pods.
     async fn request(&mut self, plan: &Plan) {
-        let rows: Vec<_> = keyed(&plan.ask).collect();
+        let rows: Vec<_> = plan.ask.iter().map(keyed).collect();
         if !rows.is_empty() {
             tracing::info!(
                 pods = rows.len(),
-                "asking other replicas for pods, to even out the load"
+                "asking other replicas for pods, to spread the pods evenly"
             );
-            let answer = self.call("ask", self.deps.store.ask(&rows)).await;
-            self.record_outcome(answer);
-        }
-    }
-
-    async fn claim(&mut self, plan: &Plan) {
-        let set = self.deps.pods.borrow().clone();
-        let pods = plan
-            .acquire
-            .iter()
-            .filter_map(|uid| set.pods.get(uid))
-            // One batch. A longer queue is taken turn by turn, so that a replica alone with thousands of
-            // pods begins with the first ones at once.
-            .take(locks::ROWS)
-            .cloned()
-            .collect();
-        self.take(pods).await;
-    }
-
-    /// Claims these pods and starts a task for each that is won.
-    pub(super) async fn take(&mut self, pods: Vec<Arc<Pod>>) {
-        if pods.is_empty() {
-            return;
-        }
-        let wants: Vec<Want> = pods.iter().map(|pod| want(pod)).collect();
-        let sent = self.clock.now();
-        let answer = self.call("acquire", self.deps.store.acquire(&wants)).await;
-        let Some(claims) = self.record_outcome(answer) else {
-            return;
-        };
-        let by_key: BTreeMap<LockKey, Arc<Pod>> = pods
-            .into_iter()
-            .map(|pod| (LockKey::Pod(pod.uid.clone()), pod))
-            .collect();
-        self.metrics.claims_taken.inc_by(claims.len() as u64);
-        let unread = claims.into_iter().filter_map(|claim| {
-            let pod = by_key.get(&claim.key)?.clone();
-            self.begin(claim, pod, sent)
-        });
-        let unread = unread.collect();
-        self.leave_alone(unread).await;
-    }
-
-    /// Starts the task of a pod, or gives its claim back, when it cannot be told how far the pod is stored.
-    fn begin(&mut self, claim: Claim, pod: Arc<Pod>, sent: Duration) -> Option<Claim> {
-        match self.checkpoint_of(&claim, &pod) {
-            Ok(known) => {
-                if pod.gone && known.is_empty() && pod.containers.is_empty() {
-                    self.metrics.gaps.get_or_create(&Reason { reason: "deleted" }).inc();
-                    tracing::warn!(namespace = %pod.namespace, pod = %pod.name, uid = %pod.uid,
-                        "the pod was deleted before anything of it was stored; its containers are unknown, so no gap record can be delivered");
-                }
-                self.start(claim, pod, known, sent);
-                None
-            }
-            Err(error) => {
-                tracing::error!(namespace = %pod.namespace, pod = %pod.name, uid = %pod.uid, %error,
-                    "the pod is not collected; delete its row from distributed_lock to begin anew");
-                Some(claim)
-            }
+            self.claims.store.ask(&rows).await;
         }
     }
 }
 
-fn keyed(rows: &[(PodUid, Fence)]) -> impl Iterator<Item = (LockKey, Fence)> {
-    rows.iter().map(|(uid, fence)| (LockKey::Pod(uid.clone()), *fence))
-}
-
-fn want(pod: &Pod) -> Want {
-    Want {
-        key: LockKey::Pod(pod.uid.clone()),
-        about: About::of(pod),
-    }
+fn keyed((uid, fence): &(PodUid, Fence)) -> (LockKey, Fence) {
+    (LockKey::Pod(uid.clone()), *fence)
 }

@@ -1,39 +1,43 @@
-//! The snapshot for people: what this replica knows, as one value.
-//!
-//! It is made after each turn and never read by the collector itself.
+//! What the status page shows of pods and replicas. It is written here and never read by the collector.
+
+use std::sync::Arc;
+
+use tokio::sync::watch;
 
 use crate::clock;
-use crate::domain::{Checkpoint, LockKey, LockRow, LockTable, Pod};
+use crate::domain::{Checkpoint, ContainerProgress, LockRow, LockTable, Pod, PodSet};
 use crate::status::{PodStatus, Status, StreamStatus};
 
-use super::Collector;
+use super::members::Members;
+use super::pod_tasks::PodTasks;
 
-impl Collector {
-    /// Publishes what is known now.
-    pub(super) fn publish(&self, table: &LockTable) {
-        let set = self.deps.pods.borrow().clone();
-        let pods = set.pods.values().map(|pod| {
-            let row = table.rows.get(&LockKey::Pod(pod.uid.clone()));
-            let held = self.held.get(&pod.uid);
-            let mut status = pod_status(pod, row);
-            if let Some(held) = held {
-                status.holder = Some(self.deps.me.clone());
-                status.fence = held.fence;
-                status.streams = streams(&held.progress.borrow());
-            }
-            status
-        });
-        let pods = pods.collect();
-        self.deps.status.send_modify(|status| {
-            *status = Status {
-                at: clock::wall(),
-                replicas: self.members.0.clone(),
-                pods,
-                ..Status::clone(status)
-            }
-            .into();
-        });
-    }
+/// Publishes what the table and the tasks show now.
+pub(super) fn publish(
+    to: &watch::Sender<Arc<Status>>,
+    set: &PodSet,
+    table: &LockTable,
+    tasks: &PodTasks,
+    members: &Members,
+) {
+    let pods = set.pods.values().map(|pod| {
+        let mut status = pod_status(pod, table.pod(&pod.uid));
+        if let Some(task) = tasks.get(&pod.uid) {
+            status.holder = Some(members.me().clone());
+            status.fence = task.fence;
+            status.streams = streams(&task.checkpoint());
+        }
+        status
+    });
+    let pods = pods.collect();
+    to.send_modify(|status| {
+        *status = Status {
+            at: clock::wall(),
+            replicas: members.ids().to_vec(),
+            pods,
+            ..Status::clone(status)
+        }
+        .into();
+    });
 }
 
 fn pod_status(pod: &Pod, row: Option<&LockRow>) -> PodStatus {
@@ -50,11 +54,11 @@ fn pod_status(pod: &Pod, row: Option<&LockRow>) -> PodStatus {
 }
 
 fn streams(checkpoint: &Checkpoint) -> Vec<StreamStatus> {
-    let stream = |(container, mark): (&std::sync::Arc<str>, &crate::domain::ContainerProgress)| StreamStatus {
+    let stream = |(container, progress): (&Arc<str>, &ContainerProgress)| StreamStatus {
         container: container.clone(),
-        container_id: mark.container_id.as_str().into(),
-        state: if mark.finished { "finished" } else { "followed" },
-        position: mark.position.map(|position| position.time),
+        container_id: progress.container_id.as_str().into(),
+        state: if progress.finished { "finished" } else { "followed" },
+        position: progress.position.map(|position| position.time),
     };
     checkpoint.containers.iter().map(stream).collect()
 }

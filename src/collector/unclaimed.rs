@@ -1,54 +1,26 @@
-//! Pods that no living replica has for long: says so once, with their names. Decides nothing and takes nothing.
+//! The warning about pods that no live replica has held for long. It decides nothing and claims nothing.
 
-use std::collections::BTreeMap;
-use std::time::Duration;
+use std::sync::Arc;
 
-use crate::domain::{LockKey, LockTable, PodUid};
+use crate::domain::Pod;
 
-use super::Collector;
+/// Ttls for which a pod may lack a live holder before a warning: one for the claim of a dead replica or a hold-off, and
+/// one for the takeover grace, the waiting by rank and a slow lock store.
+pub(super) const TTLS: u32 = 2;
 
-/// Ttls for which a pod may be without a living holder: one in which a dead one's claim lasts or a hold-off does, and
-/// one for the grace, the ranks and a slow store.
-const TTLS: u32 = 2;
+/// The most names in one log line: there may be thousands of pods with one cause.
+const MAX_NAMES: usize = 10;
 
-/// Names in a line of the log: there may be thousands, of one cause.
-const NAMED: usize = 10;
-
-/// Since when pods have had no living holder, and whether that was said.
-#[derive(Debug, Default)]
-pub(super) struct Unclaimed(BTreeMap<PodUid, (Duration, bool)>);
-
-impl Collector {
-    /// Says which pods have had no living holder for long, once of each.
-    pub(super) fn warn_of_unclaimed(&mut self, table: &LockTable, now: Duration) {
-        let set = self.deps.pods.borrow().clone();
-        let is_unclaimed = |uid: &PodUid| {
-            let row = table.rows.get(&LockKey::Pod(uid.clone()));
-            let is_alive = |owner| self.members.0.contains(owner);
-            let dead = row.is_none_or(|row| !row.finished && !row.owner.as_ref().is_some_and(is_alive));
-            // Of one that rests it has been said.
-            dead && !self.held.contains_key(uid) && !self.resting.contains_key(uid)
-        };
-        let (limit, mut unclaimed) = (self.deps.lease.ttl * TTLS, BTreeMap::new());
-        let (mut named, mut count) = (Vec::new(), 0_usize);
-        for (uid, pod) in set.pods.iter().filter(|(uid, _)| is_unclaimed(uid)) {
-            let (since, told) = self.unclaimed.0.get(uid).copied().unwrap_or((now, false));
-            let long = now >= since + limit;
-            if long && !told {
-                count += 1;
-                if named.len() < NAMED {
-                    named.push(format!("{}/{}", pod.namespace, pod.name));
-                }
-            }
-            unclaimed.insert(uid.clone(), (since, long));
-        }
-        self.unclaimed.0 = unclaimed;
-        if count > 0 {
-            tracing::warn!(
-                count,
-                pods = named.join(" "),
-                "no living replica has had these pods for two ttls: their claims are a dead one's and last too long, their rows are locked or cannot be counted on, or no replica may hold more; see podlog locks list, and free a claim with podlog locks release"
-            );
-        }
+/// Logs these pods, if there are any.
+pub(super) fn warn(pods: &[Arc<Pod>]) {
+    if pods.is_empty() {
+        return;
     }
+    let name = |pod: &Arc<Pod>| format!("{}/{}", pod.namespace, pod.name);
+    let names: Vec<String> = pods.iter().take(MAX_NAMES).map(name).collect();
+    tracing::warn!(
+        count = pods.len(),
+        pods = names.join(" "),
+        "no live replica has held these pods for two ttls, so their logs are not collected; a dead replica's claim may last too long, a row may be locked by an open transaction, or all replicas may hold --max-pods; see podlog locks list, and free a claim with podlog locks release"
+    );
 }

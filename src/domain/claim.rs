@@ -8,7 +8,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
-use super::id::{Fence, LockKey, ReplicaId};
+use super::id::{Fence, LockKey, PodUid, ReplicaId};
 use super::pods::Pod;
 
 /// What people may want to know about a row when they look at the table.
@@ -149,6 +149,12 @@ pub struct LockTable {
 }
 
 impl LockTable {
+    /// The row of a pod.
+    #[must_use]
+    pub fn pod(&self, uid: &PodUid) -> Option<&LockRow> {
+        self.rows.get(&LockKey::Pod(uid.clone()))
+    }
+
     /// The replicas that are alive: those whose own row is unexpired. A replica that shuts down
     /// gives its own row back first, so that its peers stop counting on it.
     pub fn replicas(&self) -> impl Iterator<Item = &ReplicaId> {

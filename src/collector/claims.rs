@@ -1,0 +1,286 @@
+//! The claims of this replica: takes them, starts a task for each pod that is won, and releases the claim when the task
+//! has ended.
+//!
+//! A claim is with the renewer while its task runs. When the task has ended, the claim is taken back and released with
+//! the final checkpoint; until then no other replica collects the pod. Which pods to claim is decided elsewhere.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::time::Duration;
+
+use tokio::sync::watch;
+
+use crate::clock::Clock;
+use crate::defect::{self, Defect};
+use crate::domain::claim::Lease;
+use crate::domain::position::BadCheckpoint;
+use crate::domain::{About, AfterRelease, Checkpoint, Claim, Deadline, Fence, LockKey, Pod, PodUid, Release, Want};
+use crate::follow::{Context, TaskEnd};
+use crate::grant::Grant;
+use crate::metrics::{Metrics, Reason};
+use crate::renewer::Renewer;
+
+use super::members::Members;
+use super::pod_memory::PodMemory;
+use super::pod_tasks::{EndedTask, PodTask, PodTasks, TaskOutcome};
+use super::store_client::StoreClient;
+
+/// How long a pod is not claimed again after its task panicked or its checkpoint could not be read.
+const REST: Duration = Duration::from_mins(1);
+
+/// How long a pod is not claimed again after the sink refused to store under its claim. Shorter than [`REST`], because
+/// a new claim ends most such refusals; not zero, because it may not, and a claim and an opening take milliseconds.
+const REST_REFUSED: Duration = Duration::from_secs(5);
+
+/// The claims, the tasks that run under them, and what is remembered of pods.
+#[derive(Debug)]
+pub(super) struct Claims {
+    /// Where claims are stored.
+    pub(super) store: StoreClient,
+    /// Renews them.
+    pub(super) renewer: Renewer,
+    /// The tasks of the pods that are held.
+    pub(super) tasks: PodTasks,
+    /// What is remembered of pods.
+    pub(super) memory: PodMemory,
+    /// The times of claims.
+    pub(super) lease: Lease,
+    context: Arc<Context>,
+}
+
+/// How far a pod is stored.
+#[derive(Debug)]
+struct StoredProgress {
+    checkpoint: Checkpoint,
+    /// Whether the store has this checkpoint.
+    is_saved: bool,
+}
+
+impl Claims {
+    /// No claim yet.
+    pub(super) fn new(store: StoreClient, renewer: Renewer, lease: Lease, context: Arc<Context>) -> Self {
+        Self {
+            store,
+            renewer,
+            tasks: PodTasks::default(),
+            memory: PodMemory::default(),
+            lease,
+            context,
+        }
+    }
+
+    /// The clock of deadlines.
+    pub(super) fn clock(&self) -> Clock {
+        self.context.clock
+    }
+
+    /// Counters.
+    pub(super) fn metrics(&self) -> &Metrics {
+        &self.context.metrics
+    }
+
+    /// What pod tasks share.
+    pub(super) fn context(&self) -> &Context {
+        &self.context
+    }
+
+    /// The right to act under a claim that was won by a statement sent at `sent`.
+    pub(super) fn grant(&self, fence: Fence, sent: Duration) -> Grant {
+        Grant::new(fence, Deadline::new(self.lease.deadline(sent)), self.clock())
+    }
+
+    /// Claims these pods and starts a task for each that is won.
+    pub(super) async fn take(&mut self, pods: Vec<Arc<Pod>>) {
+        if pods.is_empty() {
+            return;
+        }
+        let wants: Vec<Want> = pods.iter().map(|pod| want(pod)).collect();
+        let sent = self.clock().now();
+        let Some(claims) = self.store.acquire(&wants).await else {
+            return;
+        };
+        let by_key: BTreeMap<LockKey, Arc<Pod>> = pods
+            .into_iter()
+            .map(|pod| (LockKey::Pod(pod.uid.clone()), pod))
+            .collect();
+        self.metrics().claims_taken.inc_by(claims.len() as u64);
+        let mut unreadable = Vec::new();
+        for claim in claims {
+            if let Some(pod) = by_key.get(&claim.key) {
+                unreadable.extend(self.start(claim, pod.clone(), sent));
+            }
+        }
+        self.release_unreadable(unreadable).await;
+    }
+
+    /// Starts the task of a pod. Returns the claim when its checkpoint cannot be read.
+    fn start(&mut self, claim: Claim, pod: Arc<Pod>, sent: Duration) -> Option<Claim> {
+        let progress = match self.stored_progress(&claim, &pod.uid) {
+            Ok(progress) => progress,
+            Err(error) => {
+                tracing::error!(namespace = %pod.namespace, pod = %pod.name, uid = %pod.uid, %error,
+                    "the pod is not collected, because its checkpoint cannot be read; delete its row from distributed_lock to read its logs from the beginning");
+                return Some(claim);
+            }
+        };
+        if pod.gone && progress.checkpoint.containers.is_empty() && pod.containers.is_empty() {
+            self.metrics().gaps.get_or_create(&Reason { reason: "deleted" }).inc();
+            tracing::warn!(namespace = %pod.namespace, pod = %pod.name, uid = %pod.uid,
+                "the pod was deleted before any of its lines was stored; its containers are unknown, so no gap record is written");
+        }
+        let grant = self.grant(claim.fence, sent);
+        let (sender, mut receiver) = watch::channel(progress.checkpoint);
+        if !progress.is_saved {
+            receiver.mark_changed();
+        }
+        self.renewer.add(claim, grant.clone(), Some(receiver.clone()));
+        self.tasks.start(self.context.clone(), pod, grant, (sender, receiver));
+        None
+    }
+
+    /// How far the pod is stored: as the store says, or as this replica knows better, if it held the pod last and could
+    /// not tell the store.
+    fn stored_progress(&mut self, claim: &Claim, uid: &PodUid) -> Result<StoredProgress, BadCheckpoint> {
+        if let Some(checkpoint) = self.memory.take_unsaved(uid, claim.previous) {
+            return Ok(StoredProgress {
+                checkpoint,
+                is_saved: false,
+            });
+        }
+        Ok(StoredProgress {
+            checkpoint: Checkpoint::decode(&claim.checkpoint)?,
+            is_saved: true,
+        })
+    }
+
+    /// Releases claims whose checkpoints cannot be read, and lets their pods rest.
+    async fn release_unreadable(&mut self, claims: Vec<Claim>) {
+        let until = self.clock().now() + REST;
+        for uid in claims.iter().filter_map(|claim| claim.key.pod()) {
+            self.memory.rest(uid, until);
+        }
+        let release = |claim| Release {
+            claim,
+            checkpoint: None,
+            after: AfterRelease::Free,
+        };
+        let releases: Vec<Release> = claims.into_iter().map(release).collect();
+        self.release(&releases).await;
+    }
+
+    /// Releases the claims of a task that has ended and of all others that have ended by now. A claim whose release the
+    /// store does not confirm expires.
+    pub(super) async fn on_task_ended(&mut self, first: EndedTask, members: &Members) {
+        let releases = self.take_back(first, members).await;
+        self.release(&releases).await;
+    }
+
+    /// Takes the claims of a task that has ended, and of all others that have ended by now, back from the renewer.
+    /// Returns them as they are to be released.
+    pub(super) async fn take_back(&mut self, first: EndedTask, members: &Members) -> Vec<Release> {
+        let mut ended = vec![first];
+        ended.extend(std::iter::from_fn(|| self.tasks.try_next_ended()));
+        let judged: Vec<Judged> = ended.into_iter().map(|ended| self.judge(ended, members)).collect();
+        let keys = judged.iter().map(|judged| LockKey::Pod(judged.uid.clone())).collect();
+        let removed = self.renewer.remove_all(keys).await;
+        let mut releases = Vec::new();
+        for (judged, removed) in judged.into_iter().zip(removed) {
+            let told = !defect::on(Defect::FinalCheckpointForgotten);
+            let checkpoint = removed.unsaved.filter(|_| told).map(|checkpoint| checkpoint.encode());
+            if checkpoint.is_some() {
+                let task = &judged.task;
+                self.memory.keep_unsaved(&judged.uid, task.fence, task.checkpoint());
+            }
+            if let Some(reason) = judged.lost {
+                let reason = if removed.claim.is_some() { reason } else { "not_ours" };
+                self.report_loss(&judged.task, reason);
+            }
+            let after = judged.after;
+            releases.extend(removed.claim.map(|claim| Release {
+                claim,
+                checkpoint,
+                after,
+            }));
+        }
+        releases
+    }
+
+    /// Judges how a task ended: what becomes of the row, when the pod may be claimed again, and whether the claim was
+    /// lost.
+    fn judge(&mut self, ended: EndedTask, members: &Members) -> Judged {
+        let EndedTask { uid, task, outcome } = ended;
+        let now = self.clock().now();
+        let pod = task.pod();
+        tracing::info!(namespace = %pod.namespace, pod = %pod.name, fence = %task.fence, why = outcome.as_str(),
+            "the pod is no longer collected by this replica");
+        // A sink also refuses a write that cannot be finished before the deadline; that is no fault of the claim.
+        let has_time = task.grant.deadline.allows(now, self.lease.margin);
+        let (rest, lost) = match outcome {
+            TaskOutcome::Panicked => {
+                tracing::error!(namespace = %pod.namespace, pod = %pod.name,
+                    "the task that collects the pod panicked, which is a bug; the pod is claimed again in a minute");
+                (Some(REST), None)
+            }
+            TaskOutcome::Ended(TaskEnd::Fenced) if has_time => (Some(REST_REFUSED), Some("fenced")),
+            TaskOutcome::Ended(TaskEnd::Fenced | TaskEnd::Lost) => (None, Some("deadline")),
+            TaskOutcome::Ended(_) | TaskOutcome::Aborted => (None, None),
+        };
+        if let Some(rest) = rest {
+            self.memory.rest(&uid, now + rest);
+        }
+        let after = task.after_release(outcome, members);
+        // What the task has queued elsewhere must not be written under the claim of another replica.
+        task.grant.revoke();
+        Judged { uid, task, after, lost }
+    }
+
+    /// Counts and logs that a claim ended before its task was done.
+    fn report_loss(&self, task: &PodTask, reason: &'static str) {
+        self.metrics().claims_lost.get_or_create(&Reason { reason }).inc();
+        let pod = task.pod();
+        let message = match reason {
+            "deadline" => {
+                "the claim was not renewed in time, so collecting the pod was stopped before another replica may take it; find out why the lock store did not answer"
+            }
+            "fenced" => {
+                "the sink refuses to store under this claim; the pod is claimed and opened again in a few seconds; see the message of the sink"
+            }
+            _ => {
+                "the claim has expired, was freed by hand, or has another holder; this replica has stopped collecting the pod"
+            }
+        };
+        tracing::warn!(namespace = %pod.namespace, pod = %pod.name, fence = %task.fence, reason, "{message}");
+    }
+
+    /// Releases claims. Returns whether the store has confirmed it.
+    pub(super) async fn release(&mut self, releases: &[Release]) -> bool {
+        if releases.is_empty() {
+            return true;
+        }
+        let confirmed = self.store.release(releases).await;
+        if confirmed {
+            for uid in releases.iter().filter_map(|release| release.claim.key.pod()) {
+                self.memory.on_saved(uid);
+            }
+        }
+        confirmed
+    }
+}
+
+/// A task that has ended, and what follows from how it ended.
+#[derive(Debug)]
+struct Judged {
+    uid: PodUid,
+    task: PodTask,
+    /// What becomes of the row.
+    after: AfterRelease,
+    /// Why the claim was lost, if it was.
+    lost: Option<&'static str>,
+}
+
+fn want(pod: &Pod) -> Want {
+    Want {
+        key: LockKey::Pod(pod.uid.clone()),
+        about: About::of(pod),
+    }
+}

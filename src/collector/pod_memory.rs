@@ -1,0 +1,310 @@
+//! What the collector remembers of single pods from one reconciliation to the next.
+//!
+//! One pure value: it calls nothing and reads no clock; `now` is boot-clock time that the caller hands in. A pod of
+//! which nothing is remembered, such as one that is collected without trouble, takes no room.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::time::Duration;
+
+use crate::domain::{Checkpoint, Fence, LockRow, LockTable, Pod, PodSet, PodUid, ReplicaId};
+
+/// The most departed pods that are remembered. While the lock table cannot be read, none is forgotten: 10 000 pods of
+/// 5 KB each take 50 MB.
+const MAX_DEPARTED: usize = 10_000;
+
+/// What is remembered of all pods.
+#[derive(Debug, Default)]
+pub(super) struct PodMemory {
+    pods: BTreeMap<PodUid, PodState>,
+    /// The latest complete set of pods. A pod that is in it and not in the next one has departed.
+    last_complete_set: Arc<PodSet>,
+}
+
+/// What is remembered of one pod. Times are boot-clock times.
+#[derive(Debug, Default, PartialEq, Eq)]
+struct PodState {
+    /// Time before which the pod is not claimed again, because its task failed.
+    retry_at: Option<Duration>,
+    /// Time since which the pod may be claimed and no replica's name is in its row.
+    free_since: Option<Duration>,
+    /// Time since which no live replica has held the pod.
+    unclaimed: Option<Unclaimed>,
+    /// The final checkpoint of this replica's last claim, when the store may not have it.
+    unsaved: Option<(Fence, Checkpoint)>,
+    /// The pod as it was seen last, when it is no longer in the set and may not have been read to its end.
+    departed: Option<Departed>,
+    /// Time before which the API server is not asked again whether the pod exists.
+    next_lookup: Option<Duration>,
+    /// Time since which the pod is known to be deleted and its row finished.
+    tombstone_since: Option<Duration>,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+struct Unclaimed {
+    since: Duration,
+    /// Whether the pod has been reported.
+    reported: bool,
+}
+
+#[derive(Debug, PartialEq, Eq)]
+struct Departed {
+    pod: Arc<Pod>,
+    row: RowSeen,
+}
+
+/// What the lock table has shown of a pod since the pod departed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum RowSeen {
+    /// The table has not been read since.
+    NotRead,
+    /// There has been no row since this time: no replica has ever claimed the pod.
+    Never { since: Duration },
+    /// There has been a row. The replica that finishes or deletes it reports what was not read.
+    Once,
+}
+
+impl PodState {
+    fn is_empty(&self) -> bool {
+        *self == Self::default()
+    }
+
+    fn is_resting(&self) -> bool {
+        self.retry_at.is_some()
+    }
+}
+
+impl PodMemory {
+    /// Forgets what the table or the time has made obsolete. Call it once for each table, before the other questions.
+    pub(super) fn on_table(&mut self, table: &LockTable, now: Duration) {
+        self.pods.retain(|uid, state| {
+            state.retry_at = state.retry_at.filter(|until| now < *until);
+            // A checkpoint is newer than the stored one only while no other replica has held the pod.
+            let is_latest = |fence: Fence| table.pod(uid).is_some_and(|row| row.fence == fence);
+            state.unsaved.take_if(|(fence, _)| !is_latest(*fence));
+            !state.is_empty()
+        });
+    }
+
+    /// The pods that may be claimed, each with the time for which it has been known to be free (zero for pods that are
+    /// held). Pods that rest after a failure are left out.
+    pub(super) fn claimable(
+        &mut self,
+        set: &PodSet,
+        table: &LockTable,
+        is_held: impl Fn(&PodUid) -> bool,
+        now: Duration,
+    ) -> BTreeMap<PodUid, Duration> {
+        let has_free_row = |row: Option<&LockRow>| row.is_none_or(|row| row.owner.is_none() && !row.finished);
+        let is_free = |uid: &PodUid| has_free_row(table.pod(uid)) && !is_held(uid);
+        self.pods.retain(|uid, state| {
+            if !set.pods.contains_key(uid) || state.is_resting() || !is_free(uid) {
+                state.free_since = None;
+            }
+            !state.is_empty()
+        });
+        let mut claimable = BTreeMap::new();
+        for uid in set.pods.keys() {
+            if self.is_resting(uid) {
+                continue;
+            }
+            let mut age = Duration::ZERO;
+            if is_free(uid) {
+                let since = *self.state(uid).free_since.get_or_insert(now);
+                age = now.saturating_sub(since);
+            }
+            claimable.insert(uid.clone(), age);
+        }
+        claimable
+    }
+
+    /// The pods that no live replica has held for `limit` and that have not been reported yet. Each is named once; a
+    /// pod that is held in between counts anew. Pods that rest are left out: their failure has been reported.
+    pub(super) fn newly_unclaimed(
+        &mut self,
+        set: &PodSet,
+        table: &LockTable,
+        is_held: impl Fn(&PodUid) -> bool,
+        is_alive: impl Fn(&ReplicaId) -> bool,
+        (now, limit): (Duration, Duration),
+    ) -> Vec<Arc<Pod>> {
+        let lacks_holder =
+            |row: Option<&LockRow>| row.is_none_or(|row| !row.finished && !row.owner.as_ref().is_some_and(&is_alive));
+        let is_unclaimed = |uid: &PodUid| lacks_holder(table.pod(uid)) && !is_held(uid);
+        self.pods.retain(|uid, state| {
+            if !set.pods.contains_key(uid) || state.is_resting() || !is_unclaimed(uid) {
+                state.unclaimed = None;
+            }
+            !state.is_empty()
+        });
+        let mut newly = Vec::new();
+        for (uid, pod) in &set.pods {
+            if self.is_resting(uid) || !is_unclaimed(uid) {
+                continue;
+            }
+            let begin = Unclaimed {
+                since: now,
+                reported: false,
+            };
+            let unclaimed = self.state(uid).unclaimed.get_or_insert(begin);
+            if now >= unclaimed.since + limit && !unclaimed.reported {
+                unclaimed.reported = true;
+                newly.push(pod.clone());
+            }
+        }
+        newly
+    }
+
+    /// Does not let the pod be claimed before `until`.
+    pub(super) fn rest(&mut self, uid: &PodUid, until: Duration) {
+        self.state(uid).retry_at = Some(until);
+    }
+
+    fn is_resting(&self, uid: &PodUid) -> bool {
+        self.pods.get(uid).is_some_and(PodState::is_resting)
+    }
+
+    /// Keeps the final checkpoint of a claim until the store has it, or another replica has held the pod.
+    pub(super) fn keep_unsaved(&mut self, uid: &PodUid, fence: Fence, checkpoint: Checkpoint) {
+        self.state(uid).unsaved = Some((fence, checkpoint));
+    }
+
+    /// The store has the final checkpoint of the pod.
+    pub(super) fn on_saved(&mut self, uid: &PodUid) {
+        self.update(uid, |state| state.unsaved = None);
+    }
+
+    /// Takes out the checkpoint that is newer than the stored one, if this replica held the pod under `previous`, the
+    /// claim before the present one.
+    pub(super) fn take_unsaved(&mut self, uid: &PodUid, previous: Fence) -> Option<Checkpoint> {
+        let unsaved = self.update(uid, |state| state.unsaved.take()).flatten();
+        unsaved
+            .filter(|(fence, _)| *fence == previous)
+            .map(|(_, checkpoint)| checkpoint)
+    }
+
+    /// Compares a complete set of pods with the one before, and remembers the pods that have departed and have a log.
+    /// Returns how many of them found no room.
+    pub(super) fn on_complete_set(&mut self, set: &Arc<PodSet>) -> usize {
+        let before = std::mem::replace(&mut self.last_complete_set, set.clone());
+        let mut count = 0;
+        self.pods.retain(|uid, state| {
+            if set.pods.contains_key(uid) {
+                state.departed = None;
+            }
+            count += usize::from(state.departed.is_some());
+            !state.is_empty()
+        });
+        let departed = before.pods.iter().filter(|(uid, _)| !set.pods.contains_key(*uid));
+        let mut no_room = 0;
+        for (uid, pod) in departed.filter(|(_, pod)| pod.has_log()) {
+            if count >= MAX_DEPARTED {
+                no_room += 1;
+                continue;
+            }
+            count += 1;
+            self.state(uid).departed = Some(Departed {
+                pod: pod.clone(),
+                row: RowSeen::NotRead,
+            });
+        }
+        no_room
+    }
+
+    /// Notes which departed pods have a row at `now`. A pod is forgotten when its row is finished or deleted, or when
+    /// it has had none for `patience`.
+    pub(super) fn compare_departed(&mut self, table: &LockTable, now: Duration, patience: Duration) {
+        self.pods.retain(|uid, state| {
+            state.departed.take_if(|departed| {
+                let row = table.pod(uid);
+                departed.row = match (row, departed.row) {
+                    (Some(_), _) | (None, RowSeen::Once) => RowSeen::Once,
+                    (None, RowSeen::Never { since }) => RowSeen::Never { since },
+                    (None, RowSeen::NotRead) => RowSeen::Never { since: now },
+                };
+                match (row, departed.row) {
+                    (Some(row), _) => row.finished,
+                    (None, RowSeen::Never { since }) => now >= since + patience,
+                    (None, _) => true,
+                }
+            });
+            !state.is_empty()
+        });
+    }
+
+    /// The departed pods that have no row: no replica has ever claimed them.
+    pub(super) fn departed_without_row(&self) -> impl Iterator<Item = &Arc<Pod>> {
+        let departed = self.pods.values().filter_map(|state| state.departed.as_ref());
+        departed
+            .filter(|departed| matches!(departed.row, RowSeen::Never { .. }))
+            .map(|departed| &departed.pod)
+    }
+
+    /// A departed pod as it was seen last, marked as deleted.
+    pub(super) fn departed_as_deleted(&self, uid: &PodUid) -> Option<Pod> {
+        let departed = self.pods.get(uid)?.departed.as_ref()?;
+        Some(Pod {
+            gone: true,
+            ..Pod::clone(&departed.pod)
+        })
+    }
+
+    /// The pod still exists; it only does not match the selection any more.
+    pub(super) fn forget_departed(&mut self, uid: &PodUid) {
+        self.update(uid, |state| state.departed = None);
+    }
+
+    /// Does not let the API server be asked about the pod before `at`.
+    pub(super) fn set_next_lookup(&mut self, uid: &PodUid, at: Duration) {
+        self.state(uid).next_lookup = Some(at);
+    }
+
+    /// Forgets the lookups whose answers are too old at `now`.
+    pub(super) fn expire_lookups(&mut self, now: Duration) {
+        self.pods.retain(|_, state| {
+            state.next_lookup = state.next_lookup.filter(|at| now < *at);
+            !state.is_empty()
+        });
+    }
+
+    /// Whether the API server should be asked if this pod, which is not in the set, still exists.
+    pub(super) fn needs_lookup(&self, uid: &PodUid) -> bool {
+        let state = self.pods.get(uid);
+        state.is_none_or(|state| state.next_lookup.is_none() && state.tombstone_since.is_none())
+    }
+
+    /// The pod is deleted and its row is finished: the row stays for a while as a tombstone.
+    pub(super) fn add_tombstone(&mut self, uid: &PodUid, now: Duration) {
+        self.state(uid).tombstone_since = Some(now);
+    }
+
+    /// The tombstones that are at least `age` old. Those whose row is deleted are forgotten.
+    pub(super) fn old_tombstones(&mut self, table: &LockTable, now: Duration, age: Duration) -> Vec<PodUid> {
+        self.pods.retain(|uid, state| {
+            state.tombstone_since = state.tombstone_since.filter(|_| table.pod(uid).is_some());
+            !state.is_empty()
+        });
+        let is_old = |state: &PodState| state.tombstone_since.is_some_and(|since| now >= since + age);
+        let old = self.pods.iter().filter(|(_, state)| is_old(state));
+        old.map(|(uid, _)| uid.clone()).collect()
+    }
+
+    /// The state of a pod, made if there is none. The caller sets something in it.
+    fn state(&mut self, uid: &PodUid) -> &mut PodState {
+        self.pods.entry(uid.clone()).or_default()
+    }
+
+    /// Changes the state of a pod if there is one, and drops it when nothing is left in it.
+    fn update<T>(&mut self, uid: &PodUid, change: impl FnOnce(&mut PodState) -> T) -> Option<T> {
+        let state = self.pods.get_mut(uid)?;
+        let result = change(state);
+        if state.is_empty() {
+            self.pods.remove(uid);
+        }
+        Some(result)
+    }
+}
+
+#[cfg(test)]
+#[path = "pod_memory_tests.rs"]
+mod tests;

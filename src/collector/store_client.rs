@@ -1,0 +1,100 @@
+//! Calls to the lock store: each under a deadline, counted, and with a log line when the store stops or starts to
+//! answer. It decides nothing.
+
+use std::future::Future;
+use std::sync::Arc;
+
+use crate::domain::{Claim, Fence, LockKey, LockTable, Release, Want};
+use crate::locks::{self, CALL_DEADLINE, LockError, LockStore};
+use crate::metrics::Metrics;
+use crate::status::health::Heart;
+
+/// The lock store as the collector uses it. A call that fails returns nothing: the next reconciliation tries again.
+#[derive(Debug)]
+pub(super) struct StoreClient {
+    store: Arc<dyn LockStore>,
+    metrics: Metrics,
+    /// Shows that the collector's loop is not stuck. Beats after each call, since slow calls make a reconciliation long.
+    pub(super) heart: Heart,
+    /// Whether the latest call failed. A failure is logged when it begins, not at each call.
+    failing: bool,
+}
+
+impl StoreClient {
+    pub(super) fn new(store: Arc<dyn LockStore>, metrics: Metrics, heart: Heart) -> Self {
+        Self {
+            store,
+            metrics,
+            heart,
+            failing: false,
+        }
+    }
+
+    /// Whether the latest call failed.
+    pub(super) fn is_failing(&self) -> bool {
+        self.failing
+    }
+
+    /// All rows.
+    pub(super) async fn table(&mut self) -> Option<LockTable> {
+        let answer = self.call("table", self.store.table()).await;
+        self.record_outcome(answer)
+    }
+
+    /// Claims rows; returns the claims that were won.
+    pub(super) async fn acquire(&mut self, wants: &[Want]) -> Option<Vec<Claim>> {
+        let answer = self.call("acquire", self.store.acquire(wants)).await;
+        self.record_outcome(answer)
+    }
+
+    /// Releases claims. Returns whether the store has confirmed it.
+    pub(super) async fn release(&mut self, releases: &[Release]) -> bool {
+        let answer = self.call("release", self.store.release(releases)).await;
+        self.record_outcome(answer).is_some()
+    }
+
+    /// Asks the holders of rows to hand them over.
+    pub(super) async fn ask(&mut self, rows: &[(LockKey, Fence)]) {
+        let answer = self.call("ask", self.store.ask(rows)).await;
+        self.record_outcome(answer);
+    }
+
+    /// Refuses to hand over rows that another replica asked for.
+    pub(super) async fn refuse(&mut self, rows: &[(LockKey, Fence)]) {
+        let answer = self.call("refuse", self.store.refuse(rows)).await;
+        self.record_outcome(answer);
+    }
+
+    /// Deletes rows that are finished, and rows of dead replicas.
+    pub(super) async fn forget(&mut self, keys: &[LockKey]) {
+        let answer = self.call("forget", self.store.forget(keys)).await;
+        self.record_outcome(answer);
+    }
+
+    async fn call<T>(
+        &self,
+        operation: &'static str,
+        call: impl Future<Output = Result<T, LockError>>,
+    ) -> Result<T, LockError> {
+        let answer = locks::call(&self.metrics, operation, CALL_DEADLINE, call).await;
+        self.heart.beat();
+        answer
+    }
+
+    fn record_outcome<T>(&mut self, answer: Result<T, LockError>) -> Option<T> {
+        match answer {
+            Ok(value) => {
+                if std::mem::take(&mut self.failing) {
+                    tracing::info!("the lock store answers again");
+                }
+                Some(value)
+            }
+            Err(error) => {
+                if !std::mem::replace(&mut self.failing, true) {
+                    tracing::error!(%error, "the lock store does not answer; no pod is claimed until it does");
+                }
+                None
+            }
+        }
+    }
+}
