@@ -1,4 +1,4 @@
-//! What a pod task is given of its claim: the fence, the deadline, and the news of its loss.
+//! What a pod task gets of its claim: the fence, the deadline, and a signal when the claim is lost.
 //!
 //! The claim itself stays with its owner; nothing here can renew or release it.
 
@@ -7,12 +7,12 @@ use tokio_util::sync::CancellationToken;
 use crate::clock::Clock;
 use crate::domain::{Deadline, Fence};
 
-/// Leave to act under a claim, while it lasts.
+/// The permission to act under a claim while the claim lasts. Cloning shares it.
 #[derive(Clone, Debug)]
 pub struct Grant {
     /// The number of the claim.
     pub fence: Fence,
-    /// Until when it may be acted on.
+    /// The boot-clock time until which the task may act.
     pub deadline: Deadline,
     /// Cancelled as soon as the store says that the claim is lost.
     pub revoked: CancellationToken,
@@ -21,7 +21,7 @@ pub struct Grant {
 }
 
 impl Grant {
-    /// Leave under `fence` until `deadline`, for as long as nobody revokes it.
+    /// A permission under `fence` until `deadline`, unless it is revoked.
     #[must_use]
     pub fn new(fence: Fence, deadline: Deadline, clock: Clock) -> Self {
         Self {
@@ -32,13 +32,13 @@ impl Grant {
         }
     }
 
-    /// Withdraws the leave at once.
+    /// Ends the permission at once.
     pub fn revoke(&self) {
         self.deadline.revoke();
         self.revoked.cancel();
     }
 
-    /// Waits until the claim may no longer be acted on: it is lost, or could not be renewed in time.
+    /// Waits until the task must not act any more: the claim is lost, or could not be renewed in time.
     pub async fn lost(&self) {
         let passed = async {
             while self.clock.now() < self.deadline.get() {
@@ -60,7 +60,7 @@ mod tests {
     use super::*;
 
     #[tokio::test(start_paused = true)]
-    async fn a_grant_ends_at_its_deadline_unless_it_was_extended() {
+    async fn a_grant_ends_at_its_deadline_unless_the_deadline_was_extended() {
         let clock = Clock::tokio();
         let started = clock.now();
         let grant = Grant::new(Fence(1), Deadline::new(started + Duration::from_secs(15)), clock);

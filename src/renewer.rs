@@ -1,8 +1,7 @@
-//! Renews claims, with the checkpoints beside them, so that they stay good while pods are followed.
+//! Renews claims, and stores the checkpoints with the renewals.
 //!
-//! It runs on a thread and a store connection of its own, so that neither parsing nor a slow sink
-//! nor a burst of claiming can make a renewal late. It never claims or releases anything: claims
-//! are handed to it and handed back.
+//! It runs on a thread and a store connection of its own, so that parsing, a slow sink or a burst of claiming cannot make
+//! a renewal late. It never claims or releases anything: claims are given to it and taken back.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -19,11 +18,11 @@ use crate::locks::{self, LockError, LockStore, STATEMENT_DEADLINE};
 use crate::metrics::Metrics;
 use crate::status::health::Heart;
 
-/// How soon after it was sent a renewal that failed is tried again. One that was not answered has
-/// taken longer, [`STATEMENT_DEADLINE`], and is tried again at once; `config/checks.rs` reckons with that.
+/// Time from sending a renewal that failed to sending it again. A renewal that was not answered has taken longer,
+/// [`STATEMENT_DEADLINE`], and is sent again at once; `config/checks.rs` counts on that.
 const RETRY: Duration = Duration::from_secs(1);
 
-/// Gives claims to the renewer and takes them back.
+/// The handle by which claims are given to the renewer and taken back.
 #[derive(Clone, Debug)]
 pub struct Renewer(mpsc::UnboundedSender<Command>);
 
@@ -33,28 +32,29 @@ enum Command {
     Remove(Vec<LockKey>, oneshot::Sender<Vec<Removed>>),
 }
 
-/// A claim that is being kept.
+/// A claim that is being renewed.
 #[derive(Debug)]
 struct RenewedClaim {
     claim: Claim,
     grant: Grant,
     progress: Option<watch::Receiver<Checkpoint>>,
+    /// Whether the store has said that the claim is lost.
     lost: bool,
 }
 
-/// A claim that is handed back.
+/// A claim that has been taken back.
 #[derive(Debug, Default)]
 pub struct Removed {
-    /// The claim; `None` when the store has said that it is lost.
+    /// The claim; `None` if the store has said that it is lost, or the claim was never given.
     pub claim: Option<Claim>,
-    /// The latest checkpoint, when the store has not got it.
+    /// The latest checkpoint, if the store does not have it.
     pub unsaved: Option<Checkpoint>,
 }
 
 impl Renewer {
-    /// Has a claim renewed from now on, with the checkpoint that `progress` shows each time.
+    /// Renews a claim from now on, each time with the checkpoint that `progress` shows.
     pub fn add(&self, claim: Claim, grant: Grant, progress: Option<watch::Receiver<Checkpoint>>) {
-        // The driver outlives every handle; if it is gone the process is ending.
+        // The loop outlives all handles. If it has ended, the process is ending.
         self.0
             .send(Command::Add(Box::new(RenewedClaim {
                 claim,
@@ -65,13 +65,14 @@ impl Renewer {
             .ok();
     }
 
-    /// Takes a claim back. No renewal of it is under way or will be sent once this answers.
+    /// Takes a claim back. When this returns, no renewal of the claim is under way, and none will be sent.
     pub async fn remove(&self, key: &LockKey) -> Removed {
         let mut returned = self.remove_all(vec![key.clone()]).await;
         returned.pop().unwrap_or_default()
     }
 
-    /// Takes claims back, in order. Together, because each time may mean to wait for a renewal.
+    /// Takes claims back and returns them in the same order. All in one call, because a call may have to wait for a
+    /// renewal that is under way.
     pub async fn remove_all(&self, keys: Vec<LockKey>) -> Vec<Removed> {
         let (reply, answer) = oneshot::channel();
         self.0.send(Command::Remove(keys, reply)).ok();
@@ -79,7 +80,7 @@ impl Renewer {
     }
 }
 
-/// Does the renewing; see [`RenewalLoop::run`].
+/// The loop that renews; see [`RenewalLoop::run`].
 #[derive(Debug)]
 pub struct RenewalLoop {
     commands: mpsc::UnboundedReceiver<Command>,
@@ -87,11 +88,12 @@ pub struct RenewalLoop {
     clock: Clock,
     metrics: Metrics,
     beat: Heart,
-    kept: BTreeMap<LockKey, RenewedClaim>,
+    claims: BTreeMap<LockKey, RenewedClaim>,
+    /// Whether the latest renewal failed. A failure is logged when it begins, not at each renewal.
     failing: bool,
 }
 
-/// A renewer, and the driver that does its work once it is run.
+/// A handle, and the loop that does the work once it is run.
 #[must_use]
 pub fn renewer(lease: Lease, clock: Clock, metrics: Metrics, beat: Heart) -> (Renewer, RenewalLoop) {
     let (sender, commands) = mpsc::unbounded_channel();
@@ -103,25 +105,25 @@ pub fn renewer(lease: Lease, clock: Clock, metrics: Metrics, beat: Heart) -> (Re
             clock,
             metrics,
             beat,
-            kept: BTreeMap::new(),
+            claims: BTreeMap::new(),
             failing: false,
         },
     )
 }
 
 impl RenewalLoop {
-    /// Renews until every [`Renewer`] handle has been dropped.
+    /// Renews until all [`Renewer`] handles have been dropped.
     pub async fn run(mut self, store: Arc<dyn LockStore>) {
         let mut due = self.clock.now() + self.lease.renew;
         loop {
             tokio::select! {
                 biased;
                 command = self.commands.recv() => match command {
-                    Some(Command::Add(kept)) => {
-                        self.kept.insert(kept.claim.key.clone(), *kept);
+                    Some(Command::Add(renewed)) => {
+                        self.claims.insert(renewed.claim.key.clone(), *renewed);
                     }
                     Some(Command::Remove(keys, reply)) => {
-                        reply.send(keys.iter().map(|key| self.give_back(key)).collect()).ok();
+                        reply.send(keys.iter().map(|key| self.remove(key)).collect()).ok();
                     }
                     None => return self.beat.retire(),
                 },
@@ -140,35 +142,34 @@ impl RenewalLoop {
         }
     }
 
-    fn give_back(&mut self, key: &LockKey) -> Removed {
-        let Some(mut kept) = self.kept.remove(key) else {
+    fn remove(&mut self, key: &LockKey) -> Removed {
+        let Some(mut renewed) = self.claims.remove(key) else {
             return Removed::default();
         };
-        let unsaved = kept
+        let unsaved = renewed
             .progress
             .as_mut()
             .filter(|p| p.has_changed().unwrap_or(true))
             .map(|p| p.borrow().clone());
         Removed {
-            claim: (!kept.lost).then_some(kept.claim),
+            claim: (!renewed.lost).then_some(renewed.claim),
             unsaved,
         }
     }
 
     async fn renew(&mut self, store: &dyn LockStore) -> Result<(), LockError> {
         let renewals: Vec<Renewal> = self
-            .kept
+            .claims
             .values_mut()
-            .filter(|kept| !kept.lost)
+            .filter(|renewed| !renewed.lost)
             .map(RenewedClaim::renewal)
             .collect();
-        // Batch by batch, so that each has a deadline of its own: what is renewed early in a long row
-        // must not wait for what comes last.
+        // In batches, so that each has a deadline of its own: the first claims must not wait for the last ones.
         let mut batches = renewals.chunks(locks::ROWS);
         for batch in batches.by_ref() {
             if let Err(error) = self.renew_batch(store, batch).await {
-                self.unsave(batch);
-                batches.for_each(|rest| self.unsave(rest));
+                self.mark_unsaved(batch);
+                batches.for_each(|rest| self.mark_unsaved(rest));
                 return Err(error);
             }
         }
@@ -179,11 +180,11 @@ impl RenewalLoop {
 
     async fn renew_batch(&mut self, store: &dyn LockStore, batch: &[Renewal]) -> Result<(), LockError> {
         let sent = self.clock.now();
-        // A batch of which some carry checkpoints is two jobs of the store; both together have the time of
-        // one, because the next try must come while the claims are good. No job waits for a row that
-        // somebody locks for more than a second.
+        // The store does two jobs for a batch in which some renewals carry checkpoints. Both together have the time of
+        // one, because the next try must come while the claims are good. No job waits longer than a second for a row
+        // that another transaction locks.
         let answer = locks::call(&self.metrics, "renew", STATEMENT_DEADLINE, store.renew(batch)).await;
-        // A slow store makes a round long; the loop is not stuck for that.
+        // A slow store makes a renewal of many claims long, but the loop is not stuck.
         self.beat.beat();
         self.metrics
             .renewal_seconds
@@ -196,33 +197,37 @@ impl RenewalLoop {
         Ok(())
     }
 
-    /// The checkpoints of a failed renewal are still to be stored.
-    fn unsave(&mut self, renewals: &[Renewal]) {
+    /// Sends the checkpoints of a failed renewal again with the next one.
+    fn mark_unsaved(&mut self, renewals: &[Renewal]) {
         for renewal in renewals.iter().filter(|r| r.checkpoint.is_some()) {
-            if let Some(progress) = self.kept.get_mut(&renewal.key).and_then(|kept| kept.progress.as_mut()) {
+            if let Some(progress) = self
+                .claims
+                .get_mut(&renewal.key)
+                .and_then(|renewed| renewed.progress.as_mut())
+            {
                 progress.mark_changed();
             }
         }
     }
 
     fn apply_verdict(&mut self, renewal: &Renewal, verdict: Verdict, deadline: Duration) {
-        let Some(kept) = self.kept.get_mut(&renewal.key) else {
+        let Some(renewed) = self.claims.get_mut(&renewal.key) else {
             return;
         };
         match verdict {
-            Verdict::Held if kept.grant.deadline.renew(self.clock.now(), deadline) => {}
-            // Too late: the task has stopped, and what it left behind must not come to life again.
-            Verdict::Held => kept.grant.revoke(),
+            Verdict::Held if renewed.grant.deadline.renew(self.clock.now(), deadline) => {}
+            // The deadline had passed: the task has stopped, and what it has queued must not be written any more.
+            Verdict::Held => renewed.grant.revoke(),
             Verdict::Busy => {
-                tracing::warn!(key = %renewal.key, "somebody's open transaction locks this row, so its claim was not renewed");
-                if let Some(progress) = kept.progress.as_mut().filter(|_| renewal.checkpoint.is_some()) {
+                tracing::warn!(key = %renewal.key, "the claim was not renewed, because an open transaction of another program locks its row; it is renewed again in a few seconds");
+                if let Some(progress) = renewed.progress.as_mut().filter(|_| renewal.checkpoint.is_some()) {
                     progress.mark_changed();
                 }
             }
             Verdict::Lost => {
-                kept.lost = true;
-                kept.grant.revoke();
-                tracing::debug!(key = %renewal.key, fence = %renewal.fence, "the claim is lost");
+                renewed.lost = true;
+                renewed.grant.revoke();
+                tracing::debug!(key = %renewal.key, fence = %renewal.fence, "the lock store says that the claim is lost");
             }
         }
     }
@@ -236,15 +241,17 @@ impl RenewalLoop {
 
     fn record_failure(&mut self, error: &LockError) {
         if !std::mem::replace(&mut self.failing, true) {
-            tracing::error!(%error, claims = self.kept.len(), "claims cannot be renewed; pods stop at their deadlines");
+            tracing::error!(%error, claims = self.claims.len(), "claims cannot be renewed; if this lasts, collecting stops when the claims' deadlines pass; find out why the lock store does not answer");
         }
         self.record_deadline();
     }
 
     fn record_deadline(&self) {
         let now = self.clock.now();
-        let held = self.kept.values().filter(|kept| !kept.lost);
-        let left = held.map(|kept| kept.grant.deadline.get().saturating_sub(now)).min();
+        let held = self.claims.values().filter(|renewed| !renewed.lost);
+        let left = held
+            .map(|renewed| renewed.grant.deadline.get().saturating_sub(now))
+            .min();
         self.metrics
             .deadline_seconds
             .set(left.unwrap_or_default().as_secs_f64());

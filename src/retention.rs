@@ -1,7 +1,7 @@
-//! Deletes records that are older than the retention, in small batches, by one replica at a time.
+//! Deletes records that are older than the retention: in small batches, and by one replica at a time.
 //!
-//! The right to do so is a claim like any other, kept by the renewer. It never touches a record
-//! that is younger, and never deletes without the claim.
+//! The right to delete is a claim, renewed like the claims of pods. Nothing is deleted without the claim, and no record
+//! that is younger.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -20,16 +20,16 @@ use crate::sinks::Retention;
 /// Records deleted by one statement: a few milliseconds of locks.
 const BATCH: u32 = 1000;
 
-/// Between two batches, so that writers get their turn: at most 10 000 records a second.
+/// Pause between two batches, so that writers are not held up: at most 1000 / 0.1 s = 10 000 records a second.
 const PAUSE: Duration = Duration::from_millis(100);
 
-/// Between two looks for old records.
-const EVERY: Duration = Duration::from_mins(1);
+/// Time between two searches for old records.
+const INTERVAL: Duration = Duration::from_mins(1);
 
-/// What is needed to delete old records.
+/// Deletes old records.
 #[derive(Debug)]
 pub struct Cleaner {
-    /// The sink's side of it.
+    /// The sink that deletes its records.
     pub sink: Arc<dyn Retention>,
     /// Where the claim is stored.
     pub store: Arc<dyn LockStore>,
@@ -46,10 +46,10 @@ pub struct Cleaner {
 }
 
 impl Cleaner {
-    /// Cleans once a minute until `stop`.
+    /// Deletes old records once a minute until `stop` is cancelled.
     pub async fn run(self, stop: CancellationToken) {
         loop {
-            let pause = EVERY.mul_f64(0.8 + 0.4 * fastrand::f64());
+            let pause = INTERVAL.mul_f64(0.8 + 0.4 * fastrand::f64());
             tokio::select! {
                 biased;
                 () = stop.cancelled() => return,
@@ -58,7 +58,7 @@ impl Cleaner {
         }
     }
 
-    /// Cleans once, if no other replica does.
+    /// Deletes what is old now, unless another replica does.
     async fn clean(&self, stop: &CancellationToken) {
         let key = LockKey::Duty("retention".into());
         let sent = self.clock.now();
@@ -69,7 +69,7 @@ impl Cleaner {
         let claim = match locks::call(&self.metrics, "acquire", CALL_DEADLINE, self.store.acquire(&wants)).await {
             Ok(mut claims) => claims.pop(),
             Err(error) => {
-                return tracing::debug!(%error, "cannot claim the deleting of old records; trying again later");
+                return tracing::debug!(%error, "the right to delete old records cannot be claimed; trying again in a minute");
             }
         };
         let Some(claim) = claim else { return };
@@ -90,7 +90,7 @@ impl Cleaner {
             let released = [release];
             let release = self.store.release(&released);
             if let Err(error) = locks::call(&self.metrics, "release", CALL_DEADLINE, release).await {
-                tracing::debug!(%error, "the claim to delete old records expires by itself");
+                tracing::debug!(%error, "the claim to delete old records could not be released; it expires by itself");
             }
         }
     }
@@ -106,7 +106,9 @@ impl Cleaner {
                         return;
                     }
                 }
-                Err(error) => return tracing::warn!(%error, "old records cannot be deleted; trying again in a minute"),
+                Err(error) => {
+                    return tracing::warn!(%error, "old records cannot be deleted now; trying again in a minute");
+                }
             }
             tokio::time::sleep(PAUSE).await;
         }

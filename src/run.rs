@@ -1,8 +1,8 @@
-//! Puts the parts of a replica together and sees to it that they end together.
+//! Connects the parts of a replica, runs them, and ends them together.
 //!
-//! Wiring only: each part is a future in one `JoinSet`, and the first to end stops all. The order
-//! of the end matters: first the collector gives its claims back, then the renewer and the sink
-//! have nothing left to do, and the HTTP endpoints answer to the last.
+//! Wiring only: it collects nothing itself. Each part is a future in one `JoinSet`, and the first one that ends stops all
+//! others. They end in this order: the collector releases its claims, then the renewer and the sink have nothing left to
+//! do, and the HTTP server answers until the last of them has ended.
 
 use std::future::Future;
 use std::sync::Arc;
@@ -34,14 +34,14 @@ use crate::status::health::Health;
 use crate::status::ready::Readiness;
 use crate::status::server::{self, Pages};
 
-/// How long a server that cannot be reached is tried again at the start, before it is a failure.
-const PATIENCE: Duration = Duration::from_secs(30);
+/// How long connecting to a server is tried again at the start before podlog gives up.
+const CONNECT_PATIENCE: Duration = Duration::from_secs(30);
 
-/// How long the collector's loop may stand still. It beats after each call to the store
-/// (at most 6 s) and turns once a second; this is four times both together.
+/// Time without a beat after which the collector's loop counts as stuck. It beats after each call to the store (at most
+/// 6 s) and each reconciliation (once a second): four times both together are 4 * (6 s + 1 s) = 28 s, rounded up.
 const COLLECTOR_LIMIT: Duration = Duration::from_secs(30);
 
-/// `podlog run`: collects until `stop`.
+/// `podlog run`: collects until `stop` is cancelled.
 pub async fn run(config: Config, stop: CancellationToken) -> Result<(), Failure> {
     let mut registry = Registry::default();
     let metrics = Metrics::new(&mut registry);
@@ -71,10 +71,10 @@ pub async fn run(config: Config, stop: CancellationToken) -> Result<(), Failure>
     };
     tracing::info!(replica = %config.replica, cluster = config.store.cluster, lock = %connections.lock, sink = %connections.sink_url, "collecting");
 
-    let answering = CancellationToken::new();
-    let mut web = JoinSet::new();
+    let stop_http = CancellationToken::new();
+    let mut http = JoinSet::new();
     if let Some(listener) = listener {
-        web.spawn(server::serve(listener, pages, answering.clone()));
+        http.spawn(server::serve(listener, pages, stop_http.clone()));
     }
     let outcome = collect(
         &config,
@@ -90,21 +90,21 @@ pub async fn run(config: Config, stop: CancellationToken) -> Result<(), Failure>
         stop,
     )
     .await;
-    answering.cancel();
-    while let Some(ended) = web.join_next().await {
+    stop_http.cancel();
+    while let Some(ended) = http.join_next().await {
         ended.map_err(bug)??;
     }
     outcome
 }
 
-/// What tells outsiders how the replica is.
+/// Through which the parts report how the replica is.
 struct StatusHandles {
     readiness: Readiness,
     health: Health,
     status: watch::Sender<Arc<Status>>,
 }
 
-/// Everything outside that a replica is connected to.
+/// The servers and databases that a replica is connected to.
 struct Connections {
     lock: LockUrl,
     sink_url: SinkUrl,
@@ -115,18 +115,18 @@ struct Connections {
 }
 
 impl Connections {
-    /// Connects to all of it. What may heal is tried again for a while; what cannot is a failure at once.
+    /// Connects to all of them. A failure that may pass is tried again for [`CONNECT_PATIENCE`].
     async fn open(config: &Config, scope: &Scope, clock: Clock, metrics: &Metrics) -> Result<Self, Failure> {
         let (lock, sink_url) = (config.store.url.clone(), config.sink.url.clone());
         let holder = config.holder();
         if config.migrate {
-            patiently("lock store", || locks::migrate(&lock)).await?;
-            patiently("sink", || sinks::migrate(&sink_url)).await?;
+            with_retries("lock store", || locks::migrate(&lock)).await?;
+            with_retries("sink", || sinks::migrate(&sink_url)).await?;
         }
-        let store = patiently("lock store", || locks::open(&lock, holder.clone())).await?;
-        let sink = patiently("sink", || sinks::open(&sink_url, clock, metrics, config.sink.timeout)).await?;
+        let store = with_retries("lock store", || locks::open(&lock, holder.clone())).await?;
+        let sink = with_retries("sink", || sinks::open(&sink_url, clock, metrics, config.sink.timeout)).await?;
         let access = config.access();
-        let cluster = patiently("API server", || async {
+        let cluster = with_retries("API server", || async {
             let cluster = Cluster::connect(&access, metrics.clone())
                 .await
                 .map_err(Failure::from)?;
@@ -145,7 +145,7 @@ impl Connections {
     }
 }
 
-/// Runs the collector and everything it needs until `stop`, or until one of them ends.
+/// Runs the collector and the parts that it needs until `stop` is cancelled or one of them ends.
 async fn collect(
     config: &Config,
     connections: Connections,
@@ -157,7 +157,7 @@ async fn collect(
 ) -> Result<(), Failure> {
     let (pods_in, pods) = watch::channel(Arc::new(PodSet::default()));
     let renewal = handles.health.heart("renewal", config.lease.ttl);
-    let (renewer, driver) = renewer(config.lease, clock, metrics.clone(), renewal);
+    let (renewer, renewal_loop) = renewer(config.lease, clock, metrics.clone(), renewal);
     let Opened {
         sink,
         driver: writing,
@@ -190,19 +190,22 @@ async fn collect(
 
     let stopping = stop.child_token();
     let mut parts = JoinSet::new();
-    parts.spawn(named("renewer", keep(driver, connections.lock, connections.holder)));
+    parts.spawn(named(
+        "renewer",
+        run_renewer(renewal_loop, connections.lock, connections.holder),
+    ));
     parts.spawn(named("sink", async move { writing.await.map_err(Failure::from) }));
     let (cluster, token) = (connections.cluster, stopping.clone());
     let discovery = async move { discover(&cluster, &scope, pods_in, token).await.map_err(Failure::usage) };
     parts.spawn(named("discovery", discovery));
     if let Some(cleaner) = cleaner {
-        parts.spawn(named("retention", unfailing(cleaner.run(stopping.clone()))));
+        parts.spawn(named("retention", infallible(cleaner.run(stopping.clone()))));
     }
-    parts.spawn(named("collector", unfailing(collector.run(stopping.clone()))));
+    parts.spawn(named("collector", infallible(collector.run(stopping.clone()))));
     end_together(parts, &stopping).await
 }
 
-/// Waits for all parts. The first to end stops the others; the first failure is the outcome.
+/// Waits for all parts. The first one that ends stops the others. Returns the first failure.
 async fn end_together(
     mut parts: JoinSet<(&'static str, Result<(), Failure>)>,
     stop: &CancellationToken,
@@ -214,7 +217,9 @@ async fn end_together(
                 tracing::debug!(part, "ended");
                 continue;
             }
-            Ok((part, Ok(()))) => Failure::unclean(format!("the {part} ended by itself; please report it")),
+            Ok((part, Ok(()))) => Failure::unclean(format!(
+                "the {part} ended without being stopped, which is a bug; please report it"
+            )),
             Ok((_, Err(failure))) => failure,
             Err(error) => bug(error),
         };
@@ -233,35 +238,35 @@ async fn named<F: Future<Output = Result<(), Failure>>>(
     (name, part.await)
 }
 
-/// A part that sees to its failures itself.
-async fn unfailing(part: impl Future<Output = ()>) -> Result<(), Failure> {
+/// A part that handles its failures itself.
+async fn infallible(part: impl Future<Output = ()>) -> Result<(), Failure> {
     part.await;
     Ok(())
 }
 
 /// Runs the renewer on a thread, a runtime and a store connection of its own.
-async fn keep(driver: RenewalLoop, lock: LockUrl, holder: Holder) -> Result<(), Failure> {
+async fn run_renewer(renewal_loop: RenewalLoop, lock: LockUrl, holder: Holder) -> Result<(), Failure> {
     let work = move || {
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
         let runtime =
             runtime.map_err(|e| Failure::unclean(format!("the thread for renewals cannot be set up: {e}")))?;
         runtime.block_on(async {
-            let store = patiently("lock store", || locks::open(&lock, holder.clone())).await?;
-            driver.run(store).await;
+            let store = with_retries("lock store", || locks::open(&lock, holder.clone())).await?;
+            renewal_loop.run(store).await;
             Ok(())
         })
     };
     tokio::task::spawn_blocking(work).await.map_err(bug)?
 }
 
-/// Tries again what may heal, for [`PATIENCE`].
-async fn patiently<T, E, F>(what: &str, mut attempt: impl FnMut() -> F) -> Result<T, Failure>
+/// Repeats an attempt whose failure may pass, for [`CONNECT_PATIENCE`].
+async fn with_retries<T, E, F>(what: &str, mut attempt: impl FnMut() -> F) -> Result<T, Failure>
 where
     F: Future<Output = Result<T, E>>,
     Failure: From<E>,
 {
     let mut backoff = Backoff::new(Duration::from_secs(1), Duration::from_secs(5));
-    let give_up = tokio::time::Instant::now() + PATIENCE;
+    let give_up = tokio::time::Instant::now() + CONNECT_PATIENCE;
     loop {
         let failure = match attempt().await {
             Ok(done) => return Ok(done),
@@ -271,7 +276,7 @@ where
         if !failure.may_heal() || tokio::time::Instant::now() + wait > give_up {
             return Err(failure);
         }
-        tracing::warn!(error = %failure, "the {what} cannot be reached; trying again");
+        tracing::warn!(error = %failure, "the {what} cannot be used yet; trying again");
         tokio::time::sleep(wait).await;
     }
 }
@@ -291,7 +296,7 @@ pub async fn migrate(store: Store, sink: SinkConfig, stop: CancellationToken) ->
     }
 }
 
-/// `podlog locks`: opens the store and hands it to [`admin`].
+/// `podlog locks`: opens the store and runs the command of [`admin`].
 pub async fn locks_command(store: Store, locks: Locks, stop: CancellationToken) -> Result<(), Failure> {
     let holder = Holder::onlooker("podlog-locks", store.cluster);
     tokio::select! {
@@ -339,5 +344,7 @@ fn follow_context(
 
 #[allow(clippy::needless_pass_by_value, reason = "used with map_err")]
 fn bug(error: tokio::task::JoinError) -> Failure {
-    Failure::unclean(format!("a bug ended a part of the program: {error}; please report it"))
+    Failure::unclean(format!(
+        "a part of the program panicked, which is a bug: {error}; please report it"
+    ))
 }

@@ -190,7 +190,7 @@ impl Reconciler {
     /// that could not be handed over in time, because the sink does not take what was read.
     fn hand_over(&mut self, plan: &Plan, now: Duration) -> Vec<(LockKey, Fence)> {
         let mut timed_out = Vec::new();
-        for (uid, to) in &plan.hand {
+        for (uid, to) in &plan.hand_over {
             match self.claims.tasks.hand_over(uid, to, now) {
                 HandOver::Begun => drop(self.claims.metrics().claims_handed.inc()),
                 HandOver::TimedOut(fence) => timed_out.push((LockKey::Pod(uid.clone()), fence)),

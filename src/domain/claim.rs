@@ -1,7 +1,7 @@
 //! The right to collect a pod: what is asked of a lock store and what it answers.
 //!
-//! A [`Claim`] cannot be cloned and releasing consumes it, so the compiler sees to it that nobody
-//! acts on a claim that was given back. All arithmetic on deadlines is here; no clock is.
+//! A [`Claim`] cannot be cloned, and releasing consumes it, so the compiler prevents that a released claim is used. All
+//! arithmetic on deadlines is here; it reads no clock.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -11,7 +11,7 @@ use std::time::Duration;
 use super::id::{Fence, LockKey, PodUid, ReplicaId};
 use super::pods::Pod;
 
-/// What people may want to know about a row when they look at the table.
+/// The columns of a row that are only for people who read the table.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct About {
     /// The pod's namespace.
@@ -23,7 +23,7 @@ pub struct About {
 }
 
 impl About {
-    /// What to write about a pod's row.
+    /// The columns for the row of a pod.
     #[must_use]
     pub fn of(pod: &Pod) -> Self {
         Self {
@@ -34,7 +34,7 @@ impl About {
     }
 }
 
-/// A row to be claimed.
+/// A request for a claim.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Want {
     /// The row.
@@ -43,47 +43,47 @@ pub struct Want {
     pub about: About,
 }
 
-/// Proof of holding a row. Consumed by releasing it.
+/// The proof that this replica holds a row. Releasing consumes it.
 #[derive(Debug, PartialEq, Eq)]
 pub struct Claim {
     /// The row.
     pub key: LockKey,
     /// The number of this claim.
     pub fence: Fence,
-    /// The number of the claim before it, 0 when there was none. Nobody held the row in between.
+    /// The number of the claim before it, 0 if there was none. No replica held the row in between.
     pub previous: Fence,
     /// The stored checkpoint, empty when there is none.
     pub checkpoint: Vec<u8>,
 }
 
-/// A claim to be extended, with the checkpoint to store beside it.
+/// A request to extend a claim, with the checkpoint to store.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Renewal {
     /// The row.
     pub key: LockKey,
     /// The number of the claim.
     pub fence: Fence,
-    /// The checkpoint, when it has moved since it was last stored.
+    /// The checkpoint, if it has moved since it was stored.
     pub checkpoint: Option<Vec<u8>>,
 }
 
-/// What became of a renewal.
+/// The answer to a renewal.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Verdict {
     /// The row is held and was extended.
     Held,
     /// The row has expired, is gone, or has another holder.
     Lost,
-    /// The row is held but could not be extended this time, because somebody else's transaction locks it.
+    /// The row is held and was not extended, because another transaction locks it.
     Busy,
 }
 
-/// A claim to be given back.
+/// A request to release a claim.
 #[derive(Debug, PartialEq, Eq)]
 pub struct Release {
     /// The claim.
     pub claim: Claim,
-    /// The final checkpoint, when it has moved since it was last stored.
+    /// The final checkpoint, if it has moved since it was stored.
     pub checkpoint: Option<Vec<u8>>,
     /// What becomes of the row.
     pub after: AfterRelease,
@@ -103,16 +103,16 @@ pub enum AfterRelease {
     Deleted,
 }
 
-/// One row, as seen.
+/// One row, as it was read.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct LockRow {
     /// Who holds it; `None` when free.
     pub owner: Option<ReplicaId>,
     /// The number of its latest claim.
     pub fence: Fence,
-    /// Time left until it expires in the database's time; negative when it has.
+    /// Time until it expires, by the database's clock; negative if it has expired.
     pub expires_in: SignedMillis,
-    /// Whether the pod is done with.
+    /// Whether the pod is collected to its end.
     pub finished: bool,
     /// The replica that asked for the row.
     pub wanted_by: Option<ReplicaId>,
@@ -122,12 +122,12 @@ pub struct LockRow {
     pub checkpoint_len: u32,
 }
 
-/// The owner of a row that was freed by hand, until the claim it had would have expired: by then its
-/// holder has stopped by itself. Replicas have a `#` in their names, so nobody has this one.
+/// The owner of a row that was freed by hand. It stays until the claim would have expired, because the holder may act
+/// until then. The names of replicas contain a `#`, so no replica has this name.
 pub const EVICTED: &str = "freed-by-hand";
 
 impl LockRow {
-    /// Whether the row was freed by hand and waits for its former holder's time to run out.
+    /// Whether the row was freed by hand and its former holder may still act.
     #[must_use]
     pub fn is_evicted(&self) -> bool {
         self.owner.as_ref().is_some_and(|owner| owner.as_str() == EVICTED)
@@ -137,14 +137,14 @@ impl LockRow {
 /// Milliseconds, negative for the past.
 pub type SignedMillis = i64;
 
-/// All rows of this cluster, as of one statement: the input of planning, of `locks list` and of the status page.
+/// All rows of this cluster, read by one statement: the input of planning, of `locks list` and of the status page.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct LockTable {
     /// The rows by key.
     pub rows: BTreeMap<LockKey, LockRow>,
     /// The database's clock when it answered, since the epoch.
     pub now: Duration,
-    /// Which server answered; it changes at a failover.
+    /// The identity of the server that answered; it changes at a failover.
     pub server: Arc<str>,
 }
 
@@ -155,8 +155,8 @@ impl LockTable {
         self.rows.get(&LockKey::Pod(uid.clone()))
     }
 
-    /// The replicas that are alive: those whose own row is unexpired. A replica that shuts down
-    /// gives its own row back first, so that its peers stop counting on it.
+    /// The live replicas: those whose own row has not expired. A replica that stops releases its own row first, so that
+    /// its peers do not count on it any more.
     pub fn replicas(&self) -> impl Iterator<Item = &ReplicaId> {
         self.rows.iter().filter_map(|(key, row)| match key {
             LockKey::Replica(id) if row.expires_in > 0 => Some(id),
@@ -165,13 +165,13 @@ impl LockTable {
     }
 }
 
-/// Until when the holder of a claim may act on it, on the holder's own clock. Shared by everything
-/// that acts under the claim; only renewing moves it.
+/// The time until which the holder of a claim may act, by the holder's own clock. Everything that acts under the claim
+/// shares it; only a renewal moves it later.
 #[derive(Clone, Debug)]
 pub struct Deadline(Arc<AtomicU64>);
 
 impl Deadline {
-    /// Good until `deadline` on the holder's clock.
+    /// A deadline at this time of the holder's clock.
     #[must_use]
     pub fn new(deadline: Duration) -> Self {
         Self(Arc::new(AtomicU64::new(nanos(deadline))))
@@ -186,13 +186,13 @@ impl Deadline {
     /// Moves the deadline later, never earlier, and not at all after [`revoke`](Self::revoke).
     pub fn extend(&self, deadline: Duration) {
         let later = nanos(deadline);
-        // A revoked deadline is 0 and stays 0, whatever reply still comes in.
+        // A revoked deadline is 0 and stays 0, whatever answer comes later.
         let step = |now| (now != 0 && later > now).then_some(later);
         self.0.fetch_update(Ordering::AcqRel, Ordering::Acquire, step).ok();
     }
 
-    /// Takes in at `now` that a renewal was accepted that makes the claim good until `deadline`.
-    /// Answers whether it came in time: what has ended does not come to life again.
+    /// Moves the deadline after a renewal that was accepted. Returns false if the deadline had passed by `now`: a claim
+    /// that has ended is not used again.
     #[must_use]
     pub fn renew(&self, now: Duration, deadline: Duration) -> bool {
         let in_time = now < self.get();
@@ -202,12 +202,12 @@ impl Deadline {
         in_time
     }
 
-    /// Ends it at once: the claim is lost.
+    /// Ends the claim at once, because it is lost.
     pub fn revoke(&self) {
         self.0.store(0, Ordering::Release);
     }
 
-    /// Whether something that takes at most `duration` may begin at `now`.
+    /// Whether work that takes at most `duration` may begin at `now`.
     #[must_use]
     pub fn allows(&self, now: Duration, duration: Duration) -> bool {
         now + duration <= self.get()
@@ -215,11 +215,11 @@ impl Deadline {
 }
 
 fn nanos(duration: Duration) -> u64 {
-    // 584 years of uptime.
+    // u64 holds 584 years of uptime.
     u64::try_from(duration.as_nanos()).unwrap_or(u64::MAX)
 }
 
-/// The times that make a claim safe. Checked together when the settings are read.
+/// The times that make claims safe. `config/checks.rs` checks them together.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Lease {
     /// How long a claim lasts in the database without renewal.
@@ -233,8 +233,8 @@ pub struct Lease {
 }
 
 impl Lease {
-    /// Until when a claim is good that was taken or renewed by a statement sent at `sent`. The time
-    /// is read before the statement leaves, so the database's expiry is never earlier.
+    /// The deadline of a claim that was taken or renewed by a statement sent at `sent`. `sent` is read before the
+    /// statement is sent, so the row expires in the database later than this.
     #[must_use]
     pub fn deadline(&self, sent: Duration) -> Duration {
         sent + self.ttl.saturating_sub(self.margin)
@@ -246,7 +246,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_deadline_moves_later_only_and_not_after_the_claim_is_lost() {
+    fn a_deadline_only_moves_later_and_never_after_the_claim_is_lost() {
         let deadline = Deadline::new(Duration::from_secs(10));
         deadline.extend(Duration::from_secs(5));
         assert_eq!(deadline.get(), Duration::from_secs(10));

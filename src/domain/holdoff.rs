@@ -1,7 +1,7 @@
-//! Whether the database may be believed about expiry.
+//! Hold-off: when the database cannot be trusted about expiry, no pod is claimed for one ttl.
 //!
-//! Another server, or a clock that has jumped, may show claims as expired that are alive. Claiming
-//! then waits for one ttl, in which live holders renew. Renewing is never held off.
+//! Another database server, or a clock that has jumped, may show live claims as expired. Within one ttl their holders
+//! renew them. Renewing is never held off.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -9,44 +9,46 @@ use std::time::Duration;
 use super::claim::LockTable;
 use crate::defect::{self, Defect};
 
-/// A shift between the database's clock and ours larger than this is a jump: slewing of 500 ppm
-/// makes 0.5 ms a second, and an answer that takes long is allowed for.
+/// A larger change of the difference between the database's clock and ours is a jump. Slewing at 500 ppm changes it by
+/// only 0.5 ms a second, and the time that an answer takes is accounted for.
 const JUMP: Duration = Duration::from_millis(500);
 
-/// Watches the server's identity and clock.
+/// Watches the identity and the clock of the database server.
 #[derive(Debug)]
 pub struct HoldOff {
     ttl: Duration,
-    seen: Option<Seen>,
+    latest: Option<ClockReading>,
+    /// Boot-clock time until which no pod is claimed.
     until: Duration,
 }
 
-/// What one answer tells of the database's clock.
+/// What one answer shows of the database's clock.
 #[derive(Debug)]
-struct Seen {
+struct ClockReading {
     server: Arc<str>,
-    /// The database's clock minus ours, at most and at least: the answer was made between asking and receiving.
-    least: i128,
-    most: i128,
+    /// Least possible difference of the database's clock and ours in nanoseconds: if the answer was made when it came.
+    min_offset: i128,
+    /// Greatest possible difference: if the answer was made when it was asked for.
+    max_offset: i128,
 }
 
-impl Seen {
-    /// What an answer tells that was asked for at `asked` and came at `now`.
+impl ClockReading {
+    /// From an answer that was asked for at `asked` and came at `now`.
     fn of(table: &LockTable, asked: Duration, now: Duration) -> Self {
         Self {
             server: table.server.clone(),
-            least: offset(table.now, now),
-            most: offset(table.now, asked),
+            min_offset: offset(table.now, now),
+            max_offset: offset(table.now, asked),
         }
     }
 
-    /// Why claiming must be held off after `before`, when it must.
-    fn differs(&self, before: &Self) -> Option<&'static str> {
+    /// Why claiming must be held off, if `before` was the reading before this one.
+    fn reason_after(&self, before: &Self) -> Option<&'static str> {
         let jump = JUMP.as_nanos() as i128;
         if before.server != self.server {
-            Some("another server answers")
-        } else if self.least > before.most + jump || self.most < before.least - jump {
-            Some("its clock has jumped")
+            Some("another database server answers")
+        } else if self.min_offset > before.max_offset + jump || self.max_offset < before.min_offset - jump {
+            Some("the clock of the database has jumped")
         } else {
             None
         }
@@ -54,29 +56,28 @@ impl Seen {
 }
 
 impl HoldOff {
-    /// Nothing has been seen yet; a hold-off will last one `ttl`.
+    /// Without a hold-off. One lasts one `ttl`.
     #[must_use]
     pub fn new(ttl: Duration) -> Self {
         Self {
             ttl,
-            seen: None,
+            latest: None,
             until: Duration::ZERO,
         }
     }
 
-    /// Takes in an answer that was asked for at `asked` and came at `now`. Answers why claiming must
-    /// be held off from now on, when it must.
+    /// Takes in an answer that was asked for at `asked` and came at `now`. Returns the reason if a hold-off begins.
     pub fn observe(&mut self, table: &LockTable, asked: Duration, now: Duration) -> Option<&'static str> {
-        let seen = Seen::of(table, asked, now);
-        let why = self.seen.as_ref().and_then(|before| seen.differs(before));
-        self.seen = Some(seen);
+        let reading = ClockReading::of(table, asked, now);
+        let why = self.latest.as_ref().and_then(|before| reading.reason_after(before));
+        self.latest = Some(reading);
         if why.is_some() {
             self.until = now + self.ttl;
         }
         why
     }
 
-    /// Whether claiming is held off.
+    /// Whether claiming is held off at `now`.
     #[must_use]
     pub fn is_on(&self, now: Duration) -> bool {
         now < self.until && !defect::on(Defect::JumpIgnored)
@@ -106,7 +107,7 @@ mod tests {
     }
 
     #[test]
-    fn a_steady_server_is_believed_however_slowly_it_answers() {
+    fn a_steady_clock_causes_no_hold_off_however_slowly_the_server_answers() {
         let mut holdoff = HoldOff::new(TTL);
         assert_eq!(holdoff.observe(&answer("a", 1000), at(0), at(10)), None);
         assert_eq!(holdoff.observe(&answer("a", 4900), at(1000), at(3900)), None);

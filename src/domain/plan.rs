@@ -1,155 +1,161 @@
-//! What a replica does next about claims: take, hand over, refuse, ask.
+//! What a replica does next about claims: claim pods, hand pods over, refuse requests, ask for pods.
 //!
-//! One pure function from a [`View`] to a [`Plan`]. It never takes a pod that another holds
-//! unexpired, and never leaves a pod without a holder for the sake of balance.
+//! One pure function from a [`View`] to a [`Plan`]. It never claims a pod whose claim by another replica has not expired,
+//! and never leaves a pod without a holder to balance the load.
 
 use std::collections::BTreeMap;
 use std::time::Duration;
 
 use super::claim::{LockRow, LockTable};
-use super::id::{Fence, LockKey, PodUid, ReplicaId};
+use super::id::{Fence, PodUid, ReplicaId};
 use super::share::Shares;
 
 pub use super::share::ASKS_PER_ROUND;
 
-/// How long each place in a pod's ranking waits for the one before it. One second is longer than
-/// an acquiring statement takes (milliseconds; 3 s when the store is at its worst).
+/// How long each rank for a pod waits for the rank before it. An acquiring statement takes milliseconds, and at most 3 s
+/// when the store is slow.
 pub const RANK_WAIT: Duration = Duration::from_secs(1);
 
-/// How soon to look again for pods that are about to be given back: within the 2 s in which the
-/// pods of a replica that shuts down shall be taken, with one second left for claiming them.
-pub const LOOK: Duration = Duration::from_secs(1);
+/// How soon the table is read again while pods are about to be released. The pods of a replica that shuts down must be
+/// taken within 2 s: 1 s for this, and 1 s for claiming them.
+pub const RECHECK: Duration = Duration::from_secs(1);
 
-/// The place from which on everybody may take the pod at once: 3 s after it could be taken.
+/// The last rank. After 3 * [`RANK_WAIT`] = 3 s, each replica may claim the pod.
 pub const LAST_RANK: usize = 3;
 
-/// What a replica knows when it plans.
+/// What a replica knows when it plans: the input.
 #[derive(Clone, Copy, Debug)]
 pub struct View<'a> {
-    /// This replica. It counts as alive whether or not its own row is seen already.
+    /// This replica. It counts as alive even if its own row is not in the table yet.
     pub me: &'a ReplicaId,
-    /// The claims, read after the latest release of this replica had returned.
+    /// The lock table, read after the latest release of this replica had returned.
     pub table: &'a LockTable,
-    /// The pods to collect, each with the time for which it has been known here without a holder.
-    /// The age matters for pods that have no row or a free one; for expired rows the table tells.
-    /// Leave out pods that must not be claimed now, such as one whose task failed a moment ago.
+    /// The pods to collect, each with the time for which this replica has known it without a holder. The time matters
+    /// for pods without a row or with a free row; for expired rows the table has it. Pods that must not be claimed now,
+    /// such as one whose task has just failed, are left out.
     pub pods: &'a BTreeMap<PodUid, Duration>,
-    /// The pods whose claim this replica has, those being drained included.
+    /// The pods that this replica holds, including those whose tasks are stopping.
     pub held: &'a BTreeMap<PodUid, Fence>,
-    /// How long after its expiry a claim of another may be taken.
+    /// How long after its expiry the claim of another replica may be taken.
     pub takeover_grace: Duration,
-    /// Whether the set of live replicas has been the same for long enough to move pods.
+    /// Whether the live replicas have been the same for long enough to move pods.
     pub settled: bool,
     /// The most pods this replica may hold.
     pub max_pods: usize,
 }
 
-/// What a replica should do now.
+/// What a replica should do now: the output.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Plan {
-    /// Pods to claim: first those handed to this replica, then the longest waiting.
+    /// Pods to claim: first those handed to this replica, then those that have waited longest.
     pub acquire: Vec<PodUid>,
-    /// Pods held here that a live replica asked for: drain, then release as handed to it. Named
-    /// again in every plan until that is done.
-    pub hand: Vec<(PodUid, ReplicaId)>,
-    /// Pods held here that were asked for by a replica that is not alive any more.
+    /// Pods held by this replica that a live replica has asked for: to be drained, then released to it. They are named in
+    /// each plan until that is done.
+    pub hand_over: Vec<(PodUid, ReplicaId)>,
+    /// Pods held by this replica that a dead replica has asked for.
     pub refuse: Vec<(PodUid, Fence)>,
-    /// Rows to ask their holders for.
+    /// Pods to ask their holders for.
     pub ask: Vec<(PodUid, Fence)>,
-    /// How long after the table was read there may be something to take that cannot be taken yet.
-    /// Look at a fresh table then. `None` when nothing is known to be coming. At most [`LOOK`] while
-    /// another replica gives pods back or hands them over, since they wait for whoever looks.
+    /// Time after which the table should be read again, because a pod may be claimed then. `None` if no such time is
+    /// known. At most [`RECHECK`] while another replica releases pods or hands them over, since those pods are not
+    /// collected until they are claimed.
     pub wake: Option<Duration>,
 }
 
 /// Decides what to do. The same view always gives the same plan.
 #[must_use]
 pub fn plan(view: &View<'_>) -> Plan {
-    let survey = Survey::of(view);
-    let mut shares = Shares::new(&survey.loads, survey.total(), view.max_pods);
+    let overview = Overview::of(view);
+    let mut shares = Shares::new(&overview.loads, overview.total(), view.max_pods);
     let mut plan = Plan::default();
-    take(view, &survey, &mut shares, &mut plan);
-    answer(view, &survey, &mut plan);
+    plan_claims(view, &overview, &mut shares, &mut plan);
+    plan_answers(view, &overview, &mut plan);
     if view.settled && shares.uneven() {
-        let asked = shares.moves(survey.movable, view.me).into_iter();
+        let asked = shares.moves(overview.movable, view.me).into_iter();
         let fenced = |uid: PodUid| {
-            let fence = view.table.rows.get(&LockKey::Pod(uid.clone()))?.fence;
+            let fence = view.table.pod(&uid)?.fence;
             Some((uid, fence))
         };
         plan.ask = asked.filter_map(fenced).collect();
         if !plan.ask.is_empty() {
-            plan.wake = Some(plan.wake.map_or(LOOK, |other| other.min(LOOK)));
+            plan.wake = Some(plan.wake.map_or(RECHECK, |other| other.min(RECHECK)));
         }
     }
     plan
 }
 
-/// A pod that nobody holds, or whose holder is dead.
+/// A pod that no live replica holds.
 #[derive(Debug)]
 struct Unheld<'a> {
-    /// Milliseconds since it could first be taken; negative while it cannot.
+    /// Time in milliseconds for which it has been claimable; negative if it is not claimable yet.
     age: i64,
     /// The replica that let the claim expire.
-    before: Option<&'a ReplicaId>,
+    previous_holder: Option<&'a ReplicaId>,
 }
 
-/// The table seen from one replica.
+/// Who holds which pods, seen from one replica.
 #[derive(Debug)]
-struct Survey<'a> {
-    /// Live replicas with the pods they hold or have been promised.
+struct Overview<'a> {
+    /// The live replicas, each with the number of pods that it holds or is about to get.
     loads: BTreeMap<&'a ReplicaId, usize>,
-    /// Pods to be given out.
+    /// Pods without a live holder.
     unheld: BTreeMap<&'a PodUid, Unheld<'a>>,
     /// Pods handed to this replica and not claimed yet.
     handed: Vec<&'a PodUid>,
-    /// Pods that may be asked for, by holder.
+    /// Pods that a replica may ask for, by holder.
     movable: BTreeMap<&'a ReplicaId, Vec<&'a PodUid>>,
-    /// When the first claim of a live peer could be taken if it were not renewed, in milliseconds.
+    /// Milliseconds until the first claim of a live peer may be taken, if it is not renewed.
     peer_expiry: Option<i64>,
-    /// Whether pods are on their way: given back by a replica that shuts down, or handed to this one.
-    coming: bool,
+    /// Whether pods are about to become free: a replica shuts down, or hands pods to this one.
+    pods_coming: bool,
 }
 
-impl<'a> Survey<'a> {
+impl<'a> Overview<'a> {
     fn of(view: &View<'a>) -> Self {
-        let mut survey = Self {
+        let mut overview = Self {
             loads: view.table.replicas().map(|id| (id, 0)).collect(),
             unheld: BTreeMap::new(),
             handed: Vec::new(),
             movable: BTreeMap::new(),
             peer_expiry: None,
-            coming: false,
+            pods_coming: false,
         };
-        survey.loads.insert(view.me, 0);
+        overview.loads.insert(view.me, 0);
         for (key, row) in &view.table.rows {
             if let Some(uid) = key.pod().filter(|uid| !row.finished || view.held.contains_key(uid)) {
-                survey.row(view, uid, row);
+                overview.add_row(view, uid, row);
             }
         }
-        let absent = |uid: &PodUid| !view.table.rows.contains_key(&LockKey::Pod(uid.clone()));
+        let absent = |uid: &PodUid| view.table.pod(uid).is_none();
         for (uid, age) in view
             .pods
             .iter()
             .filter(|(uid, _)| absent(uid) && !view.held.contains_key(uid))
         {
-            let (age, before) = (millis(*age), None);
-            survey.unheld.insert(uid, Unheld { age, before });
+            let age = millis(*age);
+            overview.unheld.insert(
+                uid,
+                Unheld {
+                    age,
+                    previous_holder: None,
+                },
+            );
         }
-        *survey.loads.entry(view.me).or_default() += view.held.keys().filter(|uid| absent(uid)).count();
-        survey
+        *overview.loads.entry(view.me).or_default() += view.held.keys().filter(|uid| absent(uid)).count();
+        overview
     }
 
-    fn row(&mut self, view: &View<'a>, uid: &'a PodUid, row: &'a LockRow) {
+    fn add_row(&mut self, view: &View<'a>, uid: &'a PodUid, row: &'a LockRow) {
         let owner = row.owner.as_ref();
-        // A row in this replica's name that it does not hold was handed to it, or it let go of it
-        // when the store was away: nobody else has it, expired or not.
+        // A row in this replica's name that it does not hold was handed to it, or could not be released while the store
+        // did not answer. No other replica holds it, even if it has expired.
         let holder = if view.held.contains_key(uid) || owner == Some(view.me) {
             Some(view.me)
         } else {
             owner.filter(|id| row.expires_in > 0 && self.loads.contains_key(id))
         };
         if let Some(holder) = holder {
-            self.held(view, uid, row, holder);
+            self.add_held(view, uid, row, holder);
         } else if let Some(age) = view.pods.get(uid) {
             let age = match owner {
                 Some(_) => row
@@ -158,19 +164,25 @@ impl<'a> Survey<'a> {
                     .saturating_sub(millis(view.takeover_grace)),
                 None => millis(*age),
             };
-            self.coming |= owner.is_some() && row.expires_in > 0;
-            self.unheld.insert(uid, Unheld { age, before: owner });
+            self.pods_coming |= owner.is_some() && row.expires_in > 0;
+            self.unheld.insert(
+                uid,
+                Unheld {
+                    age,
+                    previous_holder: owner,
+                },
+            );
         }
     }
 
-    fn held(&mut self, view: &View<'a>, uid: &'a PodUid, row: &'a LockRow, holder: &'a ReplicaId) {
+    fn add_held(&mut self, view: &View<'a>, uid: &'a PodUid, row: &'a LockRow, holder: &'a ReplicaId) {
         let mine = view.held.contains_key(uid);
         let asker = row
             .wanted_by
             .as_ref()
             .filter(|id| *id != holder && self.loads.contains_key(id));
         *self.loads.entry(asker.unwrap_or(holder)).or_default() += 1;
-        self.coming |= asker == Some(view.me);
+        self.pods_coming |= asker == Some(view.me);
         if !view.pods.contains_key(uid) {
             return;
         }
@@ -192,14 +204,14 @@ impl<'a> Survey<'a> {
     }
 }
 
-/// Which unheld pods to claim, and when the next one may be.
-fn take(view: &View<'_>, survey: &Survey<'_>, shares: &mut Shares, plan: &mut Plan) {
+/// Plans which pods without a holder to claim, and when the table should be read again.
+fn plan_claims(view: &View<'_>, overview: &Overview<'_>, shares: &mut Shares, plan: &mut Plan) {
     let mut ready = Vec::new();
-    let look = survey.coming.then_some(millis(LOOK));
-    let mut wake = survey.peer_expiry.into_iter().chain(look).min();
-    for (uid, unheld) in &survey.unheld {
-        let place = shares.assign(uid, view.me, unheld.before).min(LAST_RANK);
-        let left = millis(RANK_WAIT) * place as i64 - unheld.age;
+    let recheck = overview.pods_coming.then_some(millis(RECHECK));
+    let mut wake = overview.peer_expiry.into_iter().chain(recheck).min();
+    for (uid, unheld) in &overview.unheld {
+        let rank = shares.assign(uid, view.me, unheld.previous_holder).min(LAST_RANK);
+        let left = millis(RANK_WAIT) * rank as i64 - unheld.age;
         if left <= 0 {
             ready.push((-unheld.age, *uid));
         } else {
@@ -208,7 +220,7 @@ fn take(view: &View<'_>, survey: &Survey<'_>, shares: &mut Shares, plan: &mut Pl
     }
     ready.sort_unstable();
     let room = view.max_pods.saturating_sub(view.held.len());
-    let handed = survey.handed.iter().copied();
+    let handed = overview.handed.iter().copied();
     plan.acquire = handed
         .chain(ready.into_iter().map(|(_, uid)| uid))
         .take(room)
@@ -219,16 +231,16 @@ fn take(view: &View<'_>, survey: &Survey<'_>, shares: &mut Shares, plan: &mut Pl
     }
 }
 
-/// What to do about the pods held here that others asked for.
-fn answer(view: &View<'_>, survey: &Survey<'_>, plan: &mut Plan) {
+/// Plans the answers about pods of this replica that others have asked for.
+fn plan_answers(view: &View<'_>, overview: &Overview<'_>, plan: &mut Plan) {
     for (uid, fence) in view.held {
-        let row = view.table.rows.get(&LockKey::Pod(uid.clone()));
+        let row = view.table.pod(uid);
         let Some(row) = row.filter(|row| row.owner.as_ref() == Some(view.me) && row.fence == *fence) else {
             continue;
         };
         match &row.wanted_by {
-            Some(asker) if asker != view.me && survey.loads.contains_key(asker) => {
-                plan.hand.push((uid.clone(), asker.clone()));
+            Some(asker) if asker != view.me && overview.loads.contains_key(asker) => {
+                plan.hand_over.push((uid.clone(), asker.clone()));
             }
             Some(_) => plan.refuse.push((uid.clone(), *fence)),
             None => {}
@@ -242,9 +254,10 @@ fn millis(duration: Duration) -> i64 {
 
 #[cfg(test)]
 mod tests {
+    use super::super::id::LockKey;
     use super::*;
 
-    /// A table of two live replicas, `me` and `you`, and of rows as (pod, owner, asker, milliseconds left).
+    /// A table of two live replicas, `me` and `you`, and of rows as (pod, owner, asker, milliseconds to expiry).
     fn table(rows: &[(&str, &str, &str, i64)]) -> LockTable {
         let row = |owner: &str, asker: &str, expires_in| LockRow {
             owner: (!owner.is_empty()).then(|| owner.into()),
@@ -284,19 +297,19 @@ mod tests {
     }
 
     #[test]
-    fn the_living_get_what_they_ask_for_and_the_dead_are_refused() {
+    fn live_replicas_get_the_pods_they_ask_for_and_dead_ones_are_refused() {
         let plan = planned(&[
             ("a", "me", "you", 9000),
             ("b", "me", "dead", 9000),
             ("c", "me", "me", 9000),
             ("d", "me", "", 9000),
         ]);
-        assert_eq!(plan.hand, [("a".into(), "you".into())]);
+        assert_eq!(plan.hand_over, [("a".into(), "you".into())]);
         assert_eq!(plan.refuse, [("b".into(), Fence(7)), ("c".into(), Fence(7))]);
     }
 
     #[test]
-    fn a_row_that_somebody_asked_for_is_not_asked_for_again() {
+    fn a_pod_that_a_replica_has_asked_for_is_not_asked_for_again() {
         let all = |asker| ["a", "b", "c", "d", "e", "f"].map(|uid| (uid, "you", asker, 9000));
         assert_eq!(planned(&all("")).ask.len(), 3);
         let mut rows = all("dead");
@@ -316,17 +329,17 @@ mod tests {
     }
 
     #[test]
-    fn the_plan_looks_again_soon_while_pods_are_on_their_way() {
+    fn the_table_is_read_again_soon_while_pods_are_about_to_become_free() {
         let leaving = planned(&[("a", "gone", "", 9000)]);
-        assert_eq!((leaving.acquire.len(), leaving.wake), (0, Some(LOOK)));
+        assert_eq!((leaving.acquire.len(), leaving.wake), (0, Some(RECHECK)));
         let asked = planned(&[("a", "you", "me", 9000)]);
-        assert_eq!((asked.ask.len(), asked.wake), (0, Some(LOOK)));
+        assert_eq!((asked.ask.len(), asked.wake), (0, Some(RECHECK)));
         let asking = planned(&["a", "b", "c", "d"].map(|uid| (uid, "you", "", 9000)));
-        assert_eq!((asking.ask.len(), asking.wake), (2, Some(LOOK)));
+        assert_eq!((asking.ask.len(), asking.wake), (2, Some(RECHECK)));
     }
 
     #[test]
-    fn a_claim_that_expired_is_taken_after_the_grace_and_by_anybody_in_the_end() {
+    fn an_expired_claim_is_taken_after_the_grace_and_in_the_end_by_any_replica() {
         assert_eq!(planned(&[("a", "dead", "", -900)]).acquire, []);
         assert_eq!(planned(&[("a", "dead", "", -4000)]).acquire, ["a".into()]);
         let beside_its_holder = planned(&[("a", "you", "", -1000)]);

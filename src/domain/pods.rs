@@ -1,7 +1,7 @@
-//! What there is to collect: pods, their containers and the instances that ran in them.
+//! What is collected: pods, their containers and the instances of containers.
 //!
-//! A [`Pod`] keeps only what collection needs, so that ten thousand of them cost tens of
-//! megabytes. It is a value: two sets of pods compare equal or they do not.
+//! A [`Pod`] has only what collecting needs, so that ten thousand pods take tens of megabytes. It is a value that can be
+//! compared; it never asks the API server for anything.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -9,22 +9,22 @@ use std::sync::Arc;
 use super::id::{ContainerId, PodUid};
 use super::time::Time;
 
-/// One pod incarnation.
+/// One pod. A pod that is created again under the same name is another pod.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Pod {
     /// Its identity.
     pub uid: PodUid,
     /// Its namespace.
     pub namespace: Arc<str>,
-    /// Its name; another incarnation may have the same.
+    /// Its name. Another pod may have the same name at another time.
     pub name: Arc<str>,
     /// The node it runs on, once it is scheduled.
     pub node: Option<Arc<str>>,
     /// Its labels, which records carry.
     pub labels: BTreeMap<Arc<str>, Arc<str>>,
-    /// Where it is in its life.
+    /// Whether its containers have started or ended.
     pub phase: Phase,
-    /// The object no longer exists in the API. Its log cannot be asked for any more.
+    /// Whether the pod is deleted: the object does not exist any more and its log cannot be read.
     pub gone: bool,
     /// The containers to collect: init, sidecar, app and ephemeral ones.
     pub containers: Vec<Container>,
@@ -52,10 +52,10 @@ impl Pod {
     }
 }
 
-/// Where a pod is in its life.
+/// The phase of a pod, as far as collecting needs it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Phase {
-    /// Accepted, not all containers have started.
+    /// Not all containers have started.
     Pending,
     /// At least one container runs or will run again.
     Running,
@@ -68,13 +68,13 @@ pub enum Phase {
 pub struct Container {
     /// Its name in the pod.
     pub name: Arc<str>,
-    /// What it does now.
+    /// Whether an instance runs now.
     pub state: State,
-    /// The instance before the present one; it has ended. Only this one is kept by the kubelet.
+    /// The instance before the present one; it has ended. The kubelet keeps the logs of no earlier one.
     pub last: Option<Instance>,
 }
 
-/// What a container does now.
+/// Whether an instance of a container runs now.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum State {
     /// Not started, or between two instances.
@@ -103,15 +103,15 @@ pub struct Instance {
     pub id: ContainerId,
     /// How many instances came before it.
     pub restart: u32,
-    /// When it started, to the second, as the API says.
+    /// The time at which it started, in whole seconds, as the API says.
     pub started: Option<Time>,
 }
 
-/// All pods that match the selection, as far as is known.
+/// The pods that match the selection, as far as they have been listed.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct PodSet {
     /// The pods by UID.
     pub pods: BTreeMap<PodUid, Arc<Pod>>,
-    /// Whether every namespace has been listed, so that a missing pod is a pod that is gone.
+    /// Whether all namespaces have been listed. Only then is a missing pod deleted or not selected.
     pub complete: bool,
 }

@@ -1,7 +1,7 @@
-//! Fair shares: which live replica should take an unheld pod, and which pods should move.
+//! Fair shares: which live replica claims a pod without a holder, and which pods move.
 //!
-//! Every replica computes the same answer from the same table, so no replica leads and none has to
-//! be asked. Nothing here knows about expiry, fences or time; `plan` does.
+//! Each replica computes the same answer from the same table, so there is no leader. Nothing here knows about expiry,
+//! fences or time; `plan` does.
 
 use std::collections::BTreeMap;
 
@@ -9,38 +9,40 @@ use xxhash_rust::xxh3::{xxh3_64, xxh3_64_with_seed};
 
 use super::id::{PodUid, ReplicaId};
 
-/// The most pods one replica asks for in a round: as many as a holder drains and hands over in a
-/// few seconds, so that a newcomer does not have the whole cluster reopen its streams at once.
+/// The most pods that one replica asks for in one plan: as many as a holder drains and hands over in a few seconds. So a
+/// new replica does not cause all streams of the cluster to be opened again at once.
 pub const ASKS_PER_ROUND: usize = 50;
 
-/// A live replica and the pods it holds or is about to get.
+/// A live replica, and the number of pods that it holds or is about to get.
 #[derive(Debug)]
 struct Member {
     id: ReplicaId,
+    /// The hash of its name.
     seed: u64,
     load: usize,
 }
 
 impl Member {
+    /// Its score for a pod: the replica with the highest score ranks first (rendezvous hashing).
     fn score(&self, uid: &PodUid) -> u64 {
         xxh3_64_with_seed(uid.as_str().as_bytes(), self.seed)
     }
 }
 
-/// The loads of all live replicas, moved on with each decision.
+/// The loads of all live replicas. Each decision changes them.
 #[derive(Debug)]
 pub(super) struct Shares {
     members: Vec<Member>,
-    /// All pods there are: held, on their way, and unheld.
+    /// All pods: held, about to be handed over, and without a holder.
     total: usize,
-    /// The most pods a replica may hold. All replicas are taken to have the same limit.
+    /// The most pods that a replica may hold. All replicas are assumed to have the same limit.
     limit: usize,
-    /// How many replicas may still go one above the rounded-down mean.
+    /// How many more replicas may hold one pod more than the rounded-down mean.
     extras: usize,
 }
 
 impl Shares {
-    /// The state before any decision. `loads` names every live replica; `total` includes the pods nobody holds.
+    /// The state before any decision. `loads` has all live replicas; `total` includes the pods without a holder.
     pub(super) fn new(loads: &BTreeMap<&ReplicaId, usize>, total: usize, limit: usize) -> Self {
         let members: Vec<_> = loads
             .iter()
@@ -64,24 +66,25 @@ impl Shares {
         self.total / self.members.len().max(1)
     }
 
-    /// Gives an unheld pod to the replica that ranks it first and has room within the even share,
-    /// and answers at which place `me` stands: 0 for the one it was given to, 1 for the next in rank.
+    /// Assigns a pod without a holder to the highest-ranking replica that has room within its even share. Returns the rank
+    /// of `me`: 0 for the replica that got the pod, 1 for the next one.
     ///
-    /// `before` let its claim expire and is passed over while there is anybody else. Taking pods in
-    /// the same order, a replica that has already taken some of its own does not change who gets
-    /// the rest, so replicas that look at different moments agree.
-    pub(super) fn assign(&mut self, uid: &PodUid, me: &ReplicaId, before: Option<&ReplicaId>) -> usize {
+    /// `previous_holder` let its claim expire, so it is passed over while there is another replica. The order of pods is
+    /// the same everywhere, and pods that a replica has already claimed do not change who gets the others. So replicas
+    /// that read the table at different times agree.
+    pub(super) fn assign(&mut self, uid: &PodUid, me: &ReplicaId, previous_holder: Option<&ReplicaId>) -> usize {
         let mut order: Vec<usize> = (0..self.members.len())
-            .filter(|i| self.members.len() == 1 || Some(&self.members[*i].id) != before)
+            .filter(|i| self.members.len() == 1 || Some(&self.members[*i].id) != previous_holder)
             .collect();
         order.sort_by_cached_key(|i| std::cmp::Reverse((self.members[*i].score(uid), *i)));
         let floor = self.floor();
-        let roomy = |i: usize| self.members[i].load < self.limit;
-        let even = |i: usize| self.members[i].load < floor || (self.members[i].load == floor && self.extras > 0);
+        let has_room = |i: usize| self.members[i].load < self.limit;
+        let within_share =
+            |i: usize| self.members[i].load < floor || (self.members[i].load == floor && self.extras > 0);
         let taker = order
             .iter()
-            .position(|i| roomy(*i) && even(*i))
-            .or_else(|| order.iter().position(|i| roomy(*i)));
+            .position(|i| has_room(*i) && within_share(*i))
+            .or_else(|| order.iter().position(|i| has_room(*i)));
         if let Some(place) = taker {
             let i = order.remove(place);
             order.insert(0, i);
@@ -97,8 +100,8 @@ impl Shares {
             .unwrap_or(order.len())
     }
 
-    /// Whether some replica is further from the mean than a tenth of it, and further than one pod.
-    /// Below that nothing moves: pods come and go by themselves.
+    /// Whether the load of some replica differs from the mean by more than a tenth of it and by more than one pod. No pod
+    /// is moved for less: pods come and go anyway.
     pub(super) fn uneven(&self) -> bool {
         let count = self.members.len();
         let slack = (10 * count).max(self.total);
@@ -107,18 +110,18 @@ impl Shares {
             .any(|m| (m.load * count).abs_diff(self.total) * 10 > slack)
     }
 
-    /// Which pods `me` should ask for: the moves from the richest to the poorest that make loads
-    /// differ by one at most, all replicas simulated, of which those towards `me` are answered.
+    /// The pods that `me` should ask for. It computes the moves of all replicas, from the most to the least loaded one,
+    /// until loads differ by one at most, and returns those to `me`.
     ///
-    /// `movable` are the pods of each holder that may be asked for. A holder parts first with the
-    /// pods that rank it lowest.
+    /// `movable` has the pods of each holder that may be asked for. A holder gives away first the pods for which it ranks
+    /// lowest.
     pub(super) fn moves(mut self, movable: BTreeMap<&ReplicaId, Vec<&PodUid>>, me: &ReplicaId) -> Vec<PodUid> {
         let mut asks: Vec<usize> = vec![0; self.members.len()];
         let mut stock: Vec<Vec<&PodUid>> = vec![Vec::new(); self.members.len()];
         for (holder, mut uids) in movable {
             if let Some(i) = self.members.iter().position(|m| m.id == *holder) {
                 let member = &self.members[i];
-                // Taken from the end.
+                // They are taken from the end.
                 uids.sort_by_cached_key(|uid| std::cmp::Reverse((member.score(uid), *uid)));
                 stock[i] = uids;
             }
@@ -127,18 +130,20 @@ impl Shares {
         loop {
             let load = |i: &usize| (self.members[*i].load, *i);
             let all = 0..self.members.len();
-            let poor = all.clone().filter(|i| asks[*i] < ASKS_PER_ROUND).min_by_key(load);
-            let rich = all.filter(|i| !stock[*i].is_empty()).max_by_key(load);
-            let (Some(poor), Some(rich)) = (poor, rich) else { break };
-            let poorest = self.members[poor].load;
-            if poorest >= self.limit || self.members[rich].load < poorest + 2 {
+            let least = all.clone().filter(|i| asks[*i] < ASKS_PER_ROUND).min_by_key(load);
+            let most = all.filter(|i| !stock[*i].is_empty()).max_by_key(load);
+            let (Some(least), Some(most)) = (least, most) else {
+                break;
+            };
+            let smallest = self.members[least].load;
+            if smallest >= self.limit || self.members[most].load < smallest + 2 {
                 break;
             }
-            let Some(uid) = stock[rich].pop() else { break };
-            self.members[rich].load -= 1;
-            self.members[poor].load += 1;
-            asks[poor] += 1;
-            if self.members[poor].id == *me {
+            let Some(uid) = stock[most].pop() else { break };
+            self.members[most].load -= 1;
+            self.members[least].load += 1;
+            asks[least] += 1;
+            if self.members[least].id == *me {
                 mine.push(uid.clone());
             }
         }
@@ -159,7 +164,7 @@ mod tests {
     }
 
     #[test]
-    fn unheld_pods_are_given_out_evenly_to_the_last_one() {
+    fn pods_without_a_holder_are_spread_evenly_to_the_last_one() {
         let names = names(3);
         let mut shares = Shares::new(&loads(&names, &[0, 0, 0]), 100, 1000);
         for i in 0..100 {
@@ -171,7 +176,7 @@ mod tests {
     }
 
     #[test]
-    fn exactly_one_replica_stands_first_for_a_pod_and_the_others_follow_in_turn() {
+    fn exactly_one_replica_ranks_first_for_a_pod_and_the_others_follow() {
         let names = names(4);
         for i in 0..200 {
             let uid = PodUid::from(format!("pod-{i}"));
@@ -185,7 +190,7 @@ mod tests {
     }
 
     #[test]
-    fn taking_a_part_of_the_pods_does_not_change_who_gets_the_rest() {
+    fn claiming_some_pods_does_not_change_who_gets_the_others() {
         let names = names(3);
         let uids: Vec<PodUid> = (0..90).map(|i| format!("pod-{i}").into()).collect();
         let first = |loads: &[usize], uids: &[&PodUid]| -> BTreeMap<PodUid, usize> {
@@ -211,7 +216,7 @@ mod tests {
     }
 
     #[test]
-    fn a_full_replica_is_never_first() {
+    fn a_full_replica_never_ranks_first() {
         let names = names(2);
         let mut shares = Shares::new(&loads(&names, &[3, 10]), 20, 10);
         let places: Vec<usize> = (0..7)
@@ -221,7 +226,7 @@ mod tests {
     }
 
     #[test]
-    fn a_tenth_of_the_mean_or_one_pod_is_even_enough() {
+    fn a_difference_of_a_tenth_of_the_mean_or_one_pod_is_even() {
         let names = names(2);
         let uneven = |a, b| Shares::new(&loads(&names, &[a, b]), a + b, 1000).uneven();
         assert!(!uneven(110, 90));
@@ -231,7 +236,7 @@ mod tests {
     }
 
     #[test]
-    fn moves_go_from_the_richest_to_the_poorest_and_no_further_than_needed() {
+    fn pods_move_from_the_most_to_the_least_loaded_and_no_more_than_needed() {
         let names = names(3);
         let uids: Vec<Vec<PodUid>> = [30, 12, 0]
             .iter()

@@ -269,7 +269,7 @@ impl TableModel {
             let row = self.table.rows.get_mut(&LockKey::Pod(uid.clone()));
             row.filter(|row| row.fence == *fence).unwrap().wanted_by = None;
         }
-        self.replicas.get_mut(id).unwrap().handing = plan.hand;
+        self.replicas.get_mut(id).unwrap().handing = plan.hand_over;
     }
 
     fn check(&mut self) {
