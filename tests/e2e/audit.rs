@@ -6,7 +6,7 @@ use futures::TryStreamExt;
 use kube_sim::audit::{self, Audit, LineDigest, StoredStream};
 use sqlx::{MySqlConnection, Row};
 
-use crate::fixture::say;
+use crate::fixture::print_line;
 
 /// The longest line that podlog stores whole: the default of `--max-line`.
 const LONGEST: usize = 256 * 1024;
@@ -187,7 +187,7 @@ impl Records {
     /// Prints the gap records and where stored and written lines first differ.
     pub(crate) fn explain(&self, written: &BTreeMap<InstanceKey, Vec<LogLine>>) {
         for gap in &self.gaps {
-            say(&format!("gap record: {} {}", self.name(&gap.key), gap.show()));
+            print_line(&format!("gap record: {} {}", self.name(&gap.key), gap.show()));
         }
         let nothing = Vec::new();
         let keys: BTreeSet<&InstanceKey> = self.streams.keys().chain(written.keys()).collect();
@@ -201,7 +201,7 @@ impl Records {
             if first == wrote.len() && first == stored.len() {
                 continue;
             }
-            say(&format!(
+            print_line(&format!(
                 "differs: {} {key:?}: {} written, {} stored, the same up to {first}",
                 self.name(key),
                 wrote.len(),
@@ -209,12 +209,12 @@ impl Records {
             ));
             for (what, lines) in [("written", &wrote), ("stored", stored)] {
                 for (place, line) in lines.iter().enumerate().skip(first.saturating_sub(2)).take(5) {
-                    say(&format!("    {what} {place}: {}", line.show()));
+                    print_line(&format!("    {what} {place}: {}", line.show()));
                 }
             }
             shown += 1;
             if shown == SHOWN {
-                return say("    (more streams may differ)");
+                return print_line("    (more streams may differ)");
             }
         }
     }

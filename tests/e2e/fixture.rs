@@ -40,11 +40,11 @@ pub(crate) struct Fixture {
 }
 
 /// Prints to stderr, past the test runner's capture.
-pub(crate) fn say(text: &str) {
+pub(crate) fn print_line(text: &str) {
     writeln!(std::io::stderr(), "{text}").ok();
 }
 
-pub(crate) fn keeps() -> bool {
+pub(crate) fn keeps_everything() -> bool {
     std::env::var("KEEP").as_deref() == Ok("1")
 }
 
@@ -56,7 +56,7 @@ pub(crate) async fn run<F: Future<Output = ()>>(test: impl FnOnce(Fixture) -> F)
     let fixture = Fixture::new(&server).await;
     let outcome = AssertUnwindSafe(test(fixture.clone())).catch_unwind().await;
     if outcome.is_err() {
-        fixture.tell();
+        fixture.print_logs();
     }
     fixture.remove().await;
     if let Err(panic) = outcome {
@@ -87,10 +87,13 @@ impl Fixture {
         let create = format!("CREATE DATABASE {database}");
         sql.execute(AssertSqlSafe(create)).await.unwrap();
         url.set_path(&database);
-        let folder = tempfile::Builder::new().disable_cleanup(keeps()).tempdir().unwrap();
+        let folder = tempfile::Builder::new()
+            .disable_cleanup(keeps_everything())
+            .tempdir()
+            .unwrap();
         let logs = folder.path().display();
-        say(&format!(
-            "e2e: namespace {name}, database {database}, words of the replicas in {logs}"
+        print_line(&format!(
+            "e2e: namespace {name}, database {database}, logs of the replicas in {logs}"
         ));
         Self {
             kube,
@@ -103,8 +106,8 @@ impl Fixture {
     }
 
     async fn remove(&self) {
-        if keeps() {
-            return say(&format!("KEEP=1: {} and its database stay", self.namespace));
+        if keeps_everything() {
+            return print_line(&format!("KEEP=1: {} and its database stay", self.namespace));
         }
         delete_namespace(&self.kube, &self.namespace).await;
         let mut sql = self.admin.connect().await.unwrap();
@@ -113,13 +116,13 @@ impl Fixture {
     }
 
     /// Prints the end of each replica's log.
-    fn tell(&self) {
+    fn print_logs(&self) {
         for entry in std::fs::read_dir(self.folder.path()).unwrap().flatten() {
             if entry.path().extension().is_some_and(|end| end == "log") {
-                say(&format!("---- {}", entry.path().display()));
+                print_line(&format!("---- {}", entry.path().display()));
                 let text = std::fs::read_to_string(entry.path()).unwrap_or_default();
                 let lines: Vec<&str> = text.lines().collect();
-                say(&lines[lines.len().saturating_sub(40)..].join("\n"));
+                print_line(&lines[lines.len().saturating_sub(40)..].join("\n"));
             }
         }
     }

@@ -14,7 +14,7 @@ pub(crate) const POLL: Duration = Duration::from_millis(100);
 /// The holder of each pod by UID; pods that nobody holds are not in it.
 pub(crate) type HolderByPod = BTreeMap<String, String>;
 
-/// Reads the lock table in the background and keeps every change.
+/// Reads the lock table in the background and keeps_everything every change.
 pub(crate) struct HolderHistory {
     seen: Arc<Mutex<Vec<(Instant, HolderByPod)>>>,
     /// Ends the reading when dropped.
@@ -28,7 +28,7 @@ impl HolderHistory {
         let out = seen.clone();
         task.spawn(async move {
             loop {
-                note(&out, holders(&mut sql).await);
+                record_change(&out, holders(&mut sql).await);
                 sleep(POLL).await;
             }
         });
@@ -93,7 +93,7 @@ impl HolderHistory {
     }
 }
 
-fn note(seen: &Mutex<Vec<(Instant, HolderByPod)>>, table: HolderByPod) {
+fn record_change(seen: &Mutex<Vec<(Instant, HolderByPod)>>, table: HolderByPod) {
     let mut seen = seen.lock().unwrap();
     if seen.last().is_none_or(|(_, last)| *last != table) {
         seen.push((Instant::now(), table));

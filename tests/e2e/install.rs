@@ -14,7 +14,7 @@ use serde_json::{Value, json};
 use tokio::time::sleep;
 
 use crate::audit::{InstanceKey, LogLine, Records, count};
-use crate::fixture::{self, Fixture, PATIENCE, say, until};
+use crate::fixture::{self, Fixture, PATIENCE, print_line, until};
 use crate::holders::{HolderHistory, POLL};
 use crate::install_helm::{BREATH, HelmSetup, Release};
 use crate::node_logs::NodeLogRecorder;
@@ -58,10 +58,10 @@ async fn play(fixture: Fixture, release: Release) {
     let mut installation = Installation::begin(fixture, release).await;
     installation.scale().await;
     installation.restart_database().await;
-    installation.force().await;
+    installation.delete_by_force().await;
     installation.upgrade().await;
     installation.finish().await;
-    installation.judge(node_logs).await;
+    installation.assert_result(node_logs).await;
     installation.release.uninstall().await;
     // helm does not wait for the pods.
     until("nothing but the database is left", PATIENCE, async || {
@@ -69,7 +69,7 @@ async fn play(fixture: Fixture, release: Release) {
         left.is_empty().then_some(()).ok_or(format!("there is {left:?}"))
     })
     .await;
-    installation.note("nothing but the database is left");
+    installation.report_progress("nothing but the database is left");
 }
 
 /// All namespaces, of which only the test's pods match.
@@ -117,9 +117,9 @@ impl Installation {
         }
     }
 
-    fn note(&self, what: &str) {
+    fn report_progress(&self, what: &str) {
         let (at, shares) = (self.began.elapsed().as_secs_f64(), self.holders.shares());
-        say(&format!("e2e: {at:5.1} s {what}; {shares:?}"));
+        print_line(&format!("e2e: {at:5.1} s {what}; {shares:?}"));
     }
 
     /// Waits until so many replicas run and each of them, and nobody else, holds pods.
@@ -133,7 +133,7 @@ impl Installation {
             (holding == alive).then_some(()).ok_or(said)
         })
         .await;
-        self.note(&format!("{replicas} replicas share the pods"));
+        self.report_progress(&format!("{replicas} replicas share the pods"));
     }
 
     /// Waits until so many replicas run and between them hold every pod that still writes.
@@ -150,7 +150,7 @@ impl Installation {
             !self.running().await.is_empty(),
             "the pods ended before this could be seen"
         );
-        self.note(&format!("{replicas} replicas hold the pods"));
+        self.report_progress(&format!("{replicas} replicas hold the pods"));
     }
 
     async fn scale(&self) {
@@ -163,29 +163,29 @@ impl Installation {
 
     async fn restart_database(&mut self) {
         let Ok(command) = std::env::var("PODLOG_TEST_RESTART_MYSQL") else {
-            return say("e2e: PODLOG_TEST_RESTART_MYSQL is not set: the database is not restarted");
+            return print_line("e2e: PODLOG_TEST_RESTART_MYSQL is not set: the database is not restarted");
         };
         let mut restart = tokio::process::Command::new("sh");
         let output = restart.args(["-c", &command]).output().await.unwrap();
         assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
         // The old connection is gone with the server.
         self.holders = HolderHistory::watch(self.fixture.sql().await);
-        self.note("the database was restarted");
+        self.report_progress("the database was restarted");
         self.held_by(2).await;
         assert_eq!(
             self.release.restarts().await,
             0,
-            "a replica did not outlive the restart"
+            "a replica restarted with the database"
         );
     }
 
     /// Deletes a replica by force, and checks that others take over its pods in time.
-    async fn force(&self) {
+    async fn delete_by_force(&self) {
         let victim = self.release.replicas().await.pop_first().unwrap();
         let held = self.holders.held_by(&victim);
         assert!(!held.is_empty(), "{victim} holds nothing");
         let since = Instant::now();
-        self.release.delete_by_force(&victim).await;
+        self.release.delete_pod_by_force(&victim).await;
         let mut longest = Duration::ZERO;
         until("its pods are taken over", PATIENCE, async || {
             let taken = self.holders.takeovers(&held, &victim, since);
@@ -197,7 +197,7 @@ impl Installation {
             waiting.is_empty().then_some(()).ok_or(format!("{waiting:?} are not"))
         })
         .await;
-        self.note(&format!("{victim} was deleted by force; takeover {longest:.1?}"));
+        self.report_progress(&format!("{victim} was deleted by force; takeover {longest:.1?}"));
         assert!(longest <= TAKEOVER + 4 * POLL, "the takeover took {longest:.1?}");
         self.held_by(2).await;
     }
@@ -241,7 +241,7 @@ impl Installation {
             open.is_empty().then_some(()).ok_or(format!("{open:?} run"))
         })
         .await;
-        self.note("all pods have ended");
+        self.report_progress("all pods have ended");
         let mut sql = self.fixture.sql().await;
         let (mut last, mut since) = (-1, Instant::now());
         // Longer than the interval between two retries after the first success.
@@ -252,17 +252,17 @@ impl Installation {
             }
             sleep(Duration::from_millis(500)).await;
         }
-        self.note("nothing more is stored");
+        self.report_progress("nothing more is stored");
     }
 
-    async fn judge(&self, node_logs: Option<NodeLogRecorder>) {
+    async fn assert_result(&self, node_logs: Option<NodeLogRecorder>) {
         let records = Records::load(&mut self.fixture.sql().await).await;
         let written: BTreeMap<InstanceKey, Vec<LogLine>> =
             node_logs.map_or_else(|| records.streams.clone(), NodeLogRecorder::lines);
         let sum = records.audit(&written);
         let by_number = records.faults_by_number();
         let took = self.began.elapsed().as_secs();
-        say(&format!("e2e: installed: pods={} {sum} total_s={took}", self.pods));
+        print_line(&format!("e2e: installed: pods={} {sum} total_s={took}", self.pods));
         if !sum.is_clean() || !by_number.is_empty() || !records.gaps.is_empty() {
             records.explain(&written);
         }

@@ -13,7 +13,7 @@ use kube::discovery::{Discovery, verbs};
 use kube::{Api, ResourceExt};
 use serde_json::{Value, json};
 
-use crate::fixture::{Fixture, PATIENCE, create_namespace, delete_namespace, say, until};
+use crate::fixture::{Fixture, PATIENCE, create_namespace, delete_namespace, print_line, until};
 use crate::servers;
 
 /// How long helm waits for the replicas.
@@ -106,7 +106,7 @@ impl Release {
         let said = String::from_utf8_lossy(&said);
         assert!(output.status.success(), "helm {args:?}: {said}");
         let took = began.elapsed().as_secs_f64();
-        say(&format!("e2e: helm {} took {took:.1} s", args[0]));
+        print_line(&format!("e2e: helm {} took {took:.1} s", args[0]));
     }
 
     /// `helm install` or `upgrade` with further values; waits until the replicas are ready.
@@ -152,7 +152,7 @@ impl Release {
     }
 
     /// `kubectl delete --force --grace-period=0`.
-    pub(crate) async fn delete_by_force(&self, replica: &str) {
+    pub(crate) async fn delete_pod_by_force(&self, replica: &str) {
         let at_once = DeleteParams::default().grace_period(0);
         self.pods().delete(replica, &at_once).await.unwrap();
     }
@@ -192,7 +192,7 @@ impl Release {
     }
 
     /// Every object of any kind in the cluster that has the label of a release in this namespace or of the test's,
-    /// or in which helm keeps its history.
+    /// or in which helm keeps_everything its history.
     pub(crate) async fn leftovers(&self) -> Vec<String> {
         let kube = &self.fixture.kube;
         let mut found = Vec::new();

@@ -16,10 +16,10 @@ use std::time::Duration;
 use jiff::Timestamp;
 
 use crate::audit::{InstanceKey, LogLine};
-use crate::fixture::keeps;
+use crate::fixture::keeps_everything;
 use crate::servers;
 
-/// Where the kubelet keeps the logs of pods.
+/// Where the kubelet keeps_everything the logs of pods.
 const LOGS: &str = "/var/log/pods";
 
 /// The interval between two searches for new files. A file lives for several times that, even in a crash loop.
@@ -32,7 +32,7 @@ pub(crate) struct NodeLogRecorder {
     thread: Option<JoinHandle<Vec<LinkedLog>>>,
 }
 
-/// One log file: its container instance, and the hard link that keeps its bytes.
+/// One log file: its container instance, and the hard link that keeps_everything its bytes.
 #[derive(Debug)]
 struct LinkedLog {
     key: InstanceKey,
@@ -91,7 +91,7 @@ impl Drop for NodeLogRecorder {
         if let Some(thread) = self.thread.take() {
             thread.join().ok();
         }
-        if !keeps() {
+        if !keeps_everything() {
             fs::remove_dir_all(&self.links).ok();
         }
     }
@@ -106,14 +106,14 @@ struct LogLinker {
 impl LogLinker {
     fn run(mut self, stop: &AtomicBool) -> Vec<LinkedLog> {
         while !stop.load(Ordering::Relaxed) {
-            self.look();
+            self.search();
             std::thread::sleep(INTERVAL);
         }
-        self.look();
+        self.search();
         self.known.into_values().collect()
     }
 
-    fn look(&mut self) {
+    fn search(&mut self) {
         // NAMESPACE_POD_UID/CONTAINER/RESTART.log, and RESTART.log.TIME once it has been rotated.
         for pod in entries(Path::new(LOGS)) {
             let name = pod.file_name().unwrap().to_string_lossy().into_owned();
@@ -165,7 +165,7 @@ fn entries(folder: &Path) -> Vec<PathBuf> {
 /// One record of the runtime's format: `TIME STREAM TAG TEXT`, where tag `P` means that the line continues.
 struct Record<'a> {
     time: Timestamp,
-    goes_on: bool,
+    assert_continues: bool,
     text: &'a [u8],
 }
 
@@ -173,10 +173,10 @@ fn parse(raw: &[u8]) -> Option<Record<'_>> {
     let mut parts = raw.splitn(4, |b| *b == b' ');
     let time = std::str::from_utf8(parts.next()?).ok()?.parse().ok()?;
     let _stream = parts.next()?;
-    let goes_on = parts.next()? == b"P";
+    let assert_continues = parts.next()? == b"P";
     Some(Record {
         time,
-        goes_on,
+        assert_continues,
         text: parts.next()?,
     })
 }
@@ -198,7 +198,7 @@ fn join(bytes: &[u8]) -> Vec<LogLine> {
             line.ends.push((time, line.message.len()));
         }
         line.message.extend_from_slice(record.text);
-        if !record.goes_on {
+        if !record.assert_continues {
             lines.extend(open.take());
         }
     }

@@ -62,7 +62,7 @@ impl Replica {
     }
 
     /// Its log, including that of earlier processes with this name.
-    pub(crate) fn words(&self) -> String {
+    pub(crate) fn log_text(&self) -> String {
         std::fs::read_to_string(&self.log).unwrap_or_default()
     }
 
@@ -109,11 +109,11 @@ impl Replica {
     }
 
     /// SIGTERM, without waiting for the end.
-    pub(crate) fn ask_to_end(&self) {
+    pub(crate) fn terminate(&self) {
         self.signal(Signal::TERM);
     }
 
-    /// Waits until it has ended after [`Self::ask_to_end`]; its exit status must be 0.
+    /// Waits until it has ended after [`Self::terminate`]; its exit status must be 0.
     pub(crate) async fn ended(&mut self) {
         let end = Instant::now() + PATIENCE;
         let status = loop {

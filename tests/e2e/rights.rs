@@ -33,7 +33,7 @@ pub(crate) async fn stored(fixture: &Fixture, pod: &str, lines: usize) {
 
 /// Waits until the first replica has created the tables.
 pub(crate) async fn tables(fixture: &Fixture) {
-    until("the tables are there", SOON, async || {
+    until("the tables exist", SOON, async || {
         let mut sql = fixture.sql().await;
         let asked = sqlx::query("SELECT COUNT(*) FROM log_gap").fetch_one(&mut sql).await;
         asked.map(drop).map_err(|error| error.to_string())
@@ -55,8 +55,8 @@ async fn roles_in_the_listed_namespaces_are_enough() {
         tables(&fixture).await;
         stored(&fixture, "one", 2).await;
         let warned = |line: &str| line.contains(" WARN ") && line.contains("podlog::");
-        assert!(!replica.words().lines().any(warned), "{}", replica.words());
-        replica.ask_to_end();
+        assert!(!replica.log_text().lines().any(warned), "{}", replica.log_text());
+        replica.terminate();
         replica.ended().await;
     })
     .await;
@@ -85,8 +85,8 @@ async fn a_missing_permission_is_named_and_the_other_namespace_is_still_collecte
         let mut replica = fixture.replica_with("a", &["--kubeconfig", path, "--namespace", &both]);
         tables(&fixture).await;
         stored(&fixture, "one", 2).await;
-        until("the missing right is named", SOON, async || {
-            let words = replica.words();
+        until("the missing permission is named", SOON, async || {
+            let words = replica.log_text();
             let named = words.lines().any(|line| {
                 let parts = [
                     "may not get pods/log",
@@ -101,7 +101,7 @@ async fn a_missing_permission_is_named_and_the_other_namespace_is_still_collecte
         .await;
         assert!(replica.is_running());
         delete_namespace(&fixture.kube, &other).await;
-        replica.ask_to_end();
+        replica.terminate();
         replica.ended().await;
     })
     .await;

@@ -6,7 +6,7 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 use tokio::time::sleep;
 
 use crate::audit::Records;
-use crate::fixture::{self, Fixture, PATIENCE, pod, say, until};
+use crate::fixture::{self, Fixture, PATIENCE, pod, print_line, until};
 use crate::node_logs::NodeLogRecorder;
 use crate::rights::{stored, tables};
 
@@ -78,15 +78,15 @@ async fn a_reader_paused_during_a_rotation_and_an_exit_reports_every_lost_line()
             .await;
         }
         fixture.delete("stays").await;
-        replica.ask_to_end();
+        replica.terminate();
         replica.ended().await;
         let records = Records::load(&mut fixture.sql().await).await;
         let written = node_logs.lines();
         let sum = records.audit(&written);
-        say(&format!("e2e: held up during a rotation, files {rotated:?}: {sum}"));
+        print_line(&format!("e2e: suspended during a rotation, files {rotated:?}: {sum}"));
         assert!(
             rotated.iter().all(|files| *files > 1),
-            "not both logs were rotated meanwhile: {rotated:?}"
+            "not both logs were rotated during the suspension: {rotated:?}"
         );
         if sum.lost > 0 {
             records.explain(&written);

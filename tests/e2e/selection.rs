@@ -47,7 +47,7 @@ async fn a_completed_job_is_collected_once_and_its_row_is_deleted_with_the_pod()
         row_until(&fixture, &uid, "the pod is finished", |row| *row == Some((None, 2))).await;
         assert_eq!(lines(&fixture, "job").await, 31);
         // A replica that starts afterwards leaves it alone.
-        replica.ask_to_end();
+        replica.terminate();
         replica.ended().await;
         let mut replica = fixture.replica("b");
         fixture.create(&pod("talk", "Never", TALK)).await;
@@ -61,10 +61,10 @@ async fn a_completed_job_is_collected_once_and_its_row_is_deleted_with_the_pod()
                 .await
                 .is_none()
                 .then_some(())
-                .ok_or("it is there".to_owned())
+                .ok_or("it exists".to_owned())
         };
-        until("the row is forgotten", 4 * PATIENCE, gone).await;
-        replica.ask_to_end();
+        until("the row is deleted", 4 * PATIENCE, gone).await;
+        replica.terminate();
         replica.ended().await;
     })
     .await;
@@ -83,7 +83,7 @@ async fn an_annotation_excludes_a_pod_even_while_it_runs() {
         assert_eq!(lines(&fixture, "out").await, 0);
 
         fixture.annotate("talk", COLLECT, Some("false")).await;
-        row_until(&fixture, &uid, "nobody holds the pod", |row| {
+        row_until(&fixture, &uid, "no replica holds the pod", |row| {
             matches!(row, Some((None, 0)))
         })
         .await;
@@ -92,7 +92,7 @@ async fn an_annotation_excludes_a_pod_even_while_it_runs() {
         assert_eq!(
             lines(&fixture, "talk").await,
             then,
-            "nothing is collected while it is left out"
+            "nothing is collected while it is excluded"
         );
 
         fixture.annotate("talk", COLLECT, None).await;
@@ -100,7 +100,7 @@ async fn an_annotation_excludes_a_pod_even_while_it_runs() {
         // Lines that it wrote in the meantime are read too.
         stored(&fixture, "talk", then + 20).await;
         stored(&fixture, "out", 20).await;
-        replica.ask_to_end();
+        replica.terminate();
         replica.ended().await;
         assert!(lines(&fixture, "talk").await > then);
     })
@@ -123,7 +123,7 @@ async fn claims_are_listed_and_a_released_one_moves_without_loss() {
         let freed = execute(&fixture.url, &["locks", "release", &name]);
         assert!(freed.status.success(), "{}", String::from_utf8_lossy(&freed.stderr));
         let then = lines(&fixture, "talk").await;
-        row_until(&fixture, &uid, "somebody holds it again", |row| {
+        row_until(&fixture, &uid, "a replica holds it again", |row| {
             matches!(row, Some((Some(_), 0)))
         })
         .await;
@@ -132,7 +132,7 @@ async fn claims_are_listed_and_a_released_one_moves_without_loss() {
         let unknown = execute(&fixture.url, &["locks", "release", "no/such"]);
         assert!(!unknown.status.success());
         for replica in &mut replicas {
-            replica.ask_to_end();
+            replica.terminate();
             replica.ended().await;
         }
         // Numbers are compared by this as well.
@@ -164,7 +164,7 @@ async fn a_pod_deleted_while_it_is_followed_is_read_to_its_end() {
             (held == 0).then_some(()).ok_or(format!("{held} pods are"))
         })
         .await;
-        replica.ask_to_end();
+        replica.terminate();
         replica.ended().await;
         let records = Records::load(&mut fixture.sql().await).await;
         let Some(node_logs) = node_logs else { return };

@@ -14,7 +14,7 @@ use tokio::process::Command;
 use tokio::time::sleep;
 
 use crate::audit::{GapRecord, Records};
-use crate::fixture::{self, Fixture, pod, say, until};
+use crate::fixture::{self, Fixture, pod, print_line, until};
 use crate::node_logs::NodeLogRecorder;
 use crate::rights::{stored, tables};
 use crate::servers;
@@ -78,7 +78,7 @@ impl ServerProcess {
 }
 
 /// Waits until two more seconds of lines are stored of every pod.
-async fn goes_on(fixture: &Fixture, names: &[String], what: &str) {
+async fn assert_continues(fixture: &Fixture, names: &[String], what: &str) {
     let back = Instant::now();
     let count = async || {
         let records = Records::load(&mut fixture.sql().await).await;
@@ -93,7 +93,7 @@ async fn goes_on(fixture: &Fixture, names: &[String], what: &str) {
     })
     .await;
     let took = back.elapsed();
-    say(&format!("e2e: {what}: all went on {took:?} after it was over"));
+    print_line(&format!("e2e: {what}: all pods continued {took:?} after its end"));
 }
 
 /// The holder and the fence of each pod.
@@ -123,13 +123,13 @@ async fn play(fixture: Fixture, server: ServerProcess) {
         (of_a == 3).then_some(()).ok_or(format!("a has {of_a}"))
     })
     .await;
-    goes_on(&fixture, &names, "in peace").await;
+    assert_continues(&fixture, &names, "undisturbed").await;
     // All handed-over pods have been claimed by now, so no pod should move any more.
     let before = claims(&fixture).await;
     server.freeze().await;
-    goes_on(&fixture, &names, &format!("{} frozen", server.process)).await;
+    assert_continues(&fixture, &names, &format!("{} frozen", server.process)).await;
     server.kill().await;
-    goes_on(&fixture, &names, &format!("{} killed", server.process)).await;
+    assert_continues(&fixture, &names, &format!("{} killed", server.process)).await;
     assert_eq!(claims(&fixture).await, before, "claims have moved");
     let records = Records::load(&mut fixture.sql().await).await;
     assert!(records.gaps.is_empty(), "{:?}", records.gaps);
@@ -142,7 +142,7 @@ async fn play(fixture: Fixture, server: ServerProcess) {
     })
     .await;
     for replica in &mut replicas {
-        replica.ask_to_end();
+        replica.terminate();
         replica.ended().await;
     }
     let records = Records::load(&mut fixture.sql().await).await;
@@ -150,7 +150,7 @@ async fn play(fixture: Fixture, server: ServerProcess) {
     let Some(node_logs) = node_logs else { return };
     let wrote = node_logs.lines();
     let sum = records.audit(&wrote);
-    say(&format!("e2e: {} away: {sum}", server.process));
+    print_line(&format!("e2e: {} away: {sum}", server.process));
     records.explain(&wrote);
     // It cannot always be proved that no line is missing at the end of a deleted pod; then a gap record says so.
     let at_end = records.gaps.iter().all(GapRecord::is_of_deletion);
@@ -158,7 +158,7 @@ async fn play(fixture: Fixture, server: ServerProcess) {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-#[ignore = "takes the API server away from everybody: run alone with --ignored"]
+#[ignore = "stops the API server for every user: run alone with --ignored"]
 async fn a_frozen_or_killed_api_server_of_a_real_cluster_only_delays_collection() {
     if let Some(server) = ServerProcess::of("apiserver") {
         fixture::run(|fixture| play(fixture, server)).await;
@@ -166,7 +166,7 @@ async fn a_frozen_or_killed_api_server_of_a_real_cluster_only_delays_collection(
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-#[ignore = "takes the kubelet away from everybody: run alone with --ignored"]
+#[ignore = "stops the kubelet for every user: run alone with --ignored"]
 async fn a_frozen_or_killed_kubelet_only_delays_collection() {
     if let Some(server) = ServerProcess::of("kubelet") {
         fixture::run(|fixture| play(fixture, server)).await;

@@ -7,7 +7,7 @@ use kube_sim::audit::Audit;
 use tokio::time::{sleep, sleep_until};
 
 use crate::audit::{InstanceKey, LogLine, Records, count};
-use crate::fixture::{self, Fixture, say};
+use crate::fixture::{self, Fixture, print_line};
 use crate::holders::{HolderHistory, POLL};
 use crate::node_logs::NodeLogRecorder;
 use crate::pods;
@@ -46,12 +46,12 @@ async fn every_line_is_stored_once_and_in_order_while_replicas_are_killed() {
     fixture::run(async |fixture| {
         let node_logs = NodeLogRecorder::watch(&fixture.namespace);
         let mut suite = Suite::begin(fixture).await;
-        suite.populate().await;
+        suite.create_pods().await;
         suite.jobs_and_deletions().await;
-        suite.fell().await;
-        suite.bring_back().await;
+        suite.stop_and_kill().await;
+        suite.start_again().await;
         suite.finish().await;
-        suite.judge(node_logs).await;
+        suite.assert_result(node_logs).await;
     })
     .await;
 }
@@ -79,21 +79,21 @@ impl Suite {
         sleep_until((self.began + Duration::from_secs(second)).into()).await;
     }
 
-    fn note(&self, what: &str) {
+    fn report_progress(&self, what: &str) {
         let shares = self.holders.shares();
-        say(&format!(
+        print_line(&format!(
             "e2e: {:5.1} s {what}; {shares:?}",
             self.began.elapsed().as_secs_f64()
         ));
     }
 
-    async fn populate(&self) {
+    async fn create_pods(&self) {
         let pods = pods::all(self.end);
         for pod in &pods {
             self.fixture.create(pod).await;
         }
         self.fixture.all_started().await;
-        self.note(&format!("{} pods have started", pods.len()));
+        self.report_progress(&format!("{} pods have started", pods.len()));
     }
 
     /// Creates jobs that end while the replicas run, deletes pods, and creates pods again under the same name.
@@ -105,7 +105,7 @@ impl Suite {
             self.delete(name).await;
         }
         self.create_again("again-0").await;
-        self.note("jobs, deletions, one pod again");
+        self.report_progress("jobs, deletions, one pod again");
     }
 
     async fn delete(&mut self, name: &str) {
@@ -117,29 +117,29 @@ impl Suite {
     async fn create_again(&self, name: &str) {
         fixture::until("the pod is gone", fixture::PATIENCE, async || {
             let there = self.fixture.pods().get_opt(name).await.unwrap();
-            there.is_none().then_some(()).ok_or("it is there".to_owned())
+            there.is_none().then_some(()).ok_or("it exists".to_owned())
         })
         .await;
         self.fixture.create(&pods::chatty(name, self.end)).await;
     }
 
     /// Stops one replica with SIGTERM and kills another, and measures how long their pods have no holder.
-    async fn fell(&mut self) {
+    async fn stop_and_kill(&mut self) {
         self.at(HALF).await;
         self.ended = self.holders.held_by("b");
         self.cpu += self.replicas[1].cpu();
         let ended = Instant::now();
-        self.replicas[1].ask_to_end();
+        self.replicas[1].terminate();
         self.replicas[1].ended().await;
         sleep(AFTER_TERM + POLL).await;
-        self.note("b has ended");
+        self.report_progress("b has ended");
         self.at(HALF + 5).await;
         self.takeover[1] = self.check("b", &self.ended.clone(), ended, AFTER_TERM).await;
         self.killed = self.holders.held_by("a");
         self.cpu += self.replicas[0].cpu();
         let killed = Instant::now();
         self.replicas[0].kill();
-        self.note("a was killed");
+        self.report_progress("a was killed");
         // Creates and deletes pods while the killed replica's pods have no holder.
         for name in ["deleted-2", "deleted-3", "again-1"] {
             self.delete(name).await;
@@ -150,7 +150,7 @@ impl Suite {
         self.create_again("again-1").await;
         sleep((killed + AFTER_KILL + 2 * POLL).saturating_duration_since(Instant::now())).await;
         self.takeover[0] = self.check("a", &self.killed.clone(), killed, AFTER_KILL).await;
-        self.note("a's pods are held by others");
+        self.report_progress("others hold a's pods");
     }
 
     /// The longest takeover. Pods that are finished or gone need no holder.
@@ -177,12 +177,12 @@ impl Suite {
         longest
     }
 
-    async fn bring_back(&mut self) {
+    async fn start_again(&mut self) {
         self.at(BACK).await;
         self.replicas[0] = self.fixture.replica("a");
         self.replicas[1] = self.fixture.replica("b");
         self.at(WRITING).await;
-        self.note("writers end");
+        self.report_progress("writers end");
     }
 
     /// Waits until nothing more is stored, then ends the replicas.
@@ -200,44 +200,47 @@ impl Suite {
             }
             assert!(
                 self.began.elapsed() < Duration::from_mins(5),
-                "records still come in: {last}"
+                "records are still being stored: {last}"
             );
             sleep(Duration::from_millis(500)).await;
         }
-        self.note("nothing more is stored");
+        self.report_progress("nothing more is stored");
         for replica in &mut self.replicas {
             assert!(replica.is_running(), "{} has ended by itself", replica.name);
             self.cpu += replica.cpu();
-            replica.ask_to_end();
+            replica.terminate();
         }
         let memory: Vec<u64> = self.replicas.iter().map(Replica::memory).collect();
-        say(&format!("e2e: memory_mib={memory:?}"));
+        print_line(&format!("e2e: memory_mib={memory:?}"));
         for replica in &mut self.replicas {
             replica.ended().await;
         }
     }
 
-    async fn judge(&self, node_logs: Option<NodeLogRecorder>) {
+    async fn assert_result(&self, node_logs: Option<NodeLogRecorder>) {
         let records = Records::load(&mut self.fixture.sql().await).await;
         let by_number = records.faults_by_number();
         let written = node_logs.map_or_else(|| records.streams.clone(), NodeLogRecorder::lines);
         let sum = records.audit(&written);
-        let odd_gaps = self.odd_gaps(&records);
+        let unexplained_gaps = self.unexplained_gaps(&records);
         self.report(&records, &sum, records.needless_gaps(&written));
-        let fine = sum.is_clean() && by_number.is_empty() && odd_gaps.is_empty() && self.late.is_empty();
+        let fine = sum.is_clean() && by_number.is_empty() && unexplained_gaps.is_empty() && self.late.is_empty();
         if !fine || records.needless_gaps(&written) > 0 {
             records.explain(&written);
-            say(&format!("held by the killed replica: {:?}", self.killed));
+            print_line(&format!("held by the killed replica: {:?}", self.killed));
         }
         assert!(sum.is_clean(), "{sum}");
         assert!(by_number.is_empty(), "by number: {by_number:#?}");
-        assert!(odd_gaps.is_empty(), "gap records nobody can explain: {odd_gaps:#?}");
+        assert!(
+            unexplained_gaps.is_empty(),
+            "gap records without a cause: {unexplained_gaps:#?}"
+        );
         assert!(self.late.is_empty(), "{:#?}", self.late);
         Self::check_exact(&records, &written);
     }
 
     /// Gap records without a cause: of streams whose pod had the same holder all the time and was not deleted.
-    fn odd_gaps(&self, records: &Records) -> Vec<String> {
+    fn unexplained_gaps(&self, records: &Records) -> Vec<String> {
         let moved = self.holders.moved();
         let explained = |uid: &String| self.killed.contains(uid) || self.deleted.contains(uid) || moved.contains(uid);
         let odd = records.gaps.iter().filter(|gap| !explained(&gap.key.uid));
@@ -256,7 +259,7 @@ impl Suite {
             };
             *reasons.entry(whose).or_default() += 1;
         }
-        say(&format!(
+        print_line(&format!(
             "e2e: pods={} streams={} {sum} gap_records={reasons:?} needless_gaps={needless} takeover_kill_s={:.1} takeover_term_s={:.1} \
              cpu_s={:.1} total_s={:.0}",
             records.names.len(),

@@ -144,7 +144,7 @@ pub(crate) fn a_database_that_becomes_read_only_is_left_and_found_again() {
         server.execute("SET GLOBAL read_only = 0").await;
         fixture.progress(2).await;
         println!(
-            "{} read-only: all streams went on {:?} after it was over",
+            "{} read-only: all streams continued {:?} after it was over",
             server.name(),
             back.elapsed()
         );
@@ -213,7 +213,7 @@ pub(crate) fn expiry_times_of_a_replaced_server_are_not_trusted_for_one_ttl() {
 }
 
 /// Takes all connections that the server has left for ordinary users.
-async fn hog(server: &str) -> Vec<MySqlConnection> {
+async fn take_all_connections(server: &str) -> Vec<MySqlConnection> {
     let mut all = Vec::new();
     loop {
         match MySqlConnection::connect(server).await {
@@ -233,14 +233,14 @@ pub(crate) fn renewals_continue_when_the_server_has_no_free_connection() {
         let all = fixture.replicas(["a", "b"]).await;
         fixture.progress(2).await;
         let before = database.claims().await;
-        let hogs = hog(database.url.as_str()).await;
-        assert!(!hogs.is_empty());
+        let connections = take_all_connections(database.url.as_str()).await;
+        assert!(!connections.is_empty());
         tokio::time::sleep(TTL + Duration::from_secs(1)).await;
         assert_eq!(database.claims().await, before, "claims have moved");
         // Now their own connections break, and none can be had.
         let proxies = || all.iter().flat_map(|replica| [&replica.lock, &replica.sink]);
         proxies().for_each(|proxy| proxy.set(ProxyMode::Refused));
-        let more = hog(database.url.as_str()).await;
+        let more = take_all_connections(database.url.as_str()).await;
         proxies().for_each(|proxy| proxy.set(ProxyMode::Open));
         until("all claims have ended", PATIENCE, async || {
             let held = database
@@ -252,11 +252,11 @@ pub(crate) fn renewals_continue_when_the_server_has_no_free_connection() {
             (held == 0).then_some(()).ok_or_else(|| format!("{held} have not"))
         })
         .await;
-        drop((hogs, more));
+        drop((connections, more));
         let back = Instant::now();
         fixture.progress(2).await;
         println!(
-            "{}: all streams went on {:?} after there were connections",
+            "{}: all streams continued {:?} after there were connections",
             server.name(),
             back.elapsed()
         );
@@ -381,7 +381,7 @@ pub(crate) fn a_clock_jump_moves_no_pod_for_one_ttl_and_a_jump_back_or_a_time_zo
             }
         }
         fixture
-            .finish_exactly(&format!("clock of {} an hour on and back", server.name()))
+            .finish_exactly(&format!("clock of {} an hour forward and back", server.name()))
             .await;
     });
 }

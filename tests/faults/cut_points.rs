@@ -52,7 +52,7 @@ pub(crate) struct CutCoverage(Vec<bool>);
 
 impl CutCoverage {
     /// Records whether the call was cut off at the next of [`cut_points`].
-    pub(crate) fn note(&mut self, proxy: &Proxy) {
+    pub(crate) fn record(&mut self, proxy: &Proxy) {
         self.0.push(proxy.was_cut());
     }
 

@@ -158,7 +158,7 @@ impl<'a> Fixture<'a> {
         if !self.sim.pods().is_empty() {
             return;
         }
-        until(&format!("{replicas} replicas are at work"), PATIENCE, async || {
+        until(&format!("{replicas} replicas work"), PATIENCE, async || {
             let alive = self.database.replicas().await;
             (alive == replicas).then_some(()).ok_or_else(|| format!("{alive} are"))
         })
@@ -206,7 +206,7 @@ impl<'a> Fixture<'a> {
     pub(crate) async fn progress(&self, records: i64) {
         let before = self.records.stored().await;
         let keys: Vec<_> = written(&self.sim).into_keys().map(|(uid, _, id)| (uid, id)).collect();
-        until("every stream goes on", PATIENCE, async || {
+        until("every stream continues", PATIENCE, async || {
             let now = self.records.stored().await;
             let goal = |key| before.get(key).unwrap_or(&0) + records;
             let still: Vec<_> = keys
@@ -216,7 +216,7 @@ impl<'a> Fixture<'a> {
             still
                 .is_empty()
                 .then_some(())
-                .ok_or_else(|| format!("these stand still: {still:?}"))
+                .ok_or_else(|| format!("these do not: {still:?}"))
         })
         .await;
     }

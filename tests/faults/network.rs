@@ -75,14 +75,14 @@ pub(crate) fn a_claim_interrupted_at_any_point_is_won_once_or_not_at_all() {
             let key = pod(&cut.to_string());
             cut.arm(&proxy);
             let answer = acquire(&a, &key).await;
-            cuts.note(&proxy);
+            cuts.record(&proxy);
             let theirs = acquire(&b, &key).await.unwrap();
             match answer {
                 Ok(Some(mine)) => {
                     assert_eq!(theirs, None, "won twice when cut at {cut}");
                     assert_eq!(a.renew(&renewal(&mine, b"x")).await.unwrap(), [Verdict::Held]);
                 }
-                Ok(None) => panic!("nobody else wanted it: {cut}"),
+                Ok(None) => panic!("the claim was lost without a rival: {cut}"),
                 // It is unknown whether the claim was won, but exactly one replica has it now.
                 Err(error) => {
                     assert!(matches!(error, LockError::Unavailable(_)), "{error:?}");
@@ -106,7 +106,7 @@ pub(crate) fn a_renewal_interrupted_at_any_point_keeps_the_claim_and_the_confirm
             let checkpoint = vec![b'x'; at + 1];
             cut.arm(&proxy);
             let answer = a.renew(&renewal(&claim, &checkpoint)).await;
-            cuts.note(&proxy);
+            cuts.record(&proxy);
             let length = b.table().await.unwrap().rows[&claim.key].checkpoint_len as usize;
             match answer {
                 Ok(verdicts) => assert_eq!((&verdicts[..], length), (&[Verdict::Held][..], at + 1), "{cut}"),
@@ -132,7 +132,7 @@ pub(crate) fn a_release_interrupted_at_any_point_frees_the_row_once_with_its_las
             let claim = acquire(&a, &key).await.unwrap().unwrap();
             cut.arm(&proxy);
             let answer = a.release(&release(&claim)).await;
-            cuts.note(&proxy);
+            cuts.record(&proxy);
             if answer.is_err() {
                 // As it was or released: sent again it does no harm.
                 a.release(&release(&claim)).await.unwrap();
@@ -166,7 +166,7 @@ pub(crate) fn a_write_interrupted_at_any_point_is_stored_once() {
             let fence = Fence(said.len() as u64 + 1);
             cut.arm(&proxy);
             let position = sink.open(&stream, fence).await.unwrap();
-            openings.note(&proxy);
+            openings.record(&proxy);
             assert_eq!(position, at, "{cut}");
             let lines: Vec<String> = (0..3).map(|line| format!("{cut} {line}")).collect();
             let numbered: Vec<TestLine<'_>> = lines
@@ -177,7 +177,7 @@ pub(crate) fn a_write_interrupted_at_any_point_is_stored_once() {
             let next = chunk(&stream, fence.0, at, &numbered);
             cut.arm(&proxy);
             assert!(sink.write(std::slice::from_ref(&next)).await[0].is_ok(), "{cut}");
-            writes.note(&proxy);
+            writes.record(&proxy);
             at = next.end;
             said.extend(lines);
         }
@@ -199,7 +199,7 @@ pub(crate) fn calls_to_a_refusing_or_silent_store_fail_in_time_and_work_again_la
                 assert!(matches!(error, LockError::Unavailable(_)), "{error:?}");
                 assert!(asked.elapsed() < Duration::from_millis(3500), "{:?}", asked.elapsed());
             }
-            assert_eq!(acquire(&b, &claim.key).await.unwrap(), None, "the claim lives on");
+            assert_eq!(acquire(&b, &claim.key).await.unwrap(), None, "the claim is still held");
             proxy.set(ProxyMode::Open);
             let back = Instant::now();
             assert_eq!(a.renew(&renewal(&claim, b"back")).await.unwrap(), [Verdict::Held]);
@@ -272,7 +272,7 @@ pub(crate) fn many_deadlocks_delay_renewals_but_cost_no_claim() {
         tokio::select! {
             biased;
             () = renew => {}
-            () = async { tokio::join!(rogue(false), rogue(true)); } => unreachable!("they never end"),
+            () = async { tokio::join!(rogue(false), rogue(true)); } => unreachable!("they do not end"),
         }
         let seen = deadlocks(database).await - before;
         println!("{seen} deadlocks");

@@ -51,12 +51,12 @@ pub(crate) fn while_the_database_is_unavailable_nobody_writes_and_nothing_is_los
         all.iter().zip(ways).for_each(|(replica, way)| replica.lock.set(way));
         let silent =
             futures::future::join_all(all.iter().map(|replica| falls_silent(&fixture, &claims, replica))).await;
-        println!("no claims for anybody: silent after {silent:?}");
+        println!("lock store unavailable for all: silent after {silent:?}");
         assert!(silent.iter().all(|silent| *silent < DEADLINE + BUSY), "{silent:?}");
         let stored = fixture.stored().await;
         let rest = (TTL + Duration::from_secs(1)).saturating_sub(away.elapsed());
         assert_silent(&sent(&all.each_ref(), rest).await);
-        assert!(database.shares().await.is_empty(), "claims outlive a ttl");
+        assert!(database.shares().await.is_empty(), "claims last longer than a ttl");
         assert_eq!(fixture.stored().await, stored, "somebody writes");
         // Then all of it, for as long again.
         all.iter().zip(ways).for_each(|(replica, way)| replica.sink.set(way));
@@ -68,10 +68,10 @@ pub(crate) fn while_the_database_is_unavailable_nobody_writes_and_nothing_is_los
         }
         fixture.progress(2).await;
         println!(
-            "away for two ttls: all streams went on {:?} after it was back",
+            "unavailable for two ttls: all streams continued {:?} after its return",
             back.elapsed()
         );
-        fixture.finish_exactly("database away for two ttls").await;
+        fixture.finish_exactly("database unavailable for two ttls").await;
     });
 }
 
@@ -258,7 +258,7 @@ pub(crate) fn a_database_restored_to_an_earlier_state_loses_nothing_and_stores_n
             .count();
         println!("{taken} of {} pods were claimed anew", restored.len());
         assert!(taken > 0);
-        fixture.finish_exactly("database set back").await;
+        fixture.finish_exactly("database restored to an earlier state").await;
     });
 }
 
@@ -275,7 +275,7 @@ pub(crate) fn a_killed_or_frozen_api_server_only_delays_collection() {
             let back = Instant::now();
             fixture.progress(2).await;
             println!(
-                "API server {way:?} for 4 s: all streams went on {:?} after it was back",
+                "API server {way:?} for 4 s: all streams continued {:?} after it was back",
                 back.elapsed()
             );
         }

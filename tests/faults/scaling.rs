@@ -85,7 +85,7 @@ async fn change_hands(fixture: &mut Fixture<'_>, sink: Option<&str>) -> Vec<Repl
     even(database, &["e", "f"]).await;
     for name in ["g", "h"] {
         stay.push(start(fixture, name).await);
-        until("it is at work", PATIENCE, async || {
+        until("it works", PATIENCE, async || {
             let alive = database.replicas().await;
             (alive == 3).then_some(()).ok_or_else(|| format!("{alive} are"))
         })

@@ -182,7 +182,7 @@ pub(crate) fn lines_read_before_a_suspension_are_not_delivered_after_it() {
             }
         }
         println!(
-            "thawed: {new} new lines, {} of them under claims that had ended",
+            "resumed: {new} new lines, {} of them under claims that had ended",
             late.len()
         );
         assert!(new > 0 && late.is_empty(), "{new} new lines, of them late: {late:?}");
@@ -222,7 +222,7 @@ pub(crate) fn a_holder_suspended_during_a_write_blocks_no_stream_and_its_late_pa
         assert!(took < TAKEOVER, "{took:?}");
         fixture.progress(2).await;
         println!(
-            "stopped in mid-write: every stream went on after {:?}",
+            "suspended during a write: every stream continued after {:?}",
             stopped.elapsed()
         );
         // What was under way since before the takeover arrives now.

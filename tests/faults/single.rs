@@ -60,12 +60,12 @@ pub(crate) fn threads_blocked_for_longer_than_a_ttl_cost_no_claim() {
         tokio::time::sleep(TTL.saturating_sub(Duration::from_secs(1))).await;
         assert_eq!(database.claims().await, before, "claims were not renewed");
         let now = fixture.stored().await;
-        assert!(free.try_recv().is_err(), "they are not stuck any more");
-        assert_eq!(now, stored, "threads that are stuck have written");
+        assert!(free.try_recv().is_err(), "the threads are not blocked any more");
+        assert_eq!(now, stored, "blocked threads have written");
         while stuck.join_next().await.is_some() {}
         fixture.progress(2).await;
         assert_eq!(database.claims().await, before, "claims have moved");
-        fixture.finish_exactly("threads stuck for a ttl").await;
+        fixture.finish_exactly("threads blocked for a ttl").await;
         stop.cancel();
         replica.join_next().await.unwrap().unwrap().unwrap();
         inside.shutdown_background();
@@ -190,7 +190,7 @@ async fn progress(url: &str, pods: usize, lines: usize) {
         all.into_iter().map(|(key, stream)| (key, stream.lines.len())).collect()
     };
     let before = counts().await;
-    until("every stream goes on", PATIENCE, async || {
+    until("every stream continues", PATIENCE, async || {
         let now = counts().await;
         let on = now
             .iter()
@@ -215,7 +215,7 @@ fn on_a_file(what: &str, folder: Option<&Path>, happen: impl AsyncFnOnce(&str, [
             fixture.replica_with(name, change).await
         };
         let (a, b) = (start("a").await, start("b").await);
-        until("both are at work", PATIENCE, async || {
+        until("both work", PATIENCE, async || {
             (a.said("collecting") + b.said("collecting") == 2)
                 .then_some(())
                 .ok_or_else(|| a.log_text() + &b.log_text())

@@ -37,7 +37,7 @@ fn finished_jobs_are_collected_once_and_their_rows_are_deleted_with_the_pods() {
     for job in &jobs {
         harness.act(|_| job.remove().unwrap());
     }
-    harness.until(300, "their rows are forgotten", |harness| harness.pod_rows() == 0);
+    harness.until(300, "their rows are deleted", |harness| harness.pod_rows() == 0);
     harness.assert_exact();
 }
 
@@ -70,7 +70,7 @@ fn a_replica_that_sees_a_deletion_late_does_not_collect_the_pod_again() {
         let found = harness.audit();
         assert_eq!((found.lost, found.twice, found.gaps), (0, 0, 0), "{found:?}");
         assert_eq!(harness.replicas[late].metrics.claims_taken.get(), 0);
-        harness.until(300, "the rows are forgotten", |harness| harness.pod_rows() == 0);
+        harness.until(300, "the rows are deleted", |harness| harness.pod_rows() == 0);
     }
 }
 

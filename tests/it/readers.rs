@@ -147,11 +147,11 @@ async fn a_reader_that_missed_a_rotation_skips_no_file_although_the_pod_was_sile
     // The reader has not come to its first end of file.
     fixture.pod.rotate("app").unwrap();
     tokio::time::sleep(Duration::from_secs(15)).await;
-    fixture.lines(["in the file that was not heard of"]);
+    fixture.lines(["in the file after the missed rotation"]);
     fixture.pod.rotate("app").unwrap();
     fixture.lines(["d"]);
     fixture
-        .stored(&["a", "b", "c", "in the file that was not heard of", "d"])
+        .stored(&["a", "b", "c", "in the file after the missed rotation", "d"])
         .await;
     assert!(fixture.sink.gaps().is_empty(), "{:?}", fixture.sink.gaps());
 }

@@ -25,7 +25,7 @@ fn the_pods_of_a_killed_replica_are_taken_over_within_a_ttl_and_two_seconds() {
     harness.busy(7);
     let dead = harness.kill(1);
     harness.write_all();
-    let took = harness.until(60, "all pods are held by the living", |harness| {
+    let took = harness.until(60, "live replicas hold all pods", |harness| {
         let holders = harness.holders();
         holders.len() == 60 && holders.values().all(|name| *name != dead)
     });
@@ -65,7 +65,7 @@ fn a_new_replica_gets_its_share_by_handover_and_no_more_pods_move_than_needed() 
     harness.assert_even();
     let after = harness.holders();
     let moved = before.iter().filter(|(uid, name)| after[*uid] != **name).count();
-    // The newcomer's share is 15.
+    // The new_replica's share is 15.
     assert!(moved <= 18, "{moved} moved");
     harness.assert_exact();
 }
@@ -102,9 +102,9 @@ fn a_short_freeze_loses_and_repeats_no_line() {
 fn the_requests_of_a_dead_replica_are_dropped_and_the_pods_stay_collected() {
     let mut harness = Harness::shared(false, 2, 40);
     for wait in [21, 22, 23] {
-        let newcomer = harness.add();
+        let new_replica = harness.add();
         harness.busy(wait);
-        harness.kill(newcomer);
+        harness.kill(new_replica);
         harness.busy(30);
         harness.pass(5);
         assert_eq!(harness.holders().len(), 40);
@@ -125,7 +125,7 @@ fn a_holder_that_dies_after_a_request_is_replaced() {
     let mut harness = Harness::shared(true, 2, 40);
     harness.add();
     let asked = |harness: &Harness| harness.rows().rows.values().any(|row| row.wanted_by.is_some());
-    harness.until(60, "the newcomer asks", asked);
+    harness.until(60, "the new replica asks", asked);
     harness.kill(0);
     harness.busy(50);
     harness.pass(5);
@@ -143,7 +143,7 @@ fn a_pod_with_a_stuck_sink_stays_collected_until_it_can_be_handed_over() {
     harness.busy(70);
     // A refused replica asks again within a second, so the table hardly ever shows the refusal.
     let refusals = |harness: &Harness| harness.replicas[0].statements("refuse");
-    harness.until(40, "requests in vain are refused", |harness| refusals(harness) > 0);
+    harness.until(40, "the requests are refused", |harness| refusals(harness) > 0);
     harness.replicas[0].sink.take(Duration::from_millis(10));
     harness.busy(300);
     harness.pass(60);
@@ -162,7 +162,7 @@ fn a_pod_handed_over_to_a_dead_replica_is_free_at_once() {
     let asked = |harness: &Harness| harness.rows().rows.values().any(|row| row.wanted_by.is_some());
     harness.write_all();
     harness.pass_for(SECOND / 2);
-    harness.until(10, "the newcomer asks", asked);
+    harness.until(10, "the new replica asks", asked);
     harness.pass(2);
     let dead = harness.kill(1);
     harness.replicas[0].sink.take(Duration::from_millis(10));
@@ -246,14 +246,14 @@ fn store_calls_grow_only_by_one_renewal_per_two_hundred_pods() {
         (renew, table)
     };
     // The replica's own row is one of them.
-    let (few, looks) = calls(3);
-    assert!((11..=13).contains(&few) && (50..=75).contains(&looks), "{few} {looks}");
-    let (many, looks) = calls(199);
+    let (few, reads) = calls(3);
+    assert!((11..=13).contains(&few) && (50..=75).contains(&reads), "{few} {reads}");
+    let (many, reads) = calls(199);
     assert_eq!(many, few);
-    assert!((50..=75).contains(&looks), "{looks}");
-    let (more, looks) = calls(399);
+    assert!((50..=75).contains(&reads), "{reads}");
+    let (more, reads) = calls(399);
     assert_eq!(more, 2 * few);
-    assert!((50..=75).contains(&looks), "{looks}");
+    assert!((50..=75).contains(&reads), "{reads}");
 }
 
 #[test]

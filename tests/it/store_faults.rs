@@ -73,7 +73,7 @@ fn a_single_replica_continues_from_its_own_positions_when_the_store_returns() {
         harness.busy(40);
         let stored = harness.audit().stored;
         harness.busy(5);
-        assert_eq!(harness.audit().stored, stored, "it goes on after its deadline");
+        assert_eq!(harness.audit().stored, stored, "it continues after its deadline");
         harness.replicas[0].store.set(Faults::default());
         let took = harness.until(60, "the pods are held again", |harness| harness.holders().len() == 20);
         assert!(took <= 6 * SECOND, "{took:?}");

@@ -275,7 +275,7 @@ pub(crate) async fn eventually(holds: impl AsyncFn() -> bool) {
         }
         tokio::time::sleep(Duration::from_millis(100)).await;
     }
-    panic!("a minute was not long enough");
+    panic!("not within a minute");
 }
 
 /// A simulated cluster in 1970.

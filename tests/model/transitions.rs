@@ -39,7 +39,7 @@ impl Transitions<'_> {
     fn collect(&mut self, state: &State) {
         self.clocks(state);
         for replica in 0..self.config.replicas {
-            self.looks(state, replica);
+            self.read_table(state, replica);
             for pod in 0..self.config.pods {
                 if state.replicas[replica].claims[pod].fence == 0 {
                     self.unclaimed(state, replica, pod);
@@ -88,7 +88,7 @@ impl Transitions<'_> {
 
     /// A replica reads the table and finds that the clock has jumped. A read that finds no jump is part of the claim
     /// that follows it.
-    fn looks(&mut self, old: &State, replica: usize) {
+    fn read_table(&mut self, old: &State, replica: usize) {
         if let Some(holdoff) = self.holds_off(old, replica) {
             let mut state = *old;
             (state.replicas[replica].seen, state.replicas[replica].holdoff) = (0, holdoff);
@@ -103,28 +103,28 @@ impl Transitions<'_> {
         if own.holdoff > 0 || self.holds_off(old, replica).is_some() || old.waits(replica, pod) {
             return;
         }
-        let mut looked = *old;
-        looked.replicas[replica].seen = 0;
-        self.claims(&looked, replica, pod);
-        if canonical::rests(&looked, replica) {
-            looked.replicas[replica].lag = 1;
-            self.claims(&looked, replica, pod);
-            looked.replicas[replica].lag = 0;
+        let mut after_read = *old;
+        after_read.replicas[replica].seen = 0;
+        self.claims(&after_read, replica, pod);
+        if canonical::rests(&after_read, replica) {
+            after_read.replicas[replica].lag = 1;
+            self.claims(&after_read, replica, pod);
+            after_read.replicas[replica].lag = 0;
         }
         if config.hands && old.rows[pod].fence != 0 {
-            let mut state = looked;
+            let mut state = after_read;
             store::ask(config, &mut state.rows[pod], me);
             self.add_if_changed(Step::Asks(replica + 1, pod + 1), state, old);
         }
     }
 
-    fn claims(&mut self, looked: &State, replica: usize, pod: usize) {
+    fn claims(&mut self, after_read: &State, replica: usize, pod: usize) {
         let (config, me) = (self.config, replica as u8 + 1);
-        if !store::may_claim(config, looked.rows[pod], me) {
+        if !store::may_claim(config, after_read.rows[pod], me) {
             return;
         }
         let step = |delivery| Step::Claims(replica + 1, pod + 1, delivery);
-        let mut state = *looked;
+        let mut state = *after_read;
         if let Some(fence) = claim(config, &mut state, pod, me) {
             let mut won = state;
             won.replicas[replica].claims[pod] = Claim::new(fence, store::good_for(config, 0));
@@ -134,7 +134,7 @@ impl Transitions<'_> {
         }
         self.send_late(
             step(Delivery::Late),
-            looked,
+            after_read,
             message(MessageKind::ClaimAsked, me, pod, 0),
         );
     }

@@ -116,10 +116,10 @@ async fn a_log_is_read_after_the_server_stops_sending_malformed_responses() {
     });
     fixture.run();
     fixture
-        .until("all was said", async |fixture| fixture.proxy.struck() >= all)
+        .until("all was said", async |fixture| fixture.proxy.matched() >= all)
         .await;
     fixture.write(50);
-    fixture.good_is_whole().await;
+    fixture.good_pod_is_stored().await;
     let expected: Vec<String> = (0..50).map(|n| format!("line {n}")).collect();
     fixture
         .until("all pods are stored whole", async |fixture| {
@@ -135,20 +135,20 @@ async fn malformed_lists_and_watches_stop_no_stream_and_new_pods_are_found_after
     let mut fixture = HostileFixture::new().await;
     fixture.write(20);
     fixture.run();
-    fixture.good_is_whole().await;
+    fixture.good_pod_is_stored().await;
     let (told, rule) = each_in_turn(nonsense(), is_discovery);
     fixture.proxy.rule(rule);
     fixture.sim.cut(&Target::watches(), kube_sim::Cut::Reset);
     all_told(&mut fixture, &told, &[0, 1], nonsense().len()).await;
     fixture.write(20);
-    fixture.good_is_whole().await;
+    fixture.good_pod_is_stored().await;
     let late = fixture
         .sim
         .create(PodSpec::new("shop", "late").node("n1").app("app"))
         .unwrap();
     late.start("app").unwrap();
     late.line("app", "late 0").unwrap();
-    fixture.proxy.peace();
+    fixture.proxy.pass_everything_on();
     fixture
         .until("the late pod is stored", async |fixture| {
             fixture.messages().get("late").is_some_and(|lines| lines == &["late 0"])
@@ -162,7 +162,7 @@ async fn truncated_and_malformed_events_cost_a_watch_but_no_pod() {
     let mut fixture = HostileFixture::new().await;
     fixture.write(20);
     fixture.run();
-    fixture.good_is_whole().await;
+    fixture.good_pod_is_stored().await;
     let whole = r#"{"type":"ADDED","object":{"apiVersion":"v1","kind":"Pod","metadata":{"name":"x","uid":"x""#;
     let secret = format!(r#"{{"type":"ADDED","object":{{"metadata":{{"name":"x","uid":"u"}},"spec":"{MARKER}"}}}}"#);
     let events = [
@@ -185,8 +185,8 @@ async fn truncated_and_malformed_events_cost_a_watch_but_no_pod() {
     fixture.sim.cut(&Target::watches(), kube_sim::Cut::Reset);
     all_told(&mut fixture, &told, &[1], count).await;
     fixture.write(20);
-    fixture.good_is_whole().await;
-    fixture.proxy.peace();
+    fixture.good_pod_is_stored().await;
+    fixture.proxy.pass_everything_on();
     fixture.end().await;
 }
 
@@ -195,7 +195,7 @@ async fn flooded(hits: fn(&str) -> bool, head: &str, piece: &str) -> u64 {
     let mut fixture = HostileFixture::new().await;
     fixture.write(20);
     fixture.run();
-    fixture.good_is_whole().await;
+    fixture.good_pod_is_stored().await;
     let flood = RawAnswer::Endless {
         head: format!("{OPEN_END}{head}").into_bytes(),
         piece: piece.repeat(1 + (64 << 10) / piece.len()).into_bytes(),
@@ -205,15 +205,15 @@ async fn flooded(hits: fn(&str) -> bool, head: &str, piece: &str) -> u64 {
     fixture.sim.compact();
     fixture.sim.cut(&Target::watches(), kube_sim::Cut::Reset);
     fixture
-        .until("a flood has been broken off", async |fixture| {
-            fixture.proxy.struck() >= 2
+        .until("an endless response was aborted", async |fixture| {
+            fixture.proxy.matched() >= 2
         })
         .await;
     fixture.write(20);
-    fixture.good_is_whole().await;
+    fixture.good_pod_is_stored().await;
     println!("{} MiB were sent", fixture.proxy.sent() >> 20);
     let peak = fixture.peak();
-    fixture.proxy.peace();
+    fixture.proxy.pass_everything_on();
     fixture.end().await;
     peak
 }
@@ -238,7 +238,7 @@ async fn a_list_with_endless_pages_is_aborted() {
     let mut fixture = HostileFixture::new().await;
     fixture.write(20);
     fixture.run();
-    fixture.good_is_whole().await;
+    fixture.good_pod_is_stored().await;
     let page =
         r#"{"kind":"PodList","apiVersion":"v1","metadata":{"continue":"again","resourceVersion":"1"},"items":[]}"#;
     fixture
@@ -251,8 +251,8 @@ async fn a_list_with_endless_pages_is_aborted() {
         .until(given_up, async |fixture| fixture.log().contains(given_up))
         .await;
     fixture.write(20);
-    fixture.good_is_whole().await;
-    fixture.proxy.peace();
+    fixture.good_pod_is_stored().await;
+    fixture.proxy.pass_everything_on();
     fixture.end().await;
 }
 
@@ -280,7 +280,7 @@ async fn a_redirect_is_not_followed_and_gets_no_credentials() {
     let other = elsewhere(&mut tasks).await;
     fixture.write(20);
     fixture.run();
-    fixture.good_is_whole().await;
+    fixture.good_pod_is_stored().await;
     let redirects = redirects(&other);
     let count = redirects.len();
     let (told, rule) = each_in_turn(redirects, |head| is_discovery(head) || head.contains("/pods/bad"));
@@ -290,7 +290,7 @@ async fn a_redirect_is_not_followed_and_gets_no_credentials() {
     all_told(&mut fixture, &told, &[0, 1, 2], count).await;
     bad.line("app", "bad 1").unwrap();
     fixture.write(20);
-    fixture.good_is_whole().await;
+    fixture.good_pod_is_stored().await;
     fixture
         .until("the log that was said to be elsewhere is stored", async |fixture| {
             fixture.messages_of("bad") == ["bad 0", "bad 1"]
@@ -312,7 +312,7 @@ async fn check_reports_an_api_server_that_redirects_and_does_not_follow_it() {
     let other = elsewhere(&mut tasks).await;
     for (redirect, number) in redirects(&other).into_iter().zip(["301", "302", "303", "307", "308"]) {
         fixture.proxy.rule(move |_| Some(redirect.clone()));
-        let asked = fixture.proxy.struck();
+        let asked = fixture.proxy.matched();
         let output = tokio::process::Command::new(env!("CARGO_BIN_EXE_podlog"))
             .args([
                 "check",
@@ -330,7 +330,7 @@ async fn check_reports_an_api_server_that_redirects_and_does_not_follow_it() {
         let said = [output.stdout, output.stderr].concat();
         let said = String::from_utf8(said).unwrap();
         println!("{said}");
-        assert!(fixture.proxy.struck() > asked, "nothing was asked");
+        assert!(fixture.proxy.matched() > asked, "nothing was asked");
         assert!(!output.status.success() && said.contains(number), "{said}");
         assert!(!said.contains(MARKER) && !said.contains("panicked"), "{said}");
         assert!(!said.lines().any(|line| line.chars().any(char::is_control)), "{said}");

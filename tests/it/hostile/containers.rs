@@ -167,14 +167,14 @@ async fn a_million_empty_lines_are_a_million_records_in_little_memory() {
             .await;
         fixture.write(100);
         let written = Instant::now();
-        fixture.good_is_whole().await;
+        fixture.good_pod_is_stored().await;
         let lines = stored(&fixture);
         println!(
             "{lines} lines after {:?}, of those beside after {:?}",
             begun.elapsed(),
             written.elapsed()
         );
-        assert!(lines < LINES, "the pod beside waited for the flood to end");
+        assert!(lines < LINES, "the other pod waited for the flood to end");
     }
     fixture
         .until("all lines are stored", async |fixture| stored(fixture) >= LINES)
@@ -185,7 +185,7 @@ async fn a_million_empty_lines_are_a_million_records_in_little_memory() {
     println!("{peak} MiB");
     assert!(peak < 256, "{peak} MiB");
     fixture.write(100);
-    fixture.good_is_whole().await;
+    fixture.good_pod_is_stored().await;
     fixture.end().await;
 }
 
@@ -237,20 +237,20 @@ async fn a_line_of_a_gigabyte_is_truncated_and_the_next_lines_and_other_pods_are
     // What the pod beside writes while the line goes on is stored while it goes on.
     for least in [1, 1 << 28, 1 << 29] {
         fixture
-            .until("so much of the line is on its way", async |fixture| {
+            .until("that much of the line was sent", async |fixture| {
                 fixture.proxy.sent() >= least
             })
             .await;
         let begun = Instant::now();
         fixture.write(100);
-        fixture.good_is_whole().await;
+        fixture.good_pod_is_stored().await;
         let sent = fixture.proxy.sent();
         println!(
             "{} MiB were sent, of those beside after {:?}",
             sent >> 20,
             begun.elapsed()
         );
-        assert!(sent < 1 << 30, "the pod beside waited for the line to end");
+        assert!(sent < 1 << 30, "the other pod waited for the line to end");
     }
     fixture
         .until("the end of it is stored", async |fixture| {
@@ -265,7 +265,7 @@ async fn a_line_of_a_gigabyte_is_truncated_and_the_next_lines_and_other_pods_are
     let kept = long["message"].as_str().unwrap().len() as u64;
     assert_eq!(kept + long["cut"].as_u64().unwrap(), 1 << 30);
     assert_eq!(fixture.messages()["bad"][1..], ["after"]);
-    fixture.good_is_whole().await;
-    fixture.proxy.peace();
+    fixture.good_pod_is_stored().await;
+    fixture.proxy.pass_everything_on();
     fixture.end().await;
 }

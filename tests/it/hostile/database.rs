@@ -61,7 +61,7 @@ async fn collect(database: &SinkFixture, fixture: &mut HostileFixture, values: &
     fixture.write(50);
     fixture.run_with(&database.url, &database.url, &["--http", &format!("127.0.0.1:{port}")]);
     stored(database, fixture, &names(true)).await;
-    told(fixture, &names(false)).await;
+    log_names(fixture, &names(false)).await;
     let status = get(port, "/status").await;
     assert!(!status.contains(MARKER), "{status}");
     assert_no_password(&database.url, &status);
@@ -70,7 +70,7 @@ async fn collect(database: &SinkFixture, fixture: &mut HostileFixture, values: &
 }
 
 /// Nothing is skipped without a message to the operator.
-async fn told(fixture: &mut HostileFixture, names: &[String]) {
+async fn log_names(fixture: &mut HostileFixture, names: &[String]) {
     let is_told = |log: &str, name: &str| {
         let mut loud = log
             .lines()
@@ -88,7 +88,7 @@ async fn told(fixture: &mut HostileFixture, names: &[String]) {
     }
 }
 
-/// Waits until the good pod is stored whole and something of these is.
+/// Waits until the good pod is stored completely and something of these is.
 async fn stored(database: &SinkFixture, fixture: &mut HostileFixture, names: &[String]) {
     let rest = "FROM log_stream s JOIN log_record r ON r.stream = s.id GROUP BY s.pod";
     let stored = async || -> std::collections::BTreeMap<String, usize> {
@@ -103,7 +103,7 @@ async fn stored(database: &SinkFixture, fixture: &mut HostileFixture, names: &[S
         .await;
     fixture.write(50);
     fixture
-        .until("the good pod is stored whole", async |_| {
+        .until("the good pod is stored completely", async |_| {
             stored().await.get("good") == Some(&100)
         })
         .await;
@@ -135,7 +135,7 @@ async fn stored(database: &SinkFixture, fixture: &mut HostileFixture, names: &[S
 }
 
 /// Rows of nothing that there is.
-async fn phantoms(database: &SinkFixture) {
+async fn add_phantom_rows(database: &SinkFixture) {
     let (far, no_text) = if database.name == "sqlite" {
         ("9223372036854775807", "CAST(x'ff2fff' AS TEXT)")
     } else {
@@ -212,7 +212,7 @@ async fn hostile_values_in_the_claims_table_affect_only_the_pod_of_their_row() {
                 .sql(&format!("UPDATE distributed_lock SET {column} = {literal} WHERE id = 'pod/{uid}'"))
                 .await;
         }
-        phantoms(database).await;
+        add_phantom_rows(database).await;
         collect(database, &mut fixture, &values).await;
         look(&database.url, pods.len());
         fixture.end().await;
@@ -313,7 +313,7 @@ async fn a_stream_that_cannot_be_stored_does_not_block_others_of_the_same_reques
         let stored = tokio::time::timeout(LIMIT, stored);
         tokio::select! {
             answers = &mut answers => panic!("{answers:?}"),
-            stored = stored => stored.expect("what can be stored is stored"),
+            stored = stored => stored.expect("everything that can be stored is stored"),
         }
         assert_eq!(database.read(&full).await, []);
         assert_eq!(database.read(&poison).await.len(), 1, "only what was in the way");

@@ -123,9 +123,9 @@ impl HostileFixture {
     }
 
     /// Waits until what the good pod has written is stored in files, each line once and in order.
-    pub(crate) async fn good_is_whole(&mut self) {
+    pub(crate) async fn good_pod_is_stored(&mut self) {
         let expected: Vec<String> = (0..self.written).map(|n| format!("good {n}")).collect();
-        self.until("the good pod is stored whole", async |fixture| {
+        self.until("the good pod is stored completely", async |fixture| {
             fixture.messages_of("good") == expected
         })
         .await;
@@ -201,7 +201,7 @@ pub(crate) fn assert_proper(log: &str) {
     assert!(!log.contains(MARKER), "{log}");
     for line in log.lines() {
         assert!(!line.chars().any(char::is_control), "{line:?}");
-        assert!(line.starts_with("20"), "a line of somebody else: {line:?}");
+        assert!(line.starts_with("20"), "a line that is not a log line: {line:?}");
     }
 }
 

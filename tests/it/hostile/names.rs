@@ -56,11 +56,11 @@ async fn the_longest_names_and_unusual_labels_are_unchanged_in_files_and_status_
     fixture.run_with(&lock, &sink, &["--http", &format!("127.0.0.1:{port}")]);
     let expected: Vec<&str> = ODD.split('\n').collect();
     fixture
-        .until("the odd pod is stored", async |fixture| {
+        .until("the pod with unusual names is stored", async |fixture| {
             fixture.messages().get(&name).is_some_and(|lines| *lines == expected)
         })
         .await;
-    fixture.good_is_whole().await;
+    fixture.good_pod_is_stored().await;
     let records = fixture.records();
     let record = records
         .iter()
@@ -156,7 +156,7 @@ async fn pods_with_impossible_names_do_not_keep_others_from_being_claimed_and_st
     let mut fixture = HostileFixture::new().await;
     fixture.write(20);
     fixture.run();
-    fixture.good_is_whole().await;
+    fixture.good_pod_is_stored().await;
     let told = std::sync::atomic::AtomicBool::new(false);
     fixture.proxy.rule(move |head| {
         let watch = head.starts_with("GET /api/v1/pods?") && head.contains("watch=");
@@ -170,7 +170,7 @@ async fn pods_with_impossible_names_do_not_keep_others_from_being_claimed_and_st
     });
     fixture.sim.cut(&Target::watches(), kube_sim::Cut::Reset);
     fixture
-        .until("they were shown", async |fixture| fixture.proxy.struck() >= 1)
+        .until("they were shown", async |fixture| fixture.proxy.matched() >= 1)
         .await;
     let late = fixture
         .sim
@@ -179,7 +179,7 @@ async fn pods_with_impossible_names_do_not_keep_others_from_being_claimed_and_st
     late.start("app").unwrap();
     late.line("app", "late 0").unwrap();
     fixture.write(20);
-    fixture.good_is_whole().await;
+    fixture.good_pod_is_stored().await;
     fixture
         .until("a pod that came later is claimed and stored", async |fixture| {
             fixture.messages().get("late").is_some_and(|lines| lines == &["late 0"])

@@ -36,7 +36,7 @@ struct ProxyState {
     port: u16,
     rule: Mutex<Option<Arc<AnswerRule>>>,
     heads: Mutex<Vec<String>>,
-    struck: AtomicU64,
+    matched: AtomicU64,
     sent: AtomicU64,
 }
 
@@ -48,7 +48,7 @@ impl HostileProxy {
             port: listener.local_addr().unwrap().port(),
             rule: Mutex::default(),
             heads: Mutex::default(),
-            struck: AtomicU64::new(0),
+            matched: AtomicU64::new(0),
             sent: AtomicU64::new(0),
         }));
         let here = proxy.clone();
@@ -73,13 +73,13 @@ impl HostileProxy {
     }
 
     /// From now on everything is passed on.
-    pub(crate) fn peace(&self) {
+    pub(crate) fn pass_everything_on(&self) {
         *self.0.rule.lock().unwrap() = None;
     }
 
     /// How often a rule has answered.
-    pub(crate) fn struck(&self) -> u64 {
-        self.0.struck.load(Ordering::Relaxed)
+    pub(crate) fn matched(&self) -> u64 {
+        self.0.matched.load(Ordering::Relaxed)
     }
 
     /// Bytes sent by rules.
@@ -112,7 +112,7 @@ impl HostileProxy {
             tokio::io::copy_bidirectional(&mut client, &mut server).await?;
             return Ok(());
         };
-        self.0.struck.fetch_add(1, Ordering::Relaxed);
+        self.0.matched.fetch_add(1, Ordering::Relaxed);
         self.say(&mut client, answer).await?;
         client.shutdown().await?;
         // A reset would take with it what the client has not read yet.

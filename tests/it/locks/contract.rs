@@ -216,11 +216,7 @@ pub(crate) async fn a_claim_carries_the_previous_fence(fixture: &LockFixture) {
     let third = acquire(&a, &key).await.unwrap();
     assert_eq!(third.previous, fence);
     release(&a, third, None, AfterRelease::Deleted).await;
-    assert_eq!(
-        acquire(&a, &key).await.unwrap().previous,
-        Fence(0),
-        "the row is a new one"
-    );
+    assert_eq!(acquire(&a, &key).await.unwrap().previous, Fence(0), "the row is new");
 }
 
 pub(crate) async fn a_holder_can_claim_its_own_row_again(fixture: &LockFixture) {

@@ -19,12 +19,12 @@ pub(crate) async fn a_requested_row_is_handed_over_and_taken_by_the_replica_that
     assert_eq!(
         a.table().await.unwrap().rows[&key].wanted_by,
         Some("b".into()),
-        "who asks first"
+        "the first request counts"
     );
     assert_eq!(
         renew(&a, &old, None).await,
         Verdict::Held,
-        "being asked takes nothing away"
+        "a request takes nothing away"
     );
     let fence = old.fence;
     let stale = acquire_like(&old);
@@ -163,7 +163,7 @@ pub(crate) async fn a_replica_is_alive_while_its_row_is_and_is_deleted_a_minute_
     assert_eq!(
         a.forget(&[row_a.clone(), row_b.clone()]).await.unwrap(),
         0,
-        "not dead for long enough"
+        "not yet dead for a minute"
     );
     assert_eq!(renew(&a, &claim_a, None).await, Verdict::Held);
     // b has been dead since 60 s; 70 s after a's last renewal it is dead too, but only for 10 s.
@@ -184,7 +184,7 @@ pub(crate) async fn an_evicted_row_is_free_once_its_holder_must_have_stopped(fix
     let row = b.table().await.unwrap().rows.remove(&key).unwrap();
     assert!(row.is_evicted() && row.fence > claim.fence && !row.finished, "{row:?}");
     assert!(row.expires_in > 40_000, "{row:?}");
-    assert_eq!(acquire(&a, &key).await, None, "its own holder is not told apart");
+    assert_eq!(acquire(&a, &key).await, None, "the holder's own row is treated alike");
     fixture.pass(TTL).await;
     assert_eq!(acquire(&b, &key).await, None, "expired, but within the grace");
     fixture.pass(GRACE).await;

@@ -51,7 +51,7 @@ async fn locked(fixture: &LockFixture, key: &str) {
         }
         tokio::time::sleep(Duration::from_millis(5)).await;
     }
-    panic!("nobody locked {key}");
+    panic!("no transaction locked {key}");
 }
 
 async fn default_isolation(conn: &mut MySqlConnection) -> String {

@@ -26,10 +26,10 @@ proptest! {
         events in prop::collection::vec((event(), 0_usize..6), 0..40),
     ) {
         let mut model = TableModel::new(stale);
-        model.happen(&Event::Join);
-        model.happen(&Event::Start(start));
+        model.apply(&Event::Join);
+        model.apply(&Event::Start(start));
         for (event, rounds) in &events {
-            model.happen(event);
+            model.apply(event);
             model.rounds(*rounds);
         }
         // Crashed replicas expire, every pod finds a holder; what moves from then on is balancing.
@@ -38,7 +38,7 @@ proptest! {
         model.rounds(60);
         let asked = model.asked;
         model.rounds(20);
-        prop_assert_eq!(model.asked, asked, "still asking after a quiet minute");
+        prop_assert_eq!(model.asked, asked, "replicas still ask after a minute without changes");
         prop_assert!(model.even(), "uneven: {:?}", model.loads());
         let moved = model.moved - moved;
         prop_assert!(moved <= deficit * 12 / 10 + model.replicas.len(), "{} moves for a deficit of {}", moved, deficit);
@@ -49,11 +49,11 @@ proptest! {
 fn a_new_replica_gets_its_share_with_few_unnecessary_moves() {
     for stale in [false, true] {
         let mut model = TableModel::new(stale);
-        (0..3).for_each(|_| model.happen(&Event::Join));
-        model.happen(&Event::Start(900));
+        (0..3).for_each(|_| model.apply(&Event::Join));
+        model.apply(&Event::Start(900));
         model.rounds(20);
         assert_eq!((model.loads(), model.moved), (vec![300, 300, 300], 0), "stale: {stale}");
-        model.happen(&Event::Join);
+        model.apply(&Event::Join);
         model.rounds(60);
         assert!(model.even(), "stale: {stale}, {:?}", model.loads());
         assert!(model.moved <= 225, "stale: {stale}, {} moves", model.moved);
@@ -63,9 +63,9 @@ fn a_new_replica_gets_its_share_with_few_unnecessary_moves() {
 #[test]
 fn replicas_that_see_the_same_pods_claim_different_ones_in_the_first_round() {
     let mut model = TableModel::new(true);
-    (0..5).for_each(|_| model.happen(&Event::Join));
+    (0..5).for_each(|_| model.apply(&Event::Join));
     model.rounds(2);
-    model.happen(&Event::Start(1000));
+    model.apply(&Event::Start(1000));
     let fences = model.fences;
     model.round();
     assert_eq!(model.loads(), [200; 5]);
@@ -76,11 +76,11 @@ fn replicas_that_see_the_same_pods_claim_different_ones_in_the_first_round() {
 fn full_replicas_claim_nothing_and_the_other_pods_wait_for_capacity() {
     let mut model = TableModel::new(false);
     model.limit = 10;
-    (0..2).for_each(|_| model.happen(&Event::Join));
-    model.happen(&Event::Start(25));
+    (0..2).for_each(|_| model.apply(&Event::Join));
+    model.apply(&Event::Start(25));
     model.rounds(15);
     assert_eq!(model.loads(), [10, 10]);
-    model.happen(&Event::Join);
+    model.apply(&Event::Join);
     model.rounds(1);
     assert_eq!(model.loads().iter().sum::<usize>(), 25);
 }
@@ -88,11 +88,11 @@ fn full_replicas_claim_nothing_and_the_other_pods_wait_for_capacity() {
 #[test]
 fn the_pods_of_a_replica_that_shuts_down_wait_at_most_one_round() {
     let mut model = TableModel::new(false);
-    (0..3).for_each(|_| model.happen(&Event::Join));
-    model.happen(&Event::Start(300));
+    (0..3).for_each(|_| model.apply(&Event::Join));
+    model.apply(&Event::Start(300));
     model.rounds(5);
     model.longest = 0;
-    model.happen(&Event::Drain(1));
+    model.apply(&Event::Drain(1));
     model.rounds(10);
     assert_eq!(model.loads(), [150, 150]);
     assert!(model.longest <= 1000, "{} ms", model.longest);

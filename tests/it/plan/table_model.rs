@@ -48,7 +48,7 @@ pub(crate) struct TableModel {
     pods: BTreeSet<PodUid>,
     pub(crate) replicas: BTreeMap<ReplicaId, ModelReplica>,
     /// When each pod last had a holder, or appeared.
-    attended: BTreeMap<PodUid, i64>,
+    last_held: BTreeMap<PodUid, i64>,
     names: usize,
     pub(crate) fences: u64,
     pub(crate) moved: usize,
@@ -97,7 +97,7 @@ impl TableModel {
         (up.len() > 1).then(|| up[n % up.len()].clone())
     }
 
-    pub(crate) fn happen(&mut self, event: &Event) {
+    pub(crate) fn apply(&mut self, event: &Event) {
         match event {
             Event::Join => {
                 let id = ReplicaId::from(self.name("replica"));
@@ -116,7 +116,7 @@ impl TableModel {
             Event::Start(count) => {
                 for _ in 0..*count {
                     let uid = PodUid::from(self.name("pod"));
-                    self.attended.insert(uid.clone(), self.now);
+                    self.last_held.insert(uid.clone(), self.now);
                     self.pods.insert(uid);
                 }
             }
@@ -160,7 +160,7 @@ impl TableModel {
         for id in ids {
             self.hand_over(&id);
             if self.replicas[&id].draining {
-                self.leave(&id);
+                self.release_some(&id);
             } else {
                 let table = if self.stale {
                     self.before.clone()
@@ -184,7 +184,7 @@ impl TableModel {
     }
 
     /// A replica that shuts down gives its pods back, forty a second.
-    fn leave(&mut self, id: &ReplicaId) {
+    fn release_some(&mut self, id: &ReplicaId) {
         let held: Vec<_> = self.replicas[id].held.keys().take(40).cloned().collect();
         for uid in &held {
             self.replicas.get_mut(id).unwrap().held.remove(uid);
@@ -286,9 +286,9 @@ impl TableModel {
             let count = holders.get(uid).copied().unwrap_or(0);
             assert!(count <= 1, "{uid} has {count} holders");
             if count == 1 || finished || self.replicas.values().all(|r| r.draining) {
-                self.attended.insert(uid.clone(), self.now);
+                self.last_held.insert(uid.clone(), self.now);
             }
-            let waited = self.now - self.attended[uid];
+            let waited = self.now - self.last_held[uid];
             self.longest = self.longest.max(waited);
             assert!(waited <= LONGEST_WAIT, "{uid} has waited {waited} ms");
         }

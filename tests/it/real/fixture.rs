@@ -89,7 +89,7 @@ impl ClusterFixture {
                 sleep(Duration::from_millis(100)).await;
             }
         };
-        timeout(PATIENCE, waiting).await.expect("the pod gets there")
+        timeout(PATIENCE, waiting).await.expect("the pod reaches its state")
     }
 
     pub(crate) fn query(&self, pod: &str, container: &str) -> LogQuery {
@@ -156,7 +156,7 @@ pub(crate) fn with_token(folder: &tempfile::TempDir, token: &str) -> Access {
 
 fn lines(bytes: &[u8]) -> Vec<(Time, String)> {
     let text = bytes.split(|byte| *byte == b'\n').filter(|line| !line.is_empty());
-    let parsed = text.map(|line| Time::split_line(line).expect("every line has its time"));
+    let parsed = text.map(|line| Time::split_line(line).expect("every line has a timestamp"));
     parsed
         .map(|(time, rest)| (time, String::from_utf8(rest.to_vec()).unwrap()))
         .collect()
@@ -166,10 +166,10 @@ pub(crate) async fn next_lines(log: &mut LogStream, count: usize) -> Vec<String>
     let mut bytes = Vec::new();
     let reading = async {
         while memchr::memchr_iter(b'\n', &bytes).count() < count {
-            bytes.extend_from_slice(&log.next().await.unwrap().expect("the log goes on"));
+            bytes.extend_from_slice(&log.next().await.unwrap().expect("the log continues"));
         }
     };
-    timeout(PATIENCE, reading).await.expect("the lines come");
+    timeout(PATIENCE, reading).await.expect("the lines arrive");
     lines(&bytes).into_iter().map(|(_, line)| line).collect()
 }
 

@@ -212,7 +212,7 @@ async fn a_missing_permission_is_named_with_the_rule_that_grants_it() {
         stranger.version().await.unwrap();
         let who = format!("system:serviceaccount:{}:stranger may not", fixture.namespace);
         let LogError::Forbidden(text) = open_log(&stranger, &fixture.query("any", "app")).await.unwrap_err() else {
-            panic!("reading a log is refused for want of a right")
+            panic!("reading a log is refused without the permission")
         };
         let text = text.to_string();
         assert!(
@@ -221,7 +221,7 @@ async fn a_missing_permission_is_named_with_the_rule_that_grants_it() {
         );
         assert!(text.contains(r#"resources: ["pods/log"], verbs: ["get"]"#), "{text}");
         let Err(ApiError::Forbidden(text)) = stranger.pod(&fixture.namespace, "any").await else {
-            panic!("reading a pod is refused for want of a right")
+            panic!("reading a pod is refused without the permission")
         };
         let text = text.to_string();
         assert!(text.starts_with(&format!("{who} get pods in namespace")), "{text}");

@@ -33,7 +33,7 @@ fn texts(count: usize) -> Vec<Vec<u8>> {
     (0..count).map(|n| format!("line {n}").into_bytes()).collect()
 }
 
-fn said(texts: &[Vec<u8>]) -> Vec<TestLine<'_>> {
+fn test_lines(texts: &[Vec<u8>]) -> Vec<TestLine<'_>> {
     texts.iter().zip(0..).map(|(text, time)| (time, 0, &text[..])).collect()
 }
 
@@ -51,7 +51,7 @@ async fn rotating_files_loses_nothing() {
     let files = find(&fixture.dir());
     assert!(files.len() > 10, "{files:?}");
     assert!(files.iter().all(|file| file.metadata().unwrap().len() <= 2000));
-    assert_eq!(fixture.read(&stream).await, unchanged(&said(&texts)));
+    assert_eq!(fixture.read(&stream).await, unchanged(&test_lines(&texts)));
 }
 
 #[tokio::test]
@@ -108,7 +108,7 @@ async fn an_incomplete_last_line_is_removed_before_anything_is_appended() {
         write(&fixture.open().await, &all[1..2]).await;
         tear(&b"x".repeat(200_000));
         write(&first, &all[2..]).await;
-        assert_eq!(fixture.read(&stream).await, unchanged(&said(&texts)));
+        assert_eq!(fixture.read(&stream).await, unchanged(&test_lines(&texts)));
     }
 }
 
@@ -121,7 +121,7 @@ async fn a_file_rotated_by_another_replica_is_closed() {
     for (chunk, turn) in all.iter().zip(0..) {
         write(&replicas[turn % 7 % 2], std::slice::from_ref(chunk)).await;
     }
-    assert_eq!(fixture.read(&stream).await, unchanged(&said(&texts)));
+    assert_eq!(fixture.read(&stream).await, unchanged(&test_lines(&texts)));
 }
 
 #[tokio::test]
@@ -138,7 +138,7 @@ async fn more_streams_than_open_files_are_all_written() {
         assert!(running.sink.write(&group).await.iter().all(Result::is_ok));
     }
     for stream in &streams {
-        assert_eq!(fixture.read(stream).await, unchanged(&said(&texts)));
+        assert_eq!(fixture.read(stream).await, unchanged(&test_lines(&texts)));
     }
 }
 
@@ -157,7 +157,7 @@ async fn a_write_continues_once_its_obstacle_is_gone() {
     );
     std::fs::remove_file(fixture.dir().join("shop")).unwrap();
     assert!(write.await[0].is_ok());
-    assert_eq!(fixture.read(&stream).await, unchanged(&said(&texts)));
+    assert_eq!(fixture.read(&stream).await, unchanged(&test_lines(&texts)));
 }
 
 const CHILD: &str = "PODLOG_TEST_LIMITED_DIR";
@@ -187,11 +187,11 @@ async fn a_full_disk_leaves_whole_records_and_the_chunk_is_stored_once_when_spac
         said_so.contains(".jsonl cannot be written: File too large") && said_so.contains("raise the limit"),
         "{said_so}"
     );
-    assert_eq!(fixture.read(&stream).await, unchanged(&said(&texts[..1])));
+    assert_eq!(fixture.read(&stream).await, unchanged(&test_lines(&texts[..1])));
     let running = fixture.open().await;
     running.sink.open(&stream, Fence(2)).await.unwrap();
     write(&running, &all[1..]).await;
-    assert_eq!(fixture.read(&stream).await, unchanged(&said(&texts)));
+    assert_eq!(fixture.read(&stream).await, unchanged(&test_lines(&texts)));
 }
 
 async fn write_under_the_limit(dir: PathBuf, all: &[Arc<Chunk>]) {
