@@ -24,8 +24,8 @@ impl Backoff {
         }
     }
 
-    /// The next wait. `jitter`, a random number from 0 to 1, takes off up to half of it, so that many tasks do not retry
-    /// at the same time.
+    /// The next wait. `jitter`, a random number from 0 to 1, takes off up to half of it, so that many tasks do not
+    /// retry at the same time.
     pub fn wait(&mut self, jitter: f64) -> Duration {
         let wait = self.next;
         self.next = (wait * 2).min(self.limit);

@@ -19,7 +19,7 @@ use crate::defect::{self, Defect};
 const OVERLAP: i64 = 2_000_000_000;
 
 /// How long after the whole log was read a new file counts as complete. 2 s are too short for a file to be filled with
-/// lines that nobody has read, and rotated.
+/// unread lines, and rotated.
 const CAUGHT_UP_VALIDITY: Duration = Duration::from_secs(2);
 
 /// How many searches for the stored line may fail in a row before later timestamps decide what is new.
@@ -68,7 +68,7 @@ pub struct ResumeState {
     failed_searches: u32,
     /// Reads in a row that found the log empty although lines of it are stored.
     empty_reads: u32,
-    /// Whether the log became empty while nobody had read it just before, so that lines may be missing.
+    /// Whether the log became empty although it had not been read to its end just before, so that lines may be missing.
     emptied_unobserved: bool,
     /// Whether the next read asks for the whole log. A stream has missed lines that are there; after a step of the
     /// node's clock, new lines may carry timestamps far before the stored one.
@@ -133,7 +133,7 @@ impl ResumeState {
         (self.caught_up_at_open, self.requested_at) = (self.was_caught_up(now), requested_at);
     }
 
-    /// Whether the log became empty while nobody had read it just before, so that lines may be missing.
+    /// Whether the log became empty although it had not been read to its end just before, so that lines may be missing.
     #[must_use]
     pub fn was_emptied_unobserved(&self) -> bool {
         self.emptied_unobserved

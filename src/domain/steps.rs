@@ -94,15 +94,15 @@ fn first_unread(container: &Container, stored: Option<&ContainerProgress>) -> Op
         .map(|(i, source)| (i.clone(), source))
 }
 
-/// Whether an instance came after the stored one, which is another. The restart count falls when a node has lost what it
-/// knew of its containers, and start times fall when a node's clock is set back. So either of the two is enough.
+/// Whether an instance came after the stored one, which is another. The restart count falls when a node has lost what
+/// it knew of its containers, and start times fall when a node's clock is set back. So either of the two is enough.
 fn is_later(instance: &Instance, stored: &ContainerProgress) -> bool {
     let started = instance.started.zip(stored.started);
     instance.restart >= stored.restart || started.is_some_and(|(this, before)| this > before)
 }
 
-/// Whether the present instance of the container is older than the stored one, so that it is not read. Either the status
-/// is out of date, or the checkpoint is wrong.
+/// Whether the present instance of the container is older than the stored one, so that it is not read. Either the
+/// status is out of date, or the checkpoint is wrong.
 #[must_use]
 pub fn is_older_than_stored(pod: &Pod, name: &str, stored: &ContainerProgress) -> bool {
     let now = pod.container(name).and_then(|container| container.state.instance());

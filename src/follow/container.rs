@@ -1,7 +1,7 @@
 //! One container: reads one instance after another, in the order that `domain::steps` decides.
 //!
-//! It never reads a log itself: `instance` does. What is awaited before and after the reading is boxed, so that it takes
-//! no memory during the hours of reading.
+//! It never reads a log itself: `instance` does. What is awaited before and after the reading is boxed, so that it
+//! takes no memory during the hours of reading.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -92,7 +92,8 @@ async fn read(
     };
     let mut writer = Writer::new(context, task, (origin, instance.started), position);
     writer.gap = missed.filter(|_| position.is_none());
-    // The gap is written before the checkpoint names the instance; afterwards nothing would show that instances were missed.
+    // The gap is written before the checkpoint names the instance; afterwards nothing would show that instances were
+    // missed.
     if Box::pin(writer.flush(|| {})).await == WriteOutcome::Fenced {
         return Some(ContainerEnd::Fenced);
     }
@@ -114,8 +115,8 @@ fn gap_of_missed(stored: Option<&ContainerProgress>, instance: &Instance) -> Opt
     })
 }
 
-/// Tells the sink under which fence the stream is written from now on. Returns the stored position, from the sink or the
-/// checkpoint.
+/// Tells the sink under which fence the stream is written from now on. Returns the stored position, from the sink or
+/// the checkpoint.
 async fn open(context: &Context, task: &Task, origin: &Arc<Origin>) -> Result<Option<Position>, ContainerEnd> {
     let stored = task.progress.borrow().containers.get(&origin.stream.container).cloned();
     let position = stored
@@ -186,8 +187,8 @@ mod tests {
         size_of::<F>()
     }
 
-    /// The future of a container takes 1.7 KB, beside 0.6 KB of its `Reader`. Without the boxes around what is awaited for
-    /// moments it took 4.8 KB.
+    /// The future of a container takes 1.7 KB, beside 0.6 KB of its `Reader`. Without the boxes around what is awaited
+    /// for moments it took 4.8 KB.
     #[test]
     fn a_future_that_waits_for_hours_is_small() {
         assert!(

@@ -121,7 +121,7 @@ impl FollowStream<'_, '_> {
         None
     }
 
-    /// Whether nothing has arrived for so long that the stream has brought all there was. A stream that has not shown
+    /// Whether nothing has arrived for so long that the stream has sent all there was. A stream that has not shown
     /// the stored line has shown nothing yet, and a process that was paused received nothing.
     fn is_quiet(&self, now: Duration) -> bool {
         let reader = &self.reader;
@@ -153,7 +153,7 @@ impl FollowStream<'_, '_> {
         }
         if passed(self.timers.mute_at) {
             let container = self.reader.log.status.container();
-            tracing::debug!(%container, "the log has a line that its stream does not bring; opening the stream again");
+            tracing::debug!(%container, "the log has a line that its stream does not send; opening the stream again");
             return Some(ReadEnd::Mute);
         }
         if now >= self.timers.reopen_at {

@@ -2,7 +2,7 @@
 //! stream. Every round begins at the stored position.
 //!
 //! A read that ends without an error does not show that the instance has ended. An instance is finished only when the
-//! pod's status says so and a plain read that began after that brings no new line. Only a new line makes the waits
+//! pod's status says so and a plain read that began after that finds no new line. Only a new line makes the waits
 //! between rounds short again.
 
 use std::time::Duration;
@@ -16,10 +16,10 @@ use super::read_end::ReadEnd;
 use super::reader::Reader;
 use super::task::ContainerEnd;
 
-/// First wait after a round that brought no new line.
+/// First wait after a round that found no new line.
 const FIRST_WAIT: Duration = Duration::from_millis(250);
 
-/// Longest wait after a round that brought no new line.
+/// Longest wait after a round that found no new line.
 const LONGEST_WAIT: Duration = Duration::from_secs(30);
 
 /// How long to wait for a pod's status that is older than what the API server has just answered.
@@ -29,8 +29,8 @@ const STALE_STATUS: Duration = Duration::from_secs(2);
 /// 250 ms that double up to 30 s, each reduced by a random part of up to half, that is after 46 to 92 s.
 const MAX_REFUSALS: u32 = 10;
 
-/// Number of times that the log of an ended instance must be found empty although lines of it are stored. One answer may
-/// have been cut short.
+/// Number of times that the log of an ended instance must be found empty although lines of it are stored. One answer
+/// may have been cut short.
 const EMPTY_READS: u32 = 2;
 
 /// Reads one instance.
@@ -105,22 +105,22 @@ impl<'a> InstanceReader<'a> {
                 _ => None,
             };
         }
-        let brought = self.reader.lines_taken() > before;
-        if brought {
+        let new_lines = self.reader.lines_taken() > before;
+        if new_lines {
             self.backoff.reset();
             self.refusals = 0;
         }
-        if brought || !matches!(end, ReadEnd::EmptyLog) {
+        if new_lines || !matches!(end, ReadEnd::EmptyLog) {
             self.empty_reads = 0;
         }
-        Box::pin(self.after_round(end, ended, brought)).await
+        Box::pin(self.after_round(end, ended, new_lines)).await
     }
 
     /// Decides what follows a round whose last read ended with `end`. `ended`: whether the instance had ended when the
-    /// round began. `brought`: whether the round brought new lines.
-    async fn after_round(&mut self, end: ReadEnd, ended: bool, brought: bool) -> AfterRound {
+    /// round began. `new_lines`: whether the round found new lines.
+    async fn after_round(&mut self, end: ReadEnd, ended: bool, new_lines: bool) -> AfterRound {
         let container = self.reader.log.status.container();
-        tracing::debug!(%container, ?end, ended, brought, "a round of reading is over");
+        tracing::debug!(%container, ?end, ended, new_lines, "a round of reading is over");
         match end {
             ReadEnd::Stopped => AfterRound::Done(Some(ContainerEnd::Stopped)),
             ReadEnd::Fenced => AfterRound::Done(Some(ContainerEnd::Fenced)),
@@ -134,7 +134,7 @@ impl<'a> InstanceReader<'a> {
                 // The pod's status is about to change, and the next step depends on it.
                 AfterRound::Done(self.reader.log.status.wait(STALE_STATUS).await)
             }
-            ReadEnd::EndOfLog if ended && !brought || defect::on(Defect::CleanEndProves) => self.finish(None).await,
+            ReadEnd::EndOfLog if ended && !new_lines || defect::on(Defect::CleanEndProves) => self.finish(None).await,
             ReadEnd::EmptyLog if ended => self.after_empty_log().await,
             ReadEnd::Refused => self.after_refusal(ended).await,
             ReadEnd::SlowSink
@@ -144,7 +144,7 @@ impl<'a> InstanceReader<'a> {
             | ReadEnd::Reopen
             | ReadEnd::Mute => AfterRound::Again,
             ReadEnd::NoStreamFree(wait) => AfterRound::AgainAfter(wait),
-            ReadEnd::EndOfLog | ReadEnd::PositionNotFound | ReadEnd::InstanceMoved if brought => AfterRound::Again,
+            ReadEnd::EndOfLog | ReadEnd::PositionNotFound | ReadEnd::InstanceMoved if new_lines => AfterRound::Again,
             ReadEnd::RetryAfter(least) => AfterRound::AgainAfter(least.max(self.next_wait())),
             ReadEnd::EndOfLog
             | ReadEnd::EmptyLog

@@ -21,9 +21,9 @@ use super::instance_status::InstanceStatus;
 use super::read_end::ReadEnd;
 use super::task::Task;
 
-/// How long after a log was opened the pod is fetched once more before the first lines are handed on. A kubelet that has
-/// just started the next instance serves that one's log while the API still shows the instance before it, for some tens
-/// of milliseconds.
+/// How long after a log was opened the pod is fetched once more before the first lines are handed on. A kubelet that
+/// has just started the next instance serves that one's log while the API still shows the instance before it, for some
+/// tens of milliseconds.
 const STATUS_DELAY: Duration = Duration::from_millis(500);
 
 /// Shortest time in which a pod can be replaced by another of its name: that pod must be created, scheduled, get a

@@ -1,7 +1,8 @@
 //! What the pod's status says about one instance of a container: whether it has ended, and which of the container's
 //! two logs is its.
 //!
-//! It learns from the pod that the task is given and from what the reader fetches. It asks the API server nothing.
+//! It is updated from the pod that the task is given, and from the pod that the reader fetches. It makes no request
+//! itself.
 
 use std::sync::Arc;
 use std::time::Duration;

@@ -1,5 +1,5 @@
-//! From the bytes of a log to the lines that wait to be written: finds the place, takes the new lines, puts a gap before
-//! them where lines are missing, and measures how late lines arrive.
+//! From the bytes of a log to the lines that wait to be written: finds the place, takes the new lines, puts a gap
+//! before them where lines are missing, and measures how late lines arrive.
 //!
 //! A plain read begins a little before the stored line and searches for it. Text without a timestamp is never taken. It
 //! opens no log and writes nothing to the sink.
@@ -16,9 +16,9 @@ use crate::domain::resume::{ReadVerdict, ResumeState};
 use super::delivery_delay::DeliveryDelay;
 use super::writer::Writer;
 
-/// How late lines may arrive in a stream after a silence. A stream that is held up by the network or the API server falls
-/// silent and brings its lines late; 8 s of both together mean that the kubelet may have skipped a file. That is 2 s less
-/// than the 10 s between two rotations of a kubelet with default settings.
+/// How late lines may arrive in a stream after a silence. A stream that is held up by the network or the API server
+/// falls silent and sends its lines late; 8 s of both together mean that the kubelet may have skipped a file. That is 2
+/// s less than the 10 s between two rotations of a kubelet with default settings.
 pub(super) const MAX_DELAY: Duration = Duration::from_secs(8);
 
 /// The lines of one instance from the log to the writer.
@@ -44,7 +44,8 @@ impl<'a> LineIntake<'a> {
         }
     }
 
-    /// Begins a read of an instance that has `ended` or not: which lines it takes, and from which time it asks for lines.
+    /// Begins a read: returns which lines it takes, and from which time it asks for lines. `ended`: whether the
+    /// instance has ended.
     pub(super) fn begin_read(&mut self, ended: bool) -> (ResumeMode, Option<Time>) {
         let (mode, since) = self.resume.next_read(self.writer.position(), ended);
         self.intake.begin(mode);
@@ -61,8 +62,8 @@ impl<'a> LineIntake<'a> {
         self.intake.ends_with_a_line()
     }
 
-    /// Ends a plain read of an instance that had `ended` or not. Returns whether the end of the read is the end of the
-    /// log.
+    /// Ends a plain read. `ended`: whether the instance had ended when the read began. Returns whether the end of the
+    /// read is the end of the log.
     pub(super) fn finish_read(&mut self, ended: bool) -> bool {
         let (lines, unfinished) = (self.stats().lines, self.intake.unfinished_line());
         let confirmed = self.resume.is_end_confirmed(ended, lines, unfinished);
@@ -82,7 +83,7 @@ impl<'a> LineIntake<'a> {
         self.record_delay();
     }
 
-    /// Processes bytes that a stream brings after a silence. `Some(false)`, and nothing of them is taken, when they are
+    /// Processes bytes that a stream sends after a silence. `Some(false)`, and nothing of them is taken, when they are
     /// so late that the kubelet may have skipped a file: what it read before the skipped file is as late and arrives
     /// first. `None` when there is no line yet from which to tell.
     pub(super) fn feed_if_punctual(&mut self, bytes: &Bytes) -> Option<bool> {

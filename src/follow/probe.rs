@@ -1,7 +1,7 @@
-//! Reads the last line of a log that is being followed, to find out whether its stream still brings what is written.
+//! Reads the last line of a log that is being followed, to find out whether its stream still sends what is written.
 //!
-//! A stream may bring nothing although lines are written, or may have been opened too early to hear of the next file.
-//! Nothing that is read here is taken.
+//! A stream may send nothing although lines are written, or may not notice the next file because it was opened too
+//! early. Nothing that is read here is taken.
 
 use std::time::Duration;
 
@@ -16,12 +16,12 @@ use super::stream_timers::{SEARCH_PAUSE, StreamTimers};
 /// Time that a line which a probe has found is given to arrive in the stream.
 const IN_FLIGHT: Duration = Duration::from_secs(2);
 
-/// Longest time for reading the last line of a log, and for fetching the pod after it. The stream is not read meanwhile:
-/// with a write that is just fast enough, for less than 4 s.
+/// Longest time for reading the last line of a log, and for fetching the pod after it. The stream is not read
+/// meanwhile: with a write that is just fast enough, for less than 4 s.
 const PROBE_TIMEOUT: Duration = Duration::from_secs(1);
 
-/// How long after its latest bytes a silent stream has certainly brought all of the file before the new file that it has
-/// not heard of: 2 s until it must watch, 1 s until it is probed, 2 s for the probe, and 1 s to hear of the new file.
+/// How long after its latest bytes a silent stream has certainly sent all of the file before the new file that it has
+/// not noticed: 2 s until it must watch, 1 s until it is probed, 2 s for the probe, and 1 s to notice the new file.
 const SILENCE_EXPLAINED: Duration = Duration::from_secs(6);
 
 /// What the end of a log shows.
@@ -57,7 +57,7 @@ pub(super) async fn probe(reader: &mut Reader<'_>, log: &mut OpenLog, timers: &m
             timers.mute_at = Some(clock.now() + IN_FLIGHT);
             (reader.probed_line, reader.probe_contradicts) = (Some((time, hash)), true);
         }
-        // A kubelet that watches for new files brings this one.
+        // A kubelet that watches for new files will send this one.
         LastLine::None | LastLine::Unknown if timers.watches => {}
         LastLine::None if reader.lines.ends_with_a_line() => {
             // It may be the log of another pod of that name.
@@ -79,8 +79,8 @@ pub(super) async fn probe(reader: &mut Reader<'_>, log: &mut OpenLog, timers: &m
     None
 }
 
-/// Closes a stream that has not heard of a new file and would skip it; the next read finds that file empty. The stream
-/// has brought all of the file before if it was opened or brought bytes a short time ago (`heard_at`); after a longer
+/// Closes a stream that has not noticed a new file and would skip it; the next read finds that file empty. The stream
+/// has sent all of the file before if it was opened or sent bytes a short time ago (`heard_at`); after a longer
 /// silence it may be mute for another reason.
 pub(super) fn close_for_new_file(reader: &mut Reader<'_>, heard_at: Duration, now: Duration) -> ReadEnd {
     reader.lines.resume.record_empty_probe();
@@ -110,8 +110,8 @@ async fn compare_last_line(reader: &Reader<'_>) -> LastLine {
     }
 }
 
-/// Timestamp and hash of the last line of the log, if it has a line. `None` without an answer, or when the answer is not
-/// a line: the beginning of one, or a message of the kubelet.
+/// Timestamp and hash of the last line of the log, if it has a line. `None` without an answer, or when the answer is
+/// not a line: the beginning of one, or a message of the kubelet.
 async fn read_last_line(reader: &Reader<'_>) -> Option<Option<(Time, u64)>> {
     let query = reader.log.last_line_query();
     let mut stream = open_log(&reader.context.cluster, &query).await.ok()?;

@@ -35,7 +35,7 @@ pub(super) enum ReadEnd {
     LateLines,
     /// Closed on schedule, or because the log was rotated while the stream was silent.
     Reopen,
-    /// Closed because the log has lines that the stream does not bring.
+    /// Closed because the log has lines that the stream does not send.
     Mute,
     /// No stream may be opened now; the log is read again after this long.
     NoStreamFree(Duration),

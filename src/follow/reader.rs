@@ -21,7 +21,7 @@ use super::writer::{WriteOutcome, Writer};
 /// Time without bytes after which a plain read counts as broken.
 const STALLED: Duration = Duration::from_secs(30);
 
-/// Time without bytes after which a stream has brought everything that was written before.
+/// Time without bytes after which a stream has sent everything that was written before.
 pub(super) const QUIET: Duration = Duration::from_secs(2);
 
 /// How long a log may stay open and unread. The kubelet's reader survives one rotation while its client does not read,
@@ -43,9 +43,9 @@ pub(super) struct Reader<'a> {
     /// Whether lines that a read took were dropped, because they may have been another instance's, and no read has come
     /// to its end since.
     pub(super) dropped_lines: bool,
-    /// Whether a probe has shown an end of the log that the stream has not brought, and nothing has arrived since.
+    /// Whether a probe has shown an end of the log that the stream has not sent, and nothing has arrived since.
     pub(super) probe_contradicts: bool,
-    /// Timestamp and hash of the last line that a probe has found and that no read has brought as a new line.
+    /// Timestamp and hash of the last line that a probe has found and that no read has found to be new.
     pub(super) probed_line: Option<(Time, u64)>,
 }
 
@@ -78,9 +78,9 @@ impl<'a> Reader<'a> {
         is_just_before(at, self.context.clock.now())
     }
 
-    /// The present time, if a stream that has just ended certainly ended at the end of the log. A process that was paused
-    /// does not know when the stream ended, a stream that ended in the middle of a line was not at the end, and the end
-    /// of an empty log does not show what was rotated away before.
+    /// The present time, if a stream that has just ended certainly ended at the end of the log. A process that was
+    /// paused does not know when the stream ended, a stream that ended in the middle of a line was not at the end, and
+    /// the end of an empty log does not show what was rotated away before.
     pub(super) fn certain_end(&self) -> Option<Duration> {
         let certain = !self.probe_contradicts
             && self.lines.ends_with_a_line()
@@ -152,7 +152,7 @@ impl<'a> Reader<'a> {
         (mode, since)
     }
 
-    /// Processes everything that a plain read brings.
+    /// Processes everything that a plain read receives.
     async fn drain(&mut self, log: &mut OpenLog) -> ReadEnd {
         loop {
             let open = match log {
@@ -181,8 +181,8 @@ impl<'a> Reader<'a> {
         }
     }
 
-    /// Writes the lines that were taken. `Some` when the read must end. Closes the log when it stays unread for too long
-    /// meanwhile.
+    /// Writes the lines that were taken. `Some` when the read must end. Closes the log when it stays unread for too
+    /// long meanwhile.
     pub(super) async fn flush(&mut self, log: &mut OpenLog) -> Option<ReadEnd> {
         let context = self.context;
         let began = context.clock.now();

@@ -17,7 +17,7 @@ const BEAT: Duration = Duration::from_secs(1);
 /// and a quarter of the 2 s for which a stream must be silent.
 const LATE: Duration = Duration::from_millis(1500);
 
-/// The detector of one replica; clones share it. While nobody [`runs`](Self::run) it, the process counts as paused.
+/// The detector of one replica; clones share it. Unless it [`runs`](Self::run), the process counts as paused.
 #[derive(Clone, Debug)]
 pub struct StallDetector {
     clock: Clock,

@@ -11,23 +11,23 @@ use super::reader::QUIET;
 /// [`MAX_SEARCH`] in any case.
 pub(super) const SEARCH_PAUSE: Duration = Duration::from_secs(1);
 
-/// Longest time that a stream may bring lines without showing the stored line. Before it come only the lines that were
+/// Longest time that a stream may send lines without showing the stored line. Before it come only the lines that were
 /// written in some 2 s.
 const MAX_SEARCH: Duration = Duration::from_secs(10);
 
-/// Time after the opening from which bytes show that the kubelet watches for new files. It does so only once it has read
-/// the present file to its end. When the file is rotated before that, the stream stays silent until the next rotation,
-/// and the file between is skipped. So a stream that has brought nothing since this time is probed, well before the 10 s
-/// that lie between two rotations with default settings.
+/// Time after the opening from which bytes show that the kubelet watches for new files. It does so only once it has
+/// read the present file to its end. When the file is rotated before that, the stream stays silent until the next
+/// rotation, and the file between is skipped. So a stream that has sent nothing since this time is probed, well before
+/// the 10 s that lie between two rotations with default settings.
 pub(super) const WATCH_START: Duration = Duration::from_secs(2);
 
 /// Time that a stream of an ended instance or a deleted pod is given to end by itself after its latest bytes.
 const END_WAIT: Duration = Duration::from_secs(10);
 
 /// Number of bytes since the latest probe after which a stream is probed as soon as it falls silent. A container that
-/// writes so fast may fill a file before the ordinary probe; and a stream falls silent when the node's clock is set back,
-/// because the kubelet leaves out lines stamped before the time from which it was asked. 1 MiB is a tenth of the usual
-/// file, and a probe costs less than to read that.
+/// writes so fast may fill a file before the ordinary probe; and a stream falls silent when the node's clock is set
+/// back, because the kubelet leaves out lines stamped before the time from which it was asked. 1 MiB is a tenth of the
+/// usual file, and a probe costs less than to read that.
 const BUSY: usize = 1024 * 1024;
 
 /// What is known of an open follow stream, and when something is due. All times are of the boot clock.
@@ -50,7 +50,7 @@ pub(super) struct StreamTimers {
     pub(super) watches_from: Duration,
     /// Whether the kubelet is known to watch for new files.
     pub(super) watches: bool,
-    /// Time at which the stream is closed because it has not brought a new file that is there, unless bytes arrive
+    /// Time at which the stream is closed because it has not sent a new file that is there, unless bytes arrive
     /// before.
     pub(super) new_file_missed_at: Option<Duration>,
     /// Time at which the taken lines are written.
@@ -109,8 +109,8 @@ impl StreamTimers {
         (self.probe_at, self.mute_at, self.new_file_missed_at) = (Duration::MAX, None, None);
     }
 
-    /// Sets what is due after this many bytes arrived `now`. `found`: whether the stored line has been shown. `unwritten`:
-    /// whether lines wait to be written.
+    /// Sets what is due after this many bytes arrived `now`. `found`: whether the stored line has been shown.
+    /// `unwritten`: whether lines wait to be written.
     pub(super) fn record_bytes(
         &mut self,
         now: Duration,
@@ -141,8 +141,8 @@ impl StreamTimers {
     }
 }
 
-/// When a chunk that begins now is written: half an `age` to one and a half from now, at a multiple of `age`. All streams
-/// have these times in common, so that their chunks share a request and the process wakes once for all.
+/// When a chunk that begins now is written: half an `age` to one and a half from now, at a multiple of `age`. All
+/// streams have these times in common, so that their chunks share a request and the process wakes once for all.
 fn shared_flush_time(now: Duration, age: Duration) -> Duration {
     let (least, step) = ((now + age / 2).as_micros(), age.as_micros().max(1));
     Duration::from_micros(u64::try_from(least.div_ceil(step) * step).unwrap_or(u64::MAX))

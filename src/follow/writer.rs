@@ -18,8 +18,8 @@ use super::task::Task;
 /// Time after which a write closes the stream, because the kubelet skips whole files when its client does not read.
 const SLOW_WRITE: Duration = Duration::from_secs(2);
 
-/// Largest number of lines in a chunk. With the shortest lines, the descriptions of the lines of 1 000 streams then take
-/// less than 16 MiB (512 x 32 B x 1 000).
+/// Largest number of lines in a chunk. With the shortest lines, the descriptions of the lines of 1 000 streams then
+/// take less than 16 MiB (512 x 32 B x 1 000).
 const CHUNK_LINES: usize = 512;
 
 /// How a write ended.

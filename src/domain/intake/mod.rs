@@ -62,8 +62,8 @@ pub enum ResumeMode {
         nth: u32,
     },
     /// The line at this position was rotated away, so the log should be a new file. If its first line is later than the
-    /// position, every line is taken; if its first line is the stored line, the lines after it are. Any other first line
-    /// means that the log does reach back to the position and an earlier answer was cut short: nothing is taken.
+    /// position, every line is taken; if its first line is the stored line, the lines after it are. Any other first
+    /// line means that the log does reach back to the position and an earlier answer was cut short: nothing is taken.
     NewFile(Position),
     /// Lines with a later timestamp. The last resort, when the stored line cannot be found in a log that reaches back
     /// to it.
@@ -251,8 +251,8 @@ impl Intake {
             ResumeMode::After(position) => (position, None),
             ResumeMode::AfterEqualStamp { position, nth } => (position, Some(nth)),
             ResumeMode::NewFile(position) => {
-                // The stored line itself may come first, if the log was only believed to be empty. Another line with its
-                // timestamp may be a line before it.
+                // The stored line itself may come first, if the log was only believed to be empty. Another line with
+                // its timestamp may be a line before it.
                 let stored =
                     (time, ordinal) == (position.time, position.ordinal) && Position::hash(message) == position.hash;
                 self.stats.taking = self.stats.lines == 1 && (time > position.time || stored);
