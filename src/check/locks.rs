@@ -4,6 +4,7 @@ use tokio::time::timeout;
 
 use super::{DEADLINE, finding_of, ready};
 use crate::config::Config;
+use crate::db::diagnose::TABLES;
 use crate::domain::{Finding, ReplicaId};
 use crate::exit::Failure;
 use crate::locks::{self, LockUrl};
@@ -21,7 +22,7 @@ pub(super) async fn diagnose(config: &Config) -> Found {
     let url = &config.store.url;
     let mut findings = locks::diagnose(url, config.migrate).await;
     let mut replicas = None;
-    if !ready(&findings, locks::TABLES) {
+    if !ready(&findings, TABLES) {
         findings.push(Finding::skipped(CLAIMS, "the lock store is not ready"));
     } else {
         match claims(config, url).await {

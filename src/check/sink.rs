@@ -5,6 +5,7 @@ use tokio::time::timeout;
 use super::{DEADLINE, finding_of, ready};
 use crate::clock::Clock;
 use crate::config::Config;
+use crate::db::diagnose::TABLES;
 use crate::domain::Finding;
 use crate::exit::Failure;
 use crate::metrics::Metrics;
@@ -22,7 +23,7 @@ pub(super) async fn diagnose(config: &Config) -> Vec<Finding> {
     let mut findings = sinks::diagnose(url, needs).await;
     // Opening the others would make directories, or do nothing.
     if url.is_transactional() {
-        findings.push(if ready(&findings, sinks::TABLES) {
+        findings.push(if ready(&findings, TABLES) {
             open(config, url).await
         } else {
             Finding::skipped(OPENING, "the sink is not ready")

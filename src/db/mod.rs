@@ -3,6 +3,11 @@
 //!
 //! It knows no table of claims or records. `locks` and `sinks` have the statements, and say as data what must be there.
 
+pub mod database;
+pub mod diagnose;
+pub mod job;
 pub mod mysql;
+pub mod schema;
+pub mod sqlite;
 pub mod url;
 pub mod version;

@@ -1,15 +1,96 @@
-//! URLs of stores and sinks: how they are shown, and what their parts mean, the same for all kinds.
+//! URLs of databases: how they are read and how they are shown.
 //!
-//! A password is never shown, wherever in a URL it was written. Nothing here connects to anything.
+//! A password is never shown, wherever in a URL it was written: not by `Display`, not by `Debug`, and not in an error.
+//! Nothing here connects to anything.
 
+use std::fmt;
 use std::path::PathBuf;
 
+use sqlx::ConnectOptions;
+use sqlx::mysql::MySqlConnectOptions;
 use url::Url;
 
 /// Parameters of `mysql` URLs. A misspelt one must not be ignored (`ssl-mod=VERIFY_CA`).
 pub const MYSQL_PARAMETERS: [&str; 9] = [
     "ssl-mode", "sslmode", "ssl-ca", "sslca", "ssl-cert", "sslcert", "ssl-key", "sslkey", "socket",
 ];
+
+/// Which URLs name a database.
+pub const FORMS: &str = "mysql://user:password@host:3306/database, sqlite:///path/podlog.db or sqlite://podlog.db (in the working directory)";
+
+/// A database: `mysql://user:password@host:port/database?ssl-mode=…` (or `mariadb://…`), `sqlite:///absolute/path.db`
+/// or `sqlite://relative.db`.
+#[derive(Clone)]
+pub enum DatabaseUrl {
+    /// A `MySQL` or `MariaDB` database. The URL contains its password.
+    MySql(Url),
+    /// An `SQLite` file.
+    Sqlite(PathBuf),
+}
+
+impl DatabaseUrl {
+    /// Whether URLs of this scheme name a database.
+    #[must_use]
+    pub fn is_scheme(scheme: &str) -> bool {
+        matches!(scheme, "mysql" | "mariadb" | "sqlite")
+    }
+
+    /// Reads a URL of such a scheme. The error is a few words without the password.
+    pub fn read(url: Url) -> Result<Self, String> {
+        match url.scheme() {
+            "sqlite" => file(&url).map(Self::Sqlite),
+            _ => server(&url).map(|()| Self::MySql(url)),
+        }
+    }
+}
+
+impl fmt::Display for DatabaseUrl {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::MySql(url) => f.write_str(&masked(url, &[])),
+            Self::Sqlite(path) => write!(f, "sqlite://{}", path.display()),
+        }
+    }
+}
+
+impl fmt::Debug for DatabaseUrl {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        fmt::Display::fmt(self, f)
+    }
+}
+
+/// Checks the parts of a `mysql` URL.
+fn server(url: &Url) -> Result<(), String> {
+    if let Some(name) = unknown_parameter(url, &MYSQL_PARAMETERS) {
+        let known = MYSQL_PARAMETERS.join(", ");
+        return Err(format!("`mysql` URLs have no parameter `{name}`; known: {known}"));
+    }
+    let form = "write mysql://user:password@host:3306/database";
+    if url.host_str().is_none_or(str::is_empty) {
+        return Err(format!("it names no host; {form}"));
+    }
+    let database = url.path().trim_matches('/');
+    if database.is_empty() || database.contains('/') {
+        return Err(format!(
+            "{} must name one database after the host; {form}",
+            masked(url, &[])
+        ));
+    }
+    MySqlConnectOptions::from_url(url)
+        .map(drop)
+        .map_err(|error| error.to_string())
+}
+
+/// The file of a `sqlite` URL.
+fn file(url: &Url) -> Result<PathBuf, String> {
+    if let Some(name) = unknown_parameter(url, &[]) {
+        return Err(format!("`sqlite` URLs have no parameter `{name}`; leave it out"));
+    }
+    let bare = url.query().is_none() && url.fragment().is_none() && !url.path().ends_with('/');
+    let form = "write three slashes: sqlite:///path/podlog.db";
+    let no_file = || format!("a `sqlite` URL needs the path of a file and has no host, user, password or port; {form}");
+    path(url).filter(|_| bare).ok_or_else(no_file)
+}
 
 /// The URL with `***` in place of its password. Of parameters only the values of known ones are shown (those of
 /// databases and `others`), because a password may have been written as one; such a URL is refused, and the refusal shows it.
@@ -69,13 +150,6 @@ pub fn path(url: &Url) -> Option<PathBuf> {
     (!path.is_empty() && path != "/").then(|| PathBuf::from(path))
 }
 
-/// The file of a `sqlite` URL; `None` also when it names a directory or has parameters.
-#[must_use]
-pub fn sqlite(url: &Url) -> Option<PathBuf> {
-    let bare = url.query().is_none() && url.fragment().is_none() && !url.path().ends_with('/');
-    path(url).filter(|_| bare)
-}
-
 /// `None` when the bytes are not text.
 fn percent_decode(text: &str) -> Option<String> {
     // A plus sign stands for itself in a path, unlike in a query.
@@ -111,20 +185,59 @@ mod tests {
         }
     }
 
+    fn database(text: &str) -> Result<DatabaseUrl, String> {
+        DatabaseUrl::read(read(text))
+    }
+
     #[test]
-    fn a_file_is_absolute_or_relative_and_must_be_named() {
+    fn a_database_url_is_shown_without_its_password() {
+        let url = database("mysql://user:s%20cret@db:3306/podlog?ssl-mode=REQUIRED").unwrap();
+        assert_eq!(url.to_string(), "mysql://user:***@db:3306/podlog?ssl-mode=REQUIRED");
+        assert_eq!(format!("{url:?}"), url.to_string());
+    }
+
+    #[test]
+    fn a_url_that_is_wrong_is_refused_with_its_form_and_without_its_password() {
+        for (text, says) in [
+            ("mysql:user:secret@db/podlog", "no host"),
+            ("mysql://user:secret@db/", "one database"),
+            ("mysql://user:secret@db/a/b", "one database"),
+            (
+                "mysql://user:secret@db/podlog?ssl-mod=x",
+                "no parameter `ssl-mod`; known: ssl-mode",
+            ),
+            ("mysql://user@db/podlog?password=secret", "no parameter `password`"),
+            ("mysql://user@db/podlog?p%61ssword=secret&ssl-mode=x", "no parameter"),
+            ("mysql://user@db/podlog?secret", "no parameter `***`"),
+            ("mysql://user@db/podlog?password=a&secret2=x", "no parameter"),
+            ("mysql://user:secret@db/podlog?ssl-mode=x", "ssl_mode"),
+            ("sqlite://user:secret@db/", "three slashes"),
+            ("sqlite://user:secret@db/podlog.db", "three slashes"),
+            ("sqlite:///d?mode=ro", "no parameter `mode`; leave it out"),
+        ] {
+            let error = database(text).unwrap_err();
+            assert!(error.contains(says) && !error.contains("secret"), "{text}: {error}");
+        }
+    }
+
+    #[test]
+    fn a_file_has_an_absolute_or_a_relative_path() {
         for (text, file) in [
             ("sqlite:///var/lib/a%20b.db", Some("/var/lib/a b.db")),
             ("sqlite://podlog.db", Some("podlog.db")),
             ("sqlite://a/b+c.db", Some("a/b+c.db")),
             ("sqlite://", None),
             ("sqlite:///var/lib/", None),
-            ("sqlite:///d?mode=ro", None),
+            ("sqlite:///d#x", None),
             ("sqlite://me@logs/x", None),
             ("sqlite://:pw@logs/x", None),
             ("sqlite:///%ff.db", None),
         ] {
-            assert_eq!(sqlite(&read(text)), file.map(PathBuf::from), "{text}");
+            let found = match database(text) {
+                Ok(DatabaseUrl::Sqlite(path)) => Some(path),
+                _ => None,
+            };
+            assert_eq!(found, file.map(PathBuf::from), "{text}");
         }
     }
 }

@@ -5,8 +5,7 @@
 
 use serde::Serialize;
 
-use super::LockError;
-use crate::domain::LockKey;
+use crate::domain::{BackendError, LockKey};
 
 /// Rows per statement: a row is named in about 70 bytes, so that 200 fit into one TLS record (16 KiB).
 /// sqlx writes each record by itself with Nagle's algorithm on; a statement of three records waits
@@ -31,7 +30,7 @@ pub(super) const NAME: usize = 255;
 pub(super) type Keyed<'a, T> = (String, &'a T);
 
 /// The items with their keys, sorted by the bytes of the keys.
-pub(super) fn sorted<T>(items: &[T], key: impl Fn(&T) -> &LockKey) -> Result<Vec<Keyed<'_, T>>, LockError> {
+pub(super) fn sorted<T>(items: &[T], key: impl Fn(&T) -> &LockKey) -> Result<Vec<Keyed<'_, T>>, BackendError> {
     let mut sorted = Vec::with_capacity(items.len());
     for item in items {
         let text = key(item).to_string();
@@ -64,9 +63,9 @@ pub(super) fn cut<'a, 'b, T>(
 }
 
 /// Refuses names that do not fit their column.
-pub(crate) fn check_name(what: &str, text: &str) -> Result<(), LockError> {
+pub(crate) fn check_name(what: &str, text: &str) -> Result<(), BackendError> {
     if text.is_empty() || text.len() > NAME {
-        return Err(LockError::refused(
+        return Err(BackendError::refused(
             format!(
                 "the {what} {text:?} has {} bytes, which is not between 1 and {NAME}",
                 text.len()
@@ -78,9 +77,9 @@ pub(crate) fn check_name(what: &str, text: &str) -> Result<(), LockError> {
 }
 
 /// Refuses checkpoints that are too large to store.
-pub(crate) fn check_checkpoint(key: &LockKey, checkpoint: Option<&[u8]>) -> Result<(), LockError> {
+pub(crate) fn check_checkpoint(key: &LockKey, checkpoint: Option<&[u8]>) -> Result<(), BackendError> {
     match checkpoint {
-        Some(bytes) if bytes.len() > CHECKPOINT => Err(LockError::refused(
+        Some(bytes) if bytes.len() > CHECKPOINT => Err(BackendError::refused(
             format!(
                 "the checkpoint of {key} has {} bytes, more than the {CHECKPOINT} that fit",
                 bytes.len()

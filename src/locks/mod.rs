@@ -1,125 +1,18 @@
-//! Where claims are stored: the trait that every lock store keeps, and its errors.
+//! Where claims are stored: the trait that every lock store implements, and the statements of each store.
 //!
 //! A store answers who holds what. It never decides who should hold what (that is
 //! `domain::plan`), and it never starts anything. "Held by another" is an answer; "the store
 //! failed" is an error; nothing here turns one into the other.
 
-use std::fmt;
-use std::future::Future;
-use std::time::Duration;
-
-use async_trait::async_trait;
-
 pub(crate) mod batch;
-mod diagnose;
 mod mysql;
 mod open;
 mod schema;
 mod sqlite;
+mod store;
 mod url;
 
 pub use batch::ROWS;
-pub use diagnose::{TABLES, diagnose};
-pub use open::{migrate, open};
+pub use open::{diagnose, migrate, open};
+pub use store::{CALL_DEADLINE, DEAD, Holder, LockError, LockStore, STATEMENT_DEADLINE, call};
 pub use url::{BadLockUrl, LockUrl};
-
-use crate::domain::{BackendError, Claim, Fence, LockKey, LockTable, Release, Renewal, ReplicaId, Verdict, Want};
-use crate::metrics::{Metrics, Statement};
-
-/// On whose behalf a store acts, and the times it writes.
-#[derive(Clone, Debug)]
-pub struct Holder {
-    /// This replica.
-    pub replica: ReplicaId,
-    /// The cluster whose rows are seen and written; rows of other clusters in the table are not touched.
-    pub cluster: String,
-    /// How long a claim lasts without renewal.
-    pub ttl: Duration,
-    /// How long after its expiry a claim of another replica may be taken.
-    pub takeover_grace: Duration,
-}
-
-impl Holder {
-    /// Somebody who looks at the table and claims nothing, so that the times are never used.
-    #[must_use]
-    pub fn onlooker(name: &str, cluster: String) -> Self {
-        Self {
-            replica: name.into(),
-            cluster,
-            ttl: Duration::ZERO,
-            takeover_grace: Duration::ZERO,
-        }
-    }
-}
-
-/// A table of claims. Every method takes a batch of any size, sorts it and cuts it as the store
-/// needs; every job of a batch is done within [`STATEMENT_DEADLINE`] or fails. See [`call`] for all of a call.
-#[async_trait]
-pub trait LockStore: Send + Sync + fmt::Debug {
-    /// Claims the rows that are absent, free, expired for longer than the grace, or handed to this
-    /// replica, and answers with those that were won; the others are held by somebody or finished.
-    /// The caller holds none of them. Each won claim has a larger fence than any before it.
-    async fn acquire(&self, wants: &[Want]) -> Result<Vec<Claim>, LockError>;
-
-    /// Extends claims by one ttl from now and stores their checkpoints, each only if it is still
-    /// held under its fence and unexpired. One verdict per renewal, in order.
-    async fn renew(&self, renewals: &[Renewal]) -> Result<Vec<Verdict>, LockError>;
-
-    /// Gives claims back with their final checkpoints. A claim that was lost meanwhile is passed over.
-    /// After an error the rows are as they were or released; they expire by themselves.
-    async fn release(&self, releases: &[Release]) -> Result<(), LockError>;
-
-    /// Asks the holders of these rows to hand them to this replica, unless somebody asked before or
-    /// the fence has changed.
-    async fn ask(&self, rows: &[(LockKey, Fence)]) -> Result<(), LockError>;
-
-    /// Takes back the requests of others for rows that this replica holds under these fences and
-    /// could not hand over.
-    async fn refuse(&self, rows: &[(LockKey, Fence)]) -> Result<(), LockError>;
-
-    /// Deletes rows that nobody holds and that are finished, or belong to a replica that has been
-    /// dead for a minute. Rows that are held, or unfinished, stay. Answers how many went.
-    async fn forget(&self, keys: &[LockKey]) -> Result<u64, LockError>;
-
-    /// Takes a row from whoever holds it, with a new fence; the checkpoint stays. It belongs to
-    /// [`EVICTED`](crate::domain::claim::EVICTED) until the claim would have expired, because its
-    /// holder, which is not asked, may act that long. A row that nobody holds stays free. For people,
-    /// not for replicas. Answers whether there was such a row.
-    async fn evict(&self, key: &LockKey) -> Result<bool, LockError>;
-
-    /// All rows of the cluster.
-    async fn table(&self) -> Result<LockTable, LockError>;
-}
-
-/// How long one statement, or one call that renews a batch, may take before it counts as failed. The
-/// times of a claim are judged with it (`config/checks.rs`).
-pub const STATEMENT_DEADLINE: Duration = Duration::from_secs(3);
-
-/// How long another call may take: it is up to three jobs.
-pub const CALL_DEADLINE: Duration = Duration::from_secs(6);
-
-/// How long a replica's row must have been expired before it may be forgotten: long enough that no
-/// peer still needs to see who died.
-pub const DEAD: Duration = Duration::from_mins(1);
-
-/// Makes one call to a store, which fails after `limit`, and counts it.
-pub async fn call<T>(
-    metrics: &Metrics,
-    operation: &'static str,
-    limit: Duration,
-    call: impl Future<Output = Result<T, LockError>>,
-) -> Result<T, LockError> {
-    let late = || {
-        Err(LockError::unavailable(
-            format!("the lock store did not answer within {} s", limit.as_secs()),
-            "look whether it is overloaded, or the network down",
-        ))
-    };
-    let answer = tokio::time::timeout(limit, call).await.unwrap_or_else(|_| late());
-    let result = if answer.is_ok() { "ok" } else { "error" };
-    metrics.statements.get_or_create(&Statement { operation, result }).inc();
-    answer
-}
-
-/// Why a store could not answer.
-pub type LockError = BackendError;

@@ -10,12 +10,15 @@ use futures::future::BoxFuture;
 use super::file::FileSink;
 use super::group::{GroupLimits, grouped};
 use super::retry::Retrying;
+use super::schema::SCHEMA;
 use super::sink::{Retention, Sink, SinkOpenError};
-use super::sql::{Connections, Dialect, SqlRetention, SqlSink};
+use super::sql::{Connections, Dialect, SqlRetention, SqlSink, mysql, sqlite};
 use super::stdout::StdoutSink;
-use super::url::{self, Kind, SinkUrl};
-use super::{mysql, schema, sqlite};
+use super::url::{Destination, SinkUrl};
 use crate::clock::Clock;
+use crate::db;
+use crate::db::database::Database;
+use crate::db::url::DatabaseUrl;
 use crate::metrics::Metrics;
 
 /// A sink in use.
@@ -38,38 +41,45 @@ impl fmt::Debug for Opened {
 /// Opens a sink. Fails when it cannot be used as things are; each call tells the true error once.
 /// One attempt to write may take `attempt`.
 pub async fn open(url: &SinkUrl, clock: Clock, metrics: &Metrics, attempt: Duration) -> Result<Opened, SinkOpenError> {
-    let name: Arc<str> = url.to_string().into();
+    let store = database(url);
     let one = GroupLimits {
         attempt,
         ..GroupLimits::default()
     };
-    match &url.kind {
-        Kind::Stdout => {
+    match &url.destination {
+        Destination::Stdout => {
             let stdout = Arc::new(StdoutSink::new(clock));
             let broken = stdout.clone();
             let opened = compose(stdout, clock, metrics, one);
             Ok(stop_when(opened, async move { broken.broken().await }.boxed()))
         }
-        Kind::File(options) => {
+        Destination::File(options) => {
             let file = Arc::new(FileSink::open(options.clone(), clock).await?);
             let sync = file.clone();
             let opened = compose(file, clock, metrics, one);
             Ok(stop_when(opened, async move { sync.sync_forever().await }.boxed()))
         }
-        Kind::Sqlite(path) => {
-            let connections = sqlite::connect(path, name, attempt).await?;
-            Ok(open_sql(connections, clock, metrics, one))
+        Destination::Database(DatabaseUrl::Sqlite(path)) => {
+            let pool = db::sqlite::pool::open(path, &store, sqlite::BUSY, attempt).await?;
+            Ok(open_sql(Connections::new(pool, store, attempt), clock, metrics, one))
         }
-        Kind::MySql(url) => {
-            let options = url::options(url)
-                .map_err(|error| SinkOpenError::refused(format!("{name}: {error}"), "correct the URL"))?;
-            let connections = mysql::connect(options, name, attempt).await?;
+        Destination::Database(DatabaseUrl::MySql(url)) => {
+            let limits = mysql::session_limits(attempt);
+            let pool = db::mysql::pool::open(url, &store, limits, mysql::CONNECTIONS, attempt).await?;
             let some = GroupLimits {
                 in_flight: mysql::IN_FLIGHT,
                 ..one
             };
-            Ok(open_sql(connections, clock, metrics, some))
+            Ok(open_sql(Connections::new(pool, store, attempt), clock, metrics, some))
         }
+    }
+}
+
+/// The database that `url` names, for messages.
+pub(super) fn database(url: &SinkUrl) -> Database {
+    Database {
+        name: format!("the sink {url}"),
+        schema: &SCHEMA,
     }
 }
 
@@ -83,15 +93,11 @@ fn open_sql<DB: Dialect>(connections: Connections<DB>, clock: Clock, metrics: &M
 
 /// Creates or updates what the sink needs before it can be opened: tables. Sinks without tables need nothing.
 pub async fn migrate(url: &SinkUrl) -> Result<(), SinkOpenError> {
-    let name = url.to_string();
-    match &url.kind {
-        Kind::Stdout | Kind::File(_) => Ok(()),
-        Kind::Sqlite(path) => schema::migrate_sqlite(sqlite::options(path), &name).await,
-        Kind::MySql(url) => {
-            let options = url::options(url)
-                .map_err(|error| SinkOpenError::refused(format!("{name}: {error}"), "correct the URL"))?;
-            schema::migrate_mysql(&options, &name).await
-        }
+    let store = database(url);
+    match &url.destination {
+        Destination::Stdout | Destination::File(_) => Ok(()),
+        Destination::Database(DatabaseUrl::Sqlite(path)) => db::sqlite::migrate::migrate(path, &store).await,
+        Destination::Database(DatabaseUrl::MySql(url)) => db::mysql::migrate::migrate(url, &store).await,
     }
 }
 

@@ -1,16 +1,12 @@
 //! Naming a sink by URL. Nothing is opened here, and a password never leaves through `Debug` or `Display`.
 
 use std::fmt;
-use std::path::PathBuf;
 use std::str::FromStr;
-use std::time::Duration;
 
-use sqlx::ConnectOptions;
-use sqlx::mysql::MySqlConnectOptions;
 use url::Url;
 
 use super::file::{FileOptions, Fsync, OPEN_FILES};
-use crate::db::url::{self as urls, MYSQL_PARAMETERS};
+use crate::db::url::{self as urls, DatabaseUrl};
 
 /// Parameters of `file` URLs.
 pub const FILE_PARAMETERS: [&str; 4] = ["max_size", "keep", "fsync", "gzip"];
@@ -18,15 +14,15 @@ pub const FILE_PARAMETERS: [&str; 4] = ["max_size", "keep", "fsync", "gzip"];
 /// A sink, as written on the command line.
 #[derive(Clone)]
 pub struct SinkUrl {
-    pub(super) kind: Kind,
+    pub(super) destination: Destination,
 }
 
+/// What a URL names.
 #[derive(Clone)]
-pub(super) enum Kind {
+pub(super) enum Destination {
     Stdout,
     File(FileOptions),
-    Sqlite(PathBuf),
-    MySql(Url),
+    Database(DatabaseUrl),
 }
 
 /// What is wrong with a sink's URL.
@@ -40,25 +36,26 @@ impl FromStr for SinkUrl {
 
     fn from_str(text: &str) -> Result<Self, BadSinkUrl> {
         if text == "stdout" {
-            return Ok(Self { kind: Kind::Stdout });
+            return Ok(Self {
+                destination: Destination::Stdout,
+            });
         }
         // The text may hold a password, so it is not repeated.
         let url =
             Url::parse(text).map_err(|error| BadSinkUrl(format!("the sink's URL cannot be read: {error}; {KNOWN}")))?;
-        let kind = match url.scheme() {
+        let destination = match url.scheme() {
             "stdout" => {
                 no_parameters(&url)?;
-                Kind::Stdout
+                Destination::Stdout
             }
-            "file" => Kind::File(file(&url)?),
-            "sqlite" => {
-                no_parameters(&url)?;
-                Kind::Sqlite(urls::sqlite(&url).ok_or_else(|| pathless(&url))?)
+            "file" => Destination::File(file(&url)?),
+            scheme if DatabaseUrl::is_scheme(scheme) => {
+                let url = DatabaseUrl::read(url);
+                Destination::Database(url.map_err(|error| BadSinkUrl(format!("the sink's URL is wrong: {error}")))?)
             }
-            "mysql" | "mariadb" => mysql(url)?,
             other => return Err(BadSinkUrl(format!("there is no sink `{other}`; {KNOWN}"))),
         };
-        Ok(Self { kind })
+        Ok(Self { destination })
     }
 }
 
@@ -66,19 +63,19 @@ impl SinkUrl {
     /// How many files and sockets the sink has open when it writes so many streams.
     #[must_use]
     pub fn open_files(&self, streams: usize) -> usize {
-        match &self.kind {
-            Kind::Stdout => 0,
-            Kind::File(_) => streams.min(OPEN_FILES),
+        match &self.destination {
+            Destination::Stdout => 0,
+            Destination::File(_) => streams.min(OPEN_FILES),
             // The file, its write-ahead log and that one's index.
-            Kind::Sqlite(_) => 3,
-            Kind::MySql(_) => super::mysql::CONNECTIONS as usize,
+            Destination::Database(DatabaseUrl::Sqlite(_)) => 3,
+            Destination::Database(DatabaseUrl::MySql(_)) => super::sql::mysql::CONNECTIONS as usize,
         }
     }
 
     /// Whether records and the stream's position are stored together, so that each is stored exactly once.
     #[must_use]
     pub fn is_transactional(&self) -> bool {
-        matches!(self.kind, Kind::Sqlite(_) | Kind::MySql(_))
+        matches!(self.destination, Destination::Database(_))
     }
 }
 
@@ -150,43 +147,12 @@ fn bytes(text: &str) -> Option<u64> {
     number.parse::<u64>().ok()?.checked_mul(unit).filter(|&bytes| bytes > 0)
 }
 
-fn mysql(mut url: Url) -> Result<Kind, BadSinkUrl> {
-    if let Some(name) = urls::unknown_parameter(&url, &MYSQL_PARAMETERS) {
-        let known = MYSQL_PARAMETERS.join(", ");
-        return Err(BadSinkUrl(format!(
-            "`mysql` sinks have no parameter `{name}`; known: {known}"
-        )));
-    }
-    if url.host_str().is_none_or(str::is_empty) || url.path().len() < 2 {
-        let form = "mysql://user@host:3306/database";
-        return Err(BadSinkUrl(format!(
-            "a `mysql` sink needs a host and a database: {form}"
-        )));
-    }
-    url.set_scheme("mysql").ok();
-    options(&url).map_err(|error| BadSinkUrl(format!("the sink's URL cannot be read: {error}")))?;
-    Ok(Kind::MySql(url))
-}
-
-/// What sqlx makes of the URL. Statements slower than a second are logged by the part that waits for them.
-pub(super) fn options(url: &Url) -> Result<MySqlConnectOptions, sqlx::Error> {
-    let options = MySqlConnectOptions::from_url(url)?;
-    Ok(options
-        .log_slow_statements(log_level(), Duration::from_secs(5))
-        .statement_cache_capacity(64))
-}
-
-fn log_level() -> tracing::log::LevelFilter {
-    tracing::log::LevelFilter::Debug
-}
-
 impl fmt::Display for SinkUrl {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match &self.kind {
-            Kind::Stdout => f.write_str("stdout"),
-            Kind::File(options) => write!(f, "file://{}", options.dir.display()),
-            Kind::Sqlite(path) => write!(f, "sqlite://{}", path.display()),
-            Kind::MySql(url) => f.write_str(&urls::masked(url, &[])),
+        match &self.destination {
+            Destination::Stdout => f.write_str("stdout"),
+            Destination::File(options) => write!(f, "file://{}", options.dir.display()),
+            Destination::Database(url) => fmt::Display::fmt(url, f),
         }
     }
 }
@@ -226,25 +192,19 @@ mod tests {
     fn what_is_not_known_is_refused_by_naming_what_is() {
         assert!(parse("kafka://x").unwrap_err().contains("known sinks: stdout, file"));
         assert!(parse("file:///d?max=1").unwrap_err().contains("known: max_size, keep"));
-        assert!(parse("mysql://u@h/d?tls=1").unwrap_err().contains("known: ssl-mode"));
-        assert!(
-            parse("sqlite:///d?mode=ro")
-                .unwrap_err()
-                .contains("no parameter `mode`")
-        );
-        assert!(parse("sqlite://me@logs/x").unwrap_err().contains("three slashes"));
+        assert!(parse("file://").unwrap_err().contains("three slashes"));
         assert!(
             parse("file:///d?fsync=maybe")
                 .unwrap_err()
                 .contains("never, interval or always")
         );
-        assert!(parse("sqlite://").unwrap_err().contains("needs a path"));
+        assert!(parse("sqlite://").unwrap_err().contains("needs the path of a file"));
     }
 
     #[test]
     fn parameters_are_read() {
         let url = parse("file:///var/log/a%20b?max_size=2MiB&keep=0&fsync=always&gzip=true").unwrap();
-        let Kind::File(options) = url.kind else {
+        let Destination::File(options) = url.destination else {
             panic!("not a file sink")
         };
         let expected = FileOptions {
@@ -255,10 +215,14 @@ mod tests {
             gzip: true,
         };
         assert_eq!(options, expected);
-        assert!(matches!(parse("stdout").unwrap().kind, Kind::Stdout));
-        assert!(matches!(parse("stdout://").unwrap().kind, Kind::Stdout));
-        assert!(matches!(parse("sqlite:///a/b.db").unwrap().kind, Kind::Sqlite(p) if p.as_os_str() == "/a/b.db"));
+        assert!(matches!(parse("stdout").unwrap().destination, Destination::Stdout));
+        assert!(matches!(parse("stdout://").unwrap().destination, Destination::Stdout));
+        assert!(
+            matches!(parse("sqlite:///a/b.db").unwrap().destination, Destination::Database(DatabaseUrl::Sqlite(p)) if p.as_os_str() == "/a/b.db")
+        );
         // Relative to the working directory.
-        assert!(matches!(parse("sqlite://a/b.db").unwrap().kind, Kind::Sqlite(p) if p.as_os_str() == "a/b.db"));
+        assert!(
+            matches!(parse("sqlite://a/b.db").unwrap().destination, Destination::Database(DatabaseUrl::Sqlite(p)) if p.as_os_str() == "a/b.db")
+        );
     }
 }

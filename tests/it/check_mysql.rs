@@ -136,7 +136,7 @@ impl CheckDatabase {
             "{}",
             seen.output
         );
-        assert!(seen.output.contains("could not make tables"), "{}", seen.output);
+        assert!(seen.output.contains("could not create tables"), "{}", seen.output);
         for (right, table, subject) in RIGHTS {
             self.grant(with_gaps.clone().filter(|one| *one != (right, table))).await;
             let seen = self.check(&url, &["--retain=7d", "--no-migrate"]).await;

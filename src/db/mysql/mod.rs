@@ -1,3 +1,10 @@
-//! What is peculiar to `MySQL` and `MariaDB`.
+//! `MySQL` and `MariaDB`.
 
-pub mod product;
+pub mod connect;
+pub mod diagnose;
+pub mod fault;
+pub mod migrate;
+pub mod open;
+pub mod pool;
+pub mod server;
+pub mod session;

@@ -6,18 +6,18 @@
 use std::collections::{HashMap, HashSet};
 
 use sqlx::mysql::{MySqlConnection, MySqlRow};
-use sqlx::{Connection, Executor, Row as _};
+use sqlx::{Connection, Row as _};
 
-use super::super::Holder;
 use super::super::batch::{Keyed, Packed, Row, pack, readable};
-use super::fault;
-use super::session::Job;
+use super::super::store::Holder;
 use super::statements as sql;
+use crate::db::job::Job;
+use crate::db::mysql::fault::is_lock_wait;
 use crate::domain::{Claim, Fence, Renewal, Verdict, Want};
 
 /// Whose statements they are, as they are bound.
 #[derive(Clone, Debug)]
-pub(super) struct Me {
+pub(super) struct BoundHolder {
     pub(super) replica: Vec<u8>,
     pub(super) cluster: Vec<u8>,
     /// Microseconds.
@@ -29,7 +29,7 @@ pub(super) struct Me {
     pub(super) table: &'static str,
 }
 
-impl Me {
+impl BoundHolder {
     pub(super) fn new(holder: &Holder, is_mariadb: bool) -> Self {
         let (unlocked, table) = if is_mariadb {
             (sql::UNLOCKED_MARIADB, sql::TABLE_MARIADB)
@@ -48,9 +48,9 @@ impl Me {
     }
 }
 
-/// Whether somebody's transaction holds one of the rows.
+/// Whether another transaction holds one of the rows.
 fn is_locked<T>(result: &Result<T, sqlx::Error>) -> bool {
-    matches!(result, Err(error) if fault::number(error) == Some(fault::LOCK_WAIT))
+    result.as_ref().is_err_and(is_lock_wait)
 }
 
 fn text(row: &MySqlRow, column: &str) -> Result<String, sqlx::Error> {
@@ -63,10 +63,14 @@ fn keys<'a>(keys: impl IntoIterator<Item = &'a str>) -> String {
 }
 
 /// The keys among these whose rows nobody else's transaction locks, now locked by this one.
-async fn lock_free(conn: &mut MySqlConnection, me: &Me, rows: &str) -> Result<HashSet<String>, sqlx::Error> {
-    let found = sqlx::query(me.unlocked)
+async fn lock_free(
+    conn: &mut MySqlConnection,
+    holder: &BoundHolder,
+    rows: &str,
+) -> Result<HashSet<String>, sqlx::Error> {
+    let found = sqlx::query(holder.unlocked)
         .bind(rows)
-        .bind(&me.cluster)
+        .bind(&holder.cluster)
         .fetch_all(conn)
         .await?;
     found.iter().map(|row| text(row, "id")).collect()
@@ -74,11 +78,11 @@ async fn lock_free(conn: &mut MySqlConnection, me: &Me, rows: &str) -> Result<Ha
 
 /// Claims a batch.
 pub(super) struct Acquire<'a> {
-    pub(super) me: &'a Me,
+    pub(super) holder: &'a BoundHolder,
     pub(super) wants: &'a [Keyed<'a, Want>],
 }
 
-impl Job for Acquire<'_> {
+impl Job<MySqlConnection> for Acquire<'_> {
     type Answer = Vec<Claim>;
 
     async fn run(&self, conn: &mut MySqlConnection) -> Result<Vec<Claim>, sqlx::Error> {
@@ -111,10 +115,10 @@ type Seen = HashMap<String, (u64, bool)>;
 impl Acquire<'_> {
     async fn look(&self, conn: &mut MySqlConnection) -> Result<Seen, sqlx::Error> {
         let rows = sqlx::query(sql::LOOK)
-            .bind(&self.me.replica)
-            .bind(self.me.takeover_grace)
+            .bind(&self.holder.replica)
+            .bind(self.holder.takeover_grace)
             .bind(keys(self.wants.iter().map(|(key, _)| key.as_str())))
-            .bind(&self.me.cluster)
+            .bind(&self.holder.cluster)
             .fetch_all(conn)
             .await?;
         rows.iter()
@@ -139,7 +143,7 @@ impl Acquire<'_> {
             return outcome;
         }
         let mut transaction = conn.begin().await?;
-        let free = lock_free(&mut transaction, self.me, &all).await?;
+        let free = lock_free(&mut transaction, self.holder, &all).await?;
         let unlocked: Vec<_> = takes.iter().filter(|(key, _)| free.contains(key)).copied().collect();
         self.update(&mut transaction, &Self::pack(&unlocked, seen)).await?;
         transaction.commit().await
@@ -162,11 +166,11 @@ impl Acquire<'_> {
     async fn update(&self, conn: &mut MySqlConnection, rows: &str) -> Result<(), sqlx::Error> {
         sqlx::query(sql::TAKE)
             .bind(rows)
-            .bind(&self.me.cluster)
-            .bind(&self.me.replica)
-            .bind(self.me.ttl)
-            .bind(&self.me.replica)
-            .bind(self.me.takeover_grace)
+            .bind(&self.holder.cluster)
+            .bind(&self.holder.replica)
+            .bind(self.holder.ttl)
+            .bind(&self.holder.replica)
+            .bind(self.holder.takeover_grace)
             .execute(conn)
             .await
             .map(drop)
@@ -174,9 +178,9 @@ impl Acquire<'_> {
 
     async fn insert(&self, conn: &mut MySqlConnection, fresh: &[&Keyed<'_, Want>]) -> Result<(), sqlx::Error> {
         sqlx::query(sql::INSERT)
-            .bind(&self.me.cluster)
-            .bind(&self.me.replica)
-            .bind(self.me.ttl)
+            .bind(&self.holder.cluster)
+            .bind(&self.holder.replica)
+            .bind(self.holder.ttl)
             .bind(Self::pack(fresh, &Seen::new()))
             .execute(conn)
             .await
@@ -196,8 +200,8 @@ impl Acquire<'_> {
         }
         let rows = sqlx::query(sql::WON)
             .bind(keys(tried.keys().copied()))
-            .bind(&self.me.cluster)
-            .bind(&self.me.replica)
+            .bind(&self.holder.cluster)
+            .bind(&self.holder.replica)
             .fetch_all(conn)
             .await?;
         let mut claims = Vec::with_capacity(rows.len());
@@ -219,17 +223,17 @@ impl Acquire<'_> {
 
 /// Renews a batch, of which either all rows or none carry checkpoints.
 pub(super) struct Renew<'a> {
-    pub(super) me: &'a Me,
+    pub(super) holder: &'a BoundHolder,
     pub(super) renewals: &'a [Keyed<'a, Renewal>],
     /// When this was sent, by the holder's clock, in microseconds.
     pub(super) sent: u64,
 }
 
-impl Job for Renew<'_> {
+impl Job<MySqlConnection> for Renew<'_> {
     type Answer = Vec<Verdict>;
 
     async fn run(&self, conn: &mut MySqlConnection) -> Result<Vec<Verdict>, sqlx::Error> {
-        let all = packed(self.renewals);
+        let all = pack_renewals(self.renewals);
         let updated = self.update(conn, &all).await;
         let mut extended = None;
         if is_locked(&updated) {
@@ -239,8 +243,8 @@ impl Job for Renew<'_> {
         }
         let found = sqlx::query(sql::HELD)
             .bind(keys(self.renewals.iter().map(|(key, _)| key.as_str())))
-            .bind(&self.me.cluster)
-            .bind(&self.me.replica)
+            .bind(&self.holder.cluster)
+            .bind(&self.holder.replica)
             .fetch_all(conn)
             .await?;
         let held = found.iter().map(|row| Ok((text(row, "id")?, row.try_get("fence")?)));
@@ -258,7 +262,7 @@ impl Job for Renew<'_> {
     }
 }
 
-fn packed<'a>(renewals: impl IntoIterator<Item = &'a Keyed<'a, Renewal>>) -> Packed {
+fn pack_renewals<'a>(renewals: impl IntoIterator<Item = &'a Keyed<'a, Renewal>>) -> Packed {
     pack(renewals.into_iter().map(|(key, renewal)| {
         let row = Row {
             f: Some(renewal.fence.0),
@@ -273,14 +277,14 @@ impl Renew<'_> {
         let stores = self.renewals.iter().any(|(_, renewal)| renewal.checkpoint.is_some());
         let mut query = sqlx::query(if stores { sql::RENEW_AND_STORE } else { sql::RENEW })
             .bind(&batch.rows)
-            .bind(&self.me.cluster)
-            .bind(self.me.ttl)
+            .bind(&self.holder.cluster)
+            .bind(self.holder.ttl)
             .bind(self.sent);
         if stores {
             query = query.bind(&batch.blob);
         }
         query
-            .bind(&self.me.replica)
+            .bind(&self.holder.replica)
             .bind(self.sent)
             .execute(conn)
             .await
@@ -290,8 +294,8 @@ impl Renew<'_> {
     /// Renews all but the rows that somebody else's transaction locks, and answers which.
     async fn update_unlocked(&self, conn: &mut MySqlConnection, rows: &str) -> Result<HashSet<String>, sqlx::Error> {
         let mut transaction = conn.begin().await?;
-        let free = lock_free(&mut transaction, self.me, rows).await?;
-        let some = packed(self.renewals.iter().filter(|(key, _)| free.contains(key)));
+        let free = lock_free(&mut transaction, self.holder, rows).await?;
+        let some = pack_renewals(self.renewals.iter().filter(|(key, _)| free.contains(key)));
         self.update(&mut transaction, &some).await?;
         transaction.commit().await?;
         Ok(free)
@@ -301,11 +305,11 @@ impl Renew<'_> {
 /// One statement whose parameters are byte strings and numbers and whose answer is a count.
 pub(super) struct Write<'a> {
     pub(super) text: &'static str,
-    pub(super) bind: Vec<Bind<'a>>,
+    pub(super) bind: Vec<Param<'a>>,
 }
 
 /// A parameter.
-pub(super) enum Bind<'a> {
+pub(super) enum Param<'a> {
     /// A JSON array.
     Rows(&'a str),
     /// Bytes.
@@ -314,16 +318,16 @@ pub(super) enum Bind<'a> {
     Number(i64),
 }
 
-impl Job for Write<'_> {
+impl Job<MySqlConnection> for Write<'_> {
     type Answer = u64;
 
     async fn run(&self, conn: &mut MySqlConnection) -> Result<u64, sqlx::Error> {
         let mut query = sqlx::query(self.text);
         for bind in &self.bind {
             query = match bind {
-                Bind::Rows(rows) => query.bind(*rows),
-                Bind::Bytes(bytes) => query.bind(*bytes),
-                Bind::Number(number) => query.bind(*number),
+                Param::Rows(rows) => query.bind(*rows),
+                Param::Bytes(bytes) => query.bind(*bytes),
+                Param::Number(number) => query.bind(*number),
             };
         }
         Ok(query.execute(conn).await?.rows_affected())
@@ -336,24 +340,10 @@ pub(super) struct Read<'a> {
     pub(super) cluster: &'a [u8],
 }
 
-impl Job for Read<'_> {
+impl Job<MySqlConnection> for Read<'_> {
     type Answer = Vec<MySqlRow>;
 
     async fn run(&self, conn: &mut MySqlConnection) -> Result<Vec<MySqlRow>, sqlx::Error> {
         sqlx::query(self.text).bind(self.cluster).fetch_all(conn).await
-    }
-}
-
-/// Runs the statements of [`sql::RIGHTS`].
-pub(super) struct Rights;
-
-impl Job for Rights {
-    type Answer = ();
-
-    async fn run(&self, conn: &mut MySqlConnection) -> Result<(), sqlx::Error> {
-        for (_, _, text) in sql::RIGHTS {
-            conn.execute(text).await?;
-        }
-        Ok(())
     }
 }

@@ -4,81 +4,86 @@
 //! rows to values. Times are the server's (`UTC_TIMESTAMP`); the clock of this machine is never
 //! compared with them.
 
-mod diagnose;
-mod fault;
 mod jobs;
-mod session;
 mod statements;
 
 use std::collections::HashMap;
 use std::time::Duration;
 
 use async_trait::async_trait;
-use sqlx::mysql::{MySqlConnection, MySqlRow};
-use sqlx::{Connection, Row as _};
-use tokio::time::timeout;
+use sqlx::Row as _;
+use sqlx::mysql::MySqlRow;
 use url::Url;
 
-pub(super) use self::diagnose::diagnose;
-use self::jobs::{Acquire, Bind, Me, Read, Renew, Rights, Write};
-use self::session::Session;
+use self::jobs::{Acquire, BoundHolder, Param, Read, Renew, Write};
 use self::statements as sql;
+pub(super) use self::statements::{PROBE, RIGHTS};
 use super::batch::{Keyed, ROWS, Row, STORED_ROWS, check_checkpoint, check_name, cut, pack, sorted};
-use super::{DEAD, Holder, LockError, LockStore, schema};
+use super::store::{DEAD, Holder, LockStore, STATEMENT_DEADLINE};
 use crate::clock::Clock;
-use crate::db::version::SchemaState;
+use crate::db::database::Database;
+use crate::db::mysql::connect::options;
+use crate::db::mysql::fault;
+use crate::db::mysql::open::open;
+use crate::db::mysql::server::SessionLimits;
+use crate::db::mysql::session::Session;
 use crate::domain::claim::EVICTED;
 use crate::domain::{
-    About, AfterRelease, Claim, Fence, LockKey, LockRow, LockTable, Release, Renewal, ReplicaId, Verdict, Want,
+    About, AfterRelease, BackendError, Claim, Fence, LockKey, LockRow, LockTable, Release, Renewal, ReplicaId, Verdict,
+    Want,
 };
 
-/// How long another replica's migration is waited for, and how long one may take.
-const MIGRATION_WAIT: u32 = 30;
-const MIGRATION: Duration = Duration::from_mins(2);
+/// An attempt to connect, and a statement that waited for a row lock, fell back and read the rows again, must both fit
+/// into the statement deadline of 3 s.
+pub(super) const LIMITS: SessionLimits = SessionLimits {
+    connect: Duration::from_secs(2),
+    lock_wait: Duration::from_secs(1),
+    idle: Duration::from_mins(10),
+    read: Duration::from_secs(30),
+};
 
 /// The lock store of one holder in a `MySQL` or `MariaDB` database. One connection; calls queue.
 #[derive(Debug)]
 pub(super) struct MySqlLocks {
     session: Session,
-    me: Me,
+    holder: BoundHolder,
     /// Orders the renewals of this process, whichever store sends them.
     clock: Clock,
 }
 
 impl MySqlLocks {
-    /// Connects and checks rights and tables.
-    pub(super) async fn open(url: &Url, name: String, holder: Holder) -> Result<Self, LockError> {
-        let options = session::options(url, &name)?;
-        let (mut conn, settings) = session::connect(&options, &name).await?;
-        let standing = standing(&mut conn)
-            .await
-            .map_err(|error| fault::explain(&name, &error))?;
-        schema::check(&name, standing)?;
-        let session = Session::new(options, name, conn);
-        session.run(&Rights).await?;
+    /// Connects, and checks server, tables and rights.
+    pub(super) async fn open(url: &Url, db: Database, holder: Holder) -> Result<Self, BackendError> {
+        let options = options(url, &db)?;
+        let (conn, server) = open(&options, &db, &LIMITS).await?;
         Ok(Self {
-            session,
-            me: Me::new(&holder, settings.is_mariadb()),
+            session: Session::new(options, db, LIMITS, STATEMENT_DEADLINE, conn),
+            holder: BoundHolder::new(&holder, server.is_mariadb()),
             clock: Clock::boottime(),
         })
     }
 
-    async fn write(&self, text: &'static str, bind: Vec<Bind<'_>>) -> Result<u64, LockError> {
+    async fn write(&self, text: &'static str, bind: Vec<Param<'_>>) -> Result<u64, BackendError> {
         self.session.run(&Write { text, bind }).await
     }
 
     /// Runs a statement for rows named by key and fence.
-    async fn write_fenced(&self, text: &'static str, rows: &[(LockKey, Fence)], twice: bool) -> Result<(), LockError> {
+    async fn write_fenced(
+        &self,
+        text: &'static str,
+        rows: &[(LockKey, Fence)],
+        twice: bool,
+    ) -> Result<(), BackendError> {
         let sorted = sorted(rows, |(key, _)| key)?;
         for batch in cut(&sorted, ROWS, |_| 0) {
             let packed = pack(batch.iter().map(|(key, (_, fence))| (fenced(key, *fence), None)));
             let mut bind = vec![
-                Bind::Rows(&packed.rows),
-                Bind::Bytes(&self.me.cluster),
-                Bind::Bytes(&self.me.replica),
+                Param::Rows(&packed.rows),
+                Param::Bytes(&self.holder.cluster),
+                Param::Bytes(&self.holder.replica),
             ];
             if twice {
-                bind.push(Bind::Bytes(&self.me.replica));
+                bind.push(Param::Bytes(&self.holder.replica));
             }
             self.write(text, bind).await?;
         }
@@ -90,13 +95,13 @@ impl MySqlLocks {
         &self,
         group: &[Keyed<'a, Renewal>],
         verdicts: &mut HashMap<(&'a LockKey, Fence), Verdict>,
-    ) -> Result<(), LockError> {
+    ) -> Result<(), BackendError> {
         let stores = group.first().is_some_and(|(_, renewal)| renewal.checkpoint.is_some());
         let rows = if stores { STORED_ROWS } else { ROWS };
         for renewals in cut(group, rows, |renewal| renewal.checkpoint.as_ref().map_or(0, Vec::len)) {
             let sent = u64::try_from(self.clock.now().as_micros()).unwrap_or(u64::MAX);
             let job = Renew {
-                me: &self.me,
+                holder: &self.holder,
                 renewals,
                 sent,
             };
@@ -117,17 +122,24 @@ fn fenced(key: &str, fence: Fence) -> Row<'_> {
 
 #[async_trait]
 impl LockStore for MySqlLocks {
-    async fn acquire(&self, wants: &[Want]) -> Result<Vec<Claim>, LockError> {
+    async fn acquire(&self, wants: &[Want]) -> Result<Vec<Claim>, BackendError> {
         let mut sorted = sorted(wants, |want| &want.key)?;
         sorted.dedup_by(|a, b| a.0 == b.0);
         let mut claims = Vec::new();
         for wants in cut(&sorted, ROWS, |_| 0) {
-            claims.extend(self.session.run(&Acquire { me: &self.me, wants }).await?);
+            claims.extend(
+                self.session
+                    .run(&Acquire {
+                        holder: &self.holder,
+                        wants,
+                    })
+                    .await?,
+            );
         }
         Ok(claims)
     }
 
-    async fn renew(&self, renewals: &[Renewal]) -> Result<Vec<Verdict>, LockError> {
+    async fn renew(&self, renewals: &[Renewal]) -> Result<Vec<Verdict>, BackendError> {
         for renewal in renewals {
             check_checkpoint(&renewal.key, renewal.checkpoint.as_deref())?;
         }
@@ -145,7 +157,7 @@ impl LockStore for MySqlLocks {
             .collect())
     }
 
-    async fn release(&self, releases: &[Release]) -> Result<(), LockError> {
+    async fn release(&self, releases: &[Release]) -> Result<(), BackendError> {
         for release in releases {
             check_checkpoint(&release.claim.key, release.checkpoint.as_deref())?;
         }
@@ -157,11 +169,11 @@ impl LockStore for MySqlLocks {
         }) {
             let packed = pack(batch.iter().map(|(key, release)| released(key, release)));
             let bind = vec![
-                Bind::Rows(&packed.rows),
-                Bind::Bytes(&self.me.cluster),
-                Bind::Number(self.me.ttl),
-                Bind::Bytes(&packed.blob),
-                Bind::Bytes(&self.me.replica),
+                Param::Rows(&packed.rows),
+                Param::Bytes(&self.holder.cluster),
+                Param::Number(self.holder.ttl),
+                Param::Bytes(&packed.blob),
+                Param::Bytes(&self.holder.replica),
             ];
             self.write(sql::RELEASE, bind).await?;
         }
@@ -172,58 +184,58 @@ impl LockStore for MySqlLocks {
                     .map(|(key, release)| (fenced(key, release.claim.fence), None)),
             );
             let bind = vec![
-                Bind::Rows(&packed.rows),
-                Bind::Bytes(&self.me.cluster),
-                Bind::Bytes(&self.me.replica),
+                Param::Rows(&packed.rows),
+                Param::Bytes(&self.holder.cluster),
+                Param::Bytes(&self.holder.replica),
             ];
             self.write(sql::REMOVE, bind).await?;
         }
         Ok(())
     }
 
-    async fn ask(&self, rows: &[(LockKey, Fence)]) -> Result<(), LockError> {
+    async fn ask(&self, rows: &[(LockKey, Fence)]) -> Result<(), BackendError> {
         self.write_fenced(sql::ASK, rows, true).await
     }
 
-    async fn refuse(&self, rows: &[(LockKey, Fence)]) -> Result<(), LockError> {
+    async fn refuse(&self, rows: &[(LockKey, Fence)]) -> Result<(), BackendError> {
         self.write_fenced(sql::REFUSE, rows, false).await
     }
 
-    async fn forget(&self, keys: &[LockKey]) -> Result<u64, LockError> {
+    async fn forget(&self, keys: &[LockKey]) -> Result<u64, BackendError> {
         let sorted = sorted(keys, |key| key)?;
         let mut gone = 0;
         for batch in cut(&sorted, ROWS, |_| 0) {
             let packed = pack(batch.iter().map(|(key, _)| (Row::key(key), None)));
-            let dead = Bind::Number(DEAD.as_secs() as i64);
+            let dead = Param::Number(DEAD.as_secs() as i64);
             gone += self
                 .write(
                     sql::FORGET,
-                    vec![Bind::Rows(&packed.rows), Bind::Bytes(&self.me.cluster), dead],
+                    vec![Param::Rows(&packed.rows), Param::Bytes(&self.holder.cluster), dead],
                 )
                 .await?;
         }
         Ok(gone)
     }
 
-    async fn evict(&self, key: &LockKey) -> Result<bool, LockError> {
+    async fn evict(&self, key: &LockKey) -> Result<bool, BackendError> {
         let key = key.to_string();
         check_name("lock key", &key)?;
         // The fence always changes, so the count is exact however the server counts.
         let bind = vec![
-            Bind::Bytes(EVICTED.as_bytes()),
-            Bind::Bytes(&self.me.cluster),
-            Bind::Bytes(key.as_bytes()),
+            Param::Bytes(EVICTED.as_bytes()),
+            Param::Bytes(&self.holder.cluster),
+            Param::Bytes(key.as_bytes()),
         ];
         Ok(self.write(sql::EVICT, bind).await? > 0)
     }
 
-    async fn table(&self) -> Result<LockTable, LockError> {
+    async fn table(&self) -> Result<LockTable, BackendError> {
         let read = Read {
-            text: self.me.table,
-            cluster: &self.me.cluster,
+            text: self.holder.table,
+            cluster: &self.holder.cluster,
         };
         let rows = self.session.run(&read).await?;
-        table_of(&rows).map_err(|error| fault::explain(self.session.name(), &error))
+        table_of(&rows).map_err(|error| fault::explain(self.session.database(), &error))
     }
 }
 
@@ -276,55 +288,4 @@ fn table_of(rows: &[MySqlRow]) -> Result<LockTable, sqlx::Error> {
         table.rows.insert(key, seen);
     }
     Ok(table)
-}
-
-/// How the tables stand.
-async fn standing(conn: &mut MySqlConnection) -> Result<SchemaState, sqlx::Error> {
-    match sqlx::query_as(schema::APPLIED).fetch_all(conn).await {
-        Ok(noted) => Ok(schema::standing(noted, &schema::MYSQL)),
-        Err(error) if fault::number(&error) == Some(fault::NO_TABLE) => Ok(SchemaState::Missing),
-        Err(error) => Err(error),
-    }
-}
-
-/// Makes the tables, or brings them up to date.
-pub(super) async fn migrate(url: &Url, name: String) -> Result<(), LockError> {
-    let options = session::options(url, &name)?;
-    let (mut conn, _) = session::connect(&options, &name).await?;
-    let work = async {
-        // Where nothing is to be done, no right to make tables is needed; and tables that newer programs have
-        // extended are left alone, which sqlx would call unknown.
-        let found = standing(&mut conn)
-            .await
-            .map_err(|error| fault::explain(&name, &error))?;
-        if found.is_done() {
-            return Ok(());
-        }
-        // One name per database, within the 64 characters allowed; the lock goes with the connection. (MySQL 9 has no MD5.)
-        let locked: Option<i64> =
-            sqlx::query_scalar("SELECT GET_LOCK(CONCAT('podlog locks ', LEFT(SHA2(DATABASE(), 256), 40)), ?)")
-                .bind(MIGRATION_WAIT)
-                .fetch_one(&mut conn)
-                .await
-                .map_err(|error| fault::explain(&name, &error))?;
-        if locked != Some(1) {
-            return Err(LockError::unavailable(
-                format!("another process has been migrating {name} for {MIGRATION_WAIT} s"),
-                "wait for it, or end it, and try again",
-            ));
-        }
-        let migrated = schema::ours(&schema::MYSQL).run_direct(None, &mut conn, false).await;
-        migrated.map_err(|error| schema::failed(&name, error, |error| fault::explain(&name, error)))
-    };
-    let done = timeout(MIGRATION, work).await.unwrap_or_else(|_| {
-        Err(LockError::unavailable(
-            format!("migrating {name} took longer than {} s", MIGRATION.as_secs()),
-            "look at what the server is doing (SHOW PROCESSLIST) and try again",
-        ))
-    });
-    if done.is_ok() {
-        // Only politeness; dropping the connection would free the lock as well.
-        timeout(Duration::from_secs(1), conn.close()).await.ok();
-    }
-    done
 }

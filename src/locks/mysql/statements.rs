@@ -10,6 +10,8 @@
 //! No assignment reads a column that the same statement assigns, except its own, because an
 //! `UPDATE` with a join has no defined order of assignments.
 
+use crate::db::schema::Right;
+
 /// The next fence of a row: larger than any before it, and at least the server's time in
 /// microseconds, so that it does not repeat after the row was deleted or a failover lost a write.
 macro_rules! now_micros {
@@ -200,32 +202,28 @@ pub(super) const TABLE_MYSQL: &str = table!("@@server_uuid");
 /// The table, from `MariaDB`, which has no UUID.
 pub(super) const TABLE_MARIADB: &str = table!("CONCAT(@@server_id, '@', @@hostname)");
 
-/// Each right that the statements above need, and a statement without effect that needs this right only.
-pub(super) const RIGHTS: [(&str, &str, &str); 4] = [
-    ("SELECT", "distributed_lock", "SELECT 1 FROM distributed_lock LIMIT 0"),
-    (
+/// Each right that the statements above need.
+pub(in crate::locks) const RIGHTS: [Right; 4] = [
+    Right::needed("SELECT", "distributed_lock", "SELECT 1 FROM distributed_lock LIMIT 0"),
+    Right::needed(
         "INSERT",
         "distributed_lock",
         "INSERT INTO distributed_lock (cluster, id, fence, expires_at) \
          SELECT '', '', 0, UTC_TIMESTAMP(6) FROM DUAL WHERE 1 = 0",
     ),
-    (
+    Right::needed(
         "UPDATE",
         "distributed_lock",
         "UPDATE distributed_lock SET owner = NULL WHERE 1 = 0",
     ),
-    ("DELETE", "distributed_lock", "DELETE FROM distributed_lock WHERE 1 = 0"),
+    Right::needed("DELETE", "distributed_lock", "DELETE FROM distributed_lock WHERE 1 = 0"),
 ];
 
-/// Writes a row that no replica sees, changes it and removes it; to be rolled back. Parameter of each: its id.
-pub(super) const PROBE: [&str; 3] = [
-    "INSERT INTO distributed_lock (cluster, id, fence, expires_at) VALUES ('podlog check', ?, 1, UTC_TIMESTAMP(6))",
-    "UPDATE distributed_lock SET fence = fence + 1 WHERE cluster = 'podlog check' AND id = ?",
-    "DELETE FROM distributed_lock WHERE cluster = 'podlog check' AND id = ?",
+/// Writes a row that no replica sees, changes it and removes it. The connection's number keeps two checks apart.
+pub(in crate::locks) const PROBE: [&str; 3] = [
+    "INSERT INTO distributed_lock (cluster, id, fence, expires_at) \
+     VALUES ('podlog check', CONCAT('probe/', CONNECTION_ID()), 1, UTC_TIMESTAMP(6))",
+    "UPDATE distributed_lock SET fence = fence + 1 \
+     WHERE cluster = 'podlog check' AND id = CONCAT('probe/', CONNECTION_ID())",
+    "DELETE FROM distributed_lock WHERE cluster = 'podlog check' AND id = CONCAT('probe/', CONNECTION_ID())",
 ];
-
-/// The server's clock in microseconds since 1970.
-pub(super) const NOW: &str = "SELECT TIMESTAMPDIFF(MICROSECOND, '1970-01-01 00:00:00.000000', UTC_TIMESTAMP(6))";
-
-/// As whom the server knows the user, which is what rights are granted to.
-pub(super) const USER: &str = "SELECT CURRENT_USER()";

@@ -5,21 +5,20 @@
 
 use std::collections::HashMap;
 
-use sqlx::migrate::MigrateError;
 use sqlx::sqlite::{SqliteConnection, SqliteRow};
 use sqlx::{Connection, Row as _};
 
 use super::super::batch::{Keyed, Packed, Row, pack, readable};
-use super::super::{DEAD, Holder, schema};
-use super::session::Job;
+use super::super::store::{DEAD, Holder};
 use super::statements as sql;
-use crate::db::version::SchemaState;
+use crate::db::job::Job;
+use crate::db::sqlite::connect::BEGIN;
 use crate::domain::claim::EVICTED;
 use crate::domain::{AfterRelease, Claim, Fence, LockKey, Renewal, Want};
 
 /// Whose statements they are, as they are bound.
 #[derive(Clone, Debug)]
-pub(super) struct Me {
+pub(super) struct BoundHolder {
     pub(super) replica: String,
     pub(super) cluster: String,
     /// Microseconds.
@@ -28,7 +27,7 @@ pub(super) struct Me {
     takeover_grace: i64,
 }
 
-impl Me {
+impl BoundHolder {
     pub(super) fn new(holder: &Holder) -> Self {
         let micros = |time: std::time::Duration| i64::try_from(time.as_micros()).unwrap_or(i64::MAX);
         Self {
@@ -59,11 +58,11 @@ async fn draw(conn: &mut SqliteConnection) -> Result<(i64, i64), sqlx::Error> {
 
 /// Claims a batch.
 pub(super) struct Acquire<'a> {
-    pub(super) me: &'a Me,
+    pub(super) holder: &'a BoundHolder,
     pub(super) wants: &'a [Keyed<'a, Want>],
 }
 
-impl Job for Acquire<'_> {
+impl Job<SqliteConnection> for Acquire<'_> {
     type Answer = Vec<Claim>;
 
     async fn run(&self, conn: &mut SqliteConnection) -> Result<Vec<Claim>, sqlx::Error> {
@@ -72,17 +71,17 @@ impl Job for Acquire<'_> {
         if free.is_empty() {
             return Ok(Vec::new());
         }
-        let mut transaction = conn.begin_with("BEGIN IMMEDIATE").await?;
+        let mut transaction = conn.begin_with(BEGIN).await?;
         let (fence, now) = draw(&mut transaction).await?;
         let free = self.takeable(&mut transaction).await?;
         let chosen = self.wants.iter().filter(|(key, _)| free.contains_key(key.as_str()));
         let rows = sqlx::query(sql::TAKE)
             .bind(wanted(chosen))
-            .bind(&self.me.cluster)
-            .bind(&self.me.replica)
+            .bind(&self.holder.cluster)
+            .bind(&self.holder.replica)
             .bind(fence)
             .bind(now)
-            .bind(self.me.ttl)
+            .bind(self.holder.ttl)
             .fetch_all(&mut *transaction)
             .await?;
         transaction.commit().await?;
@@ -108,9 +107,9 @@ impl Acquire<'_> {
         let keys = pack(self.wants.iter().map(|(key, _)| (Row::key(key), None)));
         let rows = sqlx::query(sql::LOOK)
             .bind(keys.rows)
-            .bind(&self.me.cluster)
-            .bind(&self.me.replica)
-            .bind(self.me.takeover_grace)
+            .bind(&self.holder.cluster)
+            .bind(&self.holder.replica)
+            .bind(self.holder.takeover_grace)
             .fetch_all(conn)
             .await?;
         let mut free: HashMap<_, _> = self
@@ -147,11 +146,11 @@ fn wanted<'a>(wants: impl Iterator<Item = &'a Keyed<'a, Want>>) -> String {
 
 /// Renews a batch; answers what is held.
 pub(super) struct Renew<'a> {
-    pub(super) me: &'a Me,
+    pub(super) holder: &'a BoundHolder,
     pub(super) renewals: &'a [Keyed<'a, Renewal>],
 }
 
-impl Job for Renew<'_> {
+impl Job<SqliteConnection> for Renew<'_> {
     type Answer = Vec<(String, Fence)>;
 
     async fn run(&self, conn: &mut SqliteConnection) -> Result<Self::Answer, sqlx::Error> {
@@ -162,9 +161,9 @@ impl Job for Renew<'_> {
         );
         let rows = sqlx::query(sql::RENEW)
             .bind(batch.rows)
-            .bind(&self.me.cluster)
-            .bind(&self.me.replica)
-            .bind(self.me.ttl)
+            .bind(&self.holder.cluster)
+            .bind(&self.holder.replica)
+            .bind(self.holder.ttl)
             .bind(batch.blob)
             .fetch_all(conn)
             .await?;
@@ -176,31 +175,31 @@ impl Job for Renew<'_> {
 
 /// Gives a batch back.
 pub(super) struct Release<'a> {
-    pub(super) me: &'a Me,
+    pub(super) holder: &'a BoundHolder,
     pub(super) releases: &'a [Keyed<'a, crate::domain::Release>],
 }
 
-impl Job for Release<'_> {
+impl Job<SqliteConnection> for Release<'_> {
     type Answer = ();
 
     async fn run(&self, conn: &mut SqliteConnection) -> Result<(), sqlx::Error> {
         let (kept, gone) = self.pack();
-        let mut transaction = conn.begin_with("BEGIN IMMEDIATE").await?;
+        let mut transaction = conn.begin_with(BEGIN).await?;
         let (fence, now) = draw(&mut transaction).await?;
         sqlx::query(sql::RELEASE)
             .bind(kept.rows)
-            .bind(&self.me.cluster)
-            .bind(&self.me.replica)
+            .bind(&self.holder.cluster)
+            .bind(&self.holder.replica)
             .bind(kept.blob)
             .bind(fence)
             .bind(now)
-            .bind(self.me.ttl)
+            .bind(self.holder.ttl)
             .execute(&mut *transaction)
             .await?;
         sqlx::query(sql::REMOVE)
             .bind(gone.rows)
-            .bind(&self.me.cluster)
-            .bind(&self.me.replica)
+            .bind(&self.holder.cluster)
+            .bind(&self.holder.replica)
             .execute(&mut *transaction)
             .await?;
         transaction.commit().await
@@ -236,50 +235,53 @@ impl Release<'_> {
 
 /// Asks for rows.
 pub(super) struct Ask<'a> {
-    pub(super) me: &'a Me,
+    pub(super) holder: &'a BoundHolder,
     pub(super) rows: &'a [Keyed<'a, (LockKey, Fence)>],
 }
 
-impl Job for Ask<'_> {
+impl Job<SqliteConnection> for Ask<'_> {
     type Answer = ();
 
     async fn run(&self, conn: &mut SqliteConnection) -> Result<(), sqlx::Error> {
-        write_fenced(conn, sql::ASK, self.me, self.rows).await
+        write_fenced(conn, sql::ASK, self.holder, self.rows).await
     }
 }
 
 /// Takes requests back.
 pub(super) struct Refuse<'a> {
-    pub(super) me: &'a Me,
+    pub(super) holder: &'a BoundHolder,
     pub(super) rows: &'a [Keyed<'a, (LockKey, Fence)>],
 }
 
-impl Job for Refuse<'_> {
+impl Job<SqliteConnection> for Refuse<'_> {
     type Answer = ();
 
     async fn run(&self, conn: &mut SqliteConnection) -> Result<(), sqlx::Error> {
-        write_fenced(conn, sql::REFUSE, self.me, self.rows).await
+        write_fenced(conn, sql::REFUSE, self.holder, self.rows).await
     }
 }
 
 async fn write_fenced(
     conn: &mut SqliteConnection,
     text: &'static str,
-    me: &Me,
+    holder: &BoundHolder,
     rows: &[Keyed<'_, (LockKey, Fence)>],
 ) -> Result<(), sqlx::Error> {
     let batch = pack(rows.iter().map(|(key, (_, fence))| (fenced(key, *fence), None)));
-    let query = sqlx::query(text).bind(batch.rows).bind(&me.cluster).bind(&me.replica);
+    let query = sqlx::query(text)
+        .bind(batch.rows)
+        .bind(&holder.cluster)
+        .bind(&holder.replica);
     query.execute(conn).await.map(drop)
 }
 
 /// Deletes rows that nobody needs.
 pub(super) struct Forget<'a> {
-    pub(super) me: &'a Me,
+    pub(super) holder: &'a BoundHolder,
     pub(super) keys: &'a [Keyed<'a, LockKey>],
 }
 
-impl Job for Forget<'_> {
+impl Job<SqliteConnection> for Forget<'_> {
     type Answer = u64;
 
     async fn run(&self, conn: &mut SqliteConnection) -> Result<u64, sqlx::Error> {
@@ -287,7 +289,7 @@ impl Job for Forget<'_> {
         let dead = DEAD.as_micros() as i64;
         let query = sqlx::query(sql::FORGET)
             .bind(batch.rows)
-            .bind(&self.me.cluster)
+            .bind(&self.holder.cluster)
             .bind(dead);
         Ok(query.execute(conn).await?.rows_affected())
     }
@@ -295,18 +297,18 @@ impl Job for Forget<'_> {
 
 /// Takes a row from its holder; answers whether it was there.
 pub(super) struct Evict<'a> {
-    pub(super) me: &'a Me,
+    pub(super) holder: &'a BoundHolder,
     pub(super) key: &'a str,
 }
 
-impl Job for Evict<'_> {
+impl Job<SqliteConnection> for Evict<'_> {
     type Answer = bool;
 
     async fn run(&self, conn: &mut SqliteConnection) -> Result<bool, sqlx::Error> {
-        let mut transaction = conn.begin_with("BEGIN IMMEDIATE").await?;
+        let mut transaction = conn.begin_with(BEGIN).await?;
         let (fence, now) = draw(&mut transaction).await?;
         let query = sqlx::query(sql::EVICT)
-            .bind(&self.me.cluster)
+            .bind(&self.holder.cluster)
             .bind(self.key)
             .bind(fence)
             .bind(now)
@@ -323,62 +325,10 @@ pub(super) struct Read<'a> {
     pub(super) cluster: &'a str,
 }
 
-impl Job for Read<'_> {
+impl Job<SqliteConnection> for Read<'_> {
     type Answer = Vec<SqliteRow>;
 
     async fn run(&self, conn: &mut SqliteConnection) -> Result<Vec<SqliteRow>, sqlx::Error> {
         sqlx::query(self.text).bind(self.cluster).fetch_all(conn).await
-    }
-}
-
-/// Reads the version of the tables, and whether a migration was broken off.
-pub(super) struct Version;
-
-impl Job for Version {
-    type Answer = SchemaState;
-
-    async fn run(&self, conn: &mut SqliteConnection) -> Result<Self::Answer, sqlx::Error> {
-        match sqlx::query_as(schema::APPLIED).fetch_all(conn).await {
-            Ok(noted) => Ok(schema::standing(noted, &schema::SQLITE)),
-            Err(sqlx::Error::Database(error)) if error.message().starts_with("no such table") => {
-                Ok(SchemaState::Missing)
-            }
-            Err(error) => Err(error),
-        }
-    }
-}
-
-/// Whether the file can be written.
-pub(super) struct Touch;
-
-impl Job for Touch {
-    type Answer = ();
-
-    async fn run(&self, conn: &mut SqliteConnection) -> Result<(), sqlx::Error> {
-        sqlx::query(sql::TOUCH).execute(conn).await.map(drop)
-    }
-}
-
-/// Makes the tables, all or none, one process at a time.
-pub(super) struct Migrate;
-
-impl Job for Migrate {
-    type Answer = Result<(), MigrateError>;
-
-    async fn run(&self, conn: &mut SqliteConnection) -> Result<Self::Answer, sqlx::Error> {
-        let mut transaction = conn.begin_with("BEGIN IMMEDIATE").await?;
-        // Tables that newer programs have extended are left alone; sqlx would call them unknown.
-        let noted = sqlx::query_as(schema::APPLIED).fetch_all(&mut *transaction).await;
-        if noted.is_ok_and(|noted| schema::standing(noted, &schema::SQLITE).is_done()) {
-            return Ok(Ok(()));
-        }
-        // `run` cannot be named in a future that must be `Send`; this is what it calls.
-        if let Err(error) = schema::ours(&schema::SQLITE)
-            .run_direct(None, &mut *transaction, false)
-            .await
-        {
-            return Ok(Err(error));
-        }
-        transaction.commit().await.map(Ok)
     }
 }

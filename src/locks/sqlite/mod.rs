@@ -3,9 +3,7 @@
 //! Several processes share the file. Never put it on a network file system: its locks are not
 //! reliable there. Times are the database's; one fence is given out per transaction.
 
-mod diagnose;
 mod jobs;
-mod session;
 mod statements;
 
 use std::collections::HashSet;
@@ -16,62 +14,58 @@ use async_trait::async_trait;
 use sqlx::Row as _;
 use sqlx::sqlite::SqliteRow;
 
-pub(super) use self::diagnose::diagnose;
-use self::jobs::{
-    Acquire, Ask, Evict, Forget, Me, Migrate, Read, Refuse, Release as ReleaseJob, Renew, Touch, Version,
-};
-use self::session::{Session, explain};
+use self::jobs::{Acquire, Ask, BoundHolder, Evict, Forget, Read, Refuse, Release as ReleaseJob, Renew};
 use self::statements as sql;
+pub(super) use self::statements::{PROBE, RIGHTS};
 use super::batch::{ROWS, STORED_ROWS, check_checkpoint, check_name, cut, sorted};
-use super::{Holder, LockError, LockStore, schema};
-use crate::domain::{About, Claim, Fence, LockKey, LockRow, LockTable, Release, Renewal, Verdict, Want};
+use super::store::{Holder, LockStore, STATEMENT_DEADLINE};
+use crate::db::database::Database;
+use crate::db::sqlite::fault::explain;
+use crate::db::sqlite::open::open;
+use crate::db::sqlite::session::Session;
+use crate::domain::{About, BackendError, Claim, Fence, LockKey, LockRow, LockTable, Release, Renewal, Verdict, Want};
 
-/// How long a migration may take, waiting for those of other processes included.
-const MIGRATION: Duration = Duration::from_secs(30);
+/// How long a statement waits for another process's transaction: less than the statement deadline of 3 s.
+const BUSY: Duration = Duration::from_secs(2);
 
 /// The lock store of one holder in a file. One connection; calls queue.
 #[derive(Debug)]
 pub(super) struct SqliteLocks {
     session: Session,
-    me: Me,
+    holder: BoundHolder,
 }
 
 impl SqliteLocks {
     /// Opens the file and checks its tables.
-    pub(super) async fn open(path: &Path, holder: Holder) -> Result<Self, LockError> {
-        let session = Session::open(path, false).await?;
-        let standing = session.run(&Version).await?;
-        schema::check(&format!("the lock file {}", path.display()), standing)?;
-        session.run(&Touch).await?;
+    pub(super) async fn open(path: &Path, db: Database, holder: Holder) -> Result<Self, BackendError> {
+        let conn = open(path, &db, BUSY).await?;
         Ok(Self {
-            session,
-            me: Me::new(&holder),
+            session: Session::new(path, db, BUSY, STATEMENT_DEADLINE, conn),
+            holder: BoundHolder::new(&holder),
         })
     }
 }
 
-/// Makes the tables, and the file if need be.
-pub(super) async fn migrate(path: &Path) -> Result<(), LockError> {
-    let session = Session::open(path, true).await?;
-    let name = format!("the lock file {}", path.display());
-    let migrated = session.run_for(&Migrate, MIGRATION).await;
-    session.close().await;
-    migrated?.map_err(|error| schema::failed(&name, error, |error| explain(path, error)))
-}
-
 #[async_trait]
 impl LockStore for SqliteLocks {
-    async fn acquire(&self, wants: &[Want]) -> Result<Vec<Claim>, LockError> {
+    async fn acquire(&self, wants: &[Want]) -> Result<Vec<Claim>, BackendError> {
         let mut sorted = sorted(wants, |want| &want.key)?;
         sorted.dedup_by(|a, b| a.0 == b.0);
         let mut claims = Vec::new();
         for wants in cut(&sorted, ROWS, |_| 0) {
-            claims.extend(self.session.run(&Acquire { me: &self.me, wants }).await?);
+            claims.extend(
+                self.session
+                    .run(&Acquire {
+                        holder: &self.holder,
+                        wants,
+                    })
+                    .await?,
+            );
         }
         Ok(claims)
     }
 
-    async fn renew(&self, renewals: &[Renewal]) -> Result<Vec<Verdict>, LockError> {
+    async fn renew(&self, renewals: &[Renewal]) -> Result<Vec<Verdict>, BackendError> {
         for renewal in renewals {
             check_checkpoint(&renewal.key, renewal.checkpoint.as_deref())?;
         }
@@ -80,7 +74,14 @@ impl LockStore for SqliteLocks {
         for renewals in cut(&sorted, STORED_ROWS, |renewal| {
             renewal.checkpoint.as_ref().map_or(0, Vec::len)
         }) {
-            held.extend(self.session.run(&Renew { me: &self.me, renewals }).await?);
+            held.extend(
+                self.session
+                    .run(&Renew {
+                        holder: &self.holder,
+                        renewals,
+                    })
+                    .await?,
+            );
         }
         let verdict = |renewal: &Renewal| {
             let is_held = held.contains(&(renewal.key.to_string(), renewal.fence));
@@ -89,7 +90,7 @@ impl LockStore for SqliteLocks {
         Ok(renewals.iter().map(verdict).collect())
     }
 
-    async fn release(&self, releases: &[Release]) -> Result<(), LockError> {
+    async fn release(&self, releases: &[Release]) -> Result<(), BackendError> {
         for release in releases {
             check_checkpoint(&release.claim.key, release.checkpoint.as_deref())?;
         }
@@ -97,58 +98,78 @@ impl LockStore for SqliteLocks {
         for releases in cut(&sorted, STORED_ROWS, |release| {
             release.checkpoint.as_ref().map_or(0, Vec::len)
         }) {
-            self.session.run(&ReleaseJob { me: &self.me, releases }).await?;
+            self.session
+                .run(&ReleaseJob {
+                    holder: &self.holder,
+                    releases,
+                })
+                .await?;
         }
         Ok(())
     }
 
-    async fn ask(&self, rows: &[(LockKey, Fence)]) -> Result<(), LockError> {
+    async fn ask(&self, rows: &[(LockKey, Fence)]) -> Result<(), BackendError> {
         let sorted = sorted(rows, |(key, _)| key)?;
         for rows in cut(&sorted, ROWS, |_| 0) {
-            self.session.run(&Ask { me: &self.me, rows }).await?;
+            self.session
+                .run(&Ask {
+                    holder: &self.holder,
+                    rows,
+                })
+                .await?;
         }
         Ok(())
     }
 
-    async fn refuse(&self, rows: &[(LockKey, Fence)]) -> Result<(), LockError> {
+    async fn refuse(&self, rows: &[(LockKey, Fence)]) -> Result<(), BackendError> {
         let sorted = sorted(rows, |(key, _)| key)?;
         for rows in cut(&sorted, ROWS, |_| 0) {
-            self.session.run(&Refuse { me: &self.me, rows }).await?;
+            self.session
+                .run(&Refuse {
+                    holder: &self.holder,
+                    rows,
+                })
+                .await?;
         }
         Ok(())
     }
 
-    async fn forget(&self, keys: &[LockKey]) -> Result<u64, LockError> {
+    async fn forget(&self, keys: &[LockKey]) -> Result<u64, BackendError> {
         let sorted = sorted(keys, |key| key)?;
         let mut gone = 0;
         for keys in cut(&sorted, ROWS, |_| 0) {
-            gone += self.session.run(&Forget { me: &self.me, keys }).await?;
+            gone += self
+                .session
+                .run(&Forget {
+                    holder: &self.holder,
+                    keys,
+                })
+                .await?;
         }
         Ok(gone)
     }
 
-    async fn evict(&self, key: &LockKey) -> Result<bool, LockError> {
+    async fn evict(&self, key: &LockKey) -> Result<bool, BackendError> {
         let key = key.to_string();
         check_name("lock key", &key)?;
         self.session
             .run(&Evict {
-                me: &self.me,
+                holder: &self.holder,
                 key: &key,
             })
             .await
     }
 
-    async fn table(&self) -> Result<LockTable, LockError> {
+    async fn table(&self) -> Result<LockTable, BackendError> {
         let rows = self
             .session
             .run(&Read {
                 text: sql::TABLE,
-                cluster: &self.me.cluster,
+                cluster: &self.holder.cluster,
             })
             .await?;
-        let path = self.session.path();
-        let mut table = table_of(&rows).map_err(|error| explain(path, &error))?;
-        table.server = path.display().to_string().into();
+        let mut table = table_of(&rows).map_err(|error| explain(self.session.database(), &error))?;
+        table.server = self.session.path().display().to_string().into();
         Ok(table)
     }
 }

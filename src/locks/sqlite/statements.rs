@@ -3,6 +3,8 @@
 //! A batch comes as one JSON array and one string of all checkpoints. `CROSS JOIN` fixes the order:
 //! the array first, then one row lookup per element.
 
+use crate::db::schema::Right;
+
 /// The database's time in microseconds since 1970. The clock has milliseconds; going by way of
 /// whole ones keeps floating point out of comparisons. It stands still within a statement.
 macro_rules! now {
@@ -100,12 +102,17 @@ pub(super) const TABLE: &str = concat!(
     " AS now) t LEFT JOIN distributed_lock l ON l.cluster = ?1"
 );
 
-/// Writes without changing anything: whether the file can be written. (`BEGIN IMMEDIATE` does not
-/// tell: on a read-only file it begins a transaction that reads.)
-pub(super) const TOUCH: &str = "UPDATE distributed_lock_fence SET fence = fence WHERE one = 1";
+/// Writes without changing anything, which shows whether the file can be written. (`BEGIN IMMEDIATE` does not: on a
+/// read-only file it begins a transaction that reads.)
+pub(in crate::locks) const RIGHTS: [Right; 1] = [Right::needed(
+    "UPDATE",
+    "distributed_lock_fence",
+    "UPDATE distributed_lock_fence SET fence = fence WHERE one = 1",
+)];
 
-/// Writes a row that no replica sees, and removes it; to be rolled back.
-pub(super) const PROBE: [&str; 2] = [
+/// Writes a row that no replica sees, and removes it.
+pub(in crate::locks) const PROBE: [&str; 3] = [
     "INSERT INTO distributed_lock (cluster, id, fence, expires_at) VALUES ('podlog check', 'probe', 1, 0)",
+    "UPDATE distributed_lock SET fence = fence + 1 WHERE cluster = 'podlog check' AND id = 'probe'",
     "DELETE FROM distributed_lock WHERE cluster = 'podlog check' AND id = 'probe'",
 ];

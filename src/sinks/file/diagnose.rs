@@ -2,19 +2,13 @@
 //! space is free.
 
 use std::path::{Path, PathBuf};
-use std::time::Duration;
 
 use tokio::time::timeout;
 
 use super::directory::{explain, is_full, try_to_create_file};
 use super::options::FileOptions;
+use crate::db::diagnose::{DEADLINE, WRITING};
 use crate::domain::{Cause, Finding, Message};
-
-/// How long the file system may take to answer.
-const DEADLINE: Duration = Duration::from_secs(10);
-
-/// The subject of storing something.
-const WRITING: &str = "writing";
 
 /// Free space below which the disk is full soon, bytes: ten files of the usual size.
 const LITTLE_SPACE: u64 = 100 << 20;

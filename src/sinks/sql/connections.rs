@@ -10,14 +10,14 @@ use sqlx::{Error, Pool};
 use tokio::time::timeout;
 
 use super::dialect::Dialect;
+use crate::db::database::Database;
 use crate::sinks::sink::SinkError;
 
 /// A pool of connections to one database.
 #[derive(Debug)]
 pub(in crate::sinks) struct Connections<DB: Dialect> {
     pool: Pool<DB>,
-    /// The database, for messages; without a password.
-    name: Arc<str>,
+    db: Arc<Database>,
     /// How long one piece of work may take, waiting for a connection included.
     deadline: Duration,
 }
@@ -26,7 +26,7 @@ impl<DB: Dialect> Clone for Connections<DB> {
     fn clone(&self) -> Self {
         Self {
             pool: self.pool.clone(),
-            name: self.name.clone(),
+            db: self.db.clone(),
             deadline: self.deadline,
         }
     }
@@ -51,8 +51,9 @@ impl WorkError {
 }
 
 impl<DB: Dialect> Connections<DB> {
-    pub(in crate::sinks) fn new(pool: Pool<DB>, name: Arc<str>, deadline: Duration) -> Self {
-        Self { pool, name, deadline }
+    pub(in crate::sinks) fn new(pool: Pool<DB>, db: Database, deadline: Duration) -> Self {
+        let db = Arc::new(db);
+        Self { pool, db, deadline }
     }
 
     /// Takes a connection from the pool.
@@ -71,9 +72,14 @@ impl<DB: Dialect> Connections<DB> {
     /// The failure as an error of the sink: the work may be tried again.
     pub(super) fn sink_error(&self, error: &WorkError) -> SinkError {
         let why = match error {
-            WorkError::Failed(error) => format!("{}: {}", self.name, DB::describe(error)),
+            WorkError::Failed(error) => DB::explain(&self.db, error).to_string(),
             WorkError::TimedOut => {
-                format!("{} did not answer within {:?}; {}", self.name, self.deadline, DB::SLOW)
+                format!(
+                    "{} did not answer within {:?}; {}",
+                    self.db.name,
+                    self.deadline,
+                    DB::SLOW
+                )
             }
         };
         SinkError::Again {

@@ -3,13 +3,14 @@
 //! To support another database, implement [`Dialect`] for its driver in a file of its own. What is stored, and when, is
 //! decided outside: in `dedup`, `records` and `retention`.
 
-use sqlx::{Database, Error};
+use sqlx::Error;
 
-use crate::domain::{Fence, Origin, StreamId, Time};
+use crate::db::database::Database;
+use crate::domain::{BackendError, Fence, Origin, StreamId, Time};
 use crate::sinks::dedup::{NewGap, NewRecord, StreamRow};
 
 /// The statements of one database. They run on a connection that is in a transaction, unless they only read.
-pub(in crate::sinks) trait Dialect: Database {
+pub(in crate::sinks) trait Dialect: sqlx::Database {
     /// Begins a transaction that writes.
     const BEGIN: &'static str;
     /// The statements that delete old records.
@@ -17,8 +18,8 @@ pub(in crate::sinks) trait Dialect: Database {
     /// Why a database of this kind does not answer in time, for people.
     const SLOW: &'static str;
 
-    /// The failure and its remedy on one line, for people.
-    fn describe(error: &Error) -> String;
+    /// The failure and its remedy, for people.
+    fn explain(db: &Database, error: &Error) -> BackendError;
 
     /// Whether a value is longer than its column: no later attempt can help.
     fn is_too_long(error: &Error) -> bool;

@@ -1,20 +1,19 @@
 //! Records in a database, each exactly once. One sink for all databases: what differs between them is the
 //! [`Dialect`](dialect::Dialect), which has one implementation per file here.
 //!
-//! Nothing here connects to a database or creates a table.
+//! Nothing here connects to a database or creates a table: `db` does.
 
 mod batch;
 mod connections;
 mod dialect;
 mod json;
-mod mysql;
+pub(super) mod mysql;
 mod records;
 mod retention;
-mod sqlite;
+pub(super) mod sqlite;
 mod stream_ids;
 
 pub(super) use connections::Connections;
 pub(super) use dialect::Dialect;
-pub(super) use mysql::{PACKET_REST, max_packet};
 pub(super) use records::SqlSink;
 pub(super) use retention::SqlRetention;

@@ -1,7 +1,8 @@
-//! The statements of records in MySQL and MariaDB. Each is understood by MySQL 8.0 and later and by MariaDB 10.6 and
+//! Records in MySQL and MariaDB: the statements, and the rights they need. Each is understood by MySQL 8.0 and later and by MariaDB 10.6 and
 //! later, and there are few texts: closing a prepared statement stalls the connection.
 
 use std::sync::LazyLock;
+use std::time::Duration;
 
 use sqlx::mysql::MySqlConnection;
 use sqlx::{Error, MySql};
@@ -9,9 +10,12 @@ use sqlx::{Error, MySql};
 use super::batch;
 use super::dialect::{Dialect, LockedRow, Purge, StatementLimits};
 use super::json::{labels, positions};
-use crate::domain::{Fence, Origin, StreamId, Time};
+use crate::db::database::Database;
+use crate::db::mysql::fault;
+use crate::db::mysql::server::SessionLimits;
+use crate::db::schema::Right;
+use crate::domain::{BackendError, Fence, Origin, StreamId, Time};
 use crate::sinks::dedup::{NewGap, NewRecord, StreamColumns, StreamRow};
-use crate::sinks::mysql::fault;
 
 const FIND: &str = "SELECT id, fence, time_ns, ordinal, hash, seq FROM log_stream \
     WHERE uid = ? AND container = ? AND container_id = ? FOR UPDATE";
@@ -69,6 +73,28 @@ const PURGE: Purge = Purge {
         AND NOT EXISTS (SELECT 1 FROM log_record r WHERE r.stream = log_stream.id)",
 };
 
+/// Requests under way at the same time.
+pub(in crate::sinks) const IN_FLIGHT: usize = 3;
+/// One more for streams being opened, and one for retention.
+pub(in crate::sinks) const CONNECTIONS: u32 = IN_FLIGHT as u32 + 2;
+
+/// How long sessions wait, if an attempt to write may take `attempt`.
+///
+/// The server drops a connection, and with it an open transaction and its row locks, when nothing has come for two attempts
+/// and 5 s: otherwise a replica that is frozen in the middle of a write would keep the next holder of the claim from the
+/// streams for hours. With attempts of 5 s that is 15 s, sooner than its claims can be taken
+/// (20 s ttl - 5 s renewal + 1 s grace = 16 s).
+pub(in crate::sinks) fn session_limits(attempt: Duration) -> SessionLimits {
+    let silence = attempt * 2 + Duration::from_secs(5);
+    SessionLimits {
+        connect: Duration::from_secs(10),
+        // Ends before the attempt does, so that the connection survives.
+        lock_wait: Duration::from_secs(3),
+        idle: silence,
+        read: silence,
+    }
+}
+
 /// A MEDIUMBLOB holds 2^24 - 1 bytes.
 const LONGEST_MESSAGE: usize = (1 << 24) - 1;
 
@@ -87,16 +113,19 @@ impl Dialect for MySql {
     const PURGE: Purge = PURGE;
     const SLOW: &'static str = "it is slow or unreachable";
 
-    fn describe(error: &Error) -> String {
-        fault::cause(error)
+    fn explain(db: &Database, error: &Error) -> BackendError {
+        fault::explain(db, error)
     }
 
     fn is_too_long(error: &Error) -> bool {
-        fault::too_long(error)
+        fault::is_too_long(error)
     }
 
     async fn limits(conn: &mut MySqlConnection) -> Result<StatementLimits, Error> {
-        let packet = max_packet(&mut *conn).await?;
+        let packet: i64 = sqlx::query_scalar("SELECT CAST(@@max_allowed_packet AS SIGNED)")
+            .fetch_one(&mut *conn)
+            .await?;
+        let packet = usize::try_from(packet).unwrap_or(usize::MAX);
         let cipher: Option<(String, String)> = sqlx::query_as("SHOW SESSION STATUS LIKE 'Ssl_cipher'")
             .fetch_optional(conn)
             .await?;
@@ -206,10 +235,45 @@ impl Dialect for MySql {
     }
 }
 
-/// The largest statement that the server accepts, bytes.
-pub(in crate::sinks) async fn max_packet(conn: &mut MySqlConnection) -> Result<usize, Error> {
-    let packet: i64 = sqlx::query_scalar("SELECT CAST(@@max_allowed_packet AS SIGNED)")
-        .fetch_one(conn)
-        .await?;
-    Ok(usize::try_from(packet).unwrap_or(usize::MAX))
-}
+/// Each right that the statements above need.
+pub(in crate::sinks) const RIGHTS: [Right; 11] = [
+    Right::needed("SELECT", "log_stream", "SELECT 1 FROM log_stream LIMIT 0"),
+    Right::needed(
+        "INSERT",
+        "log_stream",
+        "INSERT INTO log_stream (uid, container, container_id, namespace, pod, restart, labels, fence, created_at, updated_at) \
+         SELECT '', '', '', '', '', 0, '{}', 0, UTC_TIMESTAMP(6), UTC_TIMESTAMP(6) FROM DUAL WHERE 1 = 0",
+    ),
+    Right::needed("UPDATE", "log_stream", "UPDATE log_stream SET seq = 0 WHERE 1 = 0"),
+    Right::for_retention("DELETE", "log_stream", "DELETE FROM log_stream WHERE 1 = 0"),
+    Right::needed(
+        "INSERT",
+        "log_record",
+        "INSERT INTO log_record (stream, seq, time_ns, ordinal, message) SELECT 0, 0, 0, 0, '' FROM DUAL WHERE 1 = 0",
+    ),
+    Right::for_retention("SELECT", "log_record", "SELECT 1 FROM log_record LIMIT 0"),
+    Right::for_retention("DELETE", "log_record", "DELETE FROM log_record WHERE 1 = 0"),
+    // To replace a gap that is there already.
+    Right::needed("SELECT", "log_gap", "SELECT 1 FROM log_gap LIMIT 0"),
+    Right::needed(
+        "INSERT",
+        "log_gap",
+        "INSERT INTO log_gap (stream, seq, reason) SELECT 0, 0, '' FROM DUAL WHERE 1 = 0",
+    ),
+    Right::needed("UPDATE", "log_gap", "UPDATE log_gap SET reason = '' WHERE 1 = 0"),
+    Right::for_retention("DELETE", "log_gap", "DELETE FROM log_gap WHERE 1 = 0"),
+];
+
+/// Writes a stream, a line and a gap. The stream's number is below zero, so that the table's own numbering does not move,
+/// and is the connection's, so that two checks do not meet.
+pub(in crate::sinks) const PROBE: [&str; 4] = [
+    "INSERT INTO log_stream \
+     (id, uid, container, container_id, namespace, pod, restart, labels, fence, created_at, updated_at) \
+     VALUES (-1 - CAST(CONNECTION_ID() AS SIGNED), 'podlog check', UUID(), '', '', '', 0, '{}', 0, \
+     UTC_TIMESTAMP(6), UTC_TIMESTAMP(6))",
+    "INSERT INTO log_record (stream, seq, time_ns, ordinal, message) \
+     VALUES (-1 - CAST(CONNECTION_ID() AS SIGNED), 0, 0, 0, 'podlog check')",
+    "INSERT INTO log_gap (stream, seq, reason) VALUES (-1 - CAST(CONNECTION_ID() AS SIGNED), 0, 'deleted') \
+     ON DUPLICATE KEY UPDATE reason = VALUES(reason)",
+    "UPDATE log_stream SET seq = 1 WHERE id = -1 - CAST(CONNECTION_ID() AS SIGNED)",
+];

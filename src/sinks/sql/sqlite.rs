@@ -1,6 +1,7 @@
-//! The statements of records in SQLite.
+//! Records in SQLite: the statements.
 
 use std::sync::LazyLock;
+use std::time::Duration;
 
 use sqlx::sqlite::SqliteConnection;
 use sqlx::{Error, Sqlite};
@@ -8,9 +9,12 @@ use sqlx::{Error, Sqlite};
 use super::batch;
 use super::dialect::{Dialect, LockedRow, Purge, StatementLimits};
 use super::json::{labels, positions};
-use crate::domain::{Fence, Origin, StreamId, Time};
+use crate::db::database::Database;
+use crate::db::schema::Right;
+use crate::db::sqlite::connect::BEGIN;
+use crate::db::sqlite::fault;
+use crate::domain::{BackendError, Fence, Origin, StreamId, Time};
 use crate::sinks::dedup::{NewGap, NewRecord, StreamColumns, StreamRow};
-use crate::sinks::sqlite::fault;
 
 const FIND: &str = "SELECT id, fence, time_ns, ordinal, hash, seq FROM log_stream \
     WHERE uid = ? AND container = ? AND container_id = ?";
@@ -49,6 +53,10 @@ const PURGE: Purge = Purge {
         AND NOT EXISTS (SELECT 1 FROM log_record r WHERE r.stream = log_stream.id)",
 };
 
+/// How long a statement waits for another process's transaction: less than an attempt's 5 s, so that the answer
+/// says what it waited for.
+pub(in crate::sinks) const BUSY: Duration = Duration::from_secs(4);
+
 /// SQLite refuses values of more than 1,000,000,000 bytes; a chunk's text is far shorter. Up to 4 MiB are copied for a
 /// statement.
 const LIMITS: StatementLimits = StatementLimits {
@@ -57,16 +65,15 @@ const LIMITS: StatementLimits = StatementLimits {
 };
 
 impl Dialect for Sqlite {
-    /// Takes the write lock at once: taking it later fails if another process wrote in between.
-    const BEGIN: &'static str = "BEGIN IMMEDIATE";
+    const BEGIN: &'static str = BEGIN;
     const PURGE: Purge = PURGE;
     const SLOW: &'static str = "its disk is too slow or too busy";
 
-    fn describe(error: &Error) -> String {
-        fault::cause(error)
+    fn explain(db: &Database, error: &Error) -> BackendError {
+        fault::explain(db, error)
     }
 
-    /// StreamColumns have no length here.
+    /// Columns have no length here.
     fn is_too_long(_: &Error) -> bool {
         false
     }
@@ -164,3 +171,19 @@ impl Dialect for Sqlite {
         time.floor_seconds()
     }
 }
+
+/// Writes without changing anything, which shows whether the file can be written.
+pub(in crate::sinks) const RIGHTS: [Right; 1] = [Right::needed(
+    "UPDATE",
+    "log_stream",
+    "UPDATE log_stream SET seq = 0 WHERE 1 = 0",
+)];
+
+/// Writes a stream, a line and a gap. The number below zero does not move the table's own.
+pub(in crate::sinks) const PROBE: [&str; 3] = [
+    "INSERT INTO log_stream \
+     (id, uid, container, container_id, namespace, pod, restart, labels, fence, created_at, updated_at) \
+     VALUES (-1, 'podlog check', '', '', '', '', 0, '{}', 0, unixepoch(), unixepoch())",
+    "INSERT INTO log_record (stream, seq, time_ns, ordinal, message) VALUES (-1, 0, 0, 0, x'00')",
+    "INSERT OR REPLACE INTO log_gap (stream, seq, reason) VALUES (-1, 0, 'deleted')",
+];

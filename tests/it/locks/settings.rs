@@ -31,7 +31,7 @@ pub(crate) async fn wrong_server_settings_are_named(fixture: &LockFixture) {
         .port();
     let wrong = changed(fixture, |url| url.set_password(Some("wr0ng")).unwrap());
     let cases = [
-        (wrong, true, "check user and password"),
+        (wrong, true, "check the user and the password"),
         (
             changed(fixture, |url| url.set_path("no_such_database")),
             true,
@@ -98,7 +98,7 @@ pub(crate) async fn tables_of_another_version_are_refused(fixture: &LockFixture)
         ("UPDATE podlog_locks_migrations SET version = 100", "podlog migrate"),
         (
             "UPDATE podlog_locks_migrations SET version = 101, success = FALSE",
-            "broken off",
+            "interrupted",
         ),
         ("DELETE FROM podlog_locks_migrations", "podlog migrate"),
         ("DROP TABLE podlog_locks_migrations", "podlog migrate"),

@@ -123,7 +123,7 @@ async fn a_connection_error_is_reported_once_and_in_plain_words() {
         let (host, _) = rest.split_once(':').unwrap();
         let nobody = refused(format!("mysql://u@{host}:1/d")).await;
         assert!(
-            matches!(&nobody, SinkOpenError::Unavailable(why) if why.to_string().contains("unreachable")),
+            matches!(&nobody, SinkOpenError::Unavailable(why) if why.to_string().contains("cannot be reached")),
             "{nobody}"
         );
     })

@@ -1,0 +1,230 @@
+//! What `podlog check` finds out about a `MySQL` or `MariaDB` server: the server and the session, the tables, and each
+//! right by a statement that needs it and has no effect.
+//!
+//! What it begins it rolls back. A check that fails does not hide the next one; what depends on it is skipped.
+
+use sqlx::mysql::MySqlConnection;
+use sqlx::{AssertSqlSafe, Connection, Error, Executor};
+use tokio::time::timeout;
+use url::Url;
+
+use super::connect::{connect_unchecked, options};
+use super::fault::{self, is_denied, is_duplicate_column};
+use super::migrate::state;
+use super::server::SessionLimits;
+use crate::db::database::Database;
+use crate::db::diagnose::{
+    ALL, CONNECTION, DEADLINE, MIGRATE, RIGHTS, Scope, TABLES, WRITING, clock, local_time, skipped, tables, within,
+};
+use crate::db::version::SchemaState;
+use crate::domain::{Cause, Finding};
+
+/// The server's clock in microseconds since 1970.
+const NOW: &str = "SELECT TIMESTAMPDIFF(MICROSECOND, '1970-01-01 00:00:00.000000', UTC_TIMESTAMP(6))";
+/// The account that the server chose for the user. Rights are granted to it.
+const ACCOUNT: &str = "SELECT CURRENT_USER()";
+const LARGEST_PACKET: &str = "SELECT CAST(@@max_allowed_packet AS SIGNED)";
+
+/// Checks everything.
+pub async fn diagnose(url: &Url, db: &Database, limits: &SessionLimits, scope: Scope) -> Vec<Finding> {
+    let made = match options(url, db) {
+        Ok(options) => connect_unchecked(&options, db, limits).await,
+        Err(error) => Err(error),
+    };
+    let (conn, server) = match made {
+        Ok(made) => made,
+        Err(error) => {
+            let rest = ["server", "session", TABLES, RIGHTS, WRITING, MIGRATE];
+            let skipped = skipped(&rest, "there is no connection");
+            return [vec![Finding::of(CONNECTION, &error)], skipped].concat();
+        }
+    };
+    let mut findings = vec![Finding::ok(CONNECTION, format!("{} was reached", db.name))];
+    for (subject, judged) in server.judge(&db.name) {
+        findings.push(judged.map_or_else(|error| Finding::of(subject, &error), |text| Finding::ok(subject, text)));
+    }
+    let mut diagnosis = Diagnosis {
+        conn,
+        db,
+        scope,
+        findings,
+        account: String::new(),
+    };
+    if timeout(ALL, diagnosis.all()).await.is_err() {
+        let text = format!("{} left questions unanswered for {} s", db.name, ALL.as_secs());
+        let remedy = "look at what the server is doing (SHOW PROCESSLIST)";
+        let finding = Finding::failed(Cause::Unreachable, "answering", text, remedy);
+        diagnosis.findings.push(finding);
+    }
+    let Diagnosis { conn, findings, .. } = diagnosis;
+    // Only politeness.
+    timeout(DEADLINE, conn.close()).await.ok();
+    findings
+}
+
+/// A connection, and what was found out over it.
+struct Diagnosis<'a> {
+    conn: MySqlConnection,
+    db: &'a Database,
+    scope: Scope,
+    findings: Vec<Finding>,
+    /// `user@host`; empty if it could not be asked.
+    account: String,
+}
+
+impl Diagnosis<'_> {
+    async fn all(&mut self) {
+        if self.scope.clock {
+            self.clock().await;
+        }
+        self.account = within(sqlx::query_scalar(ACCOUNT).fetch_one(&mut self.conn))
+            .await
+            .unwrap_or_default();
+        let may_create = self.may_create("TABLE", "(a INT, a INT)").await;
+        let may_view = !self.db.schema.has_views || self.may_create("VIEW", "AS SELECT 1 AS a, 1 AS a").await;
+        let found = self.tables(may_create && may_view).await;
+        if found == SchemaState::Missing {
+            self.findings
+                .extend(skipped(&[RIGHTS, WRITING], "there are no tables yet"));
+        } else if self.rights().await {
+            self.writing().await;
+        } else {
+            self.findings.push(Finding::skipped(WRITING, "a right is missing"));
+        }
+        if let Some(bytes) = self.scope.largest_statement {
+            self.packets(bytes).await;
+        }
+        self.migrating(may_create, may_view, found.is_done());
+    }
+
+    fn failed(&mut self, subject: &str, error: &Error) {
+        let finding = Finding::of(subject, &fault::explain(self.db, error));
+        self.findings.push(finding);
+    }
+
+    async fn clock(&mut self) {
+        let before = local_time();
+        match within(sqlx::query_scalar(NOW).fetch_one(&mut self.conn)).await {
+            Ok(server) => self.findings.push(clock(server, before, local_time())),
+            Err(error) => self.failed("clock", &error),
+        }
+    }
+
+    async fn tables(&mut self, may_create: bool) -> SchemaState {
+        match within(state(&mut self.conn, self.db.schema)).await {
+            Ok(found) => {
+                self.findings
+                    .push(tables(self.db, found, self.scope.migrates, may_create));
+                found
+            }
+            Err(error) => {
+                let mut finding = Finding::of(TABLES, &fault::explain(self.db, &error));
+                if is_denied(&error) {
+                    finding.message.remedy = self.grant("SELECT", self.db.schema.versions);
+                }
+                self.findings.push(finding);
+                // Trying the rights shows whether the tables are there.
+                SchemaState::Current
+            }
+        }
+    }
+
+    /// Tries each right by a statement without effect. Returns whether the user has all that are needed.
+    async fn rights(&mut self) -> bool {
+        let mut all = true;
+        for right in self.db.schema.mysql.rights {
+            let subject = format!("{} on {}", right.verb, right.table);
+            let needed = self.scope.retains || !right.retention_only;
+            let tried = within(self.conn.execute(right.statement)).await;
+            let grant = || self.grant(right.verb, right.table);
+            let finding = match tried {
+                Ok(_) => Finding::ok(subject, "granted"),
+                Err(error) if is_denied(&error) && !needed => {
+                    Finding::warning(subject, "not granted; needed with --retain only", grant())
+                }
+                Err(error) if is_denied(&error) => {
+                    let text = format!("the user {} has not this right", self.account);
+                    Finding::failed(Cause::Refused, subject, text, grant())
+                }
+                Err(error) => Finding::of(subject, &fault::explain(self.db, &error)),
+            };
+            all &= !finding.has_failed();
+            self.findings.push(finding);
+        }
+        all
+    }
+
+    fn grant(&self, right: &str, table: &str) -> String {
+        let (user, host) = self.account.rsplit_once('@').unwrap_or((&self.account, "%"));
+        format!("GRANT {right} ON {table} TO '{user}'@'{host}'")
+    }
+
+    /// Writes as the statements of podlog do, and takes it all back.
+    async fn writing(&mut self) {
+        let (conn, schema) = (&mut self.conn, self.db.schema);
+        let work = async {
+            let mut transaction = conn.begin().await?;
+            for statement in schema.mysql.probe {
+                transaction.execute(*statement).await?;
+            }
+            transaction.rollback().await
+        };
+        match within(work).await {
+            Ok(()) => {
+                let text = format!("{}, and all of it rolled back", schema.probed);
+                self.findings.push(Finding::ok(WRITING, text));
+            }
+            Err(error) => self.failed(WRITING, &error),
+        }
+    }
+
+    /// Whether a statement of so many bytes fits into a packet.
+    async fn packets(&mut self, bytes: usize) {
+        match within(sqlx::query_scalar::<_, i64>(LARGEST_PACKET).fetch_one(&mut self.conn)).await {
+            Ok(largest) => {
+                let text = format!("max_allowed_packet is {} KiB", largest >> 10);
+                self.findings
+                    .push(if usize::try_from(largest).is_ok_and(|largest| largest < bytes) {
+                        let harm = "lines of --max-line do not fit and would be refused";
+                        Finding::warning("packets", format!("{text}: {harm}"), "raise it, or lower --max-line")
+                    } else {
+                        Finding::ok("packets", text)
+                    });
+            }
+            Err(error) => self.failed("packets", &error),
+        }
+    }
+
+    /// Whether the user may create something: tried with what cannot be created, which the server finds out after it
+    /// has checked the right.
+    async fn may_create(&mut self, what: &str, body: &str) -> bool {
+        let statement = format!("CREATE {what} podlog_probe_{:08x} {body}", fastrand::u32(..));
+        let answer = within(self.conn.execute(AssertSqlSafe(statement))).await;
+        answer.is_err_and(|error| is_duplicate_column(&error))
+    }
+
+    fn migrating(&mut self, may_create: bool, may_view: bool, done: bool) {
+        let account = &self.account;
+        let missing = if may_create { "views" } else { "tables" };
+        self.findings.push(if may_create && may_view {
+            let what = if self.db.schema.has_views {
+                "tables and views"
+            } else {
+                "tables"
+            };
+            Finding::ok(MIGRATE, format!("could create {what} as {account}"))
+        } else if done {
+            Finding::ok(
+                MIGRATE,
+                format!("has nothing to do; {account} could not create {missing}"),
+            )
+        } else {
+            Finding::failed(
+                Cause::Refused,
+                MIGRATE,
+                format!("could not create {missing} as {account}"),
+                format!("run it as a user with {} on the database", self.db.schema.create_grant),
+            )
+        });
+    }
+}

@@ -1,0 +1,141 @@
+//! What an error of `MySQL` or `MariaDB` means for the connection and for the caller.
+//!
+//! Errors are told apart by their number, never by their text. Nothing here logs or retries.
+
+use sqlx::Error;
+use sqlx::mysql::MySqlDatabaseError;
+
+use crate::db::database::Database;
+use crate::domain::BackendError;
+
+/// What to do after an error.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Fault {
+    /// Another transaction was in the way. The statement had no effect and may be sent again.
+    Contended,
+    /// The connection cannot be used any more.
+    Broken,
+    /// The server accepts no writes: it is failing over.
+    ReadOnly,
+    /// A person must change something.
+    Refused,
+    /// The server cannot do it now.
+    Busy,
+}
+
+/// `ER_LOCK_WAIT_TIMEOUT`: another transaction holds a row lock longer than the session waits.
+const LOCK_WAIT: u16 = 1205;
+
+/// `ER_NO_SUCH_TABLE`.
+const NO_TABLE: u16 = 1146;
+
+/// The server's number of an error; none if the error is not the server's.
+fn number(error: &Error) -> Option<u16> {
+    let error = error.as_database_error()?;
+    Some(error.try_downcast_ref::<MySqlDatabaseError>()?.number())
+}
+
+/// Whether another transaction holds a row that the statement needed.
+#[must_use]
+pub fn is_lock_wait(error: &Error) -> bool {
+    number(error) == Some(LOCK_WAIT)
+}
+
+/// Whether a table does not exist.
+#[must_use]
+pub fn is_no_table(error: &Error) -> bool {
+    number(error) == Some(NO_TABLE)
+}
+
+/// Whether a value is longer than its column. Then no later try can help.
+#[must_use]
+pub fn is_too_long(error: &Error) -> bool {
+    number(error) == Some(1406)
+}
+
+/// Whether the user lacks a right to the statement, a column or the database.
+pub(super) fn is_denied(error: &Error) -> bool {
+    matches!(number(error), Some(1142 | 1143 | 1044))
+}
+
+/// Whether a `CREATE` failed only because it names a column twice. The server checks that after the user's right.
+pub(super) fn is_duplicate_column(error: &Error) -> bool {
+    number(error) == Some(1060)
+}
+
+/// Classifies an error.
+#[must_use]
+pub fn classify(error: &Error) -> Fault {
+    let Some(number) = number(error) else {
+        return match error {
+            Error::Configuration(_)
+            | Error::Tls(_)
+            | Error::ColumnNotFound(_)
+            | Error::ColumnDecode { .. }
+            | Error::Decode(_) => Fault::Refused,
+            _ => Fault::Broken,
+        };
+    };
+    match number {
+        // Deadlock; lock wait timeout.
+        1213 | LOCK_WAIT => Fault::Contended,
+        // read_only or super_read_only; read-only transaction; server in read-only mode; server offline.
+        1290 | 1792 | 1836 | 3032 => Fault::ReadOnly,
+        // Shutting down; interrupted; killed (both spellings); disconnected because idle; Galera node not in the cluster.
+        1053 | 1317 | 1927 | 3169 | 4031 | 1047 => Fault::Broken,
+        // Rights; user and password; database; table or column; values that do not fit; packet too large; log-in without a
+        // password; locked account; server that demands TLS.
+        1044 | 1045 | 1049 | 1054 | 1142 | 1143 | NO_TABLE | 1153 | 1227 | 1264 | 1366 | 1370 | 1406 | 1698 | 3118
+        | 3159 => Fault::Refused,
+        _ => Fault::Busy,
+    }
+}
+
+/// Explains an error in one line.
+#[must_use]
+pub fn explain(db: &Database, error: &Error) -> BackendError {
+    let name = &db.name;
+    let cause = match error.as_database_error() {
+        Some(error) => error.message().to_owned(),
+        None => error.to_string(),
+    };
+    let remedy = match number(error) {
+        Some(1045 | 1698) => "check the user and the password, and from which hosts the user may connect",
+        Some(1044) => "check the database's name, and grant the user its rights on it",
+        Some(1049) => "create the database, or correct its name in the URL",
+        Some(NO_TABLE) => return db.schema.missing(name),
+        Some(1054) => "the tables were changed by hand or have another version; run `podlog migrate`",
+        Some(1142 | 1143 | 1227 | 1370) => return denied(db, &cause),
+        Some(3118) => "unlock the account",
+        Some(3159) => "add ssl-mode=REQUIRED to the URL",
+        Some(1153) => "raise max_allowed_packet to 16M or more",
+        Some(1290 | 1792 | 1836 | 3032) => {
+            "it is probably failing over, and podlog looks for the new primary; if it stays so, point the URL at the primary"
+        }
+        Some(1213) => "two transactions waited for each other; the next try is enough",
+        Some(LOCK_WAIT) => "another transaction holds a row for long; end it if this continues",
+        Some(1062) => "another replica wrote the same row at the same moment; the next try is enough",
+        Some(1021 | 1026 | 1030 | 1114) => "the server's disk is probably full; free some space",
+        Some(1040 | 1203 | 1226) => "raise max_connections or the user's limit, or end other connections",
+        Some(_) => "look at the server's error log",
+        None => match error {
+            Error::Configuration(_) => "correct the URL",
+            Error::Tls(_) => "check ssl-mode and ssl-ca in the URL",
+            _ => "the server cannot be reached or has closed the connection; check that it runs",
+        },
+    };
+    let text = format!("{name} failed: {cause}");
+    if classify(error) == Fault::Refused {
+        BackendError::refused(text, remedy)
+    } else {
+        BackendError::unavailable(text, remedy)
+    }
+}
+
+fn denied(db: &Database, cause: &str) -> BackendError {
+    let (grant, create) = (db.schema.grant, db.schema.create_grant);
+    BackendError::refused(
+        format!("{} failed: {cause}", db.name),
+        format!("grant the user {grant} (for `podlog migrate` also {create})"),
+    )
+}

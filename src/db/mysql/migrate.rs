@@ -1,0 +1,100 @@
+//! Creating tables in `MySQL` or `MariaDB`, and finding out which version they have.
+
+use std::time::Duration;
+
+use sqlx::mysql::MySqlConnection;
+use sqlx::{AssertSqlSafe, Connection, Error};
+use tokio::time::timeout;
+use url::Url;
+
+use super::connect::{connect, options};
+use super::fault;
+use super::server::SessionLimits;
+use crate::db::database::Database;
+use crate::db::schema::Schema;
+use crate::db::version::SchemaState;
+use crate::domain::BackendError;
+
+/// How long another replica's migration is waited for, seconds.
+const WAIT: u32 = 30;
+/// How long all of a migration may take: the wait, and altering tables of some size.
+const MIGRATION: Duration = Duration::from_mins(2);
+
+/// A table that other replicas use may be altered when their transactions are done, which takes seconds.
+const LIMITS: SessionLimits = SessionLimits {
+    connect: Duration::from_secs(10),
+    lock_wait: Duration::from_secs(10),
+    idle: MIGRATION,
+    read: Duration::from_secs(30),
+};
+
+/// The state of the tables.
+pub(super) async fn state(conn: &mut MySqlConnection, schema: &Schema) -> Result<SchemaState, Error> {
+    match sqlx::query_as(AssertSqlSafe(schema.applied())).fetch_all(conn).await {
+        Ok(rows) => Ok(schema.state(rows, &schema.mysql.migrations)),
+        Err(error) if fault::is_no_table(&error) => Ok(SchemaState::Missing),
+        Err(error) => Err(error),
+    }
+}
+
+/// Creates the tables, or brings them up to date. Any number of replicas may do so at once: one does, the others wait.
+pub async fn migrate(url: &Url, db: &Database) -> Result<(), BackendError> {
+    let options = options(url, db)?;
+    let (mut conn, _) = connect(&options, db, &LIMITS).await?;
+    let done = timeout(MIGRATION, apply(&mut conn, db)).await.unwrap_or_else(|_| {
+        Err(BackendError::unavailable(
+            format!("migrating {} took longer than {} s", db.name, MIGRATION.as_secs()),
+            "look at what the server is doing (SHOW PROCESSLIST), and try again",
+        ))
+    });
+    if done.is_ok() {
+        // Only politeness: dropping the connection frees the lock as well.
+        timeout(Duration::from_secs(1), conn.close()).await.ok();
+    }
+    done
+}
+
+async fn apply(conn: &mut MySqlConnection, db: &Database) -> Result<(), BackendError> {
+    // Before the lock is asked for: where nothing is to be done, no right to create tables is needed either.
+    if is_done(conn, db).await? {
+        return Ok(());
+    }
+    lock(conn, db).await?;
+    // The replica that had the lock may have done it.
+    if is_done(conn, db).await? {
+        return Ok(());
+    }
+    let migrator = db.schema.migrator(&db.schema.mysql);
+    // `run` cannot be named in a future that must be `Send`. This is what it calls.
+    let done = migrator.run_direct(None, conn, false).await;
+    done.map_err(|error| db.schema.failed(&db.name, error, |error| fault::explain(db, error)))
+}
+
+/// Whether migrating would change nothing. Refuses tables of a newer podlog, whose migrations sqlx does not know.
+async fn is_done(conn: &mut MySqlConnection, db: &Database) -> Result<bool, BackendError> {
+    let found = state(conn, db.schema).await;
+    let found = found.map_err(|error| fault::explain(db, &error))?;
+    if matches!(found, SchemaState::Newer(_)) {
+        db.schema.check(&db.name, found)?;
+    }
+    Ok(found.is_done())
+}
+
+/// Keeps other migrations of these tables out; the lock goes with the connection.
+async fn lock(conn: &mut MySqlConnection, db: &Database) -> Result<(), BackendError> {
+    // The name must differ between databases of a server and fit into 64 characters: 7 + 16 + 1 + 40. (MySQL 9 has no MD5.)
+    let what = db.schema.tables;
+    let statement = format!("SELECT GET_LOCK(CONCAT('podlog {what} ', LEFT(SHA2(DATABASE(), 256), 40)), ?)");
+    let locked = sqlx::query_scalar(AssertSqlSafe(statement)).bind(WAIT);
+    let locked: Option<i64> = locked
+        .fetch_one(conn)
+        .await
+        .map_err(|error| fault::explain(db, &error))?;
+    if locked != Some(1) {
+        return Err(BackendError::unavailable(
+            format!("another process has been migrating {} for {WAIT} s", db.name),
+            "wait for it, or end it, and try again",
+        ));
+    }
+    Ok(())
+}

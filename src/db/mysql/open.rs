@@ -1,0 +1,44 @@
+//! A connection to `MySQL` or `MariaDB` on which podlog can work: server, session, tables and rights were checked.
+
+use std::time::Duration;
+
+use sqlx::Executor;
+use sqlx::mysql::{MySqlConnectOptions, MySqlConnection};
+use tokio::time::timeout;
+
+use super::connect::connect;
+use super::fault;
+use super::migrate::state;
+use super::server::{Server, SessionLimits};
+use crate::db::database::Database;
+use crate::domain::BackendError;
+
+/// How long checking tables and rights may take: about ten short statements.
+const CHECKS: Duration = Duration::from_secs(10);
+
+/// Makes a connection and checks everything. What is wrong is an error that says what to do.
+pub async fn open(
+    options: &MySqlConnectOptions,
+    db: &Database,
+    limits: &SessionLimits,
+) -> Result<(MySqlConnection, Server), BackendError> {
+    let (mut conn, server) = connect(options, db, limits).await?;
+    let checked = timeout(CHECKS, check(&mut conn, db)).await.unwrap_or_else(|_| {
+        let text = format!("{} did not answer within {} s", db.name, CHECKS.as_secs());
+        Err(BackendError::unavailable(
+            text,
+            "check whether it is overloaded, or the network down",
+        ))
+    });
+    checked.map(|()| (conn, server))
+}
+
+async fn check(conn: &mut MySqlConnection, db: &Database) -> Result<(), BackendError> {
+    let explain = |error| fault::explain(db, &error);
+    let found = state(conn, db.schema).await.map_err(explain)?;
+    db.schema.check(&db.name, found)?;
+    for right in db.schema.mysql.rights.iter().filter(|right| !right.retention_only) {
+        conn.execute(right.statement).await.map_err(explain)?;
+    }
+    Ok(())
+}

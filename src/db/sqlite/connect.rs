@@ -1,0 +1,60 @@
+//! Opening an `SQLite` file.
+
+use std::path::Path;
+use std::time::Duration;
+
+use sqlx::ConnectOptions;
+use sqlx::sqlite::{SqliteConnectOptions, SqliteConnection, SqliteJournalMode, SqliteSynchronous};
+
+use super::fault;
+use crate::db::database::Database;
+use crate::domain::BackendError;
+
+/// Takes the write lock when the transaction begins. Taking it later fails at once if another process wrote in between.
+pub const BEGIN: &str = "BEGIN IMMEDIATE";
+
+/// How the file is opened. `busy` is how long a statement waits for another process's transaction: less than the deadline
+/// of the statement, so that the answer is "busy" and the connection can be used again.
+#[must_use]
+pub fn options(path: &Path, busy: Duration) -> SqliteConnectOptions {
+    SqliteConnectOptions::new()
+        .filename(path)
+        .create_if_missing(false)
+        .busy_timeout(busy)
+        // Readers do not wait for the writer, and a commit is on disk when it returns.
+        .journal_mode(SqliteJournalMode::Wal)
+        .synchronous(SqliteSynchronous::Full)
+        .disable_statement_logging()
+}
+
+/// Opens the file; creates it if it does not exist and `create` says so.
+pub async fn connect(
+    path: &Path,
+    db: &Database,
+    busy: Duration,
+    create: bool,
+) -> Result<SqliteConnection, BackendError> {
+    check_path(path, db, create)?;
+    let options = options(path, busy).create_if_missing(create);
+    options.connect().await.map_err(|error| fault::explain(db, &error))
+}
+
+/// Refuses what `SQLite` would only call "unable to open database file".
+pub(super) fn check_path(path: &Path, db: &Database, create: bool) -> Result<(), BackendError> {
+    let refused = |what: &str, remedy: &str| Err(BackendError::refused(format!("{} {what}", db.name), remedy));
+    let folder = path
+        .parent()
+        .filter(|folder| !folder.as_os_str().is_empty())
+        .unwrap_or(Path::new("."));
+    if !folder.is_dir() {
+        let what = format!("cannot be opened: there is no directory {}", folder.display());
+        return refused(&what, "create it, or correct the URL");
+    }
+    if path.is_dir() {
+        return refused("is a directory", "name a file in it");
+    }
+    if !create && !path.exists() {
+        return refused("does not exist", "run `podlog migrate`, or correct the URL");
+    }
+    Ok(())
+}

@@ -1,0 +1,37 @@
+//! A connection to an `SQLite` file on which podlog can work: its tables and that it can be written were checked.
+
+use std::path::Path;
+use std::time::Duration;
+
+use sqlx::Executor;
+use sqlx::sqlite::SqliteConnection;
+use tokio::time::timeout;
+
+use super::connect::connect;
+use super::fault;
+use super::migrate::state;
+use crate::db::database::Database;
+use crate::domain::BackendError;
+
+/// How long opening the file may take.
+const OPENING: Duration = Duration::from_secs(10);
+
+/// Opens a file that exists, and checks it. `busy` is how long a statement waits for another process's transaction.
+pub async fn open(path: &Path, db: &Database, busy: Duration) -> Result<SqliteConnection, BackendError> {
+    let opening = async {
+        let mut conn = connect(path, db, busy, false).await?;
+        let explain = |error| fault::explain(db, &error);
+        let found = state(&mut conn, db.schema).await.map_err(explain)?;
+        db.schema.check(&db.name, found)?;
+        for right in db.schema.sqlite.rights {
+            conn.execute(right.statement).await.map_err(explain)?;
+        }
+        Ok(conn)
+    };
+    timeout(OPENING, opening).await.unwrap_or_else(|_| {
+        Err(BackendError::unavailable(
+            format!("opening {} took more than {} s", db.name, OPENING.as_secs()),
+            "check whether the disk is overloaded or another process holds the file",
+        ))
+    })
+}
