@@ -185,8 +185,11 @@ impl Claims {
         let removed = self.renewer.remove_all(keys).await;
         let mut releases = Vec::new();
         for (judged, removed) in judged.into_iter().zip(removed) {
-            let told = !defect::on(Defect::FinalCheckpointForgotten);
-            let checkpoint = removed.unsaved.filter(|_| told).map(|checkpoint| checkpoint.encode());
+            let forgotten = defect::on(Defect::FinalCheckpointForgotten);
+            let checkpoint = removed
+                .unsaved
+                .filter(|_| !forgotten)
+                .map(|checkpoint| checkpoint.encode());
             if checkpoint.is_some() {
                 let task = &judged.task;
                 self.memory.keep_unsaved(&judged.uid, task.fence, task.checkpoint());

@@ -1,8 +1,9 @@
 //! Garbage collection: pods that are not in the set any more.
 //!
 //! Such a pod may be deleted, or may only not match the selection any more, so the API server is asked by name before
-//! anything is concluded. Tasks of deleted pods are told, what no replica read is claimed once more to be reported, and
-//! rows that are not needed any more are deleted.
+//! anything is concluded. The task of a deleted pod learns of it. A deleted pod that no replica has read to its end is
+//! claimed once more, to report what is missing. Rows that are not needed any more are deleted. It never deletes the row
+//! of a pod that may still exist.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;

@@ -281,7 +281,7 @@ impl PodTask {
 }
 
 impl TaskOutcome {
-    /// The word for it in log lines.
+    /// The value of `why` in log lines.
     pub(super) fn as_str(self) -> &'static str {
         match self {
             Self::Ended(TaskEnd::Finished) => "finished",

@@ -39,8 +39,8 @@ pub(super) async fn shut_down(mut claims: Claims, members: &Members, grace: Dura
 }
 
 /// Releases these claims, and those of all tasks as the tasks end. A release that failed is sent again: without it the
-/// replica that takes over reads again what the store was not told. A release changes a row only while the row is held
-/// under this very claim, so sending it twice does no harm.
+/// replica that takes over reads the lines after the last stored checkpoint again. A release changes a row only while the
+/// row is held under this very claim, so sending it twice does no harm.
 async fn release_all(claims: &mut Claims, members: &Members, mut releases: Vec<Release>, deadline: Duration) {
     let now = claims.clock().now();
     // Claims that have ended are not sent again: other replicas have taken the pods by now.
