@@ -25,19 +25,19 @@ fn read(lines: u64, taken: u64) -> ReadStats {
 
 /// Judges one plain read after another.
 fn play(state: &mut ResumeState, reads: &[ReadStats]) -> Vec<ReadVerdict> {
-    let judge = |stats: &ReadStats| {
+    let judge = |shown: &ReadStats| {
         let (mode, _) = state.next_read(Some(position()), false);
         state.record_opened(NOW, NOW);
-        state.judge(mode, *stats)
+        state.judge(mode, *shown)
     };
     reads.iter().map(judge).collect()
 }
 
 /// Whether a read that is opened now has a gap before the lines it takes.
-fn gap(state: &ResumeState, stats: ReadStats) -> bool {
+fn gap(state: &ResumeState, shown: ReadStats) -> bool {
     let mut state = state.clone();
     state.record_opened(NOW, NOW);
-    state.gap(Some(position()), stats).is_some()
+    state.gap(Some(position()), shown).is_some()
 }
 
 #[test]

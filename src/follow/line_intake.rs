@@ -17,8 +17,8 @@ use super::delivery_delay::DeliveryDelay;
 use super::writer::Writer;
 
 /// How late lines may arrive in a stream after a silence. A stream that is held up by the network or the API server
-/// falls silent and sends its lines late; 8 s of both together mean that the kubelet may have skipped a file. That is 2
-/// s less than the 10 s between two rotations of a kubelet with default settings.
+/// falls silent, and then sends its lines late. After 8 s the kubelet may have skipped a file: with default settings two
+/// rotations are 10 s apart, and 2 s of these are for noticing late.
 pub(super) const MAX_DELAY: Duration = Duration::from_secs(8);
 
 /// The lines of one instance from the log to the writer.

@@ -112,6 +112,7 @@ impl<'a> Writer<'a> {
             // `Retrying` returns `Again` only when it gives up, which it does when the claim ends.
             Some(Err(SinkError::Fenced | SinkError::Again { .. })) | None => return WriteOutcome::Fenced,
         }
+        // The lines are stored, or refused for good: here, and nowhere else, the position moves.
         self.position = chunk.end;
         self.update_checkpoint(false);
         self.reuse_buffers(chunk);
