@@ -1,8 +1,8 @@
-//! The JSON form of records: one line of text per log line, for every sink that writes JSON.
+//! Records as JSON: one line of text per log line, for every sink that writes JSON.
 //!
-//! Written by hand because it happens once per line; what is the same for all records of a chunk is
-//! encoded once. It never fails and never drops a line: bytes that are not UTF-8 become U+FFFD and
-//! the record says `"lossy":true`.
+//! The encoder is written by hand because it runs once per line; what all records of a chunk have in common is encoded
+//! once. It never fails and never drops a line: bytes that are not UTF-8 become U+FFFD, and the record has
+//! `"lossy":true`.
 
 use std::str;
 
@@ -14,17 +14,17 @@ use crate::domain::{Chunk, Gap, Line, Origin, Time};
 /// from then on.
 pub(super) const LARGEST_KEPT_BUFFER: usize = 4 << 20;
 
-/// Encodes the records of one chunk. Holds what they have in common.
+/// Encodes the records of one chunk. Has the encoded parts that they have in common.
 #[derive(Debug)]
 pub struct Encoder {
     /// `"id":"<uid>/<container>/<container id, 12>/`
     id: Vec<u8>,
     /// `"kubernetes":{…}}` and the line end.
     tail: Vec<u8>,
-    stamp: Stamp,
+    timestamps: TimestampWriter,
 }
 
-/// The part of a record that names where it comes from.
+/// The part of a record that names its origin.
 #[derive(Serialize)]
 struct Kubernetes<'a> {
     namespace: &'a str,
@@ -38,8 +38,8 @@ struct Kubernetes<'a> {
     labels: std::collections::BTreeMap<&'a str, &'a str>,
 }
 
-/// Bytes of a record beside its message and what is common to the chunk:
-/// `{"time":"` 9, stamp 30, quotes and names 14, time 20, ordinal 10, cut 28, lossy 13, and some to spare.
+/// Bytes of a record beside its message and the common parts, at most: `{"time":"` 9, timestamp 30, quotes and names 14,
+/// time 20, ordinal 10, cut 28, lossy 13 make 124, rounded up.
 const FRAME: usize = 160;
 
 impl Encoder {
@@ -66,8 +66,8 @@ impl Encoder {
         // Text and numbers always serialise into memory.
         tail.extend(serde_json::to_vec(&kubernetes).unwrap_or_default());
         tail.extend_from_slice(b"}\n");
-        let stamp = Stamp::default();
-        Self { id, tail, stamp }
+        let timestamps = TimestampWriter::default();
+        Self { id, tail, timestamps }
     }
 
     /// Appends all records of a chunk: its gap, then its lines.
@@ -84,7 +84,7 @@ impl Encoder {
     /// Appends the record of one line.
     pub fn line(&mut self, line: &Line, message: &[u8], out: &mut Vec<u8>) {
         out.extend_from_slice(b"{\"time\":\"");
-        self.stamp.write(line.time, out);
+        self.timestamps.write(line.time, out);
         out.extend_from_slice(b"\",");
         out.extend_from_slice(&self.id);
         if line.time.0 < 0 {
@@ -107,8 +107,8 @@ impl Encoder {
         out.extend_from_slice(&self.tail);
     }
 
-    /// Appends the record of a gap. Its `time` is that of the first line after it, else of the last
-    /// line before it, else null; its id is made of both ends, so it is the same when it is found again.
+    /// Appends the record of a gap. Its `time` is that of the first line after the gap, else of the last line before it,
+    /// else null. Its id contains both ends, so it is the same when the gap is found again.
     fn gap(&mut self, gap: &Gap, out: &mut Vec<u8>) {
         out.extend_from_slice(b"{\"time\":");
         self.instant(gap.to.or(gap.from), out);
@@ -133,20 +133,20 @@ impl Encoder {
             return;
         };
         out.push(b'"');
-        self.stamp.write(time, out);
+        self.timestamps.write(time, out);
         out.push(b'"');
     }
 }
 
-/// Writes timestamps, remembering the last whole second: neighbouring lines mostly share it.
+/// Writes timestamps. It remembers the text of the last second, because most lines share it with the line before.
 #[derive(Debug, Default)]
-struct Stamp {
+struct TimestampWriter {
     second: Option<i64>,
     /// `2026-11-20T10:47:01.`
     text: Vec<u8>,
 }
 
-impl Stamp {
+impl TimestampWriter {
     fn write(&mut self, time: Time, out: &mut Vec<u8>) {
         let second = time.floor_seconds();
         if self.second != Some(second) {
@@ -182,7 +182,7 @@ fn decimal(out: &mut Vec<u8>, mut number: u64) {
     out.extend_from_slice(&digits[at..]);
 }
 
-/// Appends bytes as the inside of a JSON string. Answers whether some were not UTF-8 and were replaced.
+/// Appends bytes as the content of a JSON string. Returns whether some were not UTF-8 and were replaced.
 fn escape_bytes(out: &mut Vec<u8>, bytes: &[u8]) -> bool {
     if let Ok(text) = str::from_utf8(bytes) {
         escape(out, text);
@@ -197,7 +197,7 @@ fn escape_bytes(out: &mut Vec<u8>, bytes: &[u8]) -> bool {
     true
 }
 
-/// Appends text as the inside of a JSON string.
+/// Appends text as the content of a JSON string.
 fn escape(out: &mut Vec<u8>, text: &str) {
     let mut rest = text.as_bytes();
     loop {
@@ -222,9 +222,9 @@ fn escape(out: &mut Vec<u8>, text: &str) {
 const ONES: u64 = 0x0101_0101_0101_0101;
 const HIGHS: u64 = 0x8080_8080_8080_8080;
 
-/// How many leading bytes need no escape. Eight at a time: subtracting 0x20 from a byte borrows from
-/// its high bit only if it was smaller, and a byte equal to a mark becomes 0 when xored with it. The
-/// lowest flag is exact; flags above it may be false, and are not looked at.
+/// The number of leading bytes that need no escape. Eight bytes at a time: subtracting 0x20 from a byte sets its high bit
+/// only if the byte was smaller, and a byte equal to a mark becomes 0 when xored with the mark. The lowest flag is exact;
+/// higher flags may be wrong and are not used.
 fn plain_len(bytes: &[u8]) -> usize {
     let (words, rest) = bytes.as_chunks::<8>();
     for (at, word) in words.iter().enumerate() {
@@ -259,7 +259,7 @@ mod tests {
     }
 
     #[test]
-    fn a_record_says_what_was_logged_and_where() {
+    fn a_record_has_the_line_and_its_origin() {
         let mut chunk = chunk(
             &origin("7e2a", "app"),
             1,
@@ -278,7 +278,7 @@ mod tests {
     }
 
     #[test]
-    fn a_gap_is_a_record_with_a_stable_id_and_no_message() {
+    fn a_gap_is_a_record_with_a_stable_id_and_without_a_message() {
         let mut chunk = chunk(&origin("7e2a", "app"), 1, &[]);
         chunk.gap = Some(Gap {
             from: Some(Time(5)),
@@ -294,14 +294,14 @@ mod tests {
     }
 
     #[test]
-    fn bytes_that_are_not_text_are_replaced_and_marked() {
+    fn bytes_that_are_not_utf8_are_replaced_and_marked() {
         let record = &encode(&chunk(&origin("u", "c"), 1, &[(1, b"a\xff\xfe\"b\xc3")]))[0];
         assert_eq!(record["message"], "a\u{FFFD}\u{FFFD}\"b\u{FFFD}");
         assert_eq!(record["lossy"], true);
     }
 
     #[test]
-    fn every_record_parses_and_text_comes_back_as_it_was() {
+    fn every_record_is_valid_json_and_contains_its_text_unchanged() {
         let seed = fastrand::u64(..);
         println!("seed {seed}");
         let mut rng = fastrand::Rng::with_seed(seed);
@@ -324,7 +324,7 @@ mod tests {
     }
 
     #[test]
-    fn names_are_escaped_too() {
+    fn names_are_escaped() {
         let mut origin = (*origin("u\"1", "c\\")).clone();
         origin.pod = "p\n".into();
         let record = &encode(&chunk(&std::sync::Arc::new(origin), 1, &[(1, b"x")]))[0];

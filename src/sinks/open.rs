@@ -1,4 +1,4 @@
-//! From a sink's URL to a sink that groups writers and tries again. The only place that knows all kinds.
+//! Opening a sink by its URL, with grouping and trying again around it. This file alone knows every kind of sink.
 
 use std::fmt;
 use std::sync::Arc;
@@ -12,7 +12,7 @@ use super::group::{GroupLimits, grouped};
 use super::retry::Retrying;
 use super::schema::SCHEMA;
 use super::sink::{Retention, Sink, SinkOpenError};
-use super::sql::{Connections, Dialect, SqlRetention, SqlSink, mysql, sqlite};
+use super::sql::{Connections, SqlDialect, SqlRetention, SqlSink, mysql, sqlite};
 use super::stdout::StdoutSink;
 use super::url::{Destination, SinkUrl};
 use crate::clock::Clock;
@@ -25,8 +25,8 @@ use crate::metrics::Metrics;
 pub struct Opened {
     /// Where records go. It never answers `Again`.
     pub sink: Arc<dyn Sink>,
-    /// Does the writing; runs until all handles of `sink` are dropped. An error means that the sink will
-    /// never take a record again.
+    /// Does the writing. The caller must run it; it ends when all handles of `sink` are dropped. An error means that the
+    /// sink will never take a record again.
     pub driver: BoxFuture<'static, Result<(), SinkOpenError>>,
     /// Deletes old records, where that can be done.
     pub retention: Option<Arc<dyn Retention>>,
@@ -38,11 +38,10 @@ impl fmt::Debug for Opened {
     }
 }
 
-/// Opens a sink. Fails when it cannot be used as things are; each call tells the true error once.
-/// One attempt to write may take `attempt`.
+/// Opens a sink. An error says why it cannot be used, and what to do. One attempt to write may take `attempt`.
 pub async fn open(url: &SinkUrl, clock: Clock, metrics: &Metrics, attempt: Duration) -> Result<Opened, SinkOpenError> {
     let store = database(url);
-    let one = GroupLimits {
+    let limits = GroupLimits {
         attempt,
         ..GroupLimits::default()
     };
@@ -50,27 +49,27 @@ pub async fn open(url: &SinkUrl, clock: Clock, metrics: &Metrics, attempt: Durat
         Destination::Stdout => {
             let stdout = Arc::new(StdoutSink::new(clock));
             let broken = stdout.clone();
-            let opened = compose(stdout, clock, metrics, one);
+            let opened = compose(stdout, clock, metrics, limits);
             Ok(stop_when(opened, async move { broken.broken().await }.boxed()))
         }
         Destination::File(options) => {
             let file = Arc::new(FileSink::open(options.clone(), clock).await?);
             let sync = file.clone();
-            let opened = compose(file, clock, metrics, one);
+            let opened = compose(file, clock, metrics, limits);
             Ok(stop_when(opened, async move { sync.sync_forever().await }.boxed()))
         }
         Destination::Database(DatabaseUrl::Sqlite(path)) => {
             let pool = db::sqlite::pool::open(path, &store, sqlite::BUSY, attempt).await?;
-            Ok(open_sql(Connections::new(pool, store, attempt), clock, metrics, one))
+            Ok(open_sql(Connections::new(pool, store, attempt), clock, metrics, limits))
         }
         Destination::Database(DatabaseUrl::MySql(url)) => {
-            let limits = mysql::session_limits(attempt);
-            let pool = db::mysql::pool::open(url, &store, limits, mysql::CONNECTIONS, attempt).await?;
-            let some = GroupLimits {
+            let session = mysql::session_limits(attempt);
+            let pool = db::mysql::pool::open(url, &store, session, mysql::CONNECTIONS, attempt).await?;
+            let limits = GroupLimits {
                 in_flight: mysql::IN_FLIGHT,
-                ..one
+                ..limits
             };
-            Ok(open_sql(Connections::new(pool, store, attempt), clock, metrics, some))
+            Ok(open_sql(Connections::new(pool, store, attempt), clock, metrics, limits))
         }
     }
 }
@@ -83,7 +82,12 @@ pub(super) fn database(url: &SinkUrl) -> Database {
     }
 }
 
-fn open_sql<DB: Dialect>(connections: Connections<DB>, clock: Clock, metrics: &Metrics, limits: GroupLimits) -> Opened {
+fn open_sql<DB: SqlDialect>(
+    connections: Connections<DB>,
+    clock: Clock,
+    metrics: &Metrics,
+    limits: GroupLimits,
+) -> Opened {
     let retention = SqlRetention::new(connections.clone());
     Opened {
         retention: Some(Arc::new(retention)),
@@ -91,7 +95,7 @@ fn open_sql<DB: Dialect>(connections: Connections<DB>, clock: Clock, metrics: &M
     }
 }
 
-/// Creates or updates what the sink needs before it can be opened: tables. Sinks without tables need nothing.
+/// Creates or updates the tables of a sink. Sinks without tables need nothing.
 pub async fn migrate(url: &SinkUrl) -> Result<(), SinkOpenError> {
     let store = database(url);
     match &url.destination {
@@ -110,7 +114,7 @@ fn compose<S: Sink + 'static>(adapter: Arc<S>, clock: Clock, metrics: &Metrics, 
     }
 }
 
-/// Runs `beside` as long as the driver runs; the driver ends with its error, should it have one.
+/// Runs `beside` while the driver runs. If `beside` ends, the driver ends with its error.
 fn stop_when(opened: Opened, beside: BoxFuture<'static, SinkOpenError>) -> Opened {
     let driver = opened.driver;
     let both = async move {

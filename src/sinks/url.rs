@@ -1,4 +1,4 @@
-//! Naming a sink by URL. Nothing is opened here, and a password never leaves through `Debug` or `Display`.
+//! The URL of a sink. Nothing is opened here. `Display`, `Debug` and errors never show a password.
 
 use std::fmt;
 use std::str::FromStr;
@@ -31,6 +31,7 @@ pub(super) enum Destination {
 pub struct BadSinkUrl(String);
 
 const KNOWN: &str = "known sinks: stdout, file:///dir, sqlite:///path, mysql://user@host:port/database";
+
 impl FromStr for SinkUrl {
     type Err = BadSinkUrl;
 
@@ -40,7 +41,7 @@ impl FromStr for SinkUrl {
                 destination: Destination::Stdout,
             });
         }
-        // The text may hold a password, so it is not repeated.
+        // The text may contain a password, so the error does not repeat it.
         let url =
             Url::parse(text).map_err(|error| BadSinkUrl(format!("the sink's URL cannot be read: {error}; {KNOWN}")))?;
         let destination = match url.scheme() {
@@ -60,13 +61,13 @@ impl FromStr for SinkUrl {
 }
 
 impl SinkUrl {
-    /// How many files and sockets the sink has open when it writes so many streams.
+    /// Files and sockets that the sink has open when it writes this many streams.
     #[must_use]
     pub fn open_files(&self, streams: usize) -> usize {
         match &self.destination {
             Destination::Stdout => 0,
             Destination::File(_) => streams.min(OPEN_FILES),
-            // The file, its write-ahead log and that one's index.
+            // The file, its write-ahead log and the log's index.
             Destination::Database(DatabaseUrl::Sqlite(_)) => 3,
             Destination::Database(DatabaseUrl::MySql(_)) => super::sql::mysql::CONNECTIONS as usize,
         }
@@ -189,7 +190,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_not_known_is_refused_by_naming_what_is() {
+    fn unknown_sinks_and_parameters_are_refused_and_the_known_ones_named() {
         assert!(parse("kafka://x").unwrap_err().contains("known sinks: stdout, file"));
         assert!(parse("file:///d?max=1").unwrap_err().contains("known: max_size, keep"));
         assert!(parse("file://").unwrap_err().contains("three slashes"));
@@ -202,7 +203,7 @@ mod tests {
     }
 
     #[test]
-    fn parameters_are_read() {
+    fn parameters_are_parsed() {
         let url = parse("file:///var/log/a%20b?max_size=2MiB&keep=0&fsync=always&gzip=true").unwrap();
         let Destination::File(options) = url.destination else {
             panic!("not a file sink")

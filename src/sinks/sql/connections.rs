@@ -9,20 +9,20 @@ use sqlx::pool::PoolConnection;
 use sqlx::{Error, Pool};
 use tokio::time::timeout;
 
-use super::dialect::Dialect;
+use super::dialect::SqlDialect;
 use crate::db::database::Database;
 use crate::sinks::sink::SinkError;
 
 /// A pool of connections to one database.
 #[derive(Debug)]
-pub(in crate::sinks) struct Connections<DB: Dialect> {
+pub(in crate::sinks) struct Connections<DB: SqlDialect> {
     pool: Pool<DB>,
     db: Arc<Database>,
     /// How long one piece of work may take, waiting for a connection included.
     deadline: Duration,
 }
 
-impl<DB: Dialect> Clone for Connections<DB> {
+impl<DB: SqlDialect> Clone for Connections<DB> {
     fn clone(&self) -> Self {
         Self {
             pool: self.pool.clone(),
@@ -50,7 +50,7 @@ impl WorkError {
     }
 }
 
-impl<DB: Dialect> Connections<DB> {
+impl<DB: SqlDialect> Connections<DB> {
     pub(in crate::sinks) fn new(pool: Pool<DB>, db: Database, deadline: Duration) -> Self {
         let db = Arc::new(db);
         Self { pool, db, deadline }
@@ -91,9 +91,9 @@ impl<DB: Dialect> Connections<DB> {
 
 /// A connection that goes back to the pool only when its work was done. Otherwise it is closed at once, which rolls its
 /// transaction back: it may still be busy, and the next user of it would wait.
-pub(super) struct ReturnOnSuccess<DB: Dialect>(Option<PoolConnection<DB>>);
+pub(super) struct ReturnOnSuccess<DB: SqlDialect>(Option<PoolConnection<DB>>);
 
-impl<DB: Dialect> ReturnOnSuccess<DB> {
+impl<DB: SqlDialect> ReturnOnSuccess<DB> {
     pub(super) fn get(&mut self) -> Result<&mut DB::Connection, Error> {
         self.0.as_deref_mut().ok_or(Error::WorkerCrashed)
     }
@@ -104,7 +104,7 @@ impl<DB: Dialect> ReturnOnSuccess<DB> {
     }
 }
 
-impl<DB: Dialect> Drop for ReturnOnSuccess<DB> {
+impl<DB: SqlDialect> Drop for ReturnOnSuccess<DB> {
     fn drop(&mut self) {
         if let Some(connection) = self.0.take() {
             drop(connection.detach());

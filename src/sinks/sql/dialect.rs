@@ -1,6 +1,6 @@
 //! What differs between the databases that records are stored in: the statements, and what the server allows.
 //!
-//! To support another database, implement [`Dialect`] for its driver in a file of its own. What is stored, and when, is
+//! To support another database, implement [`SqlDialect`] for its driver in a file of its own. What is stored, and when, is
 //! decided outside: in `dedup`, `records` and `retention`.
 
 use sqlx::Error;
@@ -10,7 +10,7 @@ use crate::domain::{BackendError, Fence, Origin, StreamId, Time};
 use crate::sinks::dedup::{NewGap, NewRecord, StreamRow};
 
 /// The statements of one database. They run on a connection that is in a transaction, unless they only read.
-pub(in crate::sinks) trait Dialect: sqlx::Database {
+pub(in crate::sinks) trait SqlDialect: sqlx::Database {
     /// Begins a transaction that writes.
     const BEGIN: &'static str;
     /// The statements that delete old records.
@@ -62,14 +62,14 @@ pub(in crate::sinks) trait Dialect: sqlx::Database {
     /// Stores fence, position and seq of these rows.
     fn advance(conn: &mut Self::Connection, rows: &[StreamRow]) -> impl Future<Output = Result<(), Error>> + Send;
 
-    /// The first column of a statement of [`Dialect::PURGE`] that reads.
+    /// The first column of a statement of [`SqlDialect::PURGE`] that reads.
     fn numbers(
         conn: &mut Self::Connection,
         statement: &'static str,
         parameters: &[i64],
     ) -> impl Future<Output = Result<Vec<i64>, Error>> + Send;
 
-    /// Runs a statement of [`Dialect::PURGE`] that deletes. Returns the number of deleted rows.
+    /// Runs a statement of [`SqlDialect::PURGE`] that deletes. Returns the number of deleted rows.
     fn delete(
         conn: &mut Self::Connection,
         statement: &'static str,
@@ -102,7 +102,7 @@ pub(in crate::sinks) struct Purge {
     /// Deletes gaps: the stream, the seq of the first one that stays.
     pub(in crate::sinks) gaps: &'static str,
     /// Streams that have no record, and were neither opened nor written since a time
-    /// ([`Dialect::updated_at`]) and for a day: the time, how many at most.
+    /// ([`SqlDialect::updated_at`]) and for a day: the time, how many at most.
     pub(in crate::sinks) empty_streams: &'static str,
     /// Deletes the row of a stream if it is still one of those: the stream.
     pub(in crate::sinks) stream: &'static str,

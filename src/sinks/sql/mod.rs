@@ -1,5 +1,5 @@
 //! Records in a database, each exactly once. One sink for all databases: what differs between them is the
-//! [`Dialect`](dialect::Dialect), which has one implementation per file here.
+//! [`SqlDialect`](dialect::SqlDialect), which has one implementation per file here.
 //!
 //! Nothing here connects to a database or creates a table: `db` does.
 
@@ -14,6 +14,6 @@ pub(super) mod sqlite;
 mod stream_ids;
 
 pub(super) use connections::Connections;
-pub(super) use dialect::Dialect;
+pub(super) use dialect::SqlDialect;
 pub(super) use records::SqlSink;
 pub(super) use retention::SqlRetention;

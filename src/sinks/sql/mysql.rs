@@ -1,5 +1,5 @@
-//! Records in MySQL and MariaDB: the statements, and the rights they need. Each is understood by MySQL 8.0 and later and by MariaDB 10.6 and
-//! later, and there are few texts: closing a prepared statement stalls the connection.
+//! Records in MySQL and MariaDB: the statements, and the rights they need. Every statement works on MySQL 8.0 and later
+//! and on MariaDB 10.6 and later. There are few texts: closing a prepared statement stalls the connection.
 
 use std::sync::LazyLock;
 use std::time::Duration;
@@ -8,7 +8,7 @@ use sqlx::mysql::MySqlConnection;
 use sqlx::{Error, MySql};
 
 use super::batch;
-use super::dialect::{Dialect, LockedRow, Purge, StatementLimits};
+use super::dialect::{LockedRow, Purge, SqlDialect, StatementLimits};
 use super::json::{labels, positions};
 use crate::db::database::Database;
 use crate::db::mysql::fault;
@@ -73,7 +73,7 @@ const PURGE: Purge = Purge {
         AND NOT EXISTS (SELECT 1 FROM log_record r WHERE r.stream = log_stream.id)",
 };
 
-/// Requests under way at the same time.
+/// Requests in flight at the same time.
 pub(in crate::sinks) const IN_FLIGHT: usize = 3;
 /// One more for streams being opened, and one for retention.
 pub(in crate::sinks) const CONNECTIONS: u32 = IN_FLIGHT as u32 + 2;
@@ -108,7 +108,7 @@ pub(in crate::sinks) const PACKET_REST: usize = 4096;
 const PLAIN_BYTES: usize = 1 << 20;
 const TLS_BYTES: usize = 15 << 10;
 
-impl Dialect for MySql {
+impl SqlDialect for MySql {
     const BEGIN: &'static str = "BEGIN";
     const PURGE: Purge = PURGE;
     const SLOW: &'static str = "it is slow or unreachable";

@@ -12,7 +12,7 @@ use sqlx::{Connection, Error};
 
 use super::batch;
 use super::connections::{Connections, WorkError};
-use super::dialect::{Dialect, StatementLimits};
+use super::dialect::{SqlDialect, StatementLimits};
 use super::stream_ids::StreamIds;
 use crate::domain::{Chunk, Fence, Origin, Position, StreamId};
 use crate::sinks::dedup::{self, StreamRow, WritePlan};
@@ -20,14 +20,14 @@ use crate::sinks::sink::{Sink, SinkError, WriteResults};
 
 /// The sink.
 #[derive(Debug)]
-pub(in crate::sinks) struct SqlSink<DB: Dialect> {
+pub(in crate::sinks) struct SqlSink<DB: SqlDialect> {
     connections: Connections<DB>,
     ids: StreamIds,
     /// `None` until the first write, and after a failure: the server may have been replaced by another.
     limits: Mutex<Option<StatementLimits>>,
 }
 
-impl<DB: Dialect> SqlSink<DB> {
+impl<DB: SqlDialect> SqlSink<DB> {
     pub(in crate::sinks) fn new(connections: Connections<DB>) -> Self {
         Self {
             connections,
@@ -162,7 +162,7 @@ impl<DB: Dialect> SqlSink<DB> {
 }
 
 #[async_trait]
-impl<DB: Dialect> Sink for SqlSink<DB> {
+impl<DB: SqlDialect> Sink for SqlSink<DB> {
     async fn open(&self, origin: &Arc<Origin>, fence: Fence) -> Result<Option<Position>, SinkError> {
         Ok(self.open_row(origin, fence).await?.position)
     }
@@ -194,7 +194,7 @@ impl<DB: Dialect> Sink for SqlSink<DB> {
 
 /// Creates the stream's row or raises its fence; `None` when somebody has opened it under a larger one. One
 /// transaction, so that a writer under an older fence has either finished or is refused.
-async fn open_in<DB: Dialect>(
+async fn open_in<DB: SqlDialect>(
     connection: &mut DB::Connection,
     origin: &Origin,
     fence: Fence,
@@ -218,7 +218,11 @@ async fn open_in<DB: Dialect>(
 }
 
 /// Stores what was planned, in statements of at most `limit` bytes.
-async fn insert<DB: Dialect>(connection: &mut DB::Connection, plan: &WritePlan<'_>, limit: usize) -> Result<(), Error> {
+async fn insert<DB: SqlDialect>(
+    connection: &mut DB::Connection,
+    plan: &WritePlan<'_>,
+    limit: usize,
+) -> Result<(), Error> {
     let mut rest = &plan.records[..];
     while !rest.is_empty() {
         let (records, after) = rest.split_at(batch::size(rest, limit));

@@ -4,7 +4,7 @@ use async_trait::async_trait;
 use sqlx::{Connection, Error};
 
 use super::connections::Connections;
-use super::dialect::Dialect;
+use super::dialect::SqlDialect;
 use crate::domain::Time;
 use crate::sinks::sink::{Retention, SinkError};
 
@@ -16,7 +16,7 @@ const EMPTY_STREAMS: i64 = 200;
 
 /// Deletes the old records of a SQL sink.
 #[derive(Debug)]
-pub(in crate::sinks) struct SqlRetention<DB: Dialect> {
+pub(in crate::sinks) struct SqlRetention<DB: SqlDialect> {
     connections: Connections<DB>,
 }
 
@@ -28,7 +28,7 @@ struct Round {
 }
 
 #[async_trait]
-impl<DB: Dialect> Retention for SqlRetention<DB> {
+impl<DB: SqlDialect> Retention for SqlRetention<DB> {
     async fn purge(&self, older_than: Time, limit: u32) -> Result<u64, SinkError> {
         let (mut deleted, mut after) = (0, 0);
         while deleted < u64::from(limit) {
@@ -47,7 +47,7 @@ impl<DB: Dialect> Retention for SqlRetention<DB> {
     }
 }
 
-impl<DB: Dialect> SqlRetention<DB> {
+impl<DB: SqlDialect> SqlRetention<DB> {
     pub(in crate::sinks) fn new(connections: Connections<DB>) -> Self {
         Self { connections }
     }

@@ -7,7 +7,7 @@ use sqlx::sqlite::SqliteConnection;
 use sqlx::{Error, Sqlite};
 
 use super::batch;
-use super::dialect::{Dialect, LockedRow, Purge, StatementLimits};
+use super::dialect::{LockedRow, Purge, SqlDialect, StatementLimits};
 use super::json::{labels, positions};
 use crate::db::database::Database;
 use crate::db::schema::Right;
@@ -64,7 +64,7 @@ const LIMITS: StatementLimits = StatementLimits {
     statement: 4 << 20,
 };
 
-impl Dialect for Sqlite {
+impl SqlDialect for Sqlite {
     const BEGIN: &'static str = BEGIN;
     const PURGE: Purge = PURGE;
     const SLOW: &'static str = "its disk is too slow or too busy";
