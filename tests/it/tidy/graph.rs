@@ -152,7 +152,9 @@ impl Graph {
         let mut path = CodePath::new();
         for (at, name) in target.iter().enumerate() {
             let module = self.modules.get(&path)?;
-            if module.children.contains(name) {
+            // A function may have the name of the module that it is in, and be re-exported beside it.
+            let reexported = at + 1 == target.len() && module.imports.contains_key(name);
+            if module.children.contains(name) && !reexported {
                 path.push(name.clone());
                 continue;
             }
