@@ -1,29 +1,30 @@
 //! The clock by which a replica judges its own claims: monotonic, and running during suspend.
 //!
-//! It is never compared with the clock of another machine or of a database. [`wall`] is for people and for lines' ages.
+//! It is never compared with the clock of another machine or of a database. [`wall`] is only for display and for the age
+//! of lines.
 
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use crate::domain::Time;
 
-/// How late a sleeper may notice that the machine was suspended. Writes check the time themselves,
-/// so this bounds only how long a stopped stream stays open.
+/// The longest single sleep, so that a task notices within this time that the machine was suspended. Writes check the
+/// time themselves; this only limits how long a stream stays open after its deadline.
 const LONGEST_SLEEP: Duration = Duration::from_secs(5);
 
-/// The time of day on this machine. Nothing about claims is decided by it.
+/// The wall-clock time of this machine. No decision about claims uses it.
 #[must_use]
 pub fn wall() -> Time {
     let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
     Time(i64::try_from(now.as_nanos()).unwrap_or(i64::MAX))
 }
 
-/// A monotonic clock. A value, so that tests can hand in the paused clock of their runtime.
+/// A monotonic clock. It is a value, so that tests can pass the paused clock of their runtime.
 #[derive(Clone, Copy, Debug)]
 pub struct Clock(fn() -> Duration);
 
 impl Clock {
-    /// Time since boot, suspend included. `Instant` will not do: on Linux it stops during suspend,
-    /// and a replica that wakes up would believe its claims are still good.
+    /// Time since boot, including suspend. `Instant` cannot be used: on Linux it stops during suspend, and a replica that
+    /// wakes up would believe that its claims are still valid.
     #[must_use]
     pub fn boottime() -> Self {
         Self(|| {
@@ -32,9 +33,9 @@ impl Clock {
         })
     }
 
-    /// The clock of the current single-threaded Tokio runtime, which a test can pause. Begins at one
-    /// day, so that subtracting from it is safe. Shows whole milliseconds, as Tokio's timers do: what
-    /// is below depends on when in real time the runtime was made, and differs from run to run.
+    /// The clock of the current single-threaded Tokio runtime, which a test can pause. It starts at one day, so that
+    /// subtracting from it is safe. It has whole milliseconds, like Tokio's timers: the rest would depend on the real
+    /// time at which the runtime was created.
     #[must_use]
     pub fn tokio() -> Self {
         thread_local! {
@@ -47,20 +48,20 @@ impl Clock {
         })
     }
 
-    /// Now.
+    /// The current time.
     #[must_use]
     pub fn now(self) -> Duration {
         (self.0)()
     }
 
-    /// Time passed since `then`.
+    /// The time since `then`.
     #[must_use]
     pub fn since(self, then: Duration) -> Duration {
         self.now().saturating_sub(then)
     }
 
-    /// Sleeps until `deadline`. Looks again after waking up, because the runtime's timer stops
-    /// during suspend and this clock does not.
+    /// Sleeps until `deadline`. Checks the time after each wake-up, because the timer of the runtime stops during suspend
+    /// and this clock does not.
     pub async fn sleep_until(self, deadline: Duration) {
         while let Some(left) = deadline.checked_sub(self.now()).filter(|left| !left.is_zero()) {
             tokio::time::sleep(left.min(LONGEST_SLEEP)).await;

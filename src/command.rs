@@ -9,7 +9,7 @@ use std::time::Duration;
 use tokio_util::sync::CancellationToken;
 
 use crate::cli::{Cli, Command, Locks, flags};
-use crate::config::{Config, Passwords, SinkConfig, Store};
+use crate::config::{Config, Passwords, SinkConfig, Store, checked};
 use crate::exit::Failure;
 use crate::{cli, stop, telemetry};
 
@@ -32,7 +32,7 @@ pub fn execute(args: impl IntoIterator<Item = OsString>) -> Result<(), Failure> 
     {
         print(|out| out.extend_from_slice(typed.settings.as_bytes()));
         // Settings that are refused are shown first, since they tell why.
-        return Config::new(run, &Passwords::from_env()?).map(drop);
+        return checked(run, &Passwords::from_env()?).map(drop);
     }
     #[cfg(not(feature = "lab"))]
     if let Command::Demo(_) | Command::Simulate(_) = &typed.cli.command {
@@ -59,7 +59,9 @@ pub fn execute(args: impl IntoIterator<Item = OsString>) -> Result<(), Failure> 
     let runtime = tokio::runtime::Builder::new_multi_thread()
         .enable_all()
         .build()
-        .map_err(|e| Failure::unclean(format!("threads cannot be started: {e}; raise the process limits")))?;
+        .map_err(|e| {
+            Failure::failed(format!("threads cannot be started: {e}")).with_remedy("raise the process limits")
+        })?;
     let outcome = runtime.block_on(work(typed.cli));
     runtime.shutdown_timeout(LAST_CALLS);
     outcome
@@ -72,7 +74,7 @@ async fn work(cli: Cli) -> Result<(), Failure> {
     let passwords = Passwords::from_env()?;
     match cli.command {
         Command::Run(run) => {
-            let config = Config::new(&run, &passwords)?;
+            let config = checked(&run, &passwords)?;
             stop::run(signals, token.clone(), crate::run(config, token)).await
         }
         Command::Check { json, run } => {

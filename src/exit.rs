@@ -1,20 +1,20 @@
-//! How the program ends: one line and a status that a script can tell apart.
+//! How the program ends: one line on standard error, and an exit status that scripts can distinguish.
 //!
-//! Failures become this type only at the edge, where nobody branches on them any more.
+//! Errors become a [`Failure`] where no caller distinguishes them any more.
 
 use std::fmt;
 use std::io::Write as _;
 use std::process::ExitCode;
 
-use crate::cluster::{AccessError, ApiError};
-use crate::domain::{BackendError, Cause, Escaped};
+use crate::cluster::{AccessError, ApiError, ScopeError};
+use crate::domain::{BackendError, Cause, Escaped, Finding, Message};
 
-/// What a failure means to whoever started the program. The numbers are the exit statuses.
+/// What a failure means to the caller of the program. The numbers are the exit statuses.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Kind {
-    /// Text that was asked for, such as help. Goes to stdout.
-    Shown = 0,
-    Unclean = 1,
+enum FailureKind {
+    /// No failure: text that was requested, such as help. Goes to standard output.
+    Help = 0,
+    Failed = 1,
     Usage = 2,
     Unreachable = 3,
     Refused = 4,
@@ -24,81 +24,104 @@ enum Kind {
     Terminated = 143,
 }
 
-/// The end of the program when not all is well: what to say, on one line, and the exit status.
+/// Why the program ends without success: what failed, what to do about it, and the exit status.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Failure {
-    kind: Kind,
-    line: String,
+    kind: FailureKind,
+    message: Message,
 }
 
 impl Failure {
-    fn new(kind: Kind, line: impl fmt::Display) -> Self {
-        let line = line.to_string();
-        Self { kind, line }
+    fn new(kind: FailureKind, text: impl fmt::Display) -> Self {
+        let message = Message::new(text.to_string(), "");
+        Self { kind, message }
     }
 
-    /// Status 0: text that was asked for instead of work.
+    /// Status 0: text that was requested instead of work.
     #[must_use]
-    pub fn shown(text: String) -> Self {
-        Self {
-            kind: Kind::Shown,
-            line: text,
-        }
+    pub fn help(text: impl fmt::Display) -> Self {
+        Self::new(FailureKind::Help, text)
     }
 
-    /// Status 1: it failed, or the audit is not clean.
+    /// Status 1: it failed, or the result is not clean.
     #[must_use]
-    pub fn unclean(line: impl fmt::Display) -> Self {
-        Self::new(Kind::Unclean, line)
+    pub fn failed(text: impl fmt::Display) -> Self {
+        Self::new(FailureKind::Failed, text)
     }
 
     /// Status 2: a wrong flag or setting.
     #[must_use]
-    pub fn usage(line: impl fmt::Display) -> Self {
-        Self::new(Kind::Usage, line)
+    pub fn usage(text: impl fmt::Display) -> Self {
+        Self::new(FailureKind::Usage, text)
     }
 
     /// Status 3: the API server or a database cannot be reached.
     #[must_use]
-    pub fn unreachable(line: impl fmt::Display) -> Self {
-        Self::new(Kind::Unreachable, line)
+    pub fn unreachable(text: impl fmt::Display) -> Self {
+        Self::new(FailureKind::Unreachable, text)
     }
 
     /// Status 4: the API server or a database refuses: rights, password, schema.
     #[must_use]
-    pub fn refused(line: impl fmt::Display) -> Self {
-        Self::new(Kind::Refused, line)
+    pub fn refused(text: impl fmt::Display) -> Self {
+        Self::new(FailureKind::Refused, text)
     }
 
-    /// Status 130 or 143: a second signal, SIGINT or SIGTERM, cut the shutdown short.
+    /// Status 130 or 143: a second SIGINT or SIGTERM cut the shutdown short.
     #[must_use]
     pub fn signalled(interrupt: bool) -> Self {
         let (kind, name) = if interrupt {
-            (Kind::Interrupted, "SIGINT")
+            (FailureKind::Interrupted, "SIGINT")
         } else {
-            (Kind::Terminated, "SIGTERM")
+            (FailureKind::Terminated, "SIGTERM")
         };
-        Self::new(
-            kind,
-            format!("stopped by a second {name}: claims were not given back and expire by themselves"),
-        )
+        let text = format!("stopped by a second {name}: claims were not released");
+        Self::new(kind, text).with_remedy("they expire by themselves")
     }
 
-    /// Whether trying again may help without anybody changing anything.
+    /// The same failure as the status that belongs to `cause`.
     #[must_use]
-    pub fn may_heal(&self) -> bool {
-        self.kind == Kind::Unreachable
+    pub fn of(cause: Cause, message: Message) -> Self {
+        let kind = match cause {
+            Cause::Setting => FailureKind::Usage,
+            Cause::Unreachable => FailureKind::Unreachable,
+            Cause::Refused => FailureKind::Refused,
+            Cause::Machine => FailureKind::Failed,
+        };
+        Self { kind, message }
     }
 
-    /// What somebody must do about it.
+    /// Adds what to do about it.
     #[must_use]
-    pub fn cause(&self) -> Cause {
-        match self.kind {
-            Kind::Usage => Cause::Setting,
-            Kind::Unreachable => Cause::Unreachable,
-            Kind::Refused => Cause::Refused,
-            Kind::Shown | Kind::Unclean | Kind::Interrupted | Kind::Terminated => Cause::Machine,
-        }
+    pub fn with_remedy(mut self, remedy: impl Into<String>) -> Self {
+        self.message.remedy = remedy.into();
+        self
+    }
+
+    /// What failed, and what to do about it.
+    #[must_use]
+    pub fn message(&self) -> &Message {
+        &self.message
+    }
+
+    /// Whether the same attempt may succeed later, without any change.
+    #[must_use]
+    pub fn is_temporary(&self) -> bool {
+        self.kind == FailureKind::Unreachable
+    }
+
+    /// The failure as a finding of `podlog check`.
+    #[must_use]
+    pub fn to_finding(&self, subject: impl Into<String>) -> Finding {
+        let cause = match self.kind {
+            FailureKind::Usage => Cause::Setting,
+            FailureKind::Unreachable => Cause::Unreachable,
+            FailureKind::Refused => Cause::Refused,
+            FailureKind::Help | FailureKind::Failed | FailureKind::Interrupted | FailureKind::Terminated => {
+                Cause::Machine
+            }
+        };
+        Finding::failed(cause, subject, &*self.message.text, &*self.message.remedy)
     }
 
     /// The exit status.
@@ -110,17 +133,13 @@ impl Failure {
 
 impl fmt::Display for Failure {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        if self.kind == Kind::Shown {
-            return f.write_str(&self.line);
+        if self.kind == FailureKind::Help {
+            return f.write_str(&self.message.text);
         }
-        // Errors of libraries come with line breaks.
-        for (i, part) in self
-            .line
-            .lines()
-            .map(str::trim)
-            .filter(|part| !part.is_empty())
-            .enumerate()
-        {
+        // Errors of libraries contain line breaks.
+        let text = Message::new(self.message.text.trim_end(), &*self.message.remedy).to_string();
+        let parts = text.lines().map(str::trim).filter(|part| !part.is_empty());
+        for (i, part) in parts.enumerate() {
             f.write_str(if i == 0 { "" } else { " " })?;
             Escaped(part).fmt(f)?;
         }
@@ -133,35 +152,42 @@ impl std::error::Error for Failure {}
 impl From<BackendError> for Failure {
     fn from(error: BackendError) -> Self {
         match error {
-            BackendError::Unavailable(message) => Self::unreachable(message),
-            BackendError::Refused(message) => Self::refused(message),
+            BackendError::Unavailable(message) => Self::of(Cause::Unreachable, message),
+            BackendError::Refused(message) => Self::of(Cause::Refused, message),
         }
     }
 }
 
 impl From<AccessError> for Failure {
     fn from(error: AccessError) -> Self {
-        Self::refused(error)
+        Self::of(Cause::Refused, error.message())
+    }
+}
+
+impl From<ScopeError> for Failure {
+    fn from(error: ScopeError) -> Self {
+        Self::of(Cause::Setting, error.message())
     }
 }
 
 impl From<ApiError> for Failure {
     fn from(error: ApiError) -> Self {
-        match error {
-            ApiError::Throttled { .. } | ApiError::Unavailable(_) => Self::unreachable(error),
-            _ => Self::refused(error),
-        }
+        let cause = match error {
+            ApiError::Throttled { .. } | ApiError::Unavailable(_) => Cause::Unreachable,
+            _ => Cause::Refused,
+        };
+        Self::of(cause, error.message())
     }
 }
 
-/// Prints what is to be said and answers with the exit status.
+/// Prints what the program ends with, and returns the exit status.
 #[must_use]
 pub fn report(outcome: Result<(), Failure>) -> ExitCode {
     let Err(failure) = outcome else {
         return ExitCode::SUCCESS;
     };
-    // Nobody may be reading any more, as in `podlog --help | head`; that is no failure.
-    if failure.kind == Kind::Shown {
+    // The output may be closed, as in `podlog --help | head`; that is not a failure.
+    if failure.kind == FailureKind::Help {
         std::io::stdout().write_all(failure.to_string().as_bytes()).ok();
     } else {
         writeln!(std::io::stderr(), "podlog: {failure}").ok();
@@ -171,24 +197,53 @@ pub fn report(outcome: Result<(), Failure>) -> ExitCode {
 
 #[cfg(test)]
 mod tests {
+    use std::time::Duration;
+
     use super::*;
 
     #[test]
-    fn statuses_are_what_the_manual_says() {
+    fn each_kind_of_failure_has_its_exit_status() {
         let codes = [
-            Failure::unclean("").code(),
+            Failure::help("").code(),
+            Failure::failed("").code(),
             Failure::usage("").code(),
             Failure::unreachable("").code(),
             Failure::refused("").code(),
             Failure::signalled(true).code(),
             Failure::signalled(false).code(),
         ];
-        assert_eq!(codes, [1, 2, 3, 4, 130, 143]);
+        assert_eq!(codes, [0, 1, 2, 3, 4, 130, 143]);
     }
 
     #[test]
-    fn a_failure_is_one_line() {
-        let failure = Failure::refused("wrong password\n  for podlog@db\n");
-        assert_eq!(failure.to_string(), "wrong password for podlog@db");
+    fn a_failure_is_printed_on_one_line_with_its_remedy() {
+        let failure = Failure::refused("wrong password\n  for podlog@db\n").with_remedy("correct it");
+        assert_eq!(failure.to_string(), "wrong password for podlog@db; correct it");
+        assert_eq!(Failure::failed("a\u{1b}[31m").to_string(), "a\\u{1b}[31m");
+    }
+
+    #[test]
+    fn every_error_keeps_its_message_and_its_remedy_apart() {
+        let message = || Message::new("the text; with a semicolon", "the remedy");
+        let after = Duration::from_secs(1);
+        let cases = [
+            (BackendError::Unavailable(message()).into(), 3, true),
+            (BackendError::Refused(message()).into(), 4, true),
+            (ApiError::Unavailable(message()).into(), 3, true),
+            (ApiError::Throttled { after }.into(), 3, false),
+            (ApiError::Forbidden(message()).into(), 4, true),
+            (ApiError::Unauthorized(message()).into(), 4, true),
+            (AccessError::NoCluster("no kubeconfig".into()).into(), 4, true),
+            (AccessError::Credentials("expired".into()).into(), 4, true),
+            (ScopeError::Namespace("A".into()).into(), 2, true),
+            (ScopeError::Labels("a b".into(), "a b".into()).into(), 2, true),
+            (Failure::of(Cause::Machine, message()), 1, true),
+        ];
+        for (failure, code, has_remedy) in cases {
+            let finding = failure.to_finding("subject");
+            assert_eq!(failure.code(), code, "{failure}");
+            assert_eq!(!failure.message().remedy.is_empty(), has_remedy, "{failure}");
+            assert_eq!(&finding.message, failure.message());
+        }
     }
 }

@@ -16,7 +16,7 @@ use crate::domain::{Checkpoint, Claim, LockKey, Renewal, Verdict};
 use crate::grant::Grant;
 use crate::locks::{self, LockError, LockStore, STATEMENT_DEADLINE};
 use crate::metrics::Metrics;
-use crate::status::health::Heart;
+use crate::status::health::Heartbeat;
 
 /// Time from sending a renewal that failed to sending it again. A renewal that was not answered has taken longer,
 /// [`STATEMENT_DEADLINE`], and is sent again at once; `config/checks.rs` counts on that.
@@ -87,7 +87,7 @@ pub struct RenewalLoop {
     lease: Lease,
     clock: Clock,
     metrics: Metrics,
-    beat: Heart,
+    beat: Heartbeat,
     claims: BTreeMap<LockKey, RenewedClaim>,
     /// Whether the latest renewal failed. A failure is logged when it begins, not at each renewal.
     failing: bool,
@@ -95,7 +95,7 @@ pub struct RenewalLoop {
 
 /// A handle, and the loop that does the work once it is run.
 #[must_use]
-pub fn renewer(lease: Lease, clock: Clock, metrics: Metrics, beat: Heart) -> (Renewer, RenewalLoop) {
+pub fn renewer(lease: Lease, clock: Clock, metrics: Metrics, beat: Heartbeat) -> (Renewer, RenewalLoop) {
     let (sender, commands) = mpsc::unbounded_channel();
     (
         Renewer(sender),

@@ -156,7 +156,7 @@ async fn collect(
     stop: CancellationToken,
 ) -> Result<(), Failure> {
     let (pods_in, pods) = watch::channel(Arc::new(PodSet::default()));
-    let renewal = handles.health.heart("renewal", config.lease.ttl);
+    let renewal = handles.health.watch("renewal", config.lease.ttl);
     let (renewer, renewal_loop) = renewer(config.lease, clock, metrics.clone(), renewal);
     let Opened {
         sink,
@@ -183,7 +183,7 @@ async fn collect(
         max_pods: config.max_pods,
         grace: config.grace,
         status: handles.status,
-        beat: handles.health.heart("collector", COLLECTOR_LIMIT),
+        beat: handles.health.watch("collector", COLLECTOR_LIMIT),
         store_reached: handles.readiness.condition("lock store reached"),
         listed: handles.readiness.condition("first list of pods done"),
     });
@@ -196,7 +196,7 @@ async fn collect(
     ));
     parts.spawn(named("sink", async move { writing.await.map_err(Failure::from) }));
     let (cluster, token) = (connections.cluster, stopping.clone());
-    let discovery = async move { discover(&cluster, &scope, pods_in, token).await.map_err(Failure::usage) };
+    let discovery = async move { discover(&cluster, &scope, pods_in, token).await.map_err(Failure::from) };
     parts.spawn(named("discovery", discovery));
     if let Some(cleaner) = cleaner {
         parts.spawn(named("retention", infallible(cleaner.run(stopping.clone()))));
@@ -217,9 +217,8 @@ async fn end_together(
                 tracing::debug!(part, "ended");
                 continue;
             }
-            Ok((part, Ok(()))) => Failure::unclean(format!(
-                "the {part} ended without being stopped, which is a bug; please report it"
-            )),
+            Ok((part, Ok(()))) => Failure::failed(format!("the {part} ended without being stopped, which is a bug"))
+                .with_remedy("please report it"),
             Ok((_, Err(failure))) => failure,
             Err(error) => bug(error),
         };
@@ -248,8 +247,7 @@ async fn infallible(part: impl Future<Output = ()>) -> Result<(), Failure> {
 async fn run_renewer(renewal_loop: RenewalLoop, lock: LockUrl, holder: Holder) -> Result<(), Failure> {
     let work = move || {
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
-        let runtime =
-            runtime.map_err(|e| Failure::unclean(format!("the thread for renewals cannot be set up: {e}")))?;
+        let runtime = runtime.map_err(|e| Failure::failed(format!("the thread for renewals cannot be set up: {e}")))?;
         runtime.block_on(async {
             let store = with_retries("lock store", || locks::open(&lock, holder.clone())).await?;
             renewal_loop.run(store).await;
@@ -273,7 +271,7 @@ where
             Err(error) => Failure::from(error),
         };
         let wait = backoff.wait(fastrand::f64());
-        if !failure.may_heal() || tokio::time::Instant::now() + wait > give_up {
+        if !failure.is_temporary() || tokio::time::Instant::now() + wait > give_up {
             return Err(failure);
         }
         tracing::warn!(error = %failure, "the {what} cannot be used yet; trying again");
@@ -344,7 +342,5 @@ fn follow_context(
 
 #[allow(clippy::needless_pass_by_value, reason = "used with map_err")]
 fn bug(error: tokio::task::JoinError) -> Failure {
-    Failure::unclean(format!(
-        "a part of the program panicked, which is a bug: {error}; please report it"
-    ))
+    Failure::failed(format!("a part of the program panicked, which is a bug: {error}")).with_remedy("please report it")
 }

@@ -1,6 +1,6 @@
-//! Stopping: the first SIGTERM or SIGINT asks, the second one insists.
+//! Shutdown: the first SIGTERM or SIGINT stops the work in order, the second one stops at once.
 //!
-//! Nothing here ends the process; it says how the work ended and `main` does the rest.
+//! Nothing here ends the process; `main` does, with the outcome that is returned here.
 
 use std::future::Future;
 use std::time::Duration;
@@ -29,7 +29,7 @@ pub fn with_parent() {
     }
 }
 
-/// The signals that stop the program, caught from the moment this exists.
+/// The signals that stop the program. They are caught as long as this exists.
 #[derive(Debug)]
 pub struct Signals {
     interrupt: Signal,
@@ -37,11 +37,13 @@ pub struct Signals {
 }
 
 impl Signals {
-    /// Begins to catch SIGINT and SIGTERM. Must be called inside a runtime.
+    /// Starts to catch SIGINT and SIGTERM. Must be called inside a runtime.
     pub fn catch() -> Result<Self, Failure> {
         let caught = |kind| {
-            signal(kind)
-                .map_err(|e| Failure::unclean(format!("signals cannot be caught: {e}; the system must allow it")))
+            signal(kind).map_err(|e| {
+                Failure::failed(format!("signals cannot be caught: {e}"))
+                    .with_remedy("allow it in the sandbox or seccomp profile")
+            })
         };
         Ok(Self {
             interrupt: caught(SignalKind::interrupt())?,
@@ -49,7 +51,7 @@ impl Signals {
         })
     }
 
-    /// Whether the next signal is SIGINT.
+    /// Waits for the next signal. Returns whether it is SIGINT.
     async fn next(&mut self) -> bool {
         tokio::select! {
             biased;
@@ -59,8 +61,8 @@ impl Signals {
     }
 }
 
-/// Runs `work` to its end. The first signal cancels `stop`; the second leaves the work as it is.
-/// The work has a task of its own, so that signals are seen however busy it is.
+/// Runs `work` to its end. The first signal cancels `stop`; the second one drops the work. The work runs in a task of its
+/// own, so that signals are handled even when it is busy.
 pub async fn run(
     mut signals: Signals,
     stop: CancellationToken,
@@ -73,7 +75,7 @@ pub async fn run(
             biased;
             ended = task.join_next() => return match ended {
                 Some(Ok(outcome)) => outcome,
-                Some(Err(e)) => Err(Failure::unclean(format!("a bug ended the program: {e}; please report it"))),
+                Some(Err(e)) => Err(Failure::failed(format!("a bug ended the program: {e}")).with_remedy("please report it")),
                 None => Ok(()),
             },
             interrupt = signals.next() => {
@@ -88,7 +90,7 @@ pub async fn run(
     }
 }
 
-/// Runs `work`, which after `stop` has `grace` left to finish. `None` when it did not; it is then dropped.
+/// Runs `work`. After `stop` it has `grace` to finish; otherwise it is dropped and the result is `None`.
 pub async fn finish_within<T>(stop: &CancellationToken, grace: Duration, work: impl Future<Output = T>) -> Option<T> {
     let late = async {
         stop.cancelled().await;
@@ -106,14 +108,14 @@ mod tests {
     use super::*;
 
     #[tokio::test(start_paused = true)]
-    async fn work_that_is_not_asked_to_stop_has_all_the_time() {
+    async fn work_has_no_time_limit_before_the_stop() {
         let stop = CancellationToken::new();
         let work = tokio::time::sleep(Duration::from_hours(1));
         assert_eq!(finish_within(&stop, Duration::from_secs(1), work).await, Some(()));
     }
 
     #[tokio::test(start_paused = true)]
-    async fn after_the_stop_work_ends_within_its_grace_or_is_dropped() {
+    async fn after_the_stop_work_that_exceeds_its_grace_is_dropped() {
         let stop = CancellationToken::new();
         stop.cancel();
         let grace = Duration::from_secs(5);

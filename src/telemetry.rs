@@ -1,6 +1,6 @@
-//! Logging: tracing events to stderr, as text or as JSON, and panics among them.
+//! Logging: writes tracing events and panics to stderr, as text or as JSON.
 //!
-//! Set up once at the start. Nothing here knows any secret, and no event may carry one.
+//! Set up once at the start. No event may contain a secret; nothing here could mask it.
 
 use std::fmt::{self, Write as _};
 use std::io::IsTerminal;
@@ -12,21 +12,21 @@ use tracing_subscriber::filter::ParseError;
 use tracing_subscriber::fmt::FormatFields;
 use tracing_subscriber::fmt::format::Writer;
 
-use crate::config::LogFormat;
+use crate::cli::flags::LogFormat;
 use crate::domain::text::EscapingWriter;
 use crate::exit::Failure;
 
-/// What libraries may say when nothing else is asked for.
+/// The filters for libraries, unless the user sets filters.
 const LIBRARIES: &str = "warn,sqlx=error";
 
-/// Starts logging. `level` is a word or a list of filters; without it the variable `RUST_LOG`
-/// counts, and without that `info`. Fails when the filters cannot be read.
+/// Starts logging. `level` is a level or a list of filters; the default is the variable `RUST_LOG`, or else `info`. Fails
+/// when the filters cannot be parsed.
 pub fn start(level: Option<&str>, format: LogFormat) -> Result<(), Failure> {
     let variable = std::env::var("RUST_LOG").ok().filter(|text| !text.is_empty());
     let filter = match (level, &variable) {
-        (Some(level), _) => filter(level).map_err(|e| wrong("--log-level", level, &e))?,
-        (None, Some(text)) => filter(text).map_err(|e| wrong("RUST_LOG", text, &e))?,
-        (None, None) => filter("info").map_err(|e| wrong("--log-level", "info", &e))?,
+        (Some(level), _) => filter(level).map_err(|e| invalid_filter("--log-level", level, &e))?,
+        (None, Some(text)) => filter(text).map_err(|e| invalid_filter("RUST_LOG", text, &e))?,
+        (None, None) => filter("info").map_err(|e| invalid_filter("--log-level", "info", &e))?,
     };
     let logger = tracing_subscriber::fmt()
         .with_env_filter(filter)
@@ -41,12 +41,14 @@ pub fn start(level: Option<&str>, format: LogFormat) -> Result<(), Failure> {
             .with_span_list(false)
             .try_init(),
     };
-    started.map_err(|e| Failure::unclean(format!("logging is started already ({e}); start it once per process")))?;
+    started.map_err(|e| {
+        Failure::failed(format!("logging is started already ({e})")).with_remedy("start it once per process")
+    })?;
     std::panic::set_hook(Box::new(log_panic));
     Ok(())
 }
 
-/// A single word is podlog's own level; anything else is filters as tracing has them.
+/// A single level applies to podlog itself; anything else is a list of filters in the syntax of tracing.
 fn filter(text: &str) -> Result<EnvFilter, ParseError> {
     let word = ["error", "warn", "info", "debug", "trace", "off"].contains(&text);
     if word {
@@ -56,14 +58,12 @@ fn filter(text: &str) -> Result<EnvFilter, ParseError> {
     }
 }
 
-fn wrong(setting: &str, text: &str, error: &ParseError) -> Failure {
-    Failure::usage(format!(
-        "{setting} {text:?}: {error}; use error, warn, info, debug, trace or filters"
-    ))
+fn invalid_filter(setting: &str, text: &str, error: &ParseError) -> Failure {
+    Failure::usage(format!("{setting} {text:?}: {error}")).with_remedy("use error, warn, info, debug, trace or filters")
 }
 
-/// Writes fields as `name=value`. Values come from API servers, databases and containers, so what could break a line
-/// or command a terminal is escaped in them.
+/// Writes fields as `name=value`. Values come from API servers, databases and containers, so characters that could break
+/// a line or control a terminal are escaped.
 struct Fields;
 
 impl<'w> FormatFields<'w> for Fields {
@@ -90,7 +90,7 @@ impl Visitor<'_> {
             self.writer.write_char(' ')?;
         }
         if name != "message" {
-            // Italic names and dim signs, as tracing has them.
+            // Italic names and dim equals signs, like the default format of tracing.
             let (before, between, after) = if self.writer.has_ansi_escapes() {
                 ("\x1b[3m", "\x1b[0m\x1b[2m", "\x1b[0m")
             } else {
@@ -104,7 +104,7 @@ impl Visitor<'_> {
 
 impl Visit for Visitor<'_> {
     fn record_debug(&mut self, field: &Field, value: &dyn fmt::Debug) {
-        // What the `log` crate says of itself.
+        // Fields that begin with `log.` are metadata of the `log` crate.
         if self.result.is_ok() && !field.name().starts_with("log.") {
             self.result = self.write(field.name(), value);
         }
@@ -123,7 +123,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_word_is_podlogs_own_level_and_filters_are_taken_as_they_are() {
+    fn a_level_applies_to_podlog_itself_and_filters_are_used_unchanged() {
         let shown = |text| filter(text).map(|f| f.to_string()).unwrap_or_default();
         let mut parts: Vec<String> = shown("debug").split(',').map(str::to_owned).collect();
         parts.sort_unstable();

@@ -1,6 +1,6 @@
-//! Commands for people: look at the claims, free one. Straight to the lock store.
+//! `podlog locks`: lists the claims, or releases one, directly in the lock store.
 //!
-//! Nothing here decides who should hold a pod, and nothing is freed that was not named exactly.
+//! Nothing here decides which replica should hold a pod, and only a claim that is named exactly is released.
 
 use std::io::Write;
 
@@ -11,7 +11,10 @@ use crate::domain::{Escaped, LockKey, LockRow, LockTable};
 use crate::exit::Failure;
 use crate::locks::LockStore;
 
-/// Does what a `podlog locks` command says, on standard output.
+/// Where to look when there is no claim to release.
+const SEE_LIST: &str = "see podlog locks list";
+
+/// Executes a `podlog locks` command. The result goes to standard output.
 pub async fn execute(store: &dyn LockStore, command: Locks) -> Result<(), Failure> {
     let mut out = std::io::stdout();
     match command {
@@ -20,10 +23,10 @@ pub async fn execute(store: &dyn LockStore, command: Locks) -> Result<(), Failur
     }
 }
 
-/// Writes all claims: a table for people, or JSON.
+/// Writes all claims, as a table or as JSON.
 pub async fn list(store: &dyn LockStore, json: bool, out: &mut (dyn Write + Send)) -> Result<(), Failure> {
     let table = store.table().await?;
-    let rows: Vec<Shown> = table.rows.iter().map(|(key, row)| Shown::new(key, row)).collect();
+    let rows: Vec<PrintedRow> = table.rows.iter().map(|(key, row)| PrintedRow::new(key, row)).collect();
     let written = if json {
         serde_json::to_writer_pretty(&mut *out, &rows)
             .map_err(std::io::Error::from)
@@ -31,11 +34,11 @@ pub async fn list(store: &dyn LockStore, json: bool, out: &mut (dyn Write + Send
     } else {
         write_table(&table, &rows, out)
     };
-    written.or_else(|e| quiet_when_nobody_reads(&e))
+    written.or_else(|e| ignore_closed_output(&e))
 }
 
-/// Frees the claim on `NAMESPACE/POD`, and says when others may take it. Refuses when nothing is held
-/// under that name, and when several incarnations are and `uid` does not choose one.
+/// Releases the claim on `NAMESPACE/POD`, and writes when other replicas may take it. Fails when no pod of that name is
+/// held, or when several are and `uid` does not select one.
 pub async fn release(
     store: &dyn LockStore,
     pod: &str,
@@ -46,7 +49,7 @@ pub async fn release(
         .split_once('/')
         .filter(|(a, b)| !a.is_empty() && !b.is_empty() && !b.contains('/'))
     else {
-        return Err(Failure::usage(format!("{pod:?} names no pod; write NAMESPACE/POD")));
+        return Err(Failure::usage(format!("{pod:?} is not the name of a pod")).with_remedy("write NAMESPACE/POD"));
     };
     let table = store.table().await?;
     let named: Vec<(&LockKey, &LockRow)> = table
@@ -60,47 +63,43 @@ pub async fn release(
     let (key, row) = match held.as_slice() {
         [(key, row)] => (*key, *row),
         [] => {
-            return Err(Failure::unclean(format!(
-                "{pod}: {}; see podlog locks list",
-                nothing_held(&named)
-            )));
+            return Err(Failure::failed(format!("{pod}: {}", nothing_held(&named))).with_remedy(SEE_LIST));
         }
         several => {
             let list: Vec<String> = several.iter().map(|(key, row)| describe(key, row)).collect();
             return Err(Failure::usage(format!(
-                "{pod}: {} incarnations are held ({}); choose one with --uid",
+                "{pod}: {} pods of this name are held ({})",
                 several.len(),
                 list.join(", ")
-            )));
+            ))
+            .with_remedy("select one with --uid"));
         }
     };
     if !store.evict(key).await? {
-        return Err(Failure::unclean(format!(
-            "{pod}: the row has gone meanwhile; see podlog locks list"
-        )));
+        return Err(Failure::failed(format!("{pod}: its row was deleted meanwhile")).with_remedy(SEE_LIST));
     }
-    let soon = if row.expires_in > 0 {
-        format!("when the claim runs out in {}", seconds(row.expires_in))
+    let when = if row.expires_in > 0 {
+        format!("when the claim expires in {}", seconds(row.expires_in))
     } else {
         "at once".to_owned()
     };
     writeln!(
         out,
-        "freed {pod}: {}; it stops at its next renewal, and others may take the pod {soon} (and after the takeover grace)",
+        "released {pod}: {}; the holder stops at its next renewal, and other replicas may take the pod {when} (plus the takeover grace)",
         describe(key, row)
     )
-    .or_else(|e| quiet_when_nobody_reads(&e))
+    .or_else(|e| ignore_closed_output(&e))
 }
 
 fn nothing_held(named: &[(&LockKey, &LockRow)]) -> &'static str {
     if named.is_empty() {
-        "there is no such row"
+        "there is no such pod in the table"
     } else if named.iter().any(|(_, row)| row.is_evicted()) {
-        "it has been freed already and is taken when its former claim has run out"
+        "it is released already, and is taken when its previous claim has expired"
     } else if named.iter().all(|(_, row)| row.finished) {
-        "it has been collected to its end, so nobody holds it"
+        "it is collected to its end, so no replica holds it"
     } else {
-        "nobody holds it"
+        "no replica holds it"
     }
 }
 
@@ -113,17 +112,18 @@ fn describe(key: &LockKey, row: &LockRow) -> String {
     Escaped(format!("uid {uid} held by {owner}")).to_string()
 }
 
-/// `podlog locks list | head` is no failure.
-fn quiet_when_nobody_reads(error: &std::io::Error) -> Result<(), Failure> {
+/// A closed output, as in `podlog locks list | head`, is not a failure.
+fn ignore_closed_output(error: &std::io::Error) -> Result<(), Failure> {
     match error.kind() {
         std::io::ErrorKind::BrokenPipe => Ok(()),
-        _ => Err(Failure::unclean(format!("stdout: {error}; the list is incomplete"))),
+        _ => Err(Failure::failed(format!("cannot write to standard output: {error}"))
+            .with_remedy("the list is incomplete; run it again")),
     }
 }
 
-/// A row as people and scripts see it.
+/// A row as it is printed.
 #[derive(Debug, Serialize)]
-struct Shown {
+struct PrintedRow {
     kind: &'static str,
     namespace: String,
     pod: String,
@@ -137,7 +137,7 @@ struct Shown {
     checkpoint_bytes: u32,
 }
 
-impl Shown {
+impl PrintedRow {
     fn new(key: &LockKey, row: &LockRow) -> Self {
         let (kind, id) = match key {
             LockKey::Pod(uid) => ("pod", uid.to_string()),
@@ -153,7 +153,7 @@ impl Shown {
             state: match (&row.owner, row.finished, row.expires_in > 0) {
                 (_, true, _) => "finished",
                 (None, ..) => "free",
-                (Some(_), ..) if row.is_evicted() => "freed",
+                (Some(_), ..) if row.is_evicted() => "released",
                 (Some(_), _, true) => "held",
                 (Some(_), _, false) => "expired",
             },
@@ -172,7 +172,7 @@ impl Shown {
         } else {
             "-".to_owned()
         };
-        // Anybody may have written the row.
+        // The database may contain anything.
         [
             or_dash(&self.namespace),
             or_dash(name),
@@ -204,7 +204,7 @@ fn seconds(ms: i64) -> String {
     )
 }
 
-const HEADS: [&str; 8] = [
+const HEADERS: [&str; 8] = [
     "NAMESPACE",
     "POD",
     "ID",
@@ -215,9 +215,9 @@ const HEADS: [&str; 8] = [
     "NODE",
 ];
 
-fn write_table(table: &LockTable, rows: &[Shown], out: &mut (dyn Write + Send)) -> std::io::Result<()> {
-    let cells: Vec<[String; 8]> = rows.iter().map(Shown::cells).collect();
-    let mut widths = HEADS.map(str::len);
+fn write_table(table: &LockTable, rows: &[PrintedRow], out: &mut (dyn Write + Send)) -> std::io::Result<()> {
+    let cells: Vec<[String; 8]> = rows.iter().map(PrintedRow::cells).collect();
+    let mut widths = HEADERS.map(str::len);
     for row in &cells {
         for (width, cell) in widths.iter_mut().zip(row) {
             *width = (*width).max(cell.chars().count());
@@ -231,7 +231,7 @@ fn write_table(table: &LockTable, rows: &[Shown], out: &mut (dyn Write + Send)) 
             .collect();
         padded.join("  ").trim_end().to_owned()
     };
-    writeln!(out, "{}", line(&HEADS))?;
+    writeln!(out, "{}", line(&HEADERS))?;
     for row in &cells {
         writeln!(out, "{}", line(&row.each_ref().map(String::as_str)))?;
     }

@@ -1,4 +1,4 @@
-//! The commands over a table that lies in memory.
+//! Tests of the commands on a table in memory.
 
 use std::sync::Mutex;
 
@@ -8,15 +8,15 @@ use super::*;
 use crate::domain::{About, Claim, Fence, Release, Renewal, Verdict, Want};
 use crate::locks::LockError;
 
-/// A table that can be looked at and evicted from.
+/// A lock store of which a table can be read and a claim released.
 #[derive(Debug, Default)]
-struct Shelf {
+struct FixedTable {
     table: LockTable,
     evicted: Mutex<Vec<LockKey>>,
 }
 
 #[async_trait]
-impl LockStore for Shelf {
+impl LockStore for FixedTable {
     async fn acquire(&self, _: &[Want]) -> Result<Vec<Claim>, LockError> {
         unreachable!("a command acquires nothing")
     }
@@ -44,9 +44,9 @@ impl LockStore for Shelf {
     }
 }
 
-/// A shelf of pods of the namespace `shop`: name, uid, owner, finished.
-fn shelf(pods: &[(&str, &str, &str, bool)]) -> Shelf {
-    let mut shelf = Shelf::default();
+/// A table with pods of the namespace `shop`: name, UID, owner, finished.
+fn table(pods: &[(&str, &str, &str, bool)]) -> FixedTable {
+    let mut store = FixedTable::default();
     for (name, uid, owner, finished) in pods {
         let row = LockRow {
             owner: (!owner.is_empty()).then(|| (*owner).into()),
@@ -61,34 +61,34 @@ fn shelf(pods: &[(&str, &str, &str, bool)]) -> Shelf {
             },
             checkpoint_len: 80,
         };
-        shelf.table.rows.insert(LockKey::Pod((*uid).into()), row.clone());
+        store.table.rows.insert(LockKey::Pod((*uid).into()), row.clone());
         if !owner.is_empty() {
             let alive = LockRow {
                 about: About::default(),
                 ..row
             };
-            shelf.table.rows.insert(LockKey::Replica((*owner).into()), alive);
+            store.table.rows.insert(LockKey::Replica((*owner).into()), alive);
         }
     }
-    shelf
+    store
 }
 
-async fn released(shelf: &Shelf, pod: &str, uid: Option<&str>) -> Result<String, Failure> {
+async fn released(store: &FixedTable, pod: &str, uid: Option<&str>) -> Result<String, Failure> {
     let mut out = Vec::new();
-    release(shelf, pod, uid, &mut out)
+    release(store, pod, uid, &mut out)
         .await
         .map(|()| String::from_utf8(out).unwrap())
 }
 
 #[tokio::test]
-async fn the_list_shows_each_row_and_what_it_adds_up_to() {
-    let shelf = shelf(&[
+async fn the_list_shows_each_row_and_the_totals() {
+    let store = table(&[
         ("cart-0", "u1", "r1", false),
         ("cart-1", "u2", "", false),
         ("job-x", "u3", "", true),
     ]);
     let mut out = Vec::new();
-    list(&shelf, false, &mut out).await.unwrap();
+    list(&store, false, &mut out).await.unwrap();
     let text = String::from_utf8(out).unwrap();
     let lines: Vec<&str> = text.lines().collect();
     assert!(lines[0].starts_with("NAMESPACE  POD "), "{text}");
@@ -99,7 +99,7 @@ async fn the_list_shows_each_row_and_what_it_adds_up_to() {
         Some(&"1 replicas alive; pods: 1 held, 1 free, 0 expired, 1 finished")
     );
     let mut out = Vec::new();
-    list(&shelf, true, &mut out).await.unwrap();
+    list(&store, true, &mut out).await.unwrap();
     let rows: Vec<serde_json::Value> = serde_json::from_slice(&out).unwrap();
     assert_eq!(rows.len(), 4);
     assert_eq!(rows[0]["pod"], "cart-0");
@@ -107,45 +107,45 @@ async fn the_list_shows_each_row_and_what_it_adds_up_to() {
 }
 
 #[tokio::test]
-async fn a_pod_is_freed_by_its_name_past_incarnations_that_are_finished() {
-    let shelf = shelf(&[
+async fn a_claim_is_released_by_the_name_of_the_pod_even_if_finished_pods_have_the_same_name() {
+    let store = table(&[
         ("cart-0", "u1", "", true),
         ("cart-0", "u2", "r1", false),
         ("cart-1", "u3", "r1", false),
     ]);
     assert_eq!(
-        released(&shelf, "shop/cart-0", None).await.unwrap(),
-        "freed shop/cart-0: uid u2 held by r1; it stops at its next renewal, and others may take the pod \
-         when the claim runs out in 12.3s (and after the takeover grace)\n"
+        released(&store, "shop/cart-0", None).await.unwrap(),
+        "released shop/cart-0: uid u2 held by r1; the holder stops at its next renewal, and other replicas may take \
+         the pod when the claim expires in 12.3s (plus the takeover grace)\n"
     );
-    assert_eq!(*shelf.evicted.lock().unwrap(), [LockKey::Pod("u2".into())]);
+    assert_eq!(*store.evicted.lock().unwrap(), [LockKey::Pod("u2".into())]);
 }
 
 #[tokio::test]
-async fn what_is_ambiguous_or_not_there_is_refused_and_nothing_is_freed() {
-    let shelf = shelf(&[
+async fn an_ambiguous_or_unknown_name_releases_nothing() {
+    let store = table(&[
         ("cart-0", "u1", "r1", false),
         ("cart-0", "u2", "r2", false),
         ("job", "u3", "", true),
         ("web", "u4", crate::domain::claim::EVICTED, false),
     ]);
-    let failure = released(&shelf, "shop/cart-0", None).await.unwrap_err();
+    let failure = released(&store, "shop/cart-0", None).await.unwrap_err();
     assert_eq!(failure.code(), 2);
     assert_eq!(
         failure.to_string(),
-        "shop/cart-0: 2 incarnations are held (uid u1 held by r1, uid u2 held by r2); choose one with --uid"
+        "shop/cart-0: 2 pods of this name are held (uid u1 held by r1, uid u2 held by r2); select one with --uid"
     );
     for (pod, said) in [
         ("shop/job", "to its end"),
-        ("shop/web", "freed already"),
-        ("shop/nope", "no such row"),
+        ("shop/web", "released already"),
+        ("shop/nope", "no such pod"),
         ("cart-0", "NAMESPACE/POD"),
         ("a/b/c", "NAMESPACE/POD"),
     ] {
-        let line = released(&shelf, pod, None).await.unwrap_err().to_string();
+        let line = released(&store, pod, None).await.unwrap_err().to_string();
         assert!(line.contains(said), "{line}");
     }
-    assert!(shelf.evicted.lock().unwrap().is_empty());
-    assert!(released(&shelf, "shop/cart-0", Some("u2")).await.is_ok());
-    assert_eq!(*shelf.evicted.lock().unwrap(), [LockKey::Pod("u2".into())]);
+    assert!(store.evicted.lock().unwrap().is_empty());
+    assert!(released(&store, "shop/cart-0", Some("u2")).await.is_ok());
+    assert_eq!(*store.evicted.lock().unwrap(), [LockKey::Pod("u2".into())]);
 }

@@ -1,11 +1,11 @@
-//! The cluster: the API server, each right by asking for it, the pods, and one real read of a log.
+//! Checks the cluster: the API server, each right, the list of pods, and one read of a log.
 
 use std::collections::BTreeMap;
 use std::time::Duration;
 
 use tokio::time::timeout;
 
-use super::{DEADLINE, finding_of};
+use super::prerequisites::DEADLINE;
 use crate::cli::units::show;
 use crate::cluster::{ApiError, Cluster, LogError, LogQuery, Scope, list_pods, open_log, rule};
 use crate::config::Config;
@@ -24,22 +24,22 @@ const RIGHTS: [(&str, &str); 4] = [
     ("get", "pods/log"),
 ];
 
-/// Pods whose logs are tried: one may vanish at the moment it is asked for.
+/// The most pods whose logs are tried: a pod may be deleted just before its log is read.
 const TRIES: usize = 3;
 
-/// What was found.
-pub(super) struct Found {
+/// The findings, and what other checks need.
+pub(super) struct ClusterFindings {
     pub(super) findings: Vec<Finding>,
     pub(super) cluster: Option<Cluster>,
-    /// The pods that are selected, when all could be listed.
+    /// The selected pods; `None` unless all could be listed.
     pub(super) pods: Option<Vec<Pod>>,
-    /// Whether logs come over HTTP/2, when one was read.
+    /// Whether the API server speaks HTTP/2; `None` if no log was read.
     pub(super) http2: Option<bool>,
 }
 
-pub(super) async fn diagnose(config: &Config) -> Found {
+pub(super) async fn diagnose(config: &Config) -> ClusterFindings {
     let scope = config.scope();
-    let mut found = Found {
+    let mut found = ClusterFindings {
         findings: Vec::new(),
         cluster: None,
         pods: None,
@@ -79,16 +79,15 @@ pub(super) async fn diagnose(config: &Config) -> Found {
     found
 }
 
-fn place(namespace: Option<&str>) -> String {
+fn scope_text(namespace: Option<&str>) -> String {
     namespace.map_or_else(|| "in all namespaces".into(), |name| format!("in namespace {name}"))
 }
 
 async fn connect(config: &Config) -> Result<(Finding, Cluster), Finding> {
     let subject = "connection";
     let made = timeout(DEADLINE, Cluster::connect(&config.access(), Metrics::default())).await;
-    let late = Failure::refused(format!(
-        "the credentials were not made within {DEADLINE:?}; look at the exec plugin in the kubeconfig"
-    ));
+    let late = Failure::refused(format!("the credentials were not ready within {DEADLINE:?}"))
+        .with_remedy("check the exec plugin in the kubeconfig");
     let failure = match made {
         Ok(Ok(cluster)) => match cluster.version().await {
             Ok(version) => return Ok((Finding::ok(subject, format!("Kubernetes {version} answers")), cluster)),
@@ -97,7 +96,7 @@ async fn connect(config: &Config) -> Result<(Finding, Cluster), Finding> {
         Ok(Err(error)) => error.into(),
         Err(_) => late,
     };
-    Err(finding_of(subject, &failure))
+    Err(failure.to_finding(subject))
 }
 
 async fn exists(cluster: &Cluster, name: &str) -> Finding {
@@ -112,26 +111,31 @@ async fn exists(cluster: &Cluster, name: &str) -> Finding {
         ),
         Err(ApiError::Forbidden(_)) => Finding::skipped(
             subject,
-            "these credentials may not look at namespaces, which podlog need not",
+            "these credentials may not get namespaces, and podlog does not need to",
         ),
-        Err(error) => finding_of(&subject, &error.into()),
+        Err(error) => Failure::from(error).to_finding(subject),
     }
 }
 
-/// Asks for each right. Answers also whether pods may be listed.
+/// Checks each right. Also returns whether pods may be listed.
 async fn rights(cluster: &Cluster, namespace: Option<&str>, who: &str) -> (Vec<Finding>, bool) {
     let (mut findings, mut may_list) = (Vec::new(), true);
     for (verb, resource) in RIGHTS {
-        let subject = format!("{verb} {resource} {}", place(namespace));
+        let subject = format!("{verb} {resource} {}", scope_text(namespace));
         let finding = match cluster.may(verb, resource, namespace).await {
             Ok(true) => Finding::ok(subject, "allowed"),
             Ok(false) => {
                 let role =
                     namespace.map_or_else(|| "a ClusterRole".into(), |name| format!("a Role in namespace {name}"));
                 let remedy = format!("bind {role} with the rule: {}", rule(verb, resource));
-                Finding::failed(Cause::Refused, subject, format!("{who} has not this right"), remedy)
+                Finding::failed(
+                    Cause::Refused,
+                    subject,
+                    format!("{who} does not have this right"),
+                    remedy,
+                )
             }
-            Err(error) => finding_of(&subject, &error.into()),
+            Err(error) => Failure::from(error).to_finding(subject),
         };
         may_list &= verb != "list" || !finding.has_failed();
         findings.push(finding);
@@ -140,7 +144,7 @@ async fn rights(cluster: &Cluster, namespace: Option<&str>, who: &str) -> (Vec<F
 }
 
 async fn list(cluster: &Cluster, scope: &Scope, namespace: Option<&str>, may: bool) -> (Finding, Option<Vec<Pod>>) {
-    let subject = format!("{LISTING} {}", place(namespace));
+    let subject = format!("{LISTING} {}", scope_text(namespace));
     if !may {
         return (Finding::skipped(subject, "the right is missing"), None);
     }
@@ -149,18 +153,18 @@ async fn list(cluster: &Cluster, scope: &Scope, namespace: Option<&str>, may: bo
     }
     match list_pods(cluster, scope, namespace).await {
         Ok(pods) if pods.is_empty() => {
-            let remedy = "should that be unexpected, look at --selector, --field-selector and --opt-in";
+            let remedy = "if that is unexpected, check --selector, --field-selector and --opt-in";
             (Finding::warning(subject, "no pod is selected now", remedy), Some(pods))
         }
         Ok(pods) => (
             Finding::ok(subject, format!("{} pods are selected now", pods.len())),
             Some(pods),
         ),
-        Err(error) => (finding_of(&subject, &error.into()), None),
+        Err(error) => (Failure::from(error).to_finding(subject), None),
     }
 }
 
-/// How many containers run in these pods: each is a stream.
+/// How many containers of these pods run. Each needs a stream.
 pub(super) fn running(pods: &[Pod]) -> usize {
     pods.iter().map(streams).sum()
 }
@@ -170,7 +174,7 @@ fn streams(pod: &Pod) -> usize {
     pod.containers.iter().filter(|container| runs(&container.state)).count()
 }
 
-/// Nodes with more containers than streams are allowed.
+/// Warns about the node with the most containers, if it has more than --streams-per-node.
 fn crowded(pods: &[Pod], config: &Config) -> Option<Finding> {
     let mut nodes: BTreeMap<&str, usize> = BTreeMap::new();
     for pod in pods {
@@ -187,17 +191,17 @@ fn crowded(pods: &[Pod], config: &Config) -> Option<Finding> {
             "{count} containers run on node {node}, and --streams-per-node is {limit}; the others are read every {}",
             show(config.selection.poll)
         ),
-        "raise it together with fs.inotify.max_user_instances of the nodes, if that is too slow",
+        "if that is too slow, raise it, and fs.inotify.max_user_instances on the nodes",
     ))
 }
 
-/// Reads one line of one log. Answers also whether that came over HTTP/2.
+/// Reads one line of one log. Also returns whether that was over HTTP/2.
 async fn read(cluster: &Cluster, pods: Option<&[Pod]>) -> (Finding, Option<bool>) {
     let Some(pods) = pods else {
         return (Finding::skipped(READING, "the pods could not be listed"), None);
     };
     let mut finding = Finding::skipped(READING, "no selected pod has a log yet");
-    // Those that run first: the logs of ended ones may be gone.
+    // Running pods first: the logs of ended pods may be deleted.
     let has = pods.iter().filter(|pod| pod.has_log());
     let (mut first, rest): (Vec<&Pod>, Vec<&Pod>) = has.partition(|pod| pod.phase == Phase::Running);
     first.extend(rest);
@@ -224,12 +228,12 @@ async fn read(cluster: &Cluster, pods: Option<&[Pod]>) -> (Finding, Option<bool>
                 return (Finding::ok(READING, found), Some(http2));
             }
             Ok(Err(LogError::NotFound | LogError::Waiting | LogError::NotScheduled)) => {
-                finding = Finding::skipped(READING, format!("{name} went away meanwhile"));
+                finding = Finding::skipped(READING, format!("{name} was deleted meanwhile"));
             }
             Ok(Err(error)) => finding = unread(&name, &error),
             Err(_) => {
-                let late = LogError::unavailable(format!("no answer within {DEADLINE:?}"));
-                finding = unread(&name, &late);
+                let error = LogError::unavailable(format!("no answer within {DEADLINE:?}"));
+                finding = unread(&name, &error);
             }
         }
     }
@@ -237,15 +241,19 @@ async fn read(cluster: &Cluster, pods: Option<&[Pod]>) -> (Finding, Option<bool>
 }
 
 fn unread(name: &str, error: &LogError) -> Finding {
-    let found = format!("{name}: {error}");
+    let message = error.message();
+    let text = format!("{name}: {}", message.text);
     match error {
-        LogError::Forbidden(_) | LogError::Rejected(_) => Finding::failed(Cause::Refused, READING, found, ""),
-        _ => Finding::failed(
+        LogError::Forbidden(_) | LogError::Rejected(_) => {
+            Finding::failed(Cause::Refused, READING, text, message.remedy)
+        }
+        _ if message.remedy.is_empty() => Finding::failed(
             Cause::Unreachable,
             READING,
-            found,
-            "look whether the kubelet of its node answers the API server",
+            text,
+            "check that the kubelet of its node answers the API server",
         ),
+        _ => Finding::failed(Cause::Unreachable, READING, text, message.remedy),
     }
 }
 
@@ -258,23 +266,26 @@ async fn last_line(cluster: &Cluster, query: &LogQuery) -> Result<(usize, bool),
     Ok((bytes, stream.version() == http::Version::HTTP_2))
 }
 
-/// Compares the time a replica takes to end with what Kubernetes gives it, where the replicas are pods.
+/// Compares --grace with the termination grace period of the replicas, if they are pods.
 pub(super) async fn grace(cluster: Option<&Cluster>, replicas: &[ReplicaId], grace: Duration) -> Finding {
     let subject = "grace";
     let Some(cluster) = cluster else {
         return Finding::skipped(subject, "the API server was not reached");
     };
     let Some(namespace) = own_namespace() else {
-        return Finding::skipped(subject, "this is no pod, so the pods of the replicas are not known");
+        return Finding::skipped(
+            subject,
+            "podlog check does not run in a pod, so the pods of the replicas are not known",
+        );
     };
-    // `name#suffix`, where the name is that of the pod unless --replica-id says otherwise.
+    // A replica ID is `name#suffix`. The name is that of the pod, unless --replica-id is set.
     let names = replicas
         .iter()
         .filter_map(|id| id.as_str().rsplit_once('#'))
         .map(|(name, _)| name.to_owned());
     for name in names.take(TRIES) {
         if let Ok(Some(given)) = cluster.termination_grace(&namespace, &name).await {
-            return suffices(&name, given, grace);
+            return compare_grace(&name, given, grace);
         }
     }
     Finding::skipped(
@@ -283,20 +294,24 @@ pub(super) async fn grace(cluster: Option<&Cluster>, replicas: &[ReplicaId], gra
     )
 }
 
-fn suffices(pod: &str, given: Duration, grace: Duration) -> Finding {
-    let found = format!("--grace is {}, pod {pod} is given {} to end", show(grace), show(given));
+fn compare_grace(pod: &str, given: Duration, grace: Duration) -> Finding {
+    let found = format!(
+        "--grace is {}, the grace period of pod {pod} is {}",
+        show(grace),
+        show(given)
+    );
     if given > grace {
         return Finding::ok("grace", found);
     }
     let remedy = format!("set terminationGracePeriodSeconds to {} or more", grace.as_secs() + 5);
     Finding::warning(
         "grace",
-        format!("{found}: it may be killed before its claims are given back"),
+        format!("{found}: it may be killed before it has released its claims"),
         remedy,
     )
 }
 
-/// The namespace of the pod this runs in.
+/// The namespace of the pod in which this process runs.
 fn own_namespace() -> Option<String> {
     let told = std::env::var("POD_NAMESPACE").ok().filter(|name| !name.is_empty());
     let mounted = || std::fs::read_to_string("/var/run/secrets/kubernetes.io/serviceaccount/namespace").ok();
@@ -309,10 +324,10 @@ mod tests {
     use crate::domain::Outcome;
 
     #[test]
-    fn a_pod_must_be_given_more_time_than_it_takes() {
+    fn the_grace_period_of_a_pod_must_be_longer_than_the_grace_of_podlog() {
         let seconds = Duration::from_secs;
-        assert_eq!(suffices("a", seconds(30), seconds(20)).outcome, Outcome::Ok);
-        let short = suffices("a", seconds(20), seconds(20));
+        assert_eq!(compare_grace("a", seconds(30), seconds(20)).outcome, Outcome::Ok);
+        let short = compare_grace("a", seconds(20), seconds(20));
         assert_eq!(short.outcome, Outcome::Warning);
         assert!(
             short.message.remedy.contains("to 25 or more"),

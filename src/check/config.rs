@@ -1,23 +1,19 @@
-//! The settings by themselves: whether they are safe together, and what they mean for a crash.
+//! Checks the settings by themselves: whether they are safe together, and what they mean after a crash.
 
 use std::time::Duration;
 
-use super::finding_of;
 use crate::cli::units::show;
-use crate::config::Config;
+use crate::config::{Config, faults};
 use crate::domain::Finding;
 use crate::domain::claim::Lease;
 use crate::exit::Failure;
 
-/// A turn of the collector after the expiry it has slept for, and a statement.
-const TURN: Duration = Duration::from_secs(1);
+/// The longest time from the expiry of a claim until another replica has taken it: a cycle of the collector and a
+/// statement.
+const CYCLE: Duration = Duration::from_secs(1);
 
 pub(super) fn diagnose(config: &Config) -> Vec<Finding> {
-    let mut findings: Vec<Finding> = config
-        .faults()
-        .iter()
-        .map(|fault| finding_of("safety", fault))
-        .collect();
+    let mut findings: Vec<Finding> = faults(config).iter().map(|fault| fault.to_finding("safety")).collect();
     if findings.is_empty() {
         findings.push(Finding::ok("safety", "times, sizes and counts are safe together"));
         findings.push(times(&config.lease));
@@ -25,16 +21,16 @@ pub(super) fn diagnose(config: &Config) -> Vec<Finding> {
         findings.push(Finding::skipped("takeover", "the settings are not safe"));
     }
     if let Err(error) = config.scope().check() {
-        findings.push(finding_of("selection", &Failure::usage(error)));
+        findings.push(Failure::from(error).to_finding("selection"));
     }
     findings
 }
 
-/// What the times of a claim mean. A holder stops at ttl - margin after it sent its last renewal; that one
-/// arrived, and so expires, at most a statement later; others wait for the takeover grace.
+/// What the times of a claim mean after a crash. A holder stops ttl - margin after it sent its last renewal. That renewal
+/// arrived at most a statement later, so the claim expires ttl after that. Others wait for the takeover grace.
 fn times(lease: &Lease) -> Finding {
     let stops = lease.ttl.saturating_sub(lease.margin);
-    let latest = lease.ttl + lease.takeover_grace + TURN;
+    let latest = lease.ttl + lease.takeover_grace + CYCLE;
     let found = format!(
         "ttl {}, renewed every {}, margin {}: a replica that cannot renew stops after {}, and the pods of one that crashed are taken over within about {}",
         show(lease.ttl),
@@ -51,7 +47,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn the_times_are_added_up() {
+    fn the_times_of_a_takeover_are_added_up() {
         let seconds = Duration::from_secs;
         let lease = Lease {
             ttl: seconds(20),

@@ -1,4 +1,4 @@
-//! This machine: whether as many files may be open as the streams need, and whether the HTTP address is free.
+//! Checks this machine: whether the limit of open files suffices, and whether the HTTP address is free.
 
 use std::net::SocketAddr;
 
@@ -7,23 +7,23 @@ use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
 use tokio::time::timeout;
 
-use super::DEADLINE;
 use super::cluster::running;
+use super::prerequisites::DEADLINE;
 use crate::cluster::connections;
 use crate::config::Config;
 use crate::domain::{Cause, Finding, Pod};
 use crate::status::server;
 
-/// What every process has open: standard streams, the runtimes' own, signals, and some requests to `--http`.
+/// Open files of every replica: standard streams, the files of the runtimes, signals, and some requests to `--http`.
 const BASE: usize = 40;
 
-/// What there is to do.
+/// The work that the replicas share.
 pub(super) struct Load {
-    /// The pods that are selected, when they are known.
+    /// The selected pods, if they are known.
     pub(super) pods: Option<Vec<Pod>>,
-    /// Whether logs come over HTTP/2, when that is known.
+    /// Whether the API server speaks HTTP/2, if that is known.
     pub(super) http2: Option<bool>,
-    /// Replicas that are alive; 0 counts as the one that is to be started.
+    /// Replicas that are alive. 0 counts as 1: the one that will be started.
     pub(super) replicas: usize,
 }
 
@@ -35,11 +35,11 @@ pub(super) async fn diagnose(config: &Config, load: &Load) -> Vec<Finding> {
         findings.push(Finding::warning(
             "--max-pods",
             format!(
-                "{} pods are selected, which is more than {} times --max-pods; some would wait",
+                "{} pods are selected, more than {} times --max-pods; some would not be collected",
                 pods.len(),
                 load.replicas.max(1)
             ),
-            "start more replicas, or raise it in all of them",
+            "start more replicas, or raise --max-pods of all of them",
         ));
     }
     if let Some(address) = config.http {
@@ -54,7 +54,7 @@ fn files(config: &Config, load: &Load) -> Finding {
         return Finding::skipped(subject, "the pods could not be listed");
     };
     let streams = running(pods).div_ceil(load.replicas.max(1)).min(config.streams.open);
-    // Without a log that was read it is not known; API servers speak HTTP/2.
+    // Unknown if no log was read. API servers usually speak HTTP/2.
     let http2 = load.http2.unwrap_or(true);
     let net = connections(streams, config.selection.namespaces.len().max(1), http2);
     let stores = config.store.url.open_files() + config.sink.url.open_files(streams);
@@ -65,7 +65,7 @@ fn files(config: &Config, load: &Load) -> Finding {
     enough(&what, net + stores + BASE, getrlimit(Resource::Nofile).current)
 }
 
-/// The need against the limit; `None` is without limit. A fifth is left for more pods to come.
+/// Compares the need with the limit; `None` is no limit. A fifth of the limit is left for pods that come later.
 fn enough(what: &str, need: usize, limit: Option<u64>) -> Finding {
     let subject = "open files";
     let Some(limit) = limit else {
@@ -76,40 +76,37 @@ fn enough(what: &str, need: usize, limit: Option<u64>) -> Finding {
     };
     let need = need as u64;
     let found = format!("about {need} are needed ({what}), and the limit is {limit}");
-    let remedy = "raise it: ulimit -n, LimitNOFILE in systemd, or that of the container runtime";
+    let remedy = "raise it with ulimit -n, LimitNOFILE in systemd, or in the container runtime";
     if need > limit {
         Finding::failed(Cause::Machine, subject, found, remedy)
     } else if need * 5 > limit * 4 {
-        Finding::warning(subject, format!("{found}, which leaves little room"), remedy)
+        Finding::warning(subject, format!("{found}; little is left for more pods"), remedy)
     } else {
         Finding::ok(subject, found)
     }
 }
 
-/// Whether the address can be listened at, or a replica does already.
+/// Whether the address is free, or a replica listens there already.
 async fn http(address: SocketAddr) -> Finding {
     let subject = format!("--http {address}");
     let in_pod = std::env::var_os("KUBERNETES_SERVICE_HOST").is_some();
-    match server::bind(address).await {
+    match server::listen(address).await {
         Ok(_) if in_pod && address.ip().is_loopback() => Finding::warning(
             subject,
-            "free, but nobody outside this pod can reach it",
+            "free, but it cannot be reached from outside this pod",
             "use 0.0.0.0 as the address",
         ),
         Ok(_) => Finding::ok(subject, "free"),
-        Err(failure) => {
+        Err(message) => {
             if let Ok(Ok(true)) = timeout(DEADLINE, answers(address)).await {
                 return Finding::ok(subject, "a replica answers there");
             }
-            let line = failure.to_string();
-            let (found, remedy) = line.rsplit_once("; ").unwrap_or((&line, ""));
-            let found = found.trim_start_matches(&format!("{subject}: ")).to_owned();
-            Finding::warning(subject, found, remedy)
+            Finding::warning(subject, message.text, message.remedy)
         }
     }
 }
 
-/// Whether what listens there is a podlog, by the names of its metrics.
+/// Whether a podlog listens there. The names of its metrics show it.
 async fn answers(address: SocketAddr) -> std::io::Result<bool> {
     let mut stream = TcpStream::connect(address).await?;
     stream.write_all(b"GET /metrics HTTP/1.0\r\n\r\n").await?;
@@ -124,7 +121,7 @@ mod tests {
     use crate::domain::Outcome;
 
     #[test]
-    fn the_need_is_held_against_the_limit() {
+    fn the_need_for_open_files_is_compared_with_the_limit() {
         let outcome = |need, limit| enough("", need, limit).outcome;
         assert_eq!(outcome(80, Some(100)), Outcome::Ok);
         assert_eq!(outcome(81, Some(100)), Outcome::Warning);
@@ -134,7 +131,7 @@ mod tests {
 
     #[test]
     fn a_hundred_streams_share_a_connection_only_over_http2() {
-        // One more place for the reads beside the open streams, and one connection for lists and watches.
+        // One more stream for the reads beside the open streams, and one connection for lists and watches.
         assert_eq!(connections(0, 1, true), 2);
         assert_eq!(connections(99, 1, true), 2);
         assert_eq!(connections(100, 1, true), 3);
@@ -143,12 +140,12 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn an_address_in_use_is_a_warning() {
+    async fn an_http_address_in_use_is_a_warning() {
         let taken = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
         let address = taken.local_addr().unwrap();
         let finding = tokio::select! {
             finding = http(address) => finding,
-            // Takes the connection and says nothing useful.
+            // Accepts the connection and closes it without an answer.
             () = async { loop { drop(taken.accept().await); } } => unreachable!(),
         };
         assert_eq!(finding.outcome, Outcome::Warning, "{finding:?}");

@@ -1,8 +1,8 @@
-//! The lock store: what it says of itself, and then whether `podlog run` could open it and who does already.
+//! Checks the lock store: its own findings, whether `podlog run` can open it, and which replicas use it.
 
 use tokio::time::timeout;
 
-use super::{DEADLINE, finding_of, ready};
+use super::prerequisites::{DEADLINE, is_ready};
 use crate::config::Config;
 use crate::db::diagnose::TABLES;
 use crate::domain::{Finding, ReplicaId};
@@ -11,18 +11,18 @@ use crate::locks::{self, LockUrl};
 
 const CLAIMS: &str = "claims";
 
-/// What was found.
-pub(super) struct Found {
+/// The findings, and what other checks need.
+pub(super) struct LockFindings {
     pub(super) findings: Vec<Finding>,
-    /// The replicas that are alive; `None` when that could not be asked.
+    /// The replicas that are alive; `None` if the table could not be read.
     pub(super) replicas: Option<Vec<ReplicaId>>,
 }
 
-pub(super) async fn diagnose(config: &Config) -> Found {
+pub(super) async fn diagnose(config: &Config) -> LockFindings {
     let url = &config.store.url;
     let mut findings = locks::diagnose(url, config.migrate).await;
     let mut replicas = None;
-    if !ready(&findings, TABLES) {
+    if !is_ready(&findings, TABLES) {
         findings.push(Finding::skipped(CLAIMS, "the lock store is not ready"));
     } else {
         match claims(config, url).await {
@@ -30,10 +30,10 @@ pub(super) async fn diagnose(config: &Config) -> Found {
                 findings.push(finding);
                 replicas = Some(alive);
             }
-            Err(failure) => findings.push(finding_of(CLAIMS, &failure)),
+            Err(failure) => findings.push(failure.to_finding(CLAIMS)),
         }
     }
-    Found { findings, replicas }
+    LockFindings { findings, replicas }
 }
 
 /// Opens the store as `podlog run` does, and reads its table.
@@ -43,9 +43,8 @@ async fn claims(config: &Config, url: &LockUrl) -> Result<(Finding, Vec<ReplicaI
         store.table().await
     };
     let late = |_| {
-        Failure::unreachable(format!(
-            "the lock store {url} did not answer within {DEADLINE:?}; look whether it is overloaded"
-        ))
+        Failure::unreachable(format!("the lock store {url} did not answer within {DEADLINE:?}"))
+            .with_remedy("check whether it is overloaded")
     };
     let table = timeout(DEADLINE, reading).await.map_err(late)??;
     let alive: Vec<ReplicaId> = table.replicas().cloned().collect();
@@ -61,7 +60,7 @@ async fn claims(config: &Config, url: &LockUrl) -> Result<(Finding, Vec<ReplicaI
         names.join(", ")
     };
     let found = format!(
-        "of cluster {}: {held} pods are held; replicas alive: {who}",
+        "cluster {}: {held} pods are held; replicas alive: {who}",
         config.store.cluster
     );
     Ok((Finding::ok(CLAIMS, found), alive))

@@ -1,46 +1,43 @@
-//! `podlog check`: is everything there that `podlog run` needs, and what is missing?
+//! `podlog check`: checks everything that `podlog run` needs, and reports what is missing.
 //!
-//! Looks with the same code that `podlog run` opens things with, at every part whatever became of the others,
-//! and leaves nothing behind. It collects nothing and repairs nothing.
+//! It uses the same code as `podlog run` to open things. It checks every part, even when others fail, and leaves nothing
+//! behind. It collects nothing and repairs nothing.
 
 mod cluster;
 mod config;
 mod host;
 mod locks;
+mod prerequisites;
 mod report;
 mod sink;
 
 use std::io::Write as _;
-use std::time::Duration;
 
 use tokio_util::sync::CancellationToken;
 
 use crate::config::Config;
-use crate::domain::{Finding, Outcome};
+use crate::domain::Finding;
 use crate::exit::Failure;
 pub use report::{Part, Report};
 
-/// How long one question to something outside may take.
-const DEADLINE: Duration = Duration::from_secs(10);
-
-/// Looks at everything and prints what was found. Fails with the status that `podlog run` would end with.
+/// Checks everything and prints the findings. Fails with the status that `podlog run` would end with.
 pub async fn check(config: Result<Config, Failure>, json: bool, stop: CancellationToken) -> Result<(), Failure> {
     let report = tokio::select! {
         biased;
-        () = stop.cancelled() => return Err(Failure::unclean("stopped before everything was looked at")),
+        () = stop.cancelled() => return Err(Failure::failed("stopped before everything was checked")),
         report = diagnose(config) => report,
     };
     let text = if json { report.json() } else { report.text() };
-    // Nobody may be reading any more, as in `podlog check | head`; that is no failure.
+    // The output may be closed, as in `podlog check | head`; that is not a failure.
     std::io::stdout().write_all(text.as_bytes()).ok();
     report.outcome()
 }
 
-/// Looks at everything.
+/// Checks everything.
 pub async fn diagnose(config: Result<Config, Failure>) -> Report {
     let config = match config {
         Ok(config) => config,
-        Err(failure) => return refused(&failure),
+        Err(failure) => return without_settings(&failure),
     };
     let (locks, sink, cluster) = tokio::join!(
         locks::diagnose(&config),
@@ -65,8 +62,8 @@ pub async fn diagnose(config: Result<Config, Failure>) -> Report {
     ])
 }
 
-/// Settings that cannot even be read: nothing else can be looked at.
-fn refused(failure: &Failure) -> Report {
+/// The report when the settings cannot be read: nothing else can be checked.
+fn without_settings(failure: &Failure) -> Report {
     let rest = [Part::Locks, Part::Sink, Part::Cluster, Part::Host];
     let rest = rest.map(|part| {
         (
@@ -76,25 +73,9 @@ fn refused(failure: &Failure) -> Report {
     });
     Report::new(
         [
-            vec![(Part::Settings, vec![finding_of("reading", failure)])],
+            vec![(Part::Settings, vec![failure.to_finding("reading")])],
             rest.to_vec(),
         ]
         .concat(),
     )
-}
-
-/// Whether all is there that opening needs: nothing failed or was skipped, and the tables are as they must be.
-fn ready(findings: &[Finding], tables: &str) -> bool {
-    findings.iter().all(|finding| match finding.outcome {
-        Outcome::Ok => true,
-        Outcome::Warning => finding.subject != tables,
-        Outcome::Failed(_) | Outcome::Skipped => false,
-    })
-}
-
-/// A failure as a finding. Its line ends in the remedy.
-fn finding_of(subject: &str, failure: &Failure) -> Finding {
-    let line = failure.to_string();
-    let (found, remedy) = line.rsplit_once("; ").unwrap_or((&line, ""));
-    Finding::failed(failure.cause(), subject, found, remedy)
 }

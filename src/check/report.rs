@@ -1,10 +1,10 @@
-//! What was found, as lines for people, as JSON, and as an exit status.
+//! The findings as lines for people, as JSON, and as an exit status.
 
 use std::fmt::Write as _;
 
 use serde_json::{Value, json};
 
-use crate::domain::{Cause, Finding, Outcome};
+use crate::domain::{Finding, Message, Outcome};
 use crate::exit::Failure;
 
 /// The parts, in the order in which `podlog run` meets them.
@@ -34,7 +34,7 @@ impl Part {
     }
 }
 
-/// Everything that was found.
+/// All findings.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Report {
     parts: Vec<(Part, Vec<Finding>)>,
@@ -54,7 +54,7 @@ impl Report {
             .flat_map(|(part, findings)| findings.iter().map(move |finding| (*part, finding)))
     }
 
-    /// One line for each finding, and a last one that counts them.
+    /// One line for each finding, and a last line with their counts.
     #[must_use]
     pub fn text(&self) -> String {
         let mut text = String::new();
@@ -102,26 +102,21 @@ impl Report {
         } else {
             String::new()
         };
-        let why = format!("{}: {}: {}{more}", part.name(), finding.subject, finding.message);
-        Err(match cause {
-            Cause::Setting => Failure::usage(why),
-            Cause::Unreachable => Failure::unreachable(why),
-            Cause::Refused => Failure::refused(why),
-            Cause::Machine => Failure::unclean(why),
-        })
+        let text = format!("{}: {}: {}{more}", part.name(), finding.subject, finding.message.text);
+        Err(Failure::of(cause, Message::new(text, &*finding.message.remedy)))
     }
 
-    /// How many are well, warned about, failed and skipped.
+    /// The numbers of findings that are ok, warnings, failed and skipped.
     fn counts(&self) -> [usize; 4] {
         let mut counts = [0; 4];
         for (_, finding) in self.findings() {
-            let place = match finding.outcome {
+            let index = match finding.outcome {
                 Outcome::Ok => 0,
                 Outcome::Warning => 1,
                 Outcome::Failed(_) => 2,
                 Outcome::Skipped => 3,
             };
-            counts[place] += 1;
+            counts[index] += 1;
         }
         counts
     }
@@ -144,7 +139,7 @@ fn line(part: Part, finding: &Finding) -> String {
         Outcome::Skipped => '-',
     };
     let because = if finding.outcome == Outcome::Skipped {
-        "skipped: because "
+        "skipped: "
     } else {
         ""
     };
@@ -164,6 +159,7 @@ fn one_line(text: &str) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::domain::Cause;
 
     fn report() -> Report {
         Report::new(vec![
@@ -194,7 +190,7 @@ mod tests {
             report().text(),
             "✓ settings: times: safe\n\
              ✗ lock store: INSERT on t: the user has not this right; GRANT it\n\
-             - lock store: writing: skipped: because a right is missing\n\
+             - lock store: writing: skipped: a right is missing\n\
              ✗ cluster: connection: refused\n\
              ! this machine: --http: in use; choose another\n\
              1 ok, 1 warnings, 2 failed, 1 skipped\n"

@@ -1,8 +1,8 @@
-//! The sink: what it says of itself, and then whether `podlog run` could open it.
+//! Checks the sink: its own findings, and whether `podlog run` can open it.
 
 use tokio::time::timeout;
 
-use super::{DEADLINE, finding_of, ready};
+use super::prerequisites::{DEADLINE, is_ready};
 use crate::clock::Clock;
 use crate::config::Config;
 use crate::db::diagnose::TABLES;
@@ -21,9 +21,9 @@ pub(super) async fn diagnose(config: &Config) -> Vec<Finding> {
         max_line: config.streams.max_line,
     };
     let mut findings = sinks::diagnose(url, needs).await;
-    // Opening the others would make directories, or do nothing.
+    // To open a file sink would create directories; to open stdout does nothing.
     if url.is_transactional() {
-        findings.push(if ready(&findings, TABLES) {
+        findings.push(if is_ready(&findings, TABLES) {
             open(config, url).await
         } else {
             Finding::skipped(OPENING, "the sink is not ready")
@@ -37,13 +37,12 @@ async fn open(config: &Config, url: &SinkUrl) -> Finding {
     let metrics = Metrics::default();
     let opening = sinks::open(url, Clock::boottime(), &metrics, config.sink.timeout);
     match timeout(DEADLINE, opening).await {
-        Ok(Ok(_)) => Finding::ok(OPENING, "as `podlog run` does it, it works"),
-        Ok(Err(error)) => finding_of(OPENING, &error.into()),
+        Ok(Ok(_)) => Finding::ok(OPENING, "works as in `podlog run`"),
+        Ok(Err(error)) => Failure::from(error).to_finding(OPENING),
         Err(_) => {
-            let late = Failure::unreachable(format!(
-                "{url} did not answer within {DEADLINE:?}; look whether it is overloaded"
-            ));
-            finding_of(OPENING, &late)
+            let late = Failure::unreachable(format!("{url} did not answer within {DEADLINE:?}"))
+                .with_remedy("check whether it is overloaded");
+            late.to_finding(OPENING)
         }
     }
 }

@@ -1,7 +1,7 @@
 //! The settings file: TOML whose keys are the names of flags.
 //!
-//! It is turned into arguments, so that a value in the file is read and refused exactly as if it
-//! had been typed. Nothing here knows what any flag means.
+//! It is converted into arguments, so that a value in the file is parsed and refused exactly like one on the command
+//! line. Nothing here knows the meaning of a flag.
 
 use std::ffi::OsString;
 use std::path::Path;
@@ -11,7 +11,7 @@ use clap::parser::ValueSource;
 
 use crate::exit::Failure;
 
-/// Flags that make no sense in a file.
+/// Flags that a file cannot set.
 const NOT_IN_FILE: [&str; 2] = ["config", "print-config"];
 
 /// A settings file, with known keys only.
@@ -22,40 +22,36 @@ pub struct File {
 }
 
 impl File {
-    /// Reads a file. Fails when it cannot be read, is not TOML, or has a key that is no flag.
+    /// Reads a file. Fails when it cannot be read, is not TOML, or has a key that is not a flag.
     pub fn read(path: &Path) -> Result<Self, Failure> {
         let name = path.display().to_string();
-        let text = std::fs::read_to_string(path)
-            .map_err(|e| Failure::usage(format!("settings file {name}: {e}; correct --config or PODLOG_CONFIG")))?;
+        let text = std::fs::read_to_string(path).map_err(|e| {
+            Failure::usage(format!("settings file {name}: {e}")).with_remedy("correct --config or PODLOG_CONFIG")
+        })?;
         Self::parse(name, &text)
     }
 
-    /// Reads the text of a file of this name. Fails when it is not TOML or has a key that is no flag.
+    /// Parses the text of the file `name`. Fails when it is not TOML or has a key that is not a flag.
     pub fn parse(name: String, text: &str) -> Result<Self, Failure> {
-        // The parser's own text is several lines with an excerpt, which may hold a password.
+        // The full text of the error quotes the file, which may contain a password.
         let table: toml::Table = text.parse().map_err(|e: toml::de::Error| {
             let at = e
                 .span()
                 .map_or(1, |span| 1 + text[..span.start.min(text.len())].matches('\n').count());
-            Failure::usage(format!(
-                "{name}: line {at} is not TOML: {}; correct the file",
-                e.message()
-            ))
+            Failure::usage(format!("{name}: line {at} is not TOML: {}", e.message())).with_remedy("correct the file")
         })?;
         let known = keys();
         let mut values = Vec::new();
         for (key, value) in table {
             if !known.contains(&key) {
-                let hint = nearest(&key, &known).map_or_else(String::new, |near| format!("; did you mean {near:?}?"));
-                return Err(Failure::usage(format!(
-                    "{name}: unknown key {key:?}{hint}; keys are the flags of podlog run"
-                )));
+                let hint = nearest(&key, &known).map_or_else(String::new, |near| format!(" (did you mean {near:?}?)"));
+                return Err(Failure::usage(format!("{name}: unknown key {key:?}{hint}"))
+                    .with_remedy("use the names of the flags of podlog run"));
             }
             let Some(texts) = texts(&value) else {
                 let kind = value.type_str();
-                return Err(Failure::usage(format!(
-                    "{name}: {key} is a {kind}; write it as on the command line, in quotes"
-                )));
+                return Err(Failure::usage(format!("{name}: {key} is a {kind}"))
+                    .with_remedy("write it as on the command line, in quotes"));
             };
             values.push((key, texts));
         }
@@ -105,8 +101,8 @@ pub(crate) fn overruled(matches: &ArgMatches, id: &str) -> bool {
     matches!(source, Some(ValueSource::CommandLine | ValueSource::EnvVariable))
 }
 
-/// The keys a file may have: the flags of `run`, which include those of the other commands that
-/// touch a cluster or a store.
+/// The keys that a file may have: the flags of `run`, which include those of the other commands that use a cluster or a
+/// store.
 fn keys() -> Vec<String> {
     let command = super::command();
     let run = command.find_subcommand("run").map(super::all_flags).unwrap_or_default();
@@ -118,7 +114,7 @@ fn keys() -> Vec<String> {
         .collect()
 }
 
-/// A value as it would be typed; several for an array. `None` for what cannot be typed.
+/// A value as on the command line; several for an array. `None` for a type that cannot be written there.
 fn texts(value: &toml::Value) -> Option<Vec<String>> {
     let text = match value {
         toml::Value::String(text) => text.clone(),
@@ -133,7 +129,7 @@ fn texts(value: &toml::Value) -> Option<Vec<String>> {
     Some(vec![text])
 }
 
-/// The known word nearest to a wrong one, when near enough to be meant.
+/// The known key most similar to a wrong one, if it is similar enough.
 fn nearest<'a>(wrong: &str, known: &'a [String]) -> Option<&'a str> {
     known
         .iter()
@@ -143,7 +139,7 @@ fn nearest<'a>(wrong: &str, known: &'a [String]) -> Option<&'a str> {
         .map(|(_, word)| word)
 }
 
-/// How many letters must be changed, added or dropped to make one word of the other.
+/// The Levenshtein distance of two words.
 fn distance(a: &str, b: &str) -> usize {
     let b: Vec<char> = b.chars().collect();
     let mut row: Vec<usize> = (0..=b.len()).collect();
@@ -171,10 +167,10 @@ mod tests {
     }
 
     #[test]
-    fn an_unknown_key_is_named_with_the_nearest_known_one() {
+    fn an_unknown_key_is_reported_with_the_most_similar_known_key() {
         assert_eq!(
             refusal("poll_interval = '3s'"),
-            "podlog.toml: unknown key \"poll_interval\"; did you mean \"poll-interval\"?; keys are the flags of podlog run"
+            "podlog.toml: unknown key \"poll_interval\" (did you mean \"poll-interval\"?); use the names of the flags of podlog run"
         );
         assert!(!refusal("banana = 1").contains("did you mean"));
         assert!(refusal("config = 'x'").contains("unknown key"));
@@ -191,12 +187,12 @@ mod tests {
     }
 
     #[test]
-    fn a_value_that_cannot_be_typed_is_refused() {
+    fn a_value_of_a_wrong_type_is_refused() {
         assert!(refusal("[ttl]\nvalue = 1").contains("ttl is a table"));
     }
 
     #[test]
-    fn distances_count_letters() {
+    fn distances_count_edits() {
         assert_eq!(distance("ttl", "ttl"), 0);
         assert_eq!(distance("tll", "ttl"), 1);
         assert_eq!(distance("", "abc"), 3);

@@ -202,7 +202,7 @@ pub(crate) fn all_flags(command: &clap::Command) -> Vec<clap::Arg> {
 /// asked to judge those.
 fn refuse(error: &clap::Error, file: Option<&file::File>) -> Failure {
     if matches!(error.kind(), ErrorKind::DisplayHelp | ErrorKind::DisplayVersion) {
-        return Failure::shown(error.render().to_string());
+        return Failure::help(error.render().to_string());
     }
     let text = error.render().to_string();
     let said = text

@@ -11,7 +11,7 @@ use crate::follow::Context;
 use crate::locks::LockStore;
 use crate::renewer::Renewer;
 use crate::status::Status;
-use crate::status::health::Heart;
+use crate::status::health::Heartbeat;
 use crate::status::ready::Condition;
 
 /// What a collector needs from outside.
@@ -36,7 +36,7 @@ pub struct Deps {
     /// Where the state for the status page is published.
     pub status: watch::Sender<Arc<Status>>,
     /// Shows that the collector's loop is not stuck.
-    pub beat: Heart,
+    pub beat: Heartbeat,
     /// Fulfilled once the lock store has answered.
     pub store_reached: Condition,
     /// Fulfilled once all pods have been listed.

@@ -66,7 +66,7 @@ impl Reconciler {
     pub(super) fn on_pods_changed(&mut self, set: &Arc<PodSet>) {
         let claims = &mut self.claims;
         if set.complete {
-            self.listed.fulfil();
+            self.listed.set();
             let no_room = claims.memory.on_complete_set(set);
             if no_room > 0 {
                 let reason = Reason { reason: "deleted" };
@@ -98,7 +98,7 @@ impl Reconciler {
             () = stop.cancelled() => return None,
             table = self.claims.store.table() => table?,
         };
-        self.store_reached.fulfil();
+        self.store_reached.set();
         let now = clock.now();
         if now > asked + locks::CALL_DEADLINE {
             // A call never takes longer, so the process slept, and the database's clock may have jumped since.

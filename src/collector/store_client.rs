@@ -7,7 +7,7 @@ use std::sync::Arc;
 use crate::domain::{Claim, Fence, LockKey, LockTable, Release, Want};
 use crate::locks::{self, CALL_DEADLINE, LockError, LockStore};
 use crate::metrics::Metrics;
-use crate::status::health::Heart;
+use crate::status::health::Heartbeat;
 
 /// The lock store as the collector uses it. A call that fails returns nothing: the next reconciliation tries again.
 #[derive(Debug)]
@@ -15,13 +15,13 @@ pub(super) struct StoreClient {
     store: Arc<dyn LockStore>,
     metrics: Metrics,
     /// Shows that the collector's loop is not stuck. Beats after each call, since slow calls make a reconciliation long.
-    pub(super) heart: Heart,
+    pub(super) heart: Heartbeat,
     /// Whether the latest call failed. A failure is logged when it begins, not at each call.
     failing: bool,
 }
 
 impl StoreClient {
-    pub(super) fn new(store: Arc<dyn LockStore>, metrics: Metrics, heart: Heart) -> Self {
+    pub(super) fn new(store: Arc<dyn LockStore>, metrics: Metrics, heart: Heartbeat) -> Self {
         Self {
             store,
             metrics,

@@ -1,10 +1,12 @@
 //! Which settings are safe together, with the arithmetic behind each rule.
 //!
-//! Every refusal is one line: the thing, the cause with figures, the remedy.
+//! Every failure names the setting, the cause with figures, and the remedy. Nothing here changes a setting.
 
 use std::time::Duration;
 
-use super::Config;
+use super::secret::Passwords;
+use super::settings::Config;
+use crate::cli::flags;
 use crate::cli::units::{Size, show};
 use crate::domain::claim::Lease;
 use crate::exit::Failure;
@@ -12,30 +14,37 @@ use crate::locks::STATEMENT_DEADLINE;
 
 const SECOND: Duration = Duration::from_secs(1);
 
-/// Names up to this length fit their columns with a suffix of nine characters.
-const LONGEST_NAME: usize = 63;
-
-/// The smallest cap on lines: below it ordinary stack frames and JSON lines would be cut.
+/// The smallest maximum of a line: below it ordinary stack frames and JSON lines would be cut.
 const SMALLEST_LINE: usize = 4 << 10;
 
 /// The largest line or chunk. `MariaDB` takes packets of 16 MiB by default, and a chunk may double
 /// when it is encoded.
 const LARGEST_CHUNK: usize = 8 << 20;
 
-/// The longest time between reopenings: a quarter of the kubelet's 4 h is left for what delays one.
+/// The longest time between two openings of a stream. The kubelet closes streams after 4 h; 1 h is left for delays.
 const LONGEST_REOPEN: Duration = Duration::from_hours(3);
 
-/// The longest of the times that are added to each other and to the present: far more than makes sense, and far less
-/// than a clock can hold.
+/// The longest of the times that are added to each other and to the current time: more than anybody needs, and less than
+/// would overflow.
 const LONGEST_TIME: Duration = Duration::from_hours(24);
 
-/// The longest that records are kept: a hundred years as people count them, 365.25 days each. Nanoseconds in 64 bits
-/// reach back three times as far.
+/// The longest time for which records are kept: 100 years of 365.25 days. 64 bits of nanoseconds are 292 years.
 const LONGEST_RETAIN: Duration = Duration::from_hours(100 * 36_525 * 24 / 100);
 
-/// Checks everything together and answers with the first thing that is wrong in each group.
-pub(super) fn faults(config: &Config) -> Vec<Failure> {
-    // Nothing can be added up before this holds.
+/// The settings of `podlog run`. Fails with the first setting that is wrong or unsafe.
+pub fn checked(typed: &flags::Run, passwords: &Passwords) -> Result<Config, Failure> {
+    let config = Config::unchecked(typed, passwords)?;
+    if let Some(fault) = faults(&config).into_iter().next() {
+        return Err(fault);
+    }
+    config.scope().check()?;
+    Ok(config)
+}
+
+/// The first fault of each group of settings.
+#[must_use]
+pub fn faults(config: &Config) -> Vec<Failure> {
+    // The other checks add up times, so this one comes first.
     if let Err(failure) = times(config) {
         return vec![failure];
     }
@@ -48,7 +57,7 @@ pub(super) fn faults(config: &Config) -> Vec<Failure> {
     judged.into_iter().filter_map(Result::err).collect()
 }
 
-/// Times that can be reckoned with at all.
+/// Refuses times that are too long to calculate with.
 fn times(config: &Config) -> Result<(), Failure> {
     let lease = &config.lease;
     let times = [
@@ -61,11 +70,10 @@ fn times(config: &Config) -> Result<(), Failure> {
         ("retain", config.sink.retain.unwrap_or_default(), LONGEST_RETAIN),
     ];
     match times.iter().find(|(_, time, most)| time > most) {
-        Some((flag, time, most)) => refuse(format!(
-            "--{flag} {} is longer than anything can be meant to take; use at most {}",
-            show(*time),
-            show(*most)
-        )),
+        Some((flag, time, most)) => refuse(
+            format!("--{flag} {} is too long", show(*time)),
+            format!("use at most {}", show(*most)),
+        ),
         None => Ok(()),
     }
 }
@@ -78,7 +86,7 @@ fn times(config: &Config) -> Result<(), Failure> {
 ///    cannot overlap while M + G >= 2 * rho * T + delta, where rho is the rate error of a clock
 ///    (at most 500 ppm under NTP: 2 * rho * T = T / 1000) and delta a jump of the database's clock
 ///    at a failover. M alone covers T / 1000 and a jump of 1 s; G comes on top.
-/// 2. One failed renewal must not cost the claims. After a renewal that was sent at 0 and answered by D
+/// 2. One failed renewal must not lose the claims. After a renewal that was sent at 0 and answered by D
 ///    the next is sent at max(I, D). It has failed D later; `renewer.rs` sends it again by then, and
 ///    the answer, D later, must come by T - M: T >= M + max(I, D) + 2D.
 /// 3. A write begins only if it can end while the claim is good. Just before a renewal is answered,
@@ -93,56 +101,70 @@ fn lease(lease: &Lease, write: Duration) -> Result<(), Failure> {
     } = *lease;
     let least_margin = SECOND + ttl / 1000;
     if renew < Duration::from_millis(100) {
-        return refuse(format!(
-            "--renew {}: claims would be renewed all the time; use at least 100ms",
-            show(renew)
-        ));
+        return refuse(
+            format!("--renew {}: claims would be renewed all the time", show(renew)),
+            "use at least 100ms",
+        );
     }
     if margin < least_margin {
-        return refuse(format!(
-            "--margin {} is too short for --ttl {}: clocks may differ by ttl/1000 and the database's may jump by 1s; use at least {}",
-            show(margin),
-            show(ttl),
-            show(least_margin)
-        ));
+        return refuse(
+            format!(
+                "--margin {} is too short for --ttl {}: clocks may differ by ttl/1000, and the database's may jump by 1s",
+                show(margin),
+                show(ttl)
+            ),
+            format!("use at least {}", show(least_margin)),
+        );
     }
-    let answered = renew.max(STATEMENT_DEADLINE) + STATEMENT_DEADLINE;
-    let least_ttl = margin + answered + STATEMENT_DEADLINE;
+    let least_ttl = margin + renew.max(STATEMENT_DEADLINE) + 2 * STATEMENT_DEADLINE;
     if ttl < least_ttl {
-        return refuse(format!(
-            "--ttl {} is too short: margin {} + {} + 2 x statement deadline {} = {}, so one failed renewal would lose every claim; raise --ttl to {} or lower --renew",
-            show(ttl),
-            show(margin),
-            longer(renew),
-            show(STATEMENT_DEADLINE),
-            show(least_ttl),
-            show(least_ttl)
-        ));
+        return refuse(
+            format!(
+                "--ttl {} is too short: margin {} + {} + 2 x statement deadline {} = {}, so one failed renewal would lose every claim",
+                show(ttl),
+                show(margin),
+                longer(renew),
+                show(STATEMENT_DEADLINE),
+                show(least_ttl)
+            ),
+            format!("raise --ttl to {} or lower --renew", show(least_ttl)),
+        );
     }
     if takeover_grace > ttl {
-        return refuse(format!(
-            "--takeover-grace {} is longer than --ttl {}: pods of a crashed replica would wait that long for nothing; use 1s",
-            show(takeover_grace),
-            show(ttl)
-        ));
+        return refuse(
+            format!(
+                "--takeover-grace {} is longer than --ttl {}: the pods of a crashed replica would wait that long without need",
+                show(takeover_grace),
+                show(ttl)
+            ),
+            "use 1s",
+        );
     }
-    let most_write = ttl.saturating_sub(margin + answered);
+    write_timeout(lease, write)
+}
+
+/// Rule 3 of [`lease`].
+fn write_timeout(lease: &Lease, write: Duration) -> Result<(), Failure> {
+    let Lease { ttl, renew, margin, .. } = *lease;
+    let most_write = ttl.saturating_sub(margin + renew.max(STATEMENT_DEADLINE) + STATEMENT_DEADLINE);
     if write.is_zero() || write > most_write {
-        return refuse(format!(
-            "--write-timeout {} does not fit: ttl {} - margin {} - {} - statement deadline {} leaves {} for a write; use 1ms to {} or raise --ttl",
-            show(write),
-            show(ttl),
-            show(margin),
-            longer(renew),
-            show(STATEMENT_DEADLINE),
-            show(most_write),
-            show(most_write)
-        ));
+        return refuse(
+            format!(
+                "--write-timeout {} does not fit: ttl {} - margin {} - {} - statement deadline {} leaves {} for a write",
+                show(write),
+                show(ttl),
+                show(margin),
+                longer(renew),
+                show(STATEMENT_DEADLINE),
+                show(most_write)
+            ),
+            format!("use 1ms to {} or raise --ttl", show(most_write)),
+        );
     }
     Ok(())
 }
 
-/// The time between two renewals, in words: the interval, or how long the first may take.
+/// The text for the time between two renewals: the interval, or the statement deadline if that is longer.
 fn longer(renew: Duration) -> String {
     if renew < STATEMENT_DEADLINE {
         return format!(
@@ -153,17 +175,19 @@ fn longer(renew: Duration) -> String {
     format!("renew {}", show(renew))
 }
 
-/// After SIGTERM each pod's task ends its last write (W) and its claim is given back (one statement, D).
+/// After SIGTERM the task of each pod ends its last write (W), and its claim is released (one statement, D).
 fn shutdown(config: &Config) -> Result<(), Failure> {
     let least = config.sink.timeout + STATEMENT_DEADLINE;
     if config.grace < least {
-        return refuse(format!(
-            "--grace {} is too short: the last write may take {} and giving claims back {}; use at least {}",
-            show(config.grace),
-            show(config.sink.timeout),
-            show(STATEMENT_DEADLINE),
-            show(least)
-        ));
+        return refuse(
+            format!(
+                "--grace {} is too short: the last write may take {}, and releasing claims {}",
+                show(config.grace),
+                show(config.sink.timeout),
+                show(STATEMENT_DEADLINE)
+            ),
+            format!("use at least {}", show(least)),
+        );
     }
     Ok(())
 }
@@ -173,12 +197,15 @@ fn streams(config: &Config) -> Result<(), Failure> {
     let sizes = [("max-line", streams.max_line), ("chunk-bytes", streams.chunk_bytes)];
     for (flag, bytes) in sizes {
         if !(SMALLEST_LINE..=LARGEST_CHUNK).contains(&bytes) {
-            return refuse(format!(
-                "--{flag} {} is out of range: below {} ordinary lines are cut, above {} databases refuse the packet; use 256KiB",
-                Size(bytes as u64),
-                Size(SMALLEST_LINE as u64),
-                Size(LARGEST_CHUNK as u64)
-            ));
+            return refuse(
+                format!(
+                    "--{flag} {} is out of range: below {} ordinary lines are cut, above {} databases refuse the packet",
+                    Size(bytes as u64),
+                    Size(SMALLEST_LINE as u64),
+                    Size(LARGEST_CHUNK as u64)
+                ),
+                "use 256KiB",
+            );
         }
     }
     let counts = [
@@ -188,12 +215,12 @@ fn streams(config: &Config) -> Result<(), Failure> {
         ("open-rate", streams.open_rate as usize),
     ];
     if let Some((flag, _)) = counts.iter().find(|(_, count)| *count == 0) {
-        return refuse(format!("--{flag} 0 would collect nothing; use at least 1"));
+        return refuse(format!("--{flag} 0 would collect nothing"), "use at least 1");
     }
     spans(config)
 }
 
-/// Each span with the shortest and the longest that makes sense.
+/// Checks the times that have a minimum and a maximum.
 fn spans(config: &Config) -> Result<(), Failure> {
     let streams = &config.streams;
     let hour = Duration::from_hours(1);
@@ -217,7 +244,7 @@ fn spans(config: &Config) -> Result<(), Failure> {
             streams.probe,
             5 * SECOND,
             hour,
-            "a mute stream would go unnoticed",
+            "a stalled stream would go unnoticed",
         ),
         (
             "poll-interval",
@@ -227,58 +254,44 @@ fn spans(config: &Config) -> Result<(), Failure> {
             "new pods would be found late",
         ),
     ];
-    for (flag, span, least, most, why) in spans {
+    for (flag, span, least, most, reason) in spans {
         if span < least {
-            return refuse(format!(
-                "--{flag} {}: needless load on the API server; use at least {}",
-                show(span),
-                show(least)
-            ));
+            return refuse(
+                format!("--{flag} {}: needless load on the API server", show(span)),
+                format!("use at least {}", show(least)),
+            );
         }
         if span > most {
-            return refuse(format!("--{flag} {}: {why}; use at most {}", show(span), show(most)));
+            return refuse(
+                format!("--{flag} {}: {reason}", show(span)),
+                format!("use at most {}", show(most)),
+            );
         }
     }
     Ok(())
 }
 
-/// Only databases can delete what is old.
+/// Only sinks that are databases can delete old records.
 fn retention(config: &Config) -> Result<(), Failure> {
     let Some(retain) = config.sink.retain else {
         return Ok(());
     };
     if !config.sink.url.is_transactional() {
-        return refuse(format!(
-            "--retain: records at {} cannot be deleted; leave it out or use mysql or sqlite",
-            config.sink.url
-        ));
+        return refuse(
+            format!("--retain: podlog cannot delete records of the sink {}", config.sink.url),
+            "remove it, or use mysql or sqlite",
+        );
     }
     let least = Duration::from_hours(1);
     if retain < least {
-        return refuse(format!(
-            "--retain {} would delete what was just written; use at least {}",
-            show(retain),
-            show(least)
-        ));
+        return refuse(
+            format!("--retain {} would delete recent records", show(retain)),
+            format!("use at least {}", show(least)),
+        );
     }
     Ok(())
 }
 
-/// Whether a character may stand in a name.
-pub(super) fn legal(c: char) -> bool {
-    c.is_ascii_alphanumeric() || matches!(c, '-' | '_' | '.')
-}
-
-/// Checks a name that becomes part of keys and columns.
-pub(super) fn name(flag: &str, name: &str) -> Result<(), Failure> {
-    if name.is_empty() || name.len() > LONGEST_NAME || !name.chars().all(legal) {
-        return refuse(format!(
-            "--{flag} {name:?} is no name; use 1 to {LONGEST_NAME} letters, digits, dots, dashes or underscores"
-        ));
-    }
-    Ok(())
-}
-
-fn refuse(line: String) -> Result<(), Failure> {
-    Err(Failure::usage(line))
+fn refuse(text: String, remedy: impl Into<String>) -> Result<(), Failure> {
+    Err(Failure::usage(text).with_remedy(remedy))
 }

@@ -118,17 +118,18 @@ impl Passwords {
             let file = format!("{name}_FILE");
             match (direct, variable(&file)) {
                 (None, None) => Ok(None),
-                (Some(_), Some(_)) => Err(Failure::usage(format!("both {name} and {file} are set; unset one"))),
+                (Some(_), Some(_)) => {
+                    Err(Failure::usage(format!("both {name} and {file} are set")).with_remedy("unset one"))
+                }
                 (Some(text), None) => text
                     .into_string()
                     .map(|text| Some(text.into()))
-                    .map_err(|_| Failure::usage(format!("{name} is not UTF-8; set it anew"))),
+                    .map_err(|_| Failure::usage(format!("{name} is not UTF-8")).with_remedy("set it to valid UTF-8")),
                 (None, Some(path)) => {
                     // The path is not repeated: it may be the password itself, in the wrong variable.
                     let text = std::fs::read_to_string(&path).map_err(|e| {
-                        Failure::usage(format!(
-                            "the file that {file} names cannot be read: {e}; correct the path or the file's rights"
-                        ))
+                        Failure::usage(format!("the file that {file} names cannot be read: {e}"))
+                            .with_remedy("correct the path or the permissions of the file")
                     })?;
                     // Editors and `echo` end a file with a newline that is not part of the password.
                     let line = text.strip_suffix('\n').unwrap_or(&text);
@@ -153,14 +154,16 @@ where
 }
 
 fn with_password(flag: &str, text: &Secret, password: Option<&Secret>, example: &str) -> Result<SecretUrl, Failure> {
-    let url = SecretUrl::parse(text.expose())
-        .map_err(|e| Failure::usage(format!("--{flag} is not a URL ({e}); write it like {example}")))?;
+    let url = SecretUrl::parse(text.expose()).map_err(|e| {
+        Failure::usage(format!("--{flag} is not a URL ({e})")).with_remedy(format!("write it like {example}"))
+    })?;
     let Some(password) = password else { return Ok(url) };
     url.with_password(password).ok_or_else(|| {
         let variable = format!("PODLOG_{}_PASSWORD", flag.to_uppercase());
         Failure::usage(format!(
-            "{variable} is set, but --{flag} {url} has a password already or cannot have one; unset one of the two"
+            "{variable} is set, but --{flag} {url} has a password already or cannot have one"
         ))
+        .with_remedy("remove one of the two")
     })
 }
 

@@ -1,12 +1,15 @@
-//! Which settings are taken and which are refused, and that refusals say why.
+//! Tests of which settings are accepted and which are refused, and of the messages.
+
+use std::time::Duration;
 
 use super::*;
 use crate::cli::{Command, read};
+use crate::exit::Failure;
 
 fn config(args: &[&str]) -> Result<Config, Failure> {
     let typed = read(["podlog", "run"].iter().chain(args)).unwrap();
     match typed.cli.command {
-        Command::Run(run) => Config::new(&run, &Passwords::default()),
+        Command::Run(run) => checked(&run, &Passwords::default()),
         _ => panic!("not run"),
     }
 }
@@ -57,7 +60,7 @@ fn times_that_would_lose_claims_are_refused_with_the_arithmetic() {
 }
 
 #[test]
-fn times_that_no_clock_can_reckon_with_are_refused_and_not_added_up() {
+fn times_that_are_too_long_are_refused_before_they_are_added_up() {
     for flag in ["ttl", "renew", "margin", "takeover-grace", "write-timeout", "grace"] {
         for time in ["18446744073709551615s", "584542046090y", "25h"] {
             let line = refusal(&[&format!("--{flag}={time}")]);
@@ -96,7 +99,7 @@ fn sizes_counts_and_spans_out_of_range_are_refused() {
 }
 
 #[test]
-fn a_url_that_is_none_is_refused_without_repeating_it() {
+fn an_invalid_url_is_refused_without_repeating_it() {
     let line = refusal(&["--lock=root:hunter2@tcp(db)/podlog"]);
     assert!(
         !line.contains("hunter2") && line.contains("mysql://user@host/database"),
@@ -105,7 +108,7 @@ fn a_url_that_is_none_is_refused_without_repeating_it() {
 }
 
 #[test]
-fn a_config_that_exists_names_a_store_a_sink_and_pods_that_there_can_be() {
+fn unknown_stores_sinks_and_invalid_namespaces_are_refused() {
     assert!(refusal(&["--lock=redis://h/d"]).contains("no lock store redis"));
     assert!(refusal(&["--sink=kafka://h/d"]).contains("no sink `kafka`"));
     assert!(refusal(&["--namespace=A B"]).contains("A B"));
@@ -113,7 +116,7 @@ fn a_config_that_exists_names_a_store_a_sink_and_pods_that_there_can_be() {
 }
 
 #[test]
-fn a_replica_is_named_anew_at_each_start() {
+fn a_replica_has_a_new_identity_at_each_start() {
     let name = |args: &[&str]| config(args).unwrap().replica.to_string();
     let (one, two) = (name(&["--replica-id=a"]), name(&["--replica-id=a"]));
     assert!(one.starts_with("a#") && one.len() == 10 && one != two, "{one} {two}");
@@ -122,7 +125,7 @@ fn a_replica_is_named_anew_at_each_start() {
 }
 
 #[test]
-fn namespaces_are_a_set() {
+fn namespaces_are_sorted_and_unique() {
     let namespaces = config(&["--namespace=b,a", "--namespace", "b"])
         .unwrap()
         .selection
@@ -131,7 +134,7 @@ fn namespaces_are_a_set() {
 }
 
 #[test]
-fn no_secret_shows_in_a_config() {
+fn a_config_shows_no_secret() {
     let config = config(&["--lock=mysql://u:hunter2@h/d", "--sink=mysql://u:hunter2@h/d"]).unwrap();
     assert!(!format!("{config:?}").contains("hunter2"));
     assert_eq!(config.store.url.to_string(), "mysql://u:***@h/d");

@@ -1,7 +1,7 @@
-//! Health: loops that must keep turning, and when each last did.
+//! Health: the loops that must keep running, and when each last ran.
 //!
-//! A replica is unhealthy when a loop is stuck, not when something outside fails: restarting it
-//! would not help then.
+//! A replica is unhealthy when a loop is stuck. It is not unhealthy when something outside fails: a restart would not help
+//! then.
 
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
@@ -9,7 +9,7 @@ use std::time::Duration;
 
 use crate::clock::Clock;
 
-/// The loops of one replica. Cloning shares them.
+/// The loops of one replica. Clones share them.
 #[derive(Clone, Debug)]
 pub struct Health {
     clock: Clock,
@@ -19,56 +19,58 @@ pub struct Health {
 #[derive(Debug)]
 struct Loop {
     name: &'static str,
+    /// The longest time between two heartbeats.
     limit: Duration,
+    /// Clock time of the last heartbeat in nanoseconds, or [`RETIRED`].
     last: Arc<AtomicU64>,
 }
 
-/// The pulse of one loop. Dropping it without [`retire`](Self::retire) leaves the loop late.
+/// The heartbeat of one loop. If it is dropped without [`retire`](Self::retire), the loop counts as stuck.
 #[derive(Debug)]
-pub struct Heart {
+pub struct Heartbeat {
     clock: Clock,
     last: Arc<AtomicU64>,
 }
 
-/// A loop that has not turned in time.
+/// A loop that has not run in time.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Late {
+pub struct StuckLoop {
     /// The loop.
     pub name: &'static str,
-    /// How long ago it last turned.
+    /// The time since its last heartbeat.
     pub since: Duration,
 }
 
-/// Stands for a loop that has ended as it should.
+/// The heartbeat of a loop that has ended as intended.
 const RETIRED: u64 = u64::MAX;
 
 impl Health {
-    /// Judged by this clock.
+    /// No loops yet, judged by this clock.
     #[must_use]
     pub fn new(clock: Clock) -> Self {
         let loops = Arc::default();
         Self { clock, loops }
     }
 
-    /// Adds a loop that must turn at least every `limit`, beginning now.
+    /// Adds a loop that must run at least every `limit`, starting now.
     #[must_use]
-    pub fn heart(&self, name: &'static str, limit: Duration) -> Heart {
-        let heart = Heart {
+    pub fn watch(&self, name: &'static str, limit: Duration) -> Heartbeat {
+        let heartbeat = Heartbeat {
             clock: self.clock,
             last: Arc::default(),
         };
-        heart.beat();
-        let last = Arc::clone(&heart.last);
+        heartbeat.beat();
+        let last = Arc::clone(&heartbeat.last);
         self.loops
             .lock()
             .unwrap_or_else(PoisonError::into_inner)
             .push(Loop { name, limit, last });
-        heart
+        heartbeat
     }
 
-    /// The loops that have not turned in time.
+    /// The loops that have not run in time.
     #[must_use]
-    pub fn late(&self) -> Vec<Late> {
+    pub fn stuck(&self) -> Vec<StuckLoop> {
         let now = self.clock.now();
         let loops = self.loops.lock().unwrap_or_else(PoisonError::into_inner);
         let since = |one: &Loop| match one.last.load(Ordering::Relaxed) {
@@ -79,20 +81,20 @@ impl Health {
             .iter()
             .map(|one| (one, since(one)))
             .filter(|(one, since)| *since > one.limit)
-            .map(|(one, since)| Late { name: one.name, since })
+            .map(|(one, since)| StuckLoop { name: one.name, since })
             .collect()
     }
 }
 
-impl Heart {
-    /// The loop has turned.
+impl Heartbeat {
+    /// Records that the loop has run.
     pub fn beat(&self) {
-        // 584 years of uptime.
+        // u64 nanoseconds are 584 years of uptime.
         let nanos = u64::try_from(self.clock.now().as_nanos()).unwrap_or(RETIRED - 1);
         self.last.store(nanos, Ordering::Relaxed);
     }
 
-    /// The loop ends and is judged no more.
+    /// Records that the loop has ended as intended. It is no longer judged.
     pub fn retire(self) {
         self.last.store(RETIRED, Ordering::Relaxed);
     }
@@ -103,20 +105,20 @@ mod tests {
     use super::*;
 
     #[tokio::test(start_paused = true)]
-    async fn a_loop_that_stands_still_is_late_until_it_turns_or_retires() {
+    async fn a_loop_that_does_not_run_is_stuck_until_it_runs_or_retires() {
         let health = Health::new(Clock::tokio());
         let limit = Duration::from_secs(15);
-        let (renewal, collector) = (health.heart("renewal", limit), health.heart("collector", limit));
+        let (renewal, collector) = (health.watch("renewal", limit), health.watch("collector", limit));
         tokio::time::advance(limit).await;
-        assert_eq!(health.late(), []);
+        assert_eq!(health.stuck(), []);
         collector.beat();
         tokio::time::advance(Duration::from_secs(1)).await;
         let since = Duration::from_secs(16);
-        assert_eq!(health.late(), [Late { name: "renewal", since }]);
+        assert_eq!(health.stuck(), [StuckLoop { name: "renewal", since }]);
         renewal.retire();
-        assert_eq!(health.late(), []);
+        assert_eq!(health.stuck(), []);
         drop(collector);
         tokio::time::advance(limit).await;
-        assert_eq!(health.late().len(), 1, "dropped without retiring");
+        assert_eq!(health.stuck().len(), 1, "dropped without retiring");
     }
 }

@@ -1,7 +1,6 @@
-//! What outsiders may see of a replica: a snapshot of its work, its health, its readiness, its metrics.
+//! What a replica shows over HTTP: a snapshot of its work, its health, its readiness and its metrics.
 //!
-//! The collector publishes [`Status`] values; nothing here asks the collector anything or changes
-//! what it does.
+//! The collector publishes [`Status`] values. Nothing here asks the collector for anything or changes what it does.
 
 pub mod health;
 pub mod ready;
@@ -28,14 +27,14 @@ pub struct Status {
     /// When this snapshot was made.
     #[serde(serialize_with = "rfc3339")]
     pub at: Time,
-    /// The replicas that are alive, as last seen.
+    /// The replicas that are alive, as of the last read of the claims.
     pub replicas: Vec<ReplicaId>,
-    /// The pods that are known here, whoever holds them.
+    /// The pods this replica knows, held by any replica.
     pub pods: Vec<PodStatus>,
 }
 
 impl Status {
-    /// The status of a replica that has seen nothing yet.
+    /// The status of a replica that has just started.
     #[must_use]
     pub fn new(replica: ReplicaId, cluster: Arc<str>, started: Time) -> Self {
         Self {
@@ -59,26 +58,26 @@ pub struct PodStatus {
     pub pod: Arc<str>,
     /// The pod's identity.
     pub uid: PodUid,
-    /// Who holds it, as last seen.
+    /// The replica that holds it, as of the last read of the claims.
     pub holder: Option<ReplicaId>,
-    /// The number of its latest claim.
+    /// The fence of its latest claim.
     pub fence: Fence,
-    /// Milliseconds until the claim expires, as last seen; negative when it has.
+    /// Milliseconds until the claim expires, as of the last read of the claims; negative after that.
     pub expires_in_ms: i64,
-    /// Whether it is done with.
+    /// Whether the pod has ended and is collected to its end.
     pub finished: bool,
-    /// How far its streams have been stored, when held here.
+    /// How far its streams are stored, if this replica holds the pod.
     pub streams: Vec<StreamStatus>,
 }
 
-/// How far one stream has been stored.
+/// How far one stream is stored.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 pub struct StreamStatus {
     /// The container's name.
     pub container: Arc<str>,
-    /// The container instance.
+    /// The ID of the container instance.
     pub container_id: Arc<str>,
-    /// What is being done about it, in a word or two.
+    /// The state of reading it, such as `following`.
     pub state: &'static str,
     /// The timestamp of the last stored line.
     #[serde(serialize_with = "maybe_rfc3339")]

@@ -1,16 +1,16 @@
-//! Readiness: named conditions, each fulfilled by the part that knows.
+//! Readiness: named conditions, each set by the part of the program that knows it.
 //!
-//! A replica is ready when all have been fulfilled, and for good: a store that is away for a minute
-//! does not make the replica a worse place for what it does. Stopping ends readiness.
+//! A replica is ready once all conditions are set. They are never cleared: a store that fails for a minute fails for all
+//! replicas, so nothing is gained by marking one as not ready. Only stopping ends readiness.
 
 use std::sync::{Arc, Mutex, PoisonError};
 
-/// The conditions of one replica. Cloning shares them.
+/// The conditions of one replica. Clones share them.
 #[derive(Clone, Debug, Default)]
 pub struct Readiness(Arc<Mutex<Vec<(&'static str, bool)>>>);
 
 impl Readiness {
-    /// Adds a condition, unfulfilled. All are added before anything is served.
+    /// Adds a condition that is not set. All conditions are added before the endpoints are served.
     #[must_use]
     pub fn condition(&self, name: &'static str) -> Condition {
         self.lock().push((name, false));
@@ -20,7 +20,7 @@ impl Readiness {
         }
     }
 
-    /// The conditions that are not fulfilled yet.
+    /// The conditions that are not set yet.
     #[must_use]
     pub fn missing(&self) -> Vec<&'static str> {
         self.lock()
@@ -30,14 +30,14 @@ impl Readiness {
             .collect()
     }
 
-    /// Held for a few instructions and never across an await, so a standard mutex does; what it
-    /// guards is valid after a panic too.
+    /// A standard mutex suffices: it is held for a few instructions and never across an await. The list is valid after a
+    /// panic too.
     fn lock(&self) -> std::sync::MutexGuard<'_, Vec<(&'static str, bool)>> {
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
-/// One condition, held by the part that fulfils it. Dropping it unfulfilled leaves it missing.
+/// One condition, owned by the part that sets it. If it is dropped before that, it stays missing.
 #[derive(Debug)]
 pub struct Condition {
     name: &'static str,
@@ -45,8 +45,8 @@ pub struct Condition {
 }
 
 impl Condition {
-    /// Marks the condition as fulfilled. Again is fine.
-    pub fn fulfil(&self) {
+    /// Sets the condition. May be called again.
+    pub fn set(&self) {
         for (_, done) in self.readiness.lock().iter_mut().filter(|(name, _)| *name == self.name) {
             *done = true;
         }
@@ -58,12 +58,12 @@ mod tests {
     use super::*;
 
     #[test]
-    fn every_condition_must_be_fulfilled_and_a_dropped_one_stays_missing() {
+    fn every_condition_must_be_set_and_a_dropped_one_stays_missing() {
         let readiness = Readiness::default();
         let store = readiness.condition("lock store reached");
         let api = readiness.condition("API server reached");
         assert_eq!(readiness.missing(), ["lock store reached", "API server reached"]);
-        store.fulfil();
+        store.set();
         drop(api);
         assert_eq!(readiness.missing(), ["API server reached"]);
     }

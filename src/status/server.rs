@@ -1,6 +1,6 @@
 //! The HTTP endpoints: `/healthz`, `/readyz`, `/metrics` and `/status`. Read-only.
 //!
-//! They answer from values that lie ready, so that a probe never waits for a database.
+//! They answer from values in memory, so that a probe never waits for a database.
 
 use std::fmt::Write as _;
 use std::net::SocketAddr;
@@ -22,23 +22,24 @@ use tokio_util::sync::CancellationToken;
 use super::Status;
 use super::health::Health;
 use super::ready::Readiness;
+use crate::domain::Message;
 use crate::exit::Failure;
 use crate::stop::finish_within;
 
-/// How long open connections may take to end after the stop: probes answer in milliseconds.
-const LAST_ANSWERS: Duration = Duration::from_secs(2);
+/// The longest time for open requests to end after the stop. Probes are answered in milliseconds.
+const SHUTDOWN_TIMEOUT: Duration = Duration::from_secs(2);
 
-/// What `OpenMetrics` text calls itself.
+/// The content type of `OpenMetrics` text.
 const OPENMETRICS: &str = "application/openmetrics-text; version=1.0.0; charset=utf-8";
 
-/// Everything the endpoints show.
+/// The data of all endpoints.
 #[derive(Clone, Debug)]
 pub struct Pages {
     /// The latest snapshot of the replica's work.
     pub status: watch::Receiver<Arc<Status>>,
-    /// Conditions of readiness.
+    /// The conditions of readiness.
     pub readiness: Readiness,
-    /// Loops that must turn.
+    /// The loops that must keep running.
     pub health: Health,
     /// The metrics.
     pub registry: Arc<Registry>,
@@ -46,19 +47,26 @@ pub struct Pages {
     pub stopping: CancellationToken,
 }
 
-/// What is logged once it listens, with the address: its port is not known before where 0 was asked for.
+/// Logged together with the address once the server listens. With port 0 only this shows the real port.
 pub(crate) const LISTENING: &str = "serving health, metrics and status";
 
-/// Listens at `address`. Fails with one line that says what to do.
+/// Listens at `address`. Fails with the cause and what to do about it.
+pub async fn listen(address: SocketAddr) -> Result<TcpListener, Message> {
+    TcpListener::bind(address).await.map_err(|error| {
+        let text = if error.kind() == std::io::ErrorKind::AddrInUse {
+            "the address is in use by another process".to_owned()
+        } else {
+            error.to_string()
+        };
+        Message::new(text, "choose another address with --http, or --http off")
+    })
+}
+
+/// Listens at `address` and logs it.
 pub async fn bind(address: SocketAddr) -> Result<TcpListener, Failure> {
-    let listener = TcpListener::bind(address).await.map_err(|e| {
-        let remedy = "choose another address with --http, or --http off";
-        if e.kind() == std::io::ErrorKind::AddrInUse {
-            return Failure::usage(format!(
-                "--http {address}: the address is in use by another process; {remedy}"
-            ));
-        }
-        Failure::usage(format!("--http {address}: {e}; {remedy}"))
+    let listener = listen(address).await.map_err(|message| {
+        let text = format!("--http {address}: {}", message.text);
+        Failure::usage(text).with_remedy(message.remedy)
     })?;
     if let Ok(address) = listener.local_addr() {
         tracing::info!(%address, "{LISTENING}");
@@ -66,7 +74,7 @@ pub async fn bind(address: SocketAddr) -> Result<TcpListener, Failure> {
     Ok(listener)
 }
 
-/// Serves the endpoints until `stop` is cancelled and the last answers are given.
+/// Serves the endpoints until `stop` is cancelled and the open requests are answered.
 pub async fn serve(listener: TcpListener, pages: Pages, stop: CancellationToken) -> Result<(), Failure> {
     let router = Router::new()
         .route("/healthz", get(healthz))
@@ -75,21 +83,21 @@ pub async fn serve(listener: TcpListener, pages: Pages, stop: CancellationToken)
         .route("/status", get(status))
         .with_state(pages);
     let server = axum::serve(listener, router).with_graceful_shutdown(stop.clone().cancelled_owned());
-    finish_within(&stop, LAST_ANSWERS, server.into_future())
+    finish_within(&stop, SHUTDOWN_TIMEOUT, server.into_future())
         .await
         .unwrap_or(Ok(()))
-        .map_err(|e| Failure::unclean(format!("serving --http failed: {e}; restart, or use --http off")))
+        .map_err(|e| Failure::failed(format!("serving --http failed: {e}")).with_remedy("restart, or use --http off"))
 }
 
 async fn healthz(State(pages): State<Pages>) -> Response {
-    let late = pages.health.late();
-    if late.is_empty() {
+    let stuck = pages.health.stuck();
+    if stuck.is_empty() {
         return "ok\n".into_response();
     }
     let mut text = String::new();
-    for one in late {
+    for one in stuck {
         // Writing to a string cannot fail.
-        writeln!(text, "{} has not turned for {} ms", one.name, one.since.as_millis()).ok();
+        writeln!(text, "{} has not run for {} ms", one.name, one.since.as_millis()).ok();
     }
     (StatusCode::SERVICE_UNAVAILABLE, text).into_response()
 }
@@ -185,18 +193,18 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn readiness_names_what_is_missing_until_all_is_there() {
+    async fn readyz_names_the_missing_conditions_until_all_are_met() {
         let served = served().await;
         let list = served.readiness.condition("first list done");
         assert_eq!(served.get("/readyz").await, (503, "missing: first list done\n".into()));
-        list.fulfil();
+        list.set();
         assert_eq!(served.get("/readyz").await, (200, "ok\n".into()));
         served.stopping.cancel();
         assert_eq!(served.get("/readyz").await, (503, "missing: not stopping\n".into()));
     }
 
     #[tokio::test]
-    async fn the_tasks_are_counted_when_somebody_asks() {
+    async fn tasks_are_counted_when_the_metrics_are_read() {
         let served = served().await;
         let mut more = JoinSet::new();
         let count = async || {
@@ -213,20 +221,20 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn a_loop_that_stands_still_makes_the_replica_unhealthy() {
+    async fn a_loop_that_does_not_run_makes_the_replica_unhealthy() {
         let served = served().await;
-        let heart = served.health.heart("renewal", Duration::from_mins(1));
+        let heartbeat = served.health.watch("renewal", Duration::from_mins(1));
         assert_eq!(served.get("/healthz").await, (200, "ok\n".into()));
-        heart.retire();
-        let stuck = served.health.heart("collector", Duration::ZERO);
+        heartbeat.retire();
+        let stuck = served.health.watch("collector", Duration::ZERO);
         let (code, text) = served.get("/healthz").await;
         assert_eq!(code, 503);
-        assert!(text.starts_with("collector has not turned for "), "{text}");
+        assert!(text.starts_with("collector has not run for "), "{text}");
         stuck.retire();
     }
 
     #[tokio::test]
-    async fn metrics_and_status_are_what_was_published_last() {
+    async fn metrics_and_status_show_the_latest_values() {
         let served = served().await;
         served.metrics.pods_held.set(3);
         let (code, text) = served.get("/metrics").await;
@@ -257,7 +265,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn serving_ends_with_the_stop_even_when_a_client_says_nothing() {
+    async fn serving_ends_with_the_stop_even_with_a_silent_client() {
         let mut served = served().await;
         let _mute = TcpStream::connect(served.address).await.unwrap();
         assert_eq!(served.get("/healthz").await.0, 200);
@@ -269,7 +277,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn an_address_in_use_is_said_in_one_line() {
+    async fn an_address_in_use_is_reported_on_one_line() {
         let served = served().await;
         let failure = bind(served.address).await.unwrap_err();
         let line = failure.to_string();

@@ -149,7 +149,8 @@ async fn check_names_each_missing_permission_and_passes_with_all() {
                 let output = execute(&fixture.url, &args);
                 let report: Value = serde_json::from_slice(&output.stdout).unwrap();
                 let refused = report["facts"].as_array().unwrap().iter();
-                let refused = refused.filter(|fact| fact["fact"].as_str().unwrap().contains("has not this right"));
+                let refused =
+                    refused.filter(|fact| fact["fact"].as_str().unwrap().contains("does not have this right"));
                 let found: Vec<_> = refused
                     .map(|fact| (fact["subject"].to_string(), fact["remedy"].to_string()))
                     .collect();

@@ -9,7 +9,7 @@ use std::time::Duration;
 use clap::Parser;
 use kube_sim::SimCluster;
 use podlog::cli::{Cli, Command};
-use podlog::config::{Config, Passwords};
+use podlog::config::{Config, Passwords, checked};
 use podlog::domain::Checkpoint;
 use rustix::process::{Resource, Rlimit, prlimit};
 use sqlx::{Connection, Executor, Row, SqliteConnection};
@@ -30,7 +30,7 @@ fn config(args: &[String]) -> Config {
     let Command::Run(run) = cli.command else {
         panic!("{args:?}")
     };
-    Config::new(&run, &Passwords::default()).unwrap()
+    checked(&run, &Passwords::default()).unwrap()
 }
 
 pub(crate) fn threads_blocked_for_longer_than_a_ttl_cost_no_claim() {

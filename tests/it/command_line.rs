@@ -147,7 +147,7 @@ async fn the_first_signal_requests_a_shutdown_and_the_second_one_exits_at_once()
     let asked = stop.clone();
     let work = async move {
         asked.cancelled().await;
-        Err(Failure::unclean("its own end"))
+        Err(Failure::failed("its own end"))
     };
     tasks.spawn(stop::run(stop::Signals::catch().unwrap(), stop, work));
     kill_process(getpid(), Signal::TERM).unwrap();
@@ -156,5 +156,5 @@ async fn the_first_signal_requests_a_shutdown_and_the_second_one_exits_at_once()
         .unwrap()
         .unwrap()
         .unwrap();
-    assert_eq!(outcome, Err(Failure::unclean("its own end")));
+    assert_eq!(outcome, Err(Failure::failed("its own end")));
 }

@@ -7,7 +7,7 @@ use podlog::cli::file::File;
 use podlog::cli::units::{Listen, Size};
 use podlog::cli::{self, Command};
 use podlog::cluster::{Scope, Selection, pod_from_json};
-use podlog::config::{Config, Passwords, SecretUrl};
+use podlog::config::{Passwords, SecretUrl, checked};
 use podlog::domain::intake::{Batch, Intake, ResumeMode};
 use podlog::domain::steps::next_step;
 use podlog::domain::{Checkpoint, Line, LockKey, Pod, Position, Time};
@@ -240,7 +240,7 @@ pub(crate) fn check_flags(flags: &[(String, String)]) {
     assert!(shown.is_ok(), "{shown:?}: {}", typed.settings);
     assert!(!typed.settings.contains(SECRET), "{}", typed.settings);
     let Command::Run(run) = typed.cli.command else { return };
-    match Config::new(&run, &Passwords::default()) {
+    match checked(&run, &Passwords::default()) {
         Ok(config) => assert!(!format!("{config:?}").contains(SECRET), "{config:?}"),
         Err(failure) => check_message(&failure.to_string()),
     }

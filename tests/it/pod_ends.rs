@@ -199,7 +199,7 @@ fn a_dead_api_server_does_not_prevent_the_release_of_claims() {
     let hang = Fault::Delay(Duration::from_mins(1));
     harness.act(|sim| sim.inject(Target::verb(Verb::Get), hang, u32::MAX));
     harness.pass(30);
-    assert!(harness.replicas.iter().all(|replica| replica.health.late().is_empty()));
+    assert!(harness.replicas.iter().all(|replica| replica.health.stuck().is_empty()));
     let name = harness.replicas[0].name.clone();
     harness.ask_to_stop(0);
     let took = harness.until(60, "the pods that are there are held by the other", |harness| {

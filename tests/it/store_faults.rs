@@ -143,7 +143,7 @@ fn a_store_that_answers_in_almost_three_seconds_costs_no_claim() {
     harness.busy(20);
     harness.pass(5);
     harness.assert_exact();
-    assert!(harness.replicas.iter().all(|replica| replica.health.late().is_empty()));
+    assert!(harness.replicas.iter().all(|replica| replica.health.stuck().is_empty()));
 }
 
 #[test]
@@ -245,7 +245,7 @@ fn many_claims_that_end_while_the_store_is_silent_do_not_block_the_loop() {
     harness.replicas[0].store.set(silent());
     for _ in 0..60 {
         harness.pass(1);
-        assert_eq!(harness.replicas[0].health.late(), []);
+        assert_eq!(harness.replicas[0].health.stuck(), []);
     }
     let took = harness.stop(0);
     assert!(took <= 20 * SECOND, "{took:?}");
@@ -270,7 +270,7 @@ async fn kept(lease: Lease, clock: Clock, tasks: &mut JoinSet<()>) -> (Grant, Sw
         calls: Arc::default(),
         breaches: Breaches::default(),
     };
-    let heart = Health::new(clock).heart("renewal", lease.ttl);
+    let heart = Health::new(clock).watch("renewal", lease.ttl);
     let (renewer, driver) = renewer(lease, clock, Metrics::default(), heart);
     renewer.add(claim, grant.clone(), None);
     tasks.spawn(async move {

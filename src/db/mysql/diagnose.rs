@@ -143,7 +143,7 @@ impl Diagnosis<'_> {
                     Finding::warning(subject, "not granted; needed with --retain only", grant())
                 }
                 Err(error) if is_denied(&error) => {
-                    let text = format!("the user {} has not this right", self.account);
+                    let text = format!("the user {} does not have this right", self.account);
                     Finding::failed(Cause::Refused, subject, text, grant())
                 }
                 Err(error) => Finding::of(subject, &fault::explain(self.db, &error)),

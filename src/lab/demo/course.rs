@@ -152,7 +152,7 @@ impl Course {
         session.observer.say(format!("{count} replicas started"));
         while session.observer.has_claims() && session.observer.alive() < count {
             if session.observer.elapsed() > START_TIME {
-                return Err(Failure::unclean(format!(
+                return Err(Failure::failed(format!(
                     "not all replicas were at work within {START_TIME:?}; the machine is too busy, or --keep a directory and read their logs"
                 )));
             }
@@ -196,7 +196,7 @@ impl Course {
             .collect();
         let choice = (self.seed as usize).checked_rem(holders.len());
         choice.map(|choice| holders[choice]).ok_or_else(|| {
-            Failure::unclean(
+            Failure::failed(
                 "no replica holds a pod after half of the time; use a longer --duration, or --keep a directory and read their logs",
             )
         })

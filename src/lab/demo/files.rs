@@ -65,7 +65,7 @@ impl Files {
     /// Reads what has been added.
     pub(super) fn read_on(&mut self) -> Result<(), Failure> {
         let failed = |path: &Path, error: &dyn std::fmt::Display| {
-            Failure::unclean(format!("{} cannot be read: {error}", path.display()))
+            Failure::failed(format!("{} cannot be read: {error}", path.display()))
         };
         let mut paths = Vec::new();
         find(&self.dir, &mut paths).map_err(|e| failed(&self.dir, &e))?;

@@ -67,7 +67,7 @@ pub async fn demo(demo: Demo, stop: CancellationToken) -> Result<(), Failure> {
         return Ok(());
     }
     if demo.claims == Switch::Off {
-        return Err(Failure::unclean(format!(
+        return Err(Failure::failed(format!(
             "without claims each of {} replicas collects every pod, so each line is stored {} times: that is what podlog's claims prevent",
             demo.replicas, demo.replicas
         )));
@@ -83,7 +83,7 @@ pub async fn demo(demo: Demo, stop: CancellationToken) -> Result<(), Failure> {
     for failure in &outcome.failures {
         screen::remark(failure);
     }
-    Err(Failure::unclean(format!(
+    Err(Failure::failed(format!(
         "the audit is not clean; run it again with --seed {seed} --keep DIRECTORY and look at the replicas' logs"
     )))
 }

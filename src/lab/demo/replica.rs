@@ -85,7 +85,7 @@ impl Replica {
     pub(super) fn start(number: usize, dir: &WorkDir, urls: &StoreUrls) -> Result<Self, Failure> {
         let name = format!("replica-{number}");
         let failed =
-            |e: std::io::Error| Failure::unclean(format!("{name} cannot be started: {e}; raise the process limits"));
+            |e: std::io::Error| Failure::failed(format!("{name} cannot be started: {e}; raise the process limits"));
         let log = dir.path().join(format!("{name}.log"));
         let file = File::create(&log).map_err(failed)?;
         let program = std::env::current_exe().map_err(failed)?;
@@ -151,13 +151,13 @@ impl Replica {
     /// With what status it has ended, if it has.
     fn left(&mut self) -> Result<Option<ExitStatus>, Failure> {
         let name = &self.name;
-        let strange = |e| Failure::unclean(format!("{name} cannot be waited for: {e}; please report it"));
+        let strange = |e| Failure::failed(format!("{name} cannot be waited for: {e}; please report it"));
         self.child.try_wait().map_err(strange)
     }
 
     fn ended(&self, status: ExitStatus) -> Failure {
         let (name, said) = (&self.name, tail(&self.log));
-        Failure::unclean(format!("{name} has ended by itself ({status}); its log ends: {said}"))
+        Failure::failed(format!("{name} has ended by itself ({status}); its log ends: {said}"))
     }
 
     /// SIGKILL. Returns when the process is gone.

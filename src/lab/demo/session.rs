@@ -88,5 +88,5 @@ impl Session {
 
 /// The failure of a demo that was told to stop.
 pub(super) fn stopped() -> Failure {
-    Failure::unclean("stopped before the audit")
+    Failure::failed("stopped before the audit")
 }

@@ -57,7 +57,7 @@ impl Stage {
         settings.rotate_bytes = if wanted.rotate { SMALL_FILE } else { u64::MAX };
         let cluster = SimCluster::new(settings);
         let port = |e: std::io::Error| {
-            Failure::unclean(format!(
+            Failure::failed(format!(
                 "no port on 127.0.0.1 can be opened: {e}; look at the limits of open files and of addresses"
             ))
         };
@@ -88,7 +88,7 @@ impl Stage {
         self.writing.spawn(async move {
             // Ended by being dropped, so nobody needs to be able to ask it to stop.
             let done = workload.run(&cluster, &CancellationToken::new()).await;
-            done.map_err(|e| Failure::unclean(format!("the simulated pods cannot go on: {e}; please report it")))
+            done.map_err(|e| Failure::failed(format!("the simulated pods cannot go on: {e}; please report it")))
         });
     }
 
@@ -98,13 +98,13 @@ impl Stage {
             None => {}
             Some(Ok(outcome)) => outcome?,
             Some(Err(e)) => {
-                return Err(Failure::unclean(format!(
+                return Err(Failure::failed(format!(
                     "a bug ended the simulation: {e}; please report it"
                 )));
             }
         }
         if self.server.try_join_next().is_some() {
-            return Err(Failure::unclean(
+            return Err(Failure::failed(
                 "the simulated API server has ended by itself; please report it",
             ));
         }
@@ -125,7 +125,7 @@ impl WorkDir {
             Some(path) => path.to_owned(),
             None => std::env::temp_dir().join(format!("podlog-demo-{:016x}", fastrand::u64(..))),
         };
-        let failed = |what: &str| Failure::unclean(format!("the directory {}: {what}", path.display()));
+        let failed = |what: &str| Failure::failed(format!("the directory {}: {what}", path.display()));
         std::fs::create_dir_all(&path)
             .map_err(|e| failed(&format!("cannot be made: {e}; name another with --keep")))?;
         let dir = Self {
@@ -163,7 +163,7 @@ impl WorkDir {
     pub(super) fn write(&self, name: &str, text: &str) -> Result<(), Failure> {
         let path = self.path.join(name);
         std::fs::write(&path, text)
-            .map_err(|e| Failure::unclean(format!("{} cannot be written: {e}; is the disk full?", path.display())))
+            .map_err(|e| Failure::failed(format!("{} cannot be written: {e}; is the disk full?", path.display())))
     }
 }
 

@@ -140,7 +140,7 @@ async fn in_time<T>(
     match timeout(deadline, work).await {
         Ok(Ok(done)) => Ok(done),
         Ok(Err(error)) => Err(failed(path, &error)),
-        Err(_) => Err(Failure::unclean(format!(
+        Err(_) => Err(Failure::failed(format!(
             "{} was not read within {deadline:?}; the machine is too busy",
             path.display()
         ))),
@@ -148,7 +148,7 @@ async fn in_time<T>(
 }
 
 fn failed(path: &Path, error: &sqlx::Error) -> Failure {
-    Failure::unclean(format!("{} cannot be read: {error}; is the disk full?", path.display()))
+    Failure::failed(format!("{} cannot be read: {error}; is the disk full?", path.display()))
 }
 
 /// Of what was written, the latest instance of each container of the pods that are there: the API server serves it.

@@ -47,7 +47,7 @@ pub fn simulate(flags: &Simulate) -> Result<(), Failure> {
     ));
     match sum.failed.first() {
         None => Ok(()),
-        Some(seed) => Err(Failure::unclean(format!(
+        Some(seed) => Err(Failure::failed(format!(
             "{failed} of {} histories broke a rule; play the first again with --seeds {seed}..{}",
             sum.histories,
             seed + 1

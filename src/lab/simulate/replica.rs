@@ -108,7 +108,7 @@ impl Replica {
         let (clock, metrics) = (Clock::tokio(), self.metrics.clone());
         let cluster = Cluster::over(self.api.before(sim.service()), metrics.clone());
         let (pods_in, pods) = watch::channel(Arc::new(PodSet::default()));
-        let beat = self.health.heart("renewal", LEASE.ttl);
+        let beat = self.health.watch("renewal", LEASE.ttl);
         let (renewer, driver) = renewer(LEASE, clock, metrics.clone(), beat);
         let me = ReplicaId::from(self.name.as_str());
         let readiness = Readiness::default();
@@ -123,7 +123,7 @@ impl Replica {
             max_pods: sort.max_pods,
             grace: Duration::from_secs(25),
             status: watch::channel(Arc::new(Status::new(me, "test".into(), Time(0)))).0,
-            beat: self.health.heart("collector", Duration::from_secs(30)),
+            beat: self.health.watch("collector", Duration::from_secs(30)),
             store_reached: readiness.condition("store"),
             listed: readiness.condition("list"),
         });

@@ -113,7 +113,7 @@ fn the_schema_accepts_every_value_of_the_chart_and_no_other() {
 fn every_setting_of_podlog_run_is_a_value_of_the_chart_with_the_same_default() {
     let settings = values()["settings"].clone();
     let mut known: BTreeSet<String> = settings.as_object().unwrap().keys().cloned().collect();
-    for line in podlog::config::table().lines().skip(2) {
+    for line in podlog::cli::show::table().lines().skip(2) {
         let cells: Vec<&str> = line.split(" | ").collect();
         let name = cells[0].trim_matches(['|', ' ', '`', '-']);
         if ELSEWHERE.contains(&name) {

@@ -39,7 +39,7 @@ pub(crate) fn agree(path: &str, name: &str, table: &str) {
 
 #[test]
 fn the_manual_lists_every_setting() {
-    agree("docs/settings.md", "settings", &podlog::config::table());
+    agree("docs/settings.md", "settings", &podlog::cli::show::table());
 }
 
 /// Every metric as a scrape shows it: families show nothing before they were counted once.
