@@ -14,7 +14,7 @@ pub(crate) const POLL: Duration = Duration::from_millis(100);
 /// The holder of each pod by UID; pods that nobody holds are not in it.
 pub(crate) type HolderByPod = BTreeMap<String, String>;
 
-/// Reads the lock table in the background and keeps_everything every change.
+/// Reads the lock table in the background and keeps every change.
 pub(crate) struct HolderHistory {
     seen: Arc<Mutex<Vec<(Instant, HolderByPod)>>>,
     /// Ends the reading when dropped.

@@ -192,7 +192,7 @@ impl Release {
     }
 
     /// Every object of any kind in the cluster that has the label of a release in this namespace or of the test's,
-    /// or in which helm keeps_everything its history.
+    /// or in which helm keeps its history.
     pub(crate) async fn leftovers(&self) -> Vec<String> {
         let kube = &self.fixture.kube;
         let mut found = Vec::new();

@@ -19,7 +19,7 @@ use crate::audit::{InstanceKey, LogLine};
 use crate::fixture::keeps_everything;
 use crate::servers;
 
-/// Where the kubelet keeps_everything the logs of pods.
+/// Where the kubelet keeps the logs of pods.
 const LOGS: &str = "/var/log/pods";
 
 /// The interval between two searches for new files. A file lives for several times that, even in a crash loop.
@@ -32,7 +32,7 @@ pub(crate) struct NodeLogRecorder {
     thread: Option<JoinHandle<Vec<LinkedLog>>>,
 }
 
-/// One log file: its container instance, and the hard link that keeps_everything its bytes.
+/// One log file: its container instance, and the hard link that keeps its bytes.
 #[derive(Debug)]
 struct LinkedLog {
     key: InstanceKey,

@@ -271,7 +271,7 @@ fn set_clock(file: &Path, offset: i64) {
     std::fs::write(file, format!("{offset:+}")).unwrap();
 }
 
-/// Watches claims for one ttl from now: each may end, and nobody may get one, not even its last holder. Answers how
+/// Watches claims for one ttl from now: each may end, and nobody may get one, not even its last holder. Returns how
 /// many have ended.
 async fn assert_no_claim_moves_for_one_ttl(database: &Database, before: &Claims) -> usize {
     let begun = Instant::now();
@@ -297,7 +297,7 @@ async fn assert_no_claim_moves_for_one_ttl(database: &Database, before: &Claims)
 
 type Claims = BTreeMap<String, Claim>;
 
-/// Lets a clock jump. Answers with the claims before, with how many of them ended in a ttl, and with those afterwards.
+/// Lets a clock jump. Returns the claims before, with how many of them ended in a ttl, and with those afterwards.
 async fn jump(fixture: &Fixture<'_>, turn: impl FnOnce()) -> (Claims, usize, Claims) {
     let before = fixture.even(&["a", "b"]).await;
     turn();

@@ -46,7 +46,7 @@ pub(crate) fn cut_points() -> impl Iterator<Item = CutPoint> {
     ways.flat_map(|(is_new, point)| (0..PIECES).map(move |passing| CutPoint { point, passing, is_new }))
 }
 
-/// Which cut_points were met, to see that none was left out.
+/// Which cut points were reached, to check that none was left out.
 #[derive(Default)]
 pub(crate) struct CutCoverage(Vec<bool>);
 
@@ -56,8 +56,9 @@ impl CutCoverage {
         self.0.push(proxy.was_cut());
     }
 
-    /// Each request and each reply of a call was cut off once, of which it has at least so many; and at the last cut_points
-    /// there was nothing left to cut off. Between them a call that took more than it needs leaves holes.
+    /// Each request and each reply of a call was cut off once, and a call has at least
+    /// `exchanges` of them. At the last points there was nothing left to cut off. In between, a call that needed more pieces
+    /// than usual leaves holes.
     pub(crate) fn assert_complete(&self, exchanges: usize) {
         let ways: Vec<String> = self.0.chunks(PIECES as usize).map(show).collect();
         println!("{ways:?}");

@@ -191,7 +191,7 @@ pub(crate) async fn execute(conn: &mut MySqlConnection, statement: &str) {
     conn.execute(AssertSqlSafe(statement.to_owned())).await.unwrap();
 }
 
-/// Tries until it succeeds; fails after `limit` with the last reason. Answers with what came out.
+/// Tries until it succeeds; fails after `limit` with the last reason. Returns what came out.
 pub(crate) async fn until<T>(what: &str, limit: Duration, mut attempt: impl AsyncFnMut() -> Result<T, String>) -> T {
     let end = Instant::now() + limit;
     loop {

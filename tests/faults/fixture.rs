@@ -75,7 +75,7 @@ impl<'a> Fixture<'a> {
         }
     }
 
-    /// Creates so many more pods, which write like all others; answers with their UIDs.
+    /// Creates so many more pods, which write like all others; returns their UIDs.
     pub(crate) fn more_pods(&self, count: usize) -> Vec<String> {
         let first = self.sim.pods().len();
         let one = |n: usize| {
@@ -166,7 +166,7 @@ impl<'a> Fixture<'a> {
         self.write();
     }
 
-    /// Waits until every pod is held, all of these replicas hold some and nobody else does; answers how long it took.
+    /// Waits until every pod is held, all of these replicas hold some and nobody else does; returns how long it took.
     pub(crate) async fn all_held_by(&self, names: &[&str]) -> Duration {
         let begun = Instant::now();
         let pods = self.sim.pods().len();
@@ -180,7 +180,7 @@ impl<'a> Fixture<'a> {
     }
 
     /// Waits until these hold equally many pods each and none has been on its way from one to another for a while;
-    /// answers with the claims.
+    /// returns the claims.
     pub(crate) async fn even(&self, names: &[&str]) -> BTreeMap<String, Claim> {
         let share = self.sim.pods().len() / names.len();
         until(&format!("{names:?} hold {share} pods each"), PATIENCE, async || {

@@ -35,7 +35,7 @@ async fn stored_under(sql: &mut MySqlConnection, claims: &BTreeMap<String, Claim
         .unwrap()
 }
 
-/// Waits until nothing is stored any more under the claims of a replica; answers how long it took until the last.
+/// Waits until nothing is stored any more under the claims of a replica; returns how long it took until the last.
 pub(crate) async fn falls_silent(
     fixture: &Fixture<'_>,
     claims: &BTreeMap<String, Claim>,

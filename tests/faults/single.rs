@@ -210,7 +210,7 @@ fn on_a_file(what: &str, folder: Option<&Path>, happen: impl AsyncFnOnce(&str, [
         let url = format!("sqlite://{}", folder.join("podlog.db").display());
         let start = async |name| {
             let change = |settings: &mut crate::replica::ReplicaSettings| {
-                (settings.lock, settings.sink) = (url.clone(), url.clone())
+                (settings.lock, settings.sink) = (url.clone(), url.clone());
             };
             fixture.replica_with(name, change).await
         };

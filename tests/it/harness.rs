@@ -62,7 +62,7 @@ impl Harness {
         }
     }
 
-    /// Lets time pass until this holds; answers how long it took.
+    /// Lets time pass until this holds; returns how long it took.
     pub(crate) fn until(&mut self, limit: u64, what: &str, holds: impl Fn(&Self) -> bool) -> Duration {
         let begun = self.now();
         while !holds(self) {
@@ -76,7 +76,7 @@ impl Harness {
         self.now() - begun
     }
 
-    /// Asks a replica to stop and waits until it has, then removes it. Answers how long it took.
+    /// Asks a replica to stop and waits until it has, then removes it. Returns how long it took.
     pub(crate) fn stop(&mut self, at: usize) -> Duration {
         self.ask_to_stop(at);
         let begun = self.now();

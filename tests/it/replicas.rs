@@ -65,7 +65,7 @@ fn a_new_replica_gets_its_share_by_handover_and_no_more_pods_move_than_needed() 
     harness.assert_even();
     let after = harness.holders();
     let moved = before.iter().filter(|(uid, name)| after[*uid] != **name).count();
-    // The new_replica's share is 15.
+    // The new replica's share is 15.
     assert!(moved <= 18, "{moved} moved");
     harness.assert_exact();
 }

@@ -16,7 +16,7 @@ fn won(harness: &Harness) -> usize {
     harness.replicas.iter().map(|replica| pods(replica.store.tally())).sum()
 }
 
-/// Lets the pods write once a second until every replica has its share; answers how many seconds that took.
+/// Lets the pods write once a second until every replica has its share; returns how many seconds that took.
 fn until_even(harness: &mut Harness) -> u64 {
     for second in 0..150 {
         if harness.holders().len() == PODS && harness.uneven().is_none() {

@@ -181,7 +181,7 @@ fn a_stopping_replica_does_not_wait_for_an_answer_it_no_longer_needs() {
     }
 }
 
-/// Lets the database's clock jump by an hour where three replicas share thirty pods, and answers who held them before,
+/// Lets the database's clock jump by an hour where three replicas share thirty pods, and returns who held them before,
 /// and at the end of each of the 70 s after it.
 fn jump(harness: &mut Harness, millis: i64) -> (HolderByPod, Vec<HolderByPod>) {
     harness.busy(7);

@@ -6,7 +6,7 @@ use crate::properties::ONE_ACTS;
 use crate::protocol::{explore, explore_within};
 use crate::state::{FOR_EVER, State};
 
-/// Explores a config in which two replicas come to act on a pod, and prints the shortest way to it.
+/// Explores a configuration in which two replicas come to act on a pod, and prints the shortest way to it.
 fn refute(name: &str, config: &ModelConfig) {
     let config = ModelConfig {
         symmetry: false,

@@ -58,7 +58,7 @@ struct Run<'a> {
 }
 
 impl Run<'_> {
-    /// Everything that is late arrives, and the survivor does what it can. Answers whether it acts on all pods.
+    /// Everything that is late arrives, and the survivor does what it can. Returns whether it acts on all pods.
     fn act(&mut self, survivor: usize) -> bool {
         while self.step(|step| matches!(step, Step::Arrives(..) | Step::Answers(..))) {}
         // An arrival that changes nothing is no step: such a message vanishes instead.

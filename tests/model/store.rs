@@ -95,7 +95,7 @@ pub(crate) fn may_claim(config: &ModelConfig, row: Row, me: u8) -> bool {
     row.fence == 0 || hold(row).may_be_claimed(name(me), NOW, ticks(config.grace()))
 }
 
-/// A claim arrives. Answers the fence when it wins.
+/// A claim arrives. Returns the fence when it wins.
 pub(crate) fn claim(config: &ModelConfig, row: &mut Row, me: u8) -> Option<u8> {
     if !may_claim(config, *row, me) {
         return None;
@@ -110,7 +110,7 @@ pub(crate) fn claim(config: &ModelConfig, row: &mut Row, me: u8) -> Option<u8> {
     Some(row.fence)
 }
 
-/// A renewal arrives. Answers whether the claim is held.
+/// A renewal arrives. Returns whether the claim is held.
 pub(crate) fn renew(config: &ModelConfig, row: &mut Row, me: u8, fence: u8) -> bool {
     let mut hold = hold(*row);
     let (who, fence) = taken_for(config, *row, me, fence);

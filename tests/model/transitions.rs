@@ -295,7 +295,7 @@ impl Transitions<'_> {
         self.add(Step::Vanishes(m.kind, name, number), lost);
     }
 
-    /// A late statement of claiming or renewing arrives. Answers what goes back.
+    /// A late statement of claiming or renewing arrives. Returns what goes back.
     fn arrives(&self, state: &mut State, asked: Message) -> Message {
         let pod = usize::from(asked.pod);
         let (kind, fence) = match asked.kind {
@@ -327,7 +327,7 @@ impl Transitions<'_> {
     }
 }
 
-/// A claim arrives. Answers the fence when it wins.
+/// A claim arrives. Returns the fence when it wins.
 fn claim(config: &ModelConfig, state: &mut State, pod: usize, me: u8) -> Option<u8> {
     let done = state.rows[pod].finished;
     let fence = store::claim(config, &mut state.rows[pod], me)?;

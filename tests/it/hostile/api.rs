@@ -56,20 +56,20 @@ fn each_in_turn(
     answers: Vec<RawAnswer>,
     hits: impl Fn(&str) -> bool + Send + Sync + 'static,
 ) -> (AnswerCounts, impl Fn(&str) -> Option<RawAnswer>) {
-    let told = AnswerCounts::default();
-    let counted = told.clone();
+    let counts = AnswerCounts::default();
+    let counted = counts.clone();
     let rule = move |head: &str| {
         let kind = KINDS.iter().position(|is| is(head)).filter(|_| hits(head))?;
         answers.get(counted[kind].fetch_add(1, Ordering::Relaxed)).cloned()
     };
-    (told, rule)
+    (counts, rule)
 }
 
 /// Waits until each of these kinds of request got so many answers and was sent again.
-async fn all_told(fixture: &mut HostileFixture, told: &AnswerCounts, kinds: &[usize], answers: usize) {
+async fn all_answered(fixture: &mut HostileFixture, counts: &AnswerCounts, kinds: &[usize], answers: usize) {
     fixture
         .until("each kind of request was given each answer", async |_| {
-            kinds.iter().all(|kind| told[*kind].load(Ordering::Relaxed) > answers)
+            kinds.iter().all(|kind| counts[*kind].load(Ordering::Relaxed) > answers)
         })
         .await;
 }
@@ -108,11 +108,11 @@ async fn a_log_is_read_after_the_server_stops_sending_malformed_responses() {
     }
     fixture.write(50);
     // Each pod gets one kind of malformed response, twice.
-    let told: Vec<AtomicUsize> = names.iter().map(|_| AtomicUsize::new(0)).collect();
+    let counts: Vec<AtomicUsize> = names.iter().map(|_| AtomicUsize::new(0)).collect();
     let (all, pods) = (2 * answers.len() as u64, names.clone());
     fixture.proxy.rule(move |head| {
         let at = pods.iter().position(|name| head.contains(&format!("/{name}/log")))?;
-        (told[at].fetch_add(1, Ordering::Relaxed) < 2).then(|| answers[at].clone())
+        (counts[at].fetch_add(1, Ordering::Relaxed) < 2).then(|| answers[at].clone())
     });
     fixture.run();
     fixture
@@ -136,10 +136,10 @@ async fn malformed_lists_and_watches_stop_no_stream_and_new_pods_are_found_after
     fixture.write(20);
     fixture.run();
     fixture.good_pod_is_stored().await;
-    let (told, rule) = each_in_turn(nonsense(), is_discovery);
+    let (counts, rule) = each_in_turn(nonsense(), is_discovery);
     fixture.proxy.rule(rule);
     fixture.sim.cut(&Target::watches(), kube_sim::Cut::Reset);
-    all_told(&mut fixture, &told, &[0, 1], nonsense().len()).await;
+    all_answered(&mut fixture, &counts, &[0, 1], nonsense().len()).await;
     fixture.write(20);
     fixture.good_pod_is_stored().await;
     let late = fixture
@@ -180,10 +180,10 @@ async fn truncated_and_malformed_events_cost_a_watch_but_no_pod() {
         .iter()
         .map(|event| RawAnswer::Bytes(format!("{OPEN_END}{event}").into_bytes()));
     let count = events.len();
-    let (told, rule) = each_in_turn(answers.collect(), is_watch);
+    let (counts, rule) = each_in_turn(answers.collect(), is_watch);
     fixture.proxy.rule(rule);
     fixture.sim.cut(&Target::watches(), kube_sim::Cut::Reset);
-    all_told(&mut fixture, &told, &[1], count).await;
+    all_answered(&mut fixture, &counts, &[1], count).await;
     fixture.write(20);
     fixture.good_pod_is_stored().await;
     fixture.proxy.pass_everything_on();
@@ -256,11 +256,11 @@ async fn a_list_with_endless_pages_is_aborted() {
     fixture.end().await;
 }
 
-/// Each way to say that something is elsewhere.
-fn redirects(database: &HostileProxy) -> Vec<RawAnswer> {
-    let database = format!("location: http://127.0.0.1:{}/api/v1/elsewhere\r\n", database.port());
+/// Each kind of redirect to another server.
+fn redirects(other: &HostileProxy) -> Vec<RawAnswer> {
+    let location = format!("location: http://127.0.0.1:{}/api/v1/elsewhere\r\n", other.port());
     let status = ["301 Moved", "302 Found", "303 See", "307 Temporary", "308 Permanent"];
-    let redirects = status.iter().map(|status| answer(status, &database, "go there"));
+    let redirects = status.iter().map(|status| answer(status, &location, "go there"));
     redirects.collect()
 }
 
@@ -283,16 +283,16 @@ async fn a_redirect_is_not_followed_and_gets_no_credentials() {
     fixture.good_pod_is_stored().await;
     let redirects = redirects(&other);
     let count = redirects.len();
-    let (told, rule) = each_in_turn(redirects, |head| is_discovery(head) || head.contains("/pods/bad"));
+    let (counts, rule) = each_in_turn(redirects, |head| is_discovery(head) || head.contains("/pods/bad"));
     fixture.proxy.rule(rule);
     fixture.sim.cut(&Target::watches(), kube_sim::Cut::Reset);
     fixture.sim.cut(&Target::logs_of("shop", "bad"), kube_sim::Cut::Reset);
-    all_told(&mut fixture, &told, &[0, 1, 2], count).await;
+    all_answered(&mut fixture, &counts, &[0, 1, 2], count).await;
     bad.line("app", "bad 1").unwrap();
     fixture.write(20);
     fixture.good_pod_is_stored().await;
     fixture
-        .until("the log that was said to be elsewhere is stored", async |fixture| {
+        .until("the log that was redirected is stored", async |fixture| {
             fixture.messages_of("bad") == ["bad 0", "bad 1"]
         })
         .await;

@@ -123,7 +123,7 @@ struct LineFlood {
 }
 
 impl LineFlood {
-    /// Reads on; answers how many lines are stored.
+    /// Reads on; returns how many lines are stored.
     fn stored(&mut self, fixture: &HostileFixture) -> usize {
         let folder = fixture
             .folder_of("bad")

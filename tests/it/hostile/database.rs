@@ -71,7 +71,7 @@ async fn collect(database: &SinkFixture, fixture: &mut HostileFixture, values: &
 
 /// Nothing is skipped without a message to the operator.
 async fn log_names(fixture: &mut HostileFixture, names: &[String]) {
-    let is_told = |log: &str, name: &str| {
+    let is_logged = |log: &str, name: &str| {
         let mut loud = log
             .lines()
             .filter(|line| line.contains(" WARN ") || line.contains(" ERROR "));
@@ -83,7 +83,7 @@ async fn log_names(fixture: &mut HostileFixture, names: &[String]) {
     for name in names {
         let what = format!("{name} is named in a warning");
         fixture
-            .until(&what, async |fixture| is_told(&fixture.log(), name))
+            .until(&what, async |fixture| is_logged(&fixture.log(), name))
             .await;
     }
 }

@@ -157,10 +157,10 @@ async fn pods_with_impossible_names_do_not_keep_others_from_being_claimed_and_st
     fixture.write(20);
     fixture.run();
     fixture.good_pod_is_stored().await;
-    let told = std::sync::atomic::AtomicBool::new(false);
+    let was_sent = std::sync::atomic::AtomicBool::new(false);
     fixture.proxy.rule(move |head| {
         let watch = head.starts_with("GET /api/v1/pods?") && head.contains("watch=");
-        let first = watch && !told.swap(true, std::sync::atomic::Ordering::Relaxed);
+        let first = watch && !was_sent.swap(true, std::sync::atomic::Ordering::Relaxed);
         first.then(|| RawAnswer::Long {
             head: OPEN_END.as_bytes().to_vec(),
             piece: impossible().into_bytes(),

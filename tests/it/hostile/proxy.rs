@@ -9,7 +9,7 @@ use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::task::JoinSet;
 
-/// What is sent in database of an answer.
+/// What is sent in place of an answer.
 #[derive(Clone, Debug)]
 pub(crate) enum RawAnswer {
     /// These bytes, and the connection is closed.
