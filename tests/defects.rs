@@ -17,7 +17,7 @@ use std::time::Instant;
 
 use podlog::defect::{Defect, choose};
 use podlog::lab::simulate::play::play;
-use podlog::lab::simulate::{Breach, History, shrink};
+use podlog::lab::simulate::{Breach, History, random_history, shrink};
 
 /// Histories in which a defect must be found.
 const HISTORIES: u64 = 2_000;
@@ -43,7 +43,7 @@ fn find() -> Option<(u64, Breach)> {
                     if seed >= HISTORIES || found.lock().unwrap().is_some() {
                         return;
                     }
-                    if let Some(breach) = play(&History::of(seed)).breach {
+                    if let Some(breach) = play(&random_history(seed)).breach {
                         let mut found = found.lock().unwrap();
                         if found.as_ref().is_none_or(|(least, _)| seed < *least) {
                             *found = Some((seed, breach));
@@ -80,10 +80,10 @@ fn row(defect: Defect) -> Option<String> {
     };
     let rule = breach.rule;
     let same = |history: &History| play(history).breach.is_some_and(|breach| breach.rule == rule);
-    let shrunk = shrink(&History::of(seed), ATTEMPTS, same);
+    let shrunk = shrink(&random_history(seed), ATTEMPTS, same);
     println!("{defect:?}: seed {seed} in {:.0?}: {breach}\n{shrunk}", begun.elapsed());
     choose(None);
-    let anyway = play(&History::of(seed)).breach;
+    let anyway = play(&random_history(seed)).breach;
     assert_eq!(anyway, None, "seed {seed} breaks a rule without {defect:?}");
     let (name, steps) = (format!("{defect:?}"), shrunk.steps.len());
     let (what, rule) = (says(&name), rule.as_str());

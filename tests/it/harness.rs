@@ -12,18 +12,18 @@ use podlog::lab::simulate::{self, LedgerAudit};
 const STEP: Duration = Duration::from_millis(20);
 
 /// Whole collectors over one table, one simulated cluster and one sink, in virtual time.
-pub(crate) struct Harness(simulate::World);
+pub(crate) struct Harness(simulate::Fleet);
 
 impl Deref for Harness {
-    type Target = simulate::World;
+    type Target = simulate::Fleet;
 
-    fn deref(&self) -> &simulate::World {
+    fn deref(&self) -> &simulate::Fleet {
         &self.0
     }
 }
 
 impl DerefMut for Harness {
-    fn deref_mut(&mut self) -> &mut simulate::World {
+    fn deref_mut(&mut self) -> &mut simulate::Fleet {
         &mut self.0
     }
 }
@@ -35,7 +35,7 @@ impl Harness {
         let seed = std::env::var("PODLOG_TEST_SEED").map_or(0, |seed| seed.parse().unwrap());
         // Shown when the test fails.
         println!("PODLOG_TEST_SEED={seed}");
-        Self(simulate::World::seeded(fencing, seed))
+        Self(simulate::Fleet::seeded(fencing, seed))
     }
 
     /// A harness in which so many replicas share so many pods evenly.
@@ -98,7 +98,7 @@ impl Harness {
 
     /// The row of a pod.
     pub(crate) fn key(pod: &SimPod) -> LockKey {
-        simulate::World::key(pod)
+        simulate::pod_key(pod)
     }
 
     /// Everything written is stored, once and in order.
@@ -117,6 +117,6 @@ impl Harness {
 
     /// Every replica that lives holds its share, within a tenth or one pod.
     pub(crate) fn assert_even(&self) {
-        assert_eq!(self.uneven(), None);
+        assert_eq!(simulate::uneven(self), None);
     }
 }

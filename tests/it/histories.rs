@@ -3,9 +3,9 @@
 //!
 //! `PODLOG_TEST_SEEDS=from..to` plays other seeds than the default.
 
-use podlog::lab::simulate::History;
-use podlog::lab::simulate::history::{Act, ApiFault, Kind, SinkFault, Step, StoreFault};
+use podlog::lab::simulate::history::{Action, ApiFault, RequestKind, SinkFault, Step, StoreFault};
 use podlog::lab::simulate::play::play;
+use podlog::lab::simulate::{History, random_history};
 
 #[test]
 fn in_random_histories_every_line_is_stored_or_covered_by_a_gap() {
@@ -13,7 +13,7 @@ fn in_random_histories_every_line_is_stored_or_covered_by_a_gap() {
     let (from, to) = seeds.split_once("..").unwrap();
     let mut failed = Vec::new();
     for seed in from.parse().unwrap()..to.parse().unwrap() {
-        if let Some(breach) = play(&History::of(seed)).breach {
+        if let Some(breach) = play(&random_history(seed)).breach {
             println!("seed {seed}: {breach}");
             failed.push(seed);
         }
@@ -25,7 +25,7 @@ fn in_random_histories_every_line_is_stored_or_covered_by_a_gap() {
 }
 
 /// A history in which a database stores, and anything may fail.
-fn of(seed: u64, steps: &[(Act, u32)]) -> History {
+fn of(seed: u64, steps: &[(Action, u32)]) -> History {
     History {
         seed,
         fencing: true,
@@ -37,7 +37,7 @@ fn of(seed: u64, steps: &[(Act, u32)]) -> History {
 
 #[test]
 fn stream_histories_that_once_failed_pass() {
-    let calm = |steps: &[(Act, u32)]| History {
+    let calm = |steps: &[(Action, u32)]| History {
         fencing: false,
         calm: true,
         ..of(19, steps)
@@ -45,36 +45,36 @@ fn stream_histories_that_once_failed_pass() {
     let kept = [
         // A stream that stopped delivering and stayed open when its pod was deleted.
         calm(&[
-            (Act::Create(false), 1354),
-            (Act::Write(0, 3), 5000),
-            (Act::Api(ApiFault::Mute(Kind::Log)), 832),
-            (Act::Write(0, 6), 809),
-            (Act::Remove(0), 1471),
+            (Action::Create(false), 1354),
+            (Action::Write(0, 3), 5000),
+            (Action::Api(ApiFault::Mute(RequestKind::Log)), 832),
+            (Action::Write(0, 6), 809),
+            (Action::Remove(0), 1471),
         ]),
         // Half a line, and then the pod was deleted.
         calm(&[
-            (Act::Create(true), 863),
-            (Act::Write(0, 5), 2022),
-            (Act::Half(0), 2125),
-            (Act::Remove(0), 2249),
+            (Action::Create(true), 863),
+            (Action::Write(0, 5), 2022),
+            (Action::Half(0), 2125),
+            (Action::Remove(0), 2249),
         ]),
         // A log was rotated while nobody held the pod; the next holder found it empty, was shown the log of the next
         // instance, and took those lines for the proof that nothing was missing.
         of(
             3032,
             &[
-                (Act::Store(None, StoreFault::Silent), 1076),
-                (Act::Create(false), 403),
-                (Act::Nothing, 1812),
-                (Act::Write(0, 1), 1769),
-                (Act::Add, 878),
-                (Act::Write(0, 5), 1874),
-                (Act::Partition(1), 993),
-                (Act::Api(ApiFault::Short(Kind::Log, 61, 1)), 2241),
-                (Act::Write(0, 4), 25),
-                (Act::Rotate(0), 75),
-                (Act::BreakHandOver(false), 67),
-                (Act::LateRestart(0), 2212),
+                (Action::Store(None, StoreFault::Silent), 1076),
+                (Action::Create(false), 403),
+                (Action::Nothing, 1812),
+                (Action::Write(0, 1), 1769),
+                (Action::Add, 878),
+                (Action::Write(0, 5), 1874),
+                (Action::Partition(1), 993),
+                (Action::Api(ApiFault::Short(RequestKind::Log, 61, 1)), 2241),
+                (Action::Write(0, 4), 25),
+                (Action::Rotate(0), 75),
+                (Action::BreakHandOver(false), 67),
+                (Action::LateRestart(0), 2212),
             ],
         ),
     ];
@@ -89,20 +89,20 @@ fn a_replica_frozen_while_it_reads_the_table_does_not_act_on_it_after_a_clock_ju
     let history = of(
         19242,
         &[
-            (Act::Api(ApiFault::Mute(Kind::Log)), 2224),
-            (Act::Store(None, StoreFault::Lost("release", 2)), 1223),
-            (Act::Store(None, StoreFault::Lost("table", 3)), 872),
-            (Act::Stop(297_713_045), 430),
-            (Act::Write(4_014_809_274, 3), 408),
-            (Act::Store(None, StoreFault::Slow(1422)), 1569),
-            (Act::Create(true), 815),
-            (Act::Rotate(2_483_109_472), 1501),
-            (Act::Freeze(2_031_823_506), 1470),
-            (Act::Add, 982),
-            (Act::Write(1_060_630_863, 4), 2354),
-            (Act::Sink(Some(1_819_711_431), SinkFault::Rejects), 1998),
-            (Act::Jump(3_600_000), 921),
-            (Act::Write(196_491_372, 1), 710),
+            (Action::Api(ApiFault::Mute(RequestKind::Log)), 2224),
+            (Action::Store(None, StoreFault::Lost("release", 2)), 1223),
+            (Action::Store(None, StoreFault::Lost("table", 3)), 872),
+            (Action::Stop(297_713_045), 430),
+            (Action::Write(4_014_809_274, 3), 408),
+            (Action::Store(None, StoreFault::Slow(1422)), 1569),
+            (Action::Create(true), 815),
+            (Action::Rotate(2_483_109_472), 1501),
+            (Action::Freeze(2_031_823_506), 1470),
+            (Action::Add, 982),
+            (Action::Write(1_060_630_863, 4), 2354),
+            (Action::Sink(Some(1_819_711_431), SinkFault::Rejects), 1998),
+            (Action::Jump(3_600_000), 921),
+            (Action::Write(196_491_372, 1), 710),
         ],
     );
     let breach = play(&history).breach;
@@ -112,7 +112,7 @@ fn a_replica_frozen_while_it_reads_the_table_does_not_act_on_it_after_a_clock_ju
 #[test]
 fn the_same_seed_plays_the_same_history() {
     for seed in [3, 4] {
-        let traces = [(); 2].map(|()| play(&History::of(seed)).trace);
+        let traces = [(); 2].map(|()| play(&random_history(seed)).trace);
         assert_eq!(traces[0], traces[1], "seed {seed}");
     }
 }

@@ -5,7 +5,7 @@ use std::time::Duration;
 use kube_sim::{Fault, PodSpec, RestartPolicy, Target, Verb};
 
 use crate::harness::Harness;
-use podlog::lab::simulate::store::Faults;
+use podlog::lab::simulate::store::StoreFaults;
 
 const SECOND: Duration = Duration::from_secs(1);
 
@@ -68,7 +68,7 @@ fn a_replica_that_sees_a_deletion_late_does_not_collect_the_pod_again() {
         harness.thaw(late);
         harness.pass(60);
         let found = harness.audit();
-        assert_eq!((found.lost, found.twice, found.gaps), (0, 0, 0), "{found:?}");
+        assert_eq!((found.lost, found.duplicated, found.gaps), (0, 0, 0), "{found:?}");
         assert_eq!(harness.replicas[late].metrics.claims_taken.get(), 0);
         harness.until(300, "the rows are deleted", |harness| harness.pod_rows() == 0);
     }
@@ -98,7 +98,7 @@ fn a_pod_deleted_while_its_replica_is_dead_leaves_a_gap_and_no_row() {
         });
         let found = harness.audit();
         assert_eq!(
-            (found.lost, found.twice, found.gaps),
+            (found.lost, found.duplicated, found.gaps),
             (0, 0, orphans.len()),
             "{found:?}"
         );
@@ -120,22 +120,22 @@ fn the_gap_of_a_deleted_pod_is_reported_once_even_if_its_release_is_lost() {
     harness.pass(30);
     let heir = harness.add();
     // Slowly, so that there is time to see to it that the release never arrives: the row stays.
-    harness.replicas[heir].store.set(Faults {
+    harness.replicas[heir].store.set(StoreFaults {
         delay: SECOND,
-        ..Faults::default()
+        ..StoreFaults::default()
     });
     harness.until(120, "the pods are claimed once more", |harness| {
         harness.holders().len() == 3
     });
-    harness.replicas[heir].store.set(Faults {
+    harness.replicas[heir].store.set(StoreFaults {
         refused: true,
-        ..Faults::default()
+        ..StoreFaults::default()
     });
     harness.pass(10);
-    harness.replicas[heir].store.set(Faults::default());
+    harness.replicas[heir].store.set(StoreFaults::default());
     harness.pass(400);
     let found = harness.audit();
-    assert_eq!((found.lost, found.twice, found.gaps), (0, 0, 3), "{found:?}");
+    assert_eq!((found.lost, found.duplicated, found.gaps), (0, 0, 3), "{found:?}");
     assert_eq!(harness.pod_rows(), 0, "{:#?}", harness.rows());
 }
 
@@ -176,7 +176,7 @@ fn a_pod_that_the_sink_rejects_is_not_claimed_repeatedly() {
     let mut harness = Harness::shared(true, 1, 3);
     harness.busy(3);
     let taken = |harness: &Harness| harness.replicas[0].metrics.claims_taken.get();
-    harness.ledger.outbid(harness.sim.pods()[0].uid());
+    harness.ledger.fence_off(harness.sim.pods()[0].uid());
     let before = taken(&harness);
     harness.busy(30);
     // Every five seconds or so.
@@ -215,9 +215,9 @@ fn a_dead_api_server_does_not_prevent_the_release_of_claims() {
 fn a_pod_created_and_deleted_while_the_store_is_unavailable_leaves_a_gap() {
     for (fencing, away) in [(true, 5), (false, 400)] {
         let mut harness = Harness::shared(fencing, 2, 4);
-        let refused = || Faults {
+        let refused = || StoreFaults {
             refused: true,
-            ..Faults::default()
+            ..StoreFaults::default()
         };
         harness.replicas.iter().for_each(|replica| replica.store.set(refused()));
         harness.pass(1);
@@ -227,11 +227,11 @@ fn a_pod_created_and_deleted_while_the_store_is_unavailable_leaves_a_gap() {
         harness.act(|_| pod.remove().unwrap());
         harness.pass(away);
         let quiet = harness.replicas.iter();
-        quiet.for_each(|replica| replica.store.set(Faults::default()));
+        quiet.for_each(|replica| replica.store.set(StoreFaults::default()));
         harness.until(60, "its gap is reported", |harness| harness.audit().gaps == 1);
         harness.pass(400);
         let found = harness.audit();
-        assert_eq!((found.lost, found.twice, found.gaps), (0, 0, 1), "{found:?}");
+        assert_eq!((found.lost, found.duplicated, found.gaps), (0, 0, 1), "{found:?}");
         assert_eq!(harness.pod_rows(), 4, "{:#?}", harness.rows());
     }
 }
@@ -261,7 +261,7 @@ fn instances_started_while_the_replica_was_dead_are_in_the_gap_of_the_deletion()
         orphans.iter().all(|pod| !rows.rows.contains_key(&Harness::key(pod)))
     });
     let found = harness.audit();
-    assert_eq!((found.lost, found.twice), (0, 0), "{found:?}");
+    assert_eq!((found.lost, found.duplicated), (0, 0), "{found:?}");
     // One for the instance that was being read, and one for the one that followed it.
     assert_eq!(found.gaps, 2 * orphans.len(), "{found:?}");
 }
@@ -270,14 +270,14 @@ fn instances_started_while_the_replica_was_dead_are_in_the_gap_of_the_deletion()
 fn a_stopping_replica_repeats_store_updates_that_failed() {
     let mut harness = Harness::shared(false, 2, 10);
     harness.busy(5);
-    harness.replicas[0].store.set(Faults {
+    harness.replicas[0].store.set(StoreFaults {
         refused: true,
-        ..Faults::default()
+        ..StoreFaults::default()
     });
     harness.ask_to_stop(0);
     harness.busy(3);
     assert!(!harness.ended(0));
-    harness.replicas[0].store.set(Faults::default());
+    harness.replicas[0].store.set(StoreFaults::default());
     let took = harness.stop(0);
     assert!(took < 2 * SECOND, "{took:?}");
     harness.until(3, "the other has its pods", |harness| harness.holders().len() == 10);

@@ -1,6 +1,7 @@
 //! Several whole collectors in virtual time: which replica holds which pod, and that no line is lost, when replicas
 //! start, stop, freeze, and ask one another for pods.
 
+use podlog::lab::simulate::uneven;
 use std::time::Duration;
 
 use podlog::domain::LockKey;
@@ -109,7 +110,7 @@ fn the_requests_of_a_dead_replica_are_dropped_and_the_pods_stay_collected() {
         harness.pass(5);
         assert_eq!(harness.holders().len(), 40);
         let found = harness.audit();
-        assert_eq!((found.lost, found.disordered), (0, 0));
+        assert_eq!((found.lost, found.out_of_order), (0, 0));
     }
     let wanted = harness
         .rows()
@@ -137,14 +138,14 @@ fn a_holder_that_dies_after_a_request_is_replaced() {
 fn a_pod_with_a_stuck_sink_stays_collected_until_it_can_be_handed_over() {
     let mut harness = Harness::shared(true, 1, 12);
     harness.busy(3);
-    harness.replicas[0].sink.take(Duration::from_mins(5));
+    harness.replicas[0].sink.set_duration(Duration::from_mins(5));
     harness.busy(2);
     harness.add();
     harness.busy(70);
     // A refused replica asks again within a second, so the table hardly ever shows the refusal.
     let refusals = |harness: &Harness| harness.replicas[0].statements("refuse");
     harness.until(40, "the requests are refused", |harness| refusals(harness) > 0);
-    harness.replicas[0].sink.take(Duration::from_millis(10));
+    harness.replicas[0].sink.set_duration(Duration::from_millis(10));
     harness.busy(300);
     harness.pass(60);
     harness.assert_exact();
@@ -158,14 +159,14 @@ fn a_pod_handed_over_to_a_dead_replica_is_free_at_once() {
     harness.add();
     harness.busy(20);
     // Ten seconds are longer than a dead replica's own row lasts after this.
-    harness.replicas[0].sink.take(Duration::from_secs(28));
+    harness.replicas[0].sink.set_duration(Duration::from_secs(28));
     let asked = |harness: &Harness| harness.rows().rows.values().any(|row| row.wanted_by.is_some());
     harness.write_all();
     harness.pass_for(SECOND / 2);
     harness.until(10, "the new replica asks", asked);
     harness.pass(2);
     let dead = harness.kill(1);
-    harness.replicas[0].sink.take(Duration::from_millis(10));
+    harness.replicas[0].sink.set_duration(Duration::from_millis(10));
     harness.pass(27);
     let to_the_dead = harness.holders().values().filter(|name| **name == dead).count();
     assert_eq!(to_the_dead, 0);
@@ -203,7 +204,7 @@ fn three_replicas_that_start_at_once_claim_each_of_two_thousand_pods_once() {
     assert_eq!(won, 2003);
     assert!((wanted - won) * 20 < won, "{wanted} wanted, {won} won");
     // The first replica claimed most pods; the others ask for their shares.
-    let even = harness.until(120, "the pods are shared evenly", |harness| harness.uneven().is_none());
+    let even = harness.until(120, "the pods are shared evenly", |harness| uneven(harness).is_none());
     println!("even after {even:?} more");
     harness.write_all();
     harness.pass(10);

@@ -1,10 +1,11 @@
 //! Replicas start and stop while five hundred pods write. Moved claims are counted one by one. The sink does not fence,
 //! so a line that two replicas deliver is stored twice.
 
+use podlog::lab::simulate::uneven;
 use std::collections::BTreeSet;
 use std::time::Duration;
 
-use podlog::lab::simulate::store::Tally;
+use podlog::lab::simulate::store::StoreTally;
 
 use crate::harness::Harness;
 
@@ -12,14 +13,14 @@ const PODS: usize = 500;
 
 /// The claims that each replica has won so far, its own row not counted.
 fn won(harness: &Harness) -> usize {
-    let pods = |tally: Tally| tally.won.saturating_sub(1);
+    let pods = |tally: StoreTally| tally.won.saturating_sub(1);
     harness.replicas.iter().map(|replica| pods(replica.store.tally())).sum()
 }
 
 /// Lets the pods write once a second until every replica has its share; returns how many seconds that took.
 fn until_even(harness: &mut Harness) -> u64 {
     for second in 0..150 {
-        if harness.holders().len() == PODS && harness.uneven().is_none() {
+        if harness.holders().len() == PODS && uneven(harness).is_none() {
             return second;
         }
         harness.busy(1);

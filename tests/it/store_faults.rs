@@ -17,32 +17,32 @@ use tokio::task::JoinSet;
 
 use crate::harness::Harness;
 use podlog::lab::simulate::LEASE;
-use podlog::lab::simulate::breach::Breaches;
-use podlog::lab::simulate::store::{Faults, Fences, Flaky, Switch};
+use podlog::lab::simulate::rule::Breaches;
+use podlog::lab::simulate::store::{FaultyLocks, Fences, StoreControl, StoreFaults};
 
 /// Pods with the replicas that have them.
 type HolderByPod = std::collections::BTreeMap<String, String>;
 
 const SECOND: Duration = Duration::from_secs(1);
 
-fn cut() -> Faults {
-    Faults {
+fn cut() -> StoreFaults {
+    StoreFaults {
         refused: true,
-        ..Faults::default()
+        ..StoreFaults::default()
     }
 }
 
-fn silent() -> Faults {
-    Faults {
+fn silent() -> StoreFaults {
+    StoreFaults {
         silent: true,
-        ..Faults::default()
+        ..StoreFaults::default()
     }
 }
 
-fn slow(delay: Duration) -> Faults {
-    Faults {
+fn slow(delay: Duration) -> StoreFaults {
+    StoreFaults {
         delay,
-        ..Faults::default()
+        ..StoreFaults::default()
     }
 }
 
@@ -55,11 +55,11 @@ fn a_replica_cut_off_from_the_store_stops_before_its_pods_are_taken() {
         harness.busy(60);
         let name = harness.replicas[0].name.clone();
         assert_eq!(harness.shares().get(&name), None);
-        harness.replicas[0].store.set(Faults::default());
+        harness.replicas[0].store.set(StoreFaults::default());
         harness.busy(60);
         harness.pass(5);
         let found = harness.audit();
-        assert_eq!((found.lost, found.disordered, found.gaps), (0, 0, 0), "{found:?}");
+        assert_eq!((found.lost, found.out_of_order, found.gaps), (0, 0, 0), "{found:?}");
         harness.assert_even();
     }
 }
@@ -74,7 +74,7 @@ fn a_single_replica_continues_from_its_own_positions_when_the_store_returns() {
         let stored = harness.audit().stored;
         harness.busy(5);
         assert_eq!(harness.audit().stored, stored, "it continues after its deadline");
-        harness.replicas[0].store.set(Faults::default());
+        harness.replicas[0].store.set(StoreFaults::default());
         let took = harness.until(60, "the pods are held again", |harness| harness.holders().len() == 20);
         assert!(took <= 6 * SECOND, "{took:?}");
         harness.busy(5);
@@ -97,7 +97,7 @@ fn all_replicas_stop_while_the_store_is_unavailable_and_nothing_is_lost() {
     harness
         .replicas
         .iter()
-        .for_each(|replica| replica.store.set(Faults::default()));
+        .for_each(|replica| replica.store.set(StoreFaults::default()));
     harness.until(20, "all pods are held", |harness| harness.holders().len() == 30);
     harness.busy(20);
     harness.pass(5);
@@ -108,9 +108,9 @@ fn all_replicas_stop_while_the_store_is_unavailable_and_nothing_is_lost() {
 fn a_lost_answer_after_a_successful_write_changes_nothing() {
     for kind in ["acquire", "renew", "release", "table", "ask", "forget"] {
         let mut harness = Harness::shared(true, 2, 20);
-        let lost = Faults {
+        let lost = StoreFaults {
             lost: [(kind, 2)].into(),
-            ..Faults::default()
+            ..StoreFaults::default()
         };
         harness.busy(3);
         harness.replicas[0].store.set(lost.clone());
@@ -165,8 +165,8 @@ fn an_evicted_row_gets_a_new_holder_after_the_old_one_has_stopped() {
     assert_eq!(harness.holders().len(), 12);
     let found = harness.audit();
     // What was written after the last checkpoint comes once more.
-    assert_eq!((found.lost, found.disordered, found.gaps), (0, 0, 0), "{found:?}");
-    assert!(found.twice <= 12 * 6, "{found:?}");
+    assert_eq!((found.lost, found.out_of_order, found.gaps), (0, 0, 0), "{found:?}");
+    assert!(found.duplicated <= 12 * 6, "{found:?}");
 }
 
 #[test]
@@ -231,10 +231,10 @@ fn a_database_clock_that_jumps_forward_ends_all_claims_and_none_is_taken_for_one
             continue;
         }
         let found = harness.audit();
-        assert_eq!((found.lost, found.disordered, found.gaps), (0, 0, 0), "{found:?}");
+        assert_eq!((found.lost, found.out_of_order, found.gaps), (0, 0, 0), "{found:?}");
         // Of a pod that moved, what was written after the last checkpoint comes once more.
         let most = *moves.iter().max().unwrap();
-        assert!(found.twice <= most * 6, "{found:?}, {most} moved");
+        assert!(found.duplicated <= most * 6, "{found:?}, {most} moved");
     }
 }
 
@@ -252,7 +252,7 @@ fn many_claims_that_end_while_the_store_is_silent_do_not_block_the_loop() {
 }
 
 /// A claim that a renewer with these times renews, and the handle on the faults of its store.
-async fn kept(lease: Lease, clock: Clock, tasks: &mut JoinSet<()>) -> (Grant, Switch) {
+async fn kept(lease: Lease, clock: Clock, tasks: &mut JoinSet<()>) -> (Grant, StoreControl) {
     let inner = MemoryTable::new(clock).holder(Holder {
         replica: "r".into(),
         cluster: "test".into(),
@@ -262,10 +262,10 @@ async fn kept(lease: Lease, clock: Clock, tasks: &mut JoinSet<()>) -> (Grant, Sw
     let (key, about) = (LockKey::Pod("u".into()), About::default());
     let claim = inner.acquire(&[Want { key, about }]).await.unwrap().remove(0);
     let grant = Grant::new(claim.fence, Deadline::new(lease.deadline(clock.now())), clock);
-    let switch = Switch::default();
-    let flaky = Flaky {
+    let control = StoreControl::default();
+    let flaky = FaultyLocks {
         inner,
-        switch: switch.clone(),
+        control: control.clone(),
         fences: Fences::default(),
         calls: Arc::default(),
         breaches: Breaches::default(),
@@ -278,17 +278,17 @@ async fn kept(lease: Lease, clock: Clock, tasks: &mut JoinSet<()>) -> (Grant, Sw
         let _renewer = renewer;
         driver.run(Arc::new(flaky)).await;
     });
-    (grant, switch)
+    (grant, control)
 }
 
 #[tokio::test(start_paused = true)]
 async fn a_renewal_answered_after_the_deadline_revives_no_claim() {
     let (clock, mut tasks) = (Clock::tokio(), JoinSet::new());
-    let (grant, switch) = kept(LEASE, clock, &mut tasks).await;
-    switch.set(cut());
+    let (grant, control) = kept(LEASE, clock, &mut tasks).await;
+    control.set(cut());
     tokio::time::sleep(Duration::from_millis(12_500)).await;
     // Sent at 13 s, answered at 15.9 s, good until 15 s.
-    switch.set(slow(Duration::from_millis(2900)));
+    control.set(slow(Duration::from_millis(2900)));
     tokio::time::sleep(4 * SECOND).await;
     assert!(clock.now() > grant.deadline.get(), "revived");
     tokio::time::sleep(20 * SECOND).await;
@@ -305,16 +305,16 @@ async fn at_the_shortest_ttl_one_lost_renewal_between_two_slow_ones_costs_no_cla
             renew: renew * SECOND,
             ..LEASE
         };
-        let (grant, switch) = kept(lease, clock, &mut tasks).await;
+        let (grant, control) = kept(lease, clock, &mut tasks).await;
         let slowly = slow(Duration::from_millis(2900));
-        switch.set(slowly.clone());
+        control.set(slowly.clone());
         // Sent and answered; the next is sent one interval after it, or as soon as it has been answered.
         let answered = lease.renew + Duration::from_millis(2800);
         tokio::time::sleep(answered).await;
-        switch.set(silent());
+        control.set(silent());
         let sent = Duration::from_millis(100).max(lease.renew.saturating_sub(answered - lease.renew));
         tokio::time::sleep(sent + SECOND).await;
-        switch.set(slowly);
+        control.set(slowly);
         let mut lost = false;
         for _ in 0..100 {
             tokio::time::sleep(Duration::from_millis(100)).await;

@@ -11,8 +11,8 @@ use std::sync::mpsc;
 use std::thread;
 use std::time::{Duration, Instant};
 
-use super::history::History;
 use super::play::{Played, play};
+use super::random::random_history;
 use super::shrink::shrink;
 use crate::cli::lab::Simulate;
 use crate::exit::Failure;
@@ -24,7 +24,7 @@ const LINE_EVERY: Duration = Duration::from_secs(10);
 const ATTEMPTS: u32 = 300;
 
 /// How many histories that fail are shortened and shown; of further ones only the seed.
-const SHOWN: usize = 3;
+const SHOWN_HISTORIES: usize = 3;
 
 /// What all histories together came to.
 #[derive(Debug, Default)]
@@ -64,7 +64,7 @@ fn play_all(seeds: Range<u64>, jobs: usize) -> Sum {
             scope.spawn(move || {
                 loop {
                     let seed = next.fetch_add(1, Ordering::Relaxed);
-                    if seed >= seeds.end || sender.send((seed, play(&History::of(seed)))).is_err() {
+                    if seed >= seeds.end || sender.send((seed, play(&random_history(seed)))).is_err() {
                         return;
                     }
                 }
@@ -83,7 +83,7 @@ fn gather(played: &mpsc::Receiver<(u64, Played)>, all: u64) -> Sum {
         if let Some(breach) = &played.breach {
             sum.failed.push(seed);
             say(format_args!("simulate: seed {seed}: {breach}"));
-            if sum.failed.len() <= SHOWN {
+            if sum.failed.len() <= SHOWN_HISTORIES {
                 show(seed, &played);
             }
         }
@@ -104,7 +104,7 @@ fn gather(played: &mpsc::Receiver<(u64, Played)>, all: u64) -> Sum {
 /// Shows a short history that breaks the same rule.
 fn show(seed: u64, played: &Played) {
     let rule = |played: &Played| played.breach.as_ref().map(|breach| breach.rule);
-    let shrunk = shrink(&History::of(seed), ATTEMPTS, |history| {
+    let shrunk = shrink(&random_history(seed), ATTEMPTS, |history| {
         rule(&play(history)) == rule(played)
     });
     if let Some(breach) = play(&shrunk).breach {

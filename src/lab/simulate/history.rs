@@ -7,7 +7,7 @@ use std::fmt;
 
 /// Something that happens. Numbers of pods and replicas count modulo those there are; a replica `None` means all.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Act {
+pub enum Action {
     /// Time passes.
     Nothing,
     /// A pod writes so many lines.
@@ -84,26 +84,26 @@ pub enum SinkFault {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum ApiFault {
     /// All streams of this kind are cut, as if they were complete or not.
-    Cut(Kind, bool),
+    Cut(RequestKind, bool),
     /// What watches could resume from is forgotten: they are answered 410.
     Compact,
     /// All streams of this kind that are open stay open and say nothing more.
-    Mute(Kind),
+    Mute(RequestKind),
     /// What was mute speaks again.
     Unmute,
     /// So many of the next streams of this kind are cut after so many bytes.
-    Short(Kind, u32, u32),
+    Short(RequestKind, u32, u32),
     /// So many of the next requests of this kind are refused with this status.
-    Refuse(Kind, u16, u32),
+    Refuse(RequestKind, u16, u32),
     /// So many of the next requests of this kind lose their connection.
-    Disconnect(Kind, u32),
+    Disconnect(RequestKind, u32),
     /// So many of the next requests of this kind are answered so many milliseconds late.
-    Delay(Kind, u32, u32),
+    Delay(RequestKind, u32, u32),
 }
 
 /// A kind of request to the API server.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Kind {
+pub enum RequestKind {
     /// The log of a container.
     Log,
     /// A watch on pods.
@@ -116,9 +116,9 @@ pub enum Kind {
 
 /// What happens, and the milliseconds that pass after it.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Step(pub Act, pub u32);
+pub struct Step(pub Action, pub u32);
 
-/// What happens to a world of collectors.
+/// What happens to a fleet of collectors.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct History {
     /// Where all chances of the collectors themselves come from.

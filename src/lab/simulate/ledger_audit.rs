@@ -1,12 +1,12 @@
 //! Compares what is stored with what the containers wrote, also while the history goes on.
 //!
-//! Pure: the truth and the book go in, numbers and the first mistake come out.
+//! Pure: the truth and the state go in, numbers and the first mistake come out.
 
 use std::collections::BTreeMap;
 use std::ops::Range;
 
-use super::breach::{Breach, Rule};
-use super::sink::{Entry, Ledger, is_of};
+use super::rule::{Breach, Rule};
+use super::sink::{Ledger, LedgerEntry, is_of};
 use crate::domain::{Gap, GapReason, Time};
 use kube_sim::WrittenLog;
 
@@ -16,15 +16,15 @@ pub struct LedgerAudit {
     /// Lines neither stored nor covered by a gap.
     pub lost: usize,
     /// Lines stored more often than once, each time but the first.
-    pub twice: usize,
+    pub duplicated: usize,
     /// Lines stored after a later one.
-    pub disordered: usize,
+    pub out_of_order: usize,
     /// Gaps.
     pub gaps: usize,
     /// Gaps where no line is missing.
-    pub vain: usize,
+    pub needless: usize,
     /// Gaps in a log of which all is still there.
-    pub groundless: usize,
+    pub unfounded: usize,
     /// Lines stored, repeats included.
     pub stored: usize,
     /// Lines stored in a stream whose container did not write them.
@@ -38,33 +38,31 @@ impl LedgerAudit {
         let rules = [
             (self.foreign, Rule::Foreign),
             (self.lost, Rule::Complete),
-            (self.disordered, Rule::Order),
-            (if once { self.twice } else { 0 }, Rule::Once),
-            (self.groundless, Rule::Grounds),
+            (self.out_of_order, Rule::Order),
+            (if once { self.duplicated } else { 0 }, Rule::Once),
+            (self.unfounded, Rule::Grounds),
         ];
         let broken = rules.into_iter().find(|(count, _)| *count > 0);
         broken.map(|(_, rule)| Breach::new(rule, format!("{self:?}")))
     }
 }
 
-impl Ledger {
-    /// Compares with the truth. Every message of a stream must be different, and each written later than the one before.
-    /// While it is not `over`, what comes after the last line that is stored is not missed.
-    #[must_use]
-    pub fn audit(&self, truth: &[WrittenLog], over: bool) -> LedgerAudit {
-        let mut all = LedgerAudit::default();
-        self.read(|streams| {
-            for log in truth {
-                let stream = streams.iter().find(|(id, _)| is_of(id, log));
-                let entries = stream.map_or(&[][..], |(_, stream)| &stream.entries);
-                audit(log, entries, over, &mut all);
-            }
-            let strange = streams.iter().filter(|(id, _)| !truth.iter().any(|log| is_of(id, log)));
-            let lines = strange.flat_map(|(_, stream)| &stream.entries);
-            all.foreign += lines.filter(|entry| !matches!(entry, Entry::Gap(_))).count();
-        });
-        all
-    }
+/// Compares with the truth. Every message of a stream must be different, and each written later than the one before.
+/// While it is not `over`, what comes after the last line that is stored is not missed.
+#[must_use]
+pub(super) fn audit(ledger: &Ledger, truth: &[WrittenLog], over: bool) -> LedgerAudit {
+    let mut all = LedgerAudit::default();
+    ledger.read(|streams| {
+        for log in truth {
+            let stream = streams.iter().find(|(id, _)| is_of(id, log));
+            let entries = stream.map_or(&[][..], |(_, stream)| &stream.entries);
+            audit_stream(log, entries, over, &mut all);
+        }
+        let strange = streams.iter().filter(|(id, _)| !truth.iter().any(|log| is_of(id, log)));
+        let lines = strange.flat_map(|(_, stream)| &stream.entries);
+        all.foreign += lines.filter(|entry| !matches!(entry, LedgerEntry::Gap(_))).count();
+    });
+    all
 }
 
 /// How many of these lines no gap covers. One covers what was written between its ends, as far as nobody can read it any
@@ -78,7 +76,7 @@ fn missed(log: &WrittenLog, lines: Range<usize>, gaps: &[&Gap]) -> usize {
     lines.filter(|at| !covered(*at)).count()
 }
 
-fn audit(log: &WrittenLog, entries: &[Entry], over: bool, all: &mut LedgerAudit) {
+fn audit_stream(log: &WrittenLog, entries: &[LedgerEntry], over: bool, all: &mut LedgerAudit) {
     let lines = log.lines.iter().enumerate();
     let places: BTreeMap<&[u8], usize> = lines.map(|(at, line)| (&line.message[..], at)).collect();
     let mut seen = vec![false; log.lines.len()];
@@ -86,31 +84,31 @@ fn audit(log: &WrittenLog, entries: &[Entry], over: bool, all: &mut LedgerAudit)
     let (mut next, mut gaps) = (0, Vec::new());
     for entry in entries {
         let message = match entry {
-            Entry::Gap(gap) => {
+            LedgerEntry::Gap(gap) => {
                 gaps.push(gap);
                 all.gaps += 1;
                 // Of instances that came and went between, the next one's log tells.
                 let own = gap.reason != GapReason::Restarted;
-                all.groundless += usize::from(own && log.first_served == 0 && !log.lines.is_empty());
+                all.unfounded += usize::from(own && log.first_served == 0 && !log.lines.is_empty());
                 continue;
             }
-            Entry::Line(message) | Entry::Rejected(message) => message,
+            LedgerEntry::Line(message) | LedgerEntry::Rejected(message) => message,
         };
         let Some(&at) = places.get(message.as_bytes()) else {
             all.foreign += 1;
             continue;
         };
-        let stored = matches!(entry, Entry::Line(_));
+        let stored = matches!(entry, LedgerEntry::Line(_));
         all.stored += usize::from(stored);
         if seen[at] {
-            all.twice += usize::from(stored);
+            all.duplicated += usize::from(stored);
         } else if at < next {
             // What was refused may be sent again.
-            all.disordered += usize::from(stored && !rejected[at]);
+            all.out_of_order += usize::from(stored && !rejected[at]);
         } else {
             all.lost += missed(log, next..at, &gaps);
         }
-        all.vain += usize::from(!gaps.is_empty() && at <= next);
+        all.needless += usize::from(!gaps.is_empty() && at <= next);
         seen[at] |= stored;
         rejected[at] |= !stored;
         next = next.max(at + 1);
@@ -118,7 +116,7 @@ fn audit(log: &WrittenLog, entries: &[Entry], over: bool, all: &mut LedgerAudit)
     }
     if over {
         all.lost += missed(log, next..log.lines.len(), &gaps);
-        all.vain += usize::from(!gaps.is_empty() && next >= log.lines.len());
+        all.needless += usize::from(!gaps.is_empty() && next >= log.lines.len());
     }
 }
 
@@ -150,23 +148,23 @@ mod tests {
         }
     }
 
-    fn gap(from: Option<i64>, to: Option<i64>) -> Entry {
-        Entry::Gap(Gap {
+    fn gap(from: Option<i64>, to: Option<i64>) -> LedgerEntry {
+        LedgerEntry::Gap(Gap {
             from: from.map(Time),
             to: to.map(Time),
             reason: GapReason::Rotated,
         })
     }
 
-    fn line(text: &str) -> Entry {
-        Entry::Line(text.into())
+    fn line(text: &str) -> LedgerEntry {
+        LedgerEntry::Line(text.into())
     }
 
-    /// What is lost and what is groundless, of a log of which so much is kept.
-    fn judged(kept: usize, entries: &[Entry]) -> (usize, usize) {
+    /// What is lost and what is unfounded, of a log of which so much is kept.
+    fn judged(kept: usize, entries: &[LedgerEntry]) -> (usize, usize) {
         let mut all = LedgerAudit::default();
-        audit(&log(kept), entries, true, &mut all);
-        (all.lost, all.groundless)
+        audit_stream(&log(kept), entries, true, &mut all);
+        (all.lost, all.unfounded)
     }
 
     #[test]

@@ -1,38 +1,36 @@
-//! Random histories of whole collectors on a paused clock, and the proof that each came to a good end.
+//! Random histories of whole collectors on a paused clock, and the checks that each came to a good end.
 //!
-//! [`World`] is several real collectors over a simulated cluster, a table in memory and a sink that judges. A
-//! [`History`] is data, made from a seed: what happens to pods, replicas, the store, the API and the sink, and how much
-//! time passes between. [`play`](play::play()) plays one and says which [`Rule`] was broken, if one was; a history that
-//! fails is shortened by [`shrink()`]. The tests and `podlog simulate` play the same histories with the same code.
+//! A [`Fleet`] is several real collectors over a simulated cluster, a table of claims in memory, and a sink that checks
+//! those who write. A [`History`] is data made from a seed: what happens to pods, replicas, the store, the API server and
+//! the sink, and how much time passes between. [`play`](play::play()) plays one and says which [`Rule`] was broken, if one
+//! was. [`shrink()`] shortens a history that fails. The tests and `podlog simulate` play the same histories.
 //!
-//! Nothing here opens a socket, reads a real clock but to tell how long it took, or runs in `podlog run`.
+//! Nothing here opens a socket. The real clock is read only to say how long `podlog simulate` took.
 
-pub mod api;
-pub mod breach;
-mod chance;
+mod actions;
+pub mod api_gate;
 mod command;
+mod fleet;
 pub mod history;
-mod judge;
+mod lease;
 mod ledger_audit;
 pub mod play;
-mod player;
+mod random;
 mod replica;
+pub mod rule;
+mod rules;
 mod shrink;
 pub mod sink;
 pub mod store;
-mod world;
+mod sync;
 
-use std::sync::{Mutex, MutexGuard, PoisonError};
-
-pub use breach::{Breach, Rule};
 pub use command::simulate;
+pub use fleet::{Fleet, pod_key};
 pub use history::History;
+pub use lease::LEASE;
 pub use ledger_audit::LedgerAudit;
-pub use replica::Replica;
+pub use random::random_history;
+pub use replica::SimReplica;
+pub use rule::{Breach, Rule};
+pub use rules::uneven;
 pub use shrink::shrink;
-pub use world::{LEASE, World};
-
-/// A panic elsewhere leaves whole values behind: each is changed in one go.
-fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
-    mutex.lock().unwrap_or_else(PoisonError::into_inner)
-}

@@ -7,10 +7,11 @@ use std::panic::PanicHookInfo;
 use std::sync::Once;
 use std::time::Duration;
 
-use super::breach::{Breach, Rule};
+use super::actions::Actor;
+use super::fleet::Fleet;
 use super::history::History;
-use super::player::Player;
-use super::world::World;
+use super::rule::{Breach, Rule};
+use super::{ledger_audit, rules};
 
 /// How a history went.
 #[derive(Clone, Debug)]
@@ -56,11 +57,11 @@ pub fn play(history: &History) -> Played {
     std::thread::scope(|scope| {
         let thread = std::thread::Builder::new().spawn_scoped(scope, || {
             PLAYING.set(true);
-            let mut stage = Stage::new(history);
-            let ended = std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| stage.play(history)));
+            let mut playback = Playback::new(history);
+            let ended = std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| playback.play(history)));
             let breach = ended.unwrap_or_else(|_| panicked()).or_else(panicked);
-            let trace = stage.player.world.ledger.hash();
-            let steps = stage.steps;
+            let trace = playback.actor.fleet.ledger.hash();
+            let steps = playback.steps;
             Played { steps, breach, trace }
         });
         match thread {
@@ -78,21 +79,21 @@ fn panicked() -> Option<Breach> {
 /// How many seconds replicas are given to stop: the 25 s that they are told, and some for the store.
 const STOPPED_WITHIN: u32 = 35;
 
-struct Stage {
-    player: Player,
+struct Playback {
+    actor: Actor,
     once: bool,
     steps: usize,
 }
 
-impl Stage {
+impl Playback {
     fn new(history: &History) -> Self {
-        let mut world = World::seeded(history.fencing, history.seed);
-        world.grouped = true;
+        let mut fleet = Fleet::seeded(history.fencing, history.seed);
+        fleet.grouped = true;
         for _ in 0..history.replicas.max(1) {
-            world.add();
+            fleet.add();
         }
         Self {
-            player: Player::new(world, history.fencing),
+            actor: Actor::new(fleet, history.fencing),
             once: history.fencing || history.calm,
             steps: 0,
         }
@@ -100,7 +101,7 @@ impl Stage {
 
     fn play(&mut self, history: &History) -> Option<Breach> {
         for step in &history.steps {
-            let acted = self.player.act(&step.0);
+            let acted = self.actor.act(&step.0);
             self.steps += 1;
             let passed = acted.or_else(|| self.pass(Duration::from_millis(step.1.into())));
             if let Some(breach) = passed.or_else(|| self.look()) {
@@ -111,34 +112,34 @@ impl Stage {
     }
 
     fn pass(&mut self, time: Duration) -> Option<Breach> {
-        let breach = self.player.world.pass_for(time).err();
-        self.player.bury();
+        let breach = self.actor.fleet.pass_for(time).err();
+        self.actor.remove_ended();
         breach.or_else(panicked)
     }
 
     /// What must hold after every step.
     fn look(&self) -> Option<Breach> {
-        let world = &self.player.world;
-        let audited = world.ledger.audit(&world.sim.written(), false).breach(self.once);
+        let fleet = &self.actor.fleet;
+        let audited = ledger_audit::audit(&fleet.ledger, &fleet.sim.written(), false).breach(self.once);
         audited.or_else(|| {
-            if self.player.has_jumped() {
+            if self.actor.has_jumped() {
                 None
             } else {
-                world.overdue()
+                rules::late_deadlines(fleet)
             }
         })
     }
 
     /// All faults end; what is left to do is done.
     fn rest(&mut self) -> Option<Breach> {
-        self.player.heal();
+        self.actor.end_faults();
         for round in 0..15 {
             if let Some(breach) = self.pass(Duration::from_secs(10)) {
                 return Some(breach);
             }
             if round == 4 {
                 // Of a file that was rotated away unread an empty log shows nothing; its next line does.
-                self.player.world.write_all();
+                self.actor.fleet.write_all();
             }
         }
         None
@@ -146,29 +147,30 @@ impl Stage {
 
     /// What must hold at the end.
     fn judge(&self) -> Option<Breach> {
-        let world = &self.player.world;
-        let audited = world.audit().breach(self.once);
-        audited.or_else(|| world.unkept()).or_else(|| world.uneven())
+        let fleet = &self.actor.fleet;
+        let audited = fleet.audit().breach(self.once);
+        audited
+            .or_else(|| rules::pods_without_holder(fleet))
+            .or_else(|| rules::uneven(fleet))
     }
 
     /// Everybody is asked to stop, and nothing may be left.
     fn end(&mut self) -> Option<Breach> {
-        let world = &mut self.player.world;
-        for at in 0..world.replicas.len() {
-            world.ask_to_stop(at);
+        let fleet = &mut self.actor.fleet;
+        for at in 0..fleet.replicas.len() {
+            fleet.ask_to_stop(at);
         }
         for _ in 0..STOPPED_WITHIN {
-            if let Err(breach) = world.pass_for(Duration::from_secs(1)) {
+            if let Err(breach) = fleet.pass_for(Duration::from_secs(1)) {
                 return Some(breach);
             }
-            world.bury();
-            if world.replicas.is_empty() {
+            fleet.remove_ended();
+            if fleet.replicas.is_empty() {
                 break;
             }
         }
-        world
-            .left_over()
-            .or_else(|| world.costly())
-            .or_else(|| world.audit().breach(self.once))
+        rules::left_over(fleet)
+            .or_else(|| rules::too_many_calls(fleet))
+            .or_else(|| fleet.audit().breach(self.once))
     }
 }

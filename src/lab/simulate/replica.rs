@@ -11,11 +11,11 @@ use tokio::task::JoinSet;
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
-use super::api::Door;
-use super::breach::{Breaches, Rule};
-use super::sink::{Ledger, Pen};
-use super::store::Switch;
-use super::world::LEASE;
+use super::api_gate::ApiGate;
+use super::lease::LEASE;
+use super::rule::{Breaches, Rule};
+use super::sink::{Ledger, LedgerSink};
+use super::store::StoreControl;
 use crate::clock::Clock;
 use crate::cluster::{Cluster, Scope, StreamLimiter, StreamLimits, discover};
 use crate::collector::{Collector, Deps};
@@ -23,7 +23,7 @@ use crate::domain::{PodSet, ReplicaId, Time};
 use crate::follow::stall_detector::StallDetector;
 use crate::follow::{Context, ReadSettings};
 use crate::locks::LockStore;
-use crate::metrics::Metrics;
+use crate::metrics::{Metrics, Statement};
 use crate::renewer::renewer;
 use crate::sinks::Sink;
 use crate::sinks::group::{self, grouped};
@@ -35,7 +35,7 @@ use kube_sim::SimCluster;
 
 /// One running collector.
 #[derive(Debug)]
-pub struct Replica {
+pub struct SimReplica {
     /// Its name.
     pub name: String,
     pub(super) runtime: Runtime,
@@ -44,11 +44,11 @@ pub struct Replica {
     /// Whether time stands still for it.
     pub frozen: bool,
     /// What goes wrong between it and the table.
-    pub store: Switch,
+    pub store: StoreControl,
     /// Its way to the API server.
-    pub api: Door,
+    pub api: ApiGate,
     /// What goes wrong between it and the sink.
-    pub sink: Pen,
+    pub sink: LedgerSink,
     /// Its counters.
     pub metrics: Metrics,
     /// Whether its loops turn.
@@ -56,7 +56,7 @@ pub struct Replica {
 }
 
 /// What kind of replica is started.
-pub(super) struct Sort {
+pub(super) struct ReplicaOptions {
     /// Which pods it collects; all without.
     pub(super) labels: Option<String>,
     /// How many pods it holds at most.
@@ -84,10 +84,10 @@ pub(super) fn catch_up(runtime: &Runtime, to: Instant) {
     });
 }
 
-impl Replica {
+impl SimReplica {
     /// One that has not been started.
-    pub(super) fn new(name: String, runtime: Runtime, store: Switch, ledger: &Ledger) -> Self {
-        let (sink, tasks) = (ledger.pen(&name), JoinSet::new());
+    pub(super) fn new(name: String, runtime: Runtime, store: StoreControl, ledger: &Ledger) -> Self {
+        let (sink, tasks) = (ledger.sink(&name), JoinSet::new());
         Self {
             name,
             runtime,
@@ -95,15 +95,31 @@ impl Replica {
             stop: CancellationToken::new(),
             frozen: false,
             store,
-            api: Door::default(),
+            api: ApiGate::default(),
             sink,
             metrics: Metrics::default(),
             health: Health::new(Clock::tokio()),
         }
     }
 
+    /// How many statements of this kind the table has answered.
+    #[must_use]
+    pub fn statements(&self, operation: &'static str) -> u64 {
+        let result = "ok";
+        self.metrics
+            .statements
+            .get_or_create(&Statement { operation, result })
+            .get()
+    }
+
     /// Starts all its parts, as `podlog run` does.
-    pub(super) fn start(&mut self, sort: &Sort, store: Arc<dyn LockStore>, sim: &SimCluster, breaches: Breaches) {
+    pub(super) fn start(
+        &mut self,
+        options: &ReplicaOptions,
+        store: Arc<dyn LockStore>,
+        sim: &SimCluster,
+        breaches: Breaches,
+    ) {
         let _inside = self.runtime.enter();
         let (clock, metrics) = (Clock::tokio(), self.metrics.clone());
         let cluster = Cluster::over(self.api.before(sim.service()), metrics.clone());
@@ -112,7 +128,7 @@ impl Replica {
         let (renewer, driver) = renewer(LEASE, clock, metrics.clone(), beat);
         let me = ReplicaId::from(self.name.as_str());
         let readiness = Readiness::default();
-        let (sink, writing) = self.sink(sort);
+        let (sink, writing) = self.sink(options);
         let collector = Collector::new(Deps {
             me: me.clone(),
             store: store.clone(),
@@ -120,7 +136,7 @@ impl Replica {
             context: follow_context(cluster.clone(), sink, metrics),
             pods,
             lease: LEASE,
-            max_pods: sort.max_pods,
+            max_pods: options.max_pods,
             grace: Duration::from_secs(25),
             status: watch::channel(Arc::new(Status::new(me, "test".into(), Time(0)))).0,
             beat: self.health.watch("collector", Duration::from_secs(30)),
@@ -128,7 +144,7 @@ impl Replica {
             listed: readiness.condition("list"),
         });
         let scope = Scope {
-            labels: sort.labels.clone(),
+            labels: options.labels.clone(),
             ..Scope::default()
         };
         let (handle, stop) = (self.runtime.handle().clone(), self.stop.clone());
@@ -137,20 +153,20 @@ impl Replica {
         self.tasks.spawn_on(collector.run(stop.clone()), &handle);
         let discovery = async move {
             if let Err(error) = discover(&cluster, &scope, pods_in, stop).await {
-                breaches.note(Rule::Alive, error);
+                breaches.record(Rule::Alive, error);
             }
         };
         self.tasks.spawn_on(discovery, &handle);
     }
 
     /// The sink as a replica has it, put together as the real ones are, and what does its writing.
-    fn sink(&self, sort: &Sort) -> (Arc<dyn Sink>, BoxFuture<'static, ()>) {
-        let (clock, pen) = (Clock::tokio(), self.sink.clone());
+    fn sink(&self, options: &ReplicaOptions) -> (Arc<dyn Sink>, BoxFuture<'static, ()>) {
+        let (clock, sink) = (Clock::tokio(), self.sink.clone());
         let metrics = self.metrics.clone();
-        if !sort.grouped {
-            return (Arc::new(Retrying::new(pen, clock, metrics)), Box::pin(async {}));
+        if !options.grouped {
+            return (Arc::new(Retrying::new(sink, clock, metrics)), Box::pin(async {}));
         }
-        let (grouped, driver) = grouped(Arc::new(pen), group::GroupLimits::default(), clock);
+        let (grouped, driver) = grouped(Arc::new(sink), group::GroupLimits::default(), clock);
         (Arc::new(Retrying::new(grouped, clock, metrics)), Box::pin(driver))
     }
 }

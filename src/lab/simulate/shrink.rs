@@ -36,26 +36,30 @@ pub fn shrink(history: &History, attempts: u32, fails: impl Fn(&History) -> bool
 
 #[cfg(test)]
 mod tests {
-    use super::super::history::Act;
+    use super::super::history::Action;
+    use super::super::random::random_history;
     use super::*;
 
     #[test]
     fn a_history_shrinks_to_the_steps_that_make_it_fail() {
-        let history = History::of(1);
-        let steps = (0..60).map(|number| Step(Act::Rotate(number), 20)).collect();
+        let history = random_history(1);
+        let steps = (0..60).map(|number| Step(Action::Rotate(number), 20)).collect();
         let history = history.with(steps);
-        let has = |history: &History, number| history.steps.contains(&Step(Act::Rotate(number), 20));
+        let has = |history: &History, number| history.steps.contains(&Step(Action::Rotate(number), 20));
         let shrunk = shrink(&history, 1000, |history| has(history, 7) && has(history, 41));
-        assert_eq!(shrunk.steps, [Step(Act::Rotate(7), 20), Step(Act::Rotate(41), 20)]);
+        assert_eq!(
+            shrunk.steps,
+            [Step(Action::Rotate(7), 20), Step(Action::Rotate(41), 20)]
+        );
     }
 
     #[test]
     fn shrinking_gives_up_after_so_many_attempts() {
         let count = std::cell::Cell::new(0);
-        let shrunk = shrink(&History::of(1), 9, |_| {
+        let shrunk = shrink(&random_history(1), 9, |_| {
             count.set(count.get() + 1);
             false
         });
-        assert_eq!((shrunk, count.get()), (History::of(1), 9));
+        assert_eq!((shrunk, count.get()), (random_history(1), 9));
     }
 }

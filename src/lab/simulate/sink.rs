@@ -10,8 +10,8 @@ use std::time::Duration;
 
 use async_trait::async_trait;
 
-use super::breach::{Breaches, Rule};
-use super::lock;
+use super::rule::{Breaches, Rule};
+use super::sync::lock;
 use crate::clock::Clock;
 use crate::domain::{Chunk, Deadline, Fence, Gap, Origin, PodUid, Position, StreamId};
 use crate::sinks::dedup::{StreamRow, plan};
@@ -19,14 +19,14 @@ use crate::sinks::{Sink, SinkError};
 use kube_sim::WrittenLog;
 
 /// Timers fire up to a millisecond late.
-pub(super) const TICK: Duration = Duration::from_millis(2);
+pub(super) const TIMER_SLACK: Duration = Duration::from_millis(2);
 
 /// As long as a message may be; none here is.
 const LONGEST: usize = 1 << 20;
 
-/// What is in the book of a stream, in order.
+/// What is in the state of a stream, in order.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub(super) enum Entry {
+pub(super) enum LedgerEntry {
     /// A line that is stored.
     Line(String),
     /// Word that lines are missing here.
@@ -37,17 +37,17 @@ pub(super) enum Entry {
 
 /// A stream as it is stored.
 #[derive(Debug, Default)]
-pub(super) struct Stream {
+pub(super) struct LedgerStream {
     fence: Fence,
     position: Option<Position>,
-    pub(super) entries: Vec<Entry>,
+    pub(super) entries: Vec<LedgerEntry>,
 }
 
 #[derive(Debug, Default)]
-struct Book {
-    streams: BTreeMap<StreamId, Stream>,
+struct LedgerState {
+    streams: BTreeMap<StreamId, LedgerStream>,
     /// Until when each writer believes that a pod is its own.
-    leave: BTreeMap<PodUid, BTreeMap<String, Deadline>>,
+    deadlines: BTreeMap<PodUid, BTreeMap<String, Deadline>>,
     writes: u64,
     panics: u32,
 }
@@ -55,14 +55,14 @@ struct Book {
 /// All that was stored.
 #[derive(Clone, Debug)]
 pub struct Ledger {
-    book: Arc<Mutex<Book>>,
+    state: Arc<Mutex<LedgerState>>,
     fencing: bool,
     breaches: Breaches,
 }
 
 /// What goes wrong between a replica and the sink, until it is changed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Trouble {
+pub struct SinkFaults {
     /// How long a write takes.
     pub takes: Duration,
     /// Whether nothing is taken for now.
@@ -71,7 +71,7 @@ pub struct Trouble {
     pub rejects: bool,
 }
 
-impl Default for Trouble {
+impl Default for SinkFaults {
     fn default() -> Self {
         let takes = Duration::from_millis(10);
         let (down, rejects) = (false, false);
@@ -81,19 +81,19 @@ impl Default for Trouble {
 
 /// The ledger in one replica's hand.
 #[derive(Clone, Debug)]
-pub struct Pen {
+pub struct LedgerSink {
     ledger: Ledger,
     name: String,
-    trouble: Arc<Mutex<Trouble>>,
+    faults: Arc<Mutex<SinkFaults>>,
 }
 
 impl Ledger {
     /// An empty one that fences like a transactional sink, or not at all.
     #[must_use]
     pub fn new(fencing: bool, breaches: Breaches) -> Self {
-        let book = Arc::default();
+        let state = Arc::default();
         Self {
-            book,
+            state,
             fencing,
             breaches,
         }
@@ -101,43 +101,43 @@ impl Ledger {
 
     /// The ledger as the replica of this name has it.
     #[must_use]
-    pub fn pen(&self, name: &str) -> Pen {
-        Pen {
+    pub fn sink(&self, name: &str) -> LedgerSink {
+        LedgerSink {
             ledger: self.clone(),
             name: name.to_owned(),
-            trouble: Arc::default(),
+            faults: Arc::default(),
         }
     }
 
     /// Lets the next writes panic.
     pub fn panic(&self, times: u32) {
-        lock(&self.book).panics = times;
+        lock(&self.state).panics = times;
     }
 
     /// Makes the sink believe that somebody later has written of this pod: nothing is taken of it any more.
-    pub fn outbid(&self, uid: &str) {
-        let mut book = lock(&self.book);
-        let streams = book.streams.iter_mut().filter(|(id, _)| id.uid.as_str() == uid);
+    pub fn fence_off(&self, uid: &str) {
+        let mut state = lock(&self.state);
+        let streams = state.streams.iter_mut().filter(|(id, _)| id.uid.as_str() == uid);
         streams.for_each(|(_, stream)| stream.fence = Fence(u64::MAX));
     }
 
     /// Notes pods that more than one replica believes to hold at `now`.
     pub fn check(&self, now: Duration) {
-        let mut book = lock(&self.book);
-        for (uid, leave) in &mut book.leave {
-            leave.retain(|_, deadline| deadline.get() > now + TICK);
-            if leave.len() > 1 {
-                let what = format!("{uid} is held by {:?} at {now:?}", leave.keys());
-                self.breaches.note(Rule::OneHolder, what);
+        let mut state = lock(&self.state);
+        for (uid, deadlines) in &mut state.deadlines {
+            deadlines.retain(|_, deadline| deadline.get() > now + TIMER_SLACK);
+            if deadlines.len() > 1 {
+                let what = format!("{uid} is held by {:?} at {now:?}", deadlines.keys());
+                self.breaches.record(Rule::OneHolder, what);
             }
         }
     }
 
     /// Until when each replica believes that it has a pod.
-    pub(super) fn beliefs(&self) -> Vec<(PodUid, String, Duration)> {
-        let book = lock(&self.book);
-        let all = book.leave.iter().flat_map(|(uid, leave)| {
-            let each = leave.iter();
+    pub(super) fn deadlines_by_replica(&self) -> Vec<(PodUid, String, Duration)> {
+        let state = lock(&self.state);
+        let all = state.deadlines.iter().flat_map(|(uid, deadlines)| {
+            let each = deadlines.iter();
             each.map(|(name, deadline)| (uid.clone(), name.clone(), deadline.get()))
         });
         all.collect()
@@ -146,9 +146,9 @@ impl Ledger {
     /// How many lines of this pod are stored, repeats included.
     #[must_use]
     pub fn count(&self, uid: &str) -> usize {
-        let book = lock(&self.book);
-        let streams = book.streams.iter().filter(|(id, _)| id.uid.as_str() == uid);
-        let is_line = |entry: &&Entry| matches!(entry, Entry::Line(_));
+        let state = lock(&self.state);
+        let streams = state.streams.iter().filter(|(id, _)| id.uid.as_str() == uid);
+        let is_line = |entry: &&LedgerEntry| matches!(entry, LedgerEntry::Line(_));
         streams
             .map(|(_, stream)| stream.entries.iter().filter(is_line).count())
             .sum()
@@ -157,14 +157,14 @@ impl Ledger {
     /// How many lines of this log are neither stored nor refused for good.
     #[must_use]
     pub fn missing(&self, log: &WrittenLog) -> usize {
-        let book = lock(&self.book);
-        let mut streams = book.streams.iter();
+        let state = lock(&self.state);
+        let mut streams = state.streams.iter();
         let stream = streams.find(|(id, _)| is_of(id, log));
         let seen = stream.into_iter().flat_map(|(_, stream)| &stream.entries);
         let seen: BTreeSet<&[u8]> = seen
             .filter_map(|entry| match entry {
-                Entry::Line(message) | Entry::Rejected(message) => Some(message.as_bytes()),
-                Entry::Gap(_) => None,
+                LedgerEntry::Line(message) | LedgerEntry::Rejected(message) => Some(message.as_bytes()),
+                LedgerEntry::Gap(_) => None,
             })
             .collect();
         let missing = log.lines.iter().filter(|line| !seen.contains(&line.message[..]));
@@ -175,19 +175,19 @@ impl Ledger {
     /// for good nothing is, until a claim's row tells of them.
     #[must_use]
     pub fn is_placed(&self, log: &WrittenLog) -> bool {
-        let book = lock(&self.book);
-        let mut streams = book.streams.iter();
+        let state = lock(&self.state);
+        let mut streams = state.streams.iter();
         streams.any(|(id, stream)| is_of(id, log) && stream.position.is_some())
     }
 
     /// A hash of all that is stored.
     pub(super) fn hash(&self) -> u64 {
-        xxhash_rust::xxh3::xxh3_64(format!("{:?}", lock(&self.book).streams).as_bytes())
+        xxhash_rust::xxh3::xxh3_64(format!("{:?}", lock(&self.state).streams).as_bytes())
     }
 
     /// Shows what is stored.
-    pub(super) fn read<T>(&self, read: impl FnOnce(&BTreeMap<StreamId, Stream>) -> T) -> T {
-        read(&lock(&self.book).streams)
+    pub(super) fn read<T>(&self, read: impl FnOnce(&BTreeMap<StreamId, LedgerStream>) -> T) -> T {
+        read(&lock(&self.state).streams)
     }
 }
 
@@ -198,7 +198,7 @@ pub(super) fn is_of(id: &StreamId, log: &WrittenLog) -> bool {
     id.uid.as_str() == of.uid && *id.container == *of.container && id.container_id.as_str() == bare
 }
 
-impl Stream {
+impl LedgerStream {
     /// Stores what is new of a chunk, as the SQL sinks decide it.
     fn place(&mut self, chunk: &Arc<Chunk>) -> Result<(), SinkError> {
         let row = StreamRow {
@@ -210,9 +210,13 @@ impl Stream {
         let mut rows = HashMap::from([(&chunk.origin.stream, row)]);
         let mut plan = plan(&mut rows, std::slice::from_ref(chunk), LONGEST);
         plan.results.pop().unwrap_or(Err(SinkError::Fenced))?;
-        self.entries.extend(plan.gaps.iter().map(|row| Entry::Gap(row.gap)));
+        self.entries
+            .extend(plan.gaps.iter().map(|row| LedgerEntry::Gap(row.gap)));
         let text = |bytes: &[u8]| String::from_utf8_lossy(bytes).into_owned();
-        let lines = plan.records.iter().map(|record| Entry::Line(text(record.message)));
+        let lines = plan
+            .records
+            .iter()
+            .map(|record| LedgerEntry::Line(text(record.message)));
         self.entries.extend(lines);
         for row in plan.moved {
             (self.fence, self.position) = (row.fence, row.position);
@@ -224,8 +228,8 @@ impl Stream {
     fn append(&mut self, chunk: &Chunk) {
         self.fence = chunk.fence.max(self.fence);
         self.position = chunk.end;
-        self.entries.extend(chunk.gap.map(Entry::Gap));
-        self.entries.extend(messages(chunk).map(Entry::Line));
+        self.entries.extend(chunk.gap.map(LedgerEntry::Gap));
+        self.entries.extend(messages(chunk).map(LedgerEntry::Line));
     }
 }
 
@@ -234,27 +238,27 @@ fn messages(chunk: &Chunk) -> impl Iterator<Item = String> {
     chunk.lines.iter().map(text)
 }
 
-impl Pen {
+impl LedgerSink {
     /// Lets writes take this long.
-    pub fn take(&self, takes: Duration) {
-        lock(&self.trouble).takes = takes;
+    pub fn set_duration(&self, takes: Duration) {
+        lock(&self.faults).takes = takes;
     }
 
     /// Lets this go wrong instead of what did before.
-    pub fn set(&self, trouble: Trouble) {
-        *lock(&self.trouble) = trouble;
+    pub fn set(&self, faults: SinkFaults) {
+        *lock(&self.faults) = faults;
     }
 
     /// Stores a chunk, or says why not.
     fn store(&self, chunk: &Arc<Chunk>) -> Result<(), SinkError> {
         let (now, id) = (Clock::tokio().now(), &chunk.origin.stream);
         let ledger = &self.ledger;
-        let mut book = lock(&ledger.book);
-        let stream = book.streams.entry(id.clone()).or_default();
-        if lock(&self.trouble).rejects {
+        let mut state = lock(&ledger.state);
+        let stream = state.streams.entry(id.clone()).or_default();
+        if lock(&self.faults).rejects {
             // The word that lines are missing is refused as well, which podlog says aloud.
-            stream.entries.extend(chunk.gap.map(Entry::Gap));
-            stream.entries.extend(messages(chunk).map(Entry::Rejected));
+            stream.entries.extend(chunk.gap.map(LedgerEntry::Gap));
+            stream.entries.extend(messages(chunk).map(LedgerEntry::Rejected));
             return Err(SinkError::Rejected("told to".into()));
         }
         let seen = stream.fence;
@@ -265,11 +269,11 @@ impl Pen {
         }
         if chunk.fence < seen {
             let what = format!("{} wrote {id:?} under {}, seen {seen}", self.name, chunk.fence);
-            ledger.breaches.note(Rule::StaleFence, what);
+            ledger.breaches.record(Rule::StaleFence, what);
         }
-        let leave = book.leave.entry(id.uid.clone()).or_default();
-        leave.insert(self.name.clone(), chunk.deadline.clone());
-        drop(book);
+        let deadlines = state.deadlines.entry(id.uid.clone()).or_default();
+        deadlines.insert(self.name.clone(), chunk.deadline.clone());
+        drop(state);
         ledger.check(now);
         Ok(())
     }
@@ -280,7 +284,7 @@ impl Pen {
         let each = chunks.iter().zip(in_time).map(|(chunk, in_time)| {
             if !in_time {
                 let what = format!("{} wrote {:?} after its deadline", self.name, chunk.origin.stream);
-                self.ledger.breaches.note(Rule::Deadline, what);
+                self.ledger.breaches.record(Rule::Deadline, what);
             }
             self.store(chunk)
         });
@@ -292,19 +296,19 @@ impl Pen {
             after: None,
             why: "the simulated sink is down".into(),
         };
-        if lock(&self.trouble).down { Err(again()) } else { Ok(()) }
+        if lock(&self.faults).down { Err(again()) } else { Ok(()) }
     }
 }
 
 #[async_trait]
-impl Sink for Pen {
+impl Sink for LedgerSink {
     async fn open(&self, origin: &Arc<Origin>, fence: Fence) -> Result<Option<Position>, SinkError> {
         self.refuse_for_now()?;
         if !self.ledger.fencing {
             return Ok(None);
         }
-        let mut book = lock(&self.ledger.book);
-        let stream = book.streams.entry(origin.stream.clone()).or_default();
+        let mut state = lock(&self.ledger.state);
+        let stream = state.streams.entry(origin.stream.clone()).or_default();
         if fence < stream.fence {
             return Err(SinkError::Fenced);
         }
@@ -313,19 +317,19 @@ impl Sink for Pen {
     }
 
     async fn write(&self, chunks: &[Arc<Chunk>]) -> Vec<Result<(), SinkError>> {
-        let takes = lock(&self.trouble).takes;
+        let takes = lock(&self.faults).takes;
         let early = {
-            let mut book = lock(&self.ledger.book);
-            if book.panics > 0 {
-                book.panics -= 1;
-                drop(book);
+            let mut state = lock(&self.ledger.state);
+            if state.panics > 0 {
+                state.panics -= 1;
+                drop(state);
                 panic!("told to");
             }
-            book.writes += 1;
-            !self.ledger.fencing || book.writes.is_multiple_of(2)
+            state.writes += 1;
+            !self.ledger.fencing || state.writes.is_multiple_of(2)
         };
         let now = Clock::tokio().now();
-        let in_time = |chunk: &Arc<Chunk>| now <= chunk.deadline.get() + TICK;
+        let in_time = |chunk: &Arc<Chunk>| now <= chunk.deadline.get() + TIMER_SLACK;
         let in_time: Vec<bool> = chunks.iter().map(in_time).collect();
         if let Err(error) = self.refuse_for_now() {
             tokio::time::sleep(takes).await;

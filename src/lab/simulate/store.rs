@@ -9,8 +9,8 @@ use std::time::Duration;
 
 use async_trait::async_trait;
 
-use super::breach::{Breaches, Rule};
-use super::lock;
+use super::rule::{Breaches, Rule};
+use super::sync::lock;
 use crate::domain::{Claim, Fence, LockKey, LockTable, Release, Renewal, Verdict, Want};
 use crate::lab::memory::MemoryLocks;
 use crate::locks::{LockError, LockStore};
@@ -23,7 +23,7 @@ pub type Fences = Arc<Mutex<BTreeMap<LockKey, Fence>>>;
 
 /// What goes wrong between a replica and the table, until it is changed.
 #[derive(Clone, Debug, Default)]
-pub struct Faults {
+pub struct StoreFaults {
     /// Refused at once.
     pub refused: bool,
     /// No answer, and nothing happens at the table.
@@ -36,11 +36,11 @@ pub struct Faults {
 
 /// The handle on the faults of one replica.
 #[derive(Clone, Debug, Default)]
-pub struct Switch(Arc<Mutex<Faults>>, Arc<Mutex<Tally>>);
+pub struct StoreControl(Arc<Mutex<StoreFaults>>, Arc<Mutex<StoreTally>>);
 
 /// What all calls together came to.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct Tally {
+pub struct StoreTally {
     /// Rows that were asked for.
     pub wanted: usize,
     /// Rows that were won.
@@ -49,19 +49,19 @@ pub struct Tally {
     pub looks: usize,
 }
 
-impl Switch {
+impl StoreControl {
     /// Lets these faults come instead of the ones before.
-    pub fn set(&self, faults: Faults) {
+    pub fn set(&self, faults: StoreFaults) {
         *lock(&self.0) = faults;
     }
 
     /// What this replica has asked for and won.
     #[must_use]
-    pub fn tally(&self) -> Tally {
+    pub fn tally(&self) -> StoreTally {
         *lock(&self.1)
     }
 
-    fn get(&self) -> Faults {
+    fn get(&self) -> StoreFaults {
         lock(&self.0).clone()
     }
 
@@ -75,11 +75,11 @@ impl Switch {
 
 /// One replica's way to the table.
 #[derive(Debug)]
-pub struct Flaky {
+pub struct FaultyLocks {
     /// The table, on behalf of the replica.
     pub inner: MemoryLocks,
     /// What goes wrong on the way.
-    pub switch: Switch,
+    pub control: StoreControl,
     /// Where the fences of all replicas are noted.
     pub fences: Fences,
     /// Counts what all replicas ask of the table.
@@ -95,14 +95,14 @@ fn gone<T>(what: &str) -> Result<T, LockError> {
     Err(LockError::unavailable(what, ""))
 }
 
-impl Flaky {
+impl FaultyLocks {
     async fn pass<T>(
         &self,
         kind: &'static str,
         statement: impl Future<Output = Result<T, LockError>>,
     ) -> Result<T, LockError> {
         self.calls.fetch_add(1, Ordering::Relaxed);
-        let faults = self.switch.get();
+        let faults = self.control.get();
         if faults.silent {
             tokio::time::sleep(SILENCE).await;
             return gone("silent");
@@ -113,32 +113,32 @@ impl Flaky {
         tokio::time::sleep(faults.delay / 2).await;
         let answer = statement.await;
         tokio::time::sleep(faults.delay / 2).await;
-        if self.switch.loses(kind) {
+        if self.control.loses(kind) {
             tokio::time::sleep(SILENCE).await;
             return gone("the answer was lost");
         }
         answer
     }
 
-    fn note(&self, claims: &[Claim]) {
+    fn record(&self, claims: &[Claim]) {
         let mut fences = lock(&self.fences);
         for claim in claims {
             let before = fences.insert(claim.key.clone(), claim.fence);
             if before.is_some_and(|before| before >= claim.fence) {
                 let what = format!("the fence of {} did not grow: {}", claim.key, claim.fence);
-                self.breaches.note(Rule::FencesGrow, what);
+                self.breaches.record(Rule::FencesGrow, what);
             }
         }
     }
 }
 
 #[async_trait]
-impl LockStore for Flaky {
+impl LockStore for FaultyLocks {
     async fn acquire(&self, wants: &[Want]) -> Result<Vec<Claim>, LockError> {
         let statement = async {
             let claims = self.inner.acquire(wants).await?;
-            self.note(&claims);
-            let mut tally = lock(&self.switch.1);
+            self.record(&claims);
+            let mut tally = lock(&self.control.1);
             tally.wanted += wants.len();
             tally.won += claims.len();
             Ok(claims)
@@ -172,7 +172,7 @@ impl LockStore for Flaky {
 
     async fn table(&self) -> Result<LockTable, LockError> {
         let table = self.pass("table", self.inner.table()).await?;
-        lock(&self.switch.1).looks += 1;
+        lock(&self.control.1).looks += 1;
         Ok(table)
     }
 }

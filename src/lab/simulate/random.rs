@@ -2,58 +2,56 @@
 
 use fastrand::Rng;
 
-use super::history::{Act, ApiFault, History, Kind, SinkFault, Step, StoreFault};
+use super::history::{Action, ApiFault, History, RequestKind, SinkFault, Step, StoreFault};
 use super::store::STATEMENTS;
 
 /// How many steps a history has.
 const STEPS: usize = 60;
 
-impl History {
-    /// The history of a seed. Every other has a sink that fences, every fourth is calm and has one that does not.
-    #[must_use]
-    pub fn of(seed: u64) -> Self {
-        let mut rng = Rng::with_seed(seed);
-        let (replicas, calm) = (rng.u32(1..4), seed % 4 == 3);
-        let mut steps: Vec<Step> = (0..STEPS).map(|_| step(&mut rng)).collect();
-        if calm {
-            steps.retain(|step| is_calm(&step.0));
-        }
-        Self {
-            seed,
-            fencing: seed.is_multiple_of(2),
-            calm,
-            replicas,
-            steps,
-        }
+/// The history of a seed. Every other has a sink that fences, every fourth is calm and has one that does not.
+#[must_use]
+pub fn random_history(seed: u64) -> History {
+    let mut rng = Rng::with_seed(seed);
+    let (replicas, calm) = (rng.u32(1..4), seed % 4 == 3);
+    let mut steps: Vec<Step> = (0..STEPS).map(|_| step(&mut rng)).collect();
+    if calm {
+        steps.retain(|step| is_calm(&step.0));
+    }
+    History {
+        seed,
+        fencing: seed.is_multiple_of(2),
+        calm,
+        replicas,
+        steps,
     }
 }
 
 /// Whether nobody may store anything twice because of this, and no checkpoint is lost.
-fn is_calm(act: &Act) -> bool {
+fn is_calm(act: &Action) -> bool {
     !matches!(
         act,
-        Act::Kill(_)
-            | Act::Freeze(_)
-            | Act::Partition(_)
-            | Act::BreakHandOver(_)
-            | Act::Store(..)
-            | Act::Jump(_)
-            | Act::Sink(..)
+        Action::Kill(_)
+            | Action::Freeze(_)
+            | Action::Partition(_)
+            | Action::BreakHandOver(_)
+            | Action::Store(..)
+            | Action::Jump(_)
+            | Action::Sink(..)
     )
 }
 
 fn step(rng: &mut Rng) -> Step {
     let act = match rng.u32(0..100) {
-        0..36 => Act::Write(rng.u32(..), lines(rng)),
-        36..38 => Act::Half(rng.u32(..)),
-        38..47 => Act::Create(rng.bool()),
+        0..36 => Action::Write(rng.u32(..), lines(rng)),
+        36..38 => Action::Half(rng.u32(..)),
+        38..47 => Action::Create(rng.bool()),
         47..61 => pod_act(rng),
         61..73 => replica_act(rng),
-        73..82 => Act::Store(some(rng), store_fault(rng)),
-        82..84 => Act::Jump(jump(rng)),
-        84..88 => Act::Sink(some(rng), sink_fault(rng)),
-        88..96 => Act::Api(api_fault(rng)),
-        _ => Act::Nothing,
+        73..82 => Action::Store(some(rng), store_fault(rng)),
+        82..84 => Action::Jump(jump(rng)),
+        84..88 => Action::Sink(some(rng), sink_fault(rng)),
+        88..96 => Action::Api(api_fault(rng)),
+        _ => Action::Nothing,
     };
     // Mostly short, so that what happens meets what happened before; now and then long enough for claims to end.
     let long = rng.u32(0..50) == 0;
@@ -78,28 +76,28 @@ fn some(rng: &mut Rng) -> Option<u32> {
     (rng.u32(0..4) > 0).then(|| rng.u32(..))
 }
 
-fn pod_act(rng: &mut Rng) -> Act {
+fn pod_act(rng: &mut Rng) -> Action {
     let pod = rng.u32(..);
     match rng.u32(0..14) {
-        0..3 => Act::Rotate(pod),
-        3..5 => Act::Exit(pod, rng.i32(0..2)),
-        5..9 => Act::Restart(pod),
-        9 => Act::Terminate(pod),
-        10 | 11 => Act::Remove(pod),
-        12 => Act::Recreate(pod),
-        _ => Act::LateRestart(pod),
+        0..3 => Action::Rotate(pod),
+        3..5 => Action::Exit(pod, rng.i32(0..2)),
+        5..9 => Action::Restart(pod),
+        9 => Action::Terminate(pod),
+        10 | 11 => Action::Remove(pod),
+        12 => Action::Recreate(pod),
+        _ => Action::LateRestart(pod),
     }
 }
 
-fn replica_act(rng: &mut Rng) -> Act {
+fn replica_act(rng: &mut Rng) -> Action {
     let at = rng.u32(..);
     match rng.u32(0..12) {
-        0..4 => Act::Add,
-        4..6 => Act::Kill(at),
-        6..8 => Act::Stop(at),
-        8..10 => Act::Freeze(at),
-        10 => Act::Partition(at),
-        _ => Act::BreakHandOver(rng.bool()),
+        0..4 => Action::Add,
+        4..6 => Action::Kill(at),
+        6..8 => Action::Stop(at),
+        8..10 => Action::Freeze(at),
+        10 => Action::Partition(at),
+        _ => Action::BreakHandOver(rng.bool()),
     }
 }
 
@@ -133,8 +131,17 @@ fn sink_fault(rng: &mut Rng) -> SinkFault {
 }
 
 fn api_fault(rng: &mut Rng) -> ApiFault {
-    let streams = if rng.bool() { Kind::Log } else { Kind::Watch };
-    let any = [Kind::Log, Kind::Watch, Kind::List, Kind::Get][rng.usize(0..4)];
+    let streams = if rng.bool() {
+        RequestKind::Log
+    } else {
+        RequestKind::Watch
+    };
+    let any = [
+        RequestKind::Log,
+        RequestKind::Watch,
+        RequestKind::List,
+        RequestKind::Get,
+    ][rng.usize(0..4)];
     let times = rng.u32(1..6);
     match rng.u32(0..12) {
         0..3 => ApiFault::Cut(streams, rng.bool()),
@@ -145,7 +152,7 @@ fn api_fault(rng: &mut Rng) -> ApiFault {
         7 | 8 => ApiFault::Short(streams, rng.u32(0..400), 1),
         9 => {
             // That a resource version is too old is said of lists and watches only.
-            let old = matches!(any, Kind::Watch | Kind::List);
+            let old = matches!(any, RequestKind::Watch | RequestKind::List);
             let status = [429, 500, 502, 503, 504, 410][rng.usize(0..if old { 6 } else { 5 })];
             ApiFault::Refuse(any, status, times)
         }

@@ -1,4 +1,4 @@
-//! One replica's way to the API server, which can be closed: then requests wait in vain and streams that are open
+//! One replica's way to the API server, which can be closed: then requests wait in needless and streams that are open
 //! say nothing, as when the network between drops every packet.
 
 use std::io;
@@ -21,15 +21,15 @@ const PATIENCE: Duration = Duration::from_secs(5);
 
 /// The handle on the way of one replica.
 #[derive(Clone, Debug)]
-pub struct Door(watch::Sender<bool>);
+pub struct ApiGate(watch::Sender<bool>);
 
-impl Default for Door {
+impl Default for ApiGate {
     fn default() -> Self {
         Self(watch::Sender::new(true))
     }
 }
 
-impl Door {
+impl ApiGate {
     /// Opens or closes it.
     pub fn set(&self, open: bool) {
         self.0.send_replace(open);
@@ -42,8 +42,8 @@ impl Door {
     }
 
     /// The API server behind it.
-    pub(super) fn before(&self, server: SimService) -> Way {
-        Way {
+    pub(super) fn before(&self, server: SimService) -> GatedApi {
+        GatedApi {
             server,
             open: self.0.subscribe(),
         }
@@ -52,7 +52,7 @@ impl Door {
 
 /// The API server behind a door.
 #[derive(Clone, Debug)]
-pub(super) struct Way {
+pub(super) struct GatedApi {
     server: SimService,
     open: watch::Receiver<bool>,
 }
@@ -64,7 +64,7 @@ async fn opened(open: &mut watch::Receiver<bool>) {
     }
 }
 
-impl<B> Service<Request<B>> for Way
+impl<B> Service<Request<B>> for GatedApi
 where
     B: Body + Send + 'static,
     B::Data: Send,

@@ -3,7 +3,7 @@
 use std::fmt;
 use std::sync::{Arc, Mutex};
 
-use super::lock;
+use super::sync::lock;
 
 /// What must hold at any time or at the end.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -93,7 +93,7 @@ pub struct Breaches(Arc<Mutex<Vec<Breach>>>);
 
 impl Breaches {
     /// Adds what was seen.
-    pub fn note(&self, rule: Rule, what: impl fmt::Display) {
+    pub fn record(&self, rule: Rule, what: impl fmt::Display) {
         lock(&self.0).push(Breach::new(rule, what));
     }
 

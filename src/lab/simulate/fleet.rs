@@ -2,9 +2,11 @@
 //!
 //! Each replica has a runtime of its own with a paused clock, driven in steps on one thread. So a
 //! replica that is killed is a runtime that is dropped, and one that is frozen is a runtime that
-//! nobody drives until its clock jumps. No two clocks are further apart than a step. A world needs a
+//! nobody drives until its clock jumps. No two clocks are further apart than a step. A fleet needs a
 //! thread on which no other was before: there clocks begin anew, and chance falls alike each time.
 
+use std::collections::BTreeMap;
+use std::future::Future;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
@@ -12,30 +14,24 @@ use std::time::Duration;
 use tokio::runtime::Runtime;
 use tokio::time::Instant;
 
-use super::breach::{Breach, Breaches, Rule};
-use super::replica::{Replica, Sort, catch_up, runtime};
+use super::lease::LEASE;
+use super::ledger_audit::{self, LedgerAudit};
+use super::replica::{ReplicaOptions, SimReplica, catch_up, runtime};
+use super::rule::{Breach, Breaches, Rule};
 use super::sink::Ledger;
-use super::store::{Fences, Flaky, Switch};
+use super::store::{FaultyLocks, Fences, StoreControl};
 use crate::clock::Clock;
-use crate::domain::claim::Lease;
+use crate::domain::{LockKey, LockTable};
 use crate::lab::memory::{MemoryLocks, MemoryTable};
-use crate::locks::Holder;
+use crate::locks::{Holder, LockStore};
 use kube_sim::{PodSpec, SimCluster, SimPod, Text};
-
-/// The times of claims, as they are by default.
-pub const LEASE: Lease = Lease {
-    ttl: Duration::from_secs(20),
-    renew: Duration::from_secs(5),
-    margin: Duration::from_secs(5),
-    takeover_grace: Duration::from_secs(1),
-};
 
 /// How far the clocks of two replicas are apart at most.
 const STEP: Duration = Duration::from_millis(20);
 
 /// Everything there is.
 #[derive(Debug)]
-pub struct World {
+pub struct Fleet {
     pub(super) main: Runtime,
     now: Instant,
     /// The cluster whose pods are collected.
@@ -45,7 +41,7 @@ pub struct World {
     /// What is stored.
     pub ledger: Ledger,
     /// Those that run.
-    pub replicas: Vec<Replica>,
+    pub replicas: Vec<SimReplica>,
     /// Which pods the next replicas collect; all without.
     pub labels: Option<String>,
     /// How many pods each of the next replicas holds at most.
@@ -62,8 +58,8 @@ pub struct World {
     lines: usize,
 }
 
-impl World {
-    /// A world without replicas and pods, around a sink that fences or one that does not. Its chances all come
+impl Fleet {
+    /// A fleet without replicas and pods, around a sink that fences or one that does not. Its chances all come
     /// from this seed: those of the collectors, and when in a second it begins.
     #[must_use]
     pub fn seeded(fencing: bool, seed: u64) -> Self {
@@ -118,22 +114,22 @@ impl World {
     pub fn add(&mut self) -> usize {
         self.started += 1;
         let name = format!("r{}", self.started);
-        let (runtime, switch) = (runtime(), Switch::default());
+        let (runtime, control) = (runtime(), StoreControl::default());
         catch_up(&runtime, self.now);
-        let store = Arc::new(Flaky {
+        let store = Arc::new(FaultyLocks {
             inner: self.holder(&name),
-            switch: switch.clone(),
+            control: control.clone(),
             fences: self.fences.clone(),
             calls: self.calls.clone(),
             breaches: self.breaches.clone(),
         });
-        let sort = Sort {
+        let options = ReplicaOptions {
             labels: self.labels.clone(),
             max_pods: self.max_pods,
             grouped: self.grouped,
         };
-        let mut replica = Replica::new(name, runtime, switch, &self.ledger);
-        replica.start(&sort, store, &self.sim, self.breaches.clone());
+        let mut replica = SimReplica::new(name, runtime, control, &self.ledger);
+        replica.start(&options, store, &self.sim, self.breaches.clone());
         self.replicas.push(replica);
         self.replicas.len() - 1
     }
@@ -163,7 +159,7 @@ impl World {
         (self.calls.load(Ordering::Relaxed), self.lived)
     }
 
-    /// What the clock of the world shows.
+    /// What the clock of the fleet shows.
     #[must_use]
     pub fn now(&self) -> Instant {
         self.now
@@ -185,17 +181,17 @@ impl World {
         let replica = &mut self.replicas[at];
         while let Some(ended) = replica.tasks.try_join_next() {
             if let Err(error) = ended {
-                self.breaches.note(Rule::Alive, error);
+                self.breaches.record(Rule::Alive, error);
             } else if !replica.stop.is_cancelled() {
                 self.breaches
-                    .note(Rule::Alive, format!("a part of {} has ended", replica.name));
+                    .record(Rule::Alive, format!("a part of {} has ended", replica.name));
             }
         }
         replica.tasks.is_empty()
     }
 
     /// Removes replicas that have stopped.
-    pub fn bury(&mut self) {
+    pub fn remove_ended(&mut self) {
         for at in (0..self.replicas.len()).rev() {
             if self.ended(at) {
                 self.kill(at);
@@ -264,4 +260,61 @@ impl World {
         let half = Text::out(format!("half {} ", self.lines)).partial();
         pod.write("app", &half).ok();
     }
+
+    /// Asks the table itself, past all faults.
+    pub fn ask<T, F: Future<Output = T>>(&self, ask: impl FnOnce(MemoryLocks) -> F) -> T {
+        self.main.block_on(ask(self.holder("observer")))
+    }
+
+    /// The table.
+    #[must_use]
+    pub fn rows(&self) -> LockTable {
+        // A table in memory always answers.
+        self.ask(|locks| async move { locks.table().await.unwrap_or_default() })
+    }
+
+    /// Pods by holder, of rows that have not expired.
+    #[must_use]
+    pub fn shares(&self) -> BTreeMap<String, usize> {
+        let mut shares = BTreeMap::new();
+        for name in self.holders().into_values() {
+            *shares.entry(name).or_default() += 1;
+        }
+        shares
+    }
+
+    /// The holder of each pod that has one.
+    #[must_use]
+    pub fn holders(&self) -> BTreeMap<String, String> {
+        let rows = self.rows().rows.into_iter();
+        let held = rows.filter_map(|(key, row)| {
+            let owner = row.owner.filter(|_| row.expires_in > 0)?;
+            Some((key.pod()?.to_string(), owner.to_string()))
+        });
+        held.collect()
+    }
+
+    /// How many rows are about pods.
+    #[must_use]
+    pub fn pod_rows(&self) -> usize {
+        self.rows().rows.keys().filter(|key| key.pod().is_some()).count()
+    }
+
+    /// How what is stored compares with what was written, when nothing more is to come.
+    #[must_use]
+    pub fn audit(&self) -> LedgerAudit {
+        ledger_audit::audit(&self.ledger, &self.sim.written(), true)
+    }
+
+    /// What the clock of all replicas shows.
+    #[must_use]
+    pub fn time(&self) -> Duration {
+        self.main.block_on(async { crate::clock::Clock::tokio().now() })
+    }
+}
+
+/// The row of a pod.
+#[must_use]
+pub fn pod_key(pod: &SimPod) -> LockKey {
+    LockKey::Pod(pod.uid().into())
 }

@@ -1,4 +1,4 @@
-//! Does to a world what a step of a history says, and passes over what cannot be done.
+//! Does to a fleet what a step of a history says, and passes over what cannot be done.
 //!
 //! What podlog cannot know of is not done either: each such condition says why.
 
@@ -6,11 +6,12 @@ use std::time::Duration;
 
 use tokio::time::Instant;
 
-use super::breach::Breach;
-use super::history::{Act, ApiFault, Kind, SinkFault, StoreFault};
-use super::sink::Trouble;
-use super::store::Faults;
-use super::world::{LEASE, World};
+use super::fleet::{Fleet, pod_key};
+use super::history::{Action, ApiFault, RequestKind, SinkFault, StoreFault};
+use super::lease::LEASE;
+use super::rule::Breach;
+use super::sink::SinkFaults;
+use super::store::StoreFaults;
 use crate::domain::{Checkpoint, LockKey};
 use kube_sim::{Cut, Fault, PodSpec, RestartPolicy, SimCluster, SimPod, Target, Verb, WrittenLog};
 
@@ -26,9 +27,9 @@ const ASKED_WITHIN: u32 = 26;
 /// How late a status may be: what follows a log by name looks twice in half a second, and cannot tell more.
 const LAG: Duration = Duration::from_millis(300);
 
-/// A world and the pods that were created in it.
-pub(super) struct Player {
-    pub(super) world: World,
+/// A fleet and the pods that were created in it.
+pub(super) struct Actor {
+    pub(super) fleet: Fleet,
     fencing: bool,
     /// Pods, and whether their containers are never restarted.
     pods: Vec<(SimPod, bool)>,
@@ -44,10 +45,10 @@ fn choose(number: u32, count: usize) -> Option<usize> {
     (number as usize).checked_rem(count)
 }
 
-impl Player {
-    pub(super) fn new(world: World, fencing: bool) -> Self {
+impl Actor {
+    pub(super) fn new(fleet: Fleet, fencing: bool) -> Self {
         Self {
-            world,
+            fleet,
             fencing,
             pods: Vec::new(),
             named: 0,
@@ -57,40 +58,40 @@ impl Player {
     }
 
     /// Does it, if it can be done.
-    pub(super) fn act(&mut self, act: &Act) -> Option<Breach> {
+    pub(super) fn act(&mut self, act: &Action) -> Option<Breach> {
         match act {
-            Act::Nothing => {}
-            Act::Create(ends) => self.create(*ends),
-            Act::Write(pod, _)
-            | Act::Half(pod)
-            | Act::Rotate(pod)
-            | Act::Exit(pod, _)
-            | Act::Restart(pod)
-            | Act::Terminate(pod)
-            | Act::Remove(pod)
-            | Act::Recreate(pod) => {
+            Action::Nothing => {}
+            Action::Create(ends) => self.create(*ends),
+            Action::Write(pod, _)
+            | Action::Half(pod)
+            | Action::Rotate(pod)
+            | Action::Exit(pod, _)
+            | Action::Restart(pod)
+            | Action::Terminate(pod)
+            | Action::Remove(pod)
+            | Action::Recreate(pod) => {
                 if let Some(at) = choose(*pod, self.pods.len()) {
                     self.act_on_pod(act, at);
                 }
             }
-            Act::LateRestart(pod) => {
-                self.world.act(|sim| sim.delay_status(true));
-                self.act(&Act::Restart(*pod));
-                let breach = self.world.pass_for(LAG).err();
-                self.world.act(|sim| sim.delay_status(false));
+            Action::LateRestart(pod) => {
+                self.fleet.act(|sim| sim.delay_status(true));
+                self.act(&Action::Restart(*pod));
+                let breach = self.fleet.pass_for(LAG).err();
+                self.fleet.act(|sim| sim.delay_status(false));
                 return breach;
             }
-            Act::Add => drop(self.add()),
-            Act::Kill(replica) | Act::Stop(replica) | Act::Freeze(replica) | Act::Partition(replica) => {
-                if let Some(at) = choose(*replica, self.world.replicas.len()) {
+            Action::Add => drop(self.add()),
+            Action::Kill(replica) | Action::Stop(replica) | Action::Freeze(replica) | Action::Partition(replica) => {
+                if let Some(at) = choose(*replica, self.fleet.replicas.len()) {
                     self.act_on_replica(act, at);
                 }
             }
-            Act::BreakHandOver(asker) => return self.break_hand_over(*asker),
-            Act::Store(who, fault) => self.change_store(*who, *fault),
-            Act::Jump(millis) => self.jump(*millis),
-            Act::Sink(who, fault) => self.change_sink(*who, *fault),
-            Act::Api(fault) => self.change_api(*fault),
+            Action::BreakHandOver(asker) => return self.break_hand_over(*asker),
+            Action::Store(who, fault) => self.change_store(*who, *fault),
+            Action::Jump(millis) => self.jump(*millis),
+            Action::Sink(who, fault) => self.change_sink(*who, *fault),
+            Action::Api(fault) => self.change_api(*fault),
         }
         None
     }
@@ -109,38 +110,38 @@ impl Player {
         } else {
             RestartPolicy::Always
         };
-        let pod = self.world.create(spec.restart_policy(policy));
+        let pod = self.fleet.create(spec.restart_policy(policy));
         self.pods.push((pod, ends));
     }
 
-    fn act_on_pod(&mut self, act: &Act, at: usize) {
+    fn act_on_pod(&mut self, act: &Action, at: usize) {
         let (pod, ends) = self.pods[at].clone();
         match act {
-            Act::Write(_, lines) => (0..*lines).for_each(|_| self.world.write(&pod)),
-            Act::Half(_) => self.world.write_half(&pod),
-            Act::Rotate(_) if self.may_rotate(&pod) => {
-                self.world.act(|_| pod.rotate("app").ok());
+            Action::Write(_, lines) => (0..*lines).for_each(|_| self.fleet.write(&pod)),
+            Action::Half(_) => self.fleet.write_half(&pod),
+            Action::Rotate(_) if self.may_rotate(&pod) => {
+                self.fleet.act(|_| pod.rotate("app").ok());
             }
-            Act::Exit(_, code) => drop(self.world.act(|_| pod.exit("app", *code))),
+            Action::Exit(_, code) => drop(self.fleet.act(|_| pod.exit("app", *code))),
             // The kubelet keeps one log of those before, so an instance before that would be lost without a trace.
-            Act::Restart(_) if !ends && self.is_read_before(&pod) => {
-                self.world.act(|_| {
+            Action::Restart(_) if !ends && self.is_read_before(&pod) => {
+                self.fleet.act(|_| {
                     pod.exit("app", 1).ok();
                     pod.start("app").ok()
                 });
-                self.world.write(&pod);
+                self.fleet.write(&pod);
             }
             // No container of a pod that is being deleted is started again.
-            Act::Terminate(_) => {
+            Action::Terminate(_) => {
                 self.pods[at].1 = true;
-                self.world
+                self.fleet
                     .act(|_| pod.terminate().and_then(|()| pod.exit_all(143)).ok());
             }
             // Of a pod of which no checkpoint names the instance, no container is known, and no gap is delivered.
-            Act::Remove(_) | Act::Recreate(_) if self.is_known(&pod) => {
-                self.world.act(|_| pod.remove().ok());
+            Action::Remove(_) | Action::Recreate(_) if self.is_known(&pod) => {
+                self.fleet.act(|_| pod.remove().ok());
                 self.pods.remove(at);
-                if matches!(act, Act::Recreate(_)) {
+                if matches!(act, Action::Recreate(_)) {
                     self.create_named(pod.name().to_owned(), ends);
                 }
             }
@@ -150,13 +151,13 @@ impl Player {
 
     /// The instances of the pod so far.
     fn instances(&self, pod: &SimPod) -> Vec<WrittenLog> {
-        let mut truth = self.world.sim.written();
+        let mut truth = self.fleet.sim.written();
         truth.retain(|log| log.instance.uid == pod.uid());
         truth
     }
 
     fn is_stored(&self, log: &WrittenLog) -> bool {
-        self.world.ledger.missing(log) == 0
+        self.fleet.ledger.missing(log) == 0
     }
 
     /// Whether all instances so far are stored, and the present one has written.
@@ -173,8 +174,8 @@ impl Player {
 
     /// Whether the table says which instance of the pod is read.
     fn is_known(&self, pod: &SimPod) -> bool {
-        let table = self.world.rows();
-        let row = table.rows.get(&World::key(pod));
+        let table = self.fleet.rows();
+        let row = table.rows.get(&pod_key(pod));
         row.is_some_and(|row| row.checkpoint_len as usize > Checkpoint::default().encode().len())
             && self.instances(pod).len() == 1
     }
@@ -182,7 +183,7 @@ impl Player {
     /// A log that was rotated before the first line was stored shows no trace of it.
     fn may_rotate(&self, pod: &SimPod) -> bool {
         let logs = self.instances(pod);
-        let placed = logs.last().is_some_and(|log| self.world.ledger.is_placed(log));
+        let placed = logs.last().is_some_and(|log| self.fleet.ledger.is_placed(log));
         placed && (self.is_read(pod) || self.fencing && self.is_begun(pod))
     }
 
@@ -192,35 +193,35 @@ impl Player {
         let logs = self.instances(pod);
         logs.last().is_some_and(|log| {
             let half = log.lines.last().is_some_and(|line| line.message.ends_with(b" "));
-            !half && self.world.ledger.missing(log) < log.lines.len()
+            !half && self.fleet.ledger.missing(log) < log.lines.len()
         })
     }
 
     /// A replica that starts after a jump of the store's clock cannot know of it, and takes live claims for ended
     /// ones; so none does until those have ended.
     fn add(&mut self) -> Option<usize> {
-        (!self.has_jumped() && self.world.replicas.len() < REPLICAS).then(|| self.world.add())
+        (!self.has_jumped() && self.fleet.replicas.len() < REPLICAS).then(|| self.fleet.add())
     }
 
     /// Whether the store's clock has jumped while claims are held that were renewed before.
     pub(super) fn has_jumped(&self) -> bool {
-        self.jumped.is_some_and(|at| self.world.now() <= at + LEASE.ttl)
+        self.jumped.is_some_and(|at| self.fleet.now() <= at + LEASE.ttl)
     }
 
-    fn act_on_replica(&mut self, act: &Act, at: usize) {
-        let alone = self.world.replicas.len() == 1;
+    fn act_on_replica(&mut self, act: &Action, at: usize) {
+        let alone = self.fleet.replicas.len() == 1;
         match act {
-            Act::Kill(_) if !alone => drop(self.world.kill(at)),
-            Act::Stop(_) if !alone => self.world.ask_to_stop(at),
-            Act::Freeze(_) if self.world.replicas[at].frozen => self.world.thaw(at),
-            Act::Freeze(_) => self.world.freeze(at),
-            Act::Partition(_) => {
-                let replica = &self.world.replicas[at];
+            Action::Kill(_) if !alone => drop(self.fleet.kill(at)),
+            Action::Stop(_) if !alone => self.fleet.ask_to_stop(at),
+            Action::Freeze(_) if self.fleet.replicas[at].frozen => self.fleet.thaw(at),
+            Action::Freeze(_) => self.fleet.freeze(at),
+            Action::Partition(_) => {
+                let replica = &self.fleet.replicas[at];
                 let heals = !replica.api.is_open();
                 replica.api.set(heals);
-                replica.store.set(Faults {
+                replica.store.set(StoreFaults {
                     silent: !heals,
-                    ..Faults::default()
+                    ..StoreFaults::default()
                 });
             }
             _ => {}
@@ -231,21 +232,21 @@ impl Player {
     fn break_hand_over(&mut self, asker: bool) -> Option<Breach> {
         self.add();
         for _ in 0..ASKED_WITHIN * 5 {
-            let rows = self.world.rows().rows;
+            let rows = self.fleet.rows().rows;
             let waiting = rows.iter().find(|(key, row)| {
                 let pod = matches!(key, LockKey::Pod(_));
                 pod && row.wanted_by.is_some() && row.owner.is_some()
             });
             if let Some((_, row)) = waiting {
                 let victim = if asker { &row.wanted_by } else { &row.owner };
-                let mut replicas = self.world.replicas.iter();
+                let mut replicas = self.fleet.replicas.iter();
                 let at = replicas.position(|replica| victim.as_ref().is_some_and(|id| id.as_str() == replica.name));
-                if let Some(at) = at.filter(|_| self.world.replicas.len() > 1) {
-                    self.world.kill(at);
+                if let Some(at) = at.filter(|_| self.fleet.replicas.len() > 1) {
+                    self.fleet.kill(at);
                 }
                 return None;
             }
-            if let Err(breach) = self.world.pass_for(Duration::from_millis(200)) {
+            if let Err(breach) = self.fleet.pass_for(Duration::from_millis(200)) {
                 return Some(breach);
             }
         }
@@ -253,12 +254,12 @@ impl Player {
     }
 
     fn chosen(&self, who: Option<u32>) -> Vec<usize> {
-        let count = self.world.replicas.len();
+        let count = self.fleet.replicas.len();
         who.map_or((0..count).collect(), |who| choose(who, count).into_iter().collect())
     }
 
     fn change_store(&mut self, who: Option<u32>, fault: StoreFault) {
-        let mut faults = Faults::default();
+        let mut faults = StoreFaults::default();
         match fault {
             StoreFault::Fine => {}
             StoreFault::Refused => faults.refused = true,
@@ -267,101 +268,101 @@ impl Player {
             StoreFault::Lost(kind, times) => drop(faults.lost.insert(kind, times)),
         }
         for at in self.chosen(who) {
-            self.world.replicas[at].store.set(faults.clone());
+            self.fleet.replicas[at].store.set(faults.clone());
         }
     }
 
     /// As of [`add`](Self::add), everybody has seen the store's clock before it jumps.
     fn jump(&mut self, millis: i64) {
         let knows = self
-            .world
+            .fleet
             .replicas
             .iter()
             .all(|replica| replica.store.tally().looks > 0);
         if knows {
-            self.world.table.skew(millis);
-            self.jumped = Some(self.world.now());
+            self.fleet.table.skew(millis);
+            self.jumped = Some(self.fleet.now());
         }
     }
 
     fn change_sink(&mut self, who: Option<u32>, fault: SinkFault) {
-        let mut trouble = Trouble::default();
+        let mut faults = SinkFaults::default();
         match fault {
             SinkFault::Fine => {}
-            SinkFault::Slow(millis) => trouble.takes = Duration::from_millis(millis.into()),
-            SinkFault::Down => trouble.down = true,
-            SinkFault::Rejects => trouble.rejects = true,
+            SinkFault::Slow(millis) => faults.takes = Duration::from_millis(millis.into()),
+            SinkFault::Down => faults.down = true,
+            SinkFault::Rejects => faults.rejects = true,
         }
         for at in self.chosen(who) {
-            self.world.replicas[at].sink.set(trouble);
+            self.fleet.replicas[at].sink.set(faults);
         }
     }
 
     fn change_api(&mut self, fault: ApiFault) {
         let inject = |kind, effect, times| move |sim: &SimCluster| sim.inject(Target::verb(verb(kind)), effect, times);
-        let world = &self.world;
+        let fleet = &self.fleet;
         match fault {
             ApiFault::Cut(kind, clean) => {
                 // A stream that is held up and then ends in order, just before its pod is deleted, looks like one that
                 // was read to its end, and there is no log left to compare it with.
-                let clean = clean && !(kind == Kind::Log && std::mem::take(&mut self.mute));
-                world.act(|sim| sim.cut(&Target::verb(verb(kind)), how(clean)));
+                let clean = clean && !(kind == RequestKind::Log && std::mem::take(&mut self.mute));
+                fleet.act(|sim| sim.cut(&Target::verb(verb(kind)), how(clean)));
             }
-            ApiFault::Compact => world.act(SimCluster::compact),
+            ApiFault::Compact => fleet.act(SimCluster::compact),
             ApiFault::Mute(kind) => {
-                world.act(|sim| sim.freeze(&Target::verb(verb(kind))));
-                self.mute |= kind == Kind::Log;
+                fleet.act(|sim| sim.freeze(&Target::verb(verb(kind))));
+                self.mute |= kind == RequestKind::Log;
             }
-            ApiFault::Unmute => drop(world.act(|sim| sim.thaw(&Target::default()))),
+            ApiFault::Unmute => drop(fleet.act(|sim| sim.thaw(&Target::default()))),
             ApiFault::Short(kind, after, times) => {
                 let (after, how) = (after.into(), how(after.is_multiple_of(2)));
-                world.act(inject(kind, Fault::Cut { after, how }, times));
+                fleet.act(inject(kind, Fault::Cut { after, how }, times));
             }
             ApiFault::Refuse(kind, status, times) => {
                 let retry_after = (status == 429).then_some(1);
-                world.act(inject(kind, Fault::Refuse { status, retry_after }, times));
+                fleet.act(inject(kind, Fault::Refuse { status, retry_after }, times));
             }
-            ApiFault::Disconnect(kind, times) => world.act(inject(kind, Fault::Disconnect, times)),
+            ApiFault::Disconnect(kind, times) => fleet.act(inject(kind, Fault::Disconnect, times)),
             ApiFault::Delay(kind, millis, times) => {
                 let late = Fault::Delay(Duration::from_millis(millis.into()));
-                world.act(inject(kind, late, times));
+                fleet.act(inject(kind, late, times));
             }
         }
     }
 
     /// Removes replicas that have stopped; one is always left.
-    pub(super) fn bury(&mut self) {
-        self.world.bury();
-        if self.world.replicas.is_empty() {
-            self.world.add();
+    pub(super) fn remove_ended(&mut self) {
+        self.fleet.remove_ended();
+        if self.fleet.replicas.is_empty() {
+            self.fleet.add();
         }
     }
 
     /// Ends all faults.
-    pub(super) fn heal(&mut self) {
-        self.world.act(|sim| {
+    pub(super) fn end_faults(&mut self) {
+        self.fleet.act(|sim| {
             sim.clear_faults();
             sim.thaw(&Target::default());
             sim.delay_status(false);
         });
-        for at in 0..self.world.replicas.len() {
-            let replica = &self.world.replicas[at];
-            replica.store.set(Faults::default());
-            replica.sink.set(Trouble::default());
+        for at in 0..self.fleet.replicas.len() {
+            let replica = &self.fleet.replicas[at];
+            replica.store.set(StoreFaults::default());
+            replica.sink.set(SinkFaults::default());
             replica.api.set(true);
             if replica.frozen {
-                self.world.thaw(at);
+                self.fleet.thaw(at);
             }
         }
     }
 }
 
-fn verb(kind: Kind) -> Verb {
+fn verb(kind: RequestKind) -> Verb {
     match kind {
-        Kind::Log => Verb::Log,
-        Kind::Watch => Verb::Watch,
-        Kind::List => Verb::List,
-        Kind::Get => Verb::Get,
+        RequestKind::Log => Verb::Log,
+        RequestKind::Watch => Verb::Watch,
+        RequestKind::List => Verb::List,
+        RequestKind::Get => Verb::Get,
     }
 }
 
