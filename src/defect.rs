@@ -1,9 +1,9 @@
-//! Mistakes that can be made on purpose, to show that the simulation finds them.
+//! Deliberate defects that can be switched on, to show that the simulation finds them.
 //!
-//! Only a build with the feature `defects` can make one, and `podlog` is never shipped with it. In every other build
-//! [`on`] is false while compiling, so that nothing of a mistake is left in the program.
+//! Only a build with the feature `defects` can switch one on, and podlog is never released with it. In every other build
+//! [`on`] is a constant `false`, so the compiler removes all of them.
 
-/// A mistake at the place that bears its name.
+/// A deliberate defect. The code that it changes names it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[repr(u8)]
 pub enum Defect {
@@ -11,27 +11,27 @@ pub enum Defect {
     DeadlineAfterReply,
     /// The position moves before the write, not after it.
     CheckpointBeforeWrite,
-    /// A statement that names a row takes effect, whatever the owner and fence.
+    /// A row counts as owned by any replica that names it, whatever its owner and fence.
     NoFenceCheck,
-    /// The sink accepts chunks under an older fence than it has seen.
+    /// The sink accepts a write under an older fence than it has seen.
     SinkFenceUnchecked,
-    /// A new claim has the fence of the previous one.
+    /// A new claim has the fence of the one before.
     FenceRepeats,
     /// A jump of the store's clock is ignored.
     JumpIgnored,
     /// A log is requested from the second after the stored line, and the stored line is not searched for.
     SinceRoundedUp,
-    /// An unfinished line is stored as a line because the read is over.
+    /// The beginning of a line is stored as a whole line when the read ends.
     HalfLineTaken,
-    /// The previous instance is not read.
+    /// The previous instance of a container is not read.
     PreviousNotRead,
-    /// A stream that ends cleanly counts as the end of its instance.
+    /// A stream that ends without an error counts as the end of its instance.
     CleanEndProves,
-    /// Missing lines are not reported.
+    /// Lines that the API no longer serves are not reported as a gap.
     GapForgotten,
-    /// Every time a log is opened again, missing lines are reported.
+    /// Every reopening of a log reports a gap.
     GapForNothing,
-    /// A log that was opened by name counts as the log of the intended pod.
+    /// A log opened by name counts as the log of the right pod without a check.
     IdentityUnchecked,
     /// A repeated chunk is stored again.
     RepeatStored,
@@ -40,7 +40,7 @@ pub enum Defect {
 }
 
 impl Defect {
-    /// All of them.
+    /// All defects.
     pub const ALL: [Self; 15] = [
         Self::DeadlineAfterReply,
         Self::CheckpointBeforeWrite,
@@ -60,11 +60,11 @@ impl Defect {
     ];
 }
 
-/// The mistake that is made: 0 for none, else one more than its number.
+/// The defect that is on: 0 for none, otherwise its number plus one.
 #[cfg(feature = "defects")]
 static CHOSEN: std::sync::atomic::AtomicU8 = std::sync::atomic::AtomicU8::new(0);
 
-/// Makes this mistake from now on, in the whole process, and no other.
+/// Switches this defect on in the whole process, and every other one off.
 #[cfg(feature = "defects")]
 pub fn choose(defect: Option<Defect>) {
     CHOSEN.store(
@@ -73,14 +73,14 @@ pub fn choose(defect: Option<Defect>) {
     );
 }
 
-/// Whether this mistake is to be made.
+/// Whether this defect is on.
 #[cfg(feature = "defects")]
 #[must_use]
 pub fn on(defect: Defect) -> bool {
     CHOSEN.load(std::sync::atomic::Ordering::Relaxed) == 1 + defect as u8
 }
 
-/// Whether this mistake is to be made: never.
+/// Whether this defect is on: never.
 #[cfg(not(feature = "defects"))]
 #[must_use]
 #[inline]

@@ -1,4 +1,4 @@
-//! Claims in memory, for tests and simulated histories: the contract at its plainest.
+//! A lock store in memory, for tests and simulated histories. It is the shortest form of the contract of a lock store.
 //!
 //! Several holders share one table. It is never used across processes and keeps nothing when the
 //! process ends. Its clock is handed in and never read from elsewhere.

@@ -1,7 +1,6 @@
-//! The laboratory: `podlog demo`, `podlog simulate`, and the stand-ins that they and the tests share.
+//! The laboratory: `podlog demo`, `podlog simulate`, and the lock store in memory that simulation and tests share.
 //!
-//! Only a build with the cargo feature `lab` has it. Nothing of the product imports it; only `command` starts its two
-//! commands.
+//! Only a build with the cargo feature `lab` has it. Of the product only `command` imports it, to start the two commands.
 
 mod demo;
 pub mod memory;

@@ -1,8 +1,8 @@
 //! The rules of a row: who may claim, renew, release or ask for it, and what it is afterwards.
 //!
-//! What the SQL stores say in statements, said in functions: `locks/memory.rs` runs these, one
-//! contract suite judges all stores alike, and the model of the protocol explores them. Nothing
-//! here reads a clock: `now` is always the database's.
+//! A reference model: the functions say what the SQL stores do in statements. The store in memory runs them, one contract
+//! suite tests all stores alike, and the model checker explores them. Nothing here reads a clock: `now` is always the
+//! time of the database.
 
 use std::time::Duration;
 

@@ -1,6 +1,6 @@
-//! Does to a fleet what a step of a history says, and passes over what cannot be done.
+//! Carries out the actions of a history on a fleet and skips what is impossible.
 //!
-//! What podlog cannot know of is not done either: each such condition says why.
+//! It also skips what podlog cannot detect; each such condition says why.
 
 use std::time::Duration;
 
@@ -21,7 +21,7 @@ const REPLICAS: usize = 5;
 /// No more pods than this at a time.
 const PODS: usize = 15;
 
-/// How long somebody is waited for who asks for a pod: members must have been the same for one ttl.
+/// Seconds to wait until a replica asks another for a pod: the set of replicas must have been the same for one ttl.
 const ASKED_WITHIN: u32 = 26;
 
 /// How late a status may be: what follows a log by name looks twice in half a second, and cannot tell more.
@@ -34,9 +34,9 @@ pub(super) struct Actor {
     /// Pods, and whether their containers are never restarted.
     pods: Vec<(SimPod, bool)>,
     named: usize,
-    /// Whether streams have been held up since streams were cut last.
+    /// Whether streams have been stalled since streams were last cut.
     mute: bool,
-    /// When the store's clock jumped last.
+    /// Time of the last jump of the store's clock.
     jumped: Option<Instant>,
 }
 
@@ -228,7 +228,7 @@ impl Actor {
         }
     }
 
-    /// Waits until somebody is asked for a pod, and kills one of the two.
+    /// Waits until a replica asks another for a pod, and kills one of the two.
     fn break_hand_over(&mut self, asker: bool) -> Option<Breach> {
         self.add();
         for _ in 0..ASKED_WITHIN * 5 {

@@ -1,5 +1,5 @@
-//! One replica's way to the API server, which can be closed: then requests wait in needless and streams that are open
-//! say nothing, as when the network between drops every packet.
+//! A gate between one replica and the API server. While it is closed, requests time out and open streams send nothing,
+//! as in a network that drops every packet.
 
 use std::io;
 use std::pin::Pin;
@@ -19,7 +19,7 @@ use kube_sim::{SimBody, SimService};
 /// How long a request waits for a connection.
 const PATIENCE: Duration = Duration::from_secs(5);
 
-/// The handle on the way of one replica.
+/// Opens and closes the gate of one replica.
 #[derive(Clone, Debug)]
 pub struct ApiGate(watch::Sender<bool>);
 
@@ -50,7 +50,7 @@ impl ApiGate {
     }
 }
 
-/// The API server behind a door.
+/// The API server behind a gate.
 #[derive(Clone, Debug)]
 pub(super) struct GatedApi {
     server: SimService,
@@ -81,7 +81,7 @@ where
         let mut open = self.open.clone();
         let answer = self.server.call(request);
         Box::pin(async move {
-            let late = |_| io::Error::new(io::ErrorKind::TimedOut, "nothing answers behind the closed door");
+            let late = |_| io::Error::new(io::ErrorKind::TimedOut, "no answer from behind the closed gate");
             tokio::time::timeout(PATIENCE, opened(&mut open)).await.map_err(late)?;
             let answer = answer.await?;
             Ok(answer.map(|body| behind(body, open)))

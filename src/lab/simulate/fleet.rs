@@ -1,8 +1,7 @@
 //! Whole collectors over one table, one simulated cluster and one sink, in virtual time.
 //!
-//! Each replica has a runtime of its own with a paused clock, driven in steps on one thread. So a
-//! replica that is killed is a runtime that is dropped, and one that is frozen is a runtime that
-//! nobody drives until its clock jumps. No two clocks are further apart than a step. A fleet needs a
+//! Each replica has its own runtime with a paused clock, driven in steps on one thread. Killing a replica drops its
+//! runtime; a frozen replica is a runtime that is not driven until its clock jumps. No two clocks are further apart than a step. A fleet needs a
 //! thread on which no other was before: there clocks begin anew, and chance falls alike each time.
 
 use std::collections::BTreeMap;
@@ -29,7 +28,7 @@ use kube_sim::{PodSpec, SimCluster, SimPod, Text};
 /// How far the clocks of two replicas are apart at most.
 const STEP: Duration = Duration::from_millis(20);
 
-/// Everything there is.
+/// The replicas and everything they are connected to.
 #[derive(Debug)]
 pub struct Fleet {
     pub(super) main: Runtime,
@@ -40,19 +39,19 @@ pub struct Fleet {
     pub table: MemoryTable,
     /// What is stored.
     pub ledger: Ledger,
-    /// Those that run.
+    /// The replicas that run.
     pub replicas: Vec<SimReplica>,
-    /// Which pods the next replicas collect; all without.
+    /// Label selector of the next replicas; without it they collect all pods.
     pub labels: Option<String>,
     /// How many pods each of the next replicas holds at most.
     pub max_pods: usize,
     /// Whether writers of the next replicas share requests to the sink, with a deadline for each.
     pub grouped: bool,
-    /// What was found that must not be.
+    /// The breaches found so far.
     pub breaches: Breaches,
     fences: Fences,
     calls: Arc<AtomicU64>,
-    /// How long replicas have run, all together.
+    /// The running time of all replicas together.
     lived: Duration,
     started: usize,
     lines: usize,
@@ -134,7 +133,7 @@ impl Fleet {
         self.replicas.len() - 1
     }
 
-    /// Lets time pass in steps, and looks for what must not be; stops where something is.
+    /// Lets time pass in steps and checks the rules after each; stops at the first breach.
     pub fn pass_for(&mut self, time: Duration) -> Result<(), Breach> {
         let end = self.now + time;
         while self.now < end {
@@ -159,13 +158,13 @@ impl Fleet {
         (self.calls.load(Ordering::Relaxed), self.lived)
     }
 
-    /// What the clock of the fleet shows.
+    /// The virtual time of the fleet.
     #[must_use]
     pub fn now(&self) -> Instant {
         self.now
     }
 
-    /// Kills a replica as SIGKILL does. Later ones move up.
+    /// Kills a replica as SIGKILL does. The indexes of later ones move down by one.
     pub fn kill(&mut self, at: usize) -> String {
         let replica = self.replicas.remove(at);
         replica.name
@@ -199,12 +198,12 @@ impl Fleet {
         }
     }
 
-    /// Lets time stand still for a replica.
+    /// Stops the time of a replica, as SIGSTOP does.
     pub fn freeze(&mut self, at: usize) {
         self.replicas[at].frozen = true;
     }
 
-    /// Lets a frozen replica go on; for it no time has passed, and then all of it at once.
+    /// Continues a frozen replica; its clock jumps to the present.
     pub fn thaw(&mut self, at: usize) {
         let now = self.now;
         let replica = &mut self.replicas[at];

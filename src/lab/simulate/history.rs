@@ -5,7 +5,7 @@
 
 use std::fmt;
 
-/// Something that happens. Numbers of pods and replicas count modulo those there are; a replica `None` means all.
+/// One action. Numbers of pods and replicas are taken modulo how many there are; the replica `None` means all.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Action {
     /// Time passes.
@@ -36,19 +36,20 @@ pub enum Action {
     Kill(u32),
     /// A replica is asked to stop.
     Stop(u32),
-    /// Time stands still for a replica, or goes on for one that stood still.
+    /// A replica is frozen, or a frozen one continues.
     Freeze(u32),
     /// A replica is cut off from the API server and the store, or reaches them again.
     Partition(u32),
-    /// One more replica starts, and as soon as somebody is asked for a pod, who asks is killed (true) or who is asked.
+    /// One more replica starts. As soon as a replica asks another for a pod, the one that asks (true) or the one that is
+    /// asked is killed.
     BreakHandOver(bool),
-    /// This goes wrong between a replica and the store.
+    /// A fault between a replica and the store.
     Store(Option<u32>, StoreFault),
     /// The clock of the store jumps by so many milliseconds.
     Jump(i64),
-    /// This goes wrong between a replica and the sink.
+    /// A fault between a replica and the sink.
     Sink(Option<u32>, SinkFault),
-    /// This goes wrong at the API server.
+    /// A fault of the API server.
     Api(ApiFault),
 }
 
@@ -59,7 +60,7 @@ pub enum StoreFault {
     Fine,
     /// It refuses at once.
     Refused,
-    /// It says nothing.
+    /// It does not answer.
     Silent,
     /// It takes so many milliseconds.
     Slow(u32),
@@ -85,11 +86,11 @@ pub enum SinkFault {
 pub enum ApiFault {
     /// All streams of this kind are cut, as if they were complete or not.
     Cut(RequestKind, bool),
-    /// What watches could resume from is forgotten: they are answered 410.
+    /// The history of watches is compacted: resuming is answered 410.
     Compact,
-    /// All streams of this kind that are open stay open and say nothing more.
+    /// All open streams of this kind stay open and send nothing more.
     Mute(RequestKind),
-    /// What was mute speaks again.
+    /// Stalled streams continue.
     Unmute,
     /// So many of the next streams of this kind are cut after so many bytes.
     Short(RequestKind, u32, u32),
@@ -118,10 +119,10 @@ pub enum RequestKind {
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Step(pub Action, pub u32);
 
-/// What happens to a fleet of collectors.
+/// What happens to a fleet.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct History {
-    /// Where all chances of the collectors themselves come from.
+    /// Seed of all random choices of the collectors.
     pub seed: u64,
     /// Whether the sink fences like a database, or takes what comes like a file.
     pub fencing: bool,

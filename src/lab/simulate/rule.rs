@@ -1,4 +1,4 @@
-//! What must hold, and what was found that does not. Words and a list; nothing is judged here.
+//! The rules that must hold, and the list of breaches that were found. Nothing is checked here.
 
 use std::fmt;
 use std::sync::{Arc, Mutex};
@@ -8,7 +8,7 @@ use super::sync::lock;
 /// What must hold at any time or at the end.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Rule {
-    /// At most one replica has a pod, in the table and in what replicas believe.
+    /// At most one replica holds a pod, by the table and by the deadlines of the replicas.
     OneHolder,
     /// Nothing is written after the deadline of a claim.
     Deadline,
@@ -24,28 +24,28 @@ pub enum Rule {
     Once,
     /// Nothing is stored that the stream's container did not write.
     Foreign,
-    /// What was written is stored, or a gap tells that it is not.
+    /// What was written is stored, or a gap record covers it.
     Complete,
-    /// No gap is reported of a log of which all is still there.
+    /// No gap is reported for a log whose lines are all still served.
     Grounds,
     /// Once faults have ended, every pod that runs has a holder, and each other has one or is finished.
     Held,
     /// Pods are spread over the replicas within a tenth.
     Even,
-    /// The lock store is asked no more than the number of replicas explains.
+    /// Calls to the lock store depend on the number of replicas only.
     Cheap,
-    /// What is over leaves no row, no stream and no task.
+    /// Nothing that has ended leaves a row, a stream or a task behind.
     Tidy,
-    /// No part ends by itself.
+    /// No part panics or ends by itself.
     Alive,
 }
 
 impl Rule {
-    /// The rule in words.
+    /// The rule as a sentence.
     #[must_use]
     pub fn as_str(self) -> &'static str {
         match self {
-            Self::OneHolder => "at most one replica has a pod",
+            Self::OneHolder => "at most one replica holds a pod",
             Self::Deadline => "nothing is written after its deadline",
             Self::Margin => "a holder stops a margin before its row expires",
             Self::FencesGrow => "fences grow",
@@ -57,8 +57,8 @@ impl Rule {
             Self::Grounds => "a gap has a cause",
             Self::Held => "every pod has a holder",
             Self::Even => "pods are spread evenly",
-            Self::Cheap => "the lock store is asked rarely",
-            Self::Tidy => "what is over leaves nothing behind",
+            Self::Cheap => "the lock store gets few calls",
+            Self::Tidy => "nothing is left behind",
             Self::Alive => "nothing panics or ends by itself",
         }
     }
@@ -69,7 +69,7 @@ impl Rule {
 pub struct Breach {
     /// The rule.
     pub rule: Rule,
-    /// What was seen.
+    /// What was observed.
     pub what: String,
 }
 
@@ -87,17 +87,17 @@ impl fmt::Display for Breach {
     }
 }
 
-/// All that was found. Cloning shares the list.
+/// All breaches found so far. Cloning shares the list.
 #[derive(Clone, Debug, Default)]
 pub struct Breaches(Arc<Mutex<Vec<Breach>>>);
 
 impl Breaches {
-    /// Adds what was seen.
+    /// Adds a breach.
     pub fn record(&self, rule: Rule, what: impl fmt::Display) {
         lock(&self.0).push(Breach::new(rule, what));
     }
 
-    /// What was found first.
+    /// The first breach found.
     #[must_use]
     pub fn first(&self) -> Option<Breach> {
         lock(&self.0).first().cloned()

@@ -1,5 +1,5 @@
-//! A sink shared by several replicas that judges those who write: their deadlines, their fences, and
-//! whether two of them believe at once that a pod is theirs.
+//! A sink shared by several replicas. It checks those who write: their deadlines, their fences, and whether two of them
+//! act on one pod at the same time.
 //!
 //! As a database it decides with the code of the SQL sinks what of a chunk is new; otherwise it takes what comes, as a
 //! file does. It never repairs anything.
@@ -24,12 +24,12 @@ pub(super) const TIMER_SLACK: Duration = Duration::from_millis(2);
 /// As long as a message may be; none here is.
 const LONGEST: usize = 1 << 20;
 
-/// What is in the state of a stream, in order.
+/// One entry of a stream, in the order of writing.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) enum LedgerEntry {
     /// A line that is stored.
     Line(String),
-    /// Word that lines are missing here.
+    /// A gap record.
     Gap(Gap),
     /// A line that was refused for good.
     Rejected(String),
@@ -46,7 +46,7 @@ pub(super) struct LedgerStream {
 #[derive(Debug, Default)]
 struct LedgerState {
     streams: BTreeMap<StreamId, LedgerStream>,
-    /// Until when each writer believes that a pod is its own.
+    /// Per pod, the deadline up to which each replica may write.
     deadlines: BTreeMap<PodUid, BTreeMap<String, Deadline>>,
     writes: u64,
     panics: u32,
@@ -60,14 +60,14 @@ pub struct Ledger {
     breaches: Breaches,
 }
 
-/// What goes wrong between a replica and the sink, until it is changed.
+/// The faults between a replica and the sink, until they are changed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct SinkFaults {
     /// How long a write takes.
     pub takes: Duration,
-    /// Whether nothing is taken for now.
+    /// Whether writes fail and are to be tried again.
     pub down: bool,
-    /// Whether what comes is refused for good.
+    /// Whether writes are refused for good.
     pub rejects: bool,
 }
 
@@ -79,7 +79,7 @@ impl Default for SinkFaults {
     }
 }
 
-/// The ledger in one replica's hand.
+/// The sink as one replica has it.
 #[derive(Clone, Debug)]
 pub struct LedgerSink {
     ledger: Ledger,
@@ -114,14 +114,14 @@ impl Ledger {
         lock(&self.state).panics = times;
     }
 
-    /// Makes the sink believe that somebody later has written of this pod: nothing is taken of it any more.
+    /// Sets the largest fence on all streams of this pod, as if a later holder had written: further writes are refused.
     pub fn fence_off(&self, uid: &str) {
         let mut state = lock(&self.state);
         let streams = state.streams.iter_mut().filter(|(id, _)| id.uid.as_str() == uid);
         streams.for_each(|(_, stream)| stream.fence = Fence(u64::MAX));
     }
 
-    /// Notes pods that more than one replica believes to hold at `now`.
+    /// Records a breach for each pod that more than one replica may write at `now`.
     pub fn check(&self, now: Duration) {
         let mut state = lock(&self.state);
         for (uid, deadlines) in &mut state.deadlines {
@@ -133,7 +133,7 @@ impl Ledger {
         }
     }
 
-    /// Until when each replica believes that it has a pod.
+    /// The deadline of each replica for each pod.
     pub(super) fn deadlines_by_replica(&self) -> Vec<(PodUid, String, Duration)> {
         let state = lock(&self.state);
         let all = state.deadlines.iter().flat_map(|(uid, deadlines)| {
@@ -244,7 +244,7 @@ impl LedgerSink {
         lock(&self.faults).takes = takes;
     }
 
-    /// Lets this go wrong instead of what did before.
+    /// Replaces the present faults by these.
     pub fn set(&self, faults: SinkFaults) {
         *lock(&self.faults) = faults;
     }

@@ -1,5 +1,5 @@
-//! A lock store with faults between it and one replica. What it passes on is the table's own answer;
-//! it also notes a fence that does not grow.
+//! A lock store with faults between it and one replica. It passes on the answers of the table and records a breach when
+//! a fence does not grow.
 
 use std::collections::BTreeMap;
 use std::future::Future;
@@ -21,7 +21,7 @@ pub const STATEMENTS: [&str; 7] = ["acquire", "renew", "release", "table", "ask"
 /// The largest fence each row was claimed under, over all replicas.
 pub type Fences = Arc<Mutex<BTreeMap<LockKey, Fence>>>;
 
-/// What goes wrong between a replica and the table, until it is changed.
+/// The faults between a replica and the table, until they are changed.
 #[derive(Clone, Debug, Default)]
 pub struct StoreFaults {
     /// Refused at once.
@@ -34,11 +34,11 @@ pub struct StoreFaults {
     pub lost: BTreeMap<&'static str, u32>,
 }
 
-/// The handle on the faults of one replica.
+/// Controls the faults of one replica and counts its calls.
 #[derive(Clone, Debug, Default)]
 pub struct StoreControl(Arc<Mutex<StoreFaults>>, Arc<Mutex<StoreTally>>);
 
-/// What all calls together came to.
+/// Counts of a replica's calls.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct StoreTally {
     /// Rows that were asked for.
@@ -50,12 +50,12 @@ pub struct StoreTally {
 }
 
 impl StoreControl {
-    /// Lets these faults come instead of the ones before.
+    /// Replaces the present faults by these.
     pub fn set(&self, faults: StoreFaults) {
         *lock(&self.0) = faults;
     }
 
-    /// What this replica has asked for and won.
+    /// The counts so far.
     #[must_use]
     pub fn tally(&self) -> StoreTally {
         *lock(&self.1)
@@ -80,11 +80,11 @@ pub struct FaultyLocks {
     pub inner: MemoryLocks,
     /// What goes wrong on the way.
     pub control: StoreControl,
-    /// Where the fences of all replicas are noted.
+    /// The fences of all replicas.
     pub fences: Fences,
     /// Counts what all replicas ask of the table.
     pub calls: Arc<AtomicU64>,
-    /// Where it is noted that one did not grow.
+    /// Where breaches are recorded.
     pub breaches: Breaches,
 }
 
