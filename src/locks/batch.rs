@@ -90,42 +90,38 @@ pub(crate) fn check_checkpoint(key: &LockKey, checkpoint: Option<&[u8]>) -> Resu
     }
 }
 
-/// One row of a packed batch. Short names: they travel with every row.
+/// One row of a packed batch. The names in JSON are short: they travel with every row.
 #[derive(Serialize, Default)]
 pub(super) struct Row<'a> {
-    /// The key.
-    pub(super) k: &'a str,
+    #[serde(rename = "k")]
+    pub(super) key: &'a str,
     /// The fence that the row must have.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub(super) f: Option<u64>,
+    #[serde(rename = "f", skip_serializing_if = "Option::is_none")]
+    pub(super) fence: Option<u64>,
     /// Where its checkpoint begins in [`Packed::blob`], counted from 1 as SQL does.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub(super) a: Option<usize>,
+    #[serde(rename = "a", skip_serializing_if = "Option::is_none")]
+    pub(super) offset: Option<usize>,
     /// The length of its checkpoint; absent when it stays as it is.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub(super) l: Option<usize>,
-    /// Namespace, pod and node.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub(super) ns: Option<&'a str>,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub(super) p: Option<&'a str>,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub(super) n: Option<&'a str>,
+    #[serde(rename = "l", skip_serializing_if = "Option::is_none")]
+    pub(super) length: Option<usize>,
+    #[serde(rename = "ns", skip_serializing_if = "Option::is_none")]
+    pub(super) namespace: Option<&'a str>,
+    #[serde(rename = "p", skip_serializing_if = "Option::is_none")]
+    pub(super) pod: Option<&'a str>,
+    #[serde(rename = "n", skip_serializing_if = "Option::is_none")]
+    pub(super) node: Option<&'a str>,
     /// The replica that the row is handed to.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub(super) o: Option<&'a str>,
+    #[serde(rename = "o", skip_serializing_if = "Option::is_none")]
+    pub(super) heir: Option<&'a str>,
     /// Its new state.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub(super) s: Option<u8>,
+    #[serde(rename = "s", skip_serializing_if = "Option::is_none")]
+    pub(super) state: Option<u8>,
 }
 
 impl<'a> Row<'a> {
     /// A row named by its key alone.
     pub(super) fn key(key: &'a str) -> Self {
-        Self {
-            k: key,
-            ..Self::default()
-        }
+        Self { key, ..Self::default() }
     }
 }
 
@@ -144,8 +140,8 @@ pub(super) fn pack<'a>(rows: impl IntoIterator<Item = (Row<'a>, Option<&'a [u8]>
     let (mut packed, mut all) = (Packed::default(), Vec::new());
     for (mut row, checkpoint) in rows {
         if let Some(bytes) = checkpoint {
-            row.a = Some(packed.blob.len() + 1);
-            row.l = Some(bytes.len());
+            row.offset = Some(packed.blob.len() + 1);
+            row.length = Some(bytes.len());
             packed.blob.extend_from_slice(bytes);
         }
         all.push(row);

@@ -23,7 +23,7 @@ pub struct Holder {
 }
 
 impl Holder {
-    /// Somebody who looks at the table and claims nothing, so that the times are never used.
+    /// One that reads the table and claims nothing, so that its times are never used.
     #[must_use]
     pub fn onlooker(name: &str, cluster: String) -> Self {
         Self {
@@ -40,7 +40,7 @@ impl Holder {
 #[async_trait]
 pub trait LockStore: Send + Sync + fmt::Debug {
     /// Claims the rows that are absent, free, expired for longer than the grace, or handed to this
-    /// replica, and answers with those that were won; the others are held by somebody or finished.
+    /// replica, and returns those that were won; the others are held by another replica or finished.
     /// The caller holds none of them. Each won claim has a larger fence than any before it.
     async fn acquire(&self, wants: &[Want]) -> Result<Vec<Claim>, LockError>;
 
@@ -52,7 +52,7 @@ pub trait LockStore: Send + Sync + fmt::Debug {
     /// After an error the rows are as they were or released; they expire by themselves.
     async fn release(&self, releases: &[Release]) -> Result<(), LockError>;
 
-    /// Asks the holders of these rows to hand them to this replica, unless somebody asked before or
+    /// Asks the holders of these rows to hand them to this replica, unless another replica asked before or
     /// the fence has changed.
     async fn ask(&self, rows: &[(LockKey, Fence)]) -> Result<(), LockError>;
 
@@ -61,13 +61,13 @@ pub trait LockStore: Send + Sync + fmt::Debug {
     async fn refuse(&self, rows: &[(LockKey, Fence)]) -> Result<(), LockError>;
 
     /// Deletes rows that nobody holds and that are finished, or belong to a replica that has been
-    /// dead for a minute. Rows that are held, or unfinished, stay. Answers how many went.
+    /// dead for a minute. Rows that are held, or unfinished, stay. Returns how many were deleted.
     async fn forget(&self, keys: &[LockKey]) -> Result<u64, LockError>;
 
     /// Takes a row from whoever holds it, with a new fence; the checkpoint stays. It belongs to
     /// [`EVICTED`](crate::domain::claim::EVICTED) until the claim would have expired, because its
     /// holder, which is not asked, may act that long. A row that nobody holds stays free. For people,
-    /// not for replicas. Answers whether there was such a row.
+    /// not for replicas. Returns whether there was such a row.
     async fn evict(&self, key: &LockKey) -> Result<bool, LockError>;
 
     /// All rows of the cluster.
@@ -95,7 +95,7 @@ pub async fn call<T>(
     let late = || {
         Err(LockError::unavailable(
             format!("the lock store did not answer within {} s", limit.as_secs()),
-            "look whether it is overloaded, or the network down",
+            "check whether it is overloaded, or the network down",
         ))
     };
     let answer = tokio::time::timeout(limit, call).await.unwrap_or_else(|_| late());

@@ -65,7 +65,7 @@ fn unanswered(db: &Database, limits: &SessionLimits) -> BackendError {
     )
 }
 
-/// Distinguishes an unknown host, which somebody must correct, from a server that is down.
+/// Distinguishes an unknown host, which a person must correct, from a server that is down.
 async fn unreachable(options: &MySqlConnectOptions, db: &Database, error: &Error) -> BackendError {
     let name = &db.name;
     let tls = |cause: &dyn Display| {

@@ -104,7 +104,7 @@ impl Session {
                     sleep(pause).await;
                 }
                 Fault::Broken => {
-                    tracing::debug!(database = self.db.name, %error, "the connection broke; making another")
+                    tracing::debug!(database = self.db.name, %error, "the connection broke; making another");
                 }
                 Fault::ReadOnly => {
                     slot.not_before = Instant::now() + PAUSE;

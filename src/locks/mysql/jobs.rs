@@ -86,7 +86,7 @@ impl Job<MySqlConnection> for Acquire<'_> {
     type Answer = Vec<Claim>;
 
     async fn run(&self, conn: &mut MySqlConnection) -> Result<Vec<Claim>, sqlx::Error> {
-        let seen = self.look(conn).await?;
+        let seen = self.read_current(conn).await?;
         let fence = |key: &str| seen.get(key).copied();
         let takes: Vec<_> = self
             .wants
@@ -99,7 +99,7 @@ impl Job<MySqlConnection> for Acquire<'_> {
         }
         if !fresh.is_empty() {
             let inserted = self.insert(conn, &fresh).await;
-            // Somebody locks the place of one of them; the others of this batch come next time.
+            // Another transaction locks the place of one of them. The next call inserts the rest of this batch.
             if !is_locked(&inserted) {
                 inserted?;
             }
@@ -113,8 +113,8 @@ impl Job<MySqlConnection> for Acquire<'_> {
 type Seen = HashMap<String, (u64, bool)>;
 
 impl Acquire<'_> {
-    async fn look(&self, conn: &mut MySqlConnection) -> Result<Seen, sqlx::Error> {
-        let rows = sqlx::query(sql::LOOK)
+    async fn read_current(&self, conn: &mut MySqlConnection) -> Result<Seen, sqlx::Error> {
+        let rows = sqlx::query(sql::READ_CURRENT)
             .bind(&self.holder.replica)
             .bind(self.holder.takeover_grace)
             .bind(keys(self.wants.iter().map(|(key, _)| key.as_str())))
@@ -152,10 +152,10 @@ impl Acquire<'_> {
     fn pack<'a>(wants: &[&'a Keyed<'a, Want>], seen: &Seen) -> String {
         let row = |(key, want): &'a Keyed<'a, Want>| {
             let row = Row {
-                f: seen.get(key.as_str()).map(|(fence, _)| *fence),
-                ns: Some(readable(&want.about.namespace)),
-                p: Some(readable(&want.about.pod)),
-                n: Some(readable(&want.about.node)),
+                fence: seen.get(key.as_str()).map(|(fence, _)| *fence),
+                namespace: Some(readable(&want.about.namespace)),
+                pod: Some(readable(&want.about.pod)),
+                node: Some(readable(&want.about.node)),
                 ..Row::key(key)
             };
             (row, None)
@@ -265,7 +265,7 @@ impl Job<MySqlConnection> for Renew<'_> {
 fn pack_renewals<'a>(renewals: impl IntoIterator<Item = &'a Keyed<'a, Renewal>>) -> Packed {
     pack(renewals.into_iter().map(|(key, renewal)| {
         let row = Row {
-            f: Some(renewal.fence.0),
+            fence: Some(renewal.fence.0),
             ..Row::key(key)
         };
         (row, renewal.checkpoint.as_deref())
@@ -291,7 +291,7 @@ impl Renew<'_> {
             .map(drop)
     }
 
-    /// Renews all but the rows that somebody else's transaction locks, and answers which.
+    /// Renews all but the rows that another transaction locks, and returns which it renewed.
     async fn update_unlocked(&self, conn: &mut MySqlConnection, rows: &str) -> Result<HashSet<String>, sqlx::Error> {
         let mut transaction = conn.begin().await?;
         let free = lock_free(&mut transaction, self.holder, rows).await?;

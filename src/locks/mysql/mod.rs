@@ -115,7 +115,7 @@ impl MySqlLocks {
 
 fn fenced(key: &str, fence: Fence) -> Row<'_> {
     Row {
-        f: Some(fence.0),
+        fence: Some(fence.0),
         ..Row::key(key)
     }
 }
@@ -246,8 +246,8 @@ fn released<'a>(key: &'a str, release: &'a Release) -> (Row<'a>, Option<&'a [u8]
         AfterRelease::Free | AfterRelease::Deleted => (None, None),
     };
     let row = Row {
-        o: heir,
-        s: state,
+        heir,
+        state,
         ..fenced(key, release.claim.fence)
     };
     (row, release.checkpoint.as_deref())
@@ -264,7 +264,7 @@ fn table_of(rows: &[MySqlRow]) -> Result<LockTable, sqlx::Error> {
         let Some(id) = row.try_get::<Option<Vec<u8>>, _>("id")?.map(lossy) else {
             continue; // The line that is there when the table is empty.
         };
-        // A row that podlog did not write is nobody's business here.
+        // Rows that podlog did not write are ignored.
         let Some(key) = LockKey::parse(&id) else { continue };
         let name = |column| -> Result<Option<ReplicaId>, sqlx::Error> {
             Ok(row

@@ -3,7 +3,7 @@
 //! A batch comes as one JSON array that is joined to the table by primary key. `STRAIGHT_JOIN` fixes
 //! the order and `FORCE INDEX` the way: the array first, then one row lookup per element, so a
 //! statement touches and locks exactly the rows it names, in their order. (Left alone, the server
-//! scans a table of few rows, and waits for rows that somebody else has locked.) (`IN` lists make the server scan the whole table when
+//! scans a table of few rows, and waits for rows that another transaction has locked.) (`IN` lists make the server scan the whole table when
 //! they name a third of it, and each length would be another text to prepare.) Keys are cast to
 //! bytes before they are compared, so no collation has a say.
 //!
@@ -45,7 +45,7 @@ macro_rules! join {
 }
 
 /// What can be claimed. Parameters: replica, grace in microseconds, array, cluster.
-pub(super) const LOOK: &str = concat!(
+pub(super) const READ_CURRENT: &str = concat!(
     // There is no fence after the last, and trying to count on would fail the statement for all its rows.
     "SELECT l.id, l.fence, l.state <> 2 AND l.fence < 18446744073709551615 AND (l.owner IS NULL OR l.owner = ? \
      OR l.expires_at <= UTC_TIMESTAMP(6) - INTERVAL ? MICROSECOND) AS takeable FROM ",

@@ -45,7 +45,7 @@ fn fence_of(row: &SqliteRow, column: &str) -> Result<Fence, sqlx::Error> {
 
 fn fenced(key: &str, fence: Fence) -> Row<'_> {
     Row {
-        f: Some(fence.0),
+        fence: Some(fence.0),
         ..Row::key(key)
     }
 }
@@ -105,7 +105,7 @@ impl Acquire<'_> {
     /// The rows that can be claimed, with their present fences.
     async fn takeable(&self, conn: &mut SqliteConnection) -> Result<HashMap<&str, (&LockKey, Fence)>, sqlx::Error> {
         let keys = pack(self.wants.iter().map(|(key, _)| (Row::key(key), None)));
-        let rows = sqlx::query(sql::LOOK)
+        let rows = sqlx::query(sql::READ_CURRENT)
             .bind(keys.rows)
             .bind(&self.holder.cluster)
             .bind(&self.holder.replica)
@@ -134,9 +134,9 @@ impl Acquire<'_> {
 fn wanted<'a>(wants: impl Iterator<Item = &'a Keyed<'a, Want>>) -> String {
     let row = |(key, want): &'a Keyed<'a, Want>| {
         let row = Row {
-            ns: Some(readable(&want.about.namespace)),
-            p: Some(readable(&want.about.pod)),
-            n: Some(readable(&want.about.node)),
+            namespace: Some(readable(&want.about.namespace)),
+            pod: Some(readable(&want.about.pod)),
+            node: Some(readable(&want.about.node)),
             ..Row::key(key)
         };
         (row, None)
@@ -220,8 +220,8 @@ impl Release<'_> {
                 AfterRelease::Free | AfterRelease::Deleted => (None, None),
             };
             let row = Row {
-                o: heir,
-                s: state,
+                heir,
+                state,
                 ..fenced(key, release.claim.fence)
             };
             (row, release.checkpoint.as_deref())

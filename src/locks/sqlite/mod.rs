@@ -188,7 +188,7 @@ fn table_of(rows: &[SqliteRow]) -> Result<LockTable, sqlx::Error> {
         let Some(id) = text(row, "id")? else {
             continue; // The line that is there when the table is empty.
         };
-        // A row that podlog did not write is nobody's business here.
+        // Rows that podlog did not write are ignored.
         let Some(key) = LockKey::parse(&id) else { continue };
         let about = About {
             namespace: text(row, "namespace")?.unwrap_or_default().into(),

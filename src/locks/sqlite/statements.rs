@@ -23,7 +23,7 @@ pub(super) const DRAW: &str = concat!(
 );
 
 /// What of these rows there is. Parameters: array, cluster, replica, grace.
-pub(super) const LOOK: &str = concat!(
+pub(super) const READ_CURRENT: &str = concat!(
     "SELECT l.id, l.fence, l.state <> 2 AND (l.owner IS NULL OR l.owner = ?3 OR l.expires_at + ?4 <= ",
     now!(),
     ") AS takeable FROM json_each(?1) j CROSS JOIN distributed_lock l ON l.cluster = ?2 AND l.id = j.value ->> 'k'"
