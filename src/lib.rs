@@ -71,5 +71,5 @@ pub mod status;
 pub mod stop;
 pub mod telemetry;
 
-pub use check::check;
+pub use check::execute as check;
 pub use run::{locks_command, migrate, run};

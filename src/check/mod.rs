@@ -21,7 +21,7 @@ use crate::exit::Failure;
 pub use report::{Part, Report};
 
 /// Checks everything and prints the findings. Fails with the status that `podlog run` would end with.
-pub async fn check(config: Result<Config, Failure>, json: bool, stop: CancellationToken) -> Result<(), Failure> {
+pub async fn execute(config: Result<Config, Failure>, json: bool, stop: CancellationToken) -> Result<(), Failure> {
     let report = tokio::select! {
         biased;
         () = stop.cancelled() => return Err(Failure::failed("stopped before everything was checked")),
