@@ -68,7 +68,6 @@ fn every_file_opens_with_a_paragraph_about_itself() {
 }
 
 #[test]
-#[ignore = "the tree still has circles"]
 fn no_two_files_use_each_other() {
     let sources = sources(&FOLDERS);
     let mut faults = Vec::new();
@@ -93,7 +92,6 @@ fn no_two_files_use_each_other() {
 }
 
 #[test]
-#[ignore = "the tree still has such types"]
 fn a_type_has_few_methods_and_all_of_them_in_one_file() {
     let sources = sources(&FOLDERS);
     let mut faults = Vec::new();

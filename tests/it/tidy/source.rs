@@ -120,7 +120,7 @@ fn is_test(item: &syn::Item) -> bool {
     };
     attributes
         .iter()
-        .any(|attribute| attribute.path().is_ident("cfg") && attribute.to_token_stream().to_string().contains("test"))
+        .any(|attribute| attribute.path().is_ident("cfg") && names(&paths(attribute.to_token_stream()), "test"))
 }
 
 /// The paths in these tokens. What follows a dot is a field or a method and begins none.
@@ -135,8 +135,12 @@ fn collect_paths(tokens: TokenStream, found: &mut Vec<CodePath>) {
     // How many of the two colons of `::` have been seen since the last name.
     let mut colons = 0;
     let mut after_dot = false;
+    let mut after_pub = false;
     for token in tokens {
+        let visibility = std::mem::replace(&mut after_pub, matches!(&token, TokenTree::Ident(ident) if ident == "pub"));
         match token {
+            // `pub(in crate::a)` uses nothing of `a`.
+            TokenTree::Group(_) if visibility => {}
             TokenTree::Ident(ident) => {
                 if colons != 2 {
                     found.push(std::mem::take(&mut path));
@@ -211,7 +215,7 @@ fn paths_are_found_in_macros_and_not_after_dots() {
         .parse()
         .unwrap();
     let found: Vec<String> = paths(tokens).iter().map(|path| path.join("::")).collect();
-    assert_eq!(found, ["select", "x", "crate::a::b", "c", "self", "super::d", "e"]);
+    assert_eq!(found, ["select", "x", "crate::a::b", "c", "self", "super::d", "e", "pub", "fn"]);
     assert!(names(&[vec!["tokio".into(), "time".into()]], "tokio"));
     assert!(!names(&[vec!["my_tokio".into()]], "tokio"));
 }
