@@ -9,6 +9,7 @@ use std::path::Path;
 use clap::ArgMatches;
 use clap::parser::ValueSource;
 
+use super::commands;
 use crate::exit::Failure;
 
 /// Flags that a file cannot set.
@@ -104,8 +105,11 @@ pub(crate) fn overruled(matches: &ArgMatches, id: &str) -> bool {
 /// The keys that a file may have: the flags of `run`, which include those of the other commands that use a cluster or a
 /// store.
 fn keys() -> Vec<String> {
-    let command = super::command();
-    let run = command.find_subcommand("run").map(super::all_flags).unwrap_or_default();
+    let command = commands::command();
+    let run = command
+        .find_subcommand("run")
+        .map(commands::all_flags)
+        .unwrap_or_default();
     let general = command.get_arguments().cloned();
     run.into_iter()
         .chain(general)

@@ -8,7 +8,8 @@ use std::fmt::Write as _;
 use clap::ArgMatches;
 use clap::parser::ValueSource;
 
-use super::file::File;
+use super::commands;
+use super::file::{self, File};
 use crate::config::SecretUrl;
 
 /// Flags whose values are URLs that may carry a password.
@@ -17,9 +18,9 @@ const SECRET: [&str; 2] = ["lock", "sink"];
 /// The settings of the chosen command as TOML, one per line, each with where it came from. With a
 /// file, also what had been typed before the file was read.
 pub(crate) fn settings(matches: &ArgMatches, file: Option<(&File, &ArgMatches)>) -> String {
-    let matches = super::innermost(matches);
+    let matches = commands::innermost(matches);
     let mut toml = String::new();
-    for flag in super::all_flags(&super::command()) {
+    for flag in commands::all_flags(&commands::command()) {
         let (id, Some(name)) = (flag.get_id().as_str(), flag.get_long()) else {
             continue;
         };
@@ -27,7 +28,7 @@ pub(crate) fn settings(matches: &ArgMatches, file: Option<(&File, &ArgMatches)>)
             continue;
         }
         let from_file =
-            file.filter(|(file, typed)| file.sets(name) && !super::file::overruled(super::innermost(typed), id));
+            file.filter(|(file, typed)| file.sets(name) && !file::overruled(commands::innermost(typed), id));
         let source = match (from_file, matches.value_source(id)) {
             (Some((file, _)), _) => file.name().to_owned(),
             (None, Some(ValueSource::CommandLine)) => format!("--{name}"),
@@ -73,8 +74,11 @@ fn quoted(name: &str, value: &str) -> String {
 #[must_use]
 pub fn table() -> String {
     let mut text = String::from("| flag | variable | default | meaning |\n|---|---|---|---|\n");
-    let command = super::command();
-    let run = command.find_subcommand("run").map(super::all_flags).unwrap_or_default();
+    let command = commands::command();
+    let run = command
+        .find_subcommand("run")
+        .map(commands::all_flags)
+        .unwrap_or_default();
     let general = command
         .get_arguments()
         .filter(|arg| arg.get_long().is_some_and(|n| n != "help" && n != "version"))

@@ -137,7 +137,10 @@ fn collect_paths(tokens: TokenStream, found: &mut Vec<CodePath>) {
     let mut after_dot = false;
     let mut after_pub = false;
     for token in tokens {
-        let visibility = std::mem::replace(&mut after_pub, matches!(&token, TokenTree::Ident(ident) if ident == "pub"));
+        let visibility = std::mem::replace(
+            &mut after_pub,
+            matches!(&token, TokenTree::Ident(ident) if ident == "pub"),
+        );
         match token {
             // `pub(in crate::a)` uses nothing of `a`.
             TokenTree::Group(_) if visibility => {}
@@ -211,11 +214,14 @@ impl<'ast> Visit<'ast> for Functions {
 
 #[test]
 fn paths_are_found_in_macros_and_not_after_dots() {
-    let tokens: TokenStream = "select! { x = crate::a::b(c) => self.clone() } super::d::<e>()"
+    let tokens: TokenStream = "select! { x = crate::a::b(c) => self.clone() } super::d::<e>() pub(in crate::f) fn"
         .parse()
         .unwrap();
     let found: Vec<String> = paths(tokens).iter().map(|path| path.join("::")).collect();
-    assert_eq!(found, ["select", "x", "crate::a::b", "c", "self", "super::d", "e", "pub", "fn"]);
+    assert_eq!(
+        found,
+        ["select", "x", "crate::a::b", "c", "self", "super::d", "e", "pub", "fn"]
+    );
     assert!(names(&[vec!["tokio".into(), "time".into()]], "tokio"));
     assert!(!names(&[vec!["my_tokio".into()]], "tokio"));
 }
