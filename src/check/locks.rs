@@ -22,9 +22,7 @@ pub(super) async fn diagnose(config: &Config) -> LockFindings {
     let url = &config.store.url;
     let mut findings = locks::diagnose(url, config.migrate).await;
     let mut replicas = None;
-    if !is_ready(&findings, TABLES) {
-        findings.push(Finding::skipped(CLAIMS, "the lock store is not ready"));
-    } else {
+    if is_ready(&findings, TABLES) {
         match claims(config, url).await {
             Ok((finding, alive)) => {
                 findings.push(finding);
@@ -32,6 +30,8 @@ pub(super) async fn diagnose(config: &Config) -> LockFindings {
             }
             Err(failure) => findings.push(failure.to_finding(CLAIMS)),
         }
+    } else {
+        findings.push(Finding::skipped(CLAIMS, "the lock store is not ready"));
     }
     LockFindings { findings, replicas }
 }

@@ -78,7 +78,7 @@ impl MemoryTable {
     }
 
     fn lock(&self) -> MutexGuard<'_, Inner> {
-        // A panic of another test's thread leaves whole rows behind: each is changed in one go.
+        // A panic of another test's thread leaves whole rows behind: each is changed at once.
         self.inner.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }

@@ -29,13 +29,13 @@ pub(super) fn object(value: &Value) -> Response<SimBody> {
     json_bytes(value.to_string())
 }
 
-/// Why a request is not answered as it wished.
+/// Why a request is refused.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) struct Refusal {
     status: StatusCode,
     message: String,
     retry_after: Option<u64>,
-    /// ContainerKind and name of what is not there.
+    /// Kind and name of the missing object.
     missing: Option<(String, String)>,
 }
 
@@ -69,7 +69,7 @@ impl Refusal {
         )
     }
 
-    /// The plain words for a status without a story.
+    /// A refusal with this status and its standard text.
     pub(super) fn with_status(status: u16, retry_after: Option<u64>) -> Self {
         let status = StatusCode::from_u16(status).unwrap_or(StatusCode::INTERNAL_SERVER_ERROR);
         Self {

@@ -1,4 +1,4 @@
-//! The API server: takes a request, lets faults take_due it, and has it answered. It holds no state of its own.
+//! The API server: takes a request, applies the faults that are due, and has it answered. It holds no state of its own.
 
 use std::io;
 use std::pin::Pin;
@@ -199,7 +199,7 @@ impl Call {
     }
 }
 
-/// Says whether a right is there.
+/// Answers whether the caller has a right.
 async fn review<B>(shared: &Shared, body: B, is_json: bool) -> Result<Response<SimBody>, Refusal>
 where
     B: Body,

@@ -1,7 +1,7 @@
 //! Compares what containers wrote with what was stored: lost, duplicated, out of order.
 //!
-//! Pure, and ignorant of how either came about: it knows nothing of podlog's counters, claims or
-//! positions. A lost line counts as a gap only when a stored gap record of its stream covers it.
+//! Pure: it knows nothing of podlog's counters, claims or positions. A lost line counts as a gap only when a stored gap
+//! record of its stream covers it.
 
 use std::collections::{BTreeMap, HashMap, VecDeque};
 use std::fmt;
@@ -19,7 +19,7 @@ pub struct LineDigest {
 }
 
 impl LineDigest {
-    /// The entry of a line.
+    /// The digest of a line.
     #[must_use]
     pub fn of(time: i64, message: &[u8]) -> Self {
         Self {
@@ -50,13 +50,13 @@ impl StoredStream {
 /// What can be wrong with a line.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum DiscrepancyKind {
-    /// Not stored, and no gap record tells.
+    /// Not stored, and no gap record covers it.
     Lost,
     /// Stored more often than written.
     Duplicated,
     /// Stored after a line that was written later.
     OutOfOrder,
-    /// Stored, but nobody wrote it.
+    /// Stored, but no container wrote it.
     Foreign,
 }
 
@@ -87,7 +87,7 @@ pub struct Audit {
     pub out_of_order: u64,
     /// Lines that are not stored and that a gap record covers.
     pub gaps: u64,
-    /// Stored lines that nobody wrote.
+    /// Stored lines that no container wrote.
     pub foreign: u64,
 }
 

@@ -1,5 +1,5 @@
 //! The handle callers hold on the whole cluster, and how it is set up. It translates calls into changes of the state
-//! and wakes whoever waits for one; it renders nothing and answers no request.
+//! and wakes those that wait for one; it renders nothing and answers no request.
 
 use std::sync::Arc;
 
@@ -45,7 +45,7 @@ impl SimCluster {
         self.shared.rights.change(right, true);
     }
 
-    /// Gives back a right that was taken away with the same words.
+    /// Gives back a right that was taken away with the same arguments.
     pub fn grant(&self, verb: &str, resource: &str, namespace: Option<&str>) {
         let right = (verb.to_owned(), resource.to_owned(), namespace.map(str::to_owned));
         self.shared.rights.change(right, false);
@@ -111,23 +111,23 @@ impl SimCluster {
         logs.iter().map(|log| log.count()).sum()
     }
 
-    /// Lets `fault` take_due the next `times` requests that `target` means (`u32::MAX`: practically all).
+    /// Applies `fault` to the next `times` requests that `target` matches (`u32::MAX`: practically all).
     pub fn inject(&self, target: Target, fault: Fault, times: u32) {
         self.shared.faults.add(target, fault, times);
     }
 
-    /// Takes back all injected faults that have not struck yet.
+    /// Removes all injected faults that have not been applied yet.
     pub fn clear_faults(&self) {
         self.shared.faults.clear();
     }
 
-    /// Cuts the open streams that `target` means; returns how many.
+    /// Cuts the open streams that `target` matches; returns how many.
     #[expect(clippy::must_use_candidate, reason = "the number is extra")]
     pub fn cut(&self, target: &Target, how: Cut) -> usize {
         self.shared.faults.set_flow(target, Flow::Cut(how))
     }
 
-    /// Makes the open streams that `target` means mute without ending them; returns how many.
+    /// Makes the open streams that `target` matches mute without ending them; returns how many.
     #[expect(clippy::must_use_candidate, reason = "the number is extra")]
     pub fn freeze(&self, target: &Target) -> usize {
         self.shared.faults.set_flow(target, Flow::Frozen)
@@ -139,7 +139,7 @@ impl SimCluster {
         self.shared.faults.set_flow(target, Flow::Open)
     }
 
-    /// Forgets the history, so that whoever resumes a watch or a paged list is told `410 Gone`.
+    /// Compacts the history, so that a resumed watch or paged list is answered `410 Gone`.
     pub fn compact(&self) {
         self.shared.change(ClusterState::compact);
     }
@@ -156,6 +156,7 @@ impl SimCluster {
     }
 
     /// How many requests of each kind have arrived so far.
+    #[must_use]
     pub fn requests(&self) -> Requests {
         self.shared.requests()
     }

@@ -14,7 +14,7 @@ pub enum SimError {
         /// Name of the container.
         container: String,
     },
-    /// The container would have to run for this.
+    /// The container does not run, and must for this call.
     #[error("container {container} of pod {pod} does not run")]
     NotRunning {
         /// Name of the pod.

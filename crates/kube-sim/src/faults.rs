@@ -1,4 +1,4 @@
-//! Bad luck: faults that take_due requests to come, and a hand on the streams that are already open. It decides what
+//! Faults of requests to come, and control of the streams that are already open. It decides what
 //! goes wrong; the parts that answer carry it out.
 
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
@@ -109,9 +109,9 @@ pub enum Fault {
         /// Bytes sent before.
         after: u64,
     },
-    /// The kubelet's own words stand at the end of the log stream; with `replaces_log`, in subject of its content.
+    /// A message of the kubelet ends the log stream; with `replaces_log` it is sent in place of the content.
     KubeletMessage {
-        /// What it says; it gets no newline.
+        /// The text; no newline is added.
         text: String,
         /// Whether the content is left out.
         replaces_log: bool,
@@ -127,7 +127,7 @@ pub(super) struct RequestSubject {
     pub(super) container: Option<String>,
 }
 
-/// A stream somebody has open.
+/// An open stream.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct OpenStream {
     /// [`Verb::Watch`] or [`Verb::Log`].
@@ -169,7 +169,7 @@ struct Waiting {
 }
 
 impl Faults {
-    /// `fault` befalls the next `times` requests that `target` means.
+    /// Applies `fault` to the next `times` requests that `target` matches.
     pub(super) fn add(&self, target: Target, fault: Fault, times: u32) {
         lock(&self.waiting).push(Waiting { target, fault, times });
     }
@@ -178,7 +178,7 @@ impl Faults {
         lock(&self.waiting).clear();
     }
 
-    /// What befalls a request that has just arrived.
+    /// The faults that apply to a request that has just arrived.
     pub(super) fn take_due(&self, subject: &RequestSubject) -> Vec<Fault> {
         let mut waiting = lock(&self.waiting);
         let mut faults = Vec::new();
@@ -203,7 +203,7 @@ impl Faults {
         }
     }
 
-    /// Turns every open stream that `target` means, and says how many.
+    /// Sets the flow of every open stream that `target` matches, and returns how many there are.
     pub(super) fn set_flow(&self, target: &Target, flow: Flow) -> usize {
         let mut turned = 0;
         for control in lock(&self.controls).iter().filter_map(Weak::upgrade) {
@@ -240,7 +240,7 @@ impl StreamHandle {
         *self.flow.borrow_and_update()
     }
 
-    /// Waits until the flow has been turned since it was last asked for.
+    /// Waits until the flow has changed since it was last read.
     pub(super) async fn flow_changed(&mut self) {
         // The sender lives as long as this handle, so the wait cannot fail.
         if self.flow.changed().await.is_err() {

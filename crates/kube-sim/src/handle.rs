@@ -1,5 +1,5 @@
 //! The handle callers hold on one pod: its life, its containers and what they write. Like the cluster's own handle it
-//! only changes the state and wakes who waits.
+//! only changes the state and wakes those that wait.
 
 use std::sync::Arc;
 use std::time::Duration;

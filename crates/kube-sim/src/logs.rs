@@ -1,5 +1,5 @@
 //! The log of a container over HTTP: which parameters are accepted, which instance answers, and how the stream ends.
-//! The reading itself is [`files`](super::files)'s.
+//! The reading itself is in [`files`](super::files).
 
 use std::sync::Arc;
 
@@ -22,7 +22,7 @@ use super::stream::{SimBody, Source, body};
 struct LogStream {
     reader: Option<Reader>,
     ends: Instant,
-    /// The kubelet's own words, said last.
+    /// A message of the kubelet, sent last.
     words: Option<Bytes>,
 }
 

@@ -27,7 +27,7 @@ pub enum RestartPolicy {
     Always,
     /// After a failure only.
     OnFailure,
-    /// Never, as Jobs like it.
+    /// Never, as many Jobs need it.
     Never,
 }
 
@@ -97,7 +97,7 @@ impl PodSpec {
         self
     }
 
-    /// With this restart policy replaces_log of `Always`.
+    /// With this restart policy instead of `Always`.
     #[must_use]
     pub fn restart_policy(mut self, policy: RestartPolicy) -> Self {
         self.restart_policy = policy;

@@ -21,7 +21,7 @@ pub struct SimSettings {
     pub bookmark_interval: Duration,
     /// How long a watch lasts when the client gives no `timeoutSeconds`.
     pub watch_lifetime: Duration,
-    /// Events first_served for watches; older ones are compacted.
+    /// Events kept for watches; older ones are compacted.
     pub history: usize,
     /// Whether `sendInitialEvents` is understood, or refused as by an older server.
     pub supports_watch_list: bool,

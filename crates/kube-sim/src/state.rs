@@ -41,7 +41,7 @@ pub(super) struct ClusterState {
     forgotten: u64,
     history: VecDeque<Event>,
     history_max: usize,
-    /// Every log there ever was, for the truth.
+    /// The logs of all instances that ever ran.
     logs: Vec<Arc<Log>>,
     rng: fastrand::Rng,
     /// Changes are not published: the kubelet knows of them and the API does not.
@@ -172,7 +172,7 @@ impl ClusterState {
         Some(log)
     }
 
-    /// Forgets the history: whoever resumes from an earlier version is told that it is gone.
+    /// Compacts the history: resuming from an earlier version is answered `410 Gone`.
     pub(super) fn compact(&mut self) {
         // The present version must become too old as well, so the state moves on by a version without an event.
         self.forgotten = self.version;

@@ -1,4 +1,4 @@
-//! Answers that go on: bodies fed by a source, with a control in between that faults and callers can turn. A source
+//! Streaming answers: bodies fed by a source, with a control in between that faults and callers can set. A source
 //! says what comes next; this file decides whether the client gets to see it.
 
 use std::io;

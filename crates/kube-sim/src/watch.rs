@@ -26,7 +26,7 @@ use super::stream::{SimBody, Source, body};
 struct Watch {
     shared: Arc<Shared>,
     selector: Selector,
-    /// Everything up to this version has been told.
+    /// Everything up to this version has been sent.
     told: u64,
     lines: VecDeque<Bytes>,
     ended: bool,
@@ -83,7 +83,7 @@ pub(super) fn open(
 }
 
 impl Watch {
-    /// Tells what exists, if that is wanted, and checks that the rest can be told.
+    /// Sends the pods that exist, if that is wanted, and checks that the history after them is not compacted.
     fn begin(&mut self, initial: bool) {
         let shared = Arc::clone(&self.shared);
         let state = shared.state();

@@ -99,7 +99,7 @@ impl Takeover {
         }
     }
 
-    /// Who was killed.
+    /// The replica that was killed.
     pub(super) fn replica(&self) -> &str {
         &self.replica
     }
@@ -114,7 +114,7 @@ impl Takeover {
         self.took
     }
 
-    /// Takes in what the table says `since` the kill. Answers whether this look was the one that ended it.
+    /// Takes in what the table says `since` the kill. Returns whether it is now complete, and was not before.
     pub(super) fn observe(&mut self, table: &LockTable, since: Duration) -> bool {
         if self.took.is_some() {
             return false;

@@ -110,7 +110,7 @@ impl Course {
         })
     }
 
-    /// The whole course.
+    /// Runs the demo to its end.
     pub(super) async fn run(&mut self) -> Result<Outcome, Failure> {
         self.await_replicas().await?;
         self.session.stage.begin();
@@ -161,7 +161,7 @@ impl Course {
         Ok(())
     }
 
-    /// Half-way kills a replica and replaces it. Answers until when all must be stored.
+    /// Half-way kills a replica and replaces it. Returns the time by which all must be stored.
     async fn kill_one(&mut self) -> Result<Instant, Failure> {
         let writing_since = Instant::now();
         while writing_since.elapsed() < self.duration / 2 {

@@ -9,7 +9,7 @@ use fastrand::Rng;
 
 use kube_sim::{Cut, Verb};
 
-/// Before the first fault, so that every container that was there from the beginning is known to somebody.
+/// Before the first fault, so that every container that was there from the beginning is known to a replica.
 const FIRST_FAULT: Duration = Duration::from_secs(8);
 
 /// A freeze that costs a replica its claims: the ttl of 20 s, the grace of 1 s, and more.
@@ -124,7 +124,7 @@ pub(super) fn plan(seed: u64, replicas: usize, duration: Duration) -> Vec<Planne
             planner.record(&fault, at);
             faults.push(PlannedFault { at, fault });
         } else {
-            // DemoFault waits may have to wait for ever, as near the end.
+            // The types that are left may never become possible, as near the end.
             remaining.clear();
         }
         at += Duration::from_secs(1) + pause.mul_f64(planner.rng.f64());
@@ -132,7 +132,7 @@ pub(super) fn plan(seed: u64, replicas: usize, duration: Duration) -> Vec<Planne
     faults
 }
 
-/// Who knows fault can be done.
+/// Knows which faults are possible at a time.
 struct Planner {
     rng: Rng,
     protected: usize,
@@ -149,7 +149,7 @@ impl Planner {
         Duration::from_secs_f64(range.start + (range.end - range.start) * self.rng.f64())
     }
 
-    /// DemoFault a kind means now, if it can be done.
+    /// A fault of this type at this time, if one is possible.
     fn choose(&mut self, kind: FaultType, at: Duration) -> Option<DemoFault> {
         let open = |slot: &usize| *slot != self.protected && self.slot_free_at[*slot] <= at;
         let open: Vec<usize> = (0..self.slot_free_at.len()).filter(open).collect();
@@ -190,7 +190,7 @@ impl Planner {
         let over = at + fault.duration();
         match fault {
             DemoFault::Kill(slot, _) | DemoFault::Freeze(slot, _) | DemoFault::Terminate(slot, _) => {
-                self.slot_free_at[*slot] = over
+                self.slot_free_at[*slot] = over;
             }
             DemoFault::LockStore(_) => self.store_free_at = over,
             DemoFault::Stall(Verb::Log, _) => self.log_streams_stalled = true,

@@ -115,7 +115,9 @@ impl Observer {
                 ));
             }
         }
-        events.into_iter().for_each(|event| self.say(event));
+        for event in events {
+            self.say(event);
+        }
         Ok(())
     }
 

@@ -3,10 +3,10 @@
 use std::collections::VecDeque;
 use std::time::Duration;
 
-/// Over so long the lines per second are taken.
+/// Time over which lines per second are measured.
 const RATE_OVER: Duration = Duration::from_secs(3);
 
-/// Nothing new for so long while something is missing is a stall.
+/// Nothing is stored for this long although lines are missing: that is a stall.
 pub(super) const STALL: Duration = Duration::from_secs(3);
 
 /// What the counts so far say. Times are since the demo began.
@@ -27,7 +27,7 @@ pub(super) enum ProgressChange {
 }
 
 impl Progress {
-    /// Takes in that `stored` lines are stored `at` this time, of `expected`.
+    /// Records that `stored` of `expected` lines are stored `at` this time.
     pub(super) fn record(&mut self, at: Duration, stored: u64, expected: u64) -> Option<ProgressChange> {
         let before = self.counts.back().map_or(0, |(_, stored)| *stored);
         self.counts.push_back((at, stored));
@@ -48,7 +48,7 @@ impl Progress {
         at > self.grew + STALL
     }
 
-    /// Lines stored per second of late.
+    /// Lines stored per second during the last seconds.
     pub(super) fn per_second(&self) -> u64 {
         let (Some((from, few)), Some((to, many))) = (self.counts.front(), self.counts.back()) else {
             return 0;

@@ -1,4 +1,4 @@
-//! The replicas of the demo: child processes that run `podlog run`, as anybody would.
+//! The replicas of the demo: child processes that run `podlog run`, as a user would.
 //!
 //! They share nothing with this process but the kubeconfig and what their settings name. Each is killed
 //! when it is dropped, and on Linux also when this process dies without having dropped it; elsewhere a
@@ -148,7 +148,7 @@ impl Replica {
         }
     }
 
-    /// With what status it has ended, if it has.
+    /// The exit status, if it has ended.
     fn left(&mut self) -> Result<Option<ExitStatus>, Failure> {
         let name = &self.name;
         let strange = |e| Failure::failed(format!("{name} cannot be waited for: {e}; please report it"));

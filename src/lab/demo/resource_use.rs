@@ -111,7 +111,7 @@ impl Samples {
                 .last()
                 .zip(old.first())
                 .map(|(last, first)| last.0.saturating_sub(first.0));
-            // Seen for as long again, or its slope is chance.
+            // It must be seen for as long again, or its slope means nothing.
             span.filter(|span| *span >= self.warm_up).map(|_| old)
         };
         let replicas: Vec<_> = self.replicas.values().filter_map(grown).collect();
@@ -185,7 +185,7 @@ pub(super) struct Figures {
 }
 
 impl Figures {
-    /// What grows that must not.
+    /// The uses that grow and must not.
     pub(super) fn faults(&self) -> Vec<String> {
         let Group {
             memory_mib,

@@ -19,7 +19,7 @@ pub(super) enum Screen {
 }
 
 impl Screen {
-    /// Whatever stderr is. Where it is no terminal, a line is written every so often.
+    /// Finds out what stderr is. Where it is no terminal, a line is written after each such time.
     pub(super) fn find(every: Duration) -> Self {
         let dumb = std::env::var_os("TERM").is_none_or(|term| term == "dumb" || term.is_empty());
         if std::io::stderr().is_terminal() && !dumb {
@@ -46,7 +46,7 @@ impl Screen {
         }
     }
 
-    /// Notes an event in the view; says it at once where the view is not drawn.
+    /// Adds an event to the view; prints it at once where the view is not drawn.
     pub(super) fn say(&self, view: &mut View, what: impl fmt::Display) {
         let line = view.add_event(what);
         if matches!(self, Self::Plain(..)) {
@@ -55,13 +55,13 @@ impl Screen {
     }
 }
 
-/// Says something beneath the view.
+/// Prints a line below the view.
 pub(super) fn remark(text: impl fmt::Display) {
     print(&format!("{text}\n"));
 }
 
 /// Draws over the last `lines` lines. Lines are cut at the edge instead of wrapped, or the next drawing
-/// would begin too low; what stands beneath is wiped.
+/// would begin too low; what stands below is erased.
 fn over(lines: usize, drawn: &str) -> String {
     let up = if lines == 0 {
         String::new()
@@ -74,7 +74,7 @@ fn over(lines: usize, drawn: &str) -> String {
     )
 }
 
-/// Nobody reading is no failure.
+/// It is no failure if stderr is closed.
 fn print(text: &str) {
     let mut out = std::io::stderr().lock();
     out.write_all(text.as_bytes()).and_then(|()| out.flush()).ok();

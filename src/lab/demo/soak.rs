@@ -87,7 +87,7 @@ impl Soak {
         }
     }
 
-    /// Lets it all happen. Answers until when all must be stored.
+    /// Runs the soak. Returns the time by which all must be stored.
     pub(super) async fn run(&mut self, session: &mut Session) -> Result<Instant, Failure> {
         let writing_since = Instant::now();
         while writing_since.elapsed() < self.duration {
@@ -119,7 +119,7 @@ impl Soak {
             .take(now, replicas, ResourceUse::of(std::process::id(), Some(own)));
     }
 
-    /// What came of it, and what failed.
+    /// The result, and what failed.
     pub(super) fn report(self) -> (SoakReport, Vec<String>) {
         let figures = self.samples.figures();
         let (faults, mut failures) = self.injector.map(Injector::outcome).unzip();
@@ -129,7 +129,7 @@ impl Soak {
     }
 }
 
-/// What came of a soak.
+/// The result of a soak.
 #[derive(Clone, Debug)]
 pub(super) struct SoakReport {
     /// How many faults were injected, with `--chaos`.

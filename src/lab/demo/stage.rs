@@ -14,11 +14,11 @@ use crate::exit::Failure;
 use kube_sim::workload::Workload;
 use kube_sim::{SimCluster, SimSettings};
 
-/// With `--rotate` a log file takes so much. A chatty pod of sixty writes about 57 lines a second of about
+/// With `--rotate` a log file is rotated at this size. A chatty pod of sixty writes about 57 lines a second of about
 /// 130 bytes with what the runtime adds, so its file is full after 65 536 / (57 x 130) = 8.8 s: twice
 /// while a killed replica's pods are without a holder. It must be more than a container writes at once,
-/// which is 40 kB with a long line: what a file loses before anybody has ever opened it leaves no trace
-/// in the API, so nobody could report it.
+/// which is 40 kB with a long line: what is rotated away before a replica has opened the log leaves no trace in the
+/// API, so no replica can report it.
 const SMALL_FILE: u64 = 64 * 1024;
 
 /// The file with the claims and the records of all replicas, in the directory of the demo.
@@ -53,7 +53,7 @@ impl Stage {
             seed: wanted.workload.seed,
             ..SimSettings::default()
         };
-        // What is rotated away is a gap, which is expected only of who asks for it.
+        // What is rotated away is a gap, which is expected only with `--rotate`.
         settings.rotate_bytes = if wanted.rotate { SMALL_FILE } else { u64::MAX };
         let cluster = SimCluster::new(settings);
         let port = |e: std::io::Error| {
@@ -86,13 +86,13 @@ impl Stage {
     pub(super) fn begin(&mut self) {
         let (workload, cluster) = (self.workload.clone(), self.cluster.clone());
         self.writing.spawn(async move {
-            // Ended by being dropped, so nobody needs to be able to ask it to stop.
+            // It ends by being dropped, so its stop token is never cancelled.
             let done = workload.run(&cluster, &CancellationToken::new()).await;
             done.map_err(|e| Failure::failed(format!("the simulated pods cannot go on: {e}; please report it")))
         });
     }
 
-    /// Whether the containers still write. Fails when the simulation has.
+    /// Whether the containers still write. Fails when the simulation has failed.
     pub(super) fn is_writing(&mut self) -> Result<bool, Failure> {
         match self.writing.try_join_next() {
             None => {}

@@ -1,6 +1,6 @@
 //! What is stored, read from where the replicas store it; and what was written, in the same form.
 //!
-//! This is the demo's evidence, so it goes past podlog's own code: the tables are read with SQL of its
+//! This is the demo's evidence, so it bypasses podlog's own code: the tables are read with SQL of its
 //! own, the files as JSON. Nothing here writes.
 
 use std::collections::{BTreeMap, BTreeSet};
@@ -22,7 +22,7 @@ use kube_sim::audit::{LineDigest, StoredStream};
 const DEADLINE: Duration = Duration::from_secs(10);
 const LINES: u64 = 100_000;
 
-/// How long to wait for a table that somebody is just making.
+/// How long to wait for a table that a replica is just creating.
 const BUSY: Duration = Duration::from_secs(4);
 
 /// Where the replicas store records.

@@ -1,5 +1,5 @@
 //! How many tasks a replica of the demo has, as its own `/metrics` says. A replica that is frozen, or has not begun to
-//! listen, says nothing, and nobody waits for it.
+//! listen, does not answer and is not waited for.
 
 use std::fs::File;
 use std::io::Read as _;

@@ -5,7 +5,7 @@ use serde_json::{Value, json};
 /// Seconds of an hour.
 const HOUR: f64 = 3_600.0;
 
-/// The way of several processes' figures.
+/// The trend of the figures of several processes.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub(super) struct Trend {
     /// The first figure, on average over the processes.
@@ -71,7 +71,7 @@ impl Trend {
 impl std::fmt::Display for Trend {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         let Self { start, end, slope, .. } = self;
-        // Nothing is shown as minus nothing.
+        // Zero is shown without a minus sign.
         let slope = tenths(*slope) + 0.0;
         write!(f, "start={start:.1} end={end:.1} slope_per_hour={slope:.1}")
     }

@@ -45,7 +45,7 @@ impl fmt::Display for ReplicaStatus {
 pub(super) struct ReplicaRow {
     pub(super) name: String,
     pub(super) state: ReplicaStatus,
-    /// The pods it holds; unknown where nobody claims any.
+    /// The pods it holds; unknown without claims.
     pub(super) pods: Option<usize>,
 }
 
@@ -60,7 +60,7 @@ pub(super) struct View {
     pub(super) written: u64,
     /// Lines that are stored, each as often as it is stored.
     pub(super) stored: u64,
-    /// Lines stored per second of late.
+    /// Lines stored per second during the last seconds.
     pub(super) per_second: u64,
     pub(super) rows: Vec<ReplicaRow>,
     /// Pods to be collected that nobody holds.
@@ -69,7 +69,7 @@ pub(super) struct View {
 }
 
 impl View {
-    /// Notes that something has add_event. Answers with the line that says so.
+    /// Adds an event. Returns the line that shows it.
     pub(super) fn add_event(&mut self, what: impl fmt::Display) -> String {
         let line = format!("{} {what}", seconds(self.elapsed));
         self.events.push_back(line.clone());

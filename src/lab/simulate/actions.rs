@@ -24,7 +24,8 @@ const PODS: usize = 15;
 /// Seconds to wait until a replica asks another for a pod: the set of replicas must have been the same for one ttl.
 const ASKED_WITHIN: u32 = 26;
 
-/// How late a status may be: what follows a log by name looks twice in half a second, and cannot tell more.
+/// How late a status may be: a reader fetches the pod of a log twice within half a second, and cannot notice a longer
+/// delay.
 const LAG: Duration = Duration::from_millis(300);
 
 /// A fleet and the pods that were created in it.
@@ -40,7 +41,7 @@ pub(super) struct Actor {
     jumped: Option<Instant>,
 }
 
-/// The place that a number means among so many; none among none.
+/// The index that a number means among this many; `None` if there is none.
 fn choose(number: u32, count: usize) -> Option<usize> {
     (number as usize).checked_rem(count)
 }
@@ -57,7 +58,7 @@ impl Actor {
         }
     }
 
-    /// Does it, if it can be done.
+    /// Carries out an action, if it is possible.
     pub(super) fn act(&mut self, act: &Action) -> Option<Breach> {
         match act {
             Action::Nothing => {}
@@ -187,8 +188,8 @@ impl Actor {
         placed && (self.is_read(pod) || self.fencing && self.is_begun(pod))
     }
 
-    /// Whether a line of the present instance is stored, and none is half written: of that nobody could read the
-    /// beginning any more.
+    /// Whether a line of the present instance is stored, and none is half written: its beginning could not be read any
+    /// more.
     fn is_begun(&self, pod: &SimPod) -> bool {
         let logs = self.instances(pod);
         logs.last().is_some_and(|log| {
@@ -272,7 +273,7 @@ impl Actor {
         }
     }
 
-    /// As of [`add`](Self::add), everybody has seen the store's clock before it jumps.
+    /// As with [`add`](Self::add): every replica must have seen the store's clock before it jumps.
     fn jump(&mut self, millis: i64) {
         let knows = self
             .fleet

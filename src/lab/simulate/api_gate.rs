@@ -57,7 +57,7 @@ pub(super) struct GatedApi {
     open: watch::Receiver<bool>,
 }
 
-/// Waits until the door is open; for ever when nobody can open it any more.
+/// Waits until the gate is open; for ever when what opens it is gone.
 async fn opened(open: &mut watch::Receiver<bool>) {
     if open.wait_for(|open| *open).await.is_err() {
         std::future::pending::<()>().await;
@@ -89,7 +89,7 @@ where
     }
 }
 
-/// A body whose frames wait while the door is closed. A whole answer passes at once.
+/// A body whose frames wait while the gate is closed. A whole answer passes at once.
 fn behind(body: SimBody, open: watch::Receiver<bool>) -> SimBody {
     if body.size_hint().exact().is_some() {
         return body;

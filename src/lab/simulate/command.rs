@@ -115,7 +115,7 @@ fn show(seed: u64, played: &Played) {
     }
 }
 
-/// Nobody reading is no failure.
+/// It is no failure if stderr is closed.
 fn say(text: impl fmt::Display) {
     writeln!(std::io::stdout(), "{text}").ok();
 }

@@ -1,8 +1,9 @@
 //! Whole collectors over one table, one simulated cluster and one sink, in virtual time.
 //!
 //! Each replica has its own runtime with a paused clock, driven in steps on one thread. Killing a replica drops its
-//! runtime; a frozen replica is a runtime that is not driven until its clock jumps. No two clocks are further apart than a step. A fleet needs a
-//! thread on which no other was before: there clocks begin anew, and chance falls alike each time.
+//! runtime; a frozen replica is a runtime that is not driven until its clock jumps. No two clocks are further apart
+//! than a step. A fleet needs a thread on which no other fleet was: there clocks and random numbers start from the
+//! beginning, so that each run is the same.
 
 use std::collections::BTreeMap;
 use std::future::Future;
@@ -66,7 +67,7 @@ impl Fleet {
         let nanos = fastrand::i32(0..1_000_000_000);
         let begins = jiff::Timestamp::from_nanosecond(1_800_000_000_000_000_000 + i128::from(nanos));
         let (main, breaches) = (runtime(), Breaches::default());
-        // Ahead of real time for good, so that the clocks of later runtimes can be moved here.
+        // It stays ahead of real time, so that the clocks of later runtimes can be moved to it.
         let now = main.block_on(async {
             tokio::time::advance(Duration::from_hours(1)).await;
             // The first reading is where the clock begins.
@@ -260,7 +261,7 @@ impl Fleet {
         pod.write("app", &half).ok();
     }
 
-    /// Asks the table itself, past all faults.
+    /// Asks the table itself, without any fault.
     pub fn ask<T, F: Future<Output = T>>(&self, ask: impl FnOnce(MemoryLocks) -> F) -> T {
         self.main.block_on(ask(self.holder("observer")))
     }

@@ -32,7 +32,7 @@ pub struct LedgerAudit {
 }
 
 impl LedgerAudit {
-    /// What was promised and does not hold. Twice is a mistake at a sink that promises `once`.
+    /// The promise that does not hold, if one does not. Storing twice breaks it only at a sink that promises `once`.
     #[must_use]
     pub fn breach(&self, once: bool) -> Option<Breach> {
         let rules = [
@@ -87,7 +87,7 @@ fn audit_stream(log: &WrittenLog, entries: &[LedgerEntry], over: bool, all: &mut
             LedgerEntry::Gap(gap) => {
                 gaps.push(gap);
                 all.gaps += 1;
-                // Of instances that came and went between, the next one's log tells.
+                // Instances that ran unseen are reported in the stream of the next one.
                 let own = gap.reason != GapReason::Restarted;
                 all.unfounded += usize::from(own && log.first_served == 0 && !log.lines.is_empty());
                 continue;

@@ -1,9 +1,9 @@
 //! Random histories of whole collectors on a paused clock, and the checks that each came to a good end.
 //!
 //! A [`Fleet`] is several real collectors over a simulated cluster, a table of claims in memory, and a sink that checks
-//! those who write. A [`History`] is data made from a seed: what happens to pods, replicas, the store, the API server and
-//! the sink, and how much time passes between. [`play`](play::play()) plays one and says which [`Rule`] was broken, if one
-//! was. [`shrink()`] shortens a history that fails. The tests and `podlog simulate` play the same histories.
+//! its writers. A [`History`] is data made from a seed: what happens to pods, replicas, the store, the API server and
+//! the sink, and how much time passes between. [`play`](play::play()) plays one and says which [`Rule`] was broken, if
+//! one was. [`shrink()`] shortens a history that fails. The tests and `podlog simulate` play the same histories.
 //!
 //! Nothing here opens a socket. The real clock is read only to say how long `podlog simulate` took.
 

@@ -1,6 +1,6 @@
 //! Plays a history to its end: step by step, then a rest without faults, then the audit.
 //!
-//! Each history has a thread of its own, where clocks begin anew and a panic is seen by nobody else.
+//! Each history has a thread of its own, where clocks begin anew and a panic affects no other history.
 
 use std::cell::RefCell;
 use std::panic::PanicHookInfo;
@@ -16,7 +16,7 @@ use super::{ledger_audit, rules};
 /// How a history went.
 #[derive(Clone, Debug)]
 pub struct Played {
-    /// How many steps were played, each followed by a look at all rules.
+    /// How many steps were played, each followed by a check of all rules.
     pub steps: usize,
     /// The rule that was broken, if one was.
     pub breach: Option<Breach>,
@@ -138,7 +138,7 @@ impl Playback {
                 return Some(breach);
             }
             if round == 4 {
-                // Of a file that was rotated away unread an empty log shows nothing; its next line does.
+                // An empty log does not show that a file was rotated away unread; its next line does.
                 self.actor.fleet.write_all();
             }
         }
@@ -154,7 +154,7 @@ impl Playback {
             .or_else(|| rules::uneven(fleet))
     }
 
-    /// Everybody is asked to stop, and nothing may be left.
+    /// All replicas are asked to stop, and nothing may be left.
     fn end(&mut self) -> Option<Breach> {
         let fleet = &mut self.actor.fleet;
         for at in 0..fleet.replicas.len() {

@@ -1,4 +1,4 @@
-//! Makes a history out of a seed. How often what comes is decided here and nowhere else.
+//! Makes a history out of a seed. How often each action comes is decided only here.
 
 use fastrand::Rng;
 
@@ -26,7 +26,7 @@ pub fn random_history(seed: u64) -> History {
     }
 }
 
-/// Whether nobody may store anything twice because of this, and no checkpoint is lost.
+/// Whether the action can neither cause a line to be stored twice nor lose a checkpoint.
 fn is_calm(act: &Action) -> bool {
     !matches!(
         act,
@@ -112,7 +112,7 @@ fn store_fault(rng: &mut Rng) -> StoreFault {
 }
 
 /// An hour forward, as after a failover to a server that is set wrong; or some seconds either way. Not an hour back:
-/// then the rows of who dies next stay his for an hour, as they must.
+/// then the rows of a replica that dies next stay its own for an hour, as they must.
 fn jump(rng: &mut Rng) -> i64 {
     if rng.u32(0..4) == 0 {
         3_600_000
@@ -151,7 +151,7 @@ fn api_fault(rng: &mut Rng) -> ApiFault {
         // Once: two reads that are cut at the same byte agree, and are believed.
         7 | 8 => ApiFault::Short(streams, rng.u32(0..400), 1),
         9 => {
-            // That a resource version is too old is said of lists and watches only.
+            // Only lists and watches are answered that a resource version is too old.
             let old = matches!(any, RequestKind::Watch | RequestKind::List);
             let status = [429, 500, 502, 503, 504, 410][rng.usize(0..if old { 6 } else { 5 })];
             ApiFault::Refuse(any, status, times)

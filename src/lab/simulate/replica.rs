@@ -51,7 +51,7 @@ pub struct SimReplica {
     pub sink: LedgerSink,
     /// Its counters.
     pub metrics: Metrics,
-    /// Whether its loops turn.
+    /// Shows whether a loop is stuck.
     pub health: Health,
 }
 
@@ -85,7 +85,7 @@ pub(super) fn catch_up(runtime: &Runtime, to: Instant) {
 }
 
 impl SimReplica {
-    /// One that has not been started.
+    /// A replica that has not been started.
     pub(super) fn new(name: String, runtime: Runtime, store: StoreControl, ledger: &Ledger) -> Self {
         let (sink, tasks) = (ledger.sink(&name), JoinSet::new());
         Self {
@@ -159,7 +159,7 @@ impl SimReplica {
         self.tasks.spawn_on(discovery, &handle);
     }
 
-    /// The sink as a replica has it, put together as the real ones are, and what does its writing.
+    /// The sink as a replica has it, put together as the real ones are, and the future that does the writing.
     fn sink(&self, options: &ReplicaOptions) -> (Arc<dyn Sink>, BoxFuture<'static, ()>) {
         let (clock, sink) = (Clock::tokio(), self.sink.clone());
         let metrics = self.metrics.clone();

@@ -1,4 +1,4 @@
-//! A sink shared by several replicas. It checks those who write: their deadlines, their fences, and whether two of them
+//! A sink shared by several replicas. It checks its writers: their deadlines, their fences, and whether two of them
 //! act on one pod at the same time.
 //!
 //! As a database it decides with the code of the SQL sinks what of a chunk is new; otherwise it takes what comes, as a
@@ -21,7 +21,7 @@ use kube_sim::WrittenLog;
 /// Timers fire up to a millisecond late.
 pub(super) const TIMER_SLACK: Duration = Duration::from_millis(2);
 
-/// As long as a message may be; none here is.
+/// The longest message in bytes; none here is so long.
 const LONGEST: usize = 1 << 20;
 
 /// One entry of a stream, in the order of writing.
@@ -171,8 +171,8 @@ impl Ledger {
         missing.count()
     }
 
-    /// Whether a line of this log is stored, so that whoever comes next knows how far it was read. Of lines refused
-    /// for good nothing is, until a claim's row tells of them.
+    /// Whether a line of this log is stored, so that the next holder knows how far it was read. Lines refused for good
+    /// do not show it until the row of a claim does.
     #[must_use]
     pub fn is_placed(&self, log: &WrittenLog) -> bool {
         let state = lock(&self.state);
@@ -256,7 +256,7 @@ impl LedgerSink {
         let mut state = lock(&ledger.state);
         let stream = state.streams.entry(id.clone()).or_default();
         if lock(&self.faults).rejects {
-            // The word that lines are missing is refused as well, which podlog says aloud.
+            // The gap record is refused as well, and podlog logs that.
             stream.entries.extend(chunk.gap.map(LedgerEntry::Gap));
             stream.entries.extend(messages(chunk).map(LedgerEntry::Rejected));
             return Err(SinkError::Rejected("told to".into()));

@@ -45,7 +45,7 @@ pub struct StoreTally {
     pub wanted: usize,
     /// Rows that were won.
     pub won: usize,
-    /// How often the whole table was seen.
+    /// How often the whole table was read.
     pub looks: usize,
 }
 

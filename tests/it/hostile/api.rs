@@ -21,7 +21,7 @@ fn nonsense() -> Vec<RawAnswer> {
         bytes("HTTP/9.9 99999 \u{1b}[2J\r\n\r\n"),
         bytes("SSH-2.0-OpenSSH_9.9\r\n"),
         answer("200 OK", "content-type: text/html\r\n", html),
-        answer("502 HostileValue Gateway", "content-type: text/html\r\n", html),
+        answer("502 Bad Gateway", "content-type: text/html\r\n", html),
         answer("418 \u{1f600}", "x-\u{1}: y\r\n", "\0\0\0"),
         answer("200 OK", "content-encoding: gzip\r\n", "not gzip at all"),
         answer("200 OK", "", "{\"kind\":\"Status\",\"code\":\"many\"}"),

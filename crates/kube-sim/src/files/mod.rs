@@ -168,7 +168,7 @@ impl Log {
         }
     }
 
-    /// Whose log it is.
+    /// The instance whose log it is.
     pub(super) fn instance(&self) -> &ContainerInstance {
         &self.instance
     }
@@ -205,7 +205,7 @@ impl Inner {
         }
     }
 
-    /// Keeps the truth: joins what is written in pieces.
+    /// Records what was written, and joins the pieces of a line.
     fn note(&mut self, bytes: &Bytes, output: Output, partial: bool, time: i64) {
         let slot = output as usize;
         if let Some((_, open)) = &mut self.open_lines[slot] {

@@ -1,11 +1,11 @@
 //! The kubelet's log reader as a cursor over an instance's files: what it skips, where it puts stamps, when it ends,
 //! and what it misses. It decides nothing about which instance is read, and never waits by itself.
 //!
-//! Three habits of the real reader matter to a collector and are first_served. It watches for new files only after its first
-//! end of file, so a rotation before that leaves it on the old file for ever, mute. It opens the newest file once for
-//! every rotation it hears of, so two rotations while it is held up lose the middle file and repeat the last. And
-//! it asks whether the container still runs before it looks at rotations, so an exit while it is behind ends it
-//! cleanly with lines unread.
+//! Three habits of the real reader matter to a collector and are reproduced. It watches for new files only after its
+//! first end of file, so a rotation before that leaves it on the old file for ever, mute. It opens the newest file once
+//! for every rotation it hears of, so two rotations while it is held up lose the middle file and repeat the last. And
+//! it asks whether the container still runs before it looks at rotations, so an exit while it is behind ends it cleanly
+//! with lines unread.
 
 use std::collections::{BTreeMap, VecDeque};
 
@@ -91,7 +91,7 @@ impl Cursor {
         }
     }
 
-    /// Goes on as far as files and queue allow. True if the client should look.
+    /// Goes on as far as files and queue allow. True if there is something new for the client.
     pub(super) fn advance(&mut self, files: &BTreeMap<u64, Vec<Record>>, newest: u64, running: bool) -> bool {
         let before = (self.queued, self.ended);
         while !self.ended && self.queued < self.options.buffer && self.step(files, newest, running) {}

@@ -42,7 +42,7 @@ impl Text {
         }
     }
 
-    /// Stamped with this time (nanoseconds since 1970) replaces_log of the cluster's clock; it may equal or precede
+    /// Stamped with this time (nanoseconds since 1970) instead of the cluster's clock; it may equal or precede
     /// earlier ones.
     #[must_use]
     pub fn at(self, nanos: i64) -> Self {
@@ -76,12 +76,12 @@ pub struct ContainerInstance {
     pub restart: u32,
 }
 
-/// A line as the container wrote it; its index is its subject in [`WrittenLog::lines`].
+/// A line as the container wrote it; its index is its place in [`WrittenLog::lines`].
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct WrittenLine {
     /// Stamp of its first record, nanoseconds since 1970.
     pub time: i64,
-    /// Where it was written.
+    /// The output to which it was written.
     pub output: Output,
     /// The bytes, without the newline.
     pub message: Bytes,
@@ -90,10 +90,10 @@ pub struct WrittenLine {
 /// Everything one container instance ever wrote, whether or not the API still serves it.
 #[derive(Debug, Clone)]
 pub struct WrittenLog {
-    /// Whose lines they are.
+    /// The instance that wrote them.
     pub instance: ContainerInstance,
     /// The lines, in the order in which they were begun.
     pub lines: Vec<WrittenLine>,
-    /// The subject of the first line that the API still serves; how many lines there are if it serves none.
+    /// The index of the first line that the API still serves; the number of lines if it serves none.
     pub first_served: usize,
 }

@@ -1,6 +1,5 @@
-//! A busy cluster from a seed: services that chatter and services that hardly speak, short jobs, crash loops and pods
-//! of several containers, writing everything that has ever confused a collector. It only drives a [`SimCluster`]; it
-//! measures and judges nothing.
+//! A busy cluster from a seed: busy and quiet services, short jobs, crash loops and pods of several containers, writing
+//! everything that has ever confused a collector. It only drives a [`SimCluster`]; it measures and judges nothing.
 
 mod pod;
 mod text;
@@ -19,7 +18,7 @@ use crate::{SimCluster, SimError};
 /// What a busy cluster consists of.
 #[derive(Debug, Clone)]
 pub struct Workload {
-    /// Two workloads of one seed do the same.
+    /// Two workloads with the same seed do the same.
     pub seed: u64,
     /// Pods at the beginning. Jobs add theirs as time goes on.
     pub pods: usize,
@@ -86,7 +85,7 @@ impl Workload {
             match pods[index].step(cluster) {
                 Ok(pause) => due.push(Reverse((at + pause, index))),
                 Err(error @ SimError::Exists(..)) => return Err(error),
-                // Somebody else has removed the pod or ended its container: its part is over.
+                // Another caller has removed the pod or ended its container; it is not driven any further.
                 Err(error) => tracing::debug!(%error, "a pod of the workload was taken away"),
             }
         }

@@ -1,4 +1,5 @@
-//! The parts pods play, one step at a time. An pod owns its randomness, so what it does never depends on the others.
+//! What each pod of a workload does, one step at a time. Each has random numbers of its own, so what it does never
+//! depends on the others.
 
 use std::collections::VecDeque;
 use std::time::Duration;
@@ -18,7 +19,7 @@ const NAMES: [(&str, &str); 6] = [
     ("media", "encoder"),
 ];
 
-/// What a pod does with its lifetime.
+/// How a pod behaves.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Behavior {
     /// Writes in bursts, many lines a second.
@@ -34,7 +35,7 @@ pub(super) enum Behavior {
 }
 
 impl Behavior {
-    /// Share of the total rate. Roles without one have a pace of their own.
+    /// Share of the total rate. Behaviors without one have a rate of their own.
     pub(super) fn weight(self) -> f64 {
         match self {
             Self::Chatty => 1.0,
@@ -64,7 +65,7 @@ pub(super) struct WorkloadPod {
     pub(super) age: Duration,
     /// When the present pod is deleted, if ever.
     pub(super) leaves: Option<Duration>,
-    /// How far its deletion is.
+    /// Number of steps of its deletion that are done.
     pub(super) parted: u32,
     /// Pods deleted so far.
     pub(super) lives: u32,
@@ -92,8 +93,8 @@ impl WorkloadPod {
         Ok(pause)
     }
 
-    /// When the pod's time has come: it is told to end, says something more, exits, is removed; then another of the
-    /// same name comes.
+    /// Deletes the pod when that is due: it is told to end, writes something more, exits and is removed; then another
+    /// of the same name is created.
     fn part(&mut self, step: u32, cluster: &SimCluster) -> Result<Option<Duration>, SimError> {
         let due = self.leaves.is_some_and(|leaves| self.age >= leaves) && step > 2;
         let Some(pod) = self.pod.clone().filter(|_| due) else {
@@ -175,7 +176,7 @@ impl WorkloadPod {
         Ok(pause)
     }
 
-    /// Created, started, a few bursts, done within a second; then the next one. Finished pods job_retention.
+    /// Created, started, a few bursts, done within a second; then the next one. Finished pods stay for `job_retention`.
     fn job(&mut self, step: u32, cluster: &SimCluster) -> Result<Duration, SimError> {
         let (_, service) = self.names();
         let (number, act) = (step / 5, step % 5);
@@ -210,7 +211,7 @@ impl WorkloadPod {
         }
     }
 
-    /// Removes the jobs that have lingered long enough.
+    /// Removes the jobs that finished long enough ago.
     fn clear_finished(&mut self) -> Result<(), SimError> {
         let Some(job_retention) = self.job_retention else {
             return Ok(());
