@@ -50,7 +50,9 @@ fn every_source_file_that_a_document_names_exists() {
     for Text { path, text } in documents() {
         let prose = prose(&text);
         let names = prose.split('`').skip(1).step_by(2);
-        let sources = names.filter(|name| name.ends_with(".rs") && !name.contains([' ', '*']));
+        let sources = names.filter(|name| {
+            name.rsplit_once('.').is_some_and(|(_, ending)| ending == "rs") && !name.contains([' ', '*'])
+        });
         let missing = sources.filter(|name| !root().join(name).exists() && !root().join("src").join(name).exists());
         faults.extend(missing.map(|name| format!("{path} names {name}")));
     }
