@@ -40,7 +40,7 @@ pub fn execute(args: impl IntoIterator<Item = OsString>) -> Result<(), Failure> 
     }
     #[cfg(feature = "lab")]
     if let Command::Simulate(simulate) = &typed.cli.command {
-        // The collectors of a thousand histories say more than anybody reads, unless they are asked.
+        // The collectors of a thousand histories log too much to read, so they log only on request.
         if typed.cli.general.log_level.is_some() {
             telemetry::start(typed.cli.general.log_level.as_deref(), typed.cli.general.log_format)?;
         }
@@ -99,7 +99,7 @@ async fn work(cli: Cli) -> Result<(), Failure> {
     }
 }
 
-/// Writes to stdout at once; nobody reading is no failure.
+/// Writes to stdout at once; it is no failure if stdout is closed.
 fn print(fill: impl FnOnce(&mut Vec<u8>)) {
     let mut text = Vec::new();
     fill(&mut text);

@@ -39,7 +39,7 @@ pub struct StoredStream {
 }
 
 impl StoredStream {
-    /// Puts what another sink holds of the same stream behind what is here.
+    /// Appends what another sink has stored of the same stream.
     pub fn append(&mut self, other: &Self) {
         let before = self.lines.len();
         self.gaps.extend(other.gaps.iter().map(|gap| before + gap));
@@ -156,13 +156,14 @@ fn compare_stream(written: &[LineDigest], stored: &StoredStream, sum: &mut Audit
         let time = entry.time;
         findings.push(Discrepancy { kind, line, time });
     };
-    // Where each line was written. The k-th storing of identical lines is taken for the k-th writing.
+    // The places of each line among those written. The k-th stored copy of identical lines counts as the k-th written
+    // one.
     let mut places: HashMap<(i64, u64), VecDeque<usize>> = HashMap::new();
     for (place, entry) in written.iter().enumerate() {
         places.entry((entry.time, entry.hash)).or_default().push_back(place);
     }
     let mut highest = None;
-    // Of each stored line, where it was written.
+    // For each stored line its place among those written.
     let mut origins = Vec::with_capacity(stored.lines.len());
     for (at, entry) in stored.lines.iter().enumerate() {
         let left = places.get_mut(&(entry.time, entry.hash));
@@ -198,8 +199,8 @@ fn compare_stream(written: &[LineDigest], stored: &StoredStream, sum: &mut Audit
     findings
 }
 
-/// The places in what was written that gap records speak of: each from the line stored before it to
-/// the line stored after it. Timestamps would not do, since they repeat and go backwards.
+/// The ranges of written lines that gap records cover: each between the line stored before the gap and the line stored
+/// after it. Timestamps cannot be used for that, since they repeat and go backwards.
 fn covered(origins: &[Option<usize>], gaps: &[usize], written: usize) -> Vec<Range<usize>> {
     let cover = |gap: &usize| {
         let (before, after) = origins.split_at((*gap).min(origins.len()));

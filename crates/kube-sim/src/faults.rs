@@ -21,7 +21,7 @@ pub enum Verb {
     Other,
 }
 
-/// Which requests or streams are meant; what is not given matches all.
+/// Selects requests or streams; a field that is not given matches all.
 #[derive(Debug, Clone, Default)]
 pub struct Target {
     verb: Option<Verb>,

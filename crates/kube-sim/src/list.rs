@@ -105,7 +105,7 @@ pub(super) fn table_of(metadata: &Value, headed: bool, rows: &[Value]) -> Value 
     })
 }
 
-/// The objects are serialized already; a list of them is a matter of commas.
+/// The objects are serialized already, so a list only puts commas between them.
 fn concatenated(metadata: &Value, pods: &[&PublishedPod]) -> Vec<u8> {
     let head = format!(r#"{{"kind":"PodList","apiVersion":"v1","metadata":{metadata},"items":["#);
     let mut list = head.into_bytes();

@@ -47,7 +47,7 @@ impl Rights {
         Err(Refusal::new(StatusCode::FORBIDDEN, message))
     }
 
-    /// Whether what a review asks about is allowed. One that cannot be read asks about nothing that was taken away.
+    /// Whether what a review asks about is allowed. A review that cannot be read is answered as allowed.
     pub(super) fn reviewed(&self, review: &Value) -> bool {
         let asked = &review["spec"]["resourceAttributes"];
         let text = |name: &str| asked[name].as_str().unwrap_or_default();

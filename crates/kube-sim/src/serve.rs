@@ -51,7 +51,7 @@ impl Tasks {
         });
     }
 
-    /// Waits until all have ended, or ends them when patience runs out.
+    /// Waits until all have ended, or aborts them after [`PATIENCE`].
     async fn finish(&self) {
         let mut tasks = self.with(std::mem::take);
         let all = async { while tasks.join_next().await.is_some() {} };

@@ -1,5 +1,5 @@
 //! The state of the simulated cluster: pods, what of them is published, and the history watches read. Every change
-//! goes through [`ClusterState::edit`] or its neighbours, which publish it under the next resource version. Plain data behind one
+//! goes through a method of [`ClusterState`], which publishes it under the next resource version. Plain data behind one
 //! lock; it does no I/O and never waits.
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};

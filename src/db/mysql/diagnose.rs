@@ -57,7 +57,7 @@ pub async fn diagnose(url: &Url, db: &Database, limits: &SessionLimits, scope: S
         diagnosis.findings.push(finding);
     }
     let Diagnosis { conn, findings, .. } = diagnosis;
-    // Only politeness.
+    // Optional: without it the server counts an aborted connection.
     timeout(DEADLINE, conn.close()).await.ok();
     findings
 }

@@ -48,7 +48,7 @@ pub async fn migrate(url: &Url, db: &Database) -> Result<(), BackendError> {
         ))
     });
     if done.is_ok() {
-        // Only politeness: dropping the connection frees the lock as well.
+        // Optional: dropping the connection frees the lock as well.
         timeout(Duration::from_secs(1), conn.close()).await.ok();
     }
     done

@@ -23,7 +23,7 @@ pub async fn open(
 ) -> Result<MySqlPool, BackendError> {
     let options = options(url, db)?;
     let (conn, _) = open_one(&options, db, &limits).await?;
-    // Only politeness.
+    // Optional: without it the server counts an aborted connection.
     timeout(Duration::from_secs(1), sqlx::Connection::close(conn))
         .await
         .ok();

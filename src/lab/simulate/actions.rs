@@ -124,7 +124,7 @@ impl Actor {
                 self.fleet.act(|_| pod.rotate("app").ok());
             }
             Action::Exit(_, code) => drop(self.fleet.act(|_| pod.exit("app", *code))),
-            // The kubelet keeps one log of those before, so an instance before that would be lost without a trace.
+            // The kubelet keeps the log of one previous instance; an earlier one would be lost without a trace.
             Action::Restart(_) if !ends && self.is_read_before(&pod) => {
                 self.fleet.act(|_| {
                     pod.exit("app", 1).ok();
@@ -138,7 +138,8 @@ impl Actor {
                 self.fleet
                     .act(|_| pod.terminate().and_then(|()| pod.exit_all(143)).ok());
             }
-            // Of a pod of which no checkpoint names the instance, no container is known, and no gap is delivered.
+            // Unless a checkpoint names the instance, the containers of a deleted pod are unknown, and no gap is
+            // stored.
             Action::Remove(_) | Action::Recreate(_) if self.is_known(&pod) => {
                 self.fleet.act(|_| pod.remove().ok());
                 self.pods.remove(at);
@@ -198,8 +199,8 @@ impl Actor {
         })
     }
 
-    /// A replica that starts after a jump of the store's clock cannot know of it, and takes live claims for ended
-    /// ones; so none does until those have ended.
+    /// A replica that starts after a jump of the store's clock cannot know of it, and would treat live claims as
+    /// expired; so none starts until those have ended.
     fn add(&mut self) -> Option<usize> {
         (!self.has_jumped() && self.fleet.replicas.len() < REPLICAS).then(|| self.fleet.add())
     }

@@ -34,7 +34,7 @@ struct Sum {
     steps: usize,
 }
 
-/// `podlog simulate`. Fails with status 1 when a history does.
+/// `podlog simulate`. Fails with status 1 when a history fails.
 pub fn simulate(flags: &Simulate) -> Result<(), Failure> {
     let begun = Instant::now();
     let cores = || thread::available_parallelism().map_or(1, NonZero::get);

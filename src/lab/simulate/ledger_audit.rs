@@ -65,8 +65,8 @@ pub(super) fn audit(ledger: &Ledger, truth: &[WrittenLog], over: bool) -> Ledger
     all
 }
 
-/// How many of these lines no gap covers. One covers what was written between its ends, as far as nobody can read it any
-/// more: what the API still serves is to be stored.
+/// How many of these lines no gap covers. A gap covers lines that were written between its ends and that the API no
+/// longer serves; lines that it still serves must be stored.
 fn missed(log: &WrittenLog, lines: Range<usize>, gaps: &[&Gap]) -> usize {
     let covered = |at: usize| {
         let time = Time(log.lines[at].time);

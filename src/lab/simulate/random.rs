@@ -53,7 +53,7 @@ fn step(rng: &mut Rng) -> Step {
         88..96 => Action::Api(api_fault(rng)),
         _ => Action::Nothing,
     };
-    // Mostly short, so that what happens meets what happened before; now and then long enough for claims to end.
+    // Mostly short, so that faults overlap; now and then long enough for claims to end.
     let long = rng.u32(0..50) == 0;
     Step(
         act,

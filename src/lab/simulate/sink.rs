@@ -335,7 +335,7 @@ impl Sink for LedgerSink {
             tokio::time::sleep(takes).await;
             return vec![Err(error); chunks.len()];
         }
-        // Every other write to a database takes effect long before its answer, and all to a file.
+        // Every second write to a database, and every write to a file, takes effect long before its answer.
         tokio::time::sleep(if early { Duration::ZERO } else { takes }).await;
         let answers = self.take_in(chunks, &in_time);
         tokio::time::sleep(if early { takes } else { Duration::ZERO }).await;

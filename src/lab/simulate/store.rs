@@ -28,7 +28,7 @@ pub struct StoreFaults {
     pub refused: bool,
     /// No answer, and nothing happens at the table.
     pub silent: bool,
-    /// Half of it on the way to the table, half on the way back.
+    /// Delay of each call: half of it on the way to the table, half on the way back.
     pub delay: Duration,
     /// How many answers to a statement of this kind are lost after it took effect.
     pub lost: BTreeMap<&'static str, u32>,
