@@ -112,7 +112,7 @@ fn a_soak_with_random_faults_loses_nothing_and_stores_nothing_twice() {
         assert_eq!(printed[wrong], 0, "{printed}\n{said}");
     }
     assert!(printed["written"].as_u64() > Some(5_000), "{printed}");
-    assert!(printed["soak"]["acts"].as_u64() > Some(5), "{printed}");
+    assert!(printed["soak"]["faults"].as_u64() > Some(5), "{printed}");
     for told in [
         "was killed with SIGKILL",
         "the store's file is locked",

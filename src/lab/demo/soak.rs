@@ -77,17 +77,17 @@ pub(super) struct Soak {
 }
 
 impl Soak {
-    /// With a seed, faults are made from it.
-    pub(super) fn new(duration: Duration, pods: u32, chaos: Option<u64>, replicas: usize) -> Self {
+    /// With a `fault_seed`, the faults are drawn from it.
+    pub(super) fn new(duration: Duration, pods: u32, fault_seed: Option<u64>, replicas: usize) -> Self {
         let injector = |seed| Injector::new(fault_plan::plan(seed, replicas, duration));
         Self {
             duration,
-            injector: chaos.map(injector),
+            injector: fault_seed.map(injector),
             samples: Samples::new(duration, pods),
         }
     }
 
-    /// Runs the soak. Returns the time by which all must be stored.
+    /// Runs the soak. Returns the time by which every line must be stored.
     pub(super) async fn run(&mut self, session: &mut Session) -> Result<Instant, Failure> {
         let writing_since = Instant::now();
         while writing_since.elapsed() < self.duration {
@@ -103,7 +103,7 @@ impl Soak {
         Ok(Instant::now() + CATCH_UP)
     }
 
-    /// Samples what the replicas use, when it is time.
+    /// Samples the resource use of the replicas when a sample is due.
     async fn sample(&mut self, session: &Session, now: Duration) {
         if !self.samples.are_due(now) {
             return;
@@ -119,7 +119,7 @@ impl Soak {
             .take(now, replicas, ResourceUse::of(std::process::id(), Some(own)));
     }
 
-    /// The result, and what failed.
+    /// The result, and the failures.
     pub(super) fn report(self) -> (SoakReport, Vec<String>) {
         let figures = self.samples.figures();
         let (faults, mut failures) = self.injector.map(Injector::outcome).unzip();
@@ -138,7 +138,7 @@ pub(super) struct SoakReport {
 }
 
 impl SoakReport {
-    /// Lines for stdout, each with its end.
+    /// Lines for stdout, each with its line end.
     pub(super) fn lines(&self) -> String {
         let figures = self.figures.as_ref().map_or_else(
             || "soak: memory, open files, threads and tasks cannot be read here, or it was too short".to_owned(),
@@ -146,14 +146,14 @@ impl SoakReport {
         );
         let faults = self
             .faults
-            .map(|faults| format!("chaos: acts={faults}\n"))
+            .map(|faults| format!("faults: injected={faults}\n"))
             .unwrap_or_default();
         format!("{faults}{figures}\n")
     }
 
     /// The same as JSON.
     pub(super) fn json(&self) -> Value {
-        json!({"acts": self.faults, "figures": self.figures.as_ref().map(Figures::json)})
+        json!({"faults": self.faults, "figures": self.figures.as_ref().map(Figures::json)})
     }
 }
 
