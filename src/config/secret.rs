@@ -11,6 +11,7 @@ use url::Url;
 
 use crate::cli::units::Secret;
 use crate::db::url as urls;
+use crate::domain::{Cause, Message};
 use crate::exit::Failure;
 use crate::sinks::FILE_PARAMETERS;
 
@@ -147,10 +148,12 @@ impl Passwords {
 /// Reads the URL of a flag, with its password filled in.
 pub(super) fn url<U>(flag: &str, text: &Secret, password: Option<&Secret>, example: &str) -> Result<U, Failure>
 where
-    U: FromStr<Err: fmt::Display>,
+    U: FromStr<Err: Into<Message>>,
 {
     let url = with_password(flag, text, password, example)?;
-    url.expose().parse().map_err(Failure::usage)
+    url.expose()
+        .parse()
+        .map_err(|error: U::Err| Failure::of(Cause::Setting, error.into()))
 }
 
 fn with_password(flag: &str, text: &Secret, password: Option<&Secret>, example: &str) -> Result<SecretUrl, Failure> {
@@ -214,7 +217,7 @@ mod tests {
     }
 
     #[test]
-    fn a_password_is_filled_in_whatever_its_letters() {
+    fn a_password_with_special_characters_is_inserted_escaped() {
         let url = SecretUrl::parse("mysql://u@h/d").unwrap();
         let with = url.with_password(&"p@ss/wörd%".into()).unwrap();
         assert_eq!(with.expose(), "mysql://u:p%40ss%2Fw%C3%B6rd%25@h/d");
@@ -224,7 +227,7 @@ mod tests {
     }
 
     #[test]
-    fn a_password_file_loses_its_last_newline_only() {
+    fn only_the_last_newline_of_a_password_file_is_removed() {
         let file = tempfile::NamedTempFile::new().unwrap();
         std::fs::write(file.path(), " hunter2 \n").unwrap();
         let path = file.path().as_os_str().to_owned();
@@ -234,7 +237,7 @@ mod tests {
     }
 
     #[test]
-    fn a_password_from_two_places_or_from_nowhere_is_refused() {
+    fn a_password_from_two_sources_or_from_a_missing_file_is_refused() {
         let line = Passwords::from(|_| Some("/nowhere".into())).unwrap_err().to_string();
         assert_eq!(
             line,

@@ -10,6 +10,8 @@ use sqlx::ConnectOptions;
 use sqlx::mysql::MySqlConnectOptions;
 use url::Url;
 
+use crate::domain::Message;
+
 /// Parameters of `mysql` URLs. A misspelt one must not be ignored (`ssl-mod=VERIFY_CA`).
 pub const MYSQL_PARAMETERS: [&str; 9] = [
     "ssl-mode", "sslmode", "ssl-ca", "sslca", "ssl-cert", "sslcert", "ssl-key", "sslkey", "socket",
@@ -35,8 +37,8 @@ impl DatabaseUrl {
         matches!(scheme, "mysql" | "mariadb" | "sqlite")
     }
 
-    /// Reads a URL of such a scheme. The error is a few words without the password.
-    pub fn read(url: Url) -> Result<Self, String> {
+    /// Reads a URL of such a scheme. The error does not contain the password.
+    pub fn read(url: Url) -> Result<Self, Message> {
         match url.scheme() {
             "sqlite" => file(&url).map(Self::Sqlite),
             _ => server(&url).map(|()| Self::MySql(url)),
@@ -60,36 +62,36 @@ impl fmt::Debug for DatabaseUrl {
 }
 
 /// Checks the parts of a `mysql` URL.
-fn server(url: &Url) -> Result<(), String> {
+fn server(url: &Url) -> Result<(), Message> {
     if let Some(name) = unknown_parameter(url, &MYSQL_PARAMETERS) {
         let known = MYSQL_PARAMETERS.join(", ");
-        return Err(format!("`mysql` URLs have no parameter `{name}`; known: {known}"));
+        let text = format!("`mysql` URLs have no parameter `{name}`");
+        return Err(Message::new(text, format!("known: {known}")));
     }
     let form = "write mysql://user:password@host:3306/database";
     if url.host_str().is_none_or(str::is_empty) {
-        return Err(format!("it names no host; {form}"));
+        return Err(Message::new("it names no host", form));
     }
     let database = url.path().trim_matches('/');
     if database.is_empty() || database.contains('/') {
-        return Err(format!(
-            "{} must name one database after the host; {form}",
-            masked(url, &[])
-        ));
+        let text = format!("{} must name one database after the host", masked(url, &[]));
+        return Err(Message::new(text, form));
     }
     MySqlConnectOptions::from_url(url)
         .map(drop)
-        .map_err(|error| error.to_string())
+        .map_err(|error| Message::new(error.to_string(), ""))
 }
 
 /// The file of a `sqlite` URL.
-fn file(url: &Url) -> Result<PathBuf, String> {
+fn file(url: &Url) -> Result<PathBuf, Message> {
     if let Some(name) = unknown_parameter(url, &[]) {
-        return Err(format!("`sqlite` URLs have no parameter `{name}`; leave it out"));
+        let text = format!("`sqlite` URLs have no parameter `{name}`");
+        return Err(Message::new(text, "leave it out"));
     }
     let bare = url.query().is_none() && url.fragment().is_none() && !url.path().ends_with('/');
     let form = "write three slashes: sqlite:///path/podlog.db";
-    let no_file = || format!("a `sqlite` URL needs the path of a file and has no host, user, password or port; {form}");
-    path(url).filter(|_| bare).ok_or_else(no_file)
+    let text = "a `sqlite` URL needs the path of a file and has no host, user, password or port";
+    path(url).filter(|_| bare).ok_or_else(|| Message::new(text, form))
 }
 
 /// The URL with `***` in place of its password. Of parameters only the values of known ones are shown (those of
@@ -186,7 +188,7 @@ mod tests {
     }
 
     fn database(text: &str) -> Result<DatabaseUrl, String> {
-        DatabaseUrl::read(read(text))
+        DatabaseUrl::read(read(text)).map_err(|message| message.to_string())
     }
 
     #[test]

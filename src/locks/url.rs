@@ -9,15 +9,22 @@ use std::str::FromStr;
 use url::Url;
 
 use crate::db::url::{DatabaseUrl, FORMS};
+use crate::domain::Message;
 
 /// Where claims are stored: the URL of a database.
 #[derive(Clone)]
 pub struct LockUrl(pub(super) DatabaseUrl);
 
-/// What is wrong with a lock URL.
+/// What is wrong with a lock URL, and what to do about it.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("{0}")]
-pub struct BadLockUrl(String);
+pub struct BadLockUrl(Message);
+
+impl From<BadLockUrl> for Message {
+    fn from(error: BadLockUrl) -> Self {
+        error.0
+    }
+}
 
 impl LockUrl {
     /// How many files and sockets the stores of one replica have open: the collector's and the renewer's.
@@ -36,18 +43,22 @@ impl FromStr for LockUrl {
 
     fn from_str(text: &str) -> Result<Self, BadLockUrl> {
         // The text may hold a password, so no error repeats it.
+        let refused = |what: String, remedy: String| BadLockUrl(Message::new(what, remedy));
         let Some((scheme, _)) = text.split_once("://") else {
-            return Err(BadLockUrl(format!("the lock URL has no scheme; write {FORMS}")));
+            return Err(refused("the lock URL has no scheme".into(), format!("write {FORMS}")));
         };
         if !DatabaseUrl::is_scheme(scheme) {
-            return Err(BadLockUrl(format!("there is no lock store {scheme}://; write {FORMS}")));
+            return Err(refused(
+                format!("there is no lock store {scheme}://"),
+                format!("write {FORMS}"),
+            ));
         }
         let url = Url::parse(text).map_err(|error| {
-            BadLockUrl(format!(
-                "the lock URL cannot be read: {error}; special characters in user and password are written as %XX"
-            ))
+            let remedy = "special characters in user and password are written as %XX";
+            refused(format!("the lock URL cannot be read: {error}"), remedy.into())
         })?;
-        let url = DatabaseUrl::read(url).map_err(|error| BadLockUrl(format!("the lock URL is wrong: {error}")))?;
+        let url = DatabaseUrl::read(url)
+            .map_err(|error| refused(format!("the lock URL is wrong: {}", error.text), error.remedy))?;
         Ok(Self(url))
     }
 }
@@ -69,14 +80,16 @@ mod tests {
     use super::*;
 
     #[test]
-    fn what_names_no_lock_store_is_refused_with_the_known_forms_and_without_the_password() {
+    fn an_invalid_lock_url_is_refused_with_the_known_forms_and_without_the_password() {
         for (text, says) in [
             ("redis://user:secret@x", "redis://; write mysql://"),
             ("mysql:user:secret@db/podlog", "no scheme; write mysql://"),
             ("mysql://user:secret@db:99999/podlog", "cannot be read: invalid port"),
             ("sqlite://", "is wrong: a `sqlite` URL needs the path of a file"),
         ] {
-            let error = text.parse::<LockUrl>().unwrap_err().to_string();
+            let error = text.parse::<LockUrl>().unwrap_err();
+            assert!(!Message::from(error.clone()).remedy.is_empty(), "{error}");
+            let error = error.to_string();
             assert!(error.contains(says) && !error.contains("secret"), "{error}");
         }
     }

@@ -7,6 +7,7 @@ use url::Url;
 
 use super::file::{FileOptions, Fsync, OPEN_FILES};
 use crate::db::url::{self as urls, DatabaseUrl};
+use crate::domain::Message;
 
 /// Parameters of `file` URLs.
 pub const FILE_PARAMETERS: [&str; 4] = ["max_size", "keep", "fsync", "gzip"];
@@ -25,10 +26,20 @@ pub(super) enum Destination {
     Database(DatabaseUrl),
 }
 
-/// What is wrong with a sink's URL.
+/// What is wrong with a sink's URL, and what to do about it.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("{0}")]
-pub struct BadSinkUrl(String);
+pub struct BadSinkUrl(Message);
+
+impl From<BadSinkUrl> for Message {
+    fn from(error: BadSinkUrl) -> Self {
+        error.0
+    }
+}
+
+fn bad(what: impl Into<String>, remedy: impl Into<String>) -> BadSinkUrl {
+    BadSinkUrl(Message::new(what, remedy))
+}
 
 const KNOWN: &str = "known sinks: stdout, file:///dir, sqlite:///path, mysql://user@host:port/database";
 
@@ -42,8 +53,7 @@ impl FromStr for SinkUrl {
             });
         }
         // The text may contain a password, so the error does not repeat it.
-        let url =
-            Url::parse(text).map_err(|error| BadSinkUrl(format!("the sink's URL cannot be read: {error}; {KNOWN}")))?;
+        let url = Url::parse(text).map_err(|error| bad(format!("the sink's URL cannot be read: {error}"), KNOWN))?;
         let destination = match url.scheme() {
             "stdout" => {
                 no_parameters(&url)?;
@@ -52,9 +62,11 @@ impl FromStr for SinkUrl {
             "file" => Destination::File(file(&url)?),
             scheme if DatabaseUrl::is_scheme(scheme) => {
                 let url = DatabaseUrl::read(url);
-                Destination::Database(url.map_err(|error| BadSinkUrl(format!("the sink's URL is wrong: {error}")))?)
+                Destination::Database(
+                    url.map_err(|error| bad(format!("the sink's URL is wrong: {}", error.text), error.remedy))?,
+                )
             }
-            other => return Err(BadSinkUrl(format!("there is no sink `{other}`; {KNOWN}"))),
+            other => return Err(bad(format!("there is no sink `{other}`"), KNOWN)),
         };
         Ok(Self { destination })
     }
@@ -82,19 +94,20 @@ impl SinkUrl {
 
 fn no_parameters(url: &Url) -> Result<(), BadSinkUrl> {
     match urls::unknown_parameter(url, &[]) {
-        Some(name) => Err(BadSinkUrl(format!(
-            "`{}` sinks have no parameter `{name}`; leave it out",
-            url.scheme()
-        ))),
+        Some(name) => Err(bad(
+            format!("`{}` sinks have no parameter `{name}`", url.scheme()),
+            "leave it out",
+        )),
         None => Ok(()),
     }
 }
 
 fn pathless(url: &Url) -> BadSinkUrl {
     let scheme = url.scheme();
-    BadSinkUrl(format!(
-        "a `{scheme}` sink needs a path and has no host, user or port; write three slashes: {scheme}:///path"
-    ))
+    bad(
+        format!("a `{scheme}` sink needs a path and has no host, user or port"),
+        format!("write three slashes: {scheme}:///path"),
+    )
 }
 
 fn file(url: &Url) -> Result<FileOptions, BadSinkUrl> {
@@ -107,22 +120,23 @@ fn file(url: &Url) -> Result<FileOptions, BadSinkUrl> {
     };
     if let Some(name) = urls::unknown_parameter(url, &FILE_PARAMETERS) {
         let known = FILE_PARAMETERS.join(", ");
-        return Err(BadSinkUrl(format!(
-            "`file` sinks have no parameter `{name}`; known: {known}"
-        )));
+        return Err(bad(
+            format!("`file` sinks have no parameter `{name}`"),
+            format!("known: {known}"),
+        ));
     }
     for (name, value) in url.query_pairs() {
-        let bad = |form: &str| BadSinkUrl(format!("`{name}={value}` cannot be read; write {form}"));
+        let unreadable = |form: &str| bad(format!("`{name}={value}` cannot be read"), format!("write {form}"));
         match &*name {
-            "max_size" => options.max_size = bytes(&value).ok_or_else(|| bad("a size such as 10MiB"))?,
-            "keep" => options.keep = value.parse().map_err(|_| bad("a number such as 5"))?,
-            "gzip" => options.gzip = value.parse().map_err(|_| bad("true or false"))?,
+            "max_size" => options.max_size = bytes(&value).ok_or_else(|| unreadable("a size such as 10MiB"))?,
+            "keep" => options.keep = value.parse().map_err(|_| unreadable("a number such as 5"))?,
+            "gzip" => options.gzip = value.parse().map_err(|_| unreadable("true or false"))?,
             "fsync" => {
                 options.fsync = match &*value {
                     "never" => Fsync::Never,
                     "interval" => Fsync::Interval,
                     "always" => Fsync::Always,
-                    _ => return Err(bad("never, interval or always")),
+                    _ => return Err(unreadable("never, interval or always")),
                 }
             }
             _ => {}

@@ -7,9 +7,9 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::time::Duration;
 
-use crate::domain::{LockKey, LockTable, ReplicaId};
+use crate::domain::{Cause, LockKey, LockTable, ReplicaId};
 use crate::exit::Failure;
-use crate::locks::{self, Holder, LockStore, LockUrl};
+use crate::locks::{self, BadLockUrl, Holder, LockStore, LockUrl};
 
 /// An observer of the table.
 #[derive(Debug)]
@@ -20,7 +20,9 @@ pub(super) struct Claims {
 impl Claims {
     /// Makes the table and opens it. The replicas find it ready.
     pub(super) async fn open(url: &str) -> Result<Self, Failure> {
-        let url: LockUrl = url.parse().map_err(Failure::usage)?;
+        let url: LockUrl = url
+            .parse()
+            .map_err(|e: BadLockUrl| Failure::of(Cause::Setting, e.into()))?;
         locks::migrate(&url).await?;
         // The cluster is the default of `podlog run --cluster`.
         let holder = Holder::onlooker("podlog-demo", "default".into());

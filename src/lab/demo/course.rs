@@ -24,9 +24,9 @@ use super::stage::{Stage, StageSettings};
 use super::stored::{self, Records};
 use super::view::View;
 use crate::cli::lab::{Demo, Switch};
-use crate::domain::StreamId;
+use crate::domain::{Cause, StreamId};
 use crate::exit::Failure;
-use crate::sinks::{self, SinkUrl};
+use crate::sinks::{self, BadSinkUrl, SinkUrl};
 
 /// Faulty lines that are named.
 const NAMED: usize = 5;
@@ -152,9 +152,10 @@ impl Course {
         session.observer.say(format!("{count} replicas started"));
         while session.observer.has_claims() && session.observer.alive() < count {
             if session.observer.elapsed() > START_TIME {
-                return Err(Failure::failed(format!(
-                    "not all replicas were at work within {START_TIME:?}; the machine is too busy, or --keep a directory and read their logs"
-                )));
+                return Err(
+                    Failure::failed(format!("not all replicas were at work within {START_TIME:?}"))
+                        .with_remedy("the machine is too busy, or --keep a directory and read their logs"),
+                );
             }
             session.tick().await?;
         }
@@ -196,9 +197,8 @@ impl Course {
             .collect();
         let choice = (self.seed as usize).checked_rem(holders.len());
         choice.map(|choice| holders[choice]).ok_or_else(|| {
-            Failure::failed(
-                "no replica holds a pod after half of the time; use a longer --duration, or --keep a directory and read their logs",
-            )
+            Failure::failed("no replica holds a pod after half of the time")
+                .with_remedy("use a longer --duration, or --keep a directory and read their logs")
         })
     }
 
@@ -295,7 +295,12 @@ async fn open_store(stage: &Stage, demo: &Demo) -> Result<(Option<Claims>, Recor
         Switch::On => {
             let StoreUrls { lock, sink } = StoreUrls::new(&stage.dir, Switch::On, 1);
             let claims = Claims::open(&lock).await?;
-            sinks::migrate(&sink.parse::<SinkUrl>().map_err(Failure::usage)?).await?;
+            sinks::migrate(
+                &sink
+                    .parse::<SinkUrl>()
+                    .map_err(|e: BadSinkUrl| Failure::of(Cause::Setting, e.into()))?,
+            )
+            .await?;
             Ok((Some(claims), Records::tables(&stage.store_file()).await?))
         }
         Switch::Off => {

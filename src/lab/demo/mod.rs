@@ -36,11 +36,14 @@ use kube_sim::audit::Discrepancy;
 
 /// Refuses flags that have no meaning together.
 fn check(demo: &Demo) -> Result<(), Failure> {
-    let refused = |what: &str| Err(Failure::usage(what));
+    let refused = |what: &str, remedy: &str| Err(Failure::usage(what).with_remedy(remedy));
     match demo.soak {
-        None if demo.chaos => refused("--chaos is for a soak; say how long it takes, as in --soak 30m --chaos"),
-        Some(_) if demo.claims == Switch::Off => refused("--soak needs claims; leave --claims off away"),
-        Some(soak) if soak < soak::SHORTEST => refused("--soak is too short; give it 10s or more"),
+        None if demo.chaos => refused(
+            "--chaos is for a soak",
+            "say how long it takes, as in --soak 30m --chaos",
+        ),
+        Some(_) if demo.claims == Switch::Off => refused("--soak needs claims", "remove --claims off"),
+        Some(soak) if soak < soak::SHORTEST => refused("--soak is too short", "give it 10s or more"),
         _ => Ok(()),
     }
 }
@@ -83,8 +86,8 @@ pub async fn demo(demo: Demo, stop: CancellationToken) -> Result<(), Failure> {
     for failure in &outcome.failures {
         screen::remark(failure);
     }
-    Err(Failure::failed(format!(
-        "the audit is not clean; run it again with --seed {seed} --keep DIRECTORY and look at the replicas' logs"
+    Err(Failure::failed("the audit is not clean").with_remedy(format!(
+        "run it again with --seed {seed} --keep DIRECTORY and read the replicas' logs"
     )))
 }
 

@@ -84,8 +84,9 @@ impl Replica {
     /// Starts `podlog run` number `number`, logging to a file in the directory.
     pub(super) fn start(number: usize, dir: &WorkDir, urls: &StoreUrls) -> Result<Self, Failure> {
         let name = format!("replica-{number}");
-        let failed =
-            |e: std::io::Error| Failure::failed(format!("{name} cannot be started: {e}; raise the process limits"));
+        let failed = |e: std::io::Error| {
+            Failure::failed(format!("{name} cannot be started: {e}")).with_remedy("raise the process limits")
+        };
         let log = dir.path().join(format!("{name}.log"));
         let file = File::create(&log).map_err(failed)?;
         let program = std::env::current_exe().map_err(failed)?;
@@ -151,8 +152,8 @@ impl Replica {
     /// The exit status, if it has ended.
     fn left(&mut self) -> Result<Option<ExitStatus>, Failure> {
         let name = &self.name;
-        let strange = |e| Failure::failed(format!("{name} cannot be waited for: {e}; please report it"));
-        self.child.try_wait().map_err(strange)
+        let failed = |e| Failure::failed(format!("{name} cannot be waited for: {e}")).with_remedy("please report it");
+        self.child.try_wait().map_err(failed)
     }
 
     fn ended(&self, status: ExitStatus) -> Failure {

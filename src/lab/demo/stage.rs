@@ -57,9 +57,8 @@ impl Stage {
         settings.rotate_bytes = if wanted.rotate { SMALL_FILE } else { u64::MAX };
         let cluster = SimCluster::new(settings);
         let port = |e: std::io::Error| {
-            Failure::failed(format!(
-                "no port on 127.0.0.1 can be opened: {e}; look at the limits of open files and of addresses"
-            ))
+            Failure::failed(format!("no port on 127.0.0.1 can be opened: {e}"))
+                .with_remedy("check the limits of open files and of addresses")
         };
         let listener = TcpListener::bind(("127.0.0.1", 0)).await.map_err(port)?;
         let address = listener.local_addr().map_err(port)?;
@@ -88,7 +87,9 @@ impl Stage {
         self.writing.spawn(async move {
             // It ends by being dropped, so its stop token is never cancelled.
             let done = workload.run(&cluster, &CancellationToken::new()).await;
-            done.map_err(|e| Failure::failed(format!("the simulated pods cannot go on: {e}; please report it")))
+            done.map_err(|e| {
+                Failure::failed(format!("the simulated pods cannot go on: {e}")).with_remedy("please report it")
+            })
         });
     }
 
@@ -98,15 +99,11 @@ impl Stage {
             None => {}
             Some(Ok(outcome)) => outcome?,
             Some(Err(e)) => {
-                return Err(Failure::failed(format!(
-                    "a bug ended the simulation: {e}; please report it"
-                )));
+                return Err(Failure::failed(format!("a bug ended the simulation: {e}")).with_remedy("please report it"));
             }
         }
         if self.server.try_join_next().is_some() {
-            return Err(Failure::failed(
-                "the simulated API server has ended by itself; please report it",
-            ));
+            return Err(Failure::failed("the simulated API server has ended by itself").with_remedy("please report it"));
         }
         Ok(!self.writing.is_empty())
     }
@@ -127,20 +124,20 @@ impl WorkDir {
         };
         let failed = |what: &str| Failure::failed(format!("the directory {}: {what}", path.display()));
         std::fs::create_dir_all(&path)
-            .map_err(|e| failed(&format!("cannot be made: {e}; name another with --keep")))?;
+            .map_err(|e| failed(&format!("cannot be made: {e}")).with_remedy("name another with --keep"))?;
         let dir = Self {
             path: path.canonicalize().map_err(|e| failed(&e.to_string()))?,
             keep: keep.is_some(),
         };
         let odd = |text: &str| text.contains(['?', '#', '%']);
         if dir.path.to_str().is_none_or(odd) {
-            return Err(failed("cannot stand in a URL; use a name without ?, # and %"));
+            return Err(failed("cannot be part of a URL").with_remedy("use a name without ?, # and %"));
         }
         if keep.is_some() && dir.path.read_dir().is_ok_and(|mut files| files.next().is_some()) {
-            return Err(Failure::usage(format!(
-                "--keep {}: the directory is not empty; name a new one",
-                path.display()
-            )));
+            return Err(
+                Failure::usage(format!("--keep {}: the directory is not empty", path.display()))
+                    .with_remedy("name a new one"),
+            );
         }
         Ok(dir)
     }
@@ -162,8 +159,9 @@ impl WorkDir {
 
     pub(super) fn write(&self, name: &str, text: &str) -> Result<(), Failure> {
         let path = self.path.join(name);
-        std::fs::write(&path, text)
-            .map_err(|e| Failure::failed(format!("{} cannot be written: {e}; is the disk full?", path.display())))
+        std::fs::write(&path, text).map_err(|e| {
+            Failure::failed(format!("{} cannot be written: {e}", path.display())).with_remedy("is the disk full?")
+        })
     }
 }
 

@@ -140,15 +140,15 @@ async fn in_time<T>(
     match timeout(deadline, work).await {
         Ok(Ok(done)) => Ok(done),
         Ok(Err(error)) => Err(failed(path, &error)),
-        Err(_) => Err(Failure::failed(format!(
-            "{} was not read within {deadline:?}; the machine is too busy",
-            path.display()
-        ))),
+        Err(_) => Err(
+            Failure::failed(format!("{} was not read within {deadline:?}", path.display()))
+                .with_remedy("the machine is too busy"),
+        ),
     }
 }
 
 fn failed(path: &Path, error: &sqlx::Error) -> Failure {
-    Failure::failed(format!("{} cannot be read: {error}; is the disk full?", path.display()))
+    Failure::failed(format!("{} cannot be read: {error}", path.display())).with_remedy("is the disk full?")
 }
 
 /// Of what was written, the latest instance of each container of the pods that are there: the API server serves it.

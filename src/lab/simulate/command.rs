@@ -47,11 +47,10 @@ pub fn simulate(flags: &Simulate) -> Result<(), Failure> {
     ));
     match sum.failed.first() {
         None => Ok(()),
-        Some(seed) => Err(Failure::failed(format!(
-            "{failed} of {} histories broke a rule; play the first again with --seeds {seed}..{}",
-            sum.histories,
-            seed + 1
-        ))),
+        Some(seed) => Err(
+            Failure::failed(format!("{failed} of {} histories broke a rule", sum.histories))
+                .with_remedy(format!("play the first again with --seeds {seed}..{}", seed + 1)),
+        ),
     }
 }
 
