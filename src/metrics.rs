@@ -287,7 +287,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn gaps_are_counted_from_nought_so_that_an_alert_sees_the_first() {
+    fn gap_counters_start_at_zero_so_that_an_alert_sees_the_first_gap() {
         let mut registry = Registry::default();
         let _metrics = Metrics::new(&mut registry);
         let mut text = String::new();

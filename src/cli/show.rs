@@ -108,7 +108,7 @@ mod tests {
     use crate::cli::read;
 
     #[test]
-    fn a_number_that_toml_would_read_otherwise_is_quoted() {
+    fn a_number_that_toml_would_change_is_quoted() {
         assert_eq!(quoted("max-pods", "70"), "70");
         for text in ["007", "+7", "-0"] {
             assert_eq!(quoted("replica-id", text), format!("\"{text}\""));
@@ -143,7 +143,7 @@ mod tests {
     }
 
     #[test]
-    fn a_file_of_the_shown_settings_gives_the_same_settings() {
+    fn printed_settings_used_as_a_file_give_the_same_settings() {
         let dir = tempfile::tempdir().unwrap();
         let path = dir.path().join("podlog.toml");
         let plain = |text: &str| -> Vec<String> {
@@ -169,7 +169,7 @@ mod tests {
     }
 
     #[test]
-    fn a_wrong_value_in_a_file_is_blamed_on_the_file() {
+    fn an_error_in_a_value_from_a_file_names_the_file() {
         let dir = tempfile::tempdir().unwrap();
         let path = dir.path().join("podlog.toml");
         std::fs::write(&path, "ttl = 'soon'").unwrap();

@@ -117,7 +117,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn sizes_read_back_as_they_are_shown() {
+    fn a_displayed_size_parses_to_the_same_size() {
         for (text, bytes) in [
             ("256KiB", 262_144),
             ("1 mib", 1 << 20),
@@ -133,7 +133,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_no_size_is_refused() {
+    fn an_invalid_size_is_refused() {
         for text in ["", "KiB", "1.5MiB", "-1", "1 kilobyte", "99999999999GiB"] {
             assert!(text.parse::<Size>().is_err(), "{text}");
         }
@@ -147,7 +147,7 @@ mod tests {
     }
 
     #[test]
-    fn a_secret_does_not_show_itself() {
+    fn debug_output_hides_a_secret() {
         assert_eq!(format!("{:?}", Secret::from("mysql://u:pw@h/d")), "***");
     }
 }

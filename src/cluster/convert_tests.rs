@@ -41,7 +41,7 @@ fn seen(id: &str, restart: u32, started: bool) -> Instance {
 }
 
 #[test]
-fn containers_of_every_kind_are_kept_in_starting_order() {
+fn containers_of_every_kind_are_kept_in_the_order_they_start() {
     let pod = pod(json!({
         "metadata": {},
         "spec": {
@@ -62,7 +62,7 @@ fn containers_of_every_kind_are_kept_in_starting_order() {
 }
 
 #[test]
-fn a_running_container_has_its_count_and_the_previous_instance_has_one_less() {
+fn a_running_container_has_the_restart_count_and_the_previous_instance_has_one_less() {
     let c = one(json!({
         "restartCount": 2, "containerID": "containerd://c",
         "state": {"running": {"startedAt": "2026-11-20T10:00:00Z"}}, "lastState": ended("b")
@@ -72,7 +72,7 @@ fn a_running_container_has_its_count_and_the_previous_instance_has_one_less() {
 }
 
 #[test]
-fn a_terminated_container_has_its_count_and_the_previous_instance_has_one_less() {
+fn a_terminated_container_has_the_restart_count_and_the_previous_instance_has_one_less() {
     let c =
         one(json!({"restartCount": 1, "containerID": "containerd://b", "state": ended("b"), "lastState": ended("a")}));
     assert_eq!(
@@ -82,7 +82,7 @@ fn a_terminated_container_has_its_count_and_the_previous_instance_has_one_less()
 }
 
 #[test]
-fn in_a_crash_loop_the_last_instance_has_the_count_itself() {
+fn in_a_crash_loop_the_last_instance_has_the_restart_count() {
     let waiting = json!({"waiting": {"reason": "CrashLoopBackOff"}});
     let c = one(json!({"restartCount": 1, "containerID": "containerd://b", "state": waiting, "lastState": ended("b")}));
     assert_eq!((c.state, c.last), (State::Waiting, Some(seen("b", 1, true))));
@@ -104,7 +104,7 @@ fn a_container_that_never_ran_has_no_instance() {
 }
 
 #[test]
-fn a_failed_pod_has_ended_only_when_nothing_runs() {
+fn a_failed_pod_has_ended_only_when_no_container_runs() {
     let with = |phase: &str, state: Value| {
         pod(json!({
             "metadata": {}, "spec": {"containers": [{"name": "app"}]},

@@ -202,7 +202,7 @@ async fn pods_are_listed_by_pages_and_then_watched() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_version_that_is_too_old_leads_to_a_list_at_once_but_not_to_a_storm() {
+async fn an_expired_resource_version_causes_a_list_at_once_but_repeated_ones_are_delayed() {
     let mut watches = VecDeque::from([Watch::Events(vec![event("ADDED", pod("a", "Running")), gone()])]);
     watches.extend((0..20).map(|n| {
         if n % 2 == 0 {
@@ -225,7 +225,7 @@ async fn a_version_that_is_too_old_leads_to_a_list_at_once_but_not_to_a_storm() 
 }
 
 #[tokio::test(start_paused = true)]
-async fn where_only_listing_works_pods_are_polled() {
+async fn pods_are_polled_when_they_cannot_be_watched() {
     let script = Script {
         refuse_watches: true,
         ..Script::default()
@@ -244,7 +244,7 @@ async fn where_only_listing_works_pods_are_polled() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_watch_that_ends_or_breaks_goes_on_from_where_it_was() {
+async fn a_watch_that_ends_or_breaks_resumes_from_its_last_version() {
     let end = vec![event("ADDED", pod("a", "Running"))];
     let broken = vec![event("ADDED", pod("b", "Running")), json!("not an event")];
     let last = vec![event("ADDED", pod("c", "Running"))];
@@ -268,7 +268,7 @@ async fn a_watch_that_ends_or_breaks_goes_on_from_where_it_was() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn bookmarks_keep_a_watch_alive_and_silence_ends_it() {
+async fn bookmarks_keep_a_watch_open_and_silence_ends_it() {
     let watches = VecDeque::from([Watch::Bookmarks]);
     let mut alive = lab(
         Script {
@@ -289,7 +289,7 @@ async fn bookmarks_keep_a_watch_alive_and_silence_ends_it() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_burst_is_published_together_and_no_change_not_at_all() {
+async fn a_burst_of_events_is_published_together_and_an_unchanged_set_is_not_published() {
     let burst = (0..1000)
         .map(|n| event("ADDED", pod(&format!("p{n}"), "Running")))
         .collect();
@@ -337,7 +337,7 @@ async fn a_set_is_complete_only_when_every_namespace_has_been_listed() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_failing_list_keeps_what_is_known() {
+async fn a_failed_list_keeps_the_known_pods() {
     let script = Script {
         refuse_watches: true,
         pods: vec![pod("a", "Running")],
@@ -351,7 +351,7 @@ async fn a_failing_list_keeps_what_is_known() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_pod_that_opts_out_leaves_the_set() {
+async fn a_pod_that_opts_out_is_removed_from_the_set() {
     let mut out = pod("a", "Running");
     out["metadata"]["annotations"] = json!({"podlog.io/collect": "false"});
     let watches = VecDeque::from([Watch::Silent(vec![event("MODIFIED", out)])]);

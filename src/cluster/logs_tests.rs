@@ -21,7 +21,7 @@ fn query() -> LogQuery {
 }
 
 #[test]
-fn a_time_is_rounded_down_to_the_second() {
+fn since_time_is_rounded_down_to_the_second() {
     let at = |text: &str| {
         let nanos = text.parse::<jiff::Timestamp>().unwrap().as_nanosecond();
         let since = Some(Time(i64::try_from(nanos).unwrap()));
@@ -60,7 +60,7 @@ async fn answer(code: u16, body: &'static str) -> (LogError, Metrics) {
 }
 
 #[tokio::test]
-async fn each_answer_becomes_the_error_that_tells_the_caller_what_to_do() {
+async fn each_response_becomes_the_error_that_the_caller_acts_on() {
     let waiting =
         r#"{"kind":"Status","message":"container \"app\" in pod \"cart-0\" is waiting to start: ContainerCreating"}"#;
     assert_eq!(answer(400, waiting).await.0, LogError::Waiting);
@@ -100,7 +100,7 @@ async fn bytes_are_passed_on_unchanged_and_counted() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_request_ends_when_the_server_does_not_answer_in_time() {
+async fn a_request_fails_when_the_server_does_not_answer_in_time() {
     let service = tower::service_fn(|_| std::future::pending::<Result<Response<Full<Bytes>>, Infallible>>());
     let cluster = Cluster::over(service, Metrics::default());
     let start = tokio::time::Instant::now();

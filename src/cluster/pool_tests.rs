@@ -169,7 +169,7 @@ async fn the_101st_stream_opens_a_second_connection() {
 }
 
 #[tokio::test]
-async fn a_smaller_limit_of_the_server_is_kept_from_the_first_stream_on() {
+async fn a_smaller_limit_of_the_server_applies_from_the_first_stream() {
     let server = server(&["h2"], 10).await;
     let pool = server.pool();
     let _streams = many(&pool, 35).await;
@@ -177,7 +177,7 @@ async fn a_smaller_limit_of_the_server_is_kept_from_the_first_stream_on() {
 }
 
 #[tokio::test]
-async fn a_place_is_given_back_when_its_stream_is_dropped() {
+async fn dropping_a_stream_frees_its_place_on_the_connection() {
     let server = server(&["h2"], 10).await;
     let pool = server.pool();
     for _ in 0..10 {
@@ -204,7 +204,7 @@ async fn a_dead_connection_is_replaced() {
 }
 
 #[tokio::test]
-async fn after_goaway_old_streams_go_on_and_new_ones_go_elsewhere() {
+async fn after_goaway_open_streams_continue_and_new_ones_use_another_connection() {
     let server = server(&["h2"], 100).await;
     let pool = server.pool();
     let old = open(&pool, "/flood").await.unwrap();
@@ -220,7 +220,7 @@ async fn after_goaway_old_streams_go_on_and_new_ones_go_elsewhere() {
 }
 
 #[tokio::test]
-async fn streams_that_nobody_reads_do_not_stall_another() {
+async fn unread_streams_do_not_stall_another_stream() {
     let server = server(&["h2"], 100).await;
     let pool = server.pool();
     let unread = futures::future::join_all((0..99).map(|_| open(&pool, "/flood"))).await;
@@ -237,7 +237,7 @@ async fn streams_that_nobody_reads_do_not_stall_another() {
 }
 
 #[tokio::test]
-async fn without_http2_every_stream_has_a_connection_of_its_own() {
+async fn without_http2_every_stream_has_its_own_connection() {
     let server = server(&["http/1.1"], 100).await;
     let pool = server.pool();
     let streams = many(&pool, 5).await;
@@ -246,7 +246,7 @@ async fn without_http2_every_stream_has_a_connection_of_its_own() {
 }
 
 #[tokio::test]
-async fn failures_say_what_is_wrong() {
+async fn each_connection_failure_has_its_own_error() {
     let server = server(&["h2"], 100).await;
     let mut pool = server.pool();
     let connector = &mut Arc::get_mut(&mut pool.0).unwrap().connector;

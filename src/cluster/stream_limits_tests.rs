@@ -16,7 +16,7 @@ fn limiter(per_node: usize, total: usize, opens_per_second: f64, burst: u32) -> 
 }
 
 #[tokio::test]
-async fn a_full_node_does_not_keep_others_out() {
+async fn a_full_node_does_not_block_other_nodes() {
     let (limiter, _) = limiter(2, 10, 1.0, 1);
     let held = (limiter.try_acquire("a").unwrap(), limiter.try_acquire("a").unwrap());
     assert!(limiter.try_acquire("a").is_none());
@@ -26,7 +26,7 @@ async fn a_full_node_does_not_keep_others_out() {
 }
 
 #[tokio::test]
-async fn the_total_holds_over_all_nodes() {
+async fn the_total_limit_applies_across_all_nodes() {
     let (limiter, _) = limiter(2, 3, 1.0, 1);
     let _held: Vec<StreamPermit> = ["a", "b", "c"]
         .iter()
@@ -36,7 +36,7 @@ async fn the_total_holds_over_all_nodes() {
 }
 
 #[tokio::test]
-async fn a_node_that_nobody_uses_is_forgotten() {
+async fn a_node_without_streams_is_removed() {
     let (limiter, _) = limiter(2, 10, 1.0, 1);
     let (one, two) = (limiter.try_acquire("a").unwrap(), limiter.try_acquire("a").unwrap());
     drop(one);
@@ -46,7 +46,7 @@ async fn a_node_that_nobody_uses_is_forgotten() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn what_can_wait_gets_a_turn_at_once_or_not_at_all_and_never_one_that_somebody_waits_for() {
+async fn try_open_takes_a_free_turn_but_never_one_that_a_waiter_needs() {
     let (limiter, _) = limiter(1, 1, 1.0, 1);
     assert!(limiter.try_open());
     assert!(!limiter.try_open(), "the turn is used");
@@ -68,7 +68,7 @@ async fn what_can_wait_gets_a_turn_at_once_or_not_at_all_and_never_one_that_some
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_burst_passes_at_once_and_the_rest_at_the_rate() {
+async fn a_burst_opens_at_once_and_the_rest_at_the_rate() {
     let (limiter, _) = limiter(1, 1, 10.0, 20);
     let start = Instant::now();
     // A jittered turn takes 0.5 to 1.5 intervals of what was saved, so 13 of 20 pass for certain.
@@ -84,7 +84,7 @@ async fn a_burst_passes_at_once_and_the_rest_at_the_rate() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_pause_saves_no_more_than_the_burst() {
+async fn an_idle_time_saves_no_more_turns_than_the_burst() {
     let (limiter, _) = limiter(1, 1, 10.0, 4);
     tokio::time::sleep(Duration::from_hours(1)).await;
     let start = Instant::now();
@@ -95,7 +95,7 @@ async fn a_pause_saves_no_more_than_the_burst() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn who_gives_up_uses_no_turn() {
+async fn a_cancelled_waiter_uses_no_turn() {
     let (limiter, metrics) = limiter(1, 1, 1.0, 1);
     limiter.wait_to_open().await;
     let mut waiters = JoinSet::new();

@@ -135,7 +135,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_key_reads_back_as_it_was_written() {
+    fn a_displayed_key_parses_to_the_same_key() {
         for key in [
             LockKey::Pod("7e2a-41".into()),
             LockKey::Replica("podlog-0#3f".into()),
@@ -147,7 +147,7 @@ mod tests {
     }
 
     #[test]
-    fn a_short_container_id_is_kept_whole() {
+    fn the_short_form_of_a_container_id_has_at_most_twelve_characters() {
         assert_eq!(ContainerId::from("abc").short(), "abc");
         assert_eq!(ContainerId::from("0123456789abcdef").short(), "0123456789ab");
     }

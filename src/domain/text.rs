@@ -46,7 +46,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn what_has_power_over_a_terminal_is_escaped_and_the_rest_is_as_it_was() {
+    fn characters_that_control_a_terminal_are_escaped_and_others_are_unchanged() {
         let shown = Escaped("a\n\u{1b}[31m\u{9b}\0\u{7f}\u{202e}é💥\\ \"").to_string();
         assert_eq!(shown, "a\\n\\u{1b}[31m\\u{9b}\\u{0}\\u{7f}\\u{202e}é💥\\ \"");
     }

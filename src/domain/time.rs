@@ -153,7 +153,7 @@ mod tests {
     }
 
     #[test]
-    fn a_stamp_is_read_to_the_nanosecond() {
+    fn a_timestamp_is_parsed_to_the_nanosecond() {
         assert_eq!(
             split("2026-11-20T10:47:01.312773573Z hello"),
             Some((1_795_171_621_312_773_573, "hello"))
@@ -162,13 +162,13 @@ mod tests {
     }
 
     #[test]
-    fn other_rfc3339_forms_are_read_too() {
+    fn other_rfc3339_forms_are_parsed_too() {
         assert_eq!(split("1970-01-01T02:00:00.5+02:00 x"), Some((500_000_000, "x")));
         assert_eq!(split("1970-01-01T00:00:01Z x y"), Some((1_000_000_000, "x y")));
     }
 
     #[test]
-    fn text_without_a_stamp_is_not_a_line() {
+    fn text_without_a_timestamp_is_not_a_line() {
         for text in [
             "",
             " ",
@@ -182,7 +182,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_written_reads_back() {
+    fn a_written_time_parses_to_the_same_time() {
         let mut rng = fastrand::Rng::with_seed(7);
         for _ in 0..10_000 {
             let time = Time(rng.i64(0..4_000_000_000_000_000_000));

@@ -72,7 +72,7 @@ fn one(uid: &str, message: &str) -> Arc<Chunk> {
 }
 
 #[tokio::test(start_paused = true)]
-async fn writers_that_come_during_a_request_share_the_next_one() {
+async fn writes_that_arrive_during_a_request_share_the_next_one() {
     let mut fixture = fixture(limits(1), [Reaction::Gate]);
     fixture.write("a", "a");
     fixture.settle().await;
@@ -130,7 +130,7 @@ async fn chunks_of_one_stream_are_written_in_order() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_chunk_whose_writer_has_gone_away_is_not_written() {
+async fn a_chunk_whose_write_was_cancelled_is_not_written() {
     let mut fixture = fixture(limits(1), [Reaction::Gate]);
     fixture.write("a", "a");
     fixture.settle().await;
@@ -183,7 +183,7 @@ async fn the_claim_is_checked_when_the_attempt_begins() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_request_that_takes_too_long_is_cancelled_and_its_writers_get_again() {
+async fn a_request_that_takes_too_long_is_cancelled_and_answered_with_again() {
     let fixture = fixture(limits(1), [Reaction::Stall]);
     let begun = tokio::time::Instant::now();
     let results = fixture.sink.write(&[one("a", "a")]).await;
