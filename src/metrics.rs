@@ -1,7 +1,7 @@
 //! Every metric with its help text, in one place.
 //!
-//! Nothing here is labelled by pod: a cluster creates and forgets pods for ever and a metrics
-//! server does not forget. `/status` has the figures per pod.
+//! No metric is labelled by pod: a cluster always creates and deletes pods, and a metrics server keeps each series.
+//! `/status` has the figures per pod.
 
 use prometheus_client::collector::Collector;
 use prometheus_client::encoding::{DescriptorEncoder, EncodeLabelSet, EncodeMetric as _};
@@ -14,23 +14,23 @@ use tokio::runtime::Handle;
 
 use crate::domain::GapReason;
 
-/// The reason why something happened, from a fixed set of words.
+/// The reason for an event, from a fixed set of values.
 #[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
 pub struct Reason {
-    /// One of the words that the metric's help text or the code that counts it names.
+    /// One of the values that `docs/metrics.md` lists for the metric.
     pub reason: &'static str,
 }
 
-/// A request to the API server and what came of it.
+/// A request to the API server and its result.
 #[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
 pub struct Request {
     /// `list`, `watch`, `get` or `log`.
     pub verb: &'static str,
-    /// The HTTP status, or 0 when there was no answer.
+    /// The HTTP status, or 0 if there was no response.
     pub code: u16,
 }
 
-/// A statement sent to the lock store and what came of it.
+/// A call to the lock store and its result.
 #[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
 pub struct Statement {
     /// `acquire`, `renew`, `release`, `ask`, `refuse`, `forget` or `table`.
@@ -44,57 +44,58 @@ pub struct Statement {
 pub struct Metrics {
     /// Pods whose claim this replica holds.
     pub pods_held: Gauge,
-    /// Pods that match the selection, whoever holds them.
+    /// Pods that match the selection, claimed or not.
     pub pods_known: Gauge,
     /// Replicas that are alive, this one included.
     pub replicas: Gauge,
     /// Log streams open now.
     pub streams_open: Gauge,
-    /// Log streams that wait for their turn to be opened.
+    /// Log streams that wait to be opened.
     pub streams_waiting: Gauge,
-    /// Lines the sink has stored.
+    /// Lines that the sink has stored.
     pub lines_delivered: Counter,
     /// Bytes of those lines.
     pub bytes_delivered: Counter,
     /// Bytes read from the API server.
     pub bytes_read: Counter,
-    /// Lines longer than the cap, delivered cut.
+    /// Delivered lines that were cut because they were longer than the maximum.
     pub lines_cut: Counter,
-    /// Lines the sink refused for good.
+    /// Lines that the sink rejected permanently.
     pub lines_rejected: Counter,
     /// Gaps by reason.
     pub gaps: Family<Reason, Counter>,
-    /// Text of the kubelet that stood where log lines were expected; never delivered.
+    /// Kubelet messages found in place of log lines. They are not delivered.
     pub control_lines: Counter,
-    /// Ends of log streams by reason.
+    /// Log streams that ended, by reason.
     pub stream_ends: Family<Reason, Counter>,
-    /// Time from a line's timestamp to the moment it was stored.
+    /// Time from the timestamp of a line until the line is stored.
     pub lag_seconds: Histogram,
-    /// Time one write to the sink takes.
+    /// Duration of one write to the sink.
     pub write_seconds: Histogram,
-    /// Failed tries of writing to the sink.
+    /// Failed attempts to write to the sink.
     pub write_retries: Counter,
-    /// Time that renewing one batch of claims takes.
+    /// Duration of one call that renews a batch of claims.
     pub renewal_seconds: Histogram,
-    /// Time left until the first claim must stop being acted on, as of the latest renewal.
+    /// Time until the earliest deadline of the claims held, as of the latest renewal. At a deadline the replica stops
+    /// acting on the claim.
     pub deadline_seconds: Gauge<f64, std::sync::atomic::AtomicU64>,
     /// Claims lost by reason.
     pub claims_lost: Family<Reason, Counter>,
     /// Claims taken.
     pub claims_taken: Counter,
-    /// Pods handed to another replica on request.
+    /// Pods handed over to another replica on request.
     pub claims_handed: Counter,
-    /// Times claiming was held off because the database's clock or identity changed.
+    /// Number of times that claiming was suspended because the database's clock or identity changed.
     pub holdoffs: Counter,
     /// Requests to the API server.
     pub api_requests: Family<Request, Counter>,
-    /// Calls to the lock store, each of a few statements per batch of rows.
+    /// Calls to the lock store. A call runs a few statements for each batch of rows.
     pub statements: Family<Statement, Counter>,
-    /// Rows deleted because they were older than the retention.
+    /// Records deleted because they were older than the retention time.
     pub retention_deleted: Counter,
 }
 
-/// From 1 ms, doubling, to 65 s.
+/// A histogram with 17 buckets from 1 ms to 65 s; each is twice the one before (0.001 s * 2^16 = 65.5 s).
 fn seconds() -> Histogram {
     Histogram::new(prometheus_client::metrics::histogram::exponential_buckets(
         0.001, 2.0, 17,
@@ -132,7 +133,7 @@ impl Metrics {
             statements: Family::default(),
             retention_deleted: Counter::default(),
         };
-        // A series that appears with its first gap would hide that gap from `increase`, which compares with before.
+        // `increase` compares with an earlier value, so it misses the first gap of a series that begins with that gap.
         for reason in GapReason::ALL {
             let reason = reason.as_str();
             drop(all.gaps.get_or_create(&Reason { reason }));
@@ -163,10 +164,14 @@ impl Metrics {
             "Log streams waiting to be opened",
             self.streams_waiting.clone(),
         );
-        r.register("stream_ends", "Ends of log streams by reason", self.stream_ends.clone());
+        r.register(
+            "stream_ends",
+            "Log streams that ended, by reason",
+            self.stream_ends.clone(),
+        );
         r.register(
             "api_requests",
-            "Requests to the API server by verb and HTTP status (0: no answer)",
+            "Requests to the API server by verb and HTTP status (0: no response)",
             self.api_requests.clone(),
         );
     }
@@ -174,12 +179,12 @@ impl Metrics {
     fn register_lines(&self, r: &mut Registry) {
         r.register(
             "lines_delivered",
-            "Lines the sink has stored",
+            "Lines that the sink has stored",
             self.lines_delivered.clone(),
         );
         r.register_with_unit(
             "delivered",
-            "Bytes of the lines the sink has stored",
+            "Bytes of the lines that the sink has stored",
             Unit::Bytes,
             self.bytes_delivered.clone(),
         );
@@ -191,40 +196,40 @@ impl Metrics {
         );
         r.register(
             "lines_cut",
-            "Lines longer than the cap, delivered cut",
+            "Delivered lines that were cut because they were longer than --max-line",
             self.lines_cut.clone(),
         );
         r.register(
             "lines_rejected",
-            "Lines the sink refused for good",
+            "Lines that the sink rejected permanently",
             self.lines_rejected.clone(),
         );
         r.register("gaps", "Ranges the API no longer served, by reason", self.gaps.clone());
         r.register(
             "control_lines",
-            "Kubelet messages found in place of log lines",
+            "Kubelet messages found in place of log lines; they are not delivered",
             self.control_lines.clone(),
         );
         r.register_with_unit(
             "lag",
-            "Time from a line's timestamp until it was stored",
+            "Time from the timestamp of a line until the line is stored",
             Unit::Seconds,
             self.lag_seconds.clone(),
         );
         r.register_with_unit(
             "write",
-            "Time of one write to the sink",
+            "Duration of one write to the sink",
             Unit::Seconds,
             self.write_seconds.clone(),
         );
         r.register(
             "write_retries",
-            "Failed tries of writing to the sink",
+            "Failed attempts to write to the sink",
             self.write_retries.clone(),
         );
         r.register(
             "retention_deleted",
-            "Rows deleted as older than the retention",
+            "Records deleted because they were older than --retain",
             self.retention_deleted.clone(),
         );
     }
@@ -232,37 +237,37 @@ impl Metrics {
     fn register_claims(&self, r: &mut Registry) {
         r.register_with_unit(
             "renewal",
-            "Time of one call that renews claims, at most 200",
+            "Duration of one call that renews up to 200 claims",
             Unit::Seconds,
             self.renewal_seconds.clone(),
         );
         r.register_with_unit(
             "deadline",
-            "Time left until the first claim must no longer be acted on",
+            "Time until the earliest deadline of the claims held; at the deadline the replica stops acting on the claim",
             Unit::Seconds,
             self.deadline_seconds.clone(),
         );
-        r.register("claims_lost", "Claims lost by reason", self.claims_lost.clone());
+        r.register("claims_lost", "Claims lost, by reason", self.claims_lost.clone());
         r.register("claims_taken", "Claims taken", self.claims_taken.clone());
         r.register(
             "claims_handed",
-            "Pods handed to another replica on request",
+            "Pods handed over to another replica on request",
             self.claims_handed.clone(),
         );
         r.register(
             "holdoffs",
-            "Times claiming was held off because the database changed",
+            "Number of times that claiming was suspended because the clock or identity of the database changed",
             self.holdoffs.clone(),
         );
         r.register(
             "statements",
-            "Calls to the lock store, each of a few statements per batch of rows",
+            "Calls to the lock store by operation and result; a call runs a few statements per batch of rows",
             self.statements.clone(),
         );
     }
 }
 
-/// The tasks of the runtime in which the metrics are written, counted then.
+/// The number of tasks in the async runtime, counted when the metrics are requested.
 #[derive(Debug)]
 struct Tasks;
 
@@ -270,13 +275,13 @@ impl Collector for Tasks {
     fn encode(&self, mut encoder: DescriptorEncoder<'_>) -> Result<(), std::fmt::Error> {
         let count = Handle::try_current().map_or(0, |runtime| runtime.metrics().num_alive_tasks());
         let gauge = ConstGauge::new(count as u64);
-        let help = "Tasks alive in the process; some per pod held and per connection";
+        let help = "Tasks alive in the process; there are some for each pod held and each connection";
         gauge.encode(encoder.encode_descriptor("tasks", help, None, gauge.metric_type())?)
     }
 }
 
 impl Default for Metrics {
-    /// Metrics that nobody serves.
+    /// Metrics that are not served.
     fn default() -> Self {
         Self::new(&mut Registry::default())
     }

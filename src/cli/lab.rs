@@ -1,6 +1,6 @@
 //! The flags of `podlog demo` and `podlog simulate`, which only a build with the cargo feature `lab` has.
 //!
-//! As in `flags`: these structs hold what was typed and nothing more.
+//! As in `flags`, these structs hold the values as typed.
 
 use std::path::PathBuf;
 use std::str::FromStr;
@@ -17,7 +17,7 @@ pub struct Demo {
     /// Print the audit as JSON.
     #[arg(long, env = "PODLOG_JSON", action = ArgAction::Set, default_value_t = false)]
     pub json: bool,
-    /// Seed of the simulated cluster; drawn and printed when absent.
+    /// Seed of the simulated cluster. Without it, a random seed is used and printed.
     #[arg(long, env = "PODLOG_SEED", value_name = "NUMBER")]
     pub seed: Option<u64>,
     /// How many pods the simulated cluster has.
@@ -29,17 +29,19 @@ pub struct Demo {
     /// How long lines are written.
     #[arg(long, env = "PODLOG_DURATION", value_name = "DURATION", default_value = "30s", value_parser = duration)]
     pub duration: Duration,
-    /// Write for this long instead while pods come and go, kill no replica, and report what the replicas use.
+    /// Write for this long instead, while pods are created and deleted. Kill no replica. Report the replicas' resource
+    /// use.
     ///
-    /// Lines are written at a moderate rate. Every 10 s the memory, open files, threads and tasks of each replica are
-    /// noted; at the end it is told how they grew. Open files or tasks that grow are a failure, and so is memory that
-    /// grows by more than 20 MiB per hour over at least 10 minutes. Takes the place of `--duration`; at least 10 s.
+    /// Lines are written at a moderate rate. The memory, open files, threads and tasks of each replica are measured
+    /// every 10 s; at the end their growth is printed. Open files or tasks that grow are a failure, and so is memory
+    /// that grows by more than 20 MiB per hour over at least 10 minutes. Replaces `--duration`; at least 10 s.
     #[arg(long, env = "PODLOG_SOAK", value_name = "DURATION", value_parser = duration)]
     pub soak: Option<Duration>,
-    /// With `--soak`: let replicas, the store and the API server fail at random times, as the seed says.
+    /// With `--soak`: inject faults into replicas, the store and the API server at random times. The seed decides
+    /// them.
     ///
-    /// Replicas are killed, frozen and told to end, and replaced; one of them is left alone. Nobody can write to the
-    /// store for some seconds. Streams are cut or go mute, and requests are refused.
+    /// Replicas are killed, frozen or terminated, and replaced; one replica is spared. The store is locked for some
+    /// seconds. Streams are cut or become silent, and requests are refused.
     #[arg(long, env = "PODLOG_CHAOS", action = ArgAction::Set, default_value_t = false)]
     pub chaos: bool,
     /// Keep the collected records and the replicas' logs in this directory, which must be new or empty.
@@ -49,7 +51,8 @@ pub struct Demo {
     pub keep: Option<PathBuf>,
     /// Rotate the simulated logs every few seconds.
     ///
-    /// What is rotated away while nobody collects the pod cannot be had any more; it is counted as gaps, not as lost.
+    /// Lines that are rotated away while no replica collects the pod can no longer be read. They count as gaps, not as
+    /// lost.
     #[arg(long, env = "PODLOG_ROTATE", action = ArgAction::Set, default_value_t = false)]
     pub rotate: bool,
     /// Whether replicas claim pods. `off` shows what happens when each collects everything.

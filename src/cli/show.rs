@@ -1,7 +1,6 @@
-//! The settings shown: as TOML with where each came from, and as the manual's table.
+//! Prints the settings: as TOML with the source of each, and as the table of the manual.
 //!
-//! Both are made from what clap knows about the flags, so they cannot disagree with it. Secrets are
-//! masked here and nowhere unmasked.
+//! Both are made from clap's definition of the flags, so they cannot disagree with it. Secrets are always masked.
 
 use std::fmt::Write as _;
 
@@ -15,8 +14,8 @@ use crate::config::SecretUrl;
 /// Flags whose values are URLs that may carry a password.
 const SECRET: [&str; 2] = ["lock", "sink"];
 
-/// The settings of the chosen command as TOML, one per line, each with where it came from. With a
-/// file, also what had been typed before the file was read.
+/// The settings of the chosen command as TOML, one per line, each with its source. `file` is the settings file,
+/// with the flags and variables as they were before the file was read.
 pub(crate) fn settings(matches: &ArgMatches, file: Option<(&File, &ArgMatches)>) -> String {
     let matches = commands::innermost(matches);
     let mut toml = String::new();
@@ -62,7 +61,7 @@ fn quoted(name: &str, value: &str) -> String {
     } else {
         value.to_owned()
     };
-    // What is typed with a sign or zeros before it is no number in TOML, or not the same text.
+    // TOML reads `+7` as 7 and refuses `007`, so only numbers in their shortest form are written without quotes.
     let number = masked.parse::<i64>().is_ok_and(|number| number.to_string() == masked);
     if masked == "true" || masked == "false" || number {
         return masked;
@@ -70,7 +69,7 @@ fn quoted(name: &str, value: &str) -> String {
     toml::Value::String(masked).to_string()
 }
 
-/// The table of all settings in Markdown, for the manual.
+/// The table of all settings for the manual, in Markdown.
 #[must_use]
 pub fn table() -> String {
     let mut text = String::from("| flag | variable | default | meaning |\n|---|---|---|---|\n");
@@ -182,7 +181,7 @@ mod tests {
         std::fs::write(&path, "sink = 'stdout'").unwrap();
         assert!(
             read(["podlog", "locks", "list", "--config", file]).is_ok(),
-            "a flag of another command is fine"
+            "a key may be a flag of another command"
         );
     }
 

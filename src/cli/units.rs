@@ -1,18 +1,18 @@
-//! Values that people type: durations, sizes, addresses and secrets.
+//! The values of flags: durations, sizes, addresses and secrets.
 //!
-//! Parsing says what was wrong with the text; whether a value is sensible is decided in `config`.
+//! Only the form of the text is checked here. `config` decides whether a value is allowed.
 
 use std::fmt;
 use std::net::SocketAddr;
 use std::str::FromStr;
 use std::time::Duration;
 
-/// Text that may contain a password. Never shown.
+/// Text that may contain a password. `Debug` does not show it.
 #[derive(Clone, PartialEq, Eq)]
 pub struct Secret(String);
 
 impl Secret {
-    /// The text itself, for the one place that needs it.
+    /// The text itself. It may contain a password, so do not print it.
     #[must_use]
     pub fn expose(&self) -> &str {
         &self.0
@@ -79,12 +79,12 @@ impl fmt::Display for Size {
     }
 }
 
-/// Where to listen, if at all.
+/// The address on which the HTTP server listens.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Listen {
-    /// Nowhere.
+    /// There is no HTTP server.
     Off,
-    /// At this address.
+    /// IP address and port.
     At(SocketAddr),
 }
 
@@ -97,16 +97,16 @@ impl FromStr for Listen {
         }
         text.parse()
             .map(Self::At)
-            .map_err(|_| "an address is IP:PORT, such as 0.0.0.0:9464 or [::]:9464, or the word off".into())
+            .map_err(|_| "an address is IP:PORT, such as 0.0.0.0:9464 or [::]:9464, or off".into())
     }
 }
 
-/// Reads a duration such as `1m 30s` or `200ms`.
+/// Parses a duration such as `1m 30s` or `200ms`.
 pub(super) fn duration(text: &str) -> Result<Duration, String> {
     humantime::parse_duration(text).map_err(|_| "a duration is a number with a unit, such as 20s, 200ms or 7d".into())
 }
 
-/// Writes a duration as people type it.
+/// Formats a duration in the form that [`duration`] parses.
 #[must_use]
 pub fn show(duration: Duration) -> String {
     humantime::format_duration(duration).to_string()
