@@ -1,4 +1,4 @@
-//! Tests with small pods in JSON.
+//! Tests of the conversion of pods, with small pods in JSON.
 
 use serde_json::{Value, json};
 
@@ -14,7 +14,7 @@ fn pod(mut value: Value) -> Pod {
     convert(serde_json::from_value(value).unwrap(), &mut SharedNames::default()).unwrap()
 }
 
-fn one(status: Value) -> Container {
+fn container(status: Value) -> Container {
     let mut status = status;
     status["name"] = json!("app");
     status["image"] = json!("i");
@@ -28,11 +28,11 @@ fn one(status: Value) -> Container {
     pod.containers.into_iter().next().unwrap()
 }
 
-fn ended(id: &str) -> Value {
+fn terminated(id: &str) -> Value {
     json!({"terminated": {"exitCode": 1, "containerID": format!("containerd://{id}"), "startedAt": "2026-11-20T10:00:00Z"}})
 }
 
-fn seen(id: &str, restart: u32, started: bool) -> Instance {
+fn instance(id: &str, restart: u32, started: bool) -> Instance {
     Instance {
         id: id.into(),
         restart,
@@ -63,43 +63,47 @@ fn containers_of_every_kind_are_kept_in_the_order_they_start() {
 
 #[test]
 fn a_running_container_has_the_restart_count_and_the_previous_instance_has_one_less() {
-    let c = one(json!({
+    let c = container(json!({
         "restartCount": 2, "containerID": "containerd://c",
-        "state": {"running": {"startedAt": "2026-11-20T10:00:00Z"}}, "lastState": ended("b")
+        "state": {"running": {"startedAt": "2026-11-20T10:00:00Z"}}, "lastState": terminated("b")
     }));
-    assert_eq!(c.state, State::Running(seen("c", 2, true)));
-    assert_eq!(c.last, Some(seen("b", 1, true)));
+    assert_eq!(c.state, State::Running(instance("c", 2, true)));
+    assert_eq!(c.last, Some(instance("b", 1, true)));
 }
 
 #[test]
 fn a_terminated_container_has_the_restart_count_and_the_previous_instance_has_one_less() {
-    let c =
-        one(json!({"restartCount": 1, "containerID": "containerd://b", "state": ended("b"), "lastState": ended("a")}));
+    let c = container(
+        json!({"restartCount": 1, "containerID": "containerd://b", "state": terminated("b"), "lastState": terminated("a")}),
+    );
     assert_eq!(
         (c.state, c.last),
-        (State::Terminated(seen("b", 1, true)), Some(seen("a", 0, true)))
+        (State::Terminated(instance("b", 1, true)), Some(instance("a", 0, true)))
     );
 }
 
 #[test]
 fn in_a_crash_loop_the_last_instance_has_the_restart_count() {
     let waiting = json!({"waiting": {"reason": "CrashLoopBackOff"}});
-    let c = one(json!({"restartCount": 1, "containerID": "containerd://b", "state": waiting, "lastState": ended("b")}));
-    assert_eq!((c.state, c.last), (State::Waiting, Some(seen("b", 1, true))));
+    let c = container(
+        json!({"restartCount": 1, "containerID": "containerd://b", "state": waiting, "lastState": terminated("b")}),
+    );
+    assert_eq!((c.state, c.last), (State::Waiting, Some(instance("b", 1, true))));
 }
 
 #[test]
-fn an_instance_that_the_runtime_lost_is_counted_before_the_current_one() {
+fn without_a_current_instance_the_last_one_has_one_restart_less() {
     let waiting = json!({"waiting": {"reason": "ContainerCreating"}});
-    let c = one(json!({"restartCount": 3, "state": waiting, "lastState": ended("c")}));
-    assert_eq!(c.last, Some(seen("c", 2, true)));
+    let c = container(json!({"restartCount": 3, "state": waiting, "lastState": terminated("c")}));
+    assert_eq!(c.last, Some(instance("c", 2, true)));
 }
 
 #[test]
 fn a_container_that_never_ran_has_no_instance() {
-    let c = one(json!({"restartCount": 0, "state": {"waiting": {"reason": "ContainerCreating"}}, "lastState": {}}));
+    let c =
+        container(json!({"restartCount": 0, "state": {"waiting": {"reason": "ContainerCreating"}}, "lastState": {}}));
     assert_eq!((c.state, c.last), (State::Waiting, None));
-    let c = one(json!({"restartCount": 0, "state": {"terminated": {"exitCode": 137, "containerID": ""}}}));
+    let c = container(json!({"restartCount": 0, "state": {"terminated": {"exitCode": 137, "containerID": ""}}}));
     assert_eq!((c.state, c.last), (State::Waiting, None));
 }
 
@@ -116,10 +120,10 @@ fn a_failed_pod_has_ended_only_when_no_container_runs() {
         .phase
     };
     assert_eq!(with("Failed", json!({"running": {}})), Phase::Running);
-    assert_eq!(with("Failed", ended("a")), Phase::Ended);
-    assert_eq!(with("Succeeded", ended("a")), Phase::Ended);
+    assert_eq!(with("Failed", terminated("a")), Phase::Ended);
+    assert_eq!(with("Succeeded", terminated("a")), Phase::Ended);
     assert_eq!(with("Failed", json!({"waiting": {}})), Phase::Ended);
-    assert_eq!(with("Running", ended("a")), Phase::Running);
+    assert_eq!(with("Running", terminated("a")), Phase::Running);
     assert_eq!(with("Unknown", json!({"running": {}})), Phase::Running);
 }
 

@@ -1,4 +1,4 @@
-//! Discovery against a scripted API server on a paused clock.
+//! Tests of discovery against a scripted API server on a paused clock.
 
 use std::collections::VecDeque;
 use std::convert::Infallible;
@@ -31,22 +31,22 @@ enum Watch {
     Refuse(u16),
 }
 
-/// What the server has, and what it was asked.
+/// The pods that the server has, and the requests that it received.
 #[derive(Default)]
 struct Script {
     pods: Vec<Value>,
-    /// Pods on one page.
+    /// How many pods are on one page; 0 means all.
     page: usize,
     list_code: u16,
     watches: VecDeque<Watch>,
-    /// After the scripted watches.
+    /// Whether watches after the scripted ones are refused.
     refuse_watches: bool,
-    asked: Vec<(Duration, String)>,
+    requests: Vec<(Duration, String)>,
 }
 
-struct Lab {
+struct DiscoveryFixture {
     script: Arc<Mutex<Script>>,
-    seen: watch::Receiver<Arc<PodSet>>,
+    pod_sets: watch::Receiver<Arc<PodSet>>,
     metrics: Metrics,
     stop: CancellationToken,
     tasks: JoinSet<()>,
@@ -85,7 +85,7 @@ fn events(list: Vec<Value>, after: &Watch) -> Answer {
 fn answer(script: &Mutex<Script>, start: Instant, request: &Request<Body>) -> Response<Answer> {
     let mut script = script.lock().unwrap();
     let uri = request.uri().to_string();
-    script.asked.push((start.elapsed(), uri.clone()));
+    script.requests.push((start.elapsed(), uri.clone()));
     let refuse = |code: u16| {
         let status = json!({"kind": "Status", "status": "Failure", "message": "no", "reason": "", "code": code});
         Response::builder().status(code).body(text(&status)).unwrap()
@@ -118,7 +118,7 @@ fn answer(script: &Mutex<Script>, start: Instant, request: &Request<Body>) -> Re
     ))
 }
 
-fn lab(script: Script, scope: Scope) -> Lab {
+fn fixture(script: Script, scope: Scope) -> DiscoveryFixture {
     let script = Arc::new(Mutex::new(script));
     let (metrics, stop, start) = (Metrics::default(), CancellationToken::new(), Instant::now());
     let served = Arc::clone(&script);
@@ -127,32 +127,32 @@ fn lab(script: Script, scope: Scope) -> Lab {
         async move { Ok::<_, Infallible>(response) }
     });
     let cluster = Cluster::over(service, metrics.clone());
-    let (out, seen) = watch::channel(Arc::default());
+    let (out, pod_sets) = watch::channel(Arc::default());
     let (mut tasks, ended) = (JoinSet::new(), stop.clone());
     tasks.spawn(async move { discover(&cluster, &scope, out, ended).await.unwrap() });
-    Lab {
+    DiscoveryFixture {
         script,
-        seen,
+        pod_sets,
         metrics,
         stop,
         tasks,
     }
 }
 
-impl Lab {
+impl DiscoveryFixture {
     async fn until(&mut self, what: impl Fn(&PodSet) -> bool) -> Arc<PodSet> {
-        let set = timeout(Duration::from_hours(1), self.seen.wait_for(|set| what(set))).await;
+        let set = timeout(Duration::from_hours(1), self.pod_sets.wait_for(|set| what(set))).await;
         Arc::clone(&set.expect("the set changes within an hour").unwrap())
     }
 
-    /// When it was asked for lists or watches.
+    /// Times of the requests for watches, or for lists, in seconds since the start.
     fn times(&self, watches: bool) -> Vec<f64> {
         let script = self.script.lock().unwrap();
-        let asked = script
-            .asked
+        let requests = script
+            .requests
             .iter()
             .filter(|(_, uri)| uri.contains("watch=true") == watches);
-        asked.map(|(at, _)| at.as_secs_f64()).collect()
+        requests.map(|(at, _)| at.as_secs_f64()).collect()
     }
 }
 
@@ -168,7 +168,7 @@ fn event(kind: &str, pod: impl Into<Value>) -> Value {
     json!({"type": kind, "object": pod.into()})
 }
 
-fn gone() -> Value {
+fn expired() -> Value {
     event(
         "ERROR",
         json!({"kind": "Status", "status": "Failure", "message": "too old", "reason": "Expired", "code": 410}),
@@ -183,7 +183,7 @@ async fn pods_are_listed_by_pages_and_then_watched() {
         event("DELETED", pod("b", "Running")),
     ])]);
     let pods = ["a", "b", "d", "e", "f"].map(|name| pod(name, "Pending")).to_vec();
-    let mut lab = lab(
+    let mut fixture = fixture(
         Script {
             pods,
             page: 2,
@@ -192,26 +192,26 @@ async fn pods_are_listed_by_pages_and_then_watched() {
         },
         Scope::default(),
     );
-    let set = lab.until(|set| set.pods.contains_key(&"c".into())).await;
+    let set = fixture.until(|set| set.pods.contains_key(&"c".into())).await;
     assert!(set.complete);
     let names: Vec<_> = set.pods.keys().map(PodUid::as_str).collect();
     assert_eq!(names, ["a", "c", "d", "e", "f"]);
     assert_eq!(set.pods[&"a".into()].phase, crate::domain::Phase::Running);
-    assert_eq!(lab.times(false).len(), 3);
-    assert_eq!(lab.metrics.pods_known.get(), 5);
+    assert_eq!(fixture.times(false).len(), 3);
+    assert_eq!(fixture.metrics.pods_known.get(), 5);
 }
 
 #[tokio::test(start_paused = true)]
 async fn an_expired_resource_version_causes_a_list_at_once_but_repeated_ones_are_delayed() {
-    let mut watches = VecDeque::from([Watch::Events(vec![event("ADDED", pod("a", "Running")), gone()])]);
+    let mut watches = VecDeque::from([Watch::Events(vec![event("ADDED", pod("a", "Running")), expired()])]);
     watches.extend((0..20).map(|n| {
         if n % 2 == 0 {
-            Watch::Events(vec![gone()])
+            Watch::Events(vec![expired()])
         } else {
             Watch::Refuse(410)
         }
     }));
-    let lab = lab(
+    let fixture = fixture(
         Script {
             watches,
             ..Script::default()
@@ -219,7 +219,7 @@ async fn an_expired_resource_version_causes_a_list_at_once_but_repeated_ones_are
         Scope::default(),
     );
     tokio::time::sleep(Duration::from_mins(1)).await;
-    let lists = lab.times(false);
+    let lists = fixture.times(false);
     assert!(lists[1] < 0.1, "{lists:?}");
     assert!((6..20).contains(&lists.len()), "{lists:?}");
 }
@@ -230,17 +230,17 @@ async fn pods_are_polled_when_they_cannot_be_watched() {
         refuse_watches: true,
         ..Script::default()
     };
-    let mut lab = lab(script, Scope::default());
-    lab.until(|set| set.complete).await;
+    let mut fixture = fixture(script, Scope::default());
+    fixture.until(|set| set.complete).await;
     tokio::time::sleep(Duration::from_mins(2)).await;
-    let lists = lab.times(false);
+    let lists = fixture.times(false);
     assert!(lists[1] - lists[0] <= 1.1, "the first wait is short: {lists:?}");
     let longest = lists.windows(2).map(|pair| pair[1] - pair[0]).fold(0.0, f64::max);
     assert!((4.0..=10.1).contains(&longest), "{lists:?}");
-    let asked = Instant::now();
-    lab.script.lock().unwrap().pods.push(pod("new", "Running"));
-    lab.until(|set| set.pods.len() == 1).await;
-    assert!(asked.elapsed() <= Duration::from_millis(10_100));
+    let added_at = Instant::now();
+    fixture.script.lock().unwrap().pods.push(pod("new", "Running"));
+    fixture.until(|set| set.pods.len() == 1).await;
+    assert!(added_at.elapsed() <= Duration::from_millis(10_100));
 }
 
 #[tokio::test(start_paused = true)]
@@ -249,18 +249,18 @@ async fn a_watch_that_ends_or_breaks_resumes_from_its_last_version() {
     let broken = vec![event("ADDED", pod("b", "Running")), json!("not an event")];
     let last = vec![event("ADDED", pod("c", "Running"))];
     let watches = VecDeque::from([Watch::Events(end), Watch::Events(broken), Watch::Silent(last)]);
-    let mut lab = lab(
+    let mut fixture = fixture(
         Script {
             watches,
             ..Script::default()
         },
         Scope::default(),
     );
-    lab.until(|set| set.pods.len() == 3).await;
-    assert_eq!(lab.times(false).len(), 1, "no second list");
-    let script = lab.script.lock().unwrap();
+    fixture.until(|set| set.pods.len() == 3).await;
+    assert_eq!(fixture.times(false).len(), 1, "no second list");
+    let script = fixture.script.lock().unwrap();
     let versions: Vec<&str> = script
-        .asked
+        .requests
         .iter()
         .filter_map(|(_, uri)| uri.split("resourceVersion=").nth(1))
         .collect();
@@ -270,7 +270,7 @@ async fn a_watch_that_ends_or_breaks_resumes_from_its_last_version() {
 #[tokio::test(start_paused = true)]
 async fn bookmarks_keep_a_watch_open_and_silence_ends_it() {
     let watches = VecDeque::from([Watch::Bookmarks]);
-    let mut alive = lab(
+    let mut alive = fixture(
         Script {
             watches,
             ..Script::default()
@@ -280,7 +280,7 @@ async fn bookmarks_keep_a_watch_open_and_silence_ends_it() {
     alive.until(|set| set.complete).await;
     tokio::time::sleep(Duration::from_mins(20)).await;
     assert_eq!(alive.times(true).len(), 1);
-    let mut silent = lab(Script::default(), Scope::default());
+    let mut silent = fixture(Script::default(), Scope::default());
     silent.until(|set| set.complete).await;
     tokio::time::sleep(Duration::from_secs(149)).await;
     assert_eq!((silent.times(true).len(), silent.times(false).len()), (1, 1));
@@ -293,7 +293,7 @@ async fn a_burst_of_events_is_published_together_and_an_unchanged_set_is_not_pub
     let burst = (0..1000)
         .map(|n| event("ADDED", pod(&format!("p{n}"), "Running")))
         .collect();
-    let mut lab = lab(
+    let mut fixture = fixture(
         Script {
             watches: VecDeque::from([Watch::Silent(burst)]),
             ..Script::default()
@@ -301,12 +301,12 @@ async fn a_burst_of_events_is_published_together_and_an_unchanged_set_is_not_pub
         Scope::default(),
     );
     let mut published = 0;
-    while lab.seen.borrow().pods.len() < 1000 {
-        lab.seen.changed().await.unwrap();
+    while fixture.pod_sets.borrow().pods.len() < 1000 {
+        fixture.pod_sets.changed().await.unwrap();
         published += 1;
     }
     assert!(published <= 2, "published {published} times");
-    let (again, _) = (lab.seen.clone(), lab.seen.borrow_and_update());
+    let (again, _) = (fixture.pod_sets.clone(), fixture.pod_sets.borrow_and_update());
     tokio::time::sleep(Duration::from_mins(10)).await;
     assert!(!again.has_changed().unwrap());
 }
@@ -318,7 +318,7 @@ async fn a_set_is_complete_only_when_every_namespace_has_been_listed() {
         namespaces,
         ..Scope::default()
     };
-    let mut lab = lab(
+    let mut fixture = fixture(
         Script {
             list_code: 403,
             ..Script::default()
@@ -326,13 +326,13 @@ async fn a_set_is_complete_only_when_every_namespace_has_been_listed() {
         scope,
     );
     tokio::time::sleep(Duration::from_mins(1)).await;
-    assert!(!lab.seen.borrow().complete);
+    assert!(!fixture.pod_sets.borrow().complete);
     {
-        let mut script = lab.script.lock().unwrap();
+        let mut script = fixture.script.lock().unwrap();
         script.list_code = 0;
         script.pods.push(pod("a", "Running"));
     }
-    let set = lab.until(|set| set.complete).await;
+    let set = fixture.until(|set| set.complete).await;
     assert_eq!(set.pods.len(), 1);
 }
 
@@ -343,11 +343,11 @@ async fn a_failed_list_keeps_the_known_pods() {
         pods: vec![pod("a", "Running")],
         ..Script::default()
     };
-    let mut lab = lab(script, Scope::default());
-    lab.until(|set| set.complete).await;
-    lab.script.lock().unwrap().list_code = 500;
+    let mut fixture = fixture(script, Scope::default());
+    fixture.until(|set| set.complete).await;
+    fixture.script.lock().unwrap().list_code = 500;
     tokio::time::sleep(Duration::from_mins(5)).await;
-    assert_eq!(lab.seen.borrow().pods.len(), 1);
+    assert_eq!(fixture.pod_sets.borrow().pods.len(), 1);
 }
 
 #[tokio::test(start_paused = true)]
@@ -355,7 +355,7 @@ async fn a_pod_that_opts_out_is_removed_from_the_set() {
     let mut out = pod("a", "Running");
     out["metadata"]["annotations"] = json!({"podlog.io/collect": "false"});
     let watches = VecDeque::from([Watch::Silent(vec![event("MODIFIED", out)])]);
-    let mut lab = lab(
+    let mut fixture = fixture(
         Script {
             pods: vec![pod("a", "Running")],
             watches,
@@ -363,15 +363,15 @@ async fn a_pod_that_opts_out_is_removed_from_the_set() {
         },
         Scope::default(),
     );
-    lab.until(|set| set.complete && set.pods.is_empty()).await;
+    fixture.until(|set| set.complete && set.pods.is_empty()).await;
 }
 
 #[tokio::test(start_paused = true)]
 async fn discovery_ends_when_it_is_stopped() {
-    let mut lab = lab(Script::default(), Scope::default());
-    lab.until(|set| set.complete).await;
-    lab.stop.cancel();
-    timeout(Duration::from_secs(1), lab.tasks.join_next())
+    let mut fixture = fixture(Script::default(), Scope::default());
+    fixture.until(|set| set.complete).await;
+    fixture.stop.cancel();
+    timeout(Duration::from_secs(1), fixture.tasks.join_next())
         .await
         .unwrap()
         .unwrap()

@@ -1,4 +1,4 @@
-//! Tests of the requests for logs, and of the errors that the answers become.
+//! Tests of the requests for logs, and of the errors that responses become.
 
 use std::convert::Infallible;
 

@@ -1,4 +1,4 @@
-//! The pool against real HTTP servers on loopback, over TLS with a certificate made for the test.
+//! Tests of the pool against real HTTP servers on loopback, over TLS with a certificate made for the test.
 
 use std::convert::Infallible;
 use std::net::SocketAddr;
@@ -24,13 +24,13 @@ const WINDOWS: Windows = Windows {
     http1: Some(16_384),
 };
 
-/// A server whose streams say `hello` and then stay open, or send without end for `/flood`.
+/// A server whose streams send `hello` and then stay open, or send without end for `/flood`.
 struct Server {
     address: SocketAddr,
     trust: Arc<rustls::ClientConfig>,
     connections: Arc<AtomicU32>,
-    /// Changes when every connection must send GOAWAY.
-    leave: watch::Sender<u32>,
+    /// Every change makes every connection send GOAWAY.
+    goaway: watch::Sender<u32>,
     /// The connections; aborting them closes their sockets.
     tasks: Arc<Mutex<JoinSet<()>>>,
     _accepting: JoinSet<()>,
@@ -61,14 +61,14 @@ fn body(flood: bool) -> Endless {
 
 async fn serve(
     io: impl hyper::rt::Read + hyper::rt::Write + Unpin,
-    two: bool,
+    is_http2: bool,
     streams: u32,
-    mut leave: watch::Receiver<u32>,
+    mut goaway: watch::Receiver<u32>,
 ) {
     let service = service_fn(|request: Request<Incoming>| async move {
         Ok::<_, Infallible>(Response::new(body(request.uri().path() == "/flood")))
     });
-    if !two {
+    if !is_http2 {
         let serving = hyper::server::conn::http1::Builder::new().serve_connection(io, service);
         serving.await.unwrap_or_default();
         return;
@@ -78,7 +78,7 @@ async fn serve(
     loop {
         tokio::select! {
             end = serving.as_mut() => return end.unwrap_or_default(),
-            Ok(()) = leave.changed() => serving.as_mut().graceful_shutdown(),
+            Ok(()) = goaway.changed() => serving.as_mut().graceful_shutdown(),
         }
     }
 }
@@ -90,19 +90,19 @@ async fn server(alpn: &[&str], streams: u32) -> Server {
     let acceptor = tokio_rustls::TlsAcceptor::from(Arc::new(config));
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let address = listener.local_addr().unwrap();
-    let (leave, leaving) = watch::channel(0);
+    let (goaway, goaway_requests) = watch::channel(0);
     let (connections, tasks) = (Arc::new(AtomicU32::new(0)), Arc::new(Mutex::new(JoinSet::new())));
     let (counted, owned) = (Arc::clone(&connections), Arc::clone(&tasks));
     let mut accepting = JoinSet::new();
     accepting.spawn(async move {
         while let Ok((tcp, _)) = listener.accept().await {
             counted.fetch_add(1, Ordering::Relaxed);
-            let (acceptor, mut leaving) = (acceptor.clone(), leaving.clone());
-            leaving.mark_unchanged();
+            let (acceptor, mut goaway_requests) = (acceptor.clone(), goaway_requests.clone());
+            goaway_requests.mark_unchanged();
             owned.lock().unwrap().spawn(async move {
                 let Ok(tls) = acceptor.accept(tcp).await else { return };
-                let two = tls.get_ref().1.alpn_protocol() == Some(b"h2");
-                serve(TokioIo::new(tls), two, streams, leaving).await;
+                let is_http2 = tls.get_ref().1.alpn_protocol() == Some(b"h2");
+                serve(TokioIo::new(tls), is_http2, streams, goaway_requests).await;
             });
         }
     });
@@ -110,7 +110,7 @@ async fn server(alpn: &[&str], streams: u32) -> Server {
         address,
         trust: Arc::new(trust),
         connections,
-        leave,
+        goaway,
         tasks,
         _accepting: accepting,
     }
@@ -141,7 +141,7 @@ async fn open(pool: &Pool, path: &str) -> Result<Response<PooledBody>, ConnectEr
         .expect("a stream opens or fails within 10 s")
 }
 
-async fn many(pool: &Pool, count: usize) -> Vec<Response<PooledBody>> {
+async fn open_streams(pool: &Pool, count: usize) -> Vec<Response<PooledBody>> {
     let mut streams = futures::future::join_all((0..count).map(|_| open(pool, "/"))).await;
     for stream in &mut streams {
         let stream = stream.as_mut().expect("every stream opens");
@@ -155,9 +155,9 @@ async fn many(pool: &Pool, count: usize) -> Vec<Response<PooledBody>> {
 async fn the_101st_stream_opens_a_second_connection() {
     let server = server(&["h2"], 250).await;
     let pool = server.pool();
-    let first = many(&pool, 100).await;
+    let first = open_streams(&pool, 100).await;
     assert_eq!((first[0].version(), server.accepted()), (http::Version::HTTP_2, 1));
-    let one_more = many(&pool, 1).await;
+    let one_more = open_streams(&pool, 1).await;
     assert_eq!((server.accepted(), pool.load()), (2, vec![100, 1]));
     drop(one_more);
     drop(first);
@@ -172,7 +172,7 @@ async fn the_101st_stream_opens_a_second_connection() {
 async fn a_smaller_limit_of_the_server_applies_from_the_first_stream() {
     let server = server(&["h2"], 10).await;
     let pool = server.pool();
-    let _streams = many(&pool, 35).await;
+    let _streams = open_streams(&pool, 35).await;
     assert_eq!((server.accepted(), pool.load()), (4, vec![10, 10, 10, 5]));
 }
 
@@ -181,7 +181,7 @@ async fn dropping_a_stream_frees_its_place_on_the_connection() {
     let server = server(&["h2"], 10).await;
     let pool = server.pool();
     for _ in 0..10 {
-        drop(many(&pool, 10).await);
+        drop(open_streams(&pool, 10).await);
     }
     assert_eq!((server.accepted(), pool.load()), (1, vec![0]));
 }
@@ -190,7 +190,7 @@ async fn dropping_a_stream_frees_its_place_on_the_connection() {
 async fn a_dead_connection_is_replaced() {
     let server = server(&["h2"], 100).await;
     let pool = server.pool();
-    let mut streams = many(&pool, 3).await;
+    let mut streams = open_streams(&pool, 3).await;
     server.tasks.lock().unwrap().abort_all();
     for stream in &mut streams {
         let end = tokio::time::timeout(Duration::from_secs(10), stream.body_mut().frame());
@@ -199,7 +199,7 @@ async fn a_dead_connection_is_replaced() {
             "the stream ends with its connection"
         );
     }
-    many(&pool, 1).await;
+    open_streams(&pool, 1).await;
     assert_eq!(server.accepted(), 2);
 }
 
@@ -208,13 +208,13 @@ async fn after_goaway_open_streams_continue_and_new_ones_use_another_connection(
     let server = server(&["h2"], 100).await;
     let pool = server.pool();
     let old = open(&pool, "/flood").await.unwrap();
-    server.leave.send_modify(|count| *count += 1);
+    server.goaway.send_modify(|count| *count += 1);
     let mut old = old.into_body();
     let mut read = 0;
     while read < 1 << 20 {
         read += old.frame().await.unwrap().unwrap().into_data().unwrap().len();
     }
-    let _new = many(&pool, 2).await;
+    let _new = open_streams(&pool, 2).await;
     assert_eq!(server.accepted(), 2);
     assert!(old.frame().await.unwrap().is_ok());
 }
@@ -228,10 +228,10 @@ async fn unread_streams_do_not_stall_another_stream() {
     let mut read = open(&pool, "/flood").await.unwrap().into_body();
     assert_eq!(pool.load(), vec![100]);
     let mut bytes = 0;
-    // More than all windows of the connection hold.
+    // More than the sum of all windows of the connection.
     while bytes < 65_535 * 150 {
         let frame = tokio::time::timeout(Duration::from_secs(10), read.frame());
-        let frame = frame.await.expect("the stream goes on").unwrap().unwrap();
+        let frame = frame.await.expect("the stream continues").unwrap().unwrap();
         bytes += frame.into_data().unwrap().len();
     }
 }
@@ -240,7 +240,7 @@ async fn unread_streams_do_not_stall_another_stream() {
 async fn without_http2_every_stream_has_its_own_connection() {
     let server = server(&["http/1.1"], 100).await;
     let pool = server.pool();
-    let streams = many(&pool, 5).await;
+    let streams = open_streams(&pool, 5).await;
     assert_eq!((streams[0].version(), server.accepted()), (http::Version::HTTP_11, 5));
     assert!(pool.load().is_empty());
 }
@@ -260,8 +260,8 @@ async fn each_connection_failure_has_its_own_error() {
     assert!(matches!(open(&pool, "/").await, Err(ConnectError::Lookup { .. })));
 }
 
-/// Passes bytes on until it is told to freeze; then it holds both sockets and says nothing.
-async fn freezer(target: SocketAddr, mut frozen: watch::Receiver<bool>) -> (SocketAddr, JoinSet<()>) {
+/// A proxy that forwards bytes until `frozen` changes. Then it keeps both sockets open and sends nothing.
+async fn freezing_proxy(target: SocketAddr, mut frozen: watch::Receiver<bool>) -> (SocketAddr, JoinSet<()>) {
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let address = listener.local_addr().unwrap();
     let mut tasks = JoinSet::new();
@@ -281,7 +281,7 @@ async fn freezer(target: SocketAddr, mut frozen: watch::Receiver<bool>) -> (Sock
 async fn a_frozen_server_ends_its_streams() {
     let server = server(&["h2"], 100).await;
     let (freeze, frozen) = watch::channel(false);
-    let (address, _tasks) = freezer(server.address, frozen).await;
+    let (address, _tasks) = freezing_proxy(server.address, frozen).await;
     let mut pool = server.pool();
     let connector = &mut Arc::get_mut(&mut pool.0).unwrap().connector;
     connector.port = address.port();
@@ -290,14 +290,14 @@ async fn a_frozen_server_ends_its_streams() {
         interval,
         timeout: interval,
     };
-    let mut stream = many(&pool, 1).await.remove(0);
-    // Alive for many intervals, because the server answers.
+    let mut stream = open_streams(&pool, 1).await.remove(0);
+    // The stream stays open for many intervals, because the server answers the pings.
     let quiet = tokio::time::timeout(interval * 8, stream.body_mut().frame()).await;
     assert!(quiet.is_err(), "a quiet stream stays open");
     freeze.send_replace(true);
     let end = tokio::time::timeout(Duration::from_secs(10), stream.body_mut().frame()).await;
     assert!(
         matches!(end, Ok(Some(Err(_)))),
-        "the stream ends although nobody closed it"
+        "the stream ends although no socket was closed"
     );
 }

@@ -36,11 +36,11 @@ fn podlog_does_not_collect_itself_even_when_annotated() {
     let own = [(APP, "podlog")];
     assert!(!wants(&Selection::default(), &own, &[(COLLECT, "true")]));
     assert!(wants(&Selection::default(), &[(APP, "cart")], &[]));
-    let nobody = Selection {
+    let everything = Selection {
         opt_in: false,
         exclude_app: None,
     };
-    assert!(wants(&nobody, &own, &[]) && nobody.wants(None, None));
+    assert!(wants(&everything, &own, &[]) && everything.wants(None, None));
 }
 
 #[test]

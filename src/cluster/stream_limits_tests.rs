@@ -1,4 +1,4 @@
-//! On a paused clock: who passes the limiter, in which order and how fast.
+//! Tests of the stream limiter on a paused clock: which streams it admits, in which order and how fast.
 
 use tokio::task::JoinSet;
 
@@ -60,7 +60,7 @@ async fn try_open_takes_a_free_turn_but_never_one_that_a_waiter_needs() {
     };
     let trying = async {
         tokio::time::sleep(Duration::from_millis(1)).await;
-        assert!(!limiter.try_open(), "somebody waits");
+        assert!(!limiter.try_open(), "another caller waits");
     };
     tokio::join!(biased; waiting, trying);
     tokio::time::sleep(Duration::from_secs(2)).await;
@@ -71,7 +71,7 @@ async fn try_open_takes_a_free_turn_but_never_one_that_a_waiter_needs() {
 async fn a_burst_opens_at_once_and_the_rest_at_the_rate() {
     let (limiter, _) = limiter(1, 1, 10.0, 20);
     let start = Instant::now();
-    // A jittered turn takes 0.5 to 1.5 intervals of what was saved, so 13 of 20 pass for certain.
+    // A jittered turn takes 0.5 to 1.5 intervals of the saved time, so at least 13 of 20 pass.
     for _ in 0..13 {
         limiter.wait_to_open().await;
     }

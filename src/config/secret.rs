@@ -1,7 +1,7 @@
-//! URLs that carry passwords, and where the passwords come from.
+//! URLs with passwords, and the sources of the passwords.
 //!
-//! A [`SecretUrl`] shows itself without its secrets everywhere but in `expose`, which only the code
-//! that connects should call.
+//! `Display` and `Debug` of a [`SecretUrl`] mask its secrets. Only the code that parses the URL to connect calls
+//! `expose`.
 
 use std::ffi::OsString;
 use std::fmt;
@@ -15,7 +15,7 @@ use crate::domain::{Cause, Message};
 use crate::exit::Failure;
 use crate::sinks::FILE_PARAMETERS;
 
-/// A valid URL, or a single word such as `stdout`, shown with its secrets masked.
+/// A valid URL, or a single word such as `stdout`. Secrets are masked when it is printed.
 #[derive(Clone, PartialEq, Eq)]
 pub struct SecretUrl {
     text: String,
@@ -23,14 +23,14 @@ pub struct SecretUrl {
 }
 
 impl SecretUrl {
-    /// Reads a URL, leaving out the white space around it. The error, a few words, does not repeat the text.
+    /// Parses a URL without the white space around it. The error does not contain the text.
     ///
-    /// Control characters within are refused: the parser would leave some of them out, of a password too. Text in
-    /// which a password could be mistaken for another part of the URL is refused, for it would be shown with that part.
+    /// Control characters are refused: the parser would remove some of them, also from a password. Text in which part
+    /// of a password may be parsed as another part of the URL is refused too, because that part is not masked.
     pub fn parse(text: &str) -> Result<Self, String> {
         let text = text.trim();
         if text.chars().any(char::is_control) {
-            return Err("a control character in it must be escaped, a line end as %0A".to_owned());
+            return Err("control characters must be escaped, a line end as %0A".to_owned());
         }
         let word = !text.is_empty() && text.bytes().all(|b| b.is_ascii_alphanumeric());
         let whole = if word { format!("{text}:") } else { text.to_owned() };
@@ -40,10 +40,10 @@ impl SecretUrl {
                 .get(url.scheme().len()..)
                 .is_some_and(|rest| rest.starts_with("://"))
         {
-            return Err("it has no :// after its kind".to_owned());
+            return Err("it has no :// after its scheme".to_owned());
         }
         if url.fragment().is_some() {
-            return Err("# in it must be written %23".to_owned());
+            return Err("# must be written %23".to_owned());
         }
         if may_split_password(text) {
             return Err("/ and ? in a password must be written %2F and %3F, and an @ after the host %40".to_owned());
@@ -52,20 +52,20 @@ impl SecretUrl {
         Ok(Self { text, url })
     }
 
-    /// The URL with its secrets, as typed, with the password filled in.
+    /// The URL as typed, with its secrets and with the password inserted.
     #[must_use]
     pub fn expose(&self) -> &str {
         &self.text
     }
 
-    /// The same URL with a password; `None` when it has one already, or is of a kind that cannot have one.
+    /// The same URL with a password. `None` if it has a password already, or if its scheme does not allow one.
     #[must_use]
     pub fn with_password(&self, password: &Secret) -> Option<Self> {
         if self.url.password().is_some() {
             return None;
         }
         let mut url = self.url.clone();
-        // `set_password` escapes everything but the sign of escaping.
+        // `set_password` escapes every special character except `%`.
         url.set_password(Some(&password.expose().replace('%', "%25"))).ok()?;
         Some(Self {
             text: url.to_string(),
@@ -74,8 +74,8 @@ impl SecretUrl {
     }
 }
 
-/// Whether there is a / or the like between a colon and an @: it may be of a password, and have ended what was read as
-/// user and host. Judged as typed, because what was read may have lost any of them.
+/// Whether a `/`, `?`, `#` or `\` is between a colon and an `@`. It may belong to a password and end the part that is
+/// parsed as user and host. This is checked in the text as typed, because parsing may drop any of these characters.
 fn may_split_password(text: &str) -> bool {
     let rest = text.split_once("://").map_or("", |(_, rest)| rest);
     rest.rsplit_once('@')
@@ -84,7 +84,7 @@ fn may_split_password(text: &str) -> bool {
 
 impl fmt::Display for SecretUrl {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        // As typed where nothing is to be hidden: `Url` would put slashes in.
+        // As typed if there is nothing to mask: `Url` would insert slashes.
         if self.url.password().is_none() && self.url.query().is_none() && self.url.username().is_empty() {
             return f.write_str(&self.text);
         }
@@ -98,12 +98,12 @@ impl fmt::Debug for SecretUrl {
     }
 }
 
-/// Passwords that come from variables or files, not from URLs.
+/// Passwords from variables or files, not from URLs.
 #[derive(Clone, Debug, Default)]
 pub struct Passwords {
-    /// Of the lock store.
+    /// The password of the lock store.
     pub lock: Option<Secret>,
-    /// Of the sink.
+    /// The password of the sink.
     pub sink: Option<Secret>,
 }
 
@@ -127,7 +127,7 @@ impl Passwords {
                     .map(|text| Some(text.into()))
                     .map_err(|_| Failure::usage(format!("{name} is not UTF-8")).with_remedy("set it to valid UTF-8")),
                 (None, Some(path)) => {
-                    // The path is not repeated: it may be the password itself, in the wrong variable.
+                    // The error does not contain the path: it may be the password itself, in the wrong variable.
                     let text = std::fs::read_to_string(&path).map_err(|e| {
                         Failure::usage(format!("the file that {file} names cannot be read: {e}"))
                             .with_remedy("correct the path or the permissions of the file")
@@ -145,7 +145,7 @@ impl Passwords {
     }
 }
 
-/// Reads the URL of a flag, with its password filled in.
+/// Parses the URL of a flag and inserts its password.
 pub(super) fn url<U>(flag: &str, text: &Secret, password: Option<&Secret>, example: &str) -> Result<U, Failure>
 where
     U: FromStr<Err: Into<Message>>,

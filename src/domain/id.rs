@@ -1,7 +1,7 @@
-//! The names of things: pods, containers, replicas, streams and lock rows.
+//! Identifiers of pods, containers, replicas, streams and lock rows.
 //!
-//! Only immutable identity is used as identity: a pod is its UID, a container instance is its
-//! runtime ID. Names that people read travel beside these, never instead of them.
+//! Only values that never change are identifiers: the UID of a pod, the runtime ID of a container instance. Names for
+//! people are stored beside them and never identify anything.
 
 use std::fmt;
 use std::sync::Arc;
@@ -48,7 +48,7 @@ name!(
     PodUid
 );
 name!(
-    /// One running `podlog run`; unique per process start.
+    /// One process of `podlog run`. Each start has a new one.
     ReplicaId
 );
 name!(
@@ -57,14 +57,14 @@ name!(
 );
 
 impl ContainerId {
-    /// The first twelve characters: enough to tell the instances of one container apart.
+    /// The first twelve characters: enough to distinguish the instances of one container.
     #[must_use]
     pub fn short(&self) -> &str {
         self.0.get(..12).unwrap_or(&self.0)
     }
 }
 
-/// The number of a claim. It grows whenever the holder of a row changes and never repeats for a row.
+/// The fencing token of a claim. It grows whenever the holder of a row changes and never repeats for a row.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 #[serde(transparent)]
 pub struct Fence(pub u64);
@@ -86,19 +86,19 @@ pub struct StreamId {
     pub container_id: ContainerId,
 }
 
-/// The key of a row in `distributed_lock`; one key space for everything that can be held.
+/// The key of a row in `distributed_lock`. All kinds of claims share one key space.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum LockKey {
-    /// The right to collect a pod: `pod/<uid>`.
+    /// The claim on a pod: `pod/<uid>`. Its holder collects the pod.
     Pod(PodUid),
-    /// A replica's own row: `replica/<id>`. The replica is alive while it is unexpired.
+    /// A replica's own row: `replica/<id>`. The replica is alive until the row expires.
     Replica(ReplicaId),
-    /// Work that one replica does for all, such as retention: `duty/<name>`.
+    /// A task that one replica performs for all, such as retention: `duty/<name>`.
     Duty(Arc<str>),
 }
 
 impl LockKey {
-    /// Reads a key as [`Display`](fmt::Display) writes it; `None` when it is not one of ours.
+    /// Parses a key in the form that [`Display`](fmt::Display) writes. `None` if it has another form.
     #[must_use]
     pub fn parse(text: &str) -> Option<Self> {
         let (kind, name) = text.split_once('/')?;
@@ -110,7 +110,7 @@ impl LockKey {
         }
     }
 
-    /// The pod, when this is the key of one.
+    /// The pod, if this is the key of one.
     #[must_use]
     pub fn pod(&self) -> Option<&PodUid> {
         match self {

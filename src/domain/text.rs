@@ -1,12 +1,12 @@
-//! Text from elsewhere, made fit to be shown to people.
+//! Makes text from other systems safe to print.
 //!
-//! Names, messages and values come from API servers and databases and may hold anything. Nothing here shortens text
-//! or judges it; it only takes away the power over whatever shows it.
+//! Names, messages and values come from API servers and databases and may contain any character. Characters that could
+//! control a terminal are escaped. Text is neither shortened nor validated here.
 
 use std::fmt::{self, Write};
 
-/// Shows text with control characters, and characters that turn the direction of writing, as escapes: what is shown
-/// is one line, and it cannot move a cursor or pass for another line.
+/// Displays text with control characters, and characters that change the writing direction, escaped. The result is one
+/// line; it cannot move the cursor or imitate another line.
 #[derive(Clone, Copy, Debug)]
 pub struct Escaped<T>(pub T);
 
@@ -16,19 +16,19 @@ impl<T: fmt::Display> fmt::Display for Escaped<T> {
     }
 }
 
-/// Passes text on with such characters escaped.
+/// Forwards text to a writer with these characters escaped.
 #[derive(Debug)]
 pub struct EscapingWriter<W>(pub W);
 
 impl<W: Write> Write for EscapingWriter<W> {
     fn write_str(&mut self, text: &str) -> fmt::Result {
         let mut rest = text;
-        while let Some(at) = rest.find(is_unfit) {
+        while let Some(at) = rest.find(is_unsafe) {
             let (plain, from) = rest.split_at(at);
             self.0.write_str(plain)?;
             let mut chars = from.chars();
-            if let Some(unfit) = chars.next() {
-                write!(self.0, "{}", unfit.escape_default())?;
+            if let Some(c) = chars.next() {
+                write!(self.0, "{}", c.escape_default())?;
             }
             rest = chars.as_str();
         }
@@ -36,8 +36,8 @@ impl<W: Write> Write for EscapingWriter<W> {
     }
 }
 
-fn is_unfit(c: char) -> bool {
-    // Line and paragraph separators; marks, embeddings, overrides and isolates of direction.
+fn is_unsafe(c: char) -> bool {
+    // Direction marks; line and paragraph separators, direction embeddings and overrides; direction isolates.
     c.is_control() || matches!(c, '\u{200e}' | '\u{200f}' | '\u{2028}'..='\u{202e}' | '\u{2066}'..='\u{2069}')
 }
 

@@ -1,7 +1,7 @@
 //! Nanoseconds since the epoch, and the timestamps that begin each line of a pod's log.
 //!
-//! Parsing is by hand because it happens once per line. It never guesses: what does not start
-//! with a complete timestamp and a blank is not a line of the container.
+//! The usual form is parsed by hand because this happens once per line. Parsing never guesses: text that does not
+//! start with a complete timestamp and a space is not a line of the container.
 
 use std::fmt;
 
@@ -15,32 +15,32 @@ pub struct Time(pub i64);
 const SECOND: i64 = 1_000_000_000;
 
 impl Time {
-    /// Whole seconds, rounded down: what the log API can be asked for.
+    /// Whole seconds, rounded down. The log API takes times in whole seconds only.
     #[must_use]
     pub fn floor_seconds(self) -> i64 {
         self.0.div_euclid(SECOND)
     }
 
-    /// This instant moved by `nanos`, kept within range.
+    /// This instant plus `nanos`, or the first or last instant that fits if the sum does not.
     #[must_use]
     pub fn plus_nanos(self, nanos: i64) -> Self {
         Self(self.0.saturating_add(nanos))
     }
 
-    /// Splits a log line at the blank after its timestamp. `None` when it has no timestamp.
+    /// Splits a log line at the space after its timestamp. `None` if it has no timestamp.
     #[must_use]
     pub fn split_line(line: &[u8]) -> Option<(Self, &[u8])> {
         if let Some(time) = fixed_width(line) {
             return Some((time, &line[FIXED + 1..]));
         }
-        let blank = memchr::memchr(b' ', &line[..line.len().min(LONGEST + 1)])?;
-        let time = std::str::from_utf8(&line[..blank])
+        let space = memchr::memchr(b' ', &line[..line.len().min(LONGEST + 1)])?;
+        let time = std::str::from_utf8(&line[..space])
             .ok()?
             .parse::<jiff::Timestamp>()
             .ok()?;
-        // Clocks that show absurd times, before 1677 or after 2262, write lines all the same.
+        // 64 bits of nanoseconds reach from 1677 to 2262. Lines of a node whose clock is outside are kept too.
         let nanos = time.as_nanosecond().clamp(i64::MIN.into(), i64::MAX.into());
-        Some((Self(nanos as i64), &line[blank + 1..]))
+        Some((Self(nanos as i64), &line[space + 1..]))
     }
 
     /// Appends the instant as RFC 3339 with nine digits and `Z`.
@@ -84,7 +84,7 @@ const FIXED: usize = 30;
 /// The longest RFC 3339 form: nine digits and a zone offset, `…573+02:00`.
 const LONGEST: usize = 35;
 
-/// The form nearly every runtime writes: UTC, nine digits.
+/// Parses the form that nearly every container runtime writes: UTC, nine digits.
 fn fixed_width(line: &[u8]) -> Option<Time> {
     let text = line.get(..=FIXED)?;
     let marks = text[4] == b'-'
@@ -112,7 +112,8 @@ fn fixed_width(line: &[u8]) -> Option<Time> {
     seconds.checked_mul(SECOND)?.checked_add(number(20, 29)?).map(Time)
 }
 
-/// Days since the epoch of a date in the Gregorian calendar; March-based, so that the leap day is last.
+/// Days from the epoch to a date of the Gregorian calendar. Years begin in March here, so that the leap day is the
+/// last.
 fn days(year: i64, month: i64, day: i64) -> i64 {
     let year = if month <= 2 { year - 1 } else { year };
     let era = year.div_euclid(400);
@@ -121,7 +122,7 @@ fn days(year: i64, month: i64, day: i64) -> i64 {
     era * 146_097 + of_era * 365 + of_era / 4 - of_era / 100 + of_year - 719_468
 }
 
-/// The date of a day since the epoch: the inverse of [`days`].
+/// Year, month and day of a number of days since the epoch: the inverse of [`days`].
 fn civil(days: i64) -> (i64, i64, i64) {
     let shifted = days + 719_468;
     let era = shifted.div_euclid(146_097);

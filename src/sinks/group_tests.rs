@@ -23,7 +23,7 @@ fn limits(in_flight: usize) -> GroupLimits {
 struct GroupFixture {
     script: Arc<ScriptedSink>,
     sink: Grouped<Arc<ScriptedSink>>,
-    /// The driver, and the writers that tests let run by themselves.
+    /// The driver, and the writers that run in the background.
     tasks: JoinSet<WriteResults>,
 }
 
@@ -48,14 +48,14 @@ impl GroupFixture {
         self.script.requests.lock().unwrap().clone()
     }
 
-    /// Lets every task run until nothing moves, without moving the clock.
+    /// Lets every task run until all of them wait, without advancing the clock.
     async fn settle(&self) {
         for _ in 0..50 {
             tokio::task::yield_now().await;
         }
     }
 
-    /// Drops the handle; the driver must end by itself. WriteResults everything that was answered.
+    /// Drops the handle, so that the driver must end. Returns the results of all background writes.
     async fn end(self) -> Vec<WriteResults> {
         let Self { sink, mut tasks, .. } = self;
         drop(sink);
@@ -104,7 +104,7 @@ async fn a_group_stays_within_its_limits() {
     assert_eq!(
         sizes,
         [1, 4, 4, 1, 1],
-        "at most 4 records, and the big one does not fit beside another"
+        "at most 4 records, and the big one in a request of its own"
     );
     fixture.end().await;
 }
@@ -121,7 +121,7 @@ async fn chunks_of_one_stream_are_written_in_order() {
     assert_eq!(
         fixture.requests(),
         [["1"], ["other"]],
-        "the stream is under way once, others go on"
+        "one chunk of a stream is written at a time, and other streams are not delayed"
     );
     fixture.script.gate.add_permits(1);
     fixture.settle().await;

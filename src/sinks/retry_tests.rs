@@ -1,4 +1,4 @@
-//! Tests of trying again on a paused clock, with a sink that follows a script.
+//! Tests of retries on a paused clock, with a sink that follows a script.
 
 use std::time::Duration;
 
@@ -109,7 +109,7 @@ async fn an_outage_of_many_writers_is_logged_once() {
     futures::future::join_all(chunks.iter().map(|c| sink.write(c))).await;
     let first = logged();
     assert!(first.is_some());
-    sink.record_failure(true, "again, within half a minute");
+    sink.record_failure(true, "half a minute has not passed");
     sink.record_end();
     assert_eq!(logged(), first);
     tokio::time::sleep(LOG_INTERVAL).await;
@@ -126,12 +126,12 @@ async fn an_outage_that_lasts_is_logged_even_if_it_began_soon_after_another() {
     let first = logged();
     tokio::time::sleep(Duration::from_secs(5)).await;
     sink.record_failure(true, "for long");
-    assert_eq!(logged(), first, "it may pass as the first did");
+    assert_eq!(logged(), first, "it may be as short as the first");
     tokio::time::sleep(LOG_INTERVAL).await;
     sink.record_failure(false, "for long");
     let second = logged();
     assert_ne!(second, first);
     tokio::time::sleep(LOG_INTERVAL).await;
     sink.record_failure(false, "for long");
-    assert_eq!(logged(), second, "once is enough");
+    assert_eq!(logged(), second, "an outage is logged once");
 }
