@@ -45,15 +45,15 @@
 //!
 //! The other modules are public so that the tests can use each part alone. They may change in every release.
 
-pub mod admin;
-pub mod check;
+mod admin;
+mod check;
 pub mod cli;
 pub mod clock;
 pub mod cluster;
-pub mod collector;
+mod collector;
 pub mod command;
 pub mod config;
-pub mod db;
+mod db;
 pub mod defect;
 pub mod domain;
 pub mod exit;
@@ -64,12 +64,12 @@ pub mod lab;
 pub mod locks;
 pub mod metrics;
 pub mod renewer;
-pub mod retention;
+mod retention;
 pub mod run;
 pub mod sinks;
 pub mod status;
 pub mod stop;
-pub mod telemetry;
+mod telemetry;
 
 pub use check::execute as check;
 pub use run::{locks_command, migrate, run};

@@ -42,6 +42,9 @@ enum CrashPoint {
 /// How many pods come when a server is to be killed while they are claimed.
 const NEW_PODS: usize = 24;
 
+/// What a replica logs when it begins a hold-off.
+const HELD_OFF: &str = "no pod is claimed for one ttl";
+
 /// Brings the server and the replicas to such a point; returns the connection that keeps them there.
 async fn claiming(fixture: &Fixture<'_>, replicas: &[Replica], when: CrashPoint) -> Option<MySqlConnection> {
     if when == CrashPoint::InSteadyState {
@@ -199,7 +202,7 @@ pub(crate) fn expiry_times_of_a_replaced_server_are_not_trusted_for_one_ttl() {
         let begun = Instant::now();
         b.signal(Signal::CONT);
         let ended = assert_no_claim_moves_for_one_ttl(&database, &before).await;
-        assert_eq!((ended, b.said("another server answers")), (8, 1), "{}", b.log_text());
+        assert_eq!((ended, b.said("another database server answers")), (8, 1), "{}", b.log_text());
         fixture.all_held_by(&["b"]).await;
         println!("another {}: claimed after {:?}", server.name(), begun.elapsed());
         let after = database.claims().await;
@@ -366,11 +369,11 @@ pub(crate) fn a_clock_jump_moves_no_pod_for_one_ttl_and_a_jump_back_or_a_time_zo
         let before = database.claims().await;
         summer_time_ends(&database, &before).await;
         let said = |what: &str| -> usize { all.iter().map(|replica| replica.said(what)).sum() };
-        assert_eq!(said("held off"), 0);
+        assert_eq!(said(HELD_OFF), 0);
         for (hour, jumps) in [(1, 2), (0, 4)] {
             let turn = || set_clock(&clock(server.name()), offset + hour * 3600);
             let (before, ended, after) = jump(&fixture, turn).await;
-            assert_eq!(said("claiming is held off"), jumps, "{}", all[0].log_text());
+            assert_eq!(said(HELD_OFF), jumps, "{}", all[0].log_text());
             // To a clock that is an hour on every claim has expired; one that is an hour back ends none, and then the
             // hold-off moves nothing either.
             if hour == 1 {
