@@ -31,10 +31,11 @@ shell:
 clippy:
     cargo clippy --locked --workspace --all-targets -- -D warnings
 
-# Lint podlog as it is shipped: without the laboratory (the demo and the simulation)
+# Lint and test podlog as it is shipped: without the laboratory (the demo and the simulation)
 [group('checks')]
 without-lab:
     cargo clippy --locked --no-default-features --lib --bins -- -D warnings
+    cargo test --locked --no-default-features --lib -- command:: cli::
 
 # Compile the test that switches the deliberate defects on
 [group('checks')]

@@ -28,7 +28,7 @@ const INTERVAL: Duration = Duration::from_mins(1);
 
 /// Deletes old records.
 #[derive(Debug)]
-pub struct Cleaner {
+pub(crate) struct Cleaner {
     /// The sink that deletes its records.
     pub sink: Arc<dyn Retention>,
     /// Where the claim is stored.
@@ -47,7 +47,7 @@ pub struct Cleaner {
 
 impl Cleaner {
     /// Deletes old records once a minute until `stop` is cancelled.
-    pub async fn run(self, stop: CancellationToken) {
+    pub(crate) async fn run(self, stop: CancellationToken) {
         loop {
             let pause = INTERVAL.mul_f64(0.8 + 0.4 * fastrand::f64());
             tokio::select! {

@@ -21,7 +21,7 @@ const LIBRARIES: &str = "warn,sqlx=error";
 
 /// Starts logging. `level` is a level or a list of filters; the default is the variable `RUST_LOG`, or else `info`. Fails
 /// when the filters cannot be parsed.
-pub fn start(level: Option<&str>, format: LogFormat) -> Result<(), Failure> {
+pub(crate) fn start(level: Option<&str>, format: LogFormat) -> Result<(), Failure> {
     let variable = std::env::var("RUST_LOG").ok().filter(|text| !text.is_empty());
     let filter = match (level, &variable) {
         (Some(level), _) => filter(level).map_err(|e| invalid_filter("--log-level", level, &e))?,

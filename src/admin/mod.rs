@@ -15,7 +15,7 @@ use crate::locks::LockStore;
 const SEE_LIST: &str = "see podlog locks list";
 
 /// Executes a `podlog locks` command. The result goes to standard output.
-pub async fn execute(store: &dyn LockStore, command: Locks) -> Result<(), Failure> {
+pub(crate) async fn execute(store: &dyn LockStore, command: Locks) -> Result<(), Failure> {
     let mut out = std::io::stdout();
     match command {
         Locks::List { json, .. } => list(store, json, &mut out).await,
@@ -24,7 +24,7 @@ pub async fn execute(store: &dyn LockStore, command: Locks) -> Result<(), Failur
 }
 
 /// Writes all claims, as a table or as JSON.
-pub async fn list(store: &dyn LockStore, json: bool, out: &mut (dyn Write + Send)) -> Result<(), Failure> {
+pub(crate) async fn list(store: &dyn LockStore, json: bool, out: &mut (dyn Write + Send)) -> Result<(), Failure> {
     let table = store.table().await?;
     let rows: Vec<PrintedRow> = table.rows.iter().map(|(key, row)| PrintedRow::new(key, row)).collect();
     let written = if json {
@@ -39,7 +39,7 @@ pub async fn list(store: &dyn LockStore, json: bool, out: &mut (dyn Write + Send
 
 /// Releases the claim on `NAMESPACE/POD`, and writes when other replicas may take it. Fails when no pod of that name is
 /// held, or when several are and `uid` does not select one.
-pub async fn release(
+pub(crate) async fn release(
     store: &dyn LockStore,
     pod: &str,
     uid: Option<&str>,
@@ -153,7 +153,7 @@ impl PrintedRow {
             state: match (&row.owner, row.finished, row.expires_in > 0) {
                 (_, true, _) => "finished",
                 (None, ..) => "free",
-                (Some(_), ..) if row.is_evicted() => "released",
+                (Some(_), ..) if row.is_evicted() => "freed",
                 (Some(_), _, true) => "held",
                 (Some(_), _, false) => "expired",
             },

@@ -191,7 +191,7 @@ fn crowded(pods: &[Pod], config: &Config) -> Option<Finding> {
             "{count} containers run on node {node}, and --streams-per-node is {limit}; the others are read every {}",
             show(config.selection.poll)
         ),
-        "if that is too slow, raise it, and fs.inotify.max_user_instances on the nodes",
+        "if that is too slow, raise --streams-per-node, and fs.inotify.max_user_instances on the nodes",
     ))
 }
 

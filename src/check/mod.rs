@@ -18,7 +18,7 @@ use tokio_util::sync::CancellationToken;
 use crate::config::Config;
 use crate::domain::Finding;
 use crate::exit::Failure;
-pub use report::{Part, Report};
+pub(crate) use report::{Part, Report};
 
 /// Checks everything and prints the findings. Fails with the status that `podlog run` would end with.
 pub async fn execute(config: Result<Config, Failure>, json: bool, stop: CancellationToken) -> Result<(), Failure> {
@@ -34,7 +34,7 @@ pub async fn execute(config: Result<Config, Failure>, json: bool, stop: Cancella
 }
 
 /// Checks everything.
-pub async fn diagnose(config: Result<Config, Failure>) -> Report {
+pub(crate) async fn diagnose(config: Result<Config, Failure>) -> Report {
     let config = match config {
         Ok(config) => config,
         Err(failure) => return without_settings(&failure),

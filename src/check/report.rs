@@ -9,7 +9,7 @@ use crate::exit::Failure;
 
 /// The parts, in the order in which `podlog run` meets them.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Part {
+pub(crate) enum Part {
     /// The settings themselves.
     Settings,
     /// The lock store.
@@ -36,19 +36,19 @@ impl Part {
 
 /// All findings.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Report {
+pub(crate) struct Report {
     parts: Vec<(Part, Vec<Finding>)>,
 }
 
 impl Report {
     /// A report of these parts, in the order of [`Part`].
     #[must_use]
-    pub fn new(parts: Vec<(Part, Vec<Finding>)>) -> Self {
+    pub(crate) fn new(parts: Vec<(Part, Vec<Finding>)>) -> Self {
         Self { parts }
     }
 
     /// All findings, each with its part.
-    pub fn findings(&self) -> impl Iterator<Item = (Part, &Finding)> {
+    pub(crate) fn findings(&self) -> impl Iterator<Item = (Part, &Finding)> {
         self.parts
             .iter()
             .flat_map(|(part, findings)| findings.iter().map(move |finding| (*part, finding)))
@@ -56,7 +56,7 @@ impl Report {
 
     /// One line for each finding, and a last line with their counts.
     #[must_use]
-    pub fn text(&self) -> String {
+    pub(crate) fn text(&self) -> String {
         let mut text = String::new();
         for (part, finding) in self.findings() {
             // Writing to a string cannot fail.
@@ -71,7 +71,7 @@ impl Report {
     /// `{"status": 4, "facts": [{"check", "state", "subject", "fact", "remedy"}]}`. States are `ok`, `warning`,
     /// `failed` and `skipped`.
     #[must_use]
-    pub fn json(&self) -> String {
+    pub(crate) fn json(&self) -> String {
         let findings: Vec<Value> = self
             .findings()
             .map(|(part, finding)| {
@@ -88,7 +88,7 @@ impl Report {
     }
 
     /// Fails with the first thing that failed, as `podlog run` would.
-    pub fn outcome(&self) -> Result<(), Failure> {
+    pub(crate) fn outcome(&self) -> Result<(), Failure> {
         let [.., failed, _] = self.counts();
         let first = self.findings().find_map(|(part, finding)| match finding.outcome {
             Outcome::Failed(cause) => Some((part, finding, cause)),

@@ -16,7 +16,7 @@ use crate::status::ready::Condition;
 
 /// What a collector needs from outside.
 #[derive(Debug)]
-pub struct Deps {
+pub(crate) struct Deps {
     /// This replica.
     pub me: ReplicaId,
     /// Where claims are stored.

@@ -27,7 +27,7 @@ use tokio_util::sync::CancellationToken;
 use crate::domain::PodSet;
 use crate::follow::stall_detector::StallDetector;
 
-pub use deps::Deps;
+pub(crate) use deps::Deps;
 use reconcile::Reconciler;
 
 /// The time from one reconciliation to the next when nothing calls for one. A replica that stops releases its claims at
@@ -48,7 +48,7 @@ fn pause_after(took: Duration) -> Duration {
 
 /// The loop.
 #[derive(Debug)]
-pub struct Collector {
+pub(crate) struct Collector {
     reconciler: Reconciler,
     pods: watch::Receiver<Arc<PodSet>>,
     stall_detector: StallDetector,
@@ -58,7 +58,7 @@ pub struct Collector {
 impl Collector {
     /// A collector that holds nothing yet.
     #[must_use]
-    pub fn new(deps: Deps) -> Self {
+    pub(crate) fn new(deps: Deps) -> Self {
         Self {
             pods: deps.pods.clone(),
             stall_detector: deps.context.stall_detector.clone(),
@@ -69,7 +69,7 @@ impl Collector {
 
     /// Collects until `stop` is cancelled, then releases everything. Meanwhile it runs the stall detector, which pod
     /// tasks ask whether the process was paused.
-    pub async fn run(self, stop: CancellationToken) {
+    pub(crate) async fn run(self, stop: CancellationToken) {
         let stall_detector = self.stall_detector.clone();
         tokio::select! {
             biased;

@@ -202,7 +202,12 @@ pub(crate) fn expiry_times_of_a_replaced_server_are_not_trusted_for_one_ttl() {
         let begun = Instant::now();
         b.signal(Signal::CONT);
         let ended = assert_no_claim_moves_for_one_ttl(&database, &before).await;
-        assert_eq!((ended, b.said("another database server answers")), (8, 1), "{}", b.log_text());
+        assert_eq!(
+            (ended, b.said("another database server answers")),
+            (8, 1),
+            "{}",
+            b.log_text()
+        );
         fixture.all_held_by(&["b"]).await;
         println!("another {}: claimed after {:?}", server.name(), begun.elapsed());
         let after = database.claims().await;

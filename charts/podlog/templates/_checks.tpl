@@ -20,8 +20,8 @@
 {{- fail "podlog: lock.url is empty: replicas need a MySQL or MariaDB for their claims; set lock.url=mysql://user@host:3306/database, or existingSecret, or, to try it out, mysql.enabled=true" -}}
 {{- end -}}
 {{- if $v.lock.url -}}
-{{- if hasPrefix "sqlite:" $v.lock.url -}}
-{{- fail "podlog: lock.url is an SQLite file: replicas would not see each other's claims and store lines several times; use mysql://user@host:3306/database" -}}
+{{- if regexMatch "^(sqlite|memory):" $v.lock.url -}}
+{{- fail "podlog: lock.url is a file or memory of one process: replicas would not see each other's claims and store lines several times; use mysql://user@host:3306/database" -}}
 {{- end -}}
 {{- if not (regexMatch "^(mysql|mariadb)://[^/\\s]+/[^/?\\s]+(\\?\\S*)?$" $v.lock.url) -}}
 {{- fail "podlog: lock.url is not of the form mysql://user@host:3306/database; correct it (special characters are written as %XX)" -}}

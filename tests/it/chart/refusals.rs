@@ -28,7 +28,11 @@ const BAD: &[(&[&str], &str)] = &[
     ),
     (&["lock.url=postgres://u@h/d"], "lock.url is not of the form mysql://"),
     (&["sink.url=http://h/d"], "sink.url is none of"),
-    (&["lock.url=sqlite:///x.db"], "lock.url is an SQLite file"),
+    (
+        &["lock.url=sqlite:///x.db"],
+        "lock.url is a file or memory of one process",
+    ),
+    (&["lock.url=memory://"], "lock.url is a file or memory of one process"),
     (
         &["lock.url=db.example:3306"],
         "lock.url is not of the form mysql://user@host:3306/database",
