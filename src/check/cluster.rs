@@ -313,9 +313,9 @@ fn compare_grace(pod: &str, given: Duration, grace: Duration) -> Finding {
 
 /// The namespace of the pod in which this process runs.
 fn own_namespace() -> Option<String> {
-    let told = std::env::var("POD_NAMESPACE").ok().filter(|name| !name.is_empty());
+    let configured = std::env::var("POD_NAMESPACE").ok().filter(|name| !name.is_empty());
     let mounted = || std::fs::read_to_string("/var/run/secrets/kubernetes.io/serviceaccount/namespace").ok();
-    told.or_else(mounted).map(|name| name.trim().to_owned())
+    configured.or_else(mounted).map(|name| name.trim().to_owned())
 }
 
 #[cfg(test)]

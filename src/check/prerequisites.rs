@@ -7,7 +7,7 @@ use crate::domain::{Finding, Outcome};
 /// The longest time for one question to something outside.
 pub(super) const DEADLINE: Duration = Duration::from_secs(10);
 
-/// Whether nothing stands against opening the backend: nothing failed or was skipped, and the tables are correct.
+/// Whether the backend can be opened: no check failed or was skipped, and the tables are correct.
 pub(super) fn is_ready(findings: &[Finding], tables: &str) -> bool {
     findings.iter().all(|finding| match finding.outcome {
         Outcome::Ok => true,

@@ -1,6 +1,6 @@
-//! What stands in for `podlog demo` and `podlog simulate` in a build without the cargo feature `lab`.
+//! The commands `podlog demo` and `podlog simulate` in a build without the cargo feature `lab`.
 //!
-//! It takes any arguments, so that the answer is always how to get the command and never a complaint about a flag.
+//! They accept any arguments, so that the error is always how to get the command and never an unknown flag.
 
 use std::ffi::OsString;
 

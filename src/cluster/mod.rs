@@ -1,7 +1,7 @@
 //! The Kubernetes side: discovery of pods and the streams of their logs.
 //!
 //! This is the only module that uses the kube library. It reads: pods by list and watch, single pods, and logs. It
-//! selects pods as it is told, never reopens a log stream by itself, and never writes to the cluster.
+//! selects pods by the given scope, never reopens a log stream by itself, and never writes to the cluster.
 
 mod access;
 mod client;

@@ -146,7 +146,7 @@ impl StreamLimiter {
 /// A token bucket, stored as one instant.
 #[derive(Debug)]
 struct Bucket {
-    /// When the next stream may be opened. An instant in the past stands for saved tokens.
+    /// When the next stream may be opened. An instant in the past means that tokens are saved.
     due: Instant,
     /// The average time between two streams.
     interval: Duration,

@@ -43,7 +43,7 @@ impl StdoutSink {
         Self { writer, broken, clock }
     }
 
-    /// Resolves when nobody reads standard output any more.
+    /// Resolves when the reader of standard output has closed it.
     pub(super) async fn broken(&self) -> SinkOpenError {
         self.broken.notified().await;
         let text = "standard output was closed by its reader (broken pipe), so records cannot be written";

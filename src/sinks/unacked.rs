@@ -1,4 +1,4 @@
-//! Chunks that were written although nobody waited for the result any more.
+//! Chunks that were written after their attempt had timed out, so that their result was lost.
 //!
 //! A write that blocks in the operating system cannot be cancelled when its attempt times out. If it succeeds later, its
 //! chunk is remembered here, so that the next attempt does not write it again. The memory ends with the process: after a

@@ -128,7 +128,7 @@ impl Drop for Appender {
     }
 }
 
-/// Opens the file for appending. A symbolic link is followed: whoever may create one may write there anyway.
+/// Opens the file for appending. A symbolic link is followed: a user that can create one can write there anyway.
 fn create(path: &Path, fsync: Fsync) -> io::Result<File> {
     let parent = path.parent().unwrap_or(Path::new("/"));
     let open = || OpenOptions::new().read(true).append(true).create(true).open(path);
