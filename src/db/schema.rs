@@ -165,6 +165,24 @@ impl Schema {
         )
     }
 
+    /// The error for a migration that failed, and that has left something behind.
+    pub(super) fn migration_failed(&self, name: &str, cause: &str) -> BackendError {
+        let Self {
+            tables,
+            versions,
+            create_grant,
+            leftovers,
+            ..
+        } = self;
+        BackendError::refused(
+            format!("the {tables} in {name} cannot be created: {cause}"),
+            format!(
+                "the user needs {create_grant}, and the names must be free; correct that, drop what this migration has \
+                 created of {leftovers}, drop {versions}, and run `podlog migrate` again"
+            ),
+        )
+    }
+
     /// What a failed migration means; `explain` turns an error of the database into ours.
     pub(super) fn failed(
         &self,

@@ -72,10 +72,16 @@ fn server(url: &Url) -> Result<(), Message> {
     if url.host_str().is_none_or(str::is_empty) {
         return Err(Message::new("it names no host", form));
     }
+    // No error shows the URL: what stands after the host may be the rest of a password that was not escaped.
+    if url.fragment().is_some() || url.path().contains('@') {
+        return Err(Message::new(
+            "it has a `#`, or an `@` after the host",
+            "write special characters in user, password and database as %XX (`#` as %23, `/` as %2F)",
+        ));
+    }
     let database = url.path().trim_matches('/');
     if database.is_empty() || database.contains('/') {
-        let text = format!("{} must name one database after the host", masked(url, &[]));
-        return Err(Message::new(text, form));
+        return Err(Message::new("it must name one database after the host", form));
     }
     MySqlConnectOptions::from_url(url)
         .map(drop)
@@ -94,8 +100,9 @@ fn file(url: &Url) -> Result<PathBuf, Message> {
     path(url).filter(|_| bare).ok_or_else(|| Message::new(text, form))
 }
 
-/// The URL with `***` in place of its password. Of parameters only the values of known ones are shown (those of
-/// databases and `others`), because a password may have been written as one; such a URL is refused, and the refusal shows it.
+/// The URL with `***` in place of its password, and without what follows a `#`. Of parameters only the values of known
+/// ones are shown (those of databases and `others`), because a password may have been written as one; such a URL is
+/// refused, and the refusal shows it.
 #[must_use]
 pub fn masked(url: &Url, others: &[&str]) -> String {
     let mut url = url.clone();
@@ -119,6 +126,7 @@ pub fn masked(url: &Url, others: &[&str]) -> String {
         pairs.collect::<Vec<_>>().join("&")
     });
     url.set_query(query.as_deref());
+    url.set_fragment(None);
     url.into()
 }
 
@@ -181,6 +189,7 @@ mod tests {
             ("mysql://u@h/d?p%61ssword=hunter2&hunter2", "mysql://u@h/d?***&***"),
             ("mysql://u@h/d?tls=hunter&hunter2=x", "mysql://u@h/d?tls=***&***"),
             ("mysql://u%3Ahunter2@h/d", "mysql://***@h/d"),
+            ("mysql://u:#hunter2@h/d", "mysql://u"),
             ("file:///d?keep=3", "file:///d?keep=3"),
         ] {
             assert_eq!(masked(&read(text), &["keep"]), shown);
@@ -204,6 +213,11 @@ mod tests {
             ("mysql:user:secret@db/podlog", "no host"),
             ("mysql://user:secret@db/", "one database"),
             ("mysql://user:secret@db/a/b", "one database"),
+            ("mysql://db/secret/b", "one database"),
+            ("mysql://root:#secret@db/logs", "%23"),
+            ("mysql://user@db/logs#secret", "%23"),
+            ("mysql://root:20/secret@db/logs", "%2F"),
+            ("mysql://root:20/secret@db", "%2F"),
             (
                 "mysql://user:secret@db/podlog?ssl-mod=x",
                 "no parameter `ssl-mod`; known: ssl-mode",

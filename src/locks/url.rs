@@ -85,6 +85,8 @@ mod tests {
             ("redis://user:secret@x", "redis://; write mysql://"),
             ("mysql:user:secret@db/podlog", "no scheme; write mysql://"),
             ("mysql://user:secret@db:99999/podlog", "cannot be read: invalid port"),
+            ("mysql://root:#secret@db/podlog", "is wrong: it has a `#`"),
+            ("mysql://root:20/secret@db/podlog", "is wrong: it has a `#`"),
             ("sqlite://", "is wrong: a `sqlite` URL needs the path of a file"),
         ] {
             let error = text.parse::<LockUrl>().unwrap_err();

@@ -198,6 +198,8 @@ mod tests {
             "file:///d?keep=3&s3cret=1",
             "mysql://u:s3cret@db",
             "nosql://u:s3cret@db",
+            "mysql://root:#s3cret@db/logs",
+            "mysql://root:20/s3cret@db/logs",
         ] {
             assert!(!parse(bad).unwrap_err().contains("s3cret"), "{bad}");
         }

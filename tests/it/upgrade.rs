@@ -4,7 +4,7 @@
 use std::path::Path;
 use std::process::Command;
 
-use podlog::domain::{AfterRelease, Fence, Verdict};
+use podlog::domain::{AfterRelease, BackendError, Fence, Verdict};
 use podlog::locks::{self, LockUrl};
 use podlog::sinks;
 use sqlx::migrate::Migrator;
@@ -154,6 +154,33 @@ async fn tables_of_every_earlier_version_are_reported_and_then_migrated() {
                 assert!(
                     tables.run().1.contains("kubeconfig"),
                     "the tables are no longer what stops it"
+                );
+            }
+        }
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn a_migration_that_fails_is_refused_with_its_cause_and_is_then_reported_as_interrupted() {
+    each_exact(async |database| {
+        let tables = VersionedTables(database);
+        if tables.is_sqlite() {
+            return; // All of a migration is in a transaction.
+        }
+        tables.empty().await;
+        for table in ["distributed_lock", "log_stream"] {
+            database.sql(&format!("CREATE TABLE {table} (another INT)")).await;
+        }
+        for says in ["already exists", "interrupted"] {
+            let locks = locks::migrate(&tables.lock()).await.unwrap_err();
+            let records = sinks::migrate(&database.parsed()).await.unwrap_err();
+            for error in [locks, records] {
+                let refused = matches!(error, BackendError::Refused(_));
+                let text = error.to_string();
+                assert!(
+                    refused && text.contains(says) && text.contains("podlog migrate"),
+                    "{error:?}"
                 );
             }
         }

@@ -91,14 +91,19 @@ pub fn classify(error: &Error) -> Fault {
     }
 }
 
+/// What the server says, or the driver.
+pub(super) fn cause(error: &Error) -> String {
+    match error.as_database_error() {
+        Some(error) => error.message().to_owned(),
+        None => error.to_string(),
+    }
+}
+
 /// Explains an error in one line.
 #[must_use]
 pub fn explain(db: &Database, error: &Error) -> BackendError {
     let name = &db.name;
-    let cause = match error.as_database_error() {
-        Some(error) => error.message().to_owned(),
-        None => error.to_string(),
-    };
+    let cause = cause(error);
     let remedy = match number(error) {
         Some(1045 | 1698) => "check the user and the password, and from which hosts the user may connect",
         Some(1044) => "check the database's name, and grant the user its rights on it",

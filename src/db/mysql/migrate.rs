@@ -2,13 +2,14 @@
 
 use std::time::Duration;
 
+use sqlx::migrate::MigrateError;
 use sqlx::mysql::MySqlConnection;
 use sqlx::{AssertSqlSafe, Connection, Error};
 use tokio::time::timeout;
 use url::Url;
 
 use super::connect::{connect, options};
-use super::fault;
+use super::fault::{self, Fault};
 use super::server::SessionLimits;
 use crate::db::database::Database;
 use crate::db::schema::Schema;
@@ -67,7 +68,14 @@ async fn apply(conn: &mut MySqlConnection, db: &Database) -> Result<(), BackendE
     let migrator = db.schema.migrator(&db.schema.mysql);
     // `run` cannot be named in a future that must be `Send`. This is what it calls.
     let done = migrator.run_direct(None, conn, false).await;
-    done.map_err(|error| db.schema.failed(&db.name, error, |error| fault::explain(db, error)))
+    done.map_err(|error| match error {
+        // The version is recorded before the migration runs, and the server commits with each table that is created. So
+        // another attempt finds an interrupted migration: only a person can help, whatever the error is.
+        MigrateError::ExecuteMigration(error, _) if fault::classify(&error) != Fault::Broken => {
+            db.schema.migration_failed(&db.name, &fault::cause(&error))
+        }
+        other => db.schema.failed(&db.name, other, |error| fault::explain(db, error)),
+    })
 }
 
 /// Whether migrating would change nothing. Refuses tables of a newer podlog, whose migrations sqlx does not know.

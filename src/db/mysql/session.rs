@@ -4,6 +4,7 @@
 //! keep the connection busy, and what became of it is read from the database, never assumed. There is no pool, because a
 //! pool pings before and after every statement.
 
+use std::fmt;
 use std::time::Duration;
 
 use sqlx::mysql::{MySqlConnectOptions, MySqlConnection};
@@ -23,7 +24,6 @@ const PAUSE: Duration = Duration::from_millis(100);
 const LONGEST_PAUSE: Duration = Duration::from_secs(1);
 
 /// A connection that is replaced when it breaks. Calls queue for it.
-#[derive(Debug)]
 pub struct Session {
     options: MySqlConnectOptions,
     db: Database,
@@ -41,6 +41,17 @@ struct Slot {
     not_before: Instant,
     /// The pause after the next failed attempt.
     pause: Duration,
+}
+
+/// Without the options, whose own `Debug` shows the password.
+impl fmt::Debug for Session {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Session")
+            .field("db", &self.db.name)
+            .field("limits", &self.limits)
+            .field("deadline", &self.deadline)
+            .finish_non_exhaustive()
+    }
 }
 
 impl Session {
@@ -144,5 +155,36 @@ impl Session {
             format!("{name} did not answer within {limit} s ({what})"),
             "check whether it is overloaded, or the network down",
         )
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_password_of_a_session_is_not_shown() {
+        let second = Duration::from_secs(1);
+        let session = Session {
+            options: MySqlConnectOptions::new().username("u").password("s3cret"),
+            db: Database {
+                name: "the lock store mysql://u:***@db/podlog".into(),
+                schema: &crate::db::schema::TEST,
+            },
+            limits: SessionLimits {
+                connect: second,
+                lock_wait: second,
+                idle: second,
+                read: second,
+            },
+            deadline: second,
+            slot: Mutex::new(Slot {
+                conn: None,
+                not_before: Instant::now(),
+                pause: PAUSE,
+            }),
+        };
+        let shown = format!("{session:?}");
+        assert!(shown.contains("u:***@db") && !shown.contains("s3cret"), "{shown}");
     }
 }
