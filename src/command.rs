@@ -9,7 +9,7 @@ use std::time::Duration;
 use tokio_util::sync::CancellationToken;
 
 use crate::cli::{Cli, Command, Locks, flags};
-use crate::config::{Config, Passwords, SinkConfig, Store, checked};
+use crate::config::{Config, LockConfig, Passwords, SinkConfig, checked};
 use crate::exit::Failure;
 use crate::{cli, stop, telemetry};
 
@@ -83,13 +83,13 @@ async fn work(cli: Cli) -> Result<(), Failure> {
         }
         #[cfg(feature = "lab")]
         Command::Demo(demo) => stop::run(signals, token.clone(), crate::lab::demo(demo, token)).await,
-        Command::Migrate(flags::Migrate { claims, sink }) => {
-            let (store, sink) = (Store::new(&claims, &passwords)?, SinkConfig::new(&sink, &passwords)?);
+        Command::Migrate(flags::Migrate { lock, sink }) => {
+            let (store, sink) = (LockConfig::new(&lock, &passwords)?, SinkConfig::new(&sink, &passwords)?);
             stop::run(signals, token.clone(), crate::migrate(store, sink, token)).await
         }
         Command::Locks(locks) => {
-            let (Locks::List { claims, .. } | Locks::Release { claims, .. }) = &locks;
-            let store = Store::new(claims, &passwords)?;
+            let (Locks::List { lock, .. } | Locks::Release { lock, .. }) = &locks;
+            let store = LockConfig::new(lock, &passwords)?;
             stop::run(signals, token.clone(), crate::locks_command(store, locks, token)).await
         }
         #[cfg(not(feature = "lab"))]

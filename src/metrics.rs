@@ -142,7 +142,7 @@ impl Metrics {
         all.register_pods(registry);
         all.register_lines(registry);
         all.register_claims(registry);
-        registry.register_collector(Box::new(Tasks));
+        registry.register_collector(Box::new(TaskCount));
         all
     }
 
@@ -269,9 +269,9 @@ impl Metrics {
 
 /// The number of tasks in the async runtime, counted when the metrics are requested.
 #[derive(Debug)]
-struct Tasks;
+struct TaskCount;
 
-impl Collector for Tasks {
+impl Collector for TaskCount {
     fn encode(&self, mut encoder: DescriptorEncoder<'_>) -> Result<(), std::fmt::Error> {
         let count = Handle::try_current().map_or(0, |runtime| runtime.metrics().num_alive_tasks());
         let gauge = ConstGauge::new(count as u64);

@@ -24,10 +24,10 @@ const RETRY: Duration = Duration::from_secs(1);
 
 /// The handle by which claims are given to the renewer and taken back.
 #[derive(Clone, Debug)]
-pub struct Renewer(mpsc::UnboundedSender<Command>);
+pub struct Renewer(mpsc::UnboundedSender<RenewerCommand>);
 
 #[derive(Debug)]
-enum Command {
+enum RenewerCommand {
     Add(Box<RenewedClaim>),
     Remove(Vec<LockKey>, oneshot::Sender<Vec<Removed>>),
 }
@@ -56,7 +56,7 @@ impl Renewer {
     pub fn add(&self, claim: Claim, grant: Grant, progress: Option<watch::Receiver<Checkpoint>>) {
         // The loop outlives all handles. If it has ended, the process is ending.
         self.0
-            .send(Command::Add(Box::new(RenewedClaim {
+            .send(RenewerCommand::Add(Box::new(RenewedClaim {
                 claim,
                 grant,
                 progress,
@@ -75,7 +75,7 @@ impl Renewer {
     /// renewal that is under way.
     pub async fn remove_all(&self, keys: Vec<LockKey>) -> Vec<Removed> {
         let (reply, answer) = oneshot::channel();
-        self.0.send(Command::Remove(keys, reply)).ok();
+        self.0.send(RenewerCommand::Remove(keys, reply)).ok();
         answer.await.unwrap_or_default()
     }
 }
@@ -83,7 +83,7 @@ impl Renewer {
 /// The loop that renews; see [`RenewalLoop::run`].
 #[derive(Debug)]
 pub struct RenewalLoop {
-    commands: mpsc::UnboundedReceiver<Command>,
+    commands: mpsc::UnboundedReceiver<RenewerCommand>,
     lease: Lease,
     clock: Clock,
     metrics: Metrics,
@@ -119,10 +119,10 @@ impl RenewalLoop {
             tokio::select! {
                 biased;
                 command = self.commands.recv() => match command {
-                    Some(Command::Add(renewed)) => {
+                    Some(RenewerCommand::Add(renewed)) => {
                         self.claims.insert(renewed.claim.key.clone(), *renewed);
                     }
-                    Some(Command::Remove(keys, reply)) => {
+                    Some(RenewerCommand::Remove(keys, reply)) => {
                         reply.send(keys.iter().map(|key| self.remove(key)).collect()).ok();
                     }
                     None => return self.beat.retire(),

@@ -18,7 +18,7 @@ use crate::cli::Locks;
 use crate::clock::{self, Clock};
 use crate::cluster::{BURST, Cluster, Scope, StreamLimiter, StreamLimits, discover};
 use crate::collector::{Collector, Deps};
-use crate::config::{Config, SinkConfig, Store};
+use crate::config::{Config, LockConfig, SinkConfig};
 use crate::domain::PodSet;
 use crate::domain::backoff::Backoff;
 use crate::exit::Failure;
@@ -51,10 +51,10 @@ pub async fn run(config: Config, stop: CancellationToken) -> Result<(), Failure>
         None => None,
     };
     let scope = config.scope();
-    let connections = tokio::select! {
+    let backends = tokio::select! {
         biased;
         () = stop.cancelled() => return Ok(()),
-        connections = Connections::open(&config, &scope, clock, &metrics) => connections?,
+        backends = Backends::open(&config, &scope, clock, &metrics) => backends?,
     };
     let (readiness, health) = (Readiness::default(), Health::new(clock));
     let status = watch::channel(Arc::new(Status::new(
@@ -69,7 +69,7 @@ pub async fn run(config: Config, stop: CancellationToken) -> Result<(), Failure>
         registry: Arc::new(registry),
         stopping: stop.clone(),
     };
-    tracing::info!(replica = %config.replica, cluster = config.store.cluster, lock = %connections.lock, sink = %connections.sink_url, "collecting");
+    tracing::info!(replica = %config.replica, cluster = config.store.cluster, lock = %backends.lock, sink = %backends.sink_url, "collecting");
 
     let stop_http = CancellationToken::new();
     let mut http = JoinSet::new();
@@ -78,7 +78,7 @@ pub async fn run(config: Config, stop: CancellationToken) -> Result<(), Failure>
     }
     let outcome = collect(
         &config,
-        connections,
+        backends,
         clock,
         metrics,
         StatusHandles {
@@ -105,7 +105,7 @@ struct StatusHandles {
 }
 
 /// The servers and databases that a replica is connected to.
-struct Connections {
+struct Backends {
     lock: LockUrl,
     sink_url: SinkUrl,
     holder: Holder,
@@ -114,7 +114,7 @@ struct Connections {
     sink: Opened,
 }
 
-impl Connections {
+impl Backends {
     /// Connects to all of them. A failure that may pass is tried again for [`CONNECT_PATIENCE`].
     async fn open(config: &Config, scope: &Scope, clock: Clock, metrics: &Metrics) -> Result<Self, Failure> {
         let (lock, sink_url) = (config.store.url.clone(), config.sink.url.clone());
@@ -148,7 +148,7 @@ impl Connections {
 /// Runs the collector and the parts that it needs until `stop` is cancelled or one of them ends.
 async fn collect(
     config: &Config,
-    connections: Connections,
+    backends: Backends,
     clock: Clock,
     metrics: Metrics,
     handles: StatusHandles,
@@ -162,11 +162,11 @@ async fn collect(
         sink,
         driver: writing,
         retention,
-    } = connections.sink;
-    let context = follow_context(config, connections.cluster.clone(), sink, clock, metrics.clone());
+    } = backends.sink;
+    let context = follow_context(config, backends.cluster.clone(), sink, clock, metrics.clone());
     let cleaner = config.sink.retain.zip(retention).map(|(age, sink)| Cleaner {
         sink,
-        store: connections.store.clone(),
+        store: backends.store.clone(),
         renewer: renewer.clone(),
         lease: config.lease,
         clock,
@@ -175,7 +175,7 @@ async fn collect(
     });
     let collector = Collector::new(Deps {
         me: config.replica.clone(),
-        store: connections.store,
+        store: backends.store,
         renewer,
         context,
         pods,
@@ -192,10 +192,10 @@ async fn collect(
     let mut parts = JoinSet::new();
     parts.spawn(named(
         "renewer",
-        run_renewer(renewal_loop, connections.lock, connections.holder),
+        run_renewer(renewal_loop, backends.lock, backends.holder),
     ));
     parts.spawn(named("sink", async move { writing.await.map_err(Failure::from) }));
-    let (cluster, token) = (connections.cluster, stopping.clone());
+    let (cluster, token) = (backends.cluster, stopping.clone());
     let discovery = async move { discover(&cluster, &scope, pods_in, token).await.map_err(Failure::from) };
     parts.spawn(named("discovery", discovery));
     if let Some(cleaner) = cleaner {
@@ -280,7 +280,7 @@ where
 }
 
 /// `podlog migrate`: creates or updates the tables of both databases.
-pub async fn migrate(store: Store, sink: SinkConfig, stop: CancellationToken) -> Result<(), Failure> {
+pub async fn migrate(store: LockConfig, sink: SinkConfig, stop: CancellationToken) -> Result<(), Failure> {
     let (lock, sink) = (store.url, sink.url);
     tokio::select! {
         biased;
@@ -295,7 +295,7 @@ pub async fn migrate(store: Store, sink: SinkConfig, stop: CancellationToken) ->
 }
 
 /// `podlog locks`: opens the store and runs the command of [`admin`].
-pub async fn locks_command(store: Store, locks: Locks, stop: CancellationToken) -> Result<(), Failure> {
+pub async fn locks_command(store: LockConfig, locks: Locks, stop: CancellationToken) -> Result<(), Failure> {
     let holder = Holder::onlooker("podlog-locks", store.cluster);
     tokio::select! {
         biased;

@@ -9,7 +9,7 @@ use super::prerequisites::DEADLINE;
 use crate::cli::units::show;
 use crate::cluster::{ApiError, Cluster, LogError, LogQuery, Scope, list_pods, open_log, rule};
 use crate::config::Config;
-use crate::domain::{Cause, Finding, Phase, Pod, ReplicaId, State};
+use crate::domain::{Cause, ContainerState, Finding, Phase, Pod, ReplicaId};
 use crate::exit::Failure;
 use crate::metrics::Metrics;
 
@@ -170,7 +170,7 @@ pub(super) fn running(pods: &[Pod]) -> usize {
 }
 
 fn streams(pod: &Pod) -> usize {
-    let runs = |state: &State| matches!(state, State::Running(_));
+    let runs = |state: &ContainerState| matches!(state, ContainerState::Running(_));
     pod.containers.iter().filter(|container| runs(&container.state)).count()
 }
 

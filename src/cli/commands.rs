@@ -23,7 +23,7 @@ use super::without_lab;
 pub struct Cli {
     #[command(flatten)]
     #[allow(missing_docs)]
-    pub general: flags::General,
+    pub general: flags::GeneralArgs,
     /// The command.
     #[command(subcommand)]
     pub command: Command,
@@ -88,7 +88,7 @@ pub enum Locks {
         json: bool,
         #[command(flatten)]
         #[allow(missing_docs)]
-        claims: flags::Claims,
+        lock: flags::LockArgs,
     },
     /// Release the claim on a pod. Its holder stops, and another replica continues at the checkpoint.
     Release {
@@ -100,7 +100,7 @@ pub enum Locks {
         uid: Option<String>,
         #[command(flatten)]
         #[allow(missing_docs)]
-        claims: flags::Claims,
+        lock: flags::LockArgs,
     },
 }
 

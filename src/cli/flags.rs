@@ -12,7 +12,7 @@ use super::units::{Listen, Secret, Size, duration};
 /// The settings file and logging.
 #[derive(Args, Clone, Debug)]
 #[command(next_help_heading = "General")]
-pub struct General {
+pub struct GeneralArgs {
     /// TOML file with settings. Its keys are the names of the flags without the leading dashes.
     ///
     /// A flag overrides its variable, and a variable overrides the file. A key that is not a flag is an error.
@@ -48,7 +48,7 @@ pub enum LogFormat {
 /// The lock store and the cluster.
 #[derive(Args, Clone, Debug)]
 #[command(next_help_heading = "Claims")]
-pub struct Claims {
+pub struct LockArgs {
     /// Where claims are stored: `mysql://user@host/database`, or `sqlite://FILE` for replicas on one machine.
     ///
     /// The password comes from `PODLOG_LOCK_PASSWORD` or from the file that `PODLOG_LOCK_PASSWORD_FILE`
@@ -63,7 +63,7 @@ pub struct Claims {
 /// How this replica claims pods.
 #[derive(Args, Clone, Debug)]
 #[command(next_help_heading = "Claims")]
-pub struct Times {
+pub struct ClaimArgs {
     /// How long a claim lasts without renewal. After this time other replicas take the pods of a crashed one.
     #[arg(long, env = "PODLOG_TTL", value_name = "DURATION", default_value = "20s", value_parser = duration)]
     pub ttl: Duration,
@@ -94,7 +94,7 @@ pub struct Times {
 /// Which pods to collect.
 #[derive(Args, Clone, Debug)]
 #[command(next_help_heading = "Pods")]
-pub struct Pods {
+pub struct PodArgs {
     /// Kubeconfig file. Without this setting podlog uses KUBECONFIG, `~/.kube/config` or the service account of the
     /// pod.
     #[arg(long, env = "PODLOG_KUBECONFIG", value_name = "FILE")]
@@ -125,7 +125,7 @@ pub struct Pods {
 /// How logs are read.
 #[derive(Args, Clone, Debug)]
 #[command(next_help_heading = "Streams")]
-pub struct Streams {
+pub struct StreamArgs {
     /// Maximum length of a line. A longer line is cut, marked as cut and counted. At least 4KiB.
     #[arg(long, env = "PODLOG_MAX_LINE", value_name = "SIZE", default_value = "256KiB")]
     pub max_line: Size,
@@ -156,7 +156,7 @@ pub struct Streams {
 /// Where records go.
 #[derive(Args, Clone, Debug)]
 #[command(next_help_heading = "Sink")]
-pub struct Sink {
+pub struct SinkArgs {
     /// Where records go: `stdout`, `file:///DIRECTORY`, `sqlite://FILE` or `mysql://user@host/database`.
     ///
     /// The password comes from `PODLOG_SINK_PASSWORD` or from the file that `PODLOG_SINK_PASSWORD_FILE` names.
@@ -174,7 +174,7 @@ pub struct Sink {
 /// How the process behaves.
 #[derive(Args, Clone, Debug)]
 #[command(next_help_heading = "Process")]
-pub struct Process {
+pub struct ProcessArgs {
     /// How long a replica may take after SIGTERM to write the lines it has read and to release its pods. Keep it
     /// below the pod's terminationGracePeriodSeconds.
     #[arg(long, env = "PODLOG_GRACE", value_name = "DURATION", default_value = "20s", value_parser = duration)]
@@ -192,22 +192,22 @@ pub struct Process {
 pub struct Run {
     #[command(flatten)]
     #[allow(missing_docs)]
-    pub claims: Claims,
+    pub lock: LockArgs,
     #[command(flatten)]
     #[allow(missing_docs)]
-    pub times: Times,
+    pub claim: ClaimArgs,
     #[command(flatten)]
     #[allow(missing_docs)]
-    pub pods: Pods,
+    pub pods: PodArgs,
     #[command(flatten)]
     #[allow(missing_docs)]
-    pub streams: Streams,
+    pub streams: StreamArgs,
     #[command(flatten)]
     #[allow(missing_docs)]
-    pub sink: Sink,
+    pub sink: SinkArgs,
     #[command(flatten)]
     #[allow(missing_docs)]
-    pub process: Process,
+    pub process: ProcessArgs,
 }
 
 /// All flags of `podlog migrate`.
@@ -215,8 +215,8 @@ pub struct Run {
 pub struct Migrate {
     #[command(flatten)]
     #[allow(missing_docs)]
-    pub claims: Claims,
+    pub lock: LockArgs,
     #[command(flatten)]
     #[allow(missing_docs)]
-    pub sink: Sink,
+    pub sink: SinkArgs,
 }

@@ -6,12 +6,14 @@
 use std::collections::{BTreeMap, HashSet};
 use std::sync::Arc;
 
-use k8s_openapi::api::core::v1::{ContainerState, ContainerStatus, Pod as ApiPod, PodSpec, PodStatus};
+use k8s_openapi::api::core::v1::{
+    ContainerState as ApiContainerState, ContainerStatus, Pod as ApiPod, PodSpec, PodStatus,
+};
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time as ApiTime;
 
 use super::select::{Selection, wants_container};
 use super::text::one_line;
-use crate::domain::{Container, ContainerId, Instance, Phase, Pod, PodUid, State, Time};
+use crate::domain::{Container, ContainerId, ContainerState, Instance, Phase, Pod, PodUid, Time};
 
 /// Strings that occur in many pods, stored once.
 #[derive(Debug, Default)]
@@ -134,23 +136,25 @@ fn phase(status: &PodStatus) -> Phase {
 
 fn container(name: &str, status: &PodStatus, names: &mut SharedNames) -> Container {
     let found = statuses(status).find(|c| c.name == name);
-    let (state, last) = found.map_or((State::Waiting, None), |c| (state(c), last(c)));
+    let (state, previous) = found.map_or((ContainerState::Waiting, None), |c| (state(c), previous(c)));
     Container {
         name: names.share(name),
         state,
-        last,
+        previous,
     }
 }
 
-fn state(c: &ContainerStatus) -> State {
-    let Some(now) = &c.state else { return State::Waiting };
+fn state(c: &ContainerStatus) -> ContainerState {
+    let Some(now) = &c.state else {
+        return ContainerState::Waiting;
+    };
     let restart = c.restart_count.max(0) as u32;
     if let Some(running) = &now.running {
         let instance = instance(c.container_id.as_deref(), restart, running.started_at.as_ref());
-        return instance.map_or(State::Waiting, State::Running);
+        return instance.map_or(ContainerState::Waiting, ContainerState::Running);
     }
     // A container that was terminated before it started has no ID and no log.
-    terminated(now, restart).map_or(State::Waiting, State::Terminated)
+    terminated(now, restart).map_or(ContainerState::Waiting, ContainerState::Terminated)
 }
 
 /// The previous instance. The kubelet's `restartCount` is the number of the latest instance that was created: 0 for the
@@ -158,7 +162,7 @@ fn state(c: &ContainerStatus) -> State {
 /// (`CrashLoopBackOff`) the kubelet moves the terminated instance to `lastState` and keeps the count and the container ID
 /// until the next instance is created. Then `lastState` has the count itself, which is also the number of its log file.
 /// Observed on a 1.36 kubelet: terminated 1 (last 0), waiting 1 (last 1), running 2 (last 1).
-fn last(c: &ContainerStatus) -> Option<Instance> {
+fn previous(c: &ContainerStatus) -> Option<Instance> {
     let before = c.last_state.as_ref()?;
     let count = c.restart_count.max(0) as u32;
     let id = before.terminated.as_ref()?.container_id.as_ref();
@@ -170,7 +174,7 @@ fn last(c: &ContainerStatus) -> Option<Instance> {
     terminated(before, if latest { count } else { count.saturating_sub(1) })
 }
 
-fn terminated(state: &ContainerState, restart: u32) -> Option<Instance> {
+fn terminated(state: &ApiContainerState, restart: u32) -> Option<Instance> {
     let ended = state.terminated.as_ref()?;
     instance(ended.container_id.as_deref(), restart, ended.started_at.as_ref())
 }

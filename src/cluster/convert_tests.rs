@@ -67,8 +67,8 @@ fn a_running_container_has_the_restart_count_and_the_previous_instance_has_one_l
         "restartCount": 2, "containerID": "containerd://c",
         "state": {"running": {"startedAt": "2026-11-20T10:00:00Z"}}, "lastState": terminated("b")
     }));
-    assert_eq!(c.state, State::Running(instance("c", 2, true)));
-    assert_eq!(c.last, Some(instance("b", 1, true)));
+    assert_eq!(c.state, ContainerState::Running(instance("c", 2, true)));
+    assert_eq!(c.previous, Some(instance("b", 1, true)));
 }
 
 #[test]
@@ -77,8 +77,11 @@ fn a_terminated_container_has_the_restart_count_and_the_previous_instance_has_on
         json!({"restartCount": 1, "containerID": "containerd://b", "state": terminated("b"), "lastState": terminated("a")}),
     );
     assert_eq!(
-        (c.state, c.last),
-        (State::Terminated(instance("b", 1, true)), Some(instance("a", 0, true)))
+        (c.state, c.previous),
+        (
+            ContainerState::Terminated(instance("b", 1, true)),
+            Some(instance("a", 0, true))
+        )
     );
 }
 
@@ -88,23 +91,26 @@ fn in_a_crash_loop_the_last_instance_has_the_restart_count() {
     let c = container(
         json!({"restartCount": 1, "containerID": "containerd://b", "state": waiting, "lastState": terminated("b")}),
     );
-    assert_eq!((c.state, c.last), (State::Waiting, Some(instance("b", 1, true))));
+    assert_eq!(
+        (c.state, c.previous),
+        (ContainerState::Waiting, Some(instance("b", 1, true)))
+    );
 }
 
 #[test]
 fn without_a_current_instance_the_last_one_has_one_restart_less() {
     let waiting = json!({"waiting": {"reason": "ContainerCreating"}});
     let c = container(json!({"restartCount": 3, "state": waiting, "lastState": terminated("c")}));
-    assert_eq!(c.last, Some(instance("c", 2, true)));
+    assert_eq!(c.previous, Some(instance("c", 2, true)));
 }
 
 #[test]
 fn a_container_that_never_ran_has_no_instance() {
     let c =
         container(json!({"restartCount": 0, "state": {"waiting": {"reason": "ContainerCreating"}}, "lastState": {}}));
-    assert_eq!((c.state, c.last), (State::Waiting, None));
+    assert_eq!((c.state, c.previous), (ContainerState::Waiting, None));
     let c = container(json!({"restartCount": 0, "state": {"terminated": {"exitCode": 137, "containerID": ""}}}));
-    assert_eq!((c.state, c.last), (State::Waiting, None));
+    assert_eq!((c.state, c.previous), (ContainerState::Waiting, None));
 }
 
 #[test]

@@ -79,12 +79,12 @@ impl Http2Connection {
 }
 
 /// One stream of a connection, released when dropped.
-struct Slot {
+struct StreamSlot {
     connection: Arc<Http2Connection>,
     pool: Arc<Inner>,
 }
 
-impl Drop for Slot {
+impl Drop for StreamSlot {
     fn drop(&mut self) {
         let mut connections = self.pool.connections();
         // Under the lock that `free_slot` takes, so that the counts and the list agree.
@@ -99,7 +99,7 @@ impl Drop for Slot {
 
 /// What one request is sent on.
 enum Route {
-    Http2(Slot),
+    Http2(StreamSlot),
     Http1(http1::SendRequest<RequestBody>),
 }
 
@@ -127,7 +127,7 @@ impl Pool {
     }
 
     /// A stream on the first connection that has room, so that the later connections become empty and are closed.
-    fn free_slot(&self) -> Option<Slot> {
+    fn free_slot(&self) -> Option<StreamSlot> {
         let mut connections = self.0.connections();
         connections.retain(|one| one.is_usable());
         let connection = connections.iter().find(|one| one.has_room())?;
@@ -135,9 +135,9 @@ impl Pool {
     }
 
     /// The caller holds the lock on the connections.
-    fn take_slot(&self, connection: &Arc<Http2Connection>) -> Slot {
+    fn take_slot(&self, connection: &Arc<Http2Connection>) -> StreamSlot {
         connection.open.fetch_add(1, Ordering::Relaxed);
-        Slot {
+        StreamSlot {
             connection: Arc::clone(connection),
             pool: Arc::clone(&self.0),
         }
@@ -290,7 +290,7 @@ impl tower::Service<Request<kube::client::Body>> for Pool {
 /// The body of a response. It keeps its stream of the connection until it is dropped.
 pub(super) struct PooledBody {
     body: Incoming,
-    _slot: Option<Slot>,
+    _slot: Option<StreamSlot>,
 }
 
 impl Body for PooledBody {

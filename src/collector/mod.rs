@@ -14,7 +14,7 @@ mod pod_memory;
 mod pod_tasks;
 mod reconcile;
 mod shutdown;
-mod snapshot;
+mod status;
 mod store_client;
 mod unclaimed;
 

@@ -1,7 +1,7 @@
 //! What the collector remembers of pods, case by case.
 
 use super::*;
-use crate::domain::{About, Container, Instance, LockKey, Phase, State};
+use crate::domain::{About, Container, ContainerState, Instance, LockKey, Phase};
 
 /// A row as (pod, owner, fence, finished); the owner is empty when the row is free.
 type Row<'a> = (&'a str, &'a str, u64, bool);
@@ -42,8 +42,8 @@ fn pod(uid: &str) -> Pod {
         gone: false,
         containers: vec![Container {
             name: "app".into(),
-            state: State::Running(instance),
-            last: None,
+            state: ContainerState::Running(instance),
+            previous: None,
         }],
     }
 }

@@ -9,7 +9,7 @@ use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 
 use crate::domain::holdoff::HoldOff;
-use crate::domain::plan::{Plan, View, plan};
+use crate::domain::plan::{Plan, PlanInput, plan};
 use crate::domain::{About, Fence, LockKey, LockTable, PodSet, PodUid, Want};
 use crate::grant::Grant;
 use crate::locks;
@@ -23,7 +23,7 @@ use super::gc::GarbageCollector;
 use super::members::Members;
 use super::pod_tasks::HandOver;
 use super::store_client::StoreClient;
-use super::{snapshot, unclaimed};
+use super::{status, unclaimed};
 
 /// What one reconciliation leaves to the next.
 #[derive(Debug)]
@@ -118,7 +118,7 @@ impl Reconciler {
         }
         self.claims.metrics().pods_held.set(self.claims.tasks.len() as i64);
         let set = self.pods.borrow().clone();
-        snapshot::publish(&self.status, &set, &table, &self.claims.tasks, &self.members);
+        status::publish(&self.status, &set, &table, &self.claims.tasks, &self.members);
         plan.wake
     }
 
@@ -166,7 +166,7 @@ impl Reconciler {
         claims.memory.on_table(table, now);
         let is_held = |uid: &PodUid| held.contains_key(uid);
         let pods = claims.memory.claimable(set, table, is_held, now);
-        plan(&View {
+        plan(&PlanInput {
             me: self.members.me(),
             table,
             pods: &pods,

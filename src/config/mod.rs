@@ -11,4 +11,4 @@ mod tests;
 
 pub use checks::{checked, faults};
 pub use secret::{Passwords, SecretUrl};
-pub use settings::{Config, Selection, SinkConfig, Store, Streams};
+pub use settings::{ClusterConfig, Config, LockConfig, SinkConfig, StreamConfig};

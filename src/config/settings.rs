@@ -23,13 +23,13 @@ pub struct Config {
     /// The identity of this replica, unique per process start.
     pub replica: ReplicaId,
     /// The lock store.
-    pub store: Store,
+    pub store: LockConfig,
     /// How long a claim lasts and how it is renewed.
     pub lease: Lease,
     /// Which pods to collect.
-    pub selection: Selection,
+    pub selection: ClusterConfig,
     /// Settings of log streams.
-    pub streams: Streams,
+    pub streams: StreamConfig,
     /// The sink.
     pub sink: SinkConfig,
     /// The most pods that this replica holds.
@@ -44,7 +44,7 @@ pub struct Config {
 
 /// The lock store.
 #[derive(Clone, Debug)]
-pub struct Store {
+pub struct LockConfig {
     /// Its URL, with the password.
     pub url: LockUrl,
     /// The name of the cluster. Replicas with the same store and cluster share the work.
@@ -64,7 +64,7 @@ pub struct SinkConfig {
 
 /// Which pods to collect.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Selection {
+pub struct ClusterConfig {
     /// The kubeconfig file; `None` for the default.
     pub kubeconfig: Option<PathBuf>,
     /// The context of the kubeconfig; `None` for its current context.
@@ -85,7 +85,7 @@ pub struct Selection {
 
 /// Settings of log streams.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Streams {
+pub struct StreamConfig {
     /// The longest line in bytes.
     pub max_line: usize,
     /// The most bytes of a stream that are written together.
@@ -108,24 +108,24 @@ impl Config {
     /// The settings of `podlog run`, not yet checked for safety: see [`checked`](super::checked).
     pub fn unchecked(typed: &flags::Run, passwords: &Passwords) -> Result<Self, Failure> {
         Ok(Self {
-            replica: names::replica_id(typed.times.replica_id.as_deref())?,
-            store: Store::new(&typed.claims, passwords)?,
+            replica: names::replica_id(typed.claim.replica_id.as_deref())?,
+            store: LockConfig::new(&typed.lock, passwords)?,
             lease: Lease {
-                ttl: typed.times.ttl,
-                renew: typed.times.renew,
-                margin: typed.times.margin,
-                takeover_grace: typed.times.takeover_grace,
+                ttl: typed.claim.ttl,
+                renew: typed.claim.renew,
+                margin: typed.claim.margin,
+                takeover_grace: typed.claim.takeover_grace,
             },
-            selection: Selection::new(&typed.pods),
-            streams: Streams::new(&typed.streams),
+            selection: ClusterConfig::new(&typed.pods),
+            streams: StreamConfig::new(&typed.streams),
             sink: SinkConfig::new(&typed.sink, passwords)?,
-            max_pods: typed.times.max_pods as usize,
+            max_pods: typed.claim.max_pods as usize,
             grace: typed.process.grace,
             http: match typed.process.http {
                 Listen::Off => None,
                 Listen::At(address) => Some(address),
             },
-            migrate: !typed.times.no_migrate,
+            migrate: !typed.claim.no_migrate,
         })
     }
 
@@ -167,9 +167,9 @@ impl Config {
     }
 }
 
-impl Store {
+impl LockConfig {
     /// The lock store of any command that uses it.
-    pub fn new(typed: &flags::Claims, passwords: &Passwords) -> Result<Self, Failure> {
+    pub fn new(typed: &flags::LockArgs, passwords: &Passwords) -> Result<Self, Failure> {
         names::check("cluster", &typed.cluster)?;
         let example = "mysql://user@host/database or sqlite://podlog.db";
         Ok(Self {
@@ -181,7 +181,7 @@ impl Store {
 
 impl SinkConfig {
     /// The sink.
-    pub fn new(typed: &flags::Sink, passwords: &Passwords) -> Result<Self, Failure> {
+    pub fn new(typed: &flags::SinkArgs, passwords: &Passwords) -> Result<Self, Failure> {
         let example = "stdout, file:///var/log/pods or mysql://user@host/database";
         Ok(Self {
             url: secret::url("sink", &typed.sink, passwords.sink.as_ref(), example)?,
@@ -191,8 +191,8 @@ impl SinkConfig {
     }
 }
 
-impl Selection {
-    fn new(typed: &flags::Pods) -> Self {
+impl ClusterConfig {
+    fn new(typed: &flags::PodArgs) -> Self {
         let mut namespaces: Vec<String> = typed.namespace.iter().map(|n| n.trim().to_owned()).collect();
         namespaces.retain(|n| !n.is_empty());
         namespaces.sort_unstable();
@@ -210,8 +210,8 @@ impl Selection {
     }
 }
 
-impl Streams {
-    fn new(typed: &flags::Streams) -> Self {
+impl StreamConfig {
+    fn new(typed: &flags::StreamArgs) -> Self {
         Self {
             max_line: usize::try_from(typed.max_line.0).unwrap_or(usize::MAX),
             chunk_bytes: usize::try_from(typed.chunk_bytes.0).unwrap_or(usize::MAX),

@@ -1,7 +1,7 @@
 //! What a replica does next about claims: claim pods, hand pods over, refuse requests, ask for pods.
 //!
-//! One pure function from a [`View`] to a [`Plan`]. It never claims a pod whose claim by another replica has not expired,
-//! and never leaves a pod without a holder to balance the load.
+//! One pure function from a [`PlanInput`] to a [`Plan`]. It never claims a pod whose claim by another replica has not
+//! expired, and never leaves a pod without a holder to balance the load.
 
 use std::collections::BTreeMap;
 use std::time::Duration;
@@ -25,7 +25,7 @@ pub const LAST_RANK: usize = 3;
 
 /// What a replica knows when it plans: the input.
 #[derive(Clone, Copy, Debug)]
-pub struct View<'a> {
+pub struct PlanInput<'a> {
     /// This replica. It counts as alive even if its own row is not in the table yet.
     pub me: &'a ReplicaId,
     /// The lock table, read after the latest release of this replica had returned.
@@ -62,18 +62,18 @@ pub struct Plan {
     pub wake: Option<Duration>,
 }
 
-/// Decides what to do. The same view always gives the same plan.
+/// Decides what to do. The same input always gives the same plan.
 #[must_use]
-pub fn plan(view: &View<'_>) -> Plan {
-    let overview = Overview::of(view);
-    let mut shares = Shares::new(&overview.loads, overview.total(), view.max_pods);
+pub fn plan(input: &PlanInput<'_>) -> Plan {
+    let overview = Overview::of(input);
+    let mut shares = Shares::new(&overview.loads, overview.total(), input.max_pods);
     let mut plan = Plan::default();
-    plan_claims(view, &overview, &mut shares, &mut plan);
-    plan_answers(view, &overview, &mut plan);
-    if view.settled && shares.uneven() {
-        let asked = shares.moves(overview.movable, view.me).into_iter();
+    plan_claims(input, &overview, &mut shares, &mut plan);
+    plan_answers(input, &overview, &mut plan);
+    if input.settled && shares.uneven() {
+        let asked = shares.moves(overview.movable, input.me).into_iter();
         let fenced = |uid: PodUid| {
-            let fence = view.table.pod(&uid)?.fence;
+            let fence = input.table.pod(&uid)?.fence;
             Some((uid, fence))
         };
         plan.ask = asked.filter_map(fenced).collect();
@@ -111,26 +111,26 @@ struct Overview<'a> {
 }
 
 impl<'a> Overview<'a> {
-    fn of(view: &View<'a>) -> Self {
+    fn of(input: &PlanInput<'a>) -> Self {
         let mut overview = Self {
-            loads: view.table.replicas().map(|id| (id, 0)).collect(),
+            loads: input.table.replicas().map(|id| (id, 0)).collect(),
             unheld: BTreeMap::new(),
             handed: Vec::new(),
             movable: BTreeMap::new(),
             peer_expiry: None,
             pods_coming: false,
         };
-        overview.loads.insert(view.me, 0);
-        for (key, row) in &view.table.rows {
-            if let Some(uid) = key.pod().filter(|uid| !row.finished || view.held.contains_key(uid)) {
-                overview.add_row(view, uid, row);
+        overview.loads.insert(input.me, 0);
+        for (key, row) in &input.table.rows {
+            if let Some(uid) = key.pod().filter(|uid| !row.finished || input.held.contains_key(uid)) {
+                overview.add_row(input, uid, row);
             }
         }
-        let absent = |uid: &PodUid| view.table.pod(uid).is_none();
-        for (uid, age) in view
+        let absent = |uid: &PodUid| input.table.pod(uid).is_none();
+        for (uid, age) in input
             .pods
             .iter()
-            .filter(|(uid, _)| absent(uid) && !view.held.contains_key(uid))
+            .filter(|(uid, _)| absent(uid) && !input.held.contains_key(uid))
         {
             let age = millis(*age);
             overview.unheld.insert(
@@ -141,27 +141,27 @@ impl<'a> Overview<'a> {
                 },
             );
         }
-        *overview.loads.entry(view.me).or_default() += view.held.keys().filter(|uid| absent(uid)).count();
+        *overview.loads.entry(input.me).or_default() += input.held.keys().filter(|uid| absent(uid)).count();
         overview
     }
 
-    fn add_row(&mut self, view: &View<'a>, uid: &'a PodUid, row: &'a LockRow) {
+    fn add_row(&mut self, input: &PlanInput<'a>, uid: &'a PodUid, row: &'a LockRow) {
         let owner = row.owner.as_ref();
         // A row in this replica's name that it does not hold was handed to it, or could not be released while the store
         // did not answer. No other replica holds it, even if it has expired.
-        let holder = if view.held.contains_key(uid) || owner == Some(view.me) {
-            Some(view.me)
+        let holder = if input.held.contains_key(uid) || owner == Some(input.me) {
+            Some(input.me)
         } else {
             owner.filter(|id| row.expires_in > 0 && self.loads.contains_key(id))
         };
         if let Some(holder) = holder {
-            self.add_held(view, uid, row, holder);
-        } else if let Some(age) = view.pods.get(uid) {
+            self.add_held(input, uid, row, holder);
+        } else if let Some(age) = input.pods.get(uid) {
             let age = match owner {
                 Some(_) => row
                     .expires_in
                     .saturating_neg()
-                    .saturating_sub(millis(view.takeover_grace)),
+                    .saturating_sub(millis(input.takeover_grace)),
                 None => millis(*age),
             };
             self.pods_coming |= owner.is_some() && row.expires_in > 0;
@@ -175,23 +175,23 @@ impl<'a> Overview<'a> {
         }
     }
 
-    fn add_held(&mut self, view: &View<'a>, uid: &'a PodUid, row: &'a LockRow, holder: &'a ReplicaId) {
-        let mine = view.held.contains_key(uid);
+    fn add_held(&mut self, input: &PlanInput<'a>, uid: &'a PodUid, row: &'a LockRow, holder: &'a ReplicaId) {
+        let mine = input.held.contains_key(uid);
         let asker = row
             .wanted_by
             .as_ref()
             .filter(|id| *id != holder && self.loads.contains_key(id));
         *self.loads.entry(asker.unwrap_or(holder)).or_default() += 1;
-        self.pods_coming |= asker == Some(view.me);
-        if !view.pods.contains_key(uid) {
+        self.pods_coming |= asker == Some(input.me);
+        if !input.pods.contains_key(uid) {
             return;
         }
-        if holder == view.me && !mine {
+        if holder == input.me && !mine {
             self.handed.push(uid);
             return;
         }
         if !mine {
-            let takeable = row.expires_in.saturating_add(millis(view.takeover_grace));
+            let takeable = row.expires_in.saturating_add(millis(input.takeover_grace));
             self.peer_expiry = Some(self.peer_expiry.map_or(takeable, |other| other.min(takeable)));
         }
         if row.wanted_by.is_none() && row.owner.as_ref() == Some(holder) {
@@ -205,12 +205,12 @@ impl<'a> Overview<'a> {
 }
 
 /// Plans which pods without a holder to claim, and when the table should be read again.
-fn plan_claims(view: &View<'_>, overview: &Overview<'_>, shares: &mut Shares, plan: &mut Plan) {
+fn plan_claims(input: &PlanInput<'_>, overview: &Overview<'_>, shares: &mut Shares, plan: &mut Plan) {
     let mut ready = Vec::new();
     let recheck = overview.pods_coming.then_some(millis(RECHECK));
     let mut wake = overview.peer_expiry.into_iter().chain(recheck).min();
     for (uid, unheld) in &overview.unheld {
-        let rank = shares.assign(uid, view.me, unheld.previous_holder).min(LAST_RANK);
+        let rank = shares.assign(uid, input.me, unheld.previous_holder).min(LAST_RANK);
         let left = millis(RANK_WAIT) * rank as i64 - unheld.age;
         if left <= 0 {
             ready.push((-unheld.age, *uid));
@@ -219,7 +219,7 @@ fn plan_claims(view: &View<'_>, overview: &Overview<'_>, shares: &mut Shares, pl
         }
     }
     ready.sort_unstable();
-    let room = view.max_pods.saturating_sub(view.held.len());
+    let room = input.max_pods.saturating_sub(input.held.len());
     let handed = overview.handed.iter().copied();
     plan.acquire = handed
         .chain(ready.into_iter().map(|(_, uid)| uid))
@@ -232,14 +232,14 @@ fn plan_claims(view: &View<'_>, overview: &Overview<'_>, shares: &mut Shares, pl
 }
 
 /// Plans the answers about pods of this replica that others have asked for.
-fn plan_answers(view: &View<'_>, overview: &Overview<'_>, plan: &mut Plan) {
-    for (uid, fence) in view.held {
-        let row = view.table.pod(uid);
-        let Some(row) = row.filter(|row| row.owner.as_ref() == Some(view.me) && row.fence == *fence) else {
+fn plan_answers(input: &PlanInput<'_>, overview: &Overview<'_>, plan: &mut Plan) {
+    for (uid, fence) in input.held {
+        let row = input.table.pod(uid);
+        let Some(row) = row.filter(|row| row.owner.as_ref() == Some(input.me) && row.fence == *fence) else {
             continue;
         };
         match &row.wanted_by {
-            Some(asker) if asker != view.me && overview.loads.contains_key(asker) => {
+            Some(asker) if asker != input.me && overview.loads.contains_key(asker) => {
                 plan.hand_over.push((uid.clone(), asker.clone()));
             }
             Some(_) => plan.refuse.push((uid.clone(), *fence)),
@@ -281,7 +281,7 @@ mod tests {
     fn planned(rows: &[(&str, &str, &str, i64)]) -> Plan {
         let me = ReplicaId::from("me");
         let mine = rows.iter().filter(|(_, owner, ..)| *owner == "me");
-        let view = View {
+        let input = PlanInput {
             me: &me,
             table: &table(rows),
             pods: &rows
@@ -293,7 +293,7 @@ mod tests {
             settled: true,
             max_pods: 100,
         };
-        plan(&view)
+        plan(&input)
     }
 
     #[test]

@@ -48,7 +48,7 @@ impl Pod {
     pub fn has_log(&self) -> bool {
         self.containers
             .iter()
-            .any(|c| c.last.is_some() || c.state.instance().is_some())
+            .any(|c| c.previous.is_some() || c.state.instance().is_some())
     }
 }
 
@@ -69,14 +69,14 @@ pub struct Container {
     /// Its name in the pod.
     pub name: Arc<str>,
     /// Whether an instance runs now.
-    pub state: State,
+    pub state: ContainerState,
     /// The instance before the present one; it has ended. The kubelet keeps the logs of no earlier one.
-    pub last: Option<Instance>,
+    pub previous: Option<Instance>,
 }
 
 /// Whether an instance of a container runs now.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub enum State {
+pub enum ContainerState {
     /// Not started, or between two instances.
     Waiting,
     /// An instance runs.
@@ -85,7 +85,7 @@ pub enum State {
     Terminated(Instance),
 }
 
-impl State {
+impl ContainerState {
     /// The present instance, running or ended.
     #[must_use]
     pub fn instance(&self) -> Option<&Instance> {

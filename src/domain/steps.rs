@@ -5,7 +5,7 @@
 //! without a gap.
 
 use super::chunk::GapReason;
-use super::pods::{Container, Instance, Pod, State};
+use super::pods::{Container, ContainerState, Instance, Pod};
 use super::position::ContainerProgress;
 use crate::defect::{self, Defect};
 
@@ -58,8 +58,8 @@ pub fn next_step(pod: &Pod, name: &str, stored: Option<&ContainerProgress>) -> C
 #[must_use]
 pub fn has_ended(container: &Container, instance: &Instance) -> bool {
     match &container.state {
-        State::Running(now) => now.id != instance.id,
-        State::Terminated(_) | State::Waiting => true,
+        ContainerState::Running(now) => now.id != instance.id,
+        ContainerState::Terminated(_) | ContainerState::Waiting => true,
     }
 }
 
@@ -70,9 +70,9 @@ pub fn source_of(container: &Container, instance: &Instance) -> Option<LogSource
         return Some(LogSource::Current);
     }
     container
-        .last
+        .previous
         .as_ref()
-        .is_some_and(|last| last.id == instance.id)
+        .is_some_and(|previous| previous.id == instance.id)
         .then_some(LogSource::Previous)
 }
 
@@ -80,7 +80,7 @@ pub fn source_of(container: &Container, instance: &Instance) -> Option<LogSource
 fn first_unread(container: &Container, stored: Option<&ContainerProgress>) -> Option<(Instance, LogSource)> {
     let now = container.state.instance();
     let is_stored = |instance: &Instance| stored.is_some_and(|stored| stored.container_id == instance.id);
-    let all = container.last.iter().map(|i| (i, LogSource::Previous));
+    let all = container.previous.iter().map(|i| (i, LogSource::Previous));
     let all = all.chain(now.into_iter().map(|i| (i, LogSource::Current)));
     // The previous instance is older than the present one, whatever its restart count and start time say.
     let passed = now.is_some_and(is_stored) || now.is_some() && defect::on(Defect::PreviousNotRead);
@@ -145,11 +145,11 @@ mod tests {
         }
     }
 
-    fn pod(phase: Phase, state: State, last: Option<u32>) -> Pod {
+    fn pod(phase: Phase, state: ContainerState, previous: Option<u32>) -> Pod {
         let app = Container {
             name: "app".into(),
             state,
-            last: last.map(instance),
+            previous: previous.map(instance),
         };
         Pod {
             uid: "u".into(),
@@ -173,8 +173,8 @@ mod tests {
         }
     }
 
-    fn running(restart: u32, last: Option<u32>) -> Pod {
-        pod(Phase::Running, State::Running(instance(restart)), last)
+    fn running(restart: u32, previous: Option<u32>) -> Pod {
+        pod(Phase::Running, ContainerState::Running(instance(restart)), previous)
     }
 
     fn step(pod: &Pod, stored: impl Into<Option<ContainerProgress>>) -> ContainerStep {
@@ -225,10 +225,10 @@ mod tests {
             started: Some(Time(second)),
             ..instance(restart)
         };
-        let read = |now: Instance, last: Option<Instance>, stored: &ContainerProgress| {
+        let read = |now: Instance, previous: Option<Instance>, stored: &ContainerProgress| {
             let mut pod = running(0, None);
-            pod.containers[0].state = State::Running(now);
-            pod.containers[0].last = last;
+            pod.containers[0].state = ContainerState::Running(now);
+            pod.containers[0].previous = previous;
             next_step(&pod, "app", Some(stored))
         };
         let stored = ContainerProgress {
@@ -244,14 +244,14 @@ mod tests {
             read(at(1, 70), Some(at(0, 60)), &stored),
             ContainerStep::Read(at(0, 60), LogSource::Previous)
         );
-        for (now, last, stored) in [
+        for (now, previous, stored) in [
             (at(4, 40), None, &stored),
             (at(4, 40), Some(at(3, 30)), &stored),
             (at(0, 60), None, &unknown),
             // A clock that was set back between the previous and the present instance.
             (at(5, 50), Some(at(4, 90)), &stored),
         ] {
-            assert_eq!(read(now.clone(), last, stored), ContainerStep::Wait, "{now:?}");
+            assert_eq!(read(now.clone(), previous, stored), ContainerStep::Wait, "{now:?}");
         }
         let unfinished = ContainerProgress {
             finished: false,
@@ -269,7 +269,7 @@ mod tests {
 
     #[test]
     fn a_container_between_two_instances_still_has_its_previous_log() {
-        let pod = pod(Phase::Running, State::Waiting, Some(3));
+        let pod = pod(Phase::Running, ContainerState::Waiting, Some(3));
         assert_eq!(
             step(&pod, Some(progress(3, false))),
             ContainerStep::Read(instance(3), LogSource::Previous)
@@ -279,7 +279,7 @@ mod tests {
 
     #[test]
     fn a_finished_pod_is_done_once_its_last_instance_is_stored() {
-        let pod = pod(Phase::Ended, State::Terminated(instance(0)), None);
+        let pod = pod(Phase::Ended, ContainerState::Terminated(instance(0)), None);
         assert_eq!(step(&pod, None), ContainerStep::Read(instance(0), LogSource::Current));
         assert_eq!(step(&pod, Some(progress(0, true))), ContainerStep::Done);
     }
@@ -322,11 +322,11 @@ mod tests {
     #[test]
     fn a_container_that_never_ran_in_a_finished_pod_is_done() {
         assert_eq!(
-            step(&pod(Phase::Ended, State::Waiting, None), None),
+            step(&pod(Phase::Ended, ContainerState::Waiting, None), None),
             ContainerStep::Done
         );
         assert_eq!(
-            step(&pod(Phase::Pending, State::Waiting, None), None),
+            step(&pod(Phase::Pending, ContainerState::Waiting, None), None),
             ContainerStep::Wait
         );
     }
@@ -334,7 +334,10 @@ mod tests {
     #[test]
     fn a_status_that_does_not_show_the_stored_instance_is_waited_for() {
         assert_eq!(
-            step(&pod(Phase::Running, State::Waiting, None), Some(progress(0, false))),
+            step(
+                &pod(Phase::Running, ContainerState::Waiting, None),
+                Some(progress(0, false))
+            ),
             ContainerStep::Wait
         );
     }

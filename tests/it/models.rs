@@ -261,7 +261,7 @@ pub(crate) fn check_pod(json: &[u8]) {
     assert!(pod.node.iter().all(|node| fits(node, 253)));
     for container in &pod.containers {
         assert!(fits(&container.name, 128));
-        for instance in container.last.iter().chain(container.state.instance()) {
+        for instance in container.previous.iter().chain(container.state.instance()) {
             assert!(fits(instance.id.as_str(), 128));
         }
         // A step can be decided for it.

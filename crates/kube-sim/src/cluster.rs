@@ -15,7 +15,7 @@ use super::pod::PodSpec;
 use super::serve;
 use super::settings::SimSettings;
 use super::shared::{Requests, Shared};
-use super::state::{ClusterState, Key};
+use super::state::{ClusterState, ObjectKey};
 
 /// A simulated cluster. Clones are handles to the same one.
 #[derive(Debug, Clone)]
@@ -161,7 +161,7 @@ impl SimCluster {
         self.shared.requests()
     }
 
-    fn handle(&self, key: Key, uid: String) -> SimPod {
+    fn handle(&self, key: ObjectKey, uid: String) -> SimPod {
         SimPod {
             shared: Arc::clone(&self.shared),
             key,

@@ -8,13 +8,13 @@ use super::error::SimError;
 use super::files::{Log, Text};
 use super::pod::{Container, ContainerKind, ContainerState, Pod};
 use super::shared::Shared;
-use super::state::Key;
+use super::state::ObjectKey;
 
 /// One incarnation of a pod. The handle stays valid when the pod is gone; its calls then fail.
 #[derive(Debug, Clone)]
 pub struct SimPod {
     pub(super) shared: Arc<Shared>,
-    pub(super) key: Key,
+    pub(super) key: ObjectKey,
     pub(super) uid: String,
 }
 

@@ -10,13 +10,13 @@ use super::published::{PublishedPod, columns};
 use super::route::Query;
 use super::select::Selector;
 use super::shared::Shared;
-use super::state::{ClusterState, Key};
+use super::state::{ClusterState, ObjectKey};
 use super::stream::SimBody;
 
 /// Where the next page begins: the version of the first page, and the last key of the page before.
 struct Page {
     version: u64,
-    after: Option<Key>,
+    after: Option<ObjectKey>,
 }
 
 impl Page {
@@ -78,7 +78,7 @@ pub(super) fn pods(
         .iter()
         .filter(|(key, _)| page.after.as_ref().is_none_or(|after| *key > after))
         .filter(|(_, pod)| selector.selects(pod));
-    let (keys, found): (Vec<&Key>, Vec<&PublishedPod>) =
+    let (keys, found): (Vec<&ObjectKey>, Vec<&PublishedPod>) =
         left.by_ref().take(limit).map(|(key, pod)| (key, &**pod)).unzip();
     let mut metadata = json!({"resourceVersion": page.version.to_string()});
     let remaining = left.count();

@@ -22,13 +22,13 @@ enum Label {
 
 #[derive(Debug, Clone, PartialEq, Eq)]
 struct Field {
-    key: Key,
+    key: FieldKey,
     value: String,
     equal: bool,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Key {
+enum FieldKey {
     Name,
     Namespace,
     Node,
@@ -72,10 +72,10 @@ impl Selector {
             })
             && self.fields.iter().all(|field| {
                 let value = match field.key {
-                    Key::Name => &pod.name,
-                    Key::Namespace => &pod.namespace,
-                    Key::Node => &pod.node,
-                    Key::Phase => &pod.phase,
+                    FieldKey::Name => &pod.name,
+                    FieldKey::Namespace => &pod.namespace,
+                    FieldKey::Node => &pod.node,
+                    FieldKey::Phase => &pod.phase,
                 };
                 (*value == field.value) == field.equal
             })
@@ -131,10 +131,10 @@ fn field(term: &str) -> Result<Field, String> {
         return Err(format!("invalid selector: '{term}'; can't understand '{term}'"));
     };
     let key = match key.trim() {
-        "metadata.name" => Key::Name,
-        "metadata.namespace" => Key::Namespace,
-        "spec.nodeName" => Key::Node,
-        "status.phase" => Key::Phase,
+        "metadata.name" => FieldKey::Name,
+        "metadata.namespace" => FieldKey::Namespace,
+        "spec.nodeName" => FieldKey::Node,
+        "status.phase" => FieldKey::Phase,
         other => return Err(format!("field label not supported: {other}")),
     };
     Ok(Field {

@@ -13,13 +13,13 @@ use super::published::PublishedPod;
 const FIRST_VERSION: u64 = 1_000;
 
 /// Namespace and name.
-pub(super) type Key = (String, String);
+pub(super) type ObjectKey = (String, String);
 
 /// One published change.
 #[derive(Debug, Clone)]
 pub(super) struct Event {
     pub(super) version: u64,
-    key: Key,
+    key: ObjectKey,
     /// The pod before, if it existed.
     pub(super) before: Option<Arc<PublishedPod>>,
     /// The pod after; for a deletion its last state, under the version of the deletion.
@@ -28,11 +28,11 @@ pub(super) struct Event {
 }
 
 /// Pods as of one resource version.
-pub(super) type Snapshot = BTreeMap<Key, Arc<PublishedPod>>;
+pub(super) type Snapshot = BTreeMap<ObjectKey, Arc<PublishedPod>>;
 
 #[derive(Debug)]
 pub(super) struct ClusterState {
-    pods: BTreeMap<Key, Pod>,
+    pods: BTreeMap<ObjectKey, Pod>,
     published: Snapshot,
     version: u64,
     /// The oldest version a list or a new watch may ask for.
@@ -87,7 +87,7 @@ impl ClusterState {
         &self.logs
     }
 
-    pub(super) fn pod(&self, key: &Key) -> Option<&Pod> {
+    pub(super) fn pod(&self, key: &ObjectKey) -> Option<&Pod> {
         self.pods.get(key)
     }
 
@@ -95,7 +95,7 @@ impl ClusterState {
         self.pods.values()
     }
 
-    pub(super) fn published(&self, key: &Key) -> Option<&Arc<PublishedPod>> {
+    pub(super) fn published(&self, key: &ObjectKey) -> Option<&Arc<PublishedPod>> {
         self.published.get(key)
     }
 
@@ -114,7 +114,7 @@ impl ClusterState {
     }
 
     /// Changes a pod and publishes it. Nothing happens if there is no such incarnation.
-    pub(super) fn edit<T>(&mut self, key: &Key, uid: &str, change: impl FnOnce(&mut Pod) -> T) -> Option<T> {
+    pub(super) fn edit<T>(&mut self, key: &ObjectKey, uid: &str, change: impl FnOnce(&mut Pod) -> T) -> Option<T> {
         let pod = self.pods.get_mut(key).filter(|pod| pod.uid == uid)?;
         let done = change(pod);
         self.nodes.extend(pod.spec.node.clone());
@@ -123,7 +123,7 @@ impl ClusterState {
     }
 
     /// Removes a pod at once. Its containers end and the kubelet forgets its logs.
-    pub(super) fn remove(&mut self, key: &Key, uid: &str, now: i64) -> bool {
+    pub(super) fn remove(&mut self, key: &ObjectKey, uid: &str, now: i64) -> bool {
         if self.pods.get(key).is_none_or(|pod| pod.uid != uid) {
             return false;
         }
@@ -149,7 +149,13 @@ impl ClusterState {
     }
 
     /// A new, empty log for the next instance of a container.
-    pub(super) fn new_log(&mut self, pod: &Key, uid: &str, container: &str, rotate_bytes: u64) -> Option<Arc<Log>> {
+    pub(super) fn new_log(
+        &mut self,
+        pod: &ObjectKey,
+        uid: &str,
+        container: &str,
+        rotate_bytes: u64,
+    ) -> Option<Arc<Log>> {
         let restart = self
             .pods
             .get(pod)
@@ -210,7 +216,7 @@ impl ClusterState {
         }
     }
 
-    fn publish(&mut self, key: &Key) {
+    fn publish(&mut self, key: &ObjectKey) {
         let Some(pod) = self.pods.get(key).filter(|_| !self.lags) else {
             return;
         };

@@ -13,11 +13,11 @@ use crate::locks::{self, BadLockUrl, Holder, LockStore, LockUrl};
 
 /// An observer of the table.
 #[derive(Debug)]
-pub(super) struct Claims {
+pub(super) struct ClaimsObserver {
     store: Arc<dyn LockStore>,
 }
 
-impl Claims {
+impl ClaimsObserver {
     /// Makes the table and opens it. The replicas find it ready.
     pub(super) async fn open(url: &str) -> Result<Self, Failure> {
         let url: LockUrl = url

@@ -11,9 +11,9 @@ use kube_sim::workload::Workload;
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
-use super::claims::Claims;
+use super::claims::ClaimsObserver;
 use super::observer::Observer;
-use super::outcome::Outcome;
+use super::outcome::DemoOutcome;
 use super::progress::STALL;
 use super::replica::{StoreUrls, records_dir};
 use super::replicas::Replicas;
@@ -111,7 +111,7 @@ impl Course {
     }
 
     /// Runs the demo to its end.
-    pub(super) async fn run(&mut self) -> Result<Outcome, Failure> {
+    pub(super) async fn run(&mut self) -> Result<DemoOutcome, Failure> {
         self.await_replicas().await?;
         self.session.stage.begin();
         self.session.observer.say("the containers begin to write");
@@ -239,7 +239,7 @@ impl Course {
     }
 
     /// Audits the lines and gathers what else failed.
-    async fn outcome(&mut self, mut failures: Vec<String>) -> Result<Outcome, Failure> {
+    async fn outcome(&mut self, mut failures: Vec<String>) -> Result<DemoOutcome, Failure> {
         let (audit, discrepancies) = self.audit().await?;
         let soak = match self.soak.take() {
             Some(soak) => {
@@ -256,7 +256,7 @@ impl Course {
             None => None,
         };
         let takeovers: Vec<_> = self.session.observer.takeover_times().collect();
-        Ok(Outcome {
+        Ok(DemoOutcome {
             audit,
             discrepancies,
             takeover: takeovers.iter().flatten().max().copied(),
@@ -290,11 +290,11 @@ impl Course {
 }
 
 /// Makes the tables that replicas share, if they do, and opens what they store.
-async fn open_store(stage: &Stage, demo: &Demo) -> Result<(Option<Claims>, Records), Failure> {
+async fn open_store(stage: &Stage, demo: &Demo) -> Result<(Option<ClaimsObserver>, Records), Failure> {
     match demo.claims {
         Switch::On => {
             let StoreUrls { lock, sink } = StoreUrls::new(&stage.dir, Switch::On, 1);
-            let claims = Claims::open(&lock).await?;
+            let claims = ClaimsObserver::open(&lock).await?;
             sinks::migrate(
                 &sink
                     .parse::<SinkUrl>()

@@ -7,7 +7,7 @@ use std::time::Duration;
 use kube_sim::SimCluster;
 use tokio::time::Instant;
 
-use super::claims::{Claims, Holdings, Takeover};
+use super::claims::{ClaimsObserver, Holdings, Takeover};
 use super::progress::{Progress, ProgressChange, STALL};
 use super::replica::{ProcessState, Replica};
 use super::screen::Screen;
@@ -24,7 +24,7 @@ const COUNT_EVERY: Duration = Duration::from_millis(600);
 pub(super) struct Observer {
     pub(super) records: Records,
     /// The table of claims; `None` when replicas do not share one.
-    claims: Option<Claims>,
+    claims: Option<ClaimsObserver>,
     holdings: Holdings,
     /// When replicas were killed, and who has their pods since.
     takeovers: Vec<(Instant, Takeover)>,
@@ -37,7 +37,7 @@ pub(super) struct Observer {
 
 impl Observer {
     /// Observes `records` and, if there is one, the table of claims.
-    pub(super) fn new(claims: Option<Claims>, records: Records, view: View, screen: Screen) -> Self {
+    pub(super) fn new(claims: Option<ClaimsObserver>, records: Records, view: View, screen: Screen) -> Self {
         Self {
             records,
             claims,

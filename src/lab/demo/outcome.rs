@@ -11,7 +11,7 @@ use crate::domain::StreamId;
 
 /// How a demo went.
 #[derive(Clone, Debug)]
-pub(super) struct Outcome {
+pub(super) struct DemoOutcome {
     pub(super) audit: Audit,
     /// The first lines that something is wrong with.
     pub(super) discrepancies: Vec<(StreamId, Discrepancy)>,
@@ -24,7 +24,7 @@ pub(super) struct Outcome {
     pub(super) soak: Option<SoakReport>,
 }
 
-impl Outcome {
+impl DemoOutcome {
     /// Whether the demo showed no fault.
     pub(super) fn is_clean(&self) -> bool {
         self.audit.is_clean() && self.unfinished_takeovers == 0 && self.failures.is_empty()
@@ -70,7 +70,7 @@ mod tests {
 
     #[test]
     fn it_is_clean_only_if_lines_replicas_and_takeover_are() {
-        let clean = Outcome {
+        let clean = DemoOutcome {
             audit: Audit {
                 written: 5,
                 delivered: 5,
@@ -87,13 +87,13 @@ mod tests {
             clean.line(),
             "audit: written=5 delivered=5 lost=0 duplicated=0 out_of_order=0 gaps=0 takeover_s=21.3"
         );
-        let never = Outcome {
+        let never = DemoOutcome {
             takeover: None,
             unfinished_takeovers: 1,
             ..clean.clone()
         };
         assert!(!never.is_clean() && never.line().ends_with("takeover_s=none"));
-        let hung = Outcome {
+        let hung = DemoOutcome {
             failures: vec!["replica-1 hung".to_owned()],
             ..clean.clone()
         };

@@ -5,7 +5,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
 use podlog::domain::plan::{ASKS_PER_ROUND, LAST_RANK};
-use podlog::domain::{Fence, LockKey, LockRow, LockTable, Plan, PodUid, ReplicaId, View, plan};
+use podlog::domain::{Fence, LockKey, LockRow, LockTable, Plan, PlanInput, PodUid, ReplicaId, plan};
 
 const TTL: i64 = 20_000;
 const GRACE: i64 = 1_000;
@@ -220,7 +220,7 @@ impl TableModel {
             0
         };
         replica.peers = peers;
-        let view = View {
+        let input = PlanInput {
             me: id,
             table,
             pods: &pods,
@@ -229,9 +229,9 @@ impl TableModel {
             settled: replica.unchanged >= SETTLE,
             max_pods: limit,
         };
-        let made = plan(&view);
-        assert_eq!(made, plan(&view), "the same view gives the same plan");
-        assert!(view.settled || made.ask.is_empty(), "{id} asks while members change");
+        let made = plan(&input);
+        assert_eq!(made, plan(&input), "the same input gives the same plan");
+        assert!(input.settled || made.ask.is_empty(), "{id} asks while members change");
         made
     }
 

@@ -10,7 +10,7 @@ use k8s_openapi::api::core::v1::{Namespace, Pod as ApiPod, ServiceAccount};
 use kube::api::{DeleteParams, PostParams};
 use kube::{Api, Client};
 use podlog::cluster::{Access, Cluster, LogQuery, LogStream, Scope, discover, open_log};
-use podlog::domain::{Container, Pod, PodSet, State, Time};
+use podlog::domain::{Container, ContainerState, Pod, PodSet, Time};
 use podlog::metrics::Metrics;
 use serde_json::{Value, json};
 use tokio::task::JoinSet;
@@ -174,5 +174,5 @@ pub(crate) async fn next_lines(log: &mut LogStream, count: usize) -> Vec<String>
 }
 
 pub(crate) fn running(c: &Container) -> bool {
-    matches!(c.state, State::Running(_))
+    matches!(c.state, ContainerState::Running(_))
 }

@@ -12,7 +12,7 @@ use k8s_openapi::api::core::v1::Pod as ApiPod;
 use kube::Api;
 use kube::api::DeleteParams;
 use podlog::cluster::{ApiError, Cluster, LogError, LogQuery, Scope, open_log};
-use podlog::domain::{Phase, Pod, PodSet, State};
+use podlog::domain::{ContainerState, Phase, Pod, PodSet};
 use serde_json::json;
 use tokio::task::JoinSet;
 use tokio::time::{sleep, timeout};
@@ -45,7 +45,7 @@ async fn containers_of_all_types_are_discovered_with_their_instances() {
         assert_eq!((set.pods.len(), &*pod.name, pod.phase), (1, "all", Phase::Running));
         assert!(pod.node.is_some() && pod.labels.contains_key("test"));
         assert_eq!(pod.containers.len(), 3);
-        let State::Terminated(setup) = &pod.containers[0].state else {
+        let ContainerState::Terminated(setup) = &pod.containers[0].state else {
             panic!("{pod:?}")
         };
         assert!(setup.restart == 0 && setup.started.is_some() && setup.id.as_str().len() == 64);
@@ -122,22 +122,22 @@ async fn the_previous_instance_is_read_after_a_restart() {
             previous: true,
             ..fixture.query("crash", "app")
         };
-        assert!(first.containers[0].last.is_none());
+        assert!(first.containers[0].previous.is_none());
         assert_eq!(
             open_log(&fixture.cluster, &previous).await.unwrap_err(),
             LogError::NoPrevious
         );
         let id = first.containers[0].state.instance().unwrap().id.clone();
-        let restarted = |pod: &Pod| pod.containers[0].last.is_some() && running(&pod.containers[0]);
+        let restarted = |pod: &Pod| pod.containers[0].previous.is_some() && running(&pod.containers[0]);
         let second = fixture.pod_when("crash", restarted).await;
-        let last = second.containers[0].last.clone().unwrap();
+        let last = second.containers[0].previous.clone().unwrap();
         assert_eq!((last.id, last.restart), (id, 0));
         let now = second.containers[0].state.instance().unwrap();
         assert_eq!(now.restart, 1);
         assert_eq!(fixture.read(&previous).await.len(), 1);
-        let looping = |pod: &Pod| pod.containers[0].state == State::Waiting;
+        let looping = |pod: &Pod| pod.containers[0].state == ContainerState::Waiting;
         let third = fixture.pod_when("crash", looping).await;
-        let last = third.containers[0].last.clone().unwrap();
+        let last = third.containers[0].previous.clone().unwrap();
         assert!(
             last.restart >= 1 && (last.restart > 1 || last.id == now.id),
             "{last:?} after {now:?}"
@@ -159,7 +159,10 @@ async fn an_ended_pod_is_reported_as_ended() {
         fixture.create("bad", &spec("echo done; exit 3")).await;
         for name in ["good", "bad"] {
             let pod = fixture.pod_when(name, |pod| pod.phase == Phase::Ended).await;
-            assert!(matches!(pod.containers[0].state, State::Terminated(_)), "{pod:?}");
+            assert!(
+                matches!(pod.containers[0].state, ContainerState::Terminated(_)),
+                "{pod:?}"
+            );
             assert_eq!(fixture.read(&fixture.query(name, "app")).await.len(), 1);
         }
     })
