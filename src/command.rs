@@ -1,6 +1,6 @@
-//! From the command line to the work: reads, sets up, starts the one entry function, ends.
+//! Reads the command line, sets up logging, signals and the runtime, and runs the chosen command.
 //!
-//! The runtime of everything but the renewer is made here. It knows what each command needs, never how it is done.
+//! The runtime of everything but the renewer is made here.
 
 use std::ffi::OsString;
 use std::io::Write as _;
@@ -13,8 +13,8 @@ use crate::config::{Config, LockConfig, Passwords, SinkConfig, checked};
 use crate::exit::Failure;
 use crate::{cli, stop, telemetry};
 
-/// How long blocking calls may hold up the end of the process once the work is over.
-const LAST_CALLS: Duration = Duration::from_millis(200);
+/// How long the end of the process waits for blocking calls once the work is over.
+const RUNTIME_SHUTDOWN_TIMEOUT: Duration = Duration::from_millis(200);
 
 /// What `podlog demo` and `podlog simulate` say in a build that does not have them.
 #[cfg(not(feature = "lab"))]
@@ -50,11 +50,11 @@ pub fn execute(args: impl IntoIterator<Item = OsString>) -> Result<(), Failure> 
     for variable in &typed.unknown {
         tracing::warn!(
             variable,
-            "a variable begins like a setting and is none; check its spelling"
+            "this environment variable begins with PODLOG_ but is not a setting; check its spelling"
         );
     }
     if matches!(typed.cli.command, Command::Run(_)) {
-        stop::with_parent();
+        stop::die_with_parent();
     }
     let runtime = tokio::runtime::Builder::new_multi_thread()
         .enable_all()
@@ -63,7 +63,7 @@ pub fn execute(args: impl IntoIterator<Item = OsString>) -> Result<(), Failure> 
             Failure::failed(format!("threads cannot be started: {e}")).with_remedy("raise the process limits")
         })?;
     let outcome = runtime.block_on(work(typed.cli));
-    runtime.shutdown_timeout(LAST_CALLS);
+    runtime.shutdown_timeout(RUNTIME_SHUTDOWN_TIMEOUT);
     outcome
 }
 
@@ -99,7 +99,7 @@ async fn work(cli: Cli) -> Result<(), Failure> {
     }
 }
 
-/// Writes to stdout at once; it is no failure if stdout is closed.
+/// Writes to stdout at once; a closed stdout is not a failure.
 fn print(fill: impl FnOnce(&mut Vec<u8>)) {
     let mut text = Vec::new();
     fill(&mut text);

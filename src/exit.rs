@@ -49,6 +49,12 @@ impl Failure {
         Self::new(FailureKind::Failed, text)
     }
 
+    /// Status 1: a part of the program panicked.
+    #[must_use]
+    pub fn panicked(error: impl fmt::Display) -> Self {
+        Self::failed(format!("a part of the program panicked, which is a bug: {error}")).with_remedy("please report it")
+    }
+
     /// Status 2: a wrong flag or setting.
     #[must_use]
     pub fn usage(text: impl fmt::Display) -> Self {

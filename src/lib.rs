@@ -1,8 +1,8 @@
 //! podlog collects the logs of Kubernetes pods through the Kubernetes API and stores each line once.
 //!
 //! It runs as any number of equal replicas. Each pod is collected by the one replica that holds the pod's row in a
-//! table of claims. This crate is the program `podlog` and the parts that it is made of. The manual is the README;
-//! ARCHITECTURE.md follows a line from the API server to the sink.
+//! table of claims. This crate is the program `podlog` and the parts that it is made of. The manual is
+//! README.md and `docs/`; ARCHITECTURE.md follows a line from the API server to the sink.
 //!
 //! # How the parts fit together
 //!

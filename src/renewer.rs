@@ -87,7 +87,7 @@ pub struct RenewalLoop {
     lease: Lease,
     clock: Clock,
     metrics: Metrics,
-    beat: Heartbeat,
+    heartbeat: Heartbeat,
     claims: BTreeMap<LockKey, RenewedClaim>,
     /// Whether the latest renewal failed. A failure is logged when it begins, not at each renewal.
     failing: bool,
@@ -95,7 +95,7 @@ pub struct RenewalLoop {
 
 /// A handle, and the loop that does the work once it is run.
 #[must_use]
-pub fn renewer(lease: Lease, clock: Clock, metrics: Metrics, beat: Heartbeat) -> (Renewer, RenewalLoop) {
+pub fn renewer(lease: Lease, clock: Clock, metrics: Metrics, heartbeat: Heartbeat) -> (Renewer, RenewalLoop) {
     let (sender, commands) = mpsc::unbounded_channel();
     (
         Renewer(sender),
@@ -104,7 +104,7 @@ pub fn renewer(lease: Lease, clock: Clock, metrics: Metrics, beat: Heartbeat) ->
             lease,
             clock,
             metrics,
-            beat,
+            heartbeat,
             claims: BTreeMap::new(),
             failing: false,
         },
@@ -125,7 +125,7 @@ impl RenewalLoop {
                     Some(RenewerCommand::Remove(keys, reply)) => {
                         reply.send(keys.iter().map(|key| self.remove(key)).collect()).ok();
                     }
-                    None => return self.beat.retire(),
+                    None => return self.heartbeat.retire(),
                 },
                 () = self.clock.sleep_until(due) => {
                     let sent = self.clock.now();
@@ -173,7 +173,7 @@ impl RenewalLoop {
                 return Err(error);
             }
         }
-        self.beat.beat();
+        self.heartbeat.record();
         self.record_success();
         Ok(())
     }
@@ -185,7 +185,7 @@ impl RenewalLoop {
         // that another transaction locks.
         let answer = locks::call(&self.metrics, "renew", STATEMENT_DEADLINE, store.renew(batch)).await;
         // A slow store makes a renewal of many claims long, but the loop is not stuck.
-        self.beat.beat();
+        self.heartbeat.record();
         self.metrics
             .renewal_seconds
             .observe(self.clock.since(sent).as_secs_f64());
@@ -241,7 +241,7 @@ impl RenewalLoop {
 
     fn record_failure(&mut self, error: &LockError) {
         if !std::mem::replace(&mut self.failing, true) {
-            tracing::error!(%error, claims = self.claims.len(), "claims cannot be renewed; if this lasts, collecting stops when the claims' deadlines pass; find out why the lock store does not answer");
+            tracing::error!(%error, claims = self.claims.len(), "claims cannot be renewed; if this lasts, collecting stops when the claims' deadlines pass; see the error");
         }
         self.record_deadline();
     }

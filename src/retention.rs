@@ -10,7 +10,7 @@ use tokio_util::sync::CancellationToken;
 
 use crate::clock::{self, Clock};
 use crate::domain::claim::Lease;
-use crate::domain::{About, AfterRelease, Deadline, LockKey, Release, Want};
+use crate::domain::{AfterRelease, Deadline, LockKey, PodRef, Release, Want};
 use crate::grant::Grant;
 use crate::locks::{self, CALL_DEADLINE, LockStore};
 use crate::metrics::Metrics;
@@ -64,7 +64,7 @@ impl Cleaner {
         let sent = self.clock.now();
         let wants = [Want {
             key: key.clone(),
-            about: About::default(),
+            pod_ref: PodRef::default(),
         }];
         let claim = match locks::call(&self.metrics, "acquire", CALL_DEADLINE, self.store.acquire(&wants)).await {
             Ok(mut claims) => claims.pop(),

@@ -37,8 +37,9 @@ use crate::status::server::{self, Pages};
 /// How long connecting to a server is tried again at the start before podlog gives up.
 const CONNECT_PATIENCE: Duration = Duration::from_secs(30);
 
-/// Time without a beat after which the collector's loop counts as stuck. It beats after each call to the store (at most
-/// 6 s) and each reconciliation (once a second): four times both together are 4 * (6 s + 1 s) = 28 s, rounded up.
+/// Time without a heartbeat after which the collector's loop counts as stuck. It records one after each call to the
+/// store (at most 6 s) and each reconciliation (once a second): four times both together are 4 * (6 s + 1 s) = 28 s,
+/// rounded up.
 const COLLECTOR_LIMIT: Duration = Duration::from_secs(30);
 
 /// `podlog run`: collects until `stop` is cancelled.
@@ -92,7 +93,7 @@ pub async fn run(config: Config, stop: CancellationToken) -> Result<(), Failure>
     .await;
     stop_http.cancel();
     while let Some(ended) = http.join_next().await {
-        ended.map_err(bug)??;
+        ended.map_err(Failure::panicked)??;
     }
     outcome
 }
@@ -183,7 +184,7 @@ async fn collect(
         max_pods: config.max_pods,
         grace: config.grace,
         status: handles.status,
-        beat: handles.health.watch("collector", COLLECTOR_LIMIT),
+        heartbeat: handles.health.watch("collector", COLLECTOR_LIMIT),
         store_reached: handles.readiness.condition("lock store reached"),
         listed: handles.readiness.condition("first list of pods done"),
     });
@@ -220,7 +221,7 @@ async fn end_together(
             Ok((part, Ok(()))) => Failure::failed(format!("the {part} ended without being stopped, which is a bug"))
                 .with_remedy("please report it"),
             Ok((_, Err(failure))) => failure,
-            Err(error) => bug(error),
+            Err(error) => Failure::panicked(error),
         };
         stop.cancel();
         if outcome.is_ok() {
@@ -254,7 +255,7 @@ async fn run_renewer(renewal_loop: RenewalLoop, lock: LockUrl, holder: Holder) -
             Ok(())
         })
     };
-    tokio::task::spawn_blocking(work).await.map_err(bug)?
+    tokio::task::spawn_blocking(work).await.map_err(Failure::panicked)?
 }
 
 /// Repeats an attempt whose failure may pass, for [`CONNECT_PATIENCE`].
@@ -338,9 +339,4 @@ fn follow_context(
         stall_detector: StallDetector::new(clock),
         settings,
     })
-}
-
-#[allow(clippy::needless_pass_by_value, reason = "used with map_err")]
-fn bug(error: tokio::task::JoinError) -> Failure {
-    Failure::failed(format!("a part of the program panicked, which is a bug: {error}")).with_remedy("please report it")
 }

@@ -17,7 +17,7 @@ pub const PARENT: &str = "STOP_PODLOG_WITH_PROCESS";
 
 /// Makes the kernel kill this process when the parent that [`PARENT`] names dies, however it dies. Does nothing without
 /// that variable, and on other systems than Linux. Must be called on the main thread.
-pub fn with_parent() {
+pub fn die_with_parent() {
     #[cfg(target_os = "linux")]
     if let Some(parent) = std::env::var(PARENT).ok().and_then(|id| id.parse::<i32>().ok()) {
         let asked = rustix::process::set_parent_process_death_signal(Some(rustix::process::Signal::KILL));
@@ -75,7 +75,7 @@ pub async fn run(
             biased;
             ended = task.join_next() => return match ended {
                 Some(Ok(outcome)) => outcome,
-                Some(Err(e)) => Err(Failure::failed(format!("a bug ended the program: {e}")).with_remedy("please report it")),
+                Some(Err(e)) => Err(Failure::panicked(e)),
                 None => Ok(()),
             },
             interrupt = signals.next() => {

@@ -55,7 +55,7 @@ pub(crate) async fn release(
     let named: Vec<(&LockKey, &LockRow)> = table
         .rows
         .iter()
-        .filter(|(key, row)| key.pod().is_some() && *row.about.namespace == *namespace && *row.about.pod == *name)
+        .filter(|(key, row)| key.pod().is_some() && *row.pod_ref.namespace == *namespace && *row.pod_ref.pod == *name)
         .filter(|(key, _)| uid.is_none_or(|uid| key.pod().is_some_and(|own| own.as_str() == uid)))
         .collect();
     let is_held = |row: &LockRow| row.owner.is_some() && !row.is_evicted();
@@ -146,8 +146,8 @@ impl PrintedRow {
         };
         Self {
             kind,
-            namespace: row.about.namespace.to_string(),
-            pod: row.about.pod.to_string(),
+            namespace: row.pod_ref.namespace.to_string(),
+            pod: row.pod_ref.pod.to_string(),
             id,
             holder: row.owner.as_ref().map(ToString::to_string),
             state: match (&row.owner, row.finished, row.expires_in > 0) {
@@ -160,7 +160,7 @@ impl PrintedRow {
             expires_in_ms: row.expires_in,
             fence: row.fence.0,
             wanted_by: row.wanted_by.as_ref().map(ToString::to_string),
-            node: row.about.node.to_string(),
+            node: row.pod_ref.node.to_string(),
             checkpoint_bytes: row.checkpoint_len,
         }
     }

@@ -5,7 +5,7 @@ use std::sync::Mutex;
 use async_trait::async_trait;
 
 use super::*;
-use crate::domain::{About, Claim, Fence, Release, Renewal, Verdict, Want};
+use crate::domain::{Claim, Fence, PodRef, Release, Renewal, Verdict, Want};
 use crate::locks::LockError;
 
 /// A lock store of which a table can be read and a claim released.
@@ -54,7 +54,7 @@ fn table(pods: &[(&str, &str, &str, bool)]) -> FixedTable {
             expires_in: 12_345,
             finished: *finished,
             wanted_by: None,
-            about: About {
+            pod_ref: PodRef {
                 namespace: "shop".into(),
                 pod: (*name).into(),
                 node: "n1".into(),
@@ -64,7 +64,7 @@ fn table(pods: &[(&str, &str, &str, bool)]) -> FixedTable {
         store.table.rows.insert(LockKey::Pod((*uid).into()), row.clone());
         if !owner.is_empty() {
             let alive = LockRow {
-                about: About::default(),
+                pod_ref: PodRef::default(),
                 ..row
             };
             store.table.rows.insert(LockKey::Replica((*owner).into()), alive);

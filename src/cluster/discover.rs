@@ -11,7 +11,7 @@ use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 
 use super::client::Cluster;
-use super::pod_board::PodBoard;
+use super::pod_cache::PodCache;
 use super::select::{Scope, ScopeError};
 use super::watch::Watcher;
 use crate::domain::PodSet;
@@ -31,25 +31,25 @@ pub async fn discover(
 ) -> Result<(), ScopeError> {
     scope.check()?;
     let namespaces = scope.list_namespaces();
-    let board = PodBoard::new(namespaces.len());
+    let cache = PodCache::new(namespaces.len());
     let watchers = namespaces
         .iter()
         .enumerate()
-        .map(|(index, namespace)| Watcher::new(cluster, scope, &board, *namespace, index).run());
+        .map(|(index, namespace)| Watcher::new(cluster, scope, &cache, *namespace, index).run());
     tokio::select! {
         biased;
         () = stop.cancelled() => {}
-        () = publish(cluster, &board, &out) => {}
+        () = publish(cluster, &cache, &out) => {}
         _ = join_all(watchers) => {}
     }
     Ok(())
 }
 
-async fn publish(cluster: &Cluster, board: &PodBoard, out: &watch::Sender<Arc<PodSet>>) {
+async fn publish(cluster: &Cluster, cache: &PodCache, out: &watch::Sender<Arc<PodSet>>) {
     loop {
-        board.changed().await;
+        cache.changed().await;
         tokio::time::sleep(PUBLISH_INTERVAL).await;
-        let set = board.pods();
+        let set = cache.pods();
         cluster.metrics().pods_known.set(set.pods.len() as i64);
         out.send_if_modified(|published| {
             let changed = **published != set;

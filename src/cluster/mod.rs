@@ -13,7 +13,7 @@ mod events;
 mod list;
 mod logs;
 mod operation;
-mod pod_board;
+mod pod_cache;
 mod pool;
 mod select;
 mod stream_limits;

@@ -18,7 +18,7 @@ use super::error::ApiError;
 use super::events::watch_events;
 use super::list;
 use super::operation::Operation;
-use super::pod_board::PodBoard;
+use super::pod_cache::PodCache;
 use super::select::Scope;
 use crate::domain::backoff::Backoff;
 
@@ -38,10 +38,10 @@ const WORKING_AFTER: Duration = Duration::from_secs(5);
 pub(super) struct Watcher<'a> {
     cluster: &'a Cluster,
     scope: &'a Scope,
-    board: &'a PodBoard,
+    cache: &'a PodCache,
     /// The namespace; `None` is all.
     namespace: Option<&'a str>,
-    /// The number of this watcher on the board.
+    /// The number of this watcher in the cache.
     index: usize,
     names: SharedNames,
     backoff: Backoff,
@@ -55,14 +55,14 @@ impl<'a> Watcher<'a> {
     pub(super) fn new(
         cluster: &'a Cluster,
         scope: &'a Scope,
-        board: &'a PodBoard,
+        cache: &'a PodCache,
         namespace: Option<&'a str>,
         index: usize,
     ) -> Self {
         Self {
             cluster,
             scope,
-            board,
+            cache,
             namespace,
             index,
             names: SharedNames::default(),
@@ -127,14 +127,14 @@ impl<'a> Watcher<'a> {
         }
     }
 
-    /// Lists all pods, puts them on the board and returns the resource version to watch from.
+    /// Lists all pods, puts them into the cache and returns the resource version to watch from.
     async fn list(&mut self) -> Result<String, ApiError> {
         let listing = list::list(self.cluster, self.scope, self.namespace, &mut self.names, LIST_DEADLINE);
         let (pods, version) = listing.await?;
         if pods.is_empty() {
             self.check_namespace().await;
         }
-        self.board.replace(self.index, self.namespace, pods);
+        self.cache.replace(self.index, self.namespace, pods);
         self.names.drop_unused();
         Ok(version)
     }
@@ -249,8 +249,8 @@ impl<'a> Watcher<'a> {
         let selected = (!deleted).then(|| convert_selected(selection, pod, &mut self.names));
         // A pod that is no longer selected leaves the set like a deleted one.
         match selected.flatten() {
-            Some(pod) => self.board.put(pod),
-            None => self.board.remove(&uid.into()),
+            Some(pod) => self.cache.put(pod),
+            None => self.cache.remove(&uid.into()),
         }
         Ok(())
     }

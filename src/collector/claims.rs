@@ -14,7 +14,7 @@ use crate::clock::Clock;
 use crate::defect::{self, Defect};
 use crate::domain::claim::Lease;
 use crate::domain::position::BadCheckpoint;
-use crate::domain::{About, AfterRelease, Checkpoint, Claim, Deadline, Fence, LockKey, Pod, PodUid, Release, Want};
+use crate::domain::{AfterRelease, Checkpoint, Claim, Deadline, Fence, LockKey, Pod, PodRef, PodUid, Release, Want};
 use crate::follow::{Context, TaskEnd};
 use crate::grant::Grant;
 use crate::metrics::{Metrics, Reason};
@@ -284,6 +284,6 @@ struct Judged {
 fn want(pod: &Pod) -> Want {
     Want {
         key: LockKey::Pod(pod.uid.clone()),
-        about: About::of(pod),
+        pod_ref: PodRef::from_pod(pod),
     }
 }

@@ -1,4 +1,4 @@
-//! What a collector is made of.
+//! What the collector needs from outside.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -36,7 +36,7 @@ pub(crate) struct Deps {
     /// Where the state for the status page is published.
     pub status: watch::Sender<Arc<Status>>,
     /// Shows that the collector's loop is not stuck.
-    pub beat: Heartbeat,
+    pub heartbeat: Heartbeat,
     /// Fulfilled once the lock store has answered.
     pub store_reached: Condition,
     /// Fulfilled once all pods have been listed.

@@ -12,7 +12,7 @@ use std::time::Duration;
 use tokio::task::JoinSet;
 
 use crate::cluster::Cluster;
-use crate::domain::{About, LockKey, LockRow, LockTable, Phase, Pod, PodSet, PodUid};
+use crate::domain::{LockKey, LockRow, LockTable, Phase, Pod, PodRef, PodSet, PodUid};
 use crate::locks::DEAD;
 
 use super::claims::Claims;
@@ -44,7 +44,7 @@ pub(super) struct GarbageCollector {
 #[derive(Debug)]
 struct Lookup {
     uid: PodUid,
-    about: About,
+    pod_ref: PodRef,
     existence: Existence,
 }
 
@@ -73,10 +73,10 @@ impl GarbageCollector {
         let now = claims.clock().now();
         claims.memory.expire_lookups(now);
         let room = MAX_LOOKUPS.saturating_sub(self.lookups.len());
-        for (uid, about) in missing(claims, members, set, table).into_iter().take(room) {
+        for (uid, pod_ref) in missing(claims, members, set, table).into_iter().take(room) {
             claims.memory.set_next_lookup(&uid, now + ANSWER_VALID);
             let cluster = claims.context().cluster.clone();
-            self.lookups.spawn(look_up(cluster, uid, about));
+            self.lookups.spawn(look_up(cluster, uid, pod_ref));
         }
     }
 
@@ -85,8 +85,11 @@ impl GarbageCollector {
     fn on_answers(&mut self, claims: &mut Claims, set: &PodSet, table: &LockTable, now: Duration) -> Vec<Arc<Pod>> {
         let mut unread = Vec::new();
         while let Some(answer) = self.lookups.try_join_next() {
-            let Some(Lookup { uid, about, existence }) =
-                answer.ok().filter(|answer| !set.pods.contains_key(&answer.uid))
+            let Some(Lookup {
+                uid,
+                pod_ref,
+                existence,
+            }) = answer.ok().filter(|answer| !set.pods.contains_key(&answer.uid))
             else {
                 continue;
             };
@@ -99,7 +102,7 @@ impl GarbageCollector {
                 (Existence::Deleted, false, Some(_)) => {
                     let pod = memory
                         .departed_as_deleted(&uid)
-                        .unwrap_or_else(|| deleted_pod(uid, about));
+                        .unwrap_or_else(|| deleted_pod(uid, pod_ref));
                     unread.push(Arc::new(pod));
                 }
                 // No replica has ever held it.
@@ -113,7 +116,7 @@ impl GarbageCollector {
 
 /// The pods that are missing from the set and that this replica should look up: those it holds, and those that no
 /// replica holds and this one is responsible for.
-fn missing(claims: &Claims, members: &Members, set: &PodSet, table: &LockTable) -> BTreeMap<PodUid, About> {
+fn missing(claims: &Claims, members: &Members, set: &PodSet, table: &LockTable) -> BTreeMap<PodUid, PodRef> {
     let is_missing = |uid: &PodUid| !set.pods.contains_key(uid) && claims.memory.needs_lookup(uid);
     let grace = claims.lease.takeover_grace.as_millis() as i64;
     let is_unheld = |row: &LockRow| row.finished || row.owner.is_none() || row.expires_in < -grace;
@@ -121,18 +124,18 @@ fn missing(claims: &Claims, members: &Members, set: &PodSet, table: &LockTable) 
     for (uid, task) in claims.tasks.iter().filter(|(uid, _)| is_missing(uid)) {
         let pod = task.pod();
         if !pod.gone {
-            missing.insert(uid.clone(), About::of(&pod));
+            missing.insert(uid.clone(), PodRef::from_pod(&pod));
         }
     }
     for (key, row) in &table.rows {
         let is_mine = |uid: &PodUid| is_unheld(row) && members.is_responsible(uid) && !claims.tasks.holds(uid);
         if let Some(uid) = key.pod().filter(|uid| is_missing(uid) && is_mine(uid)) {
-            missing.insert(uid.clone(), row.about.clone());
+            missing.insert(uid.clone(), row.pod_ref.clone());
         }
     }
     let never_claimed = claims.memory.departed_without_row();
     let mine = never_claimed.filter(|pod| is_missing(&pod.uid) && members.is_responsible(&pod.uid));
-    missing.extend(mine.map(|pod| (pod.uid.clone(), About::of(pod))));
+    missing.extend(mine.map(|pod| (pod.uid.clone(), PodRef::from_pod(pod))));
     missing
 }
 
@@ -151,8 +154,8 @@ async fn delete_rows(claims: &mut Claims, table: &LockTable, now: Duration) {
 }
 
 /// Asks the API server about a pod, which takes as long as the API server takes.
-async fn look_up(cluster: Cluster, uid: PodUid, about: About) -> Lookup {
-    let existence = match cluster.pod(&about.namespace, &about.pod).await {
+async fn look_up(cluster: Cluster, uid: PodUid, pod_ref: PodRef) -> Lookup {
+    let existence = match cluster.pod(&pod_ref.namespace, &pod_ref.pod).await {
         Ok(Some(pod)) if pod.uid == uid => Existence::NotSelected,
         Ok(_) => Existence::Deleted,
         Err(error) => {
@@ -160,16 +163,20 @@ async fn look_up(cluster: Cluster, uid: PodUid, about: About) -> Lookup {
             Existence::Unknown
         }
     };
-    Lookup { uid, about, existence }
+    Lookup {
+        uid,
+        pod_ref,
+        existence,
+    }
 }
 
 /// A deleted pod of which only its row is known.
-fn deleted_pod(uid: PodUid, about: About) -> Pod {
+fn deleted_pod(uid: PodUid, pod_ref: PodRef) -> Pod {
     Pod {
         uid,
-        namespace: about.namespace,
-        name: about.pod,
-        node: Some(about.node).filter(|node| !node.is_empty()),
+        namespace: pod_ref.namespace,
+        name: pod_ref.pod,
+        node: Some(pod_ref.node).filter(|node| !node.is_empty()),
         labels: BTreeMap::new(),
         phase: Phase::Ended,
         gone: true,

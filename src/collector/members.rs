@@ -69,7 +69,7 @@ impl Members {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::domain::{About, Fence, LockKey, LockRow};
+    use crate::domain::{Fence, LockKey, LockRow, PodRef};
 
     fn table(replicas: &[(&str, i64)]) -> LockTable {
         let row = |(id, expires_in): &(&str, i64)| {
@@ -79,7 +79,7 @@ mod tests {
                 expires_in: *expires_in,
                 finished: false,
                 wanted_by: None,
-                about: About::default(),
+                pod_ref: PodRef::default(),
                 checkpoint_len: 0,
             };
             (LockKey::Replica((*id).into()), row)

@@ -46,7 +46,7 @@ fn pause_after(took: Duration) -> Duration {
     (took * PAUSE_FACTOR).clamp(MIN_PAUSE, TICK)
 }
 
-/// The loop.
+/// Owns the claims of this replica and runs its reconcile loop.
 #[derive(Debug)]
 pub(crate) struct Collector {
     reconciler: Reconciler,
@@ -92,7 +92,7 @@ impl Collector {
                     let began = clock.now();
                     let wake = self.reconciler.reconcile(&stop).await;
                     let now = clock.now();
-                    self.reconciler.claims.store.heart.beat();
+                    self.reconciler.claims.store.heartbeat.record();
                     earliest = now + pause_after(clock.since(began));
                     let tick = TICK.mul_f64(0.8 + 0.4 * fastrand::f64());
                     due = earliest.max(now + wake.unwrap_or(tick).min(tick));

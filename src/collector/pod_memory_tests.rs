@@ -1,7 +1,7 @@
 //! What the collector remembers of pods, case by case.
 
 use super::*;
-use crate::domain::{About, Container, ContainerState, Instance, LockKey, Phase};
+use crate::domain::{Container, ContainerState, Instance, LockKey, Phase, PodRef};
 
 /// A row as (pod, owner, fence, finished); the owner is empty when the row is free.
 type Row<'a> = (&'a str, &'a str, u64, bool);
@@ -14,7 +14,7 @@ fn table(rows: &[Row<'_>]) -> LockTable {
             expires_in: 9000,
             finished: *finished,
             wanted_by: None,
-            about: About::default(),
+            pod_ref: PodRef::default(),
             checkpoint_len: 0,
         };
         (LockKey::Pod((*uid).into()), row)

@@ -10,7 +10,7 @@ use tokio_util::sync::CancellationToken;
 
 use crate::domain::holdoff::HoldOff;
 use crate::domain::plan::{Plan, PlanInput, plan};
-use crate::domain::{About, Fence, LockKey, LockTable, PodSet, PodUid, Want};
+use crate::domain::{Fence, LockKey, LockTable, PodRef, PodSet, PodUid, Want};
 use crate::grant::Grant;
 use crate::locks;
 use crate::metrics::Reason;
@@ -47,7 +47,7 @@ impl Reconciler {
     /// Holds nothing yet.
     pub(super) fn new(deps: Deps) -> Self {
         let clock = deps.context.clock;
-        let store = StoreClient::new(deps.store, deps.context.metrics.clone(), deps.beat);
+        let store = StoreClient::new(deps.store, deps.context.metrics.clone(), deps.heartbeat);
         Self {
             claims: Claims::new(store, deps.renewer, deps.lease, deps.context),
             members: Members::new(deps.me, clock.now()),
@@ -73,7 +73,7 @@ impl Reconciler {
                 claims.metrics().gaps.get_or_create(&reason).inc_by(no_room as u64);
                 tracing::error!(
                     pods = no_room,
-                    "pods were deleted before a replica claimed them, and there are too many to write a gap record for each; find out why the lock store does not answer"
+                    "pods were deleted before a replica claimed them, and there are too many to write a gap record for each; find out why pods were not claimed"
                 );
             }
         }
@@ -131,7 +131,7 @@ impl Reconciler {
         self.claims.renewer.remove(&key).await;
         let wants = [Want {
             key,
-            about: About::default(),
+            pod_ref: PodRef::default(),
         }];
         let sent = self.claims.clock().now();
         let won = self.claims.store.acquire(&wants).await;

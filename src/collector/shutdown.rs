@@ -35,7 +35,7 @@ pub(super) async fn shut_down(mut claims: Claims, members: &Members, grace: Dura
         }
     }
     tracing::info!("stopped");
-    claims.store.heart.retire();
+    claims.store.heartbeat.retire();
 }
 
 /// Releases these claims, and those of all tasks as the tasks end. A release that failed is sent again: without it the

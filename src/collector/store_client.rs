@@ -1,5 +1,5 @@
-//! Calls to the lock store: each under a deadline, counted, and with a log line when the store stops or starts to
-//! answer. It decides nothing.
+//! Calls to the lock store: each under a deadline, counted, and with a log line when calls begin to fail or succeed
+//! again. It decides nothing.
 
 use std::future::Future;
 use std::sync::Arc;
@@ -14,18 +14,19 @@ use crate::status::health::Heartbeat;
 pub(super) struct StoreClient {
     store: Arc<dyn LockStore>,
     metrics: Metrics,
-    /// Shows that the collector's loop is not stuck. Beats after each call, since slow calls make a reconciliation long.
-    pub(super) heart: Heartbeat,
+    /// Shows that the collector's loop is not stuck. Recorded after each call, since slow calls make a
+    /// reconciliation long.
+    pub(super) heartbeat: Heartbeat,
     /// Whether the latest call failed. A failure is logged when it begins, not at each call.
     failing: bool,
 }
 
 impl StoreClient {
-    pub(super) fn new(store: Arc<dyn LockStore>, metrics: Metrics, heart: Heartbeat) -> Self {
+    pub(super) fn new(store: Arc<dyn LockStore>, metrics: Metrics, heartbeat: Heartbeat) -> Self {
         Self {
             store,
             metrics,
-            heart,
+            heartbeat,
             failing: false,
         }
     }
@@ -77,7 +78,7 @@ impl StoreClient {
         call: impl Future<Output = Result<T, LockError>>,
     ) -> Result<T, LockError> {
         let answer = locks::call(&self.metrics, operation, CALL_DEADLINE, call).await;
-        self.heart.beat();
+        self.heartbeat.record();
         answer
     }
 
@@ -85,13 +86,13 @@ impl StoreClient {
         match answer {
             Ok(value) => {
                 if std::mem::take(&mut self.failing) {
-                    tracing::info!("the lock store answers again");
+                    tracing::info!("calls to the lock store succeed again");
                 }
                 Some(value)
             }
             Err(error) => {
                 if !std::mem::replace(&mut self.failing, true) {
-                    tracing::error!(%error, "the lock store does not answer; no pod is claimed until it does");
+                    tracing::error!(%error, "a call to the lock store failed; no pod is claimed until calls succeed");
                 }
                 None
             }

@@ -11,9 +11,9 @@ use std::time::Duration;
 use super::id::{Fence, LockKey, PodUid, ReplicaId};
 use super::pods::Pod;
 
-/// The columns of a row that are only for people who read the table.
+/// Namespace, name and node of the pod: for people who read the table, and to look the pod up by name.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct About {
+pub struct PodRef {
     /// The pod's namespace.
     pub namespace: Arc<str>,
     /// The pod's name.
@@ -22,10 +22,10 @@ pub struct About {
     pub node: Arc<str>,
 }
 
-impl About {
-    /// The columns for the row of a pod.
+impl PodRef {
+    /// The reference to a pod.
     #[must_use]
-    pub fn of(pod: &Pod) -> Self {
+    pub fn from_pod(pod: &Pod) -> Self {
         Self {
             namespace: pod.namespace.clone(),
             pod: pod.name.clone(),
@@ -39,8 +39,8 @@ impl About {
 pub struct Want {
     /// The row.
     pub key: LockKey,
-    /// Readable columns.
-    pub about: About,
+    /// Namespace, name and node of the pod.
+    pub pod_ref: PodRef,
 }
 
 /// The proof that this replica holds a row. Releasing consumes it.
@@ -116,8 +116,8 @@ pub struct LockRow {
     pub finished: bool,
     /// The replica that asked for the row.
     pub wanted_by: Option<ReplicaId>,
-    /// Readable columns.
-    pub about: About,
+    /// Namespace, name and node of the pod.
+    pub pod_ref: PodRef,
     /// The stored checkpoint's length in bytes; the checkpoint itself comes with a claim.
     pub checkpoint_len: u32,
 }

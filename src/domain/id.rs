@@ -8,7 +8,7 @@ use std::sync::Arc;
 
 use serde::{Deserialize, Serialize};
 
-macro_rules! name {
+macro_rules! string_id {
     ($(#[$doc:meta])* $name:ident) => {
         $(#[$doc])*
         #[derive(Clone, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
@@ -16,7 +16,7 @@ macro_rules! name {
         pub struct $name(Arc<str>);
 
         impl $name {
-            /// The name as text.
+            /// The identifier as text.
             #[must_use]
             pub fn as_str(&self) -> &str {
                 &self.0
@@ -43,15 +43,15 @@ macro_rules! name {
     };
 }
 
-name!(
+string_id!(
     /// The UID of one pod incarnation. A pod re-created under the same name has another one.
     PodUid
 );
-name!(
+string_id!(
     /// One process of `podlog run`. Each start has a new one.
     ReplicaId
 );
-name!(
+string_id!(
     /// The runtime's ID of one container instance, without its scheme (`containerd://`).
     ContainerId
 );

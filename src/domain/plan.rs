@@ -265,7 +265,7 @@ mod tests {
             expires_in,
             finished: false,
             wanted_by: (!asker.is_empty()).then(|| asker.into()),
-            about: super::super::claim::About::default(),
+            pod_ref: super::super::claim::PodRef::default(),
             checkpoint_len: 0,
         };
         let pods = rows

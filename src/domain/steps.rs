@@ -37,14 +37,14 @@ pub fn next_step(pod: &Pod, name: &str, stored: Option<&ContainerProgress>) -> C
     let container = pod.container(name);
     if let Some(unread) = container.and_then(|c| first_unread(c, stored)) {
         let (instance, source) = unread;
-        let skipped = stored.filter(|m| !m.finished && m.container_id != instance.id);
+        let skipped = stored.filter(|stored| !stored.finished && stored.container_id != instance.id);
         return match skipped {
             Some(stored) => ContainerStep::GiveUp(stored.clone(), GapReason::Restarted),
             None if pod.gone => ContainerStep::GiveUp(progress_of(&instance, stored), GapReason::Deleted),
             None => ContainerStep::Read(instance, source),
         };
     }
-    match stored.filter(|m| !m.finished) {
+    match stored.filter(|stored| !stored.finished) {
         Some(stored) if pod.gone => ContainerStep::GiveUp(stored.clone(), GapReason::Deleted),
         // For the moment the status does not show the instance, as after a restart of the kubelet.
         Some(_) if !pod.is_over() => ContainerStep::Wait,
@@ -211,10 +211,11 @@ mod tests {
 
     #[test]
     fn an_instance_with_a_smaller_restart_count_is_older() {
-        let out_of_place =
-            |restart, marked| is_older_than_stored(&running(restart, None), "app", &progress(marked, false));
+        let is_older = |restart, stored_restart| {
+            is_older_than_stored(&running(restart, None), "app", &progress(stored_restart, false))
+        };
         assert_eq!(
-            [(0, 7), (7, 7), (8, 7)].map(|(now, marked)| out_of_place(now, marked)),
+            [(0, 7), (7, 7), (8, 7)].map(|(now, stored_restart)| is_older(now, stored_restart)),
             [true, false, false]
         );
     }

@@ -1,9 +1,9 @@
-//! Reads one instance of a container in rounds: a plain read of what is there, then, while the instance runs, a follow
-//! stream. Every round begins at the stored position.
+//! Reads one instance of a container, again and again: a plain read of what is there, then, while the instance runs, a
+//! follow stream. Every read begins at the stored position.
 //!
 //! A read that ends without an error does not show that the instance has ended. An instance is finished only when the
 //! pod's status says so and a plain read that began after that finds no new line. Only a new line makes the waits
-//! between rounds short again.
+//! between reads short again.
 
 use std::time::Duration;
 
@@ -16,10 +16,10 @@ use super::read_end::ReadEnd;
 use super::reader::Reader;
 use super::task::ContainerEnd;
 
-/// First wait after a round that found no new line.
+/// First wait after a read that found no new line.
 const FIRST_WAIT: Duration = Duration::from_millis(250);
 
-/// Longest wait after a round that found no new line.
+/// Longest wait after a read that found no new line.
 const LONGEST_WAIT: Duration = Duration::from_secs(30);
 
 /// How long to wait for a pod's status that is older than what the API server has just answered.
@@ -37,16 +37,16 @@ const EMPTY_READS: u32 = 2;
 pub(super) struct InstanceReader<'a> {
     reader: Box<Reader<'a>>,
     backoff: Backoff,
-    /// Number of rounds without a new line in which the log was refused.
+    /// Number of reads without a new line in which the log was refused.
     refusals: u32,
-    /// Number of rounds in a row that found the log empty although lines of it are stored.
+    /// Number of reads in a row that found the log empty although lines of it are stored.
     empty_reads: u32,
     /// Boot-clock time at which the latest stream ended, if it certainly ended at the end of the log.
     stream_ended_at: Option<Duration>,
 }
 
-/// What to do after a round.
-enum AfterRound {
+/// What to do after a read.
+enum AfterRead {
     /// Read again at once.
     Again,
     /// Read again after this long, or as soon as the instance has ended.
@@ -69,11 +69,11 @@ impl<'a> InstanceReader<'a> {
     /// Reads the instance until it is finished or can no longer be found (`None`), or until the task must end.
     pub(super) async fn run(&mut self) -> Option<ContainerEnd> {
         loop {
-            let next = self.round().await;
+            let next = self.read_once().await;
             match next {
-                AfterRound::Done(end) => return end,
-                AfterRound::Again => {}
-                AfterRound::AgainAfter(wait) => {
+                AfterRead::Done(end) => return end,
+                AfterRead::Again => {}
+                AfterRead::AgainAfter(wait) => {
                     if let Some(end) = self.reader.log.status.wait(wait).await {
                         return Some(end);
                     }
@@ -84,7 +84,7 @@ impl<'a> InstanceReader<'a> {
 
     /// One plain read, and a follow stream after it. What is awaited for moments is boxed, so that it takes no memory
     /// during the hours of following.
-    async fn round(&mut self) -> AfterRound {
+    async fn read_once(&mut self) -> AfterRead {
         let before = self.reader.lines_taken();
         let ended = self.reader.log.status.refresh();
         let mut end = Box::pin(self.reader.catch_up()).await;
@@ -113,17 +113,17 @@ impl<'a> InstanceReader<'a> {
         if new_lines || !matches!(end, ReadEnd::EmptyLog) {
             self.empty_reads = 0;
         }
-        Box::pin(self.after_round(end, ended, new_lines)).await
+        Box::pin(self.after_read(end, ended, new_lines)).await
     }
 
-    /// Decides what follows a round whose last read ended with `end`. `ended`: whether the instance had ended when the
-    /// round began. `new_lines`: whether the round found new lines.
-    async fn after_round(&mut self, end: ReadEnd, ended: bool, new_lines: bool) -> AfterRound {
+    /// Decides what follows a read that ended with `end`. `ended`: whether the instance had ended when the read
+    /// began. `new_lines`: whether the read found new lines.
+    async fn after_read(&mut self, end: ReadEnd, ended: bool, new_lines: bool) -> AfterRead {
         let container = self.reader.log.status.container();
-        tracing::debug!(%container, ?end, ended, new_lines, "a round of reading is over");
+        tracing::debug!(%container, ?end, ended, new_lines, "one read of the log has ended");
         match end {
-            ReadEnd::Stopped => AfterRound::Done(Some(ContainerEnd::Stopped)),
-            ReadEnd::Fenced => AfterRound::Done(Some(ContainerEnd::Fenced)),
+            ReadEnd::Stopped => AfterRead::Done(Some(ContainerEnd::Stopped)),
+            ReadEnd::Fenced => AfterRead::Done(Some(ContainerEnd::Fenced)),
             // A stream that is cut short may also end without an error, so its end counts only if the pod was gone
             // right after it.
             ReadEnd::PodGone if !self.reader.dropped_lines && self.was_read_before_deletion() => {
@@ -132,9 +132,9 @@ impl<'a> InstanceReader<'a> {
             ReadEnd::PodGone => self.finish(Some(GapReason::Deleted)).await,
             ReadEnd::InstanceUnknown => {
                 // The pod's status is about to change, and the next step depends on it.
-                AfterRound::Done(self.reader.log.status.wait(STALE_STATUS).await)
+                AfterRead::Done(self.reader.log.status.wait(STALE_STATUS).await)
             }
-            ReadEnd::EndOfLog if ended && !new_lines || defect::on(Defect::CleanEndProves) => self.finish(None).await,
+            ReadEnd::EndOfLog if (ended && !new_lines) || defect::on(Defect::CleanEndProves) => self.finish(None).await,
             ReadEnd::EmptyLog if ended => self.after_empty_log().await,
             ReadEnd::Refused => self.after_refusal(ended).await,
             ReadEnd::SlowSink
@@ -142,15 +142,15 @@ impl<'a> InstanceReader<'a> {
             | ReadEnd::ProcessPaused
             | ReadEnd::LateLines
             | ReadEnd::Reopen
-            | ReadEnd::Mute => AfterRound::Again,
-            ReadEnd::NoStreamFree(wait) => AfterRound::AgainAfter(wait),
-            ReadEnd::EndOfLog | ReadEnd::PositionNotFound | ReadEnd::InstanceMoved if new_lines => AfterRound::Again,
-            ReadEnd::RetryAfter(least) => AfterRound::AgainAfter(least.max(self.next_wait())),
+            | ReadEnd::Mute => AfterRead::Again,
+            ReadEnd::NoStreamFree(wait) => AfterRead::AgainAfter(wait),
+            ReadEnd::EndOfLog | ReadEnd::PositionNotFound | ReadEnd::InstanceMoved if new_lines => AfterRead::Again,
+            ReadEnd::RetryAfter(least) => AfterRead::AgainAfter(least.max(self.next_wait())),
             ReadEnd::EndOfLog
             | ReadEnd::EmptyLog
             | ReadEnd::Broken
             | ReadEnd::PositionNotFound
-            | ReadEnd::InstanceMoved => AfterRound::AgainAfter(self.next_wait()),
+            | ReadEnd::InstanceMoved => AfterRead::AgainAfter(self.next_wait()),
         }
     }
 
@@ -160,29 +160,29 @@ impl<'a> InstanceReader<'a> {
     }
 
     /// Lines of an ended instance are stored, yet its log is empty: it was rotated at the end.
-    async fn after_empty_log(&mut self) -> AfterRound {
+    async fn after_empty_log(&mut self) -> AfterRead {
         self.empty_reads += 1;
         if !self.reader.lines.resume.was_emptied_unobserved() {
             return self.finish(None).await;
         }
         if self.empty_reads < EMPTY_READS {
-            return AfterRound::AgainAfter(self.next_wait());
+            return AfterRead::AgainAfter(self.next_wait());
         }
         self.finish(Some(GapReason::Rotated)).await
     }
 
     /// The kubelet answers, but does not have the log.
-    async fn after_refusal(&mut self, ended: bool) -> AfterRound {
+    async fn after_refusal(&mut self, ended: bool) -> AfterRead {
         self.refusals += 1;
         if ended && self.refusals >= MAX_REFUSALS {
             return self.finish(Some(GapReason::Unavailable)).await;
         }
-        AfterRound::AgainAfter(self.next_wait())
+        AfterRead::AgainAfter(self.next_wait())
     }
 
     /// Marks the instance as read to its end, after a gap for what could not be read.
-    async fn finish(&mut self, unread: Option<GapReason>) -> AfterRound {
-        AfterRound::Done(self.reader.finish(unread).await)
+    async fn finish(&mut self, unread: Option<GapReason>) -> AfterRead {
+        AfterRead::Done(self.reader.finish(unread).await)
     }
 
     fn next_wait(&mut self) -> Duration {

@@ -169,7 +169,7 @@ impl<'a> InstanceLog<'a> {
         let before = self.status.source();
         match self.status.update(&now) {
             Some(source) if source == before => Ok(()),
-            // It was restarted meanwhile; the next round reads it where it is now.
+            // It was restarted meanwhile; the next read finds it where it is now.
             Some(_) => Err(ReadEnd::InstanceMoved),
             None => Err(ReadEnd::InstanceUnknown),
         }

@@ -2,9 +2,9 @@
 //! the claim is lost, or the task is asked to stop.
 //!
 //! From the outside in: `pod` runs one future per container, `container` chooses the instance to read, `instance` reads
-//! it in rounds, `reader` makes a plain read, and `follow_stream` follows the log from there. `writer` hands chunks to
-//! the sink: a position moves only after the sink's `write` has returned `Ok`, and nowhere else. Nothing here claims,
-//! renews or releases a pod.
+//! it again and again, `reader` makes a plain read, and `follow_stream` follows the log from there. `writer` hands
+//! chunks to the sink: a position moves only after the sink's `write` has returned `Ok`, and nowhere else. Nothing here
+//! claims, renews or releases a pod.
 
 mod container;
 mod context;

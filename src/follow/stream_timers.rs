@@ -57,7 +57,7 @@ pub(super) struct StreamTimers {
     pub(super) flush_at: Option<Duration>,
     /// Time at which the stream is closed unless it has shown the stored line.
     pub(super) search_ends_at: Option<Duration>,
-    /// The same, however many lines arrive.
+    /// Time after which the stream is closed unless it has shown the stored line, even if lines keep arriving.
     search_limit_at: Option<Duration>,
     /// Number of bytes since the latest probe.
     pub(super) bytes: usize,

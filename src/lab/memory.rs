@@ -13,7 +13,7 @@ use async_trait::async_trait;
 use super::row::{Hold, fence_after};
 use crate::clock::Clock;
 use crate::domain::claim::EVICTED;
-use crate::domain::{About, AfterRelease, Claim, Fence, LockKey, LockRow, LockTable, Release, Renewal, Verdict, Want};
+use crate::domain::{AfterRelease, Claim, Fence, LockKey, LockRow, LockTable, PodRef, Release, Renewal, Verdict, Want};
 use crate::locks::batch::{check_checkpoint, check_name};
 use crate::locks::{DEAD, Holder, LockError, LockStore};
 
@@ -35,7 +35,7 @@ struct Inner {
 
 struct Row {
     hold: Hold,
-    about: About,
+    pod_ref: PodRef,
     checkpoint: Vec<u8>,
 }
 
@@ -117,7 +117,7 @@ impl MemoryLocks {
         let fence = inner.next_fence(now);
         let row = Row {
             hold: Hold::claimed(&self.holder.replica, fence, now, self.holder.ttl),
-            about: want.about.clone(),
+            pod_ref: want.pod_ref.clone(),
             checkpoint: checkpoint.clone(),
         };
         inner.rows.insert(id, row);
@@ -250,7 +250,7 @@ impl LockStore for MemoryLocks {
                 expires_in: row.hold.expires_at.as_millis() as i64 - now.as_millis() as i64,
                 finished: row.hold.finished,
                 wanted_by: row.hold.wanted_by.clone(),
-                about: row.about.clone(),
+                pod_ref: row.pod_ref.clone(),
                 checkpoint_len: row.checkpoint.len() as u32,
             };
             (key.clone(), seen)

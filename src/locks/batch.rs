@@ -16,8 +16,8 @@ pub const ROWS: usize = 200;
 /// it is made large, to wait seldom.
 pub(super) const STORED_ROWS: usize = 500;
 
-/// The largest checkpoint, in bytes. A container's mark takes about 150 bytes, so thirty containers
-/// need 5 KiB; this leaves room for a hundred times as many.
+/// The largest checkpoint, in bytes. The progress of a container takes about 150 bytes, so thirty
+/// containers need 5 KiB; this leaves room for a hundred times as many.
 pub(super) const CHECKPOINT: usize = 1 << 20;
 
 /// Bytes of checkpoints per statement: a quarter of the smallest default packet limit (16 MiB, `MariaDB`).

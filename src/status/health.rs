@@ -45,7 +45,7 @@ pub struct StuckLoop {
 const RETIRED: u64 = u64::MAX;
 
 impl Health {
-    /// No loops yet, judged by this clock.
+    /// No loops yet; times are of this clock.
     #[must_use]
     pub fn new(clock: Clock) -> Self {
         let loops = Arc::default();
@@ -59,7 +59,7 @@ impl Health {
             clock: self.clock,
             last: Arc::default(),
         };
-        heartbeat.beat();
+        heartbeat.record();
         let last = Arc::clone(&heartbeat.last);
         self.loops
             .lock()
@@ -88,13 +88,13 @@ impl Health {
 
 impl Heartbeat {
     /// Records that the loop has run.
-    pub fn beat(&self) {
+    pub fn record(&self) {
         // u64 nanoseconds are 584 years of uptime.
         let nanos = u64::try_from(self.clock.now().as_nanos()).unwrap_or(RETIRED - 1);
         self.last.store(nanos, Ordering::Relaxed);
     }
 
-    /// Records that the loop has ended as intended. It is no longer judged.
+    /// Records that the loop has ended as intended. Its time no longer counts.
     pub fn retire(self) {
         self.last.store(RETIRED, Ordering::Relaxed);
     }
@@ -111,7 +111,7 @@ mod tests {
         let (renewal, collector) = (health.watch("renewal", limit), health.watch("collector", limit));
         tokio::time::advance(limit).await;
         assert_eq!(health.stuck(), []);
-        collector.beat();
+        collector.record();
         tokio::time::advance(Duration::from_secs(1)).await;
         let since = Duration::from_secs(16);
         assert_eq!(health.stuck(), [StuckLoop { name: "renewal", since }]);

@@ -77,7 +77,7 @@ pub struct StreamStatus {
     pub container: Arc<str>,
     /// The ID of the container instance.
     pub container_id: Arc<str>,
-    /// The state of reading it, such as `following`.
+    /// `followed` or `finished`.
     pub state: &'static str,
     /// The timestamp of the last stored line.
     #[serde(serialize_with = "maybe_rfc3339")]

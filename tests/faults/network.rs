@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 
 use futures::FutureExt;
 use podlog::clock::Clock;
-use podlog::domain::{About, AfterRelease, Claim, Fence, LockKey, Release, Renewal, Verdict, Want};
+use podlog::domain::{AfterRelease, Claim, Fence, LockKey, PodRef, Release, Renewal, Verdict, Want};
 use podlog::locks::{self, Holder, LockError, LockStore};
 use podlog::metrics::Metrics;
 use podlog::sinks::{self, Sink};
@@ -41,8 +41,8 @@ fn pod(uid: &str) -> LockKey {
 }
 
 async fn acquire(store: &Arc<dyn LockStore>, key: &LockKey) -> Result<Option<Claim>, LockError> {
-    let (key, about) = (key.clone(), About::default());
-    Ok(store.acquire(&[Want { key, about }]).await?.pop())
+    let (key, pod_ref) = (key.clone(), PodRef::default());
+    Ok(store.acquire(&[Want { key, pod_ref }]).await?.pop())
 }
 
 fn renewal(claim: &Claim, checkpoint: &[u8]) -> [Renewal; 1] {
@@ -237,7 +237,7 @@ pub(crate) fn many_deadlocks_delay_renewals_but_cost_no_claim() {
         let (a, _proxy, _) = two(database).await;
         let want = |n: usize| Want {
             key: pod(&format!("{n:03}")),
-            about: About::default(),
+            pod_ref: PodRef::default(),
         };
         let claims = a.acquire(&(0..100).map(want).collect::<Vec<_>>()).await.unwrap();
         let renewals: Vec<Renewal> = claims.iter().flat_map(|claim| renewal(claim, b"1")).collect();

@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use podlog::clock::Clock;
 use podlog::domain::claim::Lease;
-use podlog::domain::{About, Deadline, LockKey, Want};
+use podlog::domain::{Deadline, LockKey, PodRef, Want};
 use podlog::grant::Grant;
 use podlog::lab::memory::MemoryTable;
 use podlog::locks::{Holder, LockStore};
@@ -259,8 +259,8 @@ async fn kept(lease: Lease, clock: Clock, tasks: &mut JoinSet<()>) -> (Grant, St
         ttl: lease.ttl,
         takeover_grace: lease.takeover_grace,
     });
-    let (key, about) = (LockKey::Pod("u".into()), About::default());
-    let claim = inner.acquire(&[Want { key, about }]).await.unwrap().remove(0);
+    let (key, pod_ref) = (LockKey::Pod("u".into()), PodRef::default());
+    let claim = inner.acquire(&[Want { key, pod_ref }]).await.unwrap().remove(0);
     let grant = Grant::new(claim.fence, Deadline::new(lease.deadline(clock.now())), clock);
     let control = StoreControl::default();
     let flaky = FaultyLocks {
@@ -270,8 +270,8 @@ async fn kept(lease: Lease, clock: Clock, tasks: &mut JoinSet<()>) -> (Grant, St
         calls: Arc::default(),
         breaches: Breaches::default(),
     };
-    let heart = Health::new(clock).watch("renewal", lease.ttl);
-    let (renewer, driver) = renewer(lease, clock, Metrics::default(), heart);
+    let heartbeat = Health::new(clock).watch("renewal", lease.ttl);
+    let (renewer, driver) = renewer(lease, clock, Metrics::default(), heartbeat);
     renewer.add(claim, grant.clone(), None);
     tasks.spawn(async move {
         // The driver goes on for as long as there is a handle.

@@ -50,8 +50,9 @@
 //! # What a test controls
 //!
 //! Nothing happens by itself. Containers start, write, rotate and exit when the test says so, see [`SimPod`];
-//! [`workload::Workload`] drives a whole busy cluster from a seed. Time is tokio's and identifiers come from a seed, so
-//! on a paused clock the same calls give the same bytes.
+//! [`workload::Workload`] drives a whole busy cluster from a seed. Statuses fall behind by a chosen delay, see
+//! [`SimCluster::delay_status`]. Time is tokio's and identifiers come from a seed, so on a paused clock the same calls
+//! give the same bytes.
 //!
 //! # What a collector is judged by
 //!
@@ -61,7 +62,7 @@
 //! # What is not simulated
 //!
 //! Kinds of objects other than pods (namespaces and nodes can be listed, nothing more), writes through the API,
-//! authentication, scheduling, probes, restarts by a kubelet, and the delay between a change and its status.
+//! authentication, scheduling, probes, and restarts by a kubelet.
 
 mod answer;
 mod api;

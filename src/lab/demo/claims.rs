@@ -137,7 +137,7 @@ impl Takeover {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::domain::{About, Fence, LockRow};
+    use crate::domain::{Fence, LockRow, PodRef};
 
     fn table(rows: &[(LockKey, Option<&str>, i64, bool)]) -> LockTable {
         let row = |owner: Option<&str>, expires_in, finished| LockRow {
@@ -146,7 +146,7 @@ mod tests {
             expires_in,
             finished,
             wanted_by: None,
-            about: About::default(),
+            pod_ref: PodRef::default(),
             checkpoint_len: 0,
         };
         let rows = rows.iter().map(|(key, owner, expires_in, finished)| {

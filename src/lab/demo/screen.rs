@@ -74,7 +74,7 @@ fn over(lines: usize, drawn: &str) -> String {
     )
 }
 
-/// It is no failure if stderr is closed.
+/// A closed stderr is not a failure.
 fn print(text: &str) {
     let mut out = std::io::stderr().lock();
     out.write_all(text.as_bytes()).and_then(|()| out.flush()).ok();

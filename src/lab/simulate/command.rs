@@ -26,9 +26,9 @@ const ATTEMPTS: u32 = 300;
 /// How many histories that fail are shortened and shown; of further ones only the seed.
 const SHOWN_HISTORIES: usize = 3;
 
-/// What all histories together came to.
+/// The totals of all histories.
 #[derive(Debug, Default)]
-struct Sum {
+struct Summary {
     histories: u64,
     failed: Vec<u64>,
     steps: usize,
@@ -39,22 +39,22 @@ pub fn simulate(flags: &Simulate) -> Result<(), Failure> {
     let begun = Instant::now();
     let cores = || thread::available_parallelism().map_or(1, NonZero::get);
     let seeds = flags.seeds.0.clone();
-    let sum = play_all(seeds.clone(), flags.jobs.map_or_else(cores, |jobs| jobs as usize));
-    let (failed, seconds) = (sum.failed.len(), begun.elapsed().as_secs_f64());
-    say(format_args!(
+    let summary = play_all(seeds.clone(), flags.jobs.map_or_else(cores, |jobs| jobs as usize));
+    let (failed, seconds) = (summary.failed.len(), begun.elapsed().as_secs_f64());
+    print_line(format_args!(
         "simulate: histories={} failed={failed} steps={} seconds={seconds:.1}",
-        sum.histories, sum.steps
+        summary.histories, summary.steps
     ));
-    match sum.failed.first() {
+    match summary.failed.first() {
         None => Ok(()),
         Some(seed) => Err(
-            Failure::failed(format!("{failed} of {} histories broke a rule", sum.histories))
+            Failure::failed(format!("{failed} of {} histories broke a rule", summary.histories))
                 .with_remedy(format!("play the first again with --seeds {seed}..{}", seed + 1)),
         ),
     }
 }
 
-fn play_all(seeds: Range<u64>, jobs: usize) -> Sum {
+fn play_all(seeds: Range<u64>, jobs: usize) -> Summary {
     let next = AtomicU64::new(seeds.start);
     let (sender, played) = mpsc::channel();
     thread::scope(|scope| {
@@ -74,21 +74,21 @@ fn play_all(seeds: Range<u64>, jobs: usize) -> Sum {
     })
 }
 
-fn gather(played: &mpsc::Receiver<(u64, Played)>, all: u64) -> Sum {
-    let (mut sum, mut said) = (Sum::default(), Instant::now());
+fn gather(played: &mpsc::Receiver<(u64, Played)>, all: u64) -> Summary {
+    let (mut summary, mut said) = (Summary::default(), Instant::now());
     for (seed, played) in played {
-        sum.histories += 1;
-        sum.steps += played.steps;
+        summary.histories += 1;
+        summary.steps += played.steps;
         if let Some(breach) = &played.breach {
-            sum.failed.push(seed);
-            say(format_args!("simulate: seed {seed}: {breach}"));
-            if sum.failed.len() <= SHOWN_HISTORIES {
+            summary.failed.push(seed);
+            print_line(format_args!("simulate: seed {seed}: {breach}"));
+            if summary.failed.len() <= SHOWN_HISTORIES {
                 show(seed, &played);
             }
         }
         if said.elapsed() >= LINE_EVERY {
             said = Instant::now();
-            let (done, failed) = (sum.histories, sum.failed.len());
+            let (done, failed) = (summary.histories, summary.failed.len());
             writeln!(
                 std::io::stderr(),
                 "simulate: {done} of {all} histories, {failed} failed"
@@ -96,8 +96,8 @@ fn gather(played: &mpsc::Receiver<(u64, Played)>, all: u64) -> Sum {
             .ok();
         }
     }
-    sum.failed.sort_unstable();
-    sum
+    summary.failed.sort_unstable();
+    summary
 }
 
 /// Shows a short history that breaks the same rule.
@@ -108,13 +108,13 @@ fn show(seed: u64, played: &Played) {
     });
     if let Some(breach) = play(&shrunk).breach {
         let steps = shrunk.steps.len();
-        say(format_args!(
+        print_line(format_args!(
             "simulate: seed {seed} with {steps} steps: {breach}\n{shrunk}"
         ));
     }
 }
 
-/// It is no failure if stderr is closed.
-fn say(text: impl fmt::Display) {
+/// A closed stdout is not a failure.
+fn print_line(text: impl fmt::Display) {
     writeln!(std::io::stdout(), "{text}").ok();
 }

@@ -124,8 +124,8 @@ impl SimReplica {
         let (clock, metrics) = (Clock::tokio(), self.metrics.clone());
         let cluster = Cluster::over(self.api.before(sim.service()), metrics.clone());
         let (pods_in, pods) = watch::channel(Arc::new(PodSet::default()));
-        let beat = self.health.watch("renewal", LEASE.ttl);
-        let (renewer, driver) = renewer(LEASE, clock, metrics.clone(), beat);
+        let heartbeat = self.health.watch("renewal", LEASE.ttl);
+        let (renewer, driver) = renewer(LEASE, clock, metrics.clone(), heartbeat);
         let me = ReplicaId::from(self.name.as_str());
         let readiness = Readiness::default();
         let (sink, writing) = self.sink(options);
@@ -139,7 +139,7 @@ impl SimReplica {
             max_pods: options.max_pods,
             grace: Duration::from_secs(25),
             status: watch::channel(Arc::new(Status::new(me, "test".into(), Time(0)))).0,
-            beat: self.health.watch("collector", Duration::from_secs(30)),
+            heartbeat: self.health.watch("collector", Duration::from_secs(30)),
             store_reached: readiness.condition("store"),
             listed: readiness.condition("list"),
         });

@@ -153,9 +153,9 @@ impl Acquire<'_> {
         let row = |(key, want): &'a Keyed<'a, Want>| {
             let row = Row {
                 fence: seen.get(key.as_str()).map(|(fence, _)| *fence),
-                namespace: Some(readable(&want.about.namespace)),
-                pod: Some(readable(&want.about.pod)),
-                node: Some(readable(&want.about.node)),
+                namespace: Some(readable(&want.pod_ref.namespace)),
+                pod: Some(readable(&want.pod_ref.pod)),
+                node: Some(readable(&want.pod_ref.node)),
                 ..Row::key(key)
             };
             (row, None)

@@ -29,8 +29,8 @@ use crate::db::mysql::server::SessionLimits;
 use crate::db::mysql::session::Session;
 use crate::domain::claim::EVICTED;
 use crate::domain::{
-    About, AfterRelease, BackendError, Claim, Fence, LockKey, LockRow, LockTable, Release, Renewal, ReplicaId, Verdict,
-    Want,
+    AfterRelease, BackendError, Claim, Fence, LockKey, LockRow, LockTable, PodRef, Release, Renewal, ReplicaId,
+    Verdict, Want,
 };
 
 /// An attempt to connect, and a statement that waited for a row lock, fell back and read the rows again, must both fit
@@ -271,7 +271,7 @@ fn table_of(rows: &[MySqlRow]) -> Result<LockTable, sqlx::Error> {
                 .try_get::<Option<Vec<u8>>, _>(column)?
                 .map(|bytes| lossy(bytes).into()))
         };
-        let about = About {
+        let pod_ref = PodRef {
             namespace: row.try_get::<String, _>("namespace")?.into(),
             pod: row.try_get::<String, _>("pod")?.into(),
             node: row.try_get::<String, _>("node")?.into(),
@@ -282,7 +282,7 @@ fn table_of(rows: &[MySqlRow]) -> Result<LockTable, sqlx::Error> {
             expires_in: row.try_get::<i64, _>("expires_in")?.div_euclid(1000),
             finished: row.try_get::<u8, _>("state")? == 2,
             wanted_by: name("wanted_by")?,
-            about,
+            pod_ref,
             checkpoint_len: row.try_get::<Option<i64>, _>("checkpoint_len")?.unwrap_or(0) as u32,
         };
         table.rows.insert(key, seen);

@@ -5,7 +5,7 @@
 //! statement touches and locks exactly the rows it names, in their order. (Left alone, the server
 //! scans a table of few rows, and waits for rows that another transaction has locked.) (`IN` lists make the server scan the whole table when
 //! they name a third of it, and each length would be another text to prepare.) Keys are cast to
-//! bytes before they are compared, so no collation has a say.
+//! bytes before they are compared, so no collation takes part in the comparison.
 //!
 //! No assignment reads a column that the same statement assigns, except its own, because an
 //! `UPDATE` with a join has no defined order of assignments.

@@ -134,9 +134,9 @@ impl Acquire<'_> {
 fn wanted<'a>(wants: impl Iterator<Item = &'a Keyed<'a, Want>>) -> String {
     let row = |(key, want): &'a Keyed<'a, Want>| {
         let row = Row {
-            namespace: Some(readable(&want.about.namespace)),
-            pod: Some(readable(&want.about.pod)),
-            node: Some(readable(&want.about.node)),
+            namespace: Some(readable(&want.pod_ref.namespace)),
+            pod: Some(readable(&want.pod_ref.pod)),
+            node: Some(readable(&want.pod_ref.node)),
             ..Row::key(key)
         };
         (row, None)

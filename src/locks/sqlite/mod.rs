@@ -23,7 +23,7 @@ use crate::db::database::Database;
 use crate::db::sqlite::fault::explain;
 use crate::db::sqlite::open::open;
 use crate::db::sqlite::session::Session;
-use crate::domain::{About, BackendError, Claim, Fence, LockKey, LockRow, LockTable, Release, Renewal, Verdict, Want};
+use crate::domain::{BackendError, Claim, Fence, LockKey, LockRow, LockTable, PodRef, Release, Renewal, Verdict, Want};
 
 /// How long a statement waits for another process's transaction: less than the statement deadline of 3 s.
 const BUSY: Duration = Duration::from_secs(2);
@@ -190,7 +190,7 @@ fn table_of(rows: &[SqliteRow]) -> Result<LockTable, sqlx::Error> {
         };
         // Rows that podlog did not write are ignored.
         let Some(key) = LockKey::parse(&id) else { continue };
-        let about = About {
+        let pod_ref = PodRef {
             namespace: text(row, "namespace")?.unwrap_or_default().into(),
             pod: text(row, "pod")?.unwrap_or_default().into(),
             node: text(row, "node")?.unwrap_or_default().into(),
@@ -204,7 +204,7 @@ fn table_of(rows: &[SqliteRow]) -> Result<LockTable, sqlx::Error> {
                 .div_euclid(1000),
             finished: row.try_get::<i64, _>("state")? == 2,
             wanted_by: text(row, "wanted_by")?.map(Into::into),
-            about,
+            pod_ref,
             checkpoint_len: row.try_get::<Option<i64>, _>("checkpoint_len")?.unwrap_or(0) as u32,
         };
         table.rows.insert(key, seen);

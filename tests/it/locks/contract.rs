@@ -321,14 +321,14 @@ pub(crate) async fn ids_that_differ_in_case_or_trailing_spaces_are_different_row
 pub(crate) async fn any_name_is_stored_unchanged(fixture: &LockFixture) {
     let a = fixture.holder("podlog-7d9f#é\"\\'`").await;
     let mut want = want(&pod(r#"q'"\u0041%_?:1;--ä😀"#));
-    want.about.namespace = "n".repeat(63).as_str().into();
-    want.about.pod = "p".repeat(253).as_str().into();
-    want.about.node = "node'\"\\ 😀".into();
+    want.pod_ref.namespace = "n".repeat(63).as_str().into();
+    want.pod_ref.pod = "p".repeat(253).as_str().into();
+    want.pod_ref.node = "node'\"\\ 😀".into();
     let claim = a.acquire(std::slice::from_ref(&want)).await.unwrap().pop().unwrap();
     assert_eq!(renew(&a, &claim, Some(b"1")).await, Verdict::Held);
     let table = a.table().await.unwrap();
     let row = &table.rows[&want.key];
-    assert_eq!(row.about, want.about);
+    assert_eq!(row.pod_ref, want.pod_ref);
     assert_eq!(row.owner.as_ref().unwrap().as_str(), "podlog-7d9f#é\"\\'`");
     let error = a
         .acquire(&[crate::locks::fixture::want(&pod("x".repeat(300)))])

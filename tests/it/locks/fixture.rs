@@ -9,7 +9,7 @@ use std::time::Duration;
 
 use futures::FutureExt;
 use podlog::clock::Clock;
-use podlog::domain::{About, AfterRelease, Claim, Fence, LockKey, Release, Renewal, Want};
+use podlog::domain::{AfterRelease, Claim, Fence, LockKey, PodRef, Release, Renewal, Want};
 use podlog::lab::memory::MemoryTable;
 use podlog::locks::{self, Holder, LockStore, LockUrl};
 use sqlx::mysql::{MySqlConnectOptions, MySqlConnection};
@@ -222,7 +222,7 @@ pub(crate) fn pod(uid: impl std::fmt::Display) -> LockKey {
 pub(crate) fn want(key: &LockKey) -> Want {
     Want {
         key: key.clone(),
-        about: About {
+        pod_ref: PodRef {
             namespace: "shop".into(),
             pod: "cart-0".into(),
             node: "n1".into(),

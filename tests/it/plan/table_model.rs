@@ -80,7 +80,7 @@ impl TableModel {
             expires_in: if owner.is_some() { TTL } else { 0 },
             finished: false,
             wanted_by: None,
-            about: podlog::domain::About::default(),
+            pod_ref: podlog::domain::PodRef::default(),
             checkpoint_len: 0,
         };
         self.table.rows.insert(key, row);

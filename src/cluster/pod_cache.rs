@@ -1,4 +1,4 @@
-//! The pods that all watchers have seen, as one set.
+//! The pods that all watchers have seen: a cache of one set.
 //!
 //! It keeps no pod that is gone, and decides nothing about pods.
 
@@ -11,23 +11,23 @@ use crate::domain::{Pod, PodSet, PodUid};
 
 /// The pods of all watchers.
 #[derive(Debug)]
-pub(super) struct PodBoard {
-    state: Mutex<State>,
+pub(super) struct PodCache {
+    state: Mutex<CacheState>,
     changed: Notify,
 }
 
 #[derive(Debug)]
-struct State {
+struct CacheState {
     pods: PodSet,
     /// For each watcher, whether it has listed its pods.
     listed: Vec<bool>,
 }
 
-impl PodBoard {
-    /// An empty board for this number of watchers.
+impl PodCache {
+    /// An empty cache for this number of watchers.
     pub(super) fn new(watchers: usize) -> Self {
         Self {
-            state: Mutex::new(State {
+            state: Mutex::new(CacheState {
                 pods: PodSet::default(),
                 listed: vec![false; watchers],
             }),
@@ -35,7 +35,7 @@ impl PodBoard {
         }
     }
 
-    fn state(&self) -> MutexGuard<'_, State> {
+    fn state(&self) -> MutexGuard<'_, CacheState> {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
