@@ -115,7 +115,7 @@ mod tests {
     fn missing_tables_are_a_failure_only_where_run_would_not_create_them() {
         let db = Database {
             name: "db".into(),
-            schema: &crate::db::schema::TEST,
+            schema: &crate::db::fixtures::CLAIMS,
         };
         let tables = |state, migrates, may_create| tables(&db, state, migrates, may_create);
         assert_eq!(tables(SchemaState::Missing, true, true).outcome, Outcome::Warning);

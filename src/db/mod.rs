@@ -4,7 +4,10 @@
 //! It knows no table of claims or records. `locks` and `sinks` have the statements, and say as data what must be there.
 
 pub mod database;
+pub mod demands;
 pub mod diagnose;
+#[cfg(test)]
+mod fixtures;
 pub mod job;
 pub mod mysql;
 pub mod schema;

@@ -5,6 +5,7 @@
 
 use sqlx::migrate::{MigrateError, Migrator};
 
+use super::demands::Demands;
 use super::version::{Applied, SchemaState};
 use crate::domain::BackendError;
 
@@ -16,6 +17,9 @@ pub struct Schema {
     /// The table in which applied migrations are recorded. sqlx's default name would be shared with every other user of
     /// sqlx in the database.
     pub versions: &'static str,
+    /// With which words the name of the lock begins that keeps other migrations of these tables out, in `MySQL` and
+    /// `MariaDB`. Programs of other versions use the same.
+    pub lock: &'static str,
     /// Which rights the user needs on which tables.
     pub grant: &'static str,
     /// Which further rights `podlog migrate` needs.
@@ -26,6 +30,10 @@ pub struct Schema {
     pub has_views: bool,
     /// What the statements of [`Dialect::probe`] do.
     pub probed: &'static str,
+    /// What `podlog check` says about creating an `SQLite` file, if anything.
+    pub new_file: Option<&'static str>,
+    /// What sessions of `MySQL` and `MariaDB` get, and what is demanded of the server.
+    pub demands: Demands,
     /// How it is in `MySQL` and `MariaDB`.
     pub mysql: Dialect,
     /// How it is in `SQLite`.
@@ -152,6 +160,13 @@ impl Schema {
         BackendError::refused(format!("{name} has no {}", self.tables), "run `podlog migrate`")
     }
 
+    /// The error for a statement that found one of these tables missing.
+    #[must_use]
+    pub fn missing_table(&self, name: &str, cause: &str) -> BackendError {
+        let text = format!("{name} lacks some of its {}: {cause}", self.tables);
+        BackendError::refused(text, "run `podlog migrate`")
+    }
+
     fn interrupted(&self, name: &str) -> BackendError {
         let Self {
             tables,
@@ -199,6 +214,10 @@ impl Schema {
         match error {
             MigrateError::Execute(error) | MigrateError::ExecuteMigration(error, _) => explain(&error),
             MigrateError::Dirty(_) => self.interrupted(name),
+            MigrateError::VersionMissing(newer) => match self.check(name, SchemaState::Newer(newer)) {
+                Ok(()) => self.missing(name),
+                Err(error) => error,
+            },
             MigrateError::VersionMismatch(version) => BackendError::refused(
                 format!(
                     "migration {version} of the {tables} in {name} is not the one this podlog would apply: \
@@ -214,42 +233,21 @@ impl Schema {
     }
 }
 
-/// Tables of tests: those of claims.
-#[cfg(test)]
-pub(super) static TEST: Schema = Schema {
-    tables: "lock tables",
-    versions: "podlog_locks_migrations",
-    grant: "SELECT on distributed_lock",
-    create_grant: "CREATE",
-    leftovers: "distributed_lock",
-    has_views: false,
-    probed: "a row was written",
-    mysql: Dialect {
-        migrations: sqlx::migrate!("migrations/mysql/locks"),
-        rights: &[],
-        probe: &[],
-    },
-    sqlite: Dialect {
-        migrations: sqlx::migrate!("migrations/sqlite/locks"),
-        rights: &[],
-        probe: &[],
-    },
-};
-
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::db::fixtures::CLAIMS;
 
     #[test]
     fn each_wrong_version_has_its_own_remedy() {
-        let says = |state| TEST.check("db", state).unwrap_err().to_string();
-        let known = TEST.known();
+        let says = |state| CLAIMS.check("db", state).unwrap_err().to_string();
+        let known = CLAIMS.known();
         for fine in [
             SchemaState::Current,
             SchemaState::Extended(known + 1),
             SchemaState::Differs(known),
         ] {
-            assert_eq!(TEST.check("db", fine), Ok(()));
+            assert_eq!(CLAIMS.check("db", fine), Ok(()));
         }
         assert!(says(SchemaState::Older(known - 1)).ends_with("run `podlog migrate`"));
         assert!(says(SchemaState::Newer(known + 1)).ends_with("run a newer podlog"));
@@ -267,14 +265,17 @@ mod tests {
 
     #[test]
     fn a_migration_is_recognised_by_its_text() {
-        for dialect in [&TEST.mysql, &TEST.sqlite] {
+        for dialect in [&CLAIMS.mysql, &CLAIMS.sqlite] {
             let applied = dialect.migrations.iter();
             let applied = applied.map(|m| (m.version, m.description.to_string(), true, m.checksum.to_vec()));
-            assert_eq!(TEST.state(applied.collect(), &dialect.migrations), SchemaState::Current);
-            let other = vec![(TEST.known(), "x".into(), true, vec![1])];
             assert_eq!(
-                TEST.state(other, &dialect.migrations),
-                SchemaState::Differs(TEST.known())
+                CLAIMS.state(applied.collect(), &dialect.migrations),
+                SchemaState::Current
+            );
+            let other = vec![(CLAIMS.known(), "x".into(), true, vec![1])];
+            assert_eq!(
+                CLAIMS.state(other, &dialect.migrations),
+                SchemaState::Differs(CLAIMS.known())
             );
         }
     }

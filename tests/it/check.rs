@@ -279,6 +279,13 @@ async fn missing_older_newer_and_extended_tables_are_reported() {
     let seen = fixture.check(&[]).await;
     seen.is(0, &[]);
     assert_eq!(seen.of("warning"), ["lock store: connection", "sink: connection"]);
+    let created = seen.of("ok");
+    assert!(
+        created.contains(&"lock store: podlog migrate".to_owned()),
+        "{}",
+        seen.output
+    );
+    assert!(!created.contains(&"sink: podlog migrate".to_owned()), "{}", seen.output);
     assert!(!fixture.path("podlog.db").exists());
     let seen = fixture.check(&["--no-migrate"]).await;
     seen.is(4, &["lock store: connection", "sink: connection"]);

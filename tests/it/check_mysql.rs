@@ -166,7 +166,7 @@ impl CheckDatabase {
         nowhere.set_port(Some(closed())).unwrap();
         let mut nothing: url::Url = url.parse().unwrap();
         nothing.set_path("no_such_database");
-        for (url, status) in [(wrong, 4), (nowhere, 3), (nothing, 4)] {
+        for (url, status) in [(&wrong, 4), (&nowhere, 3), (&nothing, 4)] {
             let seen = self.check(url.as_str(), &[]).await;
             assert_eq!(
                 (seen.status, seen.of("failed")),
@@ -175,6 +175,21 @@ impl CheckDatabase {
                 seen.output
             );
         }
+        let skipped = self.check(nowhere.as_str(), &[]).await.of("skipped");
+        for (subject, lock, sink) in [
+            ("clock", true, false),
+            ("packets", false, true),
+            ("session", true, true),
+        ] {
+            let named = both(subject)
+                .iter()
+                .map(|one| skipped.contains(one))
+                .collect::<Vec<_>>();
+            assert_eq!(named, [lock, sink], "{subject}: {skipped:?}");
+        }
+        let checked = self.check(&url, &[]).await.of("ok");
+        assert!(checked.contains(&"lock store: binary log".to_owned()), "{checked:?}");
+        assert!(!checked.contains(&"sink: binary log".to_owned()), "{checked:?}");
         self.tables_of_other_versions_are_named(&mut conn, &url).await;
         self.nothing_is_left(&mut conn).await;
     }

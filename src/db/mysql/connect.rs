@@ -1,6 +1,6 @@
 //! Making a connection to `MySQL` or `MariaDB`, and checking that it can be used.
 
-use std::fmt::Display;
+use std::io;
 
 use sqlx::mysql::{MySqlConnectOptions, MySqlConnection};
 use sqlx::{ConnectOptions, Error};
@@ -12,14 +12,16 @@ use super::server::{Server, SessionLimits, prepare};
 use crate::db::database::Database;
 use crate::domain::BackendError;
 
-/// Options from a URL. What the statements rely on is not left to the URL; [`prepare`] sets the SQL mode.
+/// Options from a URL. What the statements rely on is not left to the URL.
 pub fn options(url: &Url, db: &Database) -> Result<MySqlConnectOptions, BackendError> {
     let options = MySqlConnectOptions::from_url(url)
         .map_err(|error| BackendError::refused(format!("{} cannot be used: {error}", db.name), "correct the URL"))?;
+    // The driver adds to the server's SQL mode, unless `prepare` sets a mode.
+    let adds_modes = db.schema.demands.settings.is_empty();
     Ok(options
         .charset("utf8mb4")
-        .pipes_as_concat(false)
-        .no_engine_substitution(false)
+        .pipes_as_concat(adds_modes)
+        .no_engine_substitution(adds_modes)
         .disable_statement_logging())
 }
 
@@ -30,7 +32,7 @@ pub async fn connect(
     limits: &SessionLimits,
 ) -> Result<(MySqlConnection, Server), BackendError> {
     let (conn, server) = connect_unchecked(options, db, limits).await?;
-    server.check(&db.name)?;
+    server.check(db, db.schema.demands.to_open)?;
     Ok((conn, server))
 }
 
@@ -46,7 +48,7 @@ pub(super) async fn connect_unchecked(
             Err(error) => return Err(unreachable(options, db, &error).await),
         };
         let prepared = async {
-            prepare(&mut conn, limits).await?;
+            prepare(&mut conn, limits, &db.schema.demands).await?;
             Server::ask(&mut conn, limits).await
         };
         let server = prepared.await.map_err(|error| fault::explain(db, &error))?;
@@ -67,31 +69,48 @@ fn unanswered(db: &Database, limits: &SessionLimits) -> BackendError {
 
 /// Distinguishes an unknown host, which a person must correct, from a server that is down.
 async fn unreachable(options: &MySqlConnectOptions, db: &Database, error: &Error) -> BackendError {
-    let name = &db.name;
-    let tls = |cause: &dyn Display| {
-        BackendError::refused(
-            format!("{name} did not agree on TLS: {cause}"),
-            "check ssl-mode and ssl-ca in the URL",
-        )
-    };
     match error {
         // The handshake's own error comes wrapped.
-        Error::Io(cause) if matches!(cause.get_ref(), Some(inner) if inner.is::<rustls::Error>()) => tls(cause),
+        Error::Io(cause) if is_handshake(cause) => lasting(db, format!("{} {NO_TLS}: {cause}", db.name), TLS_REMEDY),
         Error::Io(cause) if options.get_socket().is_none() => {
             let host = options.get_host();
-            match tokio::net::lookup_host((host, options.get_port())).await {
-                Err(lookup) if !is_temporary(&lookup.to_string()) => BackendError::refused(
-                    format!("{name} cannot be found: {host} has no address ({lookup})"),
-                    "correct the host in the URL",
-                ),
-                _ => BackendError::unavailable(
-                    format!("{name} cannot be reached: {cause}"),
-                    "check that it runs, and that firewalls and network policies let podlog through",
-                ),
-            }
+            let lookup = tokio::net::lookup_host((host, options.get_port())).await;
+            not_found_or_down(db, host, cause, lookup.err())
         }
-        Error::Tls(cause) => tls(cause),
+        Error::Tls(cause) => BackendError::refused(format!("{} {NO_TLS}: {cause}", db.name), TLS_REMEDY),
         other => fault::explain(db, other),
+    }
+}
+
+const NO_TLS: &str = "did not agree on TLS";
+const TLS_REMEDY: &str = "check ssl-mode and ssl-ca in the URL";
+
+fn is_handshake(error: &io::Error) -> bool {
+    matches!(error.get_ref(), Some(inner) if inner.is::<rustls::Error>())
+}
+
+/// The error of a server that was not reached, given the error of looking up its host.
+fn not_found_or_down(db: &Database, host: &str, cause: &io::Error, lookup: Option<io::Error>) -> BackendError {
+    let name = &db.name;
+    match lookup {
+        Some(lookup) if !is_temporary(&lookup.to_string()) => lasting(
+            db,
+            format!("{name} cannot be found: {host} has no address ({lookup})"),
+            "correct the host in the URL",
+        ),
+        _ => BackendError::unavailable(
+            format!("{name} cannot be reached: {cause}"),
+            "check that it runs, and that firewalls and network policies let podlog through",
+        ),
+    }
+}
+
+/// An error that rarely goes away by itself. Whether connecting is tried again depends on the use of the database.
+fn lasting(db: &Database, text: String, remedy: &str) -> BackendError {
+    if db.schema.demands.final_connect_errors {
+        BackendError::refused(text, remedy)
+    } else {
+        BackendError::unavailable(text, remedy)
     }
 }
 
@@ -104,6 +123,7 @@ fn is_temporary(lookup: &str) -> bool {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::db::fixtures::{CLAIMS, RECORDS, database};
 
     #[test]
     fn a_name_server_that_does_not_answer_is_not_taken_for_an_unknown_host() {
@@ -112,5 +132,31 @@ mod tests {
         assert!(is_temporary(&text("Try again")));
         assert!(!is_temporary(&text("Name or service not known")));
         assert!(!is_temporary(&text("Name does not resolve")));
+    }
+
+    #[tokio::test]
+    async fn an_unknown_host_and_a_failed_handshake_are_final_for_claims_and_tried_again_for_records() {
+        let (claims, records) = (database(&CLAIMS), database(&RECORDS));
+        let is_final = |error: &BackendError| matches!(error, BackendError::Refused(_));
+        let unknown = |db: &Database, why: &str| {
+            let lookup = io::Error::other(format!("failed to lookup address information: {why}"));
+            not_found_or_down(db, "h", &io::Error::other("down"), Some(lookup))
+        };
+        let says = "Name or service not known";
+        assert!(is_final(&unknown(&claims, says)) && !is_final(&unknown(&records, says)));
+        for db in [&claims, &records] {
+            let text = unknown(db, says).to_string();
+            assert!(
+                text.contains("h has no address") && text.ends_with("correct the host in the URL"),
+                "{text}"
+            );
+            assert!(!is_final(&unknown(db, "Temporary failure in name resolution")));
+        }
+        let handshake = Error::Io(io::Error::other(rustls::Error::DecryptError));
+        let options = MySqlConnectOptions::new();
+        let failed = unreachable(&options, &claims, &handshake).await;
+        assert!(is_final(&failed) && failed.to_string().contains("TLS"), "{failed}");
+        let failed = unreachable(&options, &records, &handshake).await;
+        assert!(!is_final(&failed) && failed.to_string().contains("TLS"), "{failed}");
     }
 }

@@ -34,14 +34,32 @@ pub async fn diagnose(url: &Url, db: &Database, limits: &SessionLimits, scope: S
     let (conn, server) = match made {
         Ok(made) => made,
         Err(error) => {
-            let rest = ["server", "session", TABLES, RIGHTS, WRITING, MIGRATE];
-            let skipped = skipped(&rest, "there is no connection");
+            let clock = if scope.clock { &["clock"][..] } else { &[] };
+            let packets = scope.largest_statement.map_or(&[][..], |_| &["packets"]);
+            let rest = [
+                &["server", "session"][..],
+                clock,
+                &[TABLES, RIGHTS, WRITING],
+                packets,
+                &[MIGRATE],
+            ];
+            let skipped = skipped(&rest.concat(), "there is no connection");
             return [vec![Finding::of(CONNECTION, &error)], skipped].concat();
         }
     };
     let mut findings = vec![Finding::ok(CONNECTION, format!("{} was reached", db.name))];
-    for (subject, judged) in server.judge(&db.name) {
+    let demands = &db.schema.demands;
+    for aspect in demands.reported {
+        let (subject, judged) = server.judge(db, *aspect);
         findings.push(judged.map_or_else(|error| Finding::of(subject, &error), |text| Finding::ok(subject, text)));
+    }
+    // Where podlog does not set the mode, the server's counts.
+    if demands.settings.is_empty() && !server.is_strict() {
+        findings.push(Finding::warning(
+            "sql_mode",
+            "not strict: names that are too long for their columns are cut",
+            "SET GLOBAL sql_mode = CONCAT(@@sql_mode, ',STRICT_TRANS_TABLES')",
+        ));
     }
     let mut diagnosis = Diagnosis {
         conn,

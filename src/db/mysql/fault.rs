@@ -79,17 +79,20 @@ pub fn classify(error: &Error) -> Fault {
     match number {
         // Deadlock; lock wait timeout.
         1213 | LOCK_WAIT => Fault::Contended,
-        // read_only or super_read_only; read-only transaction; server in read-only mode; server offline.
+        // read_only or super_read_only; read-only transaction; server in read-only mode; server in offline mode, in which
+        // it is set while it is being replaced: a new connection may reach the new primary.
         1290 | 1792 | 1836 | 3032 => Fault::ReadOnly,
         // Shutting down; interrupted; killed (both spellings); disconnected because idle; Galera node not in the cluster.
         1053 | 1317 | 1927 | 3169 | 4031 | 1047 => Fault::Broken,
         // Rights; user and password; database; table or column; values that do not fit; packet too large; log-in without a
-        // password; locked account; server that demands TLS.
+        // password; locked account; server that demands TLS. 1370 is a missing right to a procedure.
         1044 | 1045 | 1049 | 1054 | 1142 | 1143 | NO_TABLE | 1153 | 1227 | 1264 | 1366 | 1370 | 1406 | 1698 | 3118
         | 3159 => Fault::Refused,
         _ => Fault::Busy,
     }
 }
+
+const CHANGED: &str = "the tables were changed by hand or have another version; run `podlog migrate`";
 
 /// What the server says, or the driver.
 pub(super) fn cause(error: &Error) -> String {
@@ -108,8 +111,8 @@ pub fn explain(db: &Database, error: &Error) -> BackendError {
         Some(1045 | 1698) => "check the user and the password, and from which hosts the user may connect",
         Some(1044) => "check the database's name, and grant the user its rights on it",
         Some(1049) => "create the database, or correct its name in the URL",
-        Some(NO_TABLE) => return db.schema.missing(name),
-        Some(1054) => "the tables were changed by hand or have another version; run `podlog migrate`",
+        Some(NO_TABLE) => return db.schema.missing_table(name, &cause),
+        Some(1054) => CHANGED,
         Some(1142 | 1143 | 1227 | 1370) => return denied(db, &cause),
         Some(3118) => "unlock the account",
         Some(3159) => "add ssl-mode=REQUIRED to the URL",
@@ -126,6 +129,7 @@ pub fn explain(db: &Database, error: &Error) -> BackendError {
         None => match error {
             Error::Configuration(_) => "correct the URL",
             Error::Tls(_) => "check ssl-mode and ssl-ca in the URL",
+            Error::ColumnNotFound(_) | Error::ColumnDecode { .. } | Error::Decode(_) => CHANGED,
             _ => "the server cannot be reached or has closed the connection; check that it runs",
         },
     };

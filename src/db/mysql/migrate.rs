@@ -8,7 +8,7 @@ use sqlx::{AssertSqlSafe, Connection, Error};
 use tokio::time::timeout;
 use url::Url;
 
-use super::connect::{connect, options};
+use super::connect::{connect_unchecked, options};
 use super::fault::{self, Fault};
 use super::server::SessionLimits;
 use crate::db::database::Database;
@@ -21,12 +21,14 @@ const WAIT: u32 = 30;
 /// How long all of a migration may take: the wait, and altering tables of some size.
 const MIGRATION: Duration = Duration::from_mins(2);
 
-/// A table that other replicas use may be altered when their transactions are done, which takes seconds.
+/// A table that other replicas use may be altered when their transactions are done. Because a migration that gave up
+/// waiting would have to be repaired by a person, it waits for long.
 const LIMITS: SessionLimits = SessionLimits {
     connect: Duration::from_secs(10),
     lock_wait: Duration::from_secs(10),
+    table_wait: Some(Duration::from_mins(1)),
     idle: MIGRATION,
-    read: Duration::from_secs(30),
+    read: None,
 };
 
 /// The state of the tables.
@@ -41,7 +43,8 @@ pub(super) async fn state(conn: &mut MySqlConnection, schema: &Schema) -> Result
 /// Creates the tables, or brings them up to date. Any number of replicas may do so at once: one does, the others wait.
 pub async fn migrate(url: &Url, db: &Database) -> Result<(), BackendError> {
     let options = options(url, db)?;
-    let (mut conn, _) = connect(&options, db, &LIMITS).await?;
+    let (mut conn, server) = connect_unchecked(&options, db, &LIMITS).await?;
+    server.check(db, db.schema.demands.to_migrate)?;
     let done = timeout(MIGRATION, apply(&mut conn, db)).await.unwrap_or_else(|_| {
         Err(BackendError::unavailable(
             format!("migrating {} took longer than {} s", db.name, MIGRATION.as_secs()),
@@ -90,9 +93,9 @@ async fn is_done(conn: &mut MySqlConnection, db: &Database) -> Result<bool, Back
 
 /// Keeps other migrations of these tables out; the lock goes with the connection.
 async fn lock(conn: &mut MySqlConnection, db: &Database) -> Result<(), BackendError> {
-    // The name must differ between databases of a server and fit into 64 characters: 7 + 16 + 1 + 40. (MySQL 9 has no MD5.)
-    let what = db.schema.tables;
-    let statement = format!("SELECT GET_LOCK(CONCAT('podlog {what} ', LEFT(SHA2(DATABASE(), 256), 40)), ?)");
+    // The name must differ between databases of a server and fit into 64 characters: 14 + 1 + 40. (MySQL 9 has no MD5.)
+    let what = db.schema.lock;
+    let statement = format!("SELECT GET_LOCK(CONCAT('{what} ', LEFT(SHA2(DATABASE(), 256), 40)), ?)");
     let locked = sqlx::query_scalar(AssertSqlSafe(statement)).bind(WAIT);
     let locked: Option<i64> = locked
         .fetch_one(conn)

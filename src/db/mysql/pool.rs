@@ -22,6 +22,7 @@ pub async fn open(
     deadline: Duration,
 ) -> Result<MySqlPool, BackendError> {
     let options = options(url, db)?;
+    let demands = &db.schema.demands;
     let (conn, _) = open_one(&options, db, &limits).await?;
     // Optional: without it the server counts an aborted connection.
     timeout(Duration::from_secs(1), sqlx::Connection::close(conn))
@@ -32,6 +33,6 @@ pub async fn open(
         .acquire_timeout(deadline)
         // Checked once in this time, so that idle connections go before the server drops them.
         .idle_timeout(deadline)
-        .after_connect(move |conn, _| Box::pin(async move { prepare(conn, &limits).await }))
+        .after_connect(move |conn, _| Box::pin(async move { prepare(conn, &limits, demands).await }))
         .connect_lazy_with(options))
 }

@@ -2,15 +2,15 @@
 //!
 //! Session settings are made when a connection is opened, and read back: a proxy in between may drop them.
 
+use std::collections::BTreeMap;
 use std::time::Duration;
 
 use sqlx::mysql::MySqlConnection;
 use sqlx::{AssertSqlSafe, Error, Executor, Row as _};
 
+use crate::db::database::Database;
+use crate::db::demands::{Aspect, Demands};
 use crate::domain::BackendError;
-
-/// Strict, so that no value is cut silently. Without the server's other modes, which could change what statements mean.
-const SQL_MODE: &str = "STRICT_ALL_TABLES,NO_ENGINE_SUBSTITUTION";
 
 /// Under `REPEATABLE READ` a statement would lock rows that it only passes by, and gaps between rows.
 const ISOLATION: &str = "SET SESSION TRANSACTION ISOLATION LEVEL READ COMMITTED, READ WRITE";
@@ -20,49 +20,54 @@ const ISOLATION: &str = "SET SESSION TRANSACTION ISOLATION LEVEL READ COMMITTED,
 pub struct SessionLimits {
     /// How long connecting may take, log-in and session settings included.
     pub connect: Duration,
-    /// How long a statement waits for a row lock; for a table that is being altered it waits one second more.
+    /// How long a statement waits for a row lock.
     pub lock_wait: Duration,
+    /// How long a statement waits for a table that is being altered; as long as the server says if none.
+    pub table_wait: Option<Duration>,
     /// How long the server keeps a connection on which no statement comes.
     pub idle: Duration,
-    /// How long the server keeps a connection on which the rest of a statement does not come.
-    pub read: Duration,
-}
-
-impl SessionLimits {
-    fn lock_wait_seconds(&self) -> u64 {
-        self.lock_wait.as_secs().max(1)
-    }
+    /// How long the server keeps a connection on which the rest of a statement does not come; as long as the server says
+    /// if none.
+    pub read: Option<Duration>,
 }
 
 /// Makes the settings that the statements rely on.
-pub async fn prepare(conn: &mut MySqlConnection, limits: &SessionLimits) -> Result<(), Error> {
-    let (wait, idle, read) = (limits.lock_wait_seconds(), limits.idle.as_secs(), limits.read.as_secs());
+pub async fn prepare(conn: &mut MySqlConnection, limits: &SessionLimits, demands: &Demands) -> Result<(), Error> {
     // As text, which takes one exchange. A prepared statement takes two.
-    let settings = format!(
-        "SET SESSION sql_mode = '{SQL_MODE}', time_zone = '+00:00', autocommit = 1, \
-         innodb_lock_wait_timeout = {}, lock_wait_timeout = {}, wait_timeout = {}, net_read_timeout = {}",
-        wait,
-        wait + 1,
-        idle.max(1),
-        read.max(1)
-    );
+    let settings = format!("SET SESSION {}", settings(limits, demands));
     conn.execute(AssertSqlSafe(settings)).await?;
     conn.execute(ISOLATION).await.map(drop)
+}
+
+/// Name and value of each setting, as `SET SESSION` takes them.
+fn settings(limits: &SessionLimits, demands: &Demands) -> String {
+    let texts = demands
+        .settings
+        .iter()
+        .map(|(name, value)| format!("{name} = '{value}'"));
+    let waits = [
+        ("innodb_lock_wait_timeout", Some(limits.lock_wait)),
+        ("lock_wait_timeout", limits.table_wait),
+        ("wait_timeout", Some(limits.idle)),
+        ("net_read_timeout", limits.read),
+    ];
+    let waits = waits
+        .into_iter()
+        .filter_map(|(name, wait)| Some(format!("{name} = {}", seconds(wait?))));
+    texts.chain(waits).collect::<Vec<_>>().join(", ")
+}
+
+fn seconds(time: Duration) -> u64 {
+    time.as_secs().max(1)
 }
 
 /// The server and the settings of the session, as the server reports them.
 #[derive(Clone, Debug, Default)]
 pub struct Server {
-    version: String,
-    isolation: String,
-    time_zone: String,
-    autocommit: String,
-    sql_mode: String,
-    /// `innodb_lock_wait_timeout`, as it was set and as the server reports it.
-    lock_wait: [String; 2],
-    binlog: String,
-    log_bin: String,
-    read_only: bool,
+    /// Variables by name.
+    variables: BTreeMap<String, String>,
+    /// `innodb_lock_wait_timeout` as podlog has set it.
+    lock_wait: String,
 }
 
 impl Server {
@@ -75,48 +80,48 @@ impl Server {
                  'binlog_format', 'log_bin', 'read_only', 'innodb_read_only')",
             )
             .await?;
-        let mut server = Self {
-            lock_wait: [limits.lock_wait_seconds().to_string(), String::new()],
-            ..Self::default()
-        };
-        for row in rows {
-            let value: String = row.try_get(1)?;
-            match row.try_get::<String, _>(0)?.as_str() {
-                "version" => server.version = value,
-                "transaction_isolation" | "tx_isolation" => server.isolation = value,
-                "time_zone" => server.time_zone = value,
-                "autocommit" => server.autocommit = value,
-                "sql_mode" => server.sql_mode = value,
-                "innodb_lock_wait_timeout" => server.lock_wait[1] = value,
-                "binlog_format" => server.binlog = value,
-                "log_bin" => server.log_bin = value,
-                _ => server.read_only |= value == "ON",
-            }
-        }
-        Ok(server)
+        let variables = rows.iter().map(|row| Ok((row.try_get(0)?, row.try_get(1)?)));
+        Ok(Self {
+            variables: variables.collect::<Result<_, Error>>()?,
+            lock_wait: seconds(limits.lock_wait).to_string(),
+        })
+    }
+
+    /// The value of a variable; empty if the server does not have it.
+    fn variable(&self, name: &str) -> &str {
+        self.variables.get(name).map_or("", String::as_str)
+    }
+
+    fn version(&self) -> &str {
+        self.variable("version")
     }
 
     /// Whether this is `MariaDB`.
     #[must_use]
     pub fn is_mariadb(&self) -> bool {
-        self.version.contains("MariaDB")
+        self.version().contains("MariaDB")
     }
 
-    /// Refuses a server or a session on which the statements would not do what they say. `name` is the database's.
-    pub fn check(&self, name: &str) -> Result<(), BackendError> {
-        self.judge(name)
-            .into_iter()
-            .try_for_each(|(_, judged)| judged.map(drop))
+    /// Whether values that do not fit are refused instead of cut.
+    pub(super) fn is_strict(&self) -> bool {
+        self.variable("sql_mode").contains("STRICT_")
     }
 
-    /// Judges one thing after another: what it is, or why it cannot be used.
-    pub(super) fn judge(&self, name: &str) -> [(&'static str, Result<String, BackendError>); 4] {
-        [
-            ("server", self.judge_version(name)),
-            ("session", self.judge_session(name)),
-            ("binary log", self.judge_binlog(name)),
-            ("read-only", self.judge_writing(name)),
-        ]
+    /// Refuses a server or a session on which the statements would not do what they say.
+    pub fn check(&self, db: &Database, aspects: &[Aspect]) -> Result<(), BackendError> {
+        aspects
+            .iter()
+            .try_for_each(|aspect| self.judge(db, *aspect).1.map(drop))
+    }
+
+    /// Judges one thing: its name, and what it is or why it cannot be used.
+    pub(super) fn judge(&self, db: &Database, aspect: Aspect) -> (&'static str, Result<String, BackendError>) {
+        match aspect {
+            Aspect::Version => ("server", self.judge_version(&db.name)),
+            Aspect::Session => ("session", self.judge_session(&db.name, &db.schema.demands)),
+            Aspect::BinaryLog => ("binary log", self.judge_binlog(&db.name)),
+            Aspect::Writable => ("read-only", self.judge_writing(&db.name)),
+        }
     }
 
     /// The product, and the oldest release that has what the statements need.
@@ -130,50 +135,57 @@ impl Server {
 
     fn judge_version(&self, name: &str) -> Result<String, BackendError> {
         let (product, oldest) = self.product();
-        let found = format!("{product} {}", self.version);
-        if release(&self.version) < oldest {
+        let found = format!("{product} {}", self.version());
+        if release(self.version()) < oldest {
             let remedy = format!("podlog needs {product} {}.{} or newer", oldest.0, oldest.1);
             return Err(BackendError::refused(format!("{name} is {found}"), remedy));
         }
         Ok(found)
     }
 
-    fn judge_session(&self, name: &str) -> Result<String, BackendError> {
-        let [lock_wait_set, lock_wait] = &self.lock_wait;
-        let wrong = [
-            ("transaction isolation", &self.isolation, "READ-COMMITTED"),
-            ("time_zone", &self.time_zone, "+00:00"),
-            ("autocommit", &self.autocommit, "ON"),
-            ("sql_mode", &self.sql_mode, SQL_MODE),
-            ("innodb_lock_wait_timeout", lock_wait, lock_wait_set),
-        ]
-        .into_iter()
-        .find(|(_, is, must)| is.as_str() != *must);
-        if let Some((what, is, must)) = wrong {
+    fn judge_session(&self, name: &str, demands: &Demands) -> Result<String, BackendError> {
+        let isolation = [self.variable("transaction_isolation"), self.variable("tx_isolation")];
+        let isolation = isolation.into_iter().find(|is| !is.is_empty()).unwrap_or_default();
+        let isolation = ("transaction isolation", isolation, "READ-COMMITTED");
+        let settings = demands
+            .settings
+            .iter()
+            .map(|(what, must)| (*what, self.variable(what), *must));
+        let lock_wait = (
+            "innodb_lock_wait_timeout",
+            self.variable("innodb_lock_wait_timeout"),
+            self.lock_wait.as_str(),
+        );
+        let mut all = [isolation]
+            .into_iter()
+            .chain(settings)
+            .chain(demands.keeps_lock_wait.then_some(lock_wait));
+        if let Some((what, is, must)) = all.find(|(_, is, must)| is != must) {
             return Err(BackendError::refused(
                 format!("{name} keeps {what} at {is} although podlog set it to {must}"),
                 "a proxy in between must pass session settings on",
             ));
         }
-        Ok("isolation READ-COMMITTED, strict sql_mode and UTC are in force".into())
+        Ok(demands.in_force.into())
     }
 
     fn judge_binlog(&self, name: &str) -> Result<String, BackendError> {
-        if self.binlog == "STATEMENT" && self.log_bin != "OFF" {
+        let (format, is_off) = (self.variable("binlog_format"), self.variable("log_bin") == "OFF");
+        if format == "STATEMENT" && !is_off {
             return Err(BackendError::refused(
                 format!("{name} has binlog_format=STATEMENT, with which its copies would differ"),
                 "set it to ROW",
             ));
         }
-        Ok(if self.log_bin == "OFF" {
+        Ok(if is_off {
             "off".into()
         } else {
-            format!("format {}", self.binlog)
+            format!("format {format}")
         })
     }
 
     fn judge_writing(&self, name: &str) -> Result<String, BackendError> {
-        if self.read_only {
+        if [self.variable("read_only"), self.variable("innodb_read_only")].contains(&"ON") {
             return Err(BackendError::unavailable(
                 format!("{name} is read-only: it is failing over, or the address is a replica's"),
                 "if it stays so, point the URL at the primary",
@@ -195,6 +207,8 @@ fn release(version: &str) -> (u32, u32) {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::db::fixtures::{CLAIMS, RECORDS, database};
+    use crate::db::schema::Schema;
 
     #[test]
     fn the_release_is_read_from_every_form_of_version() {
@@ -203,43 +217,107 @@ mod tests {
         assert_eq!(release("5.5.5-10.6.1-MariaDB"), (10, 6));
     }
 
+    /// A good server after some variables were changed.
+    fn server(changes: &[(&str, &str)]) -> Server {
+        let good = [
+            ("version", "9.7.4-2"),
+            ("transaction_isolation", "READ-COMMITTED"),
+            ("time_zone", "+00:00"),
+            ("autocommit", "ON"),
+            ("sql_mode", "STRICT_ALL_TABLES"),
+            ("innodb_lock_wait_timeout", "3"),
+            ("binlog_format", "ROW"),
+            ("log_bin", "ON"),
+            ("read_only", "OFF"),
+        ];
+        let variables = good.iter().chain(changes);
+        Server {
+            variables: variables
+                .map(|(name, value)| ((*name).into(), (*value).into()))
+                .collect(),
+            lock_wait: "3".into(),
+        }
+    }
+
+    fn check(server: &Server, schema: &'static Schema) -> Result<(), String> {
+        let checked = server.check(&database(schema), schema.demands.to_open);
+        checked.map_err(|error| error.to_string())
+    }
+
     #[test]
     fn a_server_or_session_that_cannot_be_used_is_refused_by_name() {
-        type Change = fn(&mut Server);
-        let good = Server {
-            version: "9.7.4-2".into(),
-            isolation: "READ-COMMITTED".into(),
-            time_zone: "+00:00".into(),
-            autocommit: "ON".into(),
-            sql_mode: SQL_MODE.into(),
-            lock_wait: ["3".into(), "3".into()],
-            binlog: "ROW".into(),
-            log_bin: "ON".into(),
-            read_only: false,
-        };
-        good.check("db").unwrap();
-        assert_eq!(good.judge("db")[0].1, Ok("MySQL 9.7.4-2".into()));
-        let cases: [(Change, &str); 8] = [
+        let good = server(&[]);
+        assert!(good.is_strict());
+        assert_eq!(
+            good.judge(&database(&CLAIMS), Aspect::Version).1,
+            Ok("MySQL 9.7.4-2".into())
+        );
+        for good in [good, server(&[("version", "11.4.2-MariaDB")])] {
+            assert_eq!(check(&good, &CLAIMS), Ok(()));
+            assert_eq!(check(&good, &RECORDS), Ok(()));
+        }
+        for (name, value, says) in [
             (
-                |s| s.version = "5.7.44".into(),
+                "version",
+                "5.7.44",
                 "db is MySQL 5.7.44; podlog needs MySQL 8.0 or newer",
             ),
-            (
-                |s| s.version = "5.5.5-10.5.1-MariaDB".into(),
-                "podlog needs MariaDB 10.6 or newer",
-            ),
-            (|s| s.isolation = "REPEATABLE-READ".into(), "READ-COMMITTED"),
-            (|s| s.time_zone = "SYSTEM".into(), "+00:00"),
-            (|s| s.sql_mode = String::new(), "sql_mode"),
-            (|s| s.lock_wait[1] = "50".into(), "innodb_lock_wait_timeout"),
-            (|s| s.binlog = "STATEMENT".into(), "ROW"),
-            (|s| s.read_only = true, "primary"),
-        ];
-        for (change, says) in cases {
-            let mut server = good.clone();
-            change(&mut server);
-            let error = server.check("db").unwrap_err().to_string();
-            assert!(error.contains(says), "{error}");
+            ("version", "5.5.5-10.5.1-MariaDB", "podlog needs MariaDB 10.6 or newer"),
+            ("transaction_isolation", "REPEATABLE-READ", "proxy"),
+        ] {
+            for schema in [&CLAIMS, &RECORDS] {
+                let error = check(&server(&[(name, value)]), schema).unwrap_err();
+                assert!(error.contains(says), "{error}");
+            }
         }
+    }
+
+    #[test]
+    fn what_only_claims_demand_is_not_demanded_for_records() {
+        for (name, value, says) in [
+            ("time_zone", "SYSTEM", "+00:00"),
+            ("sql_mode", "", "sql_mode"),
+            ("innodb_lock_wait_timeout", "50", "innodb_lock_wait_timeout"),
+            ("binlog_format", "STATEMENT", "ROW"),
+            // A server that is read-only now may be writable soon.
+            ("read_only", "ON", "primary"),
+            ("innodb_read_only", "ON", "primary"),
+        ] {
+            let server = server(&[(name, value)]);
+            let error = check(&server, &CLAIMS).unwrap_err();
+            assert!(error.contains(says), "{error}");
+            assert_eq!(check(&server, &RECORDS), Ok(()));
+        }
+        let read_only = server(&[("read_only", "ON")]);
+        assert!(read_only.judge(&database(&RECORDS), Aspect::Writable).1.is_err());
+        assert!(!server(&[("sql_mode", "")]).is_strict());
+    }
+
+    #[test]
+    fn sessions_get_the_settings_of_their_use_only() {
+        let second = Duration::from_secs(1);
+        let limits = SessionLimits {
+            connect: second,
+            lock_wait: second * 3,
+            table_wait: None,
+            idle: second * 15,
+            read: Some(second * 15),
+        };
+        assert_eq!(
+            settings(&limits, &RECORDS.demands),
+            "innodb_lock_wait_timeout = 3, wait_timeout = 15, net_read_timeout = 15"
+        );
+        let limits = SessionLimits {
+            lock_wait: second,
+            table_wait: Some(second * 2),
+            idle: second * 600,
+            read: None,
+            ..limits
+        };
+        assert_eq!(
+            settings(&limits, &CLAIMS.demands),
+            "sql_mode = 'STRICT_ALL_TABLES', time_zone = '+00:00', innodb_lock_wait_timeout = 1, lock_wait_timeout = 2, \
+             wait_timeout = 600"
+        );
     }
 }

@@ -169,13 +169,14 @@ mod tests {
             options: MySqlConnectOptions::new().username("u").password("s3cret"),
             db: Database {
                 name: "the lock store mysql://u:***@db/podlog".into(),
-                schema: &crate::db::schema::TEST,
+                schema: &crate::db::fixtures::CLAIMS,
             },
             limits: SessionLimits {
                 connect: second,
                 lock_wait: second,
+                table_wait: None,
                 idle: second,
-                read: second,
+                read: None,
             },
             deadline: second,
             slot: Mutex::new(Slot {

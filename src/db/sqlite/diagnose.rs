@@ -15,7 +15,7 @@ use super::migrate::state;
 use crate::db::database::Database;
 use crate::db::diagnose::{CONNECTION, DEADLINE, MIGRATE, TABLES, WRITING, skipped, tables, within};
 use crate::db::schema::Schema;
-use crate::domain::{Finding, Outcome};
+use crate::domain::{BackendError, Finding, Outcome};
 
 /// Less than the deadline of a question.
 const BUSY: Duration = Duration::from_secs(4);
@@ -25,7 +25,9 @@ pub async fn diagnose(path: &Path, db: &Database, migrates: bool) -> Vec<Finding
     if !path.exists() && migrates {
         return absent(path, db);
     }
-    let mut conn = match connect(path, db, BUSY, false).await {
+    // A file system that hangs blocks the opening too.
+    let opened = timeout(DEADLINE, connect(path, db, BUSY, false)).await;
+    let mut conn = match opened.unwrap_or_else(|_| Err(unanswered(db))) {
         Ok(conn) => conn,
         Err(error) => {
             let rest = skipped(&[TABLES, WRITING], "the file was not opened");
@@ -53,6 +55,13 @@ pub async fn diagnose(path: &Path, db: &Database, migrates: bool) -> Vec<Finding
     findings
 }
 
+fn unanswered(db: &Database) -> BackendError {
+    BackendError::unavailable(
+        format!("opening {} took more than {} s", db.name, DEADLINE.as_secs()),
+        "check whether the disk is overloaded or another process holds the file",
+    )
+}
+
 /// There is no file, and `podlog run` would create it.
 fn absent(path: &Path, db: &Database) -> Vec<Finding> {
     let skipped = skipped(&[TABLES, WRITING], "there is no file yet");
@@ -63,8 +72,8 @@ fn absent(path: &Path, db: &Database) -> Vec<Finding> {
                 format!("{} does not exist; `podlog run` creates it when it starts", db.name),
                 "run `podlog migrate` to create it before, or correct the URL",
             );
-            let migrate = Finding::ok(MIGRATE, "needs the right to write the directory, nothing else");
-            [vec![first], skipped, vec![migrate]].concat()
+            let migrate = db.schema.new_file.map(|text| Finding::ok(MIGRATE, text));
+            [vec![first], skipped, Vec::from_iter(migrate)].concat()
         }
         Err(error) => [vec![Finding::of(CONNECTION, &error)], skipped].concat(),
     }

@@ -32,12 +32,18 @@ pub(super) fn is_no_table(error: &Error) -> bool {
 pub fn explain(db: &Database, error: &Error) -> BackendError {
     const DISK: &str = "look at the system log for failures of the disk";
     let name = &db.name;
+    if matches!(error, Error::PoolTimedOut) {
+        return BackendError::unavailable(
+            format!("{name} did not answer: earlier statements still occupy its only connection"),
+            "check whether the disk is overloaded or another process holds the file",
+        );
+    }
     let Some(database) = error.as_database_error() else {
         return BackendError::unavailable(format!("{name} failed: {error}"), DISK);
     };
     let message = database.message();
     match code(error).unwrap_or(1) {
-        1 if is_no_table(error) => db.schema.missing(name),
+        1 if is_no_table(error) => db.schema.missing_table(name, message),
         1 => BackendError::refused(
             format!("{name} refused a statement: {message}"),
             "undo what was changed in its tables by hand",
@@ -94,7 +100,7 @@ mod tests {
         let error = insert.execute(&mut conn).await.unwrap_err();
         let db = Database {
             name: "the lock store sqlite:///claims.db".into(),
-            schema: &crate::db::schema::TEST,
+            schema: &crate::db::fixtures::CLAIMS,
         };
         let error = explain(&db, &error);
         assert!(matches!(error, BackendError::Unavailable(_)), "{error:?}");

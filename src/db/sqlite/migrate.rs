@@ -31,16 +31,19 @@ pub async fn state(conn: &mut SqliteConnection, schema: &Schema) -> Result<Schem
 /// Creates the tables, or brings them up to date, all or none; creates the file if there is none. Any number of processes
 /// may do so at once: one does, the others wait.
 pub async fn migrate(path: &Path, db: &Database) -> Result<(), BackendError> {
-    let mut conn = connect(path, db, BUSY, true).await?;
-    let done = timeout(MIGRATION, apply(&mut conn, db)).await.unwrap_or_else(|_| {
+    let work = async {
+        let mut conn = connect(path, db, BUSY, true).await?;
+        let done = apply(&mut conn, db).await;
+        // Waits until it is closed. A connection that is dropped closes a moment later.
+        timeout(Duration::from_secs(3), conn.close()).await.ok();
+        done
+    };
+    timeout(MIGRATION, work).await.unwrap_or_else(|_| {
         Err(BackendError::unavailable(
             format!("migrating {} took longer than {} s", db.name, MIGRATION.as_secs()),
             "check whether another `podlog migrate` hangs or the disk is overloaded",
         ))
-    });
-    // Waits until it is closed. A connection that is dropped closes a moment later.
-    timeout(Duration::from_secs(3), conn.close()).await.ok();
-    done
+    })
 }
 
 async fn apply(conn: &mut SqliteConnection, db: &Database) -> Result<(), BackendError> {

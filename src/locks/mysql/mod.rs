@@ -38,8 +38,9 @@ use crate::domain::{
 pub(super) const LIMITS: SessionLimits = SessionLimits {
     connect: Duration::from_secs(2),
     lock_wait: Duration::from_secs(1),
+    table_wait: Some(Duration::from_secs(2)),
     idle: Duration::from_mins(10),
-    read: Duration::from_secs(30),
+    read: None,
 };
 
 /// The lock store of one holder in a `MySQL` or `MariaDB` database. One connection; calls queue.

@@ -90,8 +90,9 @@ pub(in crate::sinks) fn session_limits(attempt: Duration) -> SessionLimits {
         connect: Duration::from_secs(10),
         // Ends before the attempt does, so that the connection survives.
         lock_wait: Duration::from_secs(3),
+        table_wait: None,
         idle: silence,
-        read: silence,
+        read: Some(silence),
     }
 }
 

@@ -10,7 +10,6 @@ use super::batch;
 use super::dialect::{LockedRow, Purge, SqlDialect, StatementLimits};
 use super::json::{labels, positions};
 use crate::db::database::Database;
-use crate::db::schema::Right;
 use crate::db::sqlite::connect::BEGIN;
 use crate::db::sqlite::fault;
 use crate::domain::{BackendError, Fence, Origin, StreamId, Time};
@@ -171,13 +170,6 @@ impl SqlDialect for Sqlite {
         time.floor_seconds()
     }
 }
-
-/// Writes without changing anything, which shows whether the file can be written.
-pub(in crate::sinks) const RIGHTS: [Right; 1] = [Right::needed(
-    "UPDATE",
-    "log_stream",
-    "UPDATE log_stream SET seq = 0 WHERE 1 = 0",
-)];
 
 /// Writes a stream, a line and a gap. The number below zero does not move the table's own.
 pub(in crate::sinks) const PROBE: [&str; 3] = [

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use podlog::domain::{Fence, Gap, GapReason, Time};
+use podlog::domain::{BackendError, Fence, Gap, GapReason, Time};
 use podlog::sinks::{SinkError, SinkUrl, migrate, open};
 
 use crate::chunks::{TestLine, chunk, origin, position, with_gap};
@@ -171,6 +171,28 @@ async fn a_sink_without_its_tables_says_how_to_create_them() {
             .unwrap_err()
             .to_string();
         assert!(absent.contains("run `podlog migrate`"), "{absent}");
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn an_unknown_host_is_tried_again_and_a_missing_table_is_refused_by_name() {
+    each_exact(async |fixture| {
+        if fixture.name == "sqlite" {
+            return;
+        }
+        let (clock, metrics) = (podlog::clock::Clock::boottime(), podlog::metrics::Metrics::default());
+        let open = async |url: &str| {
+            let opened = open(&url.parse().unwrap(), clock, &metrics, Duration::from_secs(5)).await;
+            opened.map(drop).unwrap_err()
+        };
+        let unknown = open("mysql://u@no-such-host.invalid/logs").await;
+        assert!(matches!(unknown, BackendError::Unavailable(_)), "{unknown:?}");
+        assert!(unknown.to_string().contains("correct the host"), "{unknown}");
+        fixture.sql("DROP TABLE log_gap").await;
+        let missing = open(&fixture.url).await;
+        assert!(matches!(missing, BackendError::Refused(_)), "{missing:?}");
+        assert!(missing.to_string().contains("log_gap"), "{missing}");
     })
     .await;
 }
