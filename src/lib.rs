@@ -53,7 +53,7 @@ pub mod cluster;
 mod collector;
 pub mod command;
 pub mod config;
-pub mod db;
+mod db;
 pub mod defect;
 pub mod domain;
 pub mod exit;

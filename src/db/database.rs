@@ -4,7 +4,7 @@ use super::schema::Schema;
 
 /// A database, and what it is used for.
 #[derive(Clone, Debug)]
-pub struct Database {
+pub(crate) struct Database {
     /// What messages call it: its use and its URL without the password, such as
     /// `the lock store mysql://podlog:***@db/podlog`.
     pub name: String,

@@ -4,7 +4,7 @@
 
 /// What a server or a session is judged by.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Aspect {
+pub(crate) enum Aspect {
     /// The product and its version.
     Version,
     /// The settings of the session: a proxy in between may drop them.
@@ -17,7 +17,7 @@ pub enum Aspect {
 
 /// What one use of a database sets and demands.
 #[derive(Debug)]
-pub struct Demands {
+pub(crate) struct Demands {
     /// Settings that every session gets and must keep, besides the transaction isolation. Other settings are the
     /// server's, with what the driver adds.
     pub settings: &'static [(&'static str, &'static str)],

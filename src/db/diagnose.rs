@@ -12,24 +12,24 @@ use super::version::SchemaState;
 use crate::domain::Finding;
 
 /// How long one question may take.
-pub const DEADLINE: Duration = Duration::from_secs(10);
+pub(crate) const DEADLINE: Duration = Duration::from_secs(10);
 /// How long all questions together may take: a server that leaves three unanswered hangs.
 pub(super) const ALL: Duration = Duration::from_secs(30);
 
 /// The subject of connecting.
-pub const CONNECTION: &str = "connection";
+pub(crate) const CONNECTION: &str = "connection";
 /// The subject of the tables' version.
-pub const TABLES: &str = "tables";
+pub(crate) const TABLES: &str = "tables";
 /// The subject of each right.
 pub(super) const RIGHTS: &str = "rights";
 /// The subject of storing something.
-pub const WRITING: &str = "writing";
+pub(crate) const WRITING: &str = "writing";
 /// The subject of whether tables could be created.
 pub(super) const MIGRATE: &str = "podlog migrate";
 
 /// What is checked, beyond what every use of a database needs.
 #[derive(Clone, Copy, Debug)]
-pub struct Scope {
+pub(crate) struct Scope {
     /// Whether `podlog run` would create the tables itself.
     pub migrates: bool,
     /// Whether old records are deleted, so that the rights for that are needed.

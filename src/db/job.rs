@@ -3,7 +3,7 @@
 use std::future::Future;
 
 /// Work on a connection of type `C`. It can be done again from the start after any failure.
-pub trait Job<C>: Sync {
+pub(crate) trait Job<C>: Sync {
     /// What it returns.
     type Answer: Send;
 

@@ -3,14 +3,14 @@
 //!
 //! It knows no table of claims or records. `locks` and `sinks` have the statements, and say as data what must be there.
 
-pub mod database;
-pub mod demands;
-pub mod diagnose;
+pub(crate) mod database;
+pub(crate) mod demands;
+pub(crate) mod diagnose;
 #[cfg(test)]
 mod fixtures;
-pub mod job;
-pub mod mysql;
-pub mod schema;
-pub mod sqlite;
-pub mod url;
-pub mod version;
+pub(crate) mod job;
+pub(crate) mod mysql;
+pub(crate) mod schema;
+pub(crate) mod sqlite;
+pub(crate) mod url;
+pub(crate) mod version;

@@ -11,7 +11,7 @@ use crate::domain::BackendError;
 
 /// The tables of one part of podlog.
 #[derive(Debug)]
-pub struct Schema {
+pub(crate) struct Schema {
     /// What messages call the tables: `lock tables`.
     pub tables: &'static str,
     /// The table in which applied migrations are recorded. sqlx's default name would be shared with every other user of
@@ -42,7 +42,7 @@ pub struct Schema {
 
 /// What differs between the databases.
 #[derive(Debug)]
-pub struct Dialect {
+pub(crate) struct Dialect {
     /// The migrations. They have the same numbers in every dialect.
     pub migrations: Migrator,
     /// The rights that are tried before the tables are used.
@@ -53,7 +53,7 @@ pub struct Dialect {
 
 /// A right on a table.
 #[derive(Debug)]
-pub struct Right {
+pub(crate) struct Right {
     /// `SELECT`, `INSERT`, `UPDATE` or `DELETE`.
     pub verb: &'static str,
     /// The table.
@@ -67,7 +67,7 @@ pub struct Right {
 impl Right {
     /// A right that every replica needs.
     #[must_use]
-    pub const fn needed(verb: &'static str, table: &'static str, statement: &'static str) -> Self {
+    pub(crate) const fn needed(verb: &'static str, table: &'static str, statement: &'static str) -> Self {
         Self {
             verb,
             table,
@@ -78,7 +78,7 @@ impl Right {
 
     /// A right that only replicas need that delete old records.
     #[must_use]
-    pub const fn for_retention(verb: &'static str, table: &'static str, statement: &'static str) -> Self {
+    pub(crate) const fn for_retention(verb: &'static str, table: &'static str, statement: &'static str) -> Self {
         Self {
             verb,
             table,
@@ -89,25 +89,25 @@ impl Right {
 }
 
 /// A row of [`Schema::applied`]: version, description, success, checksum.
-pub type AppliedRow = (i64, String, bool, Vec<u8>);
+pub(crate) type AppliedRow = (i64, String, bool, Vec<u8>);
 
 impl Schema {
     /// The last migration this program knows.
     #[must_use]
-    pub fn known(&self) -> i64 {
+    pub(crate) fn known(&self) -> i64 {
         self.mysql.migrations.iter().map(|one| one.version).max().unwrap_or(0)
     }
 
     /// The statement that reads the applied migrations, the same in every dialect.
     #[must_use]
-    pub fn applied(&self) -> String {
+    pub(crate) fn applied(&self) -> String {
         let versions = self.versions;
         format!("SELECT version, description, success, checksum FROM {versions} ORDER BY version")
     }
 
     /// The state of the tables, given the rows that [`applied`](Self::applied) read.
     #[must_use]
-    pub fn state(&self, rows: Vec<AppliedRow>, migrations: &Migrator) -> SchemaState {
+    pub(crate) fn state(&self, rows: Vec<AppliedRow>, migrations: &Migrator) -> SchemaState {
         let known = self.known();
         let same = |version: i64, checksum: &[u8]| {
             let ours = migrations.iter().find(|one| one.version == version);
@@ -127,7 +127,7 @@ impl Schema {
 
     /// The migrations of a dialect, to be recorded in podlog's own table.
     #[must_use]
-    pub fn migrator(&self, dialect: &Dialect) -> Migrator {
+    pub(crate) fn migrator(&self, dialect: &Dialect) -> Migrator {
         let mut migrator = Migrator::with_migrations(dialect.migrations.iter().cloned().collect());
         migrator.dangerous_set_table_name(self.versions);
         // Each dialect locks in its own way, with a limit on the wait. sqlx would wait without end, and on MariaDB its
@@ -137,7 +137,7 @@ impl Schema {
     }
 
     /// Refuses tables that this program cannot work with, in the database called `name`.
-    pub fn check(&self, name: &str, state: SchemaState) -> Result<(), BackendError> {
+    pub(crate) fn check(&self, name: &str, state: SchemaState) -> Result<(), BackendError> {
         let (tables, known) = (self.tables, self.known());
         Err(match state {
             SchemaState::Current | SchemaState::Extended(_) | SchemaState::Differs(_) => return Ok(()),
@@ -156,13 +156,13 @@ impl Schema {
 
     /// The error for a database without these tables.
     #[must_use]
-    pub fn missing(&self, name: &str) -> BackendError {
+    pub(crate) fn missing(&self, name: &str) -> BackendError {
         BackendError::refused(format!("{name} has no {}", self.tables), "run `podlog migrate`")
     }
 
     /// The error for a statement that found one of these tables missing.
     #[must_use]
-    pub fn missing_table(&self, name: &str, cause: &str) -> BackendError {
+    pub(crate) fn missing_table(&self, name: &str, cause: &str) -> BackendError {
         let text = format!("{name} lacks some of its {}: {cause}", self.tables);
         BackendError::refused(text, "run `podlog migrate`")
     }

@@ -13,17 +13,17 @@ use url::Url;
 use crate::domain::Message;
 
 /// Parameters of `mysql` URLs. A misspelt one must not be ignored (`ssl-mod=VERIFY_CA`).
-pub const MYSQL_PARAMETERS: [&str; 9] = [
+pub(crate) const MYSQL_PARAMETERS: [&str; 9] = [
     "ssl-mode", "sslmode", "ssl-ca", "sslca", "ssl-cert", "sslcert", "ssl-key", "sslkey", "socket",
 ];
 
 /// Which URLs name a database.
-pub const FORMS: &str = "mysql://user:password@host:3306/database, sqlite:///path/podlog.db or sqlite://podlog.db (in the working directory)";
+pub(crate) const FORMS: &str = "mysql://user:password@host:3306/database, sqlite:///path/podlog.db or sqlite://podlog.db (in the working directory)";
 
 /// A database: `mysql://user:password@host:port/database?ssl-mode=…` (or `mariadb://…`), `sqlite:///absolute/path.db`
 /// or `sqlite://relative.db`.
 #[derive(Clone)]
-pub enum DatabaseUrl {
+pub(crate) enum DatabaseUrl {
     /// A `MySQL` or `MariaDB` database. The URL contains its password.
     MySql(Url),
     /// An `SQLite` file.
@@ -33,12 +33,12 @@ pub enum DatabaseUrl {
 impl DatabaseUrl {
     /// Whether URLs of this scheme name a database.
     #[must_use]
-    pub fn is_scheme(scheme: &str) -> bool {
+    pub(crate) fn is_scheme(scheme: &str) -> bool {
         matches!(scheme, "mysql" | "mariadb" | "sqlite")
     }
 
     /// Reads a URL of such a scheme. The error does not contain the password.
-    pub fn read(url: Url) -> Result<Self, Message> {
+    pub(crate) fn read(url: Url) -> Result<Self, Message> {
         match url.scheme() {
             "sqlite" => file(&url).map(Self::Sqlite),
             _ => server(&url).map(|()| Self::MySql(url)),
@@ -104,7 +104,7 @@ fn file(url: &Url) -> Result<PathBuf, Message> {
 /// ones are shown (those of databases and `others`), because a password may have been written as one; such a URL is
 /// refused, and the refusal shows it.
 #[must_use]
-pub fn masked(url: &Url, others: &[&str]) -> String {
+pub(crate) fn masked(url: &Url, others: &[&str]) -> String {
     let mut url = url.clone();
     // A user with an escaped colon is one with a password. A URL that has either takes another; were it refused,
     // nothing might be shown.
@@ -132,7 +132,7 @@ pub fn masked(url: &Url, others: &[&str]) -> String {
 
 /// The name of the first parameter that is not known, as it may be shown.
 #[must_use]
-pub fn unknown_parameter(url: &Url, known: &[&str]) -> Option<String> {
+pub(crate) fn unknown_parameter(url: &Url, known: &[&str]) -> Option<String> {
     let (name, value) = url.query_pairs().find(|(name, _)| !known.contains(&&**name))?;
     Some(shown_name(&name, &value).to_owned())
 }
@@ -151,7 +151,7 @@ fn shown_name<'a>(name: &'a str, value: &str) -> &'a str {
 /// The path of `scheme:///absolute/path`, or of `scheme://relative/path` in the working directory; `%41` is `A`.
 /// `None` when there is no path, or when there is a user, a password or a port, which a path has not.
 #[must_use]
-pub fn path(url: &Url) -> Option<PathBuf> {
+pub(crate) fn path(url: &Url) -> Option<PathBuf> {
     if url.port().is_some() || url.password().is_some() || !url.username().is_empty() {
         return None;
     }

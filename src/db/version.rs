@@ -6,11 +6,11 @@
 
 /// How the description of a migration begins that earlier programs need not know. It may add tables, views,
 /// indexes, and columns that are nullable or have a default; it changes and removes nothing.
-pub const ADDITIVE: &str = "additive";
+pub(crate) const ADDITIVE: &str = "additive";
 
 /// A migration that the database says was applied.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Applied {
+pub(crate) struct Applied {
     /// Its number.
     pub version: i64,
     /// What it is called.
@@ -23,7 +23,7 @@ pub struct Applied {
 
 /// Which version the tables have, compared with the one this program needs.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum SchemaState {
+pub(crate) enum SchemaState {
     /// There are no tables.
     Missing,
     /// A migration was interrupted.
@@ -43,7 +43,7 @@ pub enum SchemaState {
 impl SchemaState {
     /// Compares the migrations that were applied with `known`, the last one this program has.
     #[must_use]
-    pub fn of(applied: &[Applied], known: i64) -> Self {
+    pub(crate) fn of(applied: &[Applied], known: i64) -> Self {
         let Some(last) = applied.iter().map(|one| one.version).max() else {
             return Self::Missing;
         };
@@ -66,7 +66,7 @@ impl SchemaState {
 
     /// Whether migrating would change nothing.
     #[must_use]
-    pub fn is_done(self) -> bool {
+    pub(crate) fn is_done(self) -> bool {
         matches!(self, Self::Current | Self::Extended(_))
     }
 }

@@ -13,7 +13,7 @@ use crate::db::database::Database;
 use crate::domain::BackendError;
 
 /// Options from a URL. What the statements rely on is not left to the URL.
-pub fn options(url: &Url, db: &Database) -> Result<MySqlConnectOptions, BackendError> {
+pub(crate) fn options(url: &Url, db: &Database) -> Result<MySqlConnectOptions, BackendError> {
     let options = MySqlConnectOptions::from_url(url)
         .map_err(|error| BackendError::refused(format!("{} cannot be used: {error}", db.name), "correct the URL"))?;
     // The driver adds to the server's SQL mode, unless `prepare` sets a mode.
@@ -26,7 +26,7 @@ pub fn options(url: &Url, db: &Database) -> Result<MySqlConnectOptions, BackendE
 }
 
 /// Makes a connection, and checks server and session.
-pub async fn connect(
+pub(crate) async fn connect(
     options: &MySqlConnectOptions,
     db: &Database,
     limits: &SessionLimits,

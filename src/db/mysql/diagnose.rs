@@ -26,7 +26,7 @@ const ACCOUNT: &str = "SELECT CURRENT_USER()";
 const LARGEST_PACKET: &str = "SELECT CAST(@@max_allowed_packet AS SIGNED)";
 
 /// Checks everything.
-pub async fn diagnose(url: &Url, db: &Database, limits: &SessionLimits, scope: Scope) -> Vec<Finding> {
+pub(crate) async fn diagnose(url: &Url, db: &Database, limits: &SessionLimits, scope: Scope) -> Vec<Finding> {
     let made = match options(url, db) {
         Ok(options) => connect_unchecked(&options, db, limits).await,
         Err(error) => Err(error),

@@ -10,7 +10,7 @@ use crate::domain::BackendError;
 
 /// What to do after an error.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Fault {
+pub(crate) enum Fault {
     /// Another transaction was in the way. The statement had no effect and may be sent again.
     Contended,
     /// The connection cannot be used any more.
@@ -37,19 +37,19 @@ fn number(error: &Error) -> Option<u16> {
 
 /// Whether another transaction holds a row that the statement needed.
 #[must_use]
-pub fn is_lock_wait(error: &Error) -> bool {
+pub(crate) fn is_lock_wait(error: &Error) -> bool {
     number(error) == Some(LOCK_WAIT)
 }
 
 /// Whether a table does not exist.
 #[must_use]
-pub fn is_no_table(error: &Error) -> bool {
+pub(crate) fn is_no_table(error: &Error) -> bool {
     number(error) == Some(NO_TABLE)
 }
 
 /// Whether a value is longer than its column. Then no later try can help.
 #[must_use]
-pub fn is_too_long(error: &Error) -> bool {
+pub(crate) fn is_too_long(error: &Error) -> bool {
     number(error) == Some(1406)
 }
 
@@ -65,7 +65,7 @@ pub(super) fn is_duplicate_column(error: &Error) -> bool {
 
 /// Classifies an error.
 #[must_use]
-pub fn classify(error: &Error) -> Fault {
+pub(crate) fn classify(error: &Error) -> Fault {
     let Some(number) = number(error) else {
         return match error {
             Error::Configuration(_)
@@ -104,7 +104,7 @@ pub(super) fn cause(error: &Error) -> String {
 
 /// Explains an error in one line.
 #[must_use]
-pub fn explain(db: &Database, error: &Error) -> BackendError {
+pub(crate) fn explain(db: &Database, error: &Error) -> BackendError {
     let name = &db.name;
     let cause = cause(error);
     let remedy = match number(error) {

@@ -41,7 +41,7 @@ pub(super) async fn state(conn: &mut MySqlConnection, schema: &Schema) -> Result
 }
 
 /// Creates the tables, or brings them up to date. Any number of replicas may do so at once: one does, the others wait.
-pub async fn migrate(url: &Url, db: &Database) -> Result<(), BackendError> {
+pub(crate) async fn migrate(url: &Url, db: &Database) -> Result<(), BackendError> {
     let options = options(url, db)?;
     let (mut conn, server) = connect_unchecked(&options, db, &LIMITS).await?;
     server.check(db, db.schema.demands.to_migrate)?;

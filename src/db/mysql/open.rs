@@ -17,7 +17,7 @@ use crate::domain::BackendError;
 const CHECKS: Duration = Duration::from_secs(10);
 
 /// Makes a connection and checks everything. What is wrong is an error that says what to do.
-pub async fn open(
+pub(crate) async fn open(
     options: &MySqlConnectOptions,
     db: &Database,
     limits: &SessionLimits,

@@ -14,7 +14,7 @@ use crate::domain::BackendError;
 
 /// Opens a pool of at most so many connections. One connection outside the pool is checked first: a pool would hide the
 /// true error. `deadline` is how long work waits for a connection.
-pub async fn open(
+pub(crate) async fn open(
     url: &Url,
     db: &Database,
     limits: SessionLimits,

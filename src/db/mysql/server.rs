@@ -17,7 +17,7 @@ const ISOLATION: &str = "SET SESSION TRANSACTION ISOLATION LEVEL READ COMMITTED,
 
 /// How long a session waits. The server counts whole seconds.
 #[derive(Clone, Copy, Debug)]
-pub struct SessionLimits {
+pub(crate) struct SessionLimits {
     /// How long connecting may take, log-in and session settings included.
     pub connect: Duration,
     /// How long a statement waits for a row lock.
@@ -32,7 +32,11 @@ pub struct SessionLimits {
 }
 
 /// Makes the settings that the statements rely on.
-pub async fn prepare(conn: &mut MySqlConnection, limits: &SessionLimits, demands: &Demands) -> Result<(), Error> {
+pub(crate) async fn prepare(
+    conn: &mut MySqlConnection,
+    limits: &SessionLimits,
+    demands: &Demands,
+) -> Result<(), Error> {
     // As text, which takes one exchange. A prepared statement takes two.
     let settings = format!("SET SESSION {}", settings(limits, demands));
     conn.execute(AssertSqlSafe(settings)).await?;
@@ -63,7 +67,7 @@ fn seconds(time: Duration) -> u64 {
 
 /// The server and the settings of the session, as the server reports them.
 #[derive(Clone, Debug, Default)]
-pub struct Server {
+pub(crate) struct Server {
     /// Variables by name.
     variables: BTreeMap<String, String>,
     /// `innodb_lock_wait_timeout` as podlog has set it.
@@ -72,7 +76,7 @@ pub struct Server {
 
 impl Server {
     /// Asks the server, in a session that was prepared with these limits.
-    pub async fn ask(conn: &mut MySqlConnection, limits: &SessionLimits) -> Result<Self, Error> {
+    pub(crate) async fn ask(conn: &mut MySqlConnection, limits: &SessionLimits) -> Result<Self, Error> {
         let rows = conn
             .fetch_all(
                 "SHOW SESSION VARIABLES WHERE Variable_name IN ('version', 'transaction_isolation', 'tx_isolation', \
@@ -98,7 +102,7 @@ impl Server {
 
     /// Whether this is `MariaDB`.
     #[must_use]
-    pub fn is_mariadb(&self) -> bool {
+    pub(crate) fn is_mariadb(&self) -> bool {
         self.version().contains("MariaDB")
     }
 
@@ -108,7 +112,7 @@ impl Server {
     }
 
     /// Refuses a server or a session on which the statements would not do what they say.
-    pub fn check(&self, db: &Database, aspects: &[Aspect]) -> Result<(), BackendError> {
+    pub(crate) fn check(&self, db: &Database, aspects: &[Aspect]) -> Result<(), BackendError> {
         aspects
             .iter()
             .try_for_each(|aspect| self.judge(db, *aspect).1.map(drop))

@@ -24,7 +24,7 @@ const PAUSE: Duration = Duration::from_millis(100);
 const LONGEST_PAUSE: Duration = Duration::from_secs(1);
 
 /// A connection that is replaced when it breaks. Calls queue for it.
-pub struct Session {
+pub(crate) struct Session {
     options: MySqlConnectOptions,
     db: Database,
     limits: SessionLimits,
@@ -57,7 +57,7 @@ impl fmt::Debug for Session {
 impl Session {
     /// Starts with a connection that was just made.
     #[must_use]
-    pub fn new(
+    pub(crate) fn new(
         options: MySqlConnectOptions,
         db: Database,
         limits: SessionLimits,
@@ -80,13 +80,13 @@ impl Session {
 
     /// The database it is connected to.
     #[must_use]
-    pub fn database(&self) -> &Database {
+    pub(crate) fn database(&self) -> &Database {
         &self.db
     }
 
     /// Does a job within the deadline: again after a contention, and on a new connection if the old one broke. The
     /// deadline does not cover the wait for the job before it.
-    pub async fn run<J: Job<MySqlConnection>>(&self, job: &J) -> Result<J::Answer, BackendError> {
+    pub(crate) async fn run<J: Job<MySqlConnection>>(&self, job: &J) -> Result<J::Answer, BackendError> {
         let mut slot = self.slot.lock().await;
         let deadline = Instant::now() + self.deadline;
         loop {

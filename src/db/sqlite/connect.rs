@@ -11,12 +11,12 @@ use crate::db::database::Database;
 use crate::domain::BackendError;
 
 /// Takes the write lock when the transaction begins. Taking it later fails at once if another process wrote in between.
-pub const BEGIN: &str = "BEGIN IMMEDIATE";
+pub(crate) const BEGIN: &str = "BEGIN IMMEDIATE";
 
 /// How the file is opened. `busy` is how long a statement waits for another process's transaction: less than the deadline
 /// of the statement, so that the answer is "busy" and the connection can be used again.
 #[must_use]
-pub fn options(path: &Path, busy: Duration) -> SqliteConnectOptions {
+pub(crate) fn options(path: &Path, busy: Duration) -> SqliteConnectOptions {
     SqliteConnectOptions::new()
         .filename(path)
         .create_if_missing(false)
@@ -28,7 +28,7 @@ pub fn options(path: &Path, busy: Duration) -> SqliteConnectOptions {
 }
 
 /// Opens the file; creates it if it does not exist and `create` says so.
-pub async fn connect(
+pub(crate) async fn connect(
     path: &Path,
     db: &Database,
     busy: Duration,

@@ -21,7 +21,7 @@ use crate::domain::{BackendError, Finding, Outcome};
 const BUSY: Duration = Duration::from_secs(4);
 
 /// Checks everything. `migrates` says whether `podlog run` would create the tables itself.
-pub async fn diagnose(path: &Path, db: &Database, migrates: bool) -> Vec<Finding> {
+pub(crate) async fn diagnose(path: &Path, db: &Database, migrates: bool) -> Vec<Finding> {
     if !path.exists() && migrates {
         return absent(path, db);
     }

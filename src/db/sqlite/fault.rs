@@ -29,7 +29,7 @@ pub(super) fn is_no_table(error: &Error) -> bool {
 
 /// Explains an error in one line.
 #[must_use]
-pub fn explain(db: &Database, error: &Error) -> BackendError {
+pub(crate) fn explain(db: &Database, error: &Error) -> BackendError {
     const DISK: &str = "look at the system log for failures of the disk";
     let name = &db.name;
     if matches!(error, Error::PoolTimedOut) {

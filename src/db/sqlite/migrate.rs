@@ -20,7 +20,7 @@ const MIGRATION: Duration = Duration::from_secs(30);
 const BUSY: Duration = Duration::from_secs(20);
 
 /// The state of the tables.
-pub async fn state(conn: &mut SqliteConnection, schema: &Schema) -> Result<SchemaState, Error> {
+pub(crate) async fn state(conn: &mut SqliteConnection, schema: &Schema) -> Result<SchemaState, Error> {
     match sqlx::query_as(AssertSqlSafe(schema.applied())).fetch_all(conn).await {
         Ok(rows) => Ok(schema.state(rows, &schema.sqlite.migrations)),
         Err(error) if fault::is_no_table(&error) => Ok(SchemaState::Missing),
@@ -30,7 +30,7 @@ pub async fn state(conn: &mut SqliteConnection, schema: &Schema) -> Result<Schem
 
 /// Creates the tables, or brings them up to date, all or none; creates the file if there is none. Any number of processes
 /// may do so at once: one does, the others wait.
-pub async fn migrate(path: &Path, db: &Database) -> Result<(), BackendError> {
+pub(crate) async fn migrate(path: &Path, db: &Database) -> Result<(), BackendError> {
     let work = async {
         let mut conn = connect(path, db, BUSY, true).await?;
         let done = apply(&mut conn, db).await;

@@ -1,9 +1,9 @@
 //! `SQLite` files.
 
-pub mod connect;
-pub mod diagnose;
-pub mod fault;
-pub mod migrate;
-pub mod open;
-pub mod pool;
-pub mod session;
+pub(crate) mod connect;
+pub(crate) mod diagnose;
+pub(crate) mod fault;
+pub(crate) mod migrate;
+pub(crate) mod open;
+pub(crate) mod pool;
+pub(crate) mod session;

@@ -17,7 +17,7 @@ use crate::domain::BackendError;
 const OPENING: Duration = Duration::from_secs(10);
 
 /// Opens a file that exists, and checks it. `busy` is how long a statement waits for another process's transaction.
-pub async fn open(path: &Path, db: &Database, busy: Duration) -> Result<SqliteConnection, BackendError> {
+pub(crate) async fn open(path: &Path, db: &Database, busy: Duration) -> Result<SqliteConnection, BackendError> {
     let opening = async {
         let mut conn = connect(path, db, busy, false).await?;
         let explain = |error| fault::explain(db, &error);

@@ -14,7 +14,12 @@ use crate::domain::BackendError;
 
 /// Opens the pool, after one connection outside it was checked: a pool would hide the true error. `busy` is how long a
 /// statement waits for another process's transaction, `deadline` how long work waits for the connection.
-pub async fn open(path: &Path, db: &Database, busy: Duration, deadline: Duration) -> Result<SqlitePool, BackendError> {
+pub(crate) async fn open(
+    path: &Path,
+    db: &Database,
+    busy: Duration,
+    deadline: Duration,
+) -> Result<SqlitePool, BackendError> {
     let conn = open_one(path, db, busy).await?;
     timeout(deadline, conn.close()).await.ok();
     Ok(SqlitePoolOptions::new()

@@ -17,7 +17,7 @@ use crate::domain::BackendError;
 
 /// A connection that is replaced when it breaks. Calls queue for it.
 #[derive(Debug)]
-pub struct Session {
+pub(crate) struct Session {
     path: PathBuf,
     db: Database,
     /// How long a statement waits for another process's transaction.
@@ -31,7 +31,7 @@ pub struct Session {
 impl Session {
     /// Starts with a connection that was just opened.
     #[must_use]
-    pub fn new(path: &Path, db: Database, busy: Duration, deadline: Duration, conn: SqliteConnection) -> Self {
+    pub(crate) fn new(path: &Path, db: Database, busy: Duration, deadline: Duration, conn: SqliteConnection) -> Self {
         Self {
             path: path.into(),
             db,
@@ -43,18 +43,18 @@ impl Session {
 
     /// The database it is connected to.
     #[must_use]
-    pub fn database(&self) -> &Database {
+    pub(crate) fn database(&self) -> &Database {
         &self.db
     }
 
     /// The file.
     #[must_use]
-    pub fn path(&self) -> &Path {
+    pub(crate) fn path(&self) -> &Path {
         &self.path
     }
 
     /// Does a job within the deadline. The deadline does not cover the wait for the job before it.
-    pub async fn run<J: Job<SqliteConnection>>(&self, job: &J) -> Result<J::Answer, BackendError> {
+    pub(crate) async fn run<J: Job<SqliteConnection>>(&self, job: &J) -> Result<J::Answer, BackendError> {
         let mut slot = self.slot.lock().await;
         let work = async {
             // Taken out while in use: when this future is dropped half-way, the connection is dropped too.
