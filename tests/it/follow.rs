@@ -250,7 +250,7 @@ async fn a_stream_that_stopped_delivering_is_detected_and_reopened() {
     fixture.follow();
     fixture.lines(["a"]);
     fixture.stored(&["a"]).await;
-    assert_eq!(fixture.sim.freeze(&Target::logs_of("shop", "cart")), 1);
+    assert_eq!(fixture.sim.mute(&Target::logs_of("shop", "cart")), 1);
     fixture.lines(["b"]);
     fixture.stored(&["a", "b"]).await;
 }
@@ -261,7 +261,7 @@ async fn a_stream_that_stopped_delivering_is_detected_before_the_next_rotation()
     fixture.follow();
     fixture.lines(["a"]);
     fixture.stored(&["a"]).await;
-    assert_eq!(fixture.sim.freeze(&Target::logs_of("shop", "cart")), 1);
+    assert_eq!(fixture.sim.mute(&Target::logs_of("shop", "cart")), 1);
     fixture.lines(["b"]);
     tokio::time::sleep(Duration::from_secs(10)).await;
     fixture.pod.rotate("app").unwrap();

@@ -61,7 +61,7 @@ async fn a_stream_left_unread_while_the_process_slept_is_not_trusted_to_be_compl
 #[tokio::test(start_paused = true)]
 async fn a_silent_stream_does_not_prove_that_nothing_was_written() {
     let fixture = begun().await;
-    assert_eq!(fixture.sim.freeze(&logs()), 1);
+    assert_eq!(fixture.sim.mute(&logs()), 1);
     fixture.lines(["missed"]);
     tokio::time::sleep(10 * SECOND).await;
     fixture.pod.rotate("app").unwrap();
@@ -73,7 +73,7 @@ async fn a_silent_stream_does_not_prove_that_nothing_was_written() {
 #[tokio::test(start_paused = true)]
 async fn a_stream_that_outlives_its_pod_does_not_prove_that_nothing_was_written() {
     let mut fixture = begun().await;
-    assert_eq!(fixture.sim.freeze(&logs()), 1);
+    assert_eq!(fixture.sim.mute(&logs()), 1);
     fixture.lines(["missed"]);
     fixture.pod.remove().unwrap();
     fixture.refresh().await;

@@ -3,7 +3,8 @@
 //!
 //! `PODLOG_TEST_SEEDS=from..to` plays other seeds than the default.
 
-use podlog::lab::simulate::history::{Action, ApiFault, RequestKind, SinkFault, Step, StoreFault};
+use kube_sim::Verb;
+use podlog::lab::simulate::history::{Action, ApiFault, SinkFault, Step, StoreFault};
 use podlog::lab::simulate::play::play;
 use podlog::lab::simulate::{History, random_history};
 
@@ -47,7 +48,7 @@ fn stream_histories_that_once_failed_pass() {
         calm(&[
             (Action::Create(false), 1354),
             (Action::Write(0, 3), 5000),
-            (Action::Api(ApiFault::Mute(RequestKind::Log)), 832),
+            (Action::Api(ApiFault::Mute(Verb::Log)), 832),
             (Action::Write(0, 6), 809),
             (Action::Remove(0), 1471),
         ]),
@@ -70,7 +71,7 @@ fn stream_histories_that_once_failed_pass() {
                 (Action::Add, 878),
                 (Action::Write(0, 5), 1874),
                 (Action::Partition(1), 993),
-                (Action::Api(ApiFault::Short(RequestKind::Log, 61, 1)), 2241),
+                (Action::Api(ApiFault::Short(Verb::Log, 61, 1)), 2241),
                 (Action::Write(0, 4), 25),
                 (Action::Rotate(0), 75),
                 (Action::BreakHandOver(false), 67),
@@ -89,7 +90,7 @@ fn a_replica_frozen_while_it_reads_the_table_does_not_act_on_it_after_a_clock_ju
     let history = of(
         19242,
         &[
-            (Action::Api(ApiFault::Mute(RequestKind::Log)), 2224),
+            (Action::Api(ApiFault::Mute(Verb::Log)), 2224),
             (Action::Store(None, StoreFault::Lost("release", 2)), 1223),
             (Action::Store(None, StoreFault::Lost("table", 3)), 872),
             (Action::Stop(297_713_045), 430),

@@ -75,7 +75,7 @@ async fn a_file_skipped_by_a_reader_delayed_before_its_first_end_of_file_is_a_ga
     fixture.follow();
     fixture.stored(&["a", "b", "c"]).await;
     // The next stream replays these lines, more than fits in between, and is held up from its first byte on.
-    fixture.sim.inject(log(), Fault::Freeze { after: 0 }, 1);
+    fixture.sim.inject(log(), Fault::Mute { after: 0 }, 1);
     fixture.sim.cut(&log(), Cut::Clean);
     tokio::time::sleep(Duration::from_secs(3)).await;
     fixture.pod.rotate("app").unwrap();
@@ -92,11 +92,11 @@ async fn a_watching_reader_delayed_during_one_rotation_loses_nothing() {
     fixture.follow();
     fixture.lines(["a"]);
     fixture.stored(&["a"]).await;
-    assert_eq!(fixture.sim.freeze(&log()), 1);
+    assert_eq!(fixture.sim.mute(&log()), 1);
     fixture.lines(["b", "c"]);
     fixture.pod.rotate("app").unwrap();
     fixture.lines(["d"]);
-    fixture.sim.thaw(&log());
+    fixture.sim.unmute(&log());
     fixture.stored(&["a", "b", "c", "d"]).await;
     tokio::time::sleep(5 * MINUTE).await;
     fixture.stored(&["a", "b", "c", "d"]).await;
@@ -108,14 +108,14 @@ async fn a_reader_that_skips_one_file_and_repeats_another_leaves_a_gap_and_no_du
     let mut fixture = narrow(RestartPolicy::Always).await;
     settled(&mut fixture).await;
     // Something in between holds the stream up, and lets it go when the kubelet has rotated twice.
-    assert_eq!(fixture.sim.freeze(&log()), 1);
+    assert_eq!(fixture.sim.mute(&log()), 1);
     fixture.lines(["b0", "b1", "b2", "b3"]);
     fixture.pod.rotate("app").unwrap();
     fixture.lines(["in the file that is skipped"]);
     tokio::time::sleep(ROTATING).await;
     fixture.pod.rotate("app").unwrap();
     fixture.lines(["d0", "d1", "d2", "d3"]);
-    fixture.sim.thaw(&log());
+    fixture.sim.unmute(&log());
     // The rest of the first file cannot be distinguished from what follows it.
     let expected = ["z", "a", "d0", "d1", "d2", "d3"];
     fixture.stored(&expected).await;
@@ -128,10 +128,10 @@ async fn a_reader_that_skips_one_file_and_repeats_another_leaves_a_gap_and_no_du
 async fn a_stream_with_late_lines_is_reopened_once_and_loses_nothing() {
     let mut fixture = FollowFixture::running().await;
     settled(&mut fixture).await;
-    assert_eq!(fixture.sim.freeze(&log()), 1);
+    assert_eq!(fixture.sim.mute(&log()), 1);
     fixture.lines(["b", "c"]);
     tokio::time::sleep(ROTATING).await;
-    fixture.sim.thaw(&log());
+    fixture.sim.unmute(&log());
     fixture.stored(&["z", "a", "b", "c"]).await;
     fixture.lines(["d"]);
     fixture.stored(&["z", "a", "b", "c", "d"]).await;
@@ -160,7 +160,7 @@ async fn a_reader_that_missed_a_rotation_skips_no_file_although_the_pod_was_sile
 async fn a_stream_that_delivered_nothing_does_not_prove_that_nothing_was_written_before_a_rotation() {
     let fixture = reopening().await;
     // It is held up from its first byte on.
-    assert_eq!(fixture.sim.freeze(&log()), 1);
+    assert_eq!(fixture.sim.mute(&log()), 1);
     fixture.lines(["in the file that is gone"]);
     fixture.pod.rotate("app").unwrap();
     tokio::time::sleep(Duration::from_secs(15)).await;
@@ -173,13 +173,13 @@ async fn a_stream_that_delivered_nothing_does_not_prove_that_nothing_was_written
 async fn late_lines_of_a_deleted_pod_are_stored_because_they_cannot_be_read_again() {
     let mut fixture = FollowFixture::running().await;
     settled(&mut fixture).await;
-    assert_eq!(fixture.sim.freeze(&log()), 1);
+    assert_eq!(fixture.sim.mute(&log()), 1);
     fixture.lines(["last words"]);
     fixture.pod.exit_all(143).unwrap();
     fixture.pod.remove().unwrap();
     fixture.refresh().await;
     tokio::time::sleep(Duration::from_secs(9)).await;
-    fixture.sim.thaw(&log());
+    fixture.sim.unmute(&log());
     assert_eq!(fixture.ended().await, TaskEnd::Gone);
     fixture.stored(&["z", "a", "last words"]).await;
 }
@@ -268,13 +268,13 @@ async fn lines_written_between_a_rotation_and_an_exit_are_read_although_the_stre
     fixture.follow();
     fixture.lines(["a"]);
     fixture.stored(&["a"]).await;
-    assert_eq!(fixture.sim.freeze(&log()), 1);
+    assert_eq!(fixture.sim.mute(&log()), 1);
     fixture.lines(["b0", "b1", "b2", "b3"]);
     fixture.pod.rotate("app").unwrap();
     fixture.lines(["c"]);
     fixture.pod.exit("app", 0).unwrap();
     fixture.refresh().await;
-    fixture.sim.thaw(&log());
+    fixture.sim.unmute(&log());
     assert_eq!(fixture.ended().await, TaskEnd::Finished);
     fixture.stored(&["a", "b0", "b1", "b2", "b3", "c"]).await;
     // The line stored last is not in the file that is left, so nobody can know that nothing lies between.

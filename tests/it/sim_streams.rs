@@ -1,4 +1,4 @@
-//! What only the simulated cluster can be made to do: streams that are cut, frozen, blocked or too old, and faults of
+//! What only the simulated cluster can be made to do: streams that are cut, muted, blocked or too old, and faults of
 //! every kind. On a paused clock, in the process, except where connections are tested.
 
 use std::time::Duration;
@@ -115,16 +115,16 @@ async fn a_stream_ends_cleanly_after_four_hours() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn streams_can_be_cut_frozen_and_thawed() {
+async fn streams_can_be_cut_muted_and_unmuted() {
     let cluster = cluster();
     let pod = running(&cluster);
     let target = Target::logs_of("shop", "cart-0").container("app");
     let mut first = open(&cluster, "follow=true").await;
     assert_eq!(cluster.streams().len(), 1);
-    assert_eq!(cluster.freeze(&target), 1);
+    assert_eq!(cluster.mute(&target), 1);
     pod.line("app", "one").unwrap();
     assert!(silent(&mut first).await);
-    assert_eq!(cluster.thaw(&target), 1);
+    assert_eq!(cluster.unmute(&target), 1);
     assert_eq!(frame(&mut first).await, "one\n");
     assert_eq!(cluster.cut(&target, Cut::Clean), 1);
     assert!(first.frame().await.is_none());
@@ -161,7 +161,7 @@ async fn faults_happen_as_often_as_requested() {
         1,
     );
     assert_eq!(whole(open(&cluster, "").await).await, "0123");
-    cluster.inject(target(), Fault::Freeze { after: 4 }, 1);
+    cluster.inject(target(), Fault::Mute { after: 4 }, 1);
     let mut log = open(&cluster, "").await;
     assert_eq!(frame(&mut log).await, "0123");
     assert!(silent(&mut log).await);

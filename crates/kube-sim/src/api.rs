@@ -62,7 +62,7 @@ where
                     Fault::Refuse { status, retry_after } => {
                         return Ok(Refusal::with_status(*status, *retry_after).response());
                     }
-                    Fault::Cut { .. } | Fault::Freeze { .. } | Fault::KubeletMessage { .. } => {}
+                    Fault::Cut { .. } | Fault::Mute { .. } | Fault::KubeletMessage { .. } => {}
                 }
             }
             let answer = match call.route {

@@ -8,7 +8,7 @@ use tokio_util::sync::CancellationToken;
 
 use super::api::SimService;
 use super::error::SimError;
-use super::faults::{Cut, Fault, Flow, OpenStream, Target};
+use super::faults::{Cut, Fault, Flow, RequestSubject, Target};
 use super::files::WrittenLog;
 use super::handle::SimPod;
 use super::pod::PodSpec;
@@ -127,15 +127,15 @@ impl SimCluster {
         self.shared.faults.set_flow(target, Flow::Cut(how))
     }
 
-    /// Makes the open streams that `target` matches mute without ending them; returns how many.
+    /// Mutes the open streams that `target` matches: they stay open and send nothing; returns how many.
     #[expect(clippy::must_use_candidate, reason = "the number is extra")]
-    pub fn freeze(&self, target: &Target) -> usize {
-        self.shared.faults.set_flow(target, Flow::Frozen)
+    pub fn mute(&self, target: &Target) -> usize {
+        self.shared.faults.set_flow(target, Flow::Muted)
     }
 
-    /// Lets frozen streams flow again; returns how many it reached.
+    /// Lets muted streams send again; returns how many streams `target` matches.
     #[expect(clippy::must_use_candidate, reason = "the number is extra")]
-    pub fn thaw(&self, target: &Target) -> usize {
+    pub fn unmute(&self, target: &Target) -> usize {
         self.shared.faults.set_flow(target, Flow::Open)
     }
 
@@ -151,7 +151,7 @@ impl SimCluster {
 
     /// The watches and log streams that are open now.
     #[must_use]
-    pub fn streams(&self) -> Vec<OpenStream> {
+    pub fn streams(&self) -> Vec<RequestSubject> {
         self.shared.faults.streams()
     }
 

@@ -104,8 +104,8 @@ pub enum Fault {
         /// How it ends.
         how: Cut,
     },
-    /// The stream stays open and says nothing more after this many bytes.
-    Freeze {
+    /// The stream stays open and sends nothing more after this many bytes.
+    Mute {
         /// Bytes sent before.
         after: u64,
     },
@@ -118,19 +118,10 @@ pub enum Fault {
     },
 }
 
-/// What a request is about, as far as it is known.
+/// What a request or an open stream is about, as far as it is known.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub(super) struct RequestSubject {
-    pub(super) verb: Verb,
-    pub(super) namespace: Option<String>,
-    pub(super) pod: Option<String>,
-    pub(super) container: Option<String>,
-}
-
-/// An open stream.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct OpenStream {
-    /// [`Verb::Watch`] or [`Verb::Log`].
+pub struct RequestSubject {
+    /// What it wants. An open stream is a [`Verb::Watch`] or a [`Verb::Log`].
     pub verb: Verb,
     /// The namespace it is about, if one.
     pub namespace: Option<String>,
@@ -144,7 +135,7 @@ pub struct OpenStream {
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Flow {
     Open,
-    Frozen,
+    Muted,
     Cut(Cut),
 }
 
@@ -199,32 +190,27 @@ impl Faults {
         controls.push(Arc::downgrade(&control));
         StreamHandle {
             flow: receiver,
-            _valve: control,
+            _control: control,
         }
     }
 
     /// Sets the flow of every open stream that `target` matches, and returns how many there are.
     pub(super) fn set_flow(&self, target: &Target, flow: Flow) -> usize {
-        let mut turned = 0;
+        let mut matched = 0;
         for control in lock(&self.controls).iter().filter_map(Weak::upgrade) {
             if target.matches(&control.subject) {
                 control.flow.send_replace(flow);
-                turned += 1;
+                matched += 1;
             }
         }
-        turned
+        matched
     }
 
     /// The streams that are open now.
-    pub(super) fn streams(&self) -> Vec<OpenStream> {
+    pub(super) fn streams(&self) -> Vec<RequestSubject> {
         let controls = lock(&self.controls);
-        let open = controls.iter().filter_map(Weak::upgrade).map(|control| OpenStream {
-            verb: control.subject.verb,
-            namespace: control.subject.namespace.clone(),
-            pod: control.subject.pod.clone(),
-            container: control.subject.container.clone(),
-        });
-        open.collect()
+        let open = controls.iter().filter_map(Weak::upgrade);
+        open.map(|control| control.subject.clone()).collect()
     }
 }
 
@@ -232,7 +218,7 @@ impl Faults {
 #[derive(Debug)]
 pub(super) struct StreamHandle {
     flow: watch::Receiver<Flow>,
-    _valve: Arc<StreamControl>,
+    _control: Arc<StreamControl>,
 }
 
 impl StreamHandle {

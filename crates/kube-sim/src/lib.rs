@@ -92,7 +92,7 @@ pub mod workload;
 pub use api::SimService;
 pub use cluster::SimCluster;
 pub use error::SimError;
-pub use faults::{Cut, Fault, OpenStream, Target, Verb};
+pub use faults::{Cut, Fault, RequestSubject, Target, Verb};
 pub use files::{ContainerInstance, Output, Text, WrittenLine, WrittenLog};
 pub use handle::SimPod;
 pub use kubeconfig::kubeconfig;

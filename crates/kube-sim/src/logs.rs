@@ -21,9 +21,9 @@ use super::stream::{SimBody, Source, body};
 
 struct LogStream {
     reader: Option<Reader>,
-    ends: Instant,
+    expires_at: Instant,
     /// A message of the kubelet, sent last.
-    words: Option<Bytes>,
+    kubelet_message: Option<Bytes>,
 }
 
 /// Opens the log of a container.
@@ -49,11 +49,11 @@ pub(super) fn open(
     }
     subject.container = Some(container.name.clone());
     let log = instance(pod, container, query.flag("previous")).map_err(Refusal::bad_request)?;
-    let (words, replaces_log) = words(faults);
+    let (kubelet_message, replaces_log) = kubelet_message(faults);
     let stream = LogStream {
         reader: (!replaces_log).then(|| log.open(options)),
-        ends: Instant::now() + settings.stream_lifetime,
-        words,
+        expires_at: Instant::now() + settings.stream_lifetime,
+        kubelet_message,
     };
     drop(state);
     let mut response = Response::new(body(stream, shared.faults.open(subject), faults));
@@ -63,12 +63,12 @@ pub(super) fn open(
     Ok(response)
 }
 
-fn words(faults: &[Fault]) -> (Option<Bytes>, bool) {
-    let said = faults.iter().find_map(|fault| match fault {
+fn kubelet_message(faults: &[Fault]) -> (Option<Bytes>, bool) {
+    let message = faults.iter().find_map(|fault| match fault {
         Fault::KubeletMessage { text, replaces_log } => Some((Some(Bytes::from(text.clone())), *replaces_log)),
         _ => None,
     });
-    said.unwrap_or((None, false))
+    message.unwrap_or((None, false))
 }
 
 /// Checks and reads the parameters.
@@ -164,7 +164,7 @@ fn instance<'a>(pod: &Pod, container: &'a Container, previous: bool) -> Result<&
 impl Source for LogStream {
     async fn frame(&mut self) -> Option<Bytes> {
         while let Some(reader) = &self.reader {
-            if Instant::now() >= self.ends {
+            if Instant::now() >= self.expires_at {
                 return None;
             }
             match reader.next() {
@@ -173,10 +173,10 @@ impl Source for LogStream {
                 ReaderOutput::Wait => tokio::select! {
                     biased;
                     () = reader.changed() => {}
-                    () = tokio::time::sleep_until(self.ends) => return None,
+                    () = tokio::time::sleep_until(self.expires_at) => return None,
                 },
             }
         }
-        self.words.take()
+        self.kubelet_message.take()
     }
 }

@@ -24,7 +24,7 @@ pub(super) trait Source: Send + 'static {
 #[derive(Debug, Clone, Copy)]
 enum End {
     Cut(Cut),
-    Freeze,
+    Mute,
 }
 
 struct Pipe<S> {
@@ -38,7 +38,7 @@ struct Pipe<S> {
 pub(super) fn body<S: Source>(source: S, handle: StreamHandle, faults: &[Fault]) -> SimBody {
     let limit = faults.iter().find_map(|fault| match fault {
         Fault::Cut { after, how } => Some((*after, End::Cut(*how))),
-        Fault::Freeze { after } => Some((*after, End::Freeze)),
+        Fault::Mute { after } => Some((*after, End::Mute)),
         _ => None,
     });
     let pipe = Pipe {
@@ -63,14 +63,14 @@ impl<S: Source> Pipe<S> {
             match self.handle.flow() {
                 Flow::Open => {}
                 Flow::Cut(how) => return end(how),
-                Flow::Frozen => {
+                Flow::Muted => {
                     self.handle.flow_changed().await;
                     continue;
                 }
             }
             match self.limit {
                 Some((0, End::Cut(how))) => return end(how),
-                Some((0, End::Freeze)) => {
+                Some((0, End::Mute)) => {
                     self.handle.flow_changed().await;
                     self.limit = None;
                     continue;

@@ -27,16 +27,16 @@ struct Watch {
     shared: Arc<Shared>,
     selector: Selector,
     /// Everything up to this version has been sent.
-    told: u64,
+    sent_version: u64,
     lines: VecDeque<Bytes>,
     ended: bool,
     version: Receiver<u64>,
-    ends: Instant,
+    expires_at: Instant,
     bookmark: Option<Instant>,
     /// The client wants table rows.
     table: bool,
     /// The columns have been named already: only the first table of a watch does it.
-    headed: bool,
+    columns_sent: bool,
 }
 
 /// Opens a watch.
@@ -61,16 +61,16 @@ pub(super) fn open(
     let now = Instant::now();
     let mut watch = Watch {
         selector,
-        told: query.version()?,
+        sent_version: query.version()?,
         lines: VecDeque::new(),
         ended: false,
         version: shared.version.subscribe(),
-        ends: now + life.map_or(settings.watch_lifetime, Duration::from_secs),
+        expires_at: now + life.map_or(settings.watch_lifetime, Duration::from_secs),
         bookmark: query
             .flag("allowWatchBookmarks")
             .then(|| now + settings.bookmark_interval),
         table,
-        headed: false,
+        columns_sent: false,
         shared: Arc::clone(shared),
     };
     watch.begin(initial);
@@ -87,9 +87,9 @@ impl Watch {
     fn begin(&mut self, initial: bool) {
         let shared = Arc::clone(&self.shared);
         let state = shared.state();
-        if self.told == 0 || initial {
-            self.told = state.version();
-            for pod in state.snapshot(self.told).unwrap_or_default().values() {
+        if self.sent_version == 0 || initial {
+            self.sent_version = state.version();
+            for pod in state.snapshot(self.sent_version).unwrap_or_default().values() {
                 if self.selector.selects(pod) {
                     self.tell("ADDED", pod);
                 }
@@ -97,7 +97,7 @@ impl Watch {
             if initial && self.bookmark.is_some() {
                 self.mark(true);
             }
-        } else if self.told < state.oldest() {
+        } else if self.sent_version < state.oldest() {
             self.fail(&state);
         }
     }
@@ -106,17 +106,17 @@ impl Watch {
     fn read(&mut self) {
         let shared = Arc::clone(&self.shared);
         let state = shared.state();
-        if self.told < state.forgotten() {
+        if self.sent_version < state.forgotten() {
             return self.fail(&state);
         }
-        while let Some(event) = state.event_after(self.told) {
-            self.told = event.version;
+        while let Some(event) = state.event_after(self.sent_version) {
+            self.sent_version = event.version;
             if let Some((kind, pod)) = self.seen(event) {
                 self.tell(kind, pod);
                 return;
             }
         }
-        self.told = state.version();
+        self.sent_version = state.version();
     }
 
     /// The event as this watch sees it: a pod that comes to match is added, one that no longer does is deleted.
@@ -135,8 +135,8 @@ impl Watch {
     fn tell(&mut self, kind: &str, pod: &PublishedPod) {
         let line = if self.table {
             let metadata = json!({"resourceVersion": pod.version.to_string()});
-            let table = table_of(&metadata, !self.headed, &[pod.row(self.shared.clock.now())]);
-            self.headed = true;
+            let table = table_of(&metadata, !self.columns_sent, &[pod.row(self.shared.clock.now())]);
+            self.columns_sent = true;
             format!("{}\n", json!({"type": kind, "object": table})).into_bytes()
         } else {
             let mut line = format!(r#"{{"type":"{kind}","object":"#).into_bytes();
@@ -148,7 +148,7 @@ impl Watch {
     }
 
     fn mark(&mut self, initial_end: bool) {
-        let mut metadata = json!({"resourceVersion": self.told.to_string(), "creationTimestamp": null});
+        let mut metadata = json!({"resourceVersion": self.sent_version.to_string(), "creationTimestamp": null});
         if initial_end {
             metadata["annotations"] = json!({"k8s.io/initial-events-end": "true"});
         }
@@ -161,7 +161,7 @@ impl Watch {
     }
 
     fn fail(&mut self, state: &ClusterState) {
-        self.event("ERROR", &Refusal::gone(self.told, state.oldest()).object());
+        self.event("ERROR", &Refusal::gone(self.sent_version, state.oldest()).object());
         self.ended = true;
     }
 
@@ -185,12 +185,12 @@ impl Source for Watch {
             if !self.lines.is_empty() {
                 continue;
             }
-            let bookmark = self.bookmark.unwrap_or(self.ends).min(self.ends);
+            let bookmark = self.bookmark.unwrap_or(self.expires_at).min(self.expires_at);
             tokio::select! {
                 biased;
                 changed = self.version.changed() => if changed.is_err() { return None },
                 () = tokio::time::sleep_until(bookmark) => {
-                    self.ended = Instant::now() >= self.ends;
+                    self.ended = Instant::now() >= self.expires_at;
                     if self.bookmark.is_some() {
                         self.mark(false);
                         self.bookmark = Some(bookmark + self.shared.settings.bookmark_interval);

@@ -31,7 +31,7 @@ impl ClaimsObserver {
     }
 
     /// The table as it is now.
-    pub(super) async fn look(&self) -> Result<LockTable, Failure> {
+    pub(super) async fn read_table(&self) -> Result<LockTable, Failure> {
         Ok(self.store.table().await?)
     }
 }

@@ -22,8 +22,9 @@ const SHORT_SECONDS: std::ops::Range<f64> = 0.5..10.0;
 /// longer than a holder may write without one.
 const LOCK_SECONDS: std::ops::Range<f64> = 1.0..8.0;
 
-/// How long streams send nothing. Replicas probe a silent stream after 5 s, so some stalls are noticed and some are not.
-const STALL_SECONDS: std::ops::Range<f64> = 1.0..15.0;
+/// How long streams send nothing. Replicas probe a silent stream after 5 s, so some muted streams are noticed and some
+/// are not.
+const MUTE_SECONDS: std::ops::Range<f64> = 1.0..15.0;
 
 /// Between the end of a replica and the start of the one in its place.
 const VACANT_SECONDS: std::ops::Range<f64> = 1.0..10.0;
@@ -45,7 +46,7 @@ pub(super) enum DemoFault {
     /// All open streams of this verb are cut.
     Cut(Verb, Cut),
     /// All open streams of this verb stay open and send nothing for this time.
-    Stall(Verb, Duration),
+    Mute(Verb, Duration),
     /// The next requests of this verb are refused: the status, and how many requests.
     Refuse(Verb, u16, u32),
 }
@@ -55,7 +56,7 @@ impl DemoFault {
     fn duration(&self) -> Duration {
         match self {
             Self::Kill(_, time) | Self::Freeze(_, time) | Self::Terminate(_, time) => *time + SETTLE_TIME,
-            Self::LockStore(time) | Self::Stall(_, time) => *time,
+            Self::LockStore(time) | Self::Mute(_, time) => *time,
             Self::Cut(..) | Self::Refuse(..) => Duration::ZERO,
         }
     }
@@ -78,7 +79,7 @@ enum FaultType {
     Terminate,
     LockStore,
     Cut,
-    Stall,
+    Mute,
     Refuse,
 }
 
@@ -89,7 +90,7 @@ const ALL_TYPES: [FaultType; 8] = [
     FaultType::Terminate,
     FaultType::LockStore,
     FaultType::Cut,
-    FaultType::Stall,
+    FaultType::Mute,
     FaultType::Refuse,
 ];
 
@@ -101,7 +102,7 @@ pub(super) fn plan(seed: u64, replicas: usize, duration: Duration) -> Vec<Planne
         protected: seed as usize % replicas.max(1),
         slot_free_at: vec![Duration::ZERO; replicas],
         store_free_at: Duration::ZERO,
-        log_streams_stalled: false,
+        log_streams_muted: false,
     };
     // On average one in 15 s over half an hour, one in 3 s over less than a minute.
     let pause = (duration / 10).clamp(Duration::from_secs(5), Duration::from_secs(30));
@@ -140,8 +141,8 @@ struct Planner {
     slot_free_at: Vec<Duration>,
     /// Time from which the store is not locked.
     store_free_at: Duration,
-    /// Whether log streams have been stalled since they were last cut.
-    log_streams_stalled: bool,
+    /// Whether log streams have been muted since they were last cut.
+    log_streams_muted: bool,
 }
 
 impl Planner {
@@ -162,16 +163,16 @@ impl Planner {
             FaultType::LockStore if self.store_free_at > at => return None,
             FaultType::LockStore => DemoFault::LockStore(self.seconds(LOCK_SECONDS)),
             FaultType::Cut => {
-                // A log stream that is stalled and then ends in order, just before its pod is deleted, looks like one that
+                // A log stream that is muted and then ends in order, just before its pod is deleted, looks like one that
                 // was read to its end, and there is no log left to compare it with.
-                let how = if self.rng.bool() && !self.log_streams_stalled {
+                let how = if self.rng.bool() && !self.log_streams_muted {
                     Cut::Clean
                 } else {
                     Cut::Reset
                 };
                 DemoFault::Cut(self.streams(), how)
             }
-            FaultType::Stall => DemoFault::Stall(self.streams(), self.seconds(STALL_SECONDS)),
+            FaultType::Mute => DemoFault::Mute(self.streams(), self.seconds(MUTE_SECONDS)),
             FaultType::Refuse => {
                 let verb = [Verb::Log, Verb::Log, Verb::Get, Verb::List, Verb::Watch][self.rng.usize(..5)];
                 let status = [429, 500, 502, 503, 504][self.rng.usize(..5)];
@@ -193,9 +194,9 @@ impl Planner {
                 self.slot_free_at[*slot] = over;
             }
             DemoFault::LockStore(_) => self.store_free_at = over,
-            DemoFault::Stall(Verb::Log, _) => self.log_streams_stalled = true,
-            DemoFault::Cut(Verb::Log, _) => self.log_streams_stalled = false,
-            DemoFault::Cut(..) | DemoFault::Stall(..) | DemoFault::Refuse(..) => {}
+            DemoFault::Mute(Verb::Log, _) => self.log_streams_muted = true,
+            DemoFault::Cut(Verb::Log, _) => self.log_streams_muted = false,
+            DemoFault::Cut(..) | DemoFault::Mute(..) | DemoFault::Refuse(..) => {}
         }
     }
 }
@@ -250,7 +251,7 @@ mod tests {
                     kinds(|fault| matches!(fault, DemoFault::LockStore(_))),
                 ),
                 ("cut", kinds(|fault| matches!(fault, DemoFault::Cut(..)))),
-                ("stall", kinds(|fault| matches!(fault, DemoFault::Stall(..)))),
+                ("mute", kinds(|fault| matches!(fault, DemoFault::Mute(..)))),
                 ("refuse", kinds(|fault| matches!(fault, DemoFault::Refuse(..)))),
             ] {
                 assert!(count >= 5, "seed {seed}: {kind} happens {count} times");

@@ -11,7 +11,7 @@ use tokio::time::Instant;
 
 use super::fault_plan::{DemoFault, PlannedFault};
 use super::replica::ProcessState;
-use super::session::Session;
+use super::running_demo::RunningDemo;
 use super::store_lock::StoreLock;
 use crate::exit::Failure;
 
@@ -27,8 +27,8 @@ enum Repair {
     Replace(usize, Duration),
     /// Unlock the store.
     UnlockStore,
-    /// Let stalled streams continue.
-    Resume(Verb),
+    /// Let muted streams send again.
+    Unmute(Verb),
 }
 
 /// The faults to come and the repairs to come. Times are since the containers began to write.
@@ -59,119 +59,123 @@ impl Injector {
     }
 
     /// Does and undoes what is due at `now`.
-    pub(super) async fn advance(&mut self, session: &mut Session, now: Duration) -> Result<(), Failure> {
-        self.repair_due(session, now).await?;
+    pub(super) async fn advance(&mut self, running: &mut RunningDemo, now: Duration) -> Result<(), Failure> {
+        self.repair_due(running, now).await?;
         while let Some(planned) = self.planned.pop_front_if(|planned| planned.at <= now) {
             self.done += 1;
-            self.inject(session, planned.fault, now).await?;
+            self.inject(running, planned.fault, now).await?;
         }
         Ok(())
     }
 
     /// Undoes everything at once, and waits until all replicas run.
-    pub(super) async fn repair_all(&mut self, session: &mut Session, writing_since: Instant) -> Result<(), Failure> {
-        session.stage.cluster.clear_faults();
+    pub(super) async fn repair_all(
+        &mut self,
+        running: &mut RunningDemo,
+        writing_since: Instant,
+    ) -> Result<(), Failure> {
+        running.environment.cluster.clear_faults();
         self.planned.clear();
         self.repairs.iter_mut().for_each(|(at, _)| *at = Duration::ZERO);
-        self.repair_due(session, writing_since.elapsed()).await?;
+        self.repair_due(running, writing_since.elapsed()).await?;
         while !self.repairs.is_empty() {
-            session.tick().await?;
-            self.repair_due(session, writing_since.elapsed()).await?;
+            running.tick().await?;
+            self.repair_due(running, writing_since.elapsed()).await?;
         }
         Ok(())
     }
 
-    async fn inject(&mut self, session: &mut Session, fault: DemoFault, now: Duration) -> Result<(), Failure> {
+    async fn inject(&mut self, running: &mut RunningDemo, fault: DemoFault, now: Duration) -> Result<(), Failure> {
         if let DemoFault::Kill(slot, _) | DemoFault::Freeze(slot, _) | DemoFault::Terminate(slot, _) = fault {
-            let replica = session.replicas.slot(slot);
+            let replica = running.replicas.slot(slot);
             if replica.state() != ProcessState::Running {
                 let event = format!("{} is left alone; it has not ended yet", replica.name());
-                session.observer.say(event);
+                running.observer.say(event);
                 return Ok(());
             }
         }
         match fault {
             DemoFault::Kill(slot, vacant) => {
-                let killed = session.kill(slot).await;
-                session.tolerate(killed)?;
+                let killed = running.kill(slot).await;
+                running.tolerate(killed)?;
                 self.repairs.push((now + vacant, Repair::Replace(slot, now)));
             }
             DemoFault::Freeze(slot, time) => {
-                let replica = session.replicas.slot(slot);
+                let replica = running.replicas.slot(slot);
                 replica.freeze();
                 let event = format!(
                     "{} is frozen with SIGSTOP for {:.1} s",
                     replica.name(),
                     time.as_secs_f64()
                 );
-                session.observer.say(event);
+                running.observer.say(event);
                 self.repairs.push((now + time, Repair::Continue(slot)));
             }
             DemoFault::Terminate(slot, vacant) => {
-                let replica = session.replicas.slot(slot);
+                let replica = running.replicas.slot(slot);
                 replica.terminate();
                 let event = format!("{} is told to end with SIGTERM", replica.name());
-                session.observer.say(event);
+                running.observer.say(event);
                 self.repairs.push((now + vacant, Repair::Replace(slot, now)));
             }
-            DemoFault::LockStore(time) => self.lock_store(session, time, now).await,
+            DemoFault::LockStore(time) => self.lock_store(running, time, now).await,
             DemoFault::Cut(verb, how) => {
-                let count = session.stage.cluster.cut(&Target::verb(verb), how);
+                let count = running.environment.cluster.cut(&Target::verb(verb), how);
                 let how = match how {
                     Cut::Clean => "end as if complete",
                     Cut::Reset => "are cut by a reset",
                 };
-                session.observer.say(format!("{count} open {} {how}", plural(verb)));
+                running.observer.say(format!("{count} open {} {how}", plural(verb)));
             }
-            DemoFault::Stall(verb, time) => {
-                let count = session.stage.cluster.freeze(&Target::verb(verb));
+            DemoFault::Mute(verb, time) => {
+                let count = running.environment.cluster.mute(&Target::verb(verb));
                 let (streams, seconds) = (plural(verb), time.as_secs_f64());
-                session
+                running
                     .observer
                     .say(format!("{count} open {streams} send nothing for {seconds:.1} s"));
-                self.repairs.push((now + time, Repair::Resume(verb)));
+                self.repairs.push((now + time, Repair::Unmute(verb)));
             }
-            DemoFault::Refuse(verb, status, times) => refuse(session, verb, status, times),
+            DemoFault::Refuse(verb, status, times) => refuse(running, verb, status, times),
         }
         Ok(())
     }
 
-    async fn lock_store(&mut self, session: &mut Session, time: Duration, now: Duration) {
-        match StoreLock::take(&session.stage.store_file()).await {
+    async fn lock_store(&mut self, running: &mut RunningDemo, time: Duration, now: Duration) {
+        match StoreLock::take(&running.environment.store_file()).await {
             Ok(lock) => {
-                session.store_lock = Some(lock);
+                running.store_lock = Some(lock);
                 let seconds = time.as_secs_f64();
-                session
+                running
                     .observer
                     .say(format!("the store's file is locked for {seconds:.1} s"));
                 self.repairs.push((now + time, Repair::UnlockStore));
             }
-            Err(why) => session
+            Err(why) => running
                 .observer
                 .say(format!("the store's file could not be locked: {why}")),
         }
     }
 
-    async fn repair_due(&mut self, session: &mut Session, now: Duration) -> Result<(), Failure> {
+    async fn repair_due(&mut self, running: &mut RunningDemo, now: Duration) -> Result<(), Failure> {
         let due: Vec<_> = self.repairs.extract_if(.., |(at, _)| *at <= now).collect();
         for (_, repair) in due {
             match repair {
                 Repair::Continue(slot) => {
-                    let replica = session.replicas.slot(slot);
+                    let replica = running.replicas.slot(slot);
                     replica.thaw();
                     let event = format!("{} goes on", replica.name());
-                    session.observer.say(event);
+                    running.observer.say(event);
                 }
-                Repair::Replace(slot, since) => self.replace(session, slot, since, now).await?,
+                Repair::Replace(slot, since) => self.replace(running, slot, since, now).await?,
                 Repair::UnlockStore => {
-                    if let Some(lock) = session.store_lock.take() {
+                    if let Some(lock) = running.store_lock.take() {
                         lock.release().await;
                     }
-                    session.observer.say("the store's file is free again");
+                    running.observer.say("the store's file is free again");
                 }
-                Repair::Resume(verb) => {
-                    session.stage.cluster.thaw(&Target::verb(verb));
-                    session.observer.say(format!("stalled {} go on", plural(verb)));
+                Repair::Unmute(verb) => {
+                    running.environment.cluster.unmute(&Target::verb(verb));
+                    running.observer.say(format!("muted {} go on", plural(verb)));
                 }
             }
         }
@@ -182,12 +186,12 @@ impl Injector {
     /// the next step if not.
     async fn replace(
         &mut self,
-        session: &mut Session,
+        running: &mut RunningDemo,
         slot: usize,
         since: Duration,
         now: Duration,
     ) -> Result<(), Failure> {
-        let replica = session.replicas.slot(slot);
+        let replica = running.replicas.slot(slot);
         let name = replica.name().to_owned();
         if replica.state() == ProcessState::Ending {
             let failure = match replica.has_ended()? {
@@ -204,24 +208,24 @@ impl Injector {
                 }
             };
             if let Some(failure) = failure {
-                session.observer.say(&failure);
+                running.observer.say(&failure);
                 self.badly_ended.push(failure);
             }
         }
-        let replica = session.replicas.replace(slot, &session.stage.dir)?;
-        session
+        let replica = running.replicas.replace(slot, &running.environment.dir)?;
+        running
             .observer
             .say(format!("{} started in place of {name}", replica.name()));
         Ok(())
     }
 }
 
-fn refuse(session: &mut Session, verb: Verb, status: u16, times: u32) {
+fn refuse(running: &mut RunningDemo, verb: Verb, status: u16, times: u32) {
     let retry_after = (status == 429).then_some(1);
     let fault = Fault::Refuse { status, retry_after };
-    session.stage.cluster.inject(Target::verb(verb), fault, times);
+    running.environment.cluster.inject(Target::verb(verb), fault, times);
     let what = plural(verb);
-    session.observer.say(format!(
+    running.observer.say(format!(
         "the next {times} requests for {what} are refused with {status}"
     ));
 }

@@ -5,7 +5,8 @@
 //! counts. With `--claims off` the replicas do not see each other's claims, which shows the problem that claims solve.
 
 mod claims;
-mod course;
+mod demo_run;
+mod environment;
 mod fault_plan;
 mod files;
 mod injector;
@@ -15,10 +16,9 @@ mod progress;
 mod replica;
 mod replicas;
 mod resource_use;
+mod running_demo;
 mod screen;
-mod session;
 mod soak;
-mod stage;
 mod store_lock;
 mod stored;
 mod tasks;
@@ -31,7 +31,7 @@ use tokio_util::sync::CancellationToken;
 
 use crate::cli::lab::{Demo, Switch};
 use crate::exit::Failure;
-use course::Course;
+use demo_run::DemoRun;
 use kube_sim::audit::Discrepancy;
 
 /// Refuses flags that have no meaning together.
@@ -54,11 +54,11 @@ pub async fn demo(demo: Demo, stop: CancellationToken) -> Result<(), Failure> {
     check(&demo)?;
     let seed = demo.seed.unwrap_or_else(|| u64::from(fastrand::u32(..)));
     if demo.seed.is_none() {
-        screen::remark(format_args!("seed {seed}"));
+        screen::print_below(format_args!("seed {seed}"));
     }
-    let mut course = Course::start(&demo, seed, stop).await?;
-    let outcome = course.run().await;
-    course.clear().await;
+    let mut demo_run = DemoRun::start(&demo, seed, stop).await?;
+    let outcome = demo_run.run().await;
+    demo_run.clear().await;
     let outcome = outcome?;
     let line = if demo.json {
         outcome.json(&demo, seed)
@@ -76,7 +76,7 @@ pub async fn demo(demo: Demo, stop: CancellationToken) -> Result<(), Failure> {
         )));
     }
     for (stream, Discrepancy { kind, line, time }) in &outcome.discrepancies {
-        screen::remark(format_args!(
+        screen::print_below(format_args!(
             "{kind:?}: line {line} of {}/{}/{} at {time}",
             stream.uid,
             stream.container,
@@ -84,7 +84,7 @@ pub async fn demo(demo: Demo, stop: CancellationToken) -> Result<(), Failure> {
         ));
     }
     for failure in &outcome.failures {
-        screen::remark(failure);
+        screen::print_below(failure);
     }
     Err(Failure::failed("the audit is not clean").with_remedy(format!(
         "run it again with --seed {seed} --keep DIRECTORY and read the replicas' logs"

@@ -86,7 +86,7 @@ impl Observer {
 
     async fn table(&self) -> Result<LockTable, Failure> {
         match &self.claims {
-            Some(claims) => claims.look().await,
+            Some(claims) => claims.read_table().await,
             None => Ok(LockTable::default()),
         }
     }

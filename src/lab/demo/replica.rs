@@ -13,7 +13,7 @@ use std::time::Duration;
 use rustix::process::{Pid, Signal, kill_process};
 use tokio::process::{Child, Command};
 
-use super::stage::{STORE_FILE, WorkDir};
+use super::environment::{STORE_FILE, WorkDir};
 use super::tasks;
 use crate::cli::lab::Switch;
 use crate::exit::Failure;

@@ -2,8 +2,8 @@
 //!
 //! A slot is the index of a replica. When a soak replaces a replica, the new one gets the slot of the old one.
 
+use super::environment::WorkDir;
 use super::replica::{self, ProcessState, Replica, StoreUrls};
-use super::stage::WorkDir;
 use crate::cli::lab::Switch;
 use crate::exit::Failure;
 

@@ -56,7 +56,7 @@ impl Screen {
 }
 
 /// Prints a line below the view.
-pub(super) fn remark(text: impl fmt::Display) {
+pub(super) fn print_below(text: impl fmt::Display) {
     print(&format!("{text}\n"));
 }
 

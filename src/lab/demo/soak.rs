@@ -15,7 +15,7 @@ use super::fault_plan;
 use super::injector::Injector;
 use super::replica::{ProcessState, Replica};
 use super::resource_use::{Figures, ResourceUse, Samples};
-use super::session::Session;
+use super::running_demo::RunningDemo;
 use crate::exit::Failure;
 
 /// The shortest soak.
@@ -88,28 +88,28 @@ impl Soak {
     }
 
     /// Runs the soak. Returns the time by which every line must be stored.
-    pub(super) async fn run(&mut self, session: &mut Session) -> Result<Instant, Failure> {
+    pub(super) async fn run(&mut self, running: &mut RunningDemo) -> Result<Instant, Failure> {
         let writing_since = Instant::now();
         while writing_since.elapsed() < self.duration {
-            session.tick().await?;
-            self.sample(session, writing_since.elapsed()).await;
+            running.tick().await?;
+            self.sample(running, writing_since.elapsed()).await;
             if let Some(injector) = &mut self.injector {
-                injector.advance(session, writing_since.elapsed()).await?;
+                injector.advance(running, writing_since.elapsed()).await?;
             }
         }
         if let Some(injector) = &mut self.injector {
-            injector.repair_all(session, writing_since).await?;
+            injector.repair_all(running, writing_since).await?;
         }
         Ok(Instant::now() + CATCH_UP)
     }
 
     /// Samples the resource use of the replicas when a sample is due.
-    async fn sample(&mut self, session: &Session, now: Duration) {
+    async fn sample(&mut self, running: &RunningDemo, now: Duration) {
         if !self.samples.are_due(now) {
             return;
         }
         let runs = |r: &&Replica| matches!(r.state(), ProcessState::Running | ProcessState::Frozen);
-        let samples = session.replicas.all().iter().filter(runs).map(async |replica| {
+        let samples = running.replicas.all().iter().filter(runs).map(async |replica| {
             let tasks = replica.tasks().await;
             Some((replica.name().to_owned(), ResourceUse::of(replica.process()?, tasks)?))
         });

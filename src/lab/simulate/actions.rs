@@ -7,7 +7,7 @@ use std::time::Duration;
 use tokio::time::Instant;
 
 use super::fleet::{Fleet, pod_key};
-use super::history::{Action, ApiFault, RequestKind, SinkFault, StoreFault};
+use super::history::{Action, ApiFault, SinkFault, StoreFault};
 use super::lease::LEASE;
 use super::rule::Breach;
 use super::sink::SinkFaults;
@@ -29,14 +29,14 @@ const ASKED_WITHIN: u32 = 26;
 const LAG: Duration = Duration::from_millis(300);
 
 /// A fleet and the pods that were created in it.
-pub(super) struct Actor {
+pub(super) struct ActionRunner {
     pub(super) fleet: Fleet,
     fencing: bool,
     /// Pods, and whether their containers are never restarted.
     pods: Vec<(SimPod, bool)>,
     named: usize,
-    /// Whether streams have been stalled since streams were last cut.
-    mute: bool,
+    /// Whether log streams have been muted since log streams were last cut.
+    log_streams_muted: bool,
     /// Time of the last jump of the store's clock.
     jumped: Option<Instant>,
 }
@@ -46,21 +46,21 @@ fn choose(number: u32, count: usize) -> Option<usize> {
     (number as usize).checked_rem(count)
 }
 
-impl Actor {
+impl ActionRunner {
     pub(super) fn new(fleet: Fleet, fencing: bool) -> Self {
         Self {
             fleet,
             fencing,
             pods: Vec::new(),
             named: 0,
-            mute: false,
+            log_streams_muted: false,
             jumped: None,
         }
     }
 
     /// Carries out an action, if it is possible.
-    pub(super) fn act(&mut self, act: &Action) -> Option<Breach> {
-        match act {
+    pub(super) fn run(&mut self, action: &Action) -> Option<Breach> {
+        match action {
             Action::Nothing => {}
             Action::Create(ends) => self.create(*ends),
             Action::Write(pod, _)
@@ -72,12 +72,12 @@ impl Actor {
             | Action::Remove(pod)
             | Action::Recreate(pod) => {
                 if let Some(at) = choose(*pod, self.pods.len()) {
-                    self.act_on_pod(act, at);
+                    self.run_on_pod(action, at);
                 }
             }
             Action::LateRestart(pod) => {
                 self.fleet.act(|sim| sim.delay_status(true));
-                self.act(&Action::Restart(*pod));
+                self.run(&Action::Restart(*pod));
                 let breach = self.fleet.pass_for(LAG).err();
                 self.fleet.act(|sim| sim.delay_status(false));
                 return breach;
@@ -85,7 +85,7 @@ impl Actor {
             Action::Add => drop(self.add()),
             Action::Kill(replica) | Action::Stop(replica) | Action::Freeze(replica) | Action::Partition(replica) => {
                 if let Some(at) = choose(*replica, self.fleet.replicas.len()) {
-                    self.act_on_replica(act, at);
+                    self.run_on_replica(action, at);
                 }
             }
             Action::BreakHandOver(asker) => return self.break_hand_over(*asker),
@@ -115,9 +115,9 @@ impl Actor {
         self.pods.push((pod, ends));
     }
 
-    fn act_on_pod(&mut self, act: &Action, at: usize) {
+    fn run_on_pod(&mut self, action: &Action, at: usize) {
         let (pod, ends) = self.pods[at].clone();
-        match act {
+        match action {
             Action::Write(_, lines) => (0..*lines).for_each(|_| self.fleet.write(&pod)),
             Action::Half(_) => self.fleet.write_half(&pod),
             Action::Rotate(_) if self.may_rotate(&pod) => {
@@ -143,7 +143,7 @@ impl Actor {
             Action::Remove(_) | Action::Recreate(_) if self.is_known(&pod) => {
                 self.fleet.act(|_| pod.remove().ok());
                 self.pods.remove(at);
-                if matches!(act, Action::Recreate(_)) {
+                if matches!(action, Action::Recreate(_)) {
                     self.create_named(pod.name().to_owned(), ends);
                 }
             }
@@ -210,9 +210,9 @@ impl Actor {
         self.jumped.is_some_and(|at| self.fleet.now() <= at + LEASE.ttl)
     }
 
-    fn act_on_replica(&mut self, act: &Action, at: usize) {
+    fn run_on_replica(&mut self, action: &Action, at: usize) {
         let alone = self.fleet.replicas.len() == 1;
-        match act {
+        match action {
             Action::Kill(_) if !alone => drop(self.fleet.kill(at)),
             Action::Stop(_) if !alone => self.fleet.ask_to_stop(at),
             Action::Freeze(_) if self.fleet.replicas[at].frozen => self.fleet.thaw(at),
@@ -301,33 +301,33 @@ impl Actor {
     }
 
     fn change_api(&mut self, fault: ApiFault) {
-        let inject = |kind, effect, times| move |sim: &SimCluster| sim.inject(Target::verb(verb(kind)), effect, times);
+        let inject = |verb, effect, times| move |sim: &SimCluster| sim.inject(Target::verb(verb), effect, times);
         let fleet = &self.fleet;
         match fault {
-            ApiFault::Cut(kind, clean) => {
+            ApiFault::Cut(verb, clean) => {
                 // A stream that is held up and then ends in order, just before its pod is deleted, looks like one that
                 // was read to its end, and there is no log left to compare it with.
-                let clean = clean && !(kind == RequestKind::Log && std::mem::take(&mut self.mute));
-                fleet.act(|sim| sim.cut(&Target::verb(verb(kind)), how(clean)));
+                let clean = clean && !(verb == Verb::Log && std::mem::take(&mut self.log_streams_muted));
+                fleet.act(|sim| sim.cut(&Target::verb(verb), how(clean)));
             }
             ApiFault::Compact => fleet.act(SimCluster::compact),
-            ApiFault::Mute(kind) => {
-                fleet.act(|sim| sim.freeze(&Target::verb(verb(kind))));
-                self.mute |= kind == RequestKind::Log;
+            ApiFault::Mute(verb) => {
+                fleet.act(|sim| sim.mute(&Target::verb(verb)));
+                self.log_streams_muted |= verb == Verb::Log;
             }
-            ApiFault::Unmute => drop(fleet.act(|sim| sim.thaw(&Target::default()))),
-            ApiFault::Short(kind, after, times) => {
+            ApiFault::Unmute => drop(fleet.act(|sim| sim.unmute(&Target::default()))),
+            ApiFault::Short(verb, after, times) => {
                 let (after, how) = (after.into(), how(after.is_multiple_of(2)));
-                fleet.act(inject(kind, Fault::Cut { after, how }, times));
+                fleet.act(inject(verb, Fault::Cut { after, how }, times));
             }
-            ApiFault::Refuse(kind, status, times) => {
+            ApiFault::Refuse(verb, status, times) => {
                 let retry_after = (status == 429).then_some(1);
-                fleet.act(inject(kind, Fault::Refuse { status, retry_after }, times));
+                fleet.act(inject(verb, Fault::Refuse { status, retry_after }, times));
             }
-            ApiFault::Disconnect(kind, times) => fleet.act(inject(kind, Fault::Disconnect, times)),
-            ApiFault::Delay(kind, millis, times) => {
+            ApiFault::Disconnect(verb, times) => fleet.act(inject(verb, Fault::Disconnect, times)),
+            ApiFault::Delay(verb, millis, times) => {
                 let late = Fault::Delay(Duration::from_millis(millis.into()));
-                fleet.act(inject(kind, late, times));
+                fleet.act(inject(verb, late, times));
             }
         }
     }
@@ -344,7 +344,7 @@ impl Actor {
     pub(super) fn end_faults(&mut self) {
         self.fleet.act(|sim| {
             sim.clear_faults();
-            sim.thaw(&Target::default());
+            sim.unmute(&Target::default());
             sim.delay_status(false);
         });
         for at in 0..self.fleet.replicas.len() {
@@ -356,15 +356,6 @@ impl Actor {
                 self.fleet.thaw(at);
             }
         }
-    }
-}
-
-fn verb(kind: RequestKind) -> Verb {
-    match kind {
-        RequestKind::Log => Verb::Log,
-        RequestKind::Watch => Verb::Watch,
-        RequestKind::List => Verb::List,
-        RequestKind::Get => Verb::Get,
     }
 }
 

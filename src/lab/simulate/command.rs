@@ -11,7 +11,7 @@ use std::sync::mpsc;
 use std::thread;
 use std::time::{Duration, Instant};
 
-use super::play::{Played, play};
+use super::play::{RunOutcome, play};
 use super::random::random_history;
 use super::shrink::shrink;
 use crate::cli::lab::Simulate;
@@ -56,7 +56,7 @@ pub fn simulate(flags: &Simulate) -> Result<(), Failure> {
 
 fn play_all(seeds: Range<u64>, jobs: usize) -> Summary {
     let next = AtomicU64::new(seeds.start);
-    let (sender, played) = mpsc::channel();
+    let (sender, outcomes) = mpsc::channel();
     thread::scope(|scope| {
         for _ in 0..jobs {
             let (next, seeds, sender) = (&next, &seeds, sender.clone());
@@ -70,20 +70,20 @@ fn play_all(seeds: Range<u64>, jobs: usize) -> Summary {
             });
         }
         drop(sender);
-        gather(&played, seeds.end - seeds.start)
+        gather(&outcomes, seeds.end - seeds.start)
     })
 }
 
-fn gather(played: &mpsc::Receiver<(u64, Played)>, all: u64) -> Summary {
+fn gather(outcomes: &mpsc::Receiver<(u64, RunOutcome)>, all: u64) -> Summary {
     let (mut summary, mut said) = (Summary::default(), Instant::now());
-    for (seed, played) in played {
+    for (seed, outcome) in outcomes {
         summary.histories += 1;
-        summary.steps += played.steps;
-        if let Some(breach) = &played.breach {
+        summary.steps += outcome.steps;
+        if let Some(breach) = &outcome.breach {
             summary.failed.push(seed);
             print_line(format_args!("simulate: seed {seed}: {breach}"));
             if summary.failed.len() <= SHOWN_HISTORIES {
-                show(seed, &played);
+                show(seed, &outcome);
             }
         }
         if said.elapsed() >= LINE_EVERY {
@@ -101,10 +101,10 @@ fn gather(played: &mpsc::Receiver<(u64, Played)>, all: u64) -> Summary {
 }
 
 /// Shows a short history that breaks the same rule.
-fn show(seed: u64, played: &Played) {
-    let rule = |played: &Played| played.breach.as_ref().map(|breach| breach.rule);
+fn show(seed: u64, outcome: &RunOutcome) {
+    let rule = |outcome: &RunOutcome| outcome.breach.as_ref().map(|breach| breach.rule);
     let shrunk = shrink(&random_history(seed), ATTEMPTS, |history| {
-        rule(&play(history)) == rule(played)
+        rule(&play(history)) == rule(outcome)
     });
     if let Some(breach) = play(&shrunk).breach {
         let steps = shrunk.steps.len();

@@ -5,6 +5,8 @@
 
 use std::fmt;
 
+use kube_sim::Verb;
+
 /// One action. Numbers of pods and replicas are taken modulo how many there are; the replica `None` means all.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Action {
@@ -84,35 +86,22 @@ pub enum SinkFault {
 /// What goes wrong at the API server.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum ApiFault {
-    /// All streams of this kind are cut, as if they were complete or not.
-    Cut(RequestKind, bool),
+    /// All streams of this verb are cut, as if they were complete or not.
+    Cut(Verb, bool),
     /// The history of watches is compacted: resuming is answered 410.
     Compact,
-    /// All open streams of this kind stay open and send nothing more.
-    Mute(RequestKind),
-    /// Stalled streams continue.
+    /// All open streams of this verb stay open and send nothing more.
+    Mute(Verb),
+    /// Muted streams send again.
     Unmute,
-    /// So many of the next streams of this kind are cut after so many bytes.
-    Short(RequestKind, u32, u32),
-    /// So many of the next requests of this kind are refused with this status.
-    Refuse(RequestKind, u16, u32),
-    /// So many of the next requests of this kind lose their connection.
-    Disconnect(RequestKind, u32),
-    /// So many of the next requests of this kind are answered so many milliseconds late.
-    Delay(RequestKind, u32, u32),
-}
-
-/// A kind of request to the API server.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum RequestKind {
-    /// The log of a container.
-    Log,
-    /// A watch on pods.
-    Watch,
-    /// A list of pods.
-    List,
-    /// One pod.
-    Get,
+    /// So many of the next streams of this verb are cut after so many bytes.
+    Short(Verb, u32, u32),
+    /// So many of the next requests of this verb are refused with this status.
+    Refuse(Verb, u16, u32),
+    /// So many of the next requests of this verb lose their connection.
+    Disconnect(Verb, u32),
+    /// So many of the next requests of this verb are answered so many milliseconds late.
+    Delay(Verb, u32, u32),
 }
 
 /// What happens, and the milliseconds that pass after it.

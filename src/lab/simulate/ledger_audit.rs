@@ -40,7 +40,7 @@ impl LedgerAudit {
             (self.lost, Rule::Complete),
             (self.out_of_order, Rule::Order),
             (if once { self.duplicated } else { 0 }, Rule::Once),
-            (self.unfounded, Rule::Grounds),
+            (self.unfounded, Rule::GapHasCause),
         ];
         let broken = rules.into_iter().find(|(count, _)| *count > 0);
         broken.map(|(_, rule)| Breach::new(rule, format!("{self:?}")))

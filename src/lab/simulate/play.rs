@@ -7,7 +7,7 @@ use std::panic::PanicHookInfo;
 use std::sync::Once;
 use std::time::Duration;
 
-use super::actions::Actor;
+use super::actions::ActionRunner;
 use super::fleet::Fleet;
 use super::history::History;
 use super::rule::{Breach, Rule};
@@ -15,7 +15,7 @@ use super::{ledger_audit, rules};
 
 /// How a history went.
 #[derive(Clone, Debug)]
-pub struct Played {
+pub struct RunOutcome {
     /// How many steps were played, each followed by a check of all rules.
     pub steps: usize,
     /// The rule that was broken, if one was.
@@ -47,9 +47,9 @@ fn catch_panics() {
 
 /// Plays a history and judges it.
 #[must_use]
-pub fn play(history: &History) -> Played {
+pub fn play(history: &History) -> RunOutcome {
     catch_panics();
-    let unplayed = |what: &str| Played {
+    let unplayed = |what: &str| RunOutcome {
         steps: 0,
         breach: Some(Breach::new(Rule::Alive, what)),
         trace: 0,
@@ -57,12 +57,12 @@ pub fn play(history: &History) -> Played {
     std::thread::scope(|scope| {
         let thread = std::thread::Builder::new().spawn_scoped(scope, || {
             PLAYING.set(true);
-            let mut playback = Playback::new(history);
-            let ended = std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| playback.play(history)));
+            let mut run = HistoryRun::new(history);
+            let ended = std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| run.play(history)));
             let breach = ended.unwrap_or_else(|_| panicked()).or_else(panicked);
-            let trace = playback.actor.fleet.ledger.hash();
-            let steps = playback.steps;
-            Played { steps, breach, trace }
+            let trace = run.runner.fleet.ledger.hash();
+            let steps = run.steps;
+            RunOutcome { steps, breach, trace }
         });
         match thread {
             Ok(thread) => thread.join().unwrap_or_else(|_| unplayed("the simulation panicked")),
@@ -79,13 +79,13 @@ fn panicked() -> Option<Breach> {
 /// How many seconds replicas are given to stop: the 25 s that they are told, and some for the store.
 const STOPPED_WITHIN: u32 = 35;
 
-struct Playback {
-    actor: Actor,
+struct HistoryRun {
+    runner: ActionRunner,
     once: bool,
     steps: usize,
 }
 
-impl Playback {
+impl HistoryRun {
     fn new(history: &History) -> Self {
         let mut fleet = Fleet::seeded(history.fencing, history.seed);
         fleet.grouped = true;
@@ -93,7 +93,7 @@ impl Playback {
             fleet.add();
         }
         Self {
-            actor: Actor::new(fleet, history.fencing),
+            runner: ActionRunner::new(fleet, history.fencing),
             once: history.fencing || history.calm,
             steps: 0,
         }
@@ -101,10 +101,10 @@ impl Playback {
 
     fn play(&mut self, history: &History) -> Option<Breach> {
         for step in &history.steps {
-            let acted = self.actor.act(&step.0);
+            let breach = self.runner.run(&step.0);
             self.steps += 1;
-            let passed = acted.or_else(|| self.pass(Duration::from_millis(step.1.into())));
-            if let Some(breach) = passed.or_else(|| self.look()) {
+            let passed = breach.or_else(|| self.pass(Duration::from_millis(step.1.into())));
+            if let Some(breach) = passed.or_else(|| self.check_step()) {
                 return Some(breach);
             }
         }
@@ -112,17 +112,17 @@ impl Playback {
     }
 
     fn pass(&mut self, time: Duration) -> Option<Breach> {
-        let breach = self.actor.fleet.pass_for(time).err();
-        self.actor.remove_ended();
+        let breach = self.runner.fleet.pass_for(time).err();
+        self.runner.remove_ended();
         breach.or_else(panicked)
     }
 
     /// What must hold after every step.
-    fn look(&self) -> Option<Breach> {
-        let fleet = &self.actor.fleet;
+    fn check_step(&self) -> Option<Breach> {
+        let fleet = &self.runner.fleet;
         let audited = ledger_audit::audit(&fleet.ledger, &fleet.sim.written(), false).breach(self.once);
         audited.or_else(|| {
-            if self.actor.has_jumped() {
+            if self.runner.has_jumped() {
                 None
             } else {
                 rules::late_deadlines(fleet)
@@ -132,14 +132,14 @@ impl Playback {
 
     /// All faults end; what is left to do is done.
     fn rest(&mut self) -> Option<Breach> {
-        self.actor.end_faults();
+        self.runner.end_faults();
         for round in 0..15 {
             if let Some(breach) = self.pass(Duration::from_secs(10)) {
                 return Some(breach);
             }
             if round == 4 {
                 // An empty log does not show that a file was rotated away unread; its next line does.
-                self.actor.fleet.write_all();
+                self.runner.fleet.write_all();
             }
         }
         None
@@ -147,7 +147,7 @@ impl Playback {
 
     /// What must hold at the end.
     fn judge(&self) -> Option<Breach> {
-        let fleet = &self.actor.fleet;
+        let fleet = &self.runner.fleet;
         let audited = fleet.audit().breach(self.once);
         audited
             .or_else(|| rules::pods_without_holder(fleet))
@@ -156,7 +156,7 @@ impl Playback {
 
     /// All replicas are asked to stop, and nothing may be left.
     fn end(&mut self) -> Option<Breach> {
-        let fleet = &mut self.actor.fleet;
+        let fleet = &mut self.runner.fleet;
         for at in 0..fleet.replicas.len() {
             fleet.ask_to_stop(at);
         }

@@ -1,8 +1,9 @@
 //! Makes a history out of a seed. How often each action comes is decided only here.
 
 use fastrand::Rng;
+use kube_sim::Verb;
 
-use super::history::{Action, ApiFault, History, RequestKind, SinkFault, Step, StoreFault};
+use super::history::{Action, ApiFault, History, SinkFault, Step, StoreFault};
 use super::store::STATEMENTS;
 
 /// How many steps a history has.
@@ -27,9 +28,9 @@ pub fn random_history(seed: u64) -> History {
 }
 
 /// Whether the action can neither cause a line to be stored twice nor lose a checkpoint.
-fn is_calm(act: &Action) -> bool {
+fn is_calm(action: &Action) -> bool {
     !matches!(
-        act,
+        action,
         Action::Kill(_)
             | Action::Freeze(_)
             | Action::Partition(_)
@@ -41,12 +42,12 @@ fn is_calm(act: &Action) -> bool {
 }
 
 fn step(rng: &mut Rng) -> Step {
-    let act = match rng.u32(0..100) {
+    let action = match rng.u32(0..100) {
         0..36 => Action::Write(rng.u32(..), lines(rng)),
         36..38 => Action::Half(rng.u32(..)),
         38..47 => Action::Create(rng.bool()),
-        47..61 => pod_act(rng),
-        61..73 => replica_act(rng),
+        47..61 => pod_action(rng),
+        61..73 => replica_action(rng),
         73..82 => Action::Store(some(rng), store_fault(rng)),
         82..84 => Action::Jump(jump(rng)),
         84..88 => Action::Sink(some(rng), sink_fault(rng)),
@@ -56,7 +57,7 @@ fn step(rng: &mut Rng) -> Step {
     // Mostly short, so that faults overlap; now and then long enough for claims to end.
     let long = rng.u32(0..50) == 0;
     Step(
-        act,
+        action,
         if long {
             rng.u32(5_000..45_000)
         } else {
@@ -76,7 +77,7 @@ fn some(rng: &mut Rng) -> Option<u32> {
     (rng.u32(0..4) > 0).then(|| rng.u32(..))
 }
 
-fn pod_act(rng: &mut Rng) -> Action {
+fn pod_action(rng: &mut Rng) -> Action {
     let pod = rng.u32(..);
     match rng.u32(0..14) {
         0..3 => Action::Rotate(pod),
@@ -89,7 +90,7 @@ fn pod_act(rng: &mut Rng) -> Action {
     }
 }
 
-fn replica_act(rng: &mut Rng) -> Action {
+fn replica_action(rng: &mut Rng) -> Action {
     let at = rng.u32(..);
     match rng.u32(0..12) {
         0..4 => Action::Add,
@@ -131,17 +132,8 @@ fn sink_fault(rng: &mut Rng) -> SinkFault {
 }
 
 fn api_fault(rng: &mut Rng) -> ApiFault {
-    let streams = if rng.bool() {
-        RequestKind::Log
-    } else {
-        RequestKind::Watch
-    };
-    let any = [
-        RequestKind::Log,
-        RequestKind::Watch,
-        RequestKind::List,
-        RequestKind::Get,
-    ][rng.usize(0..4)];
+    let streams = if rng.bool() { Verb::Log } else { Verb::Watch };
+    let any = [Verb::Log, Verb::Watch, Verb::List, Verb::Get][rng.usize(0..4)];
     let times = rng.u32(1..6);
     match rng.u32(0..12) {
         0..3 => ApiFault::Cut(streams, rng.bool()),
@@ -152,7 +144,7 @@ fn api_fault(rng: &mut Rng) -> ApiFault {
         7 | 8 => ApiFault::Short(streams, rng.u32(0..400), 1),
         9 => {
             // Only lists and watches are answered that a resource version is too old.
-            let old = matches!(any, RequestKind::Watch | RequestKind::List);
+            let old = matches!(any, Verb::Watch | Verb::List);
             let status = [429, 500, 502, 503, 504, 410][rng.usize(0..if old { 6 } else { 5 })];
             ApiFault::Refuse(any, status, times)
         }

@@ -27,15 +27,15 @@ pub enum Rule {
     /// What was written is stored, or a gap record covers it.
     Complete,
     /// No gap is reported for a log whose lines are all still served.
-    Grounds,
+    GapHasCause,
     /// Once faults have ended, every pod that runs has a holder, and each other has one or is finished.
     Held,
     /// Pods are spread over the replicas within a tenth.
     Even,
     /// Calls to the lock store depend on the number of replicas only.
-    Cheap,
+    FewCalls,
     /// Nothing that has ended leaves a row, a stream or a task behind.
-    Tidy,
+    NothingLeft,
     /// No part panics or ends by itself.
     Alive,
 }
@@ -54,11 +54,11 @@ impl Rule {
             Self::Once => "nothing is stored twice",
             Self::Foreign => "nothing is stored that was not written",
             Self::Complete => "every line is stored or in a gap",
-            Self::Grounds => "a gap has a cause",
+            Self::GapHasCause => "a gap has a cause",
             Self::Held => "every pod has a holder",
             Self::Even => "pods are spread evenly",
-            Self::Cheap => "the lock store gets few calls",
-            Self::Tidy => "nothing is left behind",
+            Self::FewCalls => "the lock store gets few calls",
+            Self::NothingLeft => "nothing is left behind",
             Self::Alive => "nothing panics or ends by itself",
         }
     }

@@ -51,7 +51,7 @@ pub(super) fn pods_without_holder(fleet: &Fleet) -> Option<Breach> {
         let gone = |uid: &str| pods.iter().all(|pod| pod.uid() != uid);
         !row.finished && key.pod().is_some_and(|uid| gone(uid.as_str()))
     });
-    left.map(|(key, row)| Breach::new(Rule::Tidy, format!("{key} has no pod: {row:?}")))
+    left.map(|(key, row)| Breach::new(Rule::NothingLeft, format!("{key} has no pod: {row:?}")))
 }
 
 /// What is wrong with the deadlines that replicas have set themselves, while the store's clock has not jumped: each
@@ -94,7 +94,7 @@ pub(super) fn too_many_calls(fleet: &Fleet) -> Option<Breach> {
     let most = CALLS * lived.as_secs() + START;
     (calls > most).then(|| {
         Breach::new(
-            Rule::Cheap,
+            Rule::FewCalls,
             format!("{calls} calls in {lived:?} of replicas, at most {most}"),
         )
     })
@@ -109,6 +109,6 @@ pub(super) fn left_over(fleet: &Fleet) -> Option<Breach> {
     let rows = fleet.rows().rows.values().filter(held).count();
     (!running.is_empty() || !streams.is_empty() || rows > 0).then(|| {
         let what = format!("replicas {running:?}, streams {streams:?}, {rows} rows that are held");
-        Breach::new(Rule::Tidy, what)
+        Breach::new(Rule::NothingLeft, what)
     })
 }

@@ -58,7 +58,7 @@ impl Default for Workload {
     }
 }
 
-/// Of twenty pods, so many play each behavior.
+/// How many of twenty pods have each behavior.
 const BEHAVIORS: [(Behavior, usize); 5] = [
     (Behavior::Chatty, 10),
     (Behavior::Quiet, 4),
@@ -94,14 +94,14 @@ impl Workload {
 
     fn pods(&self) -> Vec<WorkloadPod> {
         let mut rng = Rng::with_seed(self.seed);
-        let mut roles = BEHAVIORS
+        let mut remaining = BEHAVIORS
             .iter()
             .flat_map(|(behavior, count)| std::iter::repeat_n(*behavior, *count))
             .cycle();
-        let cast: Vec<Behavior> = roles.by_ref().take(self.pods).collect();
-        let weight: f64 = cast.iter().map(|behavior| behavior.weight()).sum();
+        let behaviors: Vec<Behavior> = remaining.by_ref().take(self.pods).collect();
+        let weight: f64 = behaviors.iter().map(|behavior| behavior.weight()).sum();
         let unit = f64::from(self.rate) / weight.max(1.0);
-        let pods = cast.iter().enumerate().map(|(index, behavior)| WorkloadPod {
+        let pods = behaviors.iter().enumerate().map(|(index, behavior)| WorkloadPod {
             behavior: *behavior,
             index,
             node: format!("node-{}", index % self.nodes.max(1) + 1),
@@ -116,7 +116,7 @@ impl Workload {
             steps: 0,
             age: Duration::ZERO,
             leaves: None,
-            parted: 0,
+            deletion_step: 0,
             lives: 0,
             finished: VecDeque::new(),
             lines: 0,

@@ -66,7 +66,7 @@ pub(super) struct WorkloadPod {
     /// When the present pod is deleted, if ever.
     pub(super) leaves: Option<Duration>,
     /// Number of steps of its deletion that are done.
-    pub(super) parted: u32,
+    pub(super) deletion_step: u32,
     /// Pods deleted so far.
     pub(super) lives: u32,
     /// Jobs that have finished, and when.
@@ -82,7 +82,7 @@ impl WorkloadPod {
         let step = self.steps;
         self.steps += 1;
         let pause = match self.behavior {
-            Behavior::Chatty | Behavior::Quiet | Behavior::Several => match self.part(step, cluster)? {
+            Behavior::Chatty | Behavior::Quiet | Behavior::Several => match self.delete_if_due(step, cluster)? {
                 Some(pause) => pause,
                 None => self.serve(step, cluster)?,
             },
@@ -95,13 +95,13 @@ impl WorkloadPod {
 
     /// Deletes the pod when that is due: it is told to end, writes something more, exits and is removed; then another
     /// of the same name is created.
-    fn part(&mut self, step: u32, cluster: &SimCluster) -> Result<Option<Duration>, SimError> {
+    fn delete_if_due(&mut self, step: u32, cluster: &SimCluster) -> Result<Option<Duration>, SimError> {
         let due = self.leaves.is_some_and(|leaves| self.age >= leaves) && step > 2;
         let Some(pod) = self.pod.clone().filter(|_| due) else {
             return Ok(None);
         };
-        self.parted += 1;
-        let pause = match self.parted {
+        self.deletion_step += 1;
+        let pause = match self.deletion_step {
             1 => {
                 pod.terminate()?;
                 let lines = self.rng.u64(0..=5);
@@ -115,7 +115,7 @@ impl WorkloadPod {
             _ => {
                 pod.remove()?;
                 (self.pod, self.leaves) = (None, None);
-                (self.steps, self.parted) = (0, 0);
+                (self.steps, self.deletion_step) = (0, 0);
                 self.lives += 1;
                 self.millis(0, 3_000)
             }
@@ -125,7 +125,7 @@ impl WorkloadPod {
 
     /// When a pod that is created now is deleted. The first ones go sooner, so that not all go at the same time;
     /// every fourth stays.
-    fn departure(&mut self) -> Option<Duration> {
+    fn next_deletion(&mut self) -> Option<Duration> {
         let lifetime = self.lifetime.filter(|_| !self.index.is_multiple_of(4))?;
         let least = if self.lives == 0 { lifetime / 4 } else { lifetime };
         Some(self.age + least + lifetime.mul_f64(2.0 * self.rng.f64()))
@@ -146,7 +146,7 @@ impl WorkloadPod {
                 _ => spec.app("app"),
             };
             self.pod = Some(cluster.create(spec)?);
-            self.leaves = self.departure();
+            self.leaves = self.next_deletion();
             return Ok(self.millis(10, 800));
         };
         if step == 1 {
@@ -191,7 +191,7 @@ impl WorkloadPod {
                 Ok(self.millis(5, 400))
             }
             (4, Some(pod)) => {
-                self.last_words(&pod, "job", 6)?;
+                self.maybe_partial_line(&pod, "job", 6)?;
                 pod.exit("job", 0)?;
                 self.pod = None;
                 self.finished.push_back((self.age, pod));
@@ -246,7 +246,7 @@ impl WorkloadPod {
             }
             1 => {
                 self.write(&pod, "app", 1, cluster)?;
-                self.last_words(&pod, "app", 2)?;
+                self.maybe_partial_line(&pod, "app", 2)?;
                 pod.exit("app", 1)?;
                 Ok(self.millis(20, 200))
             }
@@ -258,7 +258,7 @@ impl WorkloadPod {
     }
 
     /// Now and then, one time in `odds`, the last line lacks its newline.
-    fn last_words(&mut self, pod: &SimPod, container: &str, odds: u32) -> Result<(), SimError> {
+    fn maybe_partial_line(&mut self, pod: &SimPod, container: &str, odds: u32) -> Result<(), SimError> {
         if self.rng.u32(..odds) == 0 {
             self.lines += 1;
             pod.write(container, &text::plain(&mut self.rng, self.lines).partial())?;

@@ -1,8 +1,7 @@
-//! Where the demo takes place: a directory, a simulated cluster behind a port, and a kubeconfig that
-//! points at it.
+//! The environment of a demo: a directory, a simulated cluster behind a port, and a kubeconfig that points at it.
 //!
-//! Dropping the stage ends the server and removes the directory, unless it is to be kept. It starts no
-//! replica and reads nothing of what they store.
+//! Dropping it ends the server and removes the directory, unless it is to be kept. It starts no replica and reads nothing
+//! of what replicas store.
 
 use std::path::{Path, PathBuf};
 
@@ -24,17 +23,17 @@ const SMALL_FILE: u64 = 64 * 1024;
 /// The file with the claims and the records of all replicas, in the directory of the demo.
 pub(super) const STORE_FILE: &str = "podlog.db";
 
-/// What is asked of the stage.
+/// How the environment of a demo is set up.
 #[derive(Clone, Debug)]
-pub(super) struct StageSettings<'a> {
+pub(super) struct EnvironmentSettings<'a> {
     pub(super) workload: Workload,
     pub(super) rotate: bool,
     pub(super) keep: Option<&'a Path>,
 }
 
-/// The stage.
+/// The directory, the simulated cluster and its API server.
 #[derive(Debug)]
-pub(super) struct Stage {
+pub(super) struct Environment {
     pub(super) cluster: SimCluster,
     pub(super) dir: WorkDir,
     /// Whether logs are rotated all the time.
@@ -45,9 +44,9 @@ pub(super) struct Stage {
     server: JoinSet<()>,
 }
 
-impl Stage {
+impl Environment {
     /// Makes the directory and opens the cluster's port. Nothing is written yet.
-    pub(super) async fn set(wanted: StageSettings<'_>) -> Result<Self, Failure> {
+    pub(super) async fn create(wanted: EnvironmentSettings<'_>) -> Result<Self, Failure> {
         let dir = WorkDir::make(wanted.keep)?;
         let mut settings = SimSettings {
             seed: wanted.workload.seed,

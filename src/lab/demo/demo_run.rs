@@ -12,15 +12,15 @@ use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
 use super::claims::ClaimsObserver;
+use super::environment::{Environment, EnvironmentSettings};
 use super::observer::Observer;
 use super::outcome::DemoOutcome;
 use super::progress::STALL;
 use super::replica::{StoreUrls, records_dir};
 use super::replicas::Replicas;
+use super::running_demo::{RunningDemo, stopped};
 use super::screen::{self, Screen};
-use super::session::{Session, stopped};
 use super::soak::{self, Soak};
-use super::stage::{Stage, StageSettings};
 use super::stored::{self, Records};
 use super::view::View;
 use crate::cli::lab::{Demo, Switch};
@@ -52,24 +52,24 @@ const CATCH_UP: Duration = Duration::from_secs(12);
 
 /// A demo while it runs.
 #[derive(Debug)]
-pub(super) struct Course {
-    session: Session,
+pub(super) struct DemoRun {
+    running: RunningDemo,
     soak: Option<Soak>,
     /// How long lines are written without a soak.
     duration: Duration,
     seed: u64,
 }
 
-impl Course {
+impl DemoRun {
     /// Opens the simulated cluster and the store, and starts the replicas.
     pub(super) async fn start(demo: &Demo, seed: u64, stop: CancellationToken) -> Result<Self, Failure> {
-        let stage = Stage::set(StageSettings {
+        let environment = Environment::create(EnvironmentSettings {
             workload: workload(demo, seed),
             rotate: demo.rotate,
             keep: demo.keep.as_deref(),
         })
         .await?;
-        let (claims, records) = open_store(&stage, demo).await?;
+        let (claims, records) = open_store(&environment, demo).await?;
         let line_every = if demo.soak.is_some() {
             soak::LINE_EVERY
         } else {
@@ -89,21 +89,21 @@ impl Course {
         let observer = Observer::new(claims, records, view, Screen::find(line_every));
         let mut replicas = Replicas::new(demo.claims);
         for _ in 0..demo.replicas {
-            replicas.add(&stage.dir)?;
+            replicas.add(&environment.dir)?;
         }
         let soak = demo
             .soak
             .map(|soak| Soak::new(soak, demo.pods, demo.chaos.then_some(seed), replicas.count()));
-        let session = Session {
+        let running = RunningDemo {
             replicas,
             observer,
-            stage,
+            environment,
             store_lock: None,
             stop,
             writing: false,
         };
         Ok(Self {
-            session,
+            running,
             soak,
             duration: demo.duration,
             seed,
@@ -113,19 +113,19 @@ impl Course {
     /// Runs the demo to its end.
     pub(super) async fn run(&mut self) -> Result<DemoOutcome, Failure> {
         self.await_replicas().await?;
-        self.session.stage.begin();
-        self.session.observer.say("the containers begin to write");
+        self.running.environment.begin();
+        self.running.observer.say("the containers begin to write");
         let deadline = match &mut self.soak {
-            Some(soak) => soak.run(&mut self.session).await?,
+            Some(soak) => soak.run(&mut self.running).await?,
             None => self.kill_one().await?,
         };
         self.await_all_stored(deadline).await?;
-        let Session {
+        let RunningDemo {
             replicas,
             observer,
             stop,
             ..
-        } = &mut self.session;
+        } = &mut self.running;
         observer.say("the replicas are told to end");
         observer.show(replicas.all(), true);
         let failures = tokio::select! {
@@ -138,26 +138,26 @@ impl Course {
 
     /// Kills all replicas that are left. The directory is removed when this is dropped.
     pub(super) async fn clear(mut self) {
-        self.session.replicas.kill().await;
-        let dir = &self.session.stage.dir;
+        self.running.replicas.kill().await;
+        let dir = &self.running.environment.dir;
         if dir.stays() {
-            screen::remark(format_args!("kept: {}", dir.path().display()));
+            screen::print_below(format_args!("kept: {}", dir.path().display()));
         }
     }
 
     /// Waits until all replicas are at work, by the table of claims.
     async fn await_replicas(&mut self) -> Result<(), Failure> {
-        let session = &mut self.session;
-        let count = session.replicas.count();
-        session.observer.say(format!("{count} replicas started"));
-        while session.observer.has_claims() && session.observer.alive() < count {
-            if session.observer.elapsed() > START_TIME {
+        let running = &mut self.running;
+        let count = running.replicas.count();
+        running.observer.say(format!("{count} replicas started"));
+        while running.observer.has_claims() && running.observer.alive() < count {
+            if running.observer.elapsed() > START_TIME {
                 return Err(
                     Failure::failed(format!("not all replicas were at work within {START_TIME:?}"))
                         .with_remedy("the machine is too busy, or --keep a directory and read their logs"),
                 );
             }
-            session.tick().await?;
+            running.tick().await?;
         }
         Ok(())
     }
@@ -166,23 +166,23 @@ impl Course {
     async fn kill_one(&mut self) -> Result<Instant, Failure> {
         let writing_since = Instant::now();
         while writing_since.elapsed() < self.duration / 2 {
-            self.session.tick().await?;
+            self.running.tick().await?;
         }
-        let claims = self.session.observer.has_claims();
+        let claims = self.running.observer.has_claims();
         if claims {
             let slot = self.choose_victim()?;
-            self.session.kill(slot).await?;
+            self.running.kill(slot).await?;
             let killed_at = Instant::now();
             while killed_at.elapsed() < REPLACE_AFTER {
-                self.session.tick().await?;
+                self.running.tick().await?;
             }
-            let Session {
+            let RunningDemo {
                 replicas,
                 observer,
-                stage,
+                environment,
                 ..
-            } = &mut self.session;
-            let replica = replicas.add(&stage.dir)?;
+            } = &mut self.running;
+            let replica = replicas.add(&environment.dir)?;
             observer.say(format!("{} started in its place", replica.name()));
         }
         Ok(writing_since + limit(self.duration, claims))
@@ -190,9 +190,9 @@ impl Course {
 
     /// A replica that holds pods, by the seed.
     fn choose_victim(&self) -> Result<usize, Failure> {
-        let replicas = self.session.replicas.all().iter().enumerate();
+        let replicas = self.running.replicas.all().iter().enumerate();
         let holders: Vec<usize> = replicas
-            .filter(|(_, replica)| self.session.observer.holds_pods(replica.name()))
+            .filter(|(_, replica)| self.running.observer.holds_pods(replica.name()))
             .map(|(slot, _)| slot)
             .collect();
         let choice = (self.seed as usize).checked_rem(holders.len());
@@ -206,11 +206,11 @@ impl Course {
     async fn await_all_stored(&mut self, deadline: Instant) -> Result<(), Failure> {
         let (mut announced, mut audited_at) = (false, None);
         while Instant::now() < deadline {
-            self.session.tick().await?;
-            if self.session.writing {
+            self.running.tick().await?;
+            if self.running.writing {
                 continue;
             }
-            let observer = &mut self.session.observer;
+            let observer = &mut self.running.observer;
             if !announced {
                 announced = true;
                 observer.say("the containers have written all they had to");
@@ -219,7 +219,7 @@ impl Course {
             // The audit is much work, so only when the counts agree, or when nothing moves any more.
             let stalled = observer.is_stalled() && audited_at.is_none_or(|at: Instant| at.elapsed() > STALL);
             let claims = observer.has_claims();
-            let all_counted = self.session.observer.all_counted(self.session.copies());
+            let all_counted = self.running.observer.all_counted(self.running.copies());
             if !taken_over || !(all_counted || stalled) {
                 continue;
             }
@@ -230,11 +230,11 @@ impl Course {
                 all_counted
             };
             if complete {
-                self.session.observer.say("everything is stored");
+                self.running.observer.say("everything is stored");
                 return Ok(());
             }
         }
-        self.session.observer.say("time is up");
+        self.running.observer.say("time is up");
         Ok(())
     }
 
@@ -244,7 +244,7 @@ impl Course {
         let soak = match self.soak.take() {
             Some(soak) => {
                 let needless = self.needless_gaps().await?;
-                if needless > 0 && !self.session.stage.rotates {
+                if needless > 0 && !self.running.environment.rotates {
                     failures.push(format!(
                         "{needless} lines are reported as gaps although the API server still serves them"
                     ));
@@ -255,7 +255,7 @@ impl Course {
             }
             None => None,
         };
-        let takeovers: Vec<_> = self.session.observer.takeover_times().collect();
+        let takeovers: Vec<_> = self.running.observer.takeover_times().collect();
         Ok(DemoOutcome {
             audit,
             discrepancies,
@@ -267,9 +267,11 @@ impl Course {
     }
 
     async fn audit(&mut self) -> Result<(Audit, Vec<(StreamId, Discrepancy)>), Failure> {
-        let Session { observer, stage, .. } = &mut self.session;
+        let RunningDemo {
+            observer, environment, ..
+        } = &mut self.running;
         let stored = observer.records.read().await?;
-        let written = stored::written(&stage.cluster.written(), observer.records.is_lossy());
+        let written = stored::written(&environment.cluster.written(), observer.records.is_lossy());
         let (audit, discrepancies) = find_discrepancies(&written, &stored);
         let named = discrepancies.into_iter().take(NAMED);
         let named = named.map(|(stream, discrepancy)| (stream.clone(), discrepancy));
@@ -279,10 +281,12 @@ impl Course {
     /// How many lines are covered by gaps although the API server still serves them: of the present instances of pods
     /// that exist. There are none, unless files were rotated.
     async fn needless_gaps(&mut self) -> Result<u64, Failure> {
-        let Session { observer, stage, .. } = &mut self.session;
+        let RunningDemo {
+            observer, environment, ..
+        } = &mut self.running;
         let mut stored = observer.records.read().await?;
-        let pods = stage.cluster.pods();
-        let present = stored::present(stage.cluster.written(), &pods.iter().map(SimPod::uid).collect());
+        let pods = environment.cluster.pods();
+        let present = stored::present(environment.cluster.written(), &pods.iter().map(SimPod::uid).collect());
         let written = stored::written(&present, observer.records.is_lossy());
         stored.retain(|stream, _| written.contains_key(stream));
         Ok(compare(&written, &stored).gaps)
@@ -290,10 +294,10 @@ impl Course {
 }
 
 /// Makes the tables that replicas share, if they do, and opens what they store.
-async fn open_store(stage: &Stage, demo: &Demo) -> Result<(Option<ClaimsObserver>, Records), Failure> {
+async fn open_store(environment: &Environment, demo: &Demo) -> Result<(Option<ClaimsObserver>, Records), Failure> {
     match demo.claims {
         Switch::On => {
-            let StoreUrls { lock, sink } = StoreUrls::new(&stage.dir, Switch::On, 1);
+            let StoreUrls { lock, sink } = StoreUrls::new(&environment.dir, Switch::On, 1);
             let claims = ClaimsObserver::open(&lock).await?;
             sinks::migrate(
                 &sink
@@ -301,10 +305,10 @@ async fn open_store(stage: &Stage, demo: &Demo) -> Result<(Option<ClaimsObserver
                     .map_err(|e: BadSinkUrl| Failure::of(Cause::Setting, e.into()))?,
             )
             .await?;
-            Ok((Some(claims), Records::tables(&stage.store_file()).await?))
+            Ok((Some(claims), Records::tables(&environment.store_file()).await?))
         }
         Switch::Off => {
-            let dirs = (1..=demo.replicas as usize).map(|number| stage.dir.path().join(records_dir(number)));
+            let dirs = (1..=demo.replicas as usize).map(|number| environment.dir.path().join(records_dir(number)));
             Ok((None, Records::files(dirs)))
         }
     }

@@ -1,15 +1,15 @@
 //! Everything that runs while a demo runs, and the short step by which all of it advances.
 //!
-//! Whatever a demo waits for, it waits by [`Session::tick`], so that a failure is seen at once.
+//! Whatever a demo waits for, it waits by [`RunningDemo::tick`], so that a failure is seen at once.
 
 use std::time::Duration;
 
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
+use super::environment::Environment;
 use super::observer::Observer;
 use super::replicas::Replicas;
-use super::stage::Stage;
 use super::store_lock::StoreLock;
 use crate::exit::Failure;
 
@@ -18,10 +18,10 @@ const TICK: Duration = Duration::from_millis(200);
 
 /// The parts. The replicas come first, so that they are gone before their directory is.
 #[derive(Debug)]
-pub(super) struct Session {
+pub(super) struct RunningDemo {
     pub(super) replicas: Replicas,
     pub(super) observer: Observer,
-    pub(super) stage: Stage,
+    pub(super) environment: Environment,
     /// The lock that a soak holds on the store now.
     pub(super) store_lock: Option<StoreLock>,
     pub(super) stop: CancellationToken,
@@ -29,7 +29,7 @@ pub(super) struct Session {
     pub(super) writing: bool,
 }
 
-impl Session {
+impl RunningDemo {
     /// Waits a moment and observes everything.
     pub(super) async fn tick(&mut self) -> Result<(), Failure> {
         tokio::select! {
@@ -45,11 +45,11 @@ impl Session {
                 () = tokio::time::sleep(TICK) => return Err(failure),
             }
         }
-        self.writing = self.stage.is_writing()?;
+        self.writing = self.environment.is_writing()?;
         let read = self.observer.read_claims().await;
         self.tolerate(read)?;
         let copies = self.copies();
-        let counted = self.observer.count(&self.stage.cluster, copies).await;
+        let counted = self.observer.count(&self.environment.cluster, copies).await;
         self.tolerate(counted)?;
         self.observer.show(self.replicas.all(), false);
         Ok(())
