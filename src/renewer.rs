@@ -12,7 +12,7 @@ use tokio::sync::{mpsc, oneshot, watch};
 use crate::clock::Clock;
 use crate::defect::{self, Defect};
 use crate::domain::claim::Lease;
-use crate::domain::{Checkpoint, Claim, LockKey, Renewal, Verdict};
+use crate::domain::{Checkpoint, Claim, LockKey, Renewal, RenewalOutcome};
 use crate::grant::Grant;
 use crate::locks::{self, LockError, LockStore, STATEMENT_DEADLINE};
 use crate::metrics::Metrics;
@@ -191,8 +191,8 @@ impl RenewalLoop {
             .observe(self.clock.since(sent).as_secs_f64());
         let late = defect::on(Defect::DeadlineAfterReply);
         let deadline = self.lease.deadline(if late { self.clock.now() } else { sent });
-        for (renewal, verdict) in batch.iter().zip(answer?) {
-            self.apply_verdict(renewal, verdict, deadline);
+        for (renewal, outcome) in batch.iter().zip(answer?) {
+            self.apply_outcome(renewal, outcome, deadline);
         }
         Ok(())
     }
@@ -210,21 +210,21 @@ impl RenewalLoop {
         }
     }
 
-    fn apply_verdict(&mut self, renewal: &Renewal, verdict: Verdict, deadline: Duration) {
+    fn apply_outcome(&mut self, renewal: &Renewal, outcome: RenewalOutcome, deadline: Duration) {
         let Some(renewed) = self.claims.get_mut(&renewal.key) else {
             return;
         };
-        match verdict {
-            Verdict::Held if renewed.grant.deadline.renew(self.clock.now(), deadline) => {}
+        match outcome {
+            RenewalOutcome::Held if renewed.grant.deadline.renew(self.clock.now(), deadline) => {}
             // The deadline had passed: the task has stopped, and what it has queued must not be written any more.
-            Verdict::Held => renewed.grant.revoke(),
-            Verdict::Busy => {
+            RenewalOutcome::Held => renewed.grant.revoke(),
+            RenewalOutcome::Busy => {
                 tracing::warn!(key = %renewal.key, "the claim was not renewed, because an open transaction of another program locks its row; it is renewed again in a few seconds");
                 if let Some(progress) = renewed.progress.as_mut().filter(|_| renewal.checkpoint.is_some()) {
                     progress.mark_changed();
                 }
             }
-            Verdict::Lost => {
+            RenewalOutcome::Lost => {
                 renewed.lost = true;
                 renewed.grant.revoke();
                 tracing::debug!(key = %renewal.key, fence = %renewal.fence, "the lock store says that the claim is lost");

@@ -113,13 +113,13 @@ fn a_soak_with_random_faults_loses_nothing_and_stores_nothing_twice() {
     }
     assert!(printed["written"].as_u64() > Some(5_000), "{printed}");
     assert!(printed["soak"]["faults"].as_u64() > Some(5), "{printed}");
-    for told in [
+    for event in [
         "was killed with SIGKILL",
         "the store's file is locked",
         "started in place of",
-        "goes on",
+        "continues",
     ] {
-        assert!(said.contains(told), "{told} is not in\n{said}");
+        assert!(said.contains(event), "{event} is not in\n{said}");
     }
     let frozen = said.split("is frozen with SIGSTOP for ").skip(1);
     let longest = frozen
@@ -127,7 +127,7 @@ fn a_soak_with_random_faults_loses_nothing_and_stores_nothing_twice() {
         .fold(0.0, f64::max);
     assert!(
         longest > 20.0,
-        "nobody is frozen for longer than a claim lasts:\n{said}"
+        "no replica is frozen for longer than a claim lasts:\n{said}"
     );
     let used = &printed["soak"]["figures"]["replicas"];
     for figure in ["memory_mib", "open_files", "threads"] {

@@ -108,7 +108,7 @@ fn describe(key: &LockKey, row: &LockRow) -> String {
     let owner = row
         .owner
         .as_ref()
-        .map_or_else(|| "nobody".to_owned(), ToString::to_string);
+        .map_or_else(|| "no replica".to_owned(), ToString::to_string);
     Escaped(format!("uid {uid} held by {owner}")).to_string()
 }
 

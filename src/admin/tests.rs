@@ -5,7 +5,7 @@ use std::sync::Mutex;
 use async_trait::async_trait;
 
 use super::*;
-use crate::domain::{Claim, Fence, PodRef, Release, Renewal, Verdict, Want};
+use crate::domain::{Claim, Fence, PodRef, Release, Renewal, RenewalOutcome, Want};
 use crate::locks::LockError;
 
 /// A lock store of which a table can be read and a claim released.
@@ -20,7 +20,7 @@ impl LockStore for FixedTable {
     async fn acquire(&self, _: &[Want]) -> Result<Vec<Claim>, LockError> {
         unreachable!("a command acquires nothing")
     }
-    async fn renew(&self, _: &[Renewal]) -> Result<Vec<Verdict>, LockError> {
+    async fn renew(&self, _: &[Renewal]) -> Result<Vec<RenewalOutcome>, LockError> {
         unreachable!("a command renews nothing")
     }
     async fn release(&self, _: &[Release]) -> Result<(), LockError> {

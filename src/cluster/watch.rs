@@ -34,6 +34,23 @@ const FIRST_WAIT: Duration = Duration::from_secs(1);
 /// A watch that was open this long counts as working, whatever ended it.
 const WORKING_AFTER: Duration = Duration::from_secs(5);
 
+/// Why a watch cannot continue.
+enum WatchEnd {
+    /// The server no longer has the resource version that the watch had reached.
+    Expired,
+    /// Another error.
+    Failed(ApiError),
+}
+
+impl From<ApiError> for WatchEnd {
+    fn from(error: ApiError) -> Self {
+        match error {
+            ApiError::Gone => Self::Expired,
+            error => Self::Failed(error),
+        }
+    }
+}
+
 /// Follows the pods of one namespace or of all.
 pub(super) struct Watcher<'a> {
     cluster: &'a Cluster,
@@ -74,17 +91,18 @@ impl<'a> Watcher<'a> {
 
     /// Lists and watches until it is dropped.
     pub(super) async fn run(mut self) {
-        // Whether the watch after the last list failed at once.
-        let mut list_was_useless = false;
+        // Whether the latest watch that expired had worked before.
+        let mut last_watch_worked = true;
         loop {
-            let end = match self.list().await {
+            let (end, watch_worked) = match self.list().await {
                 Ok(version) => self.watch(version).await,
-                Err(error) => (error, false),
+                Err(error) => (error.into(), false),
             };
             match end {
-                // Lists at once, unless the last list was useless too.
-                (ApiError::Gone, worked) if worked || !list_was_useless => list_was_useless = !worked,
-                (error, _) => self.pause(&error).await,
+                // Lists at once, unless the watch before did not work either.
+                WatchEnd::Expired if watch_worked || last_watch_worked => last_watch_worked = watch_worked,
+                WatchEnd::Expired => self.pause(&ApiError::Gone).await,
+                WatchEnd::Failed(error) => self.pause(&error).await,
             }
         }
     }
@@ -155,28 +173,28 @@ impl<'a> Watcher<'a> {
     }
 
     /// Watches from a resource version on. Returns why it cannot continue, and whether watching worked.
-    async fn watch(&mut self, mut version: String) -> (ApiError, bool) {
+    async fn watch(&mut self, mut version: String) -> (WatchEnd, bool) {
         let mut worked = false;
         loop {
             let request = self.request().watch(&self.params(), &version);
             let request = match request {
                 Ok(request) => request,
-                Err(error) => return (ApiError::rejected(error), worked),
+                Err(error) => return (ApiError::rejected(error).into(), worked),
             };
             let opening = watch_events(self.cluster, request);
             let sent = self.cluster.send(self.operation("watch"), HEADERS_DEADLINE, opening);
             let stream = match sent.await {
                 Ok(stream) => stream,
-                Err(error) => return (error, worked),
+                Err(error) => return (error.into(), worked),
             };
             let opened = Instant::now();
             let (end, had_event) = self.read(stream, &mut version).await;
-            let fine = had_event || opened.elapsed() >= WORKING_AFTER;
-            worked |= fine;
+            let worked_now = had_event || opened.elapsed() >= WORKING_AFTER;
+            worked |= worked_now;
             match end {
-                Some(ApiError::Gone) => return (ApiError::Gone, worked),
-                Some(error) if !fine => return (error, worked),
-                None if !fine => return (ApiError::unavailable("the watch ended at once"), worked),
+                Some(ApiError::Gone) => return (WatchEnd::Expired, worked),
+                Some(error) if !worked_now => return (error.into(), worked),
+                None if !worked_now => return (ApiError::unavailable("the watch ended at once").into(), worked),
                 Some(error) => {
                     tracing::debug!(%error, "a watch broke; it continues from the version it had reached");
                     tokio::time::sleep(self.backoff.wait(fastrand::f64())).await;

@@ -178,27 +178,30 @@ impl Claims {
     /// Takes the claims of a task that has ended, and of all others that have ended by now, back from the renewer.
     /// Returns them as they are to be released.
     pub(super) async fn take_back(&mut self, first: EndedTask, members: &Members) -> Vec<Release> {
-        let mut ended = vec![first];
-        ended.extend(std::iter::from_fn(|| self.tasks.try_next_ended()));
-        let judged: Vec<Judged> = ended.into_iter().map(|ended| self.judge(ended, members)).collect();
-        let keys = judged.iter().map(|judged| LockKey::Pod(judged.uid.clone())).collect();
+        let mut tasks = vec![first];
+        tasks.extend(std::iter::from_fn(|| self.tasks.try_next_ended()));
+        let ended_claims: Vec<EndedClaim> = tasks.into_iter().map(|task| self.classify_end(task, members)).collect();
+        let keys = ended_claims
+            .iter()
+            .map(|ended| LockKey::Pod(ended.uid.clone()))
+            .collect();
         let removed = self.renewer.remove_all(keys).await;
         let mut releases = Vec::new();
-        for (judged, removed) in judged.into_iter().zip(removed) {
+        for (ended, removed) in ended_claims.into_iter().zip(removed) {
             let forgotten = defect::on(Defect::FinalCheckpointForgotten);
             let checkpoint = removed
                 .unsaved
                 .filter(|_| !forgotten)
                 .map(|checkpoint| checkpoint.encode());
             if checkpoint.is_some() {
-                let task = &judged.task;
-                self.memory.keep_unsaved(&judged.uid, task.fence, task.checkpoint());
+                let task = &ended.task;
+                self.memory.keep_unsaved(&ended.uid, task.fence, task.checkpoint());
             }
-            if let Some(reason) = judged.lost {
+            if let Some(reason) = ended.lost {
                 let reason = if removed.claim.is_some() { reason } else { "not_ours" };
-                self.report_loss(&judged.task, reason);
+                self.report_loss(&ended.task, reason);
             }
-            let after = judged.after;
+            let after = ended.after;
             releases.extend(removed.claim.map(|claim| Release {
                 claim,
                 checkpoint,
@@ -208,9 +211,9 @@ impl Claims {
         releases
     }
 
-    /// Judges how a task ended: what becomes of the row, when the pod may be claimed again, and whether the claim was
-    /// lost.
-    fn judge(&mut self, ended: EndedTask, members: &Members) -> Judged {
+    /// Classifies how a task ended: what becomes of the row, when the pod may be claimed again, and whether the claim
+    /// was lost.
+    fn classify_end(&mut self, ended: EndedTask, members: &Members) -> EndedClaim {
         let EndedTask { uid, task, outcome } = ended;
         let now = self.clock().now();
         let pod = task.pod();
@@ -234,7 +237,7 @@ impl Claims {
         let after = task.after_release(outcome, members);
         // What the task has queued elsewhere must not be written under the claim of another replica.
         task.grant.revoke();
-        Judged { uid, task, after, lost }
+        EndedClaim { uid, task, after, lost }
     }
 
     /// Counts and logs that a claim ended before its task was done.
@@ -272,7 +275,7 @@ impl Claims {
 
 /// A task that has ended, and what follows from how it ended.
 #[derive(Debug)]
-struct Judged {
+struct EndedClaim {
     uid: PodUid,
     task: PodTask,
     /// What becomes of the row.

@@ -10,6 +10,7 @@ use std::time::Duration;
 
 use super::id::{Fence, LockKey, PodUid, ReplicaId};
 use super::pods::Pod;
+use super::time::nanos;
 
 /// Namespace, name and node of the pod: for people who read the table, and to look the pod up by name.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -69,7 +70,7 @@ pub struct Renewal {
 
 /// The answer to a renewal.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Verdict {
+pub enum RenewalOutcome {
     /// The row is held and was extended.
     Held,
     /// The row has expired, is gone, or has another holder.
@@ -212,11 +213,6 @@ impl Deadline {
     pub fn allows(&self, now: Duration, duration: Duration) -> bool {
         now + duration <= self.get()
     }
-}
-
-fn nanos(duration: Duration) -> u64 {
-    // u64 holds 584 years of uptime.
-    u64::try_from(duration.as_nanos()).unwrap_or(u64::MAX)
 }
 
 /// The times that make claims safe. `config/checks.rs` checks them together.

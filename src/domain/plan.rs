@@ -71,7 +71,7 @@ pub fn plan(input: &PlanInput<'_>) -> Plan {
     plan_claims(input, &overview, &mut shares, &mut plan);
     plan_answers(input, &overview, &mut plan);
     if input.settled && shares.uneven() {
-        let asked = shares.moves(overview.movable, input.me).into_iter();
+        let asked = shares.plan_moves(overview.movable, input.me).into_iter();
         let fenced = |uid: PodUid| {
             let fence = input.table.pod(&uid)?.fence;
             Some((uid, fence))

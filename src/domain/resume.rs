@@ -47,7 +47,7 @@ enum Strategy {
 
 /// What a read that ended without an error has shown.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum ReadVerdict {
+pub enum ReadOutcome {
     /// Every line after the stored one.
     Complete,
     /// No line, although lines of the instance are stored.
@@ -184,31 +184,31 @@ impl ResumeState {
         !ended || unfinished_line == before.unfinished_line && (lines > 0 || before.empty)
     }
 
-    /// Judges a plain read that ended without an error, and chooses how the next read searches for the stored line.
-    pub fn judge(&mut self, mode: ResumeMode, stats: ReadStats) -> ReadVerdict {
+    /// Classifies a plain read that ended without an error, and chooses how the next read searches for the stored line.
+    pub fn classify_read(&mut self, mode: ResumeMode, stats: ReadStats) -> ReadOutcome {
         // A message of the kubelet at the end of a log says why there is no more of it.
         if stats.ends_in_control {
-            return ReadVerdict::Refused;
+            return ReadOutcome::Refused;
         }
         let searched = matches!(mode, ResumeMode::After(_) | ResumeMode::NewFile(_));
         if searched && stats.lines == 0 {
-            return self.judge_empty();
+            return self.classify_empty_log();
         }
         let later = matches!(mode, ResumeMode::LaterStamps(_));
         if later && stats.taken == 0 {
             self.strategy = Strategy::LaterStamps;
-            return ReadVerdict::Refused;
+            return ReadOutcome::Refused;
         }
         if later || stats.taking {
             self.record_lines_taken();
-            return ReadVerdict::Complete;
+            return ReadOutcome::Complete;
         }
         if let ResumeMode::After(_) = mode {
             self.strategy = match stats.equal_stamps {
                 0 => Strategy::NewFile,
                 equal_stamps => Strategy::EqualStamp(equal_stamps),
             };
-            return ReadVerdict::PositionNotFound;
+            return ReadOutcome::PositionNotFound;
         }
         self.failed_searches += 1;
         self.strategy = if self.failed_searches < MAX_FAILED_SEARCHES {
@@ -216,13 +216,13 @@ impl ResumeState {
         } else {
             Strategy::LaterStamps
         };
-        ReadVerdict::CutShort
+        ReadOutcome::CutShort
     }
 
-    /// Judges a log without a line. One empty answer may have been cut short, so the second one counts. From then on
+    /// Classifies a log without a line. One empty answer may have been cut short, so the second one counts. From then on
     /// every line is new: a stream that searched for the stored line would skip all of them, and they may be rotated
     /// away before another read finds them.
-    fn judge_empty(&mut self) -> ReadVerdict {
+    fn classify_empty_log(&mut self) -> ReadOutcome {
         self.empty_reads += 1;
         if self.caught_up_at_open {
             // The file that is empty now is the next file.
@@ -230,11 +230,11 @@ impl ResumeState {
         }
         if self.empty_reads == 1 {
             self.strategy = Strategy::ByPosition;
-            return ReadVerdict::PositionNotFound;
+            return ReadOutcome::PositionNotFound;
         }
         self.emptied_unobserved |= !self.caught_up_at_open;
         self.strategy = Strategy::NewFile;
-        ReadVerdict::EmptyLog
+        ReadOutcome::EmptyLog
     }
 
     /// The gap before the first line taken from a log that no longer has the stored line. Once lines of that log are

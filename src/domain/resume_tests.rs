@@ -23,14 +23,14 @@ fn read(lines: u64, taken: u64) -> ReadStats {
     }
 }
 
-/// Judges one plain read after another.
-fn play(state: &mut ResumeState, reads: &[ReadStats]) -> Vec<ReadVerdict> {
-    let judge = |shown: &ReadStats| {
+/// Classifies one plain read after another.
+fn play(state: &mut ResumeState, reads: &[ReadStats]) -> Vec<ReadOutcome> {
+    let classify = |shown: &ReadStats| {
         let (mode, _) = state.next_read(Some(position()), false);
         state.record_opened(NOW, NOW);
-        state.judge(mode, *shown)
+        state.classify_read(mode, *shown)
     };
-    reads.iter().map(judge).collect()
+    reads.iter().map(classify).collect()
 }
 
 /// Whether a read that is opened now has a gap before the lines it takes.
@@ -41,7 +41,7 @@ fn gap(state: &ResumeState, shown: ReadStats) -> bool {
 }
 
 #[test]
-fn the_verdict_and_the_next_search_follow_from_what_a_read_shows() {
+fn the_outcome_and_the_next_search_follow_from_what_a_read_shows() {
     let found = ReadStats {
         taking: true,
         ..read(3, 0)
@@ -55,29 +55,29 @@ fn the_verdict_and_the_next_search_follow_from_what_a_read_shows() {
         ..found
     };
     let (p, none) = (position(), read(3, 0));
-    let cases: [(&[ReadStats], &[ReadVerdict], ResumeMode); 6] = [
-        (&[found], &[ReadVerdict::Complete], ResumeMode::After(p)),
-        (&[refused], &[ReadVerdict::Refused], ResumeMode::After(p)),
-        (&[none], &[ReadVerdict::PositionNotFound], ResumeMode::NewFile(p)),
+    let cases: [(&[ReadStats], &[ReadOutcome], ResumeMode); 6] = [
+        (&[found], &[ReadOutcome::Complete], ResumeMode::After(p)),
+        (&[refused], &[ReadOutcome::Refused], ResumeMode::After(p)),
+        (&[none], &[ReadOutcome::PositionNotFound], ResumeMode::NewFile(p)),
         (
             &[equal_stamps],
-            &[ReadVerdict::PositionNotFound],
+            &[ReadOutcome::PositionNotFound],
             ResumeMode::AfterEqualStamp { position: p, nth: 2 },
         ),
         (
             &[none, none],
-            &[ReadVerdict::PositionNotFound, ReadVerdict::CutShort],
+            &[ReadOutcome::PositionNotFound, ReadOutcome::CutShort],
             ResumeMode::After(p),
         ),
         (
             &[none, read(2, 2)],
-            &[ReadVerdict::PositionNotFound, ReadVerdict::Complete],
+            &[ReadOutcome::PositionNotFound, ReadOutcome::Complete],
             ResumeMode::After(p),
         ),
     ];
-    for (reads, verdicts, next) in cases {
+    for (reads, outcomes, next) in cases {
         let mut state = ResumeState::default();
-        assert_eq!(play(&mut state, reads), verdicts);
+        assert_eq!(play(&mut state, reads), outcomes);
         assert_eq!(state.next_read(Some(p), false).0, next, "{reads:?}");
     }
     assert_eq!(ResumeState::default().next_read(None, false), (ResumeMode::All, None));
@@ -87,15 +87,15 @@ fn the_verdict_and_the_next_search_follow_from_what_a_read_shows() {
 fn after_too_many_failed_searches_later_timestamps_decide_and_a_gap_is_reported() {
     let mut state = ResumeState::default();
     let failed = [read(3, 0); 2 * MAX_FAILED_SEARCHES as usize];
-    assert_eq!(play(&mut state, &failed).last(), Some(&ReadVerdict::CutShort));
+    assert_eq!(play(&mut state, &failed).last(), Some(&ReadOutcome::CutShort));
     assert_eq!(
         state.next_read(Some(position()), false).0,
         ResumeMode::LaterStamps(position())
     );
-    assert_eq!(play(&mut state, &[read(3, 0)]), [ReadVerdict::Refused]);
+    assert_eq!(play(&mut state, &[read(3, 0)]), [ReadOutcome::Refused]);
     state.set_caught_up(Some(NOW));
     assert!(gap(&state, read(3, 1)));
-    assert_eq!(play(&mut state, &[read(3, 1)]), [ReadVerdict::Complete]);
+    assert_eq!(play(&mut state, &[read(3, 1)]), [ReadOutcome::Complete]);
     assert!(!gap(&state, read(3, 1)));
 }
 
@@ -121,7 +121,7 @@ fn a_log_counts_as_empty_at_the_second_read_and_until_lines_are_taken() {
     let empty = read(0, 0);
     assert_eq!(
         play(&mut state, &[empty, empty]),
-        [ReadVerdict::PositionNotFound, ReadVerdict::EmptyLog]
+        [ReadOutcome::PositionNotFound, ReadOutcome::EmptyLog]
     );
     assert_eq!(
         state.next_read(Some(position()), false),
@@ -147,7 +147,7 @@ fn empty_reads_that_follow_each_other_within_the_limit_prove_that_nothing_is_mis
             let at = NOW + Duration::from_millis(*time);
             state.record_opened(at, at);
             let (mode, _) = state.next_read(Some(position()), true);
-            state.judge(mode, read(0, 0));
+            state.classify_read(mode, read(0, 0));
         }
         !state.was_emptied_unobserved()
     };

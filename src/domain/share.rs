@@ -115,23 +115,23 @@ impl Shares {
     ///
     /// `movable` has the pods of each holder that may be asked for. A holder gives away first the pods for which it ranks
     /// lowest.
-    pub(super) fn moves(mut self, movable: BTreeMap<&ReplicaId, Vec<&PodUid>>, me: &ReplicaId) -> Vec<PodUid> {
-        let mut asks: Vec<usize> = vec![0; self.members.len()];
-        let mut stock: Vec<Vec<&PodUid>> = vec![Vec::new(); self.members.len()];
+    pub(super) fn plan_moves(mut self, movable: BTreeMap<&ReplicaId, Vec<&PodUid>>, me: &ReplicaId) -> Vec<PodUid> {
+        let mut requests: Vec<usize> = vec![0; self.members.len()];
+        let mut movable_by_member: Vec<Vec<&PodUid>> = vec![Vec::new(); self.members.len()];
         for (holder, mut uids) in movable {
             if let Some(i) = self.members.iter().position(|m| m.id == *holder) {
                 let member = &self.members[i];
                 // They are taken from the end.
                 uids.sort_by_cached_key(|uid| std::cmp::Reverse((member.score(uid), *uid)));
-                stock[i] = uids;
+                movable_by_member[i] = uids;
             }
         }
-        let mut mine = Vec::new();
+        let mut my_requests = Vec::new();
         loop {
             let load = |i: &usize| (self.members[*i].load, *i);
             let all = 0..self.members.len();
-            let least = all.clone().filter(|i| asks[*i] < ASKS_PER_ROUND).min_by_key(load);
-            let most = all.filter(|i| !stock[*i].is_empty()).max_by_key(load);
+            let least = all.clone().filter(|i| requests[*i] < ASKS_PER_ROUND).min_by_key(load);
+            let most = all.filter(|i| !movable_by_member[*i].is_empty()).max_by_key(load);
             let (Some(least), Some(most)) = (least, most) else {
                 break;
             };
@@ -139,15 +139,17 @@ impl Shares {
             if smallest >= self.limit || self.members[most].load < smallest + 2 {
                 break;
             }
-            let Some(uid) = stock[most].pop() else { break };
+            let Some(uid) = movable_by_member[most].pop() else {
+                break;
+            };
             self.members[most].load -= 1;
             self.members[least].load += 1;
-            asks[least] += 1;
+            requests[least] += 1;
             if self.members[least].id == *me {
-                mine.push(uid.clone());
+                my_requests.push(uid.clone());
             }
         }
-        mine
+        my_requests
     }
 }
 
@@ -245,7 +247,7 @@ mod tests {
             .collect();
         let asked = |me: usize| {
             let movable = names.iter().zip(&uids).map(|(n, u)| (n, u.iter().collect())).collect();
-            Shares::new(&loads(&names, &[30, 12, 0]), 42, 100).moves(movable, &names[me])
+            Shares::new(&loads(&names, &[30, 12, 0]), 42, 100).plan_moves(movable, &names[me])
         };
         assert_eq!(asked(0).len(), 0);
         assert_eq!(asked(1).len(), 2);

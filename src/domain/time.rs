@@ -4,6 +4,7 @@
 //! start with a complete timestamp and a space is not a line of the container.
 
 use std::fmt;
+use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 
@@ -13,6 +14,12 @@ use serde::{Deserialize, Serialize};
 pub struct Time(pub i64);
 
 const SECOND: i64 = 1_000_000_000;
+
+/// A duration in nanoseconds; 64 bits hold 584 years.
+#[must_use]
+pub fn nanos(duration: Duration) -> u64 {
+    u64::try_from(duration.as_nanos()).unwrap_or(u64::MAX)
+}
 
 impl Time {
     /// Whole seconds, rounded down. The log API takes times in whole seconds only.

@@ -11,7 +11,7 @@ use bytes::Bytes;
 use crate::clock::Clock;
 use crate::domain::Time;
 use crate::domain::intake::{Intake, ReadStats, ResumeMode};
-use crate::domain::resume::{ReadVerdict, ResumeState};
+use crate::domain::resume::{ReadOutcome, ResumeState};
 
 use super::delivery_delay::DeliveryDelay;
 use super::writer::Writer;
@@ -72,9 +72,9 @@ impl<'a> LineIntake<'a> {
         confirmed
     }
 
-    /// Judges a plain read that came to its end.
-    pub(super) fn judge(&mut self, mode: ResumeMode) -> ReadVerdict {
-        self.resume.judge(mode, self.intake.stats())
+    /// Classifies a plain read that came to its end.
+    pub(super) fn classify_read(&mut self, mode: ResumeMode) -> ReadOutcome {
+        self.resume.classify_read(mode, self.intake.stats())
     }
 
     /// Processes the next bytes of a log.

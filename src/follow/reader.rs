@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use crate::cluster::{LogError, LogStream};
 use crate::domain::intake::ResumeMode;
-use crate::domain::resume::{ReadVerdict, is_just_before};
+use crate::domain::resume::{ReadOutcome, is_just_before};
 use crate::domain::{Gap, GapReason, Time};
 
 use super::context::Context;
@@ -125,22 +125,22 @@ impl<'a> Reader<'a> {
             Some(end) => end,
             None if end == ReadEnd::EndOfLog => {
                 self.dropped_lines = false;
-                match self.judge(mode) {
+                match self.classify_read(mode) {
                     ReadEnd::EndOfLog if !complete => ReadEnd::PositionNotFound,
-                    judged => judged,
+                    outcome => outcome,
                 }
             }
             None => end,
         }
     }
 
-    fn judge(&mut self, mode: ResumeMode) -> ReadEnd {
-        match self.lines.judge(mode) {
-            ReadVerdict::Complete => ReadEnd::EndOfLog,
-            ReadVerdict::EmptyLog => ReadEnd::EmptyLog,
-            ReadVerdict::PositionNotFound => ReadEnd::PositionNotFound,
-            ReadVerdict::CutShort => ReadEnd::Broken,
-            ReadVerdict::Refused => ReadEnd::Refused,
+    fn classify_read(&mut self, mode: ResumeMode) -> ReadEnd {
+        match self.lines.classify_read(mode) {
+            ReadOutcome::Complete => ReadEnd::EndOfLog,
+            ReadOutcome::EmptyLog => ReadEnd::EmptyLog,
+            ReadOutcome::PositionNotFound => ReadEnd::PositionNotFound,
+            ReadOutcome::CutShort => ReadEnd::Broken,
+            ReadOutcome::Refused => ReadEnd::Refused,
         }
     }
 

@@ -9,6 +9,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use crate::clock::Clock;
+use crate::domain::time::nanos;
 
 /// Time between two beats.
 const BEAT: Duration = Duration::from_secs(1);
@@ -95,11 +96,6 @@ impl StallDetector {
     pub fn ran_without_stall_for(&self, time: Duration) -> bool {
         self.clock.now() >= self.latest_stall().ended + time
     }
-}
-
-fn nanos(duration: Duration) -> u64 {
-    // 2^64 ns are 584 years of uptime.
-    u64::try_from(duration.as_nanos()).unwrap_or(u64::MAX)
 }
 
 #[cfg(test)]

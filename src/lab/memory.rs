@@ -13,7 +13,9 @@ use async_trait::async_trait;
 use super::row::{Hold, fence_after};
 use crate::clock::Clock;
 use crate::domain::claim::EVICTED;
-use crate::domain::{AfterRelease, Claim, Fence, LockKey, LockRow, LockTable, PodRef, Release, Renewal, Verdict, Want};
+use crate::domain::{
+    AfterRelease, Claim, Fence, LockKey, LockRow, LockTable, PodRef, Release, Renewal, RenewalOutcome, Want,
+};
 use crate::locks::batch::{check_checkpoint, check_name};
 use crate::locks::{DEAD, Holder, LockError, LockStore};
 
@@ -160,7 +162,7 @@ impl LockStore for MemoryLocks {
             .collect())
     }
 
-    async fn renew(&self, renewals: &[Renewal]) -> Result<Vec<Verdict>, LockError> {
+    async fn renew(&self, renewals: &[Renewal]) -> Result<Vec<RenewalOutcome>, LockError> {
         for renewal in renewals {
             check_checkpoint(&renewal.key, renewal.checkpoint.as_deref())?;
         }
@@ -170,12 +172,12 @@ impl LockStore for MemoryLocks {
             let row = inner.rows.get_mut(&self.id(&renewal.key));
             let held = row.and_then(|row| row.hold.renew(replica, renewal.fence, now, *ttl).then_some(row));
             let Some(row) = held else {
-                return Verdict::Lost;
+                return RenewalOutcome::Lost;
             };
             if let Some(checkpoint) = &renewal.checkpoint {
                 row.checkpoint.clone_from(checkpoint);
             }
-            Verdict::Held
+            RenewalOutcome::Held
         };
         Ok(renewals.iter().map(renew).collect())
     }

@@ -6,7 +6,9 @@ use std::time::Duration;
 
 use async_trait::async_trait;
 
-use crate::domain::{BackendError, Claim, Fence, LockKey, LockTable, Release, Renewal, ReplicaId, Verdict, Want};
+use crate::domain::{
+    BackendError, Claim, Fence, LockKey, LockTable, Release, Renewal, RenewalOutcome, ReplicaId, Want,
+};
 use crate::metrics::{Metrics, Statement};
 
 /// On whose behalf a store acts, and the times it writes.
@@ -45,8 +47,8 @@ pub trait LockStore: Send + Sync + fmt::Debug {
     async fn acquire(&self, wants: &[Want]) -> Result<Vec<Claim>, LockError>;
 
     /// Extends claims by one ttl from now and stores their checkpoints, each only if it is still
-    /// held under its fence and unexpired. One verdict per renewal, in order.
-    async fn renew(&self, renewals: &[Renewal]) -> Result<Vec<Verdict>, LockError>;
+    /// held under its fence and unexpired. One outcome per renewal, in order.
+    async fn renew(&self, renewals: &[Renewal]) -> Result<Vec<RenewalOutcome>, LockError>;
 
     /// Gives claims back with their final checkpoints. A claim that was lost meanwhile is passed over.
     /// After an error the rows are as they were or released; they expire by themselves.

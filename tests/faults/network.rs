@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 
 use futures::FutureExt;
 use podlog::clock::Clock;
-use podlog::domain::{AfterRelease, Claim, Fence, LockKey, PodRef, Release, Renewal, Verdict, Want};
+use podlog::domain::{AfterRelease, Claim, Fence, LockKey, PodRef, Release, Renewal, RenewalOutcome, Want};
 use podlog::locks::{self, Holder, LockError, LockStore};
 use podlog::metrics::Metrics;
 use podlog::sinks::{self, Sink};
@@ -80,7 +80,7 @@ pub(crate) fn a_claim_interrupted_at_any_point_is_won_once_or_not_at_all() {
             match answer {
                 Ok(Some(mine)) => {
                     assert_eq!(theirs, None, "won twice when cut at {cut}");
-                    assert_eq!(a.renew(&renewal(&mine, b"x")).await.unwrap(), [Verdict::Held]);
+                    assert_eq!(a.renew(&renewal(&mine, b"x")).await.unwrap(), [RenewalOutcome::Held]);
                 }
                 Ok(None) => panic!("the claim was lost without a rival: {cut}"),
                 // It is unknown whether the claim was won, but exactly one replica has it now.
@@ -109,11 +109,11 @@ pub(crate) fn a_renewal_interrupted_at_any_point_keeps_the_claim_and_the_confirm
             cuts.record(&proxy);
             let length = b.table().await.unwrap().rows[&claim.key].checkpoint_len as usize;
             match answer {
-                Ok(verdicts) => assert_eq!((&verdicts[..], length), (&[Verdict::Held][..], at + 1), "{cut}"),
+                Ok(outcomes) => assert_eq!((&outcomes[..], length), (&[RenewalOutcome::Held][..], at + 1), "{cut}"),
                 Err(_) => {
                     assert!(length == at || length == at + 1, "{length} after {cut}");
                     let again = a.renew(&renewal(&claim, &checkpoint)).await.unwrap();
-                    assert_eq!(again, [Verdict::Held]);
+                    assert_eq!(again, [RenewalOutcome::Held]);
                 }
             }
             assert_eq!(acquire(&b, &claim.key).await.unwrap(), None);
@@ -141,7 +141,7 @@ pub(crate) fn a_release_interrupted_at_any_point_frees_the_row_once_with_its_las
             assert!(heir.fence > claim.fence && heir.checkpoint == b"final", "{heir:?}");
             // A late release does not free the row of the next holder.
             a.release(&release(&claim)).await.unwrap();
-            assert_eq!(b.renew(&renewal(&heir, b"y")).await.unwrap(), [Verdict::Held]);
+            assert_eq!(b.renew(&renewal(&heir, b"y")).await.unwrap(), [RenewalOutcome::Held]);
         }
         cuts.assert_complete(1);
     });
@@ -202,7 +202,10 @@ pub(crate) fn calls_to_a_refusing_or_silent_store_fail_in_time_and_work_again_la
             assert_eq!(acquire(&b, &claim.key).await.unwrap(), None, "the claim is still held");
             proxy.set(ProxyMode::Open);
             let back = Instant::now();
-            assert_eq!(a.renew(&renewal(&claim, b"back")).await.unwrap(), [Verdict::Held]);
+            assert_eq!(
+                a.renew(&renewal(&claim, b"back")).await.unwrap(),
+                [RenewalOutcome::Held]
+            );
             assert!(back.elapsed() < Duration::from_secs(3), "{:?}", back.elapsed());
         }
     });
@@ -265,8 +268,11 @@ pub(crate) fn many_deadlocks_delay_renewals_but_cost_no_claim() {
         };
         let renew = async {
             for _ in 0..60 {
-                let verdicts = a.renew(&renewals).await.unwrap();
-                assert!(verdicts.iter().all(|verdict| *verdict != Verdict::Lost), "{verdicts:?}");
+                let outcomes = a.renew(&renewals).await.unwrap();
+                assert!(
+                    outcomes.iter().all(|outcome| *outcome != RenewalOutcome::Lost),
+                    "{outcomes:?}"
+                );
             }
         };
         tokio::select! {
@@ -282,7 +288,7 @@ pub(crate) fn many_deadlocks_delay_renewals_but_cost_no_claim() {
                 .await
                 .unwrap()
                 .iter()
-                .all(|verdict| *verdict == Verdict::Held)
+                .all(|outcome| *outcome == RenewalOutcome::Held)
         );
     });
 }
@@ -308,8 +314,8 @@ pub(crate) fn a_killed_statement_is_sent_again() {
             execute(&mut person, "ROLLBACK").await;
         };
         let one = renewal(&claim, b"one");
-        let (verdicts, ()) = tokio::join!(a.renew(&one), kill);
-        assert_eq!(verdicts.unwrap(), [Verdict::Held]);
+        let (outcomes, ()) = tokio::join!(a.renew(&one), kill);
+        assert_eq!(outcomes.unwrap(), [RenewalOutcome::Held]);
     });
 }
 
@@ -335,7 +341,7 @@ pub(crate) fn rows_restored_to_an_earlier_state_are_claimed_under_larger_fences(
         ] {
             execute(&mut person, statement).await;
         }
-        assert_eq!(a.renew(&renewal(&third, b"x")).await.unwrap(), [Verdict::Lost]);
+        assert_eq!(a.renew(&renewal(&third, b"x")).await.unwrap(), [RenewalOutcome::Lost]);
         execute(
             &mut person,
             "UPDATE distributed_lock SET expires_at = expires_at - INTERVAL 1 HOUR",

@@ -4,7 +4,7 @@
 use std::path::Path;
 use std::process::Command;
 
-use podlog::domain::{AfterRelease, BackendError, Fence, Verdict};
+use podlog::domain::{AfterRelease, BackendError, Fence, RenewalOutcome};
 use podlog::locks::{self, LockUrl};
 use podlog::sinks;
 use sqlx::migrate::Migrator;
@@ -208,7 +208,7 @@ async fn a_replica_keeps_working_beside_a_newer_one_that_extended_the_tables() {
         tables.extend().await;
         database.sql("UPDATE distributed_lock SET later = 'kept'").await;
         // The old one continues with its connections: it renews, claims, writes and reads.
-        assert_eq!(renew(&old, &claim, Some(b"one")).await, Verdict::Held);
+        assert_eq!(renew(&old, &claim, Some(b"one")).await, RenewalOutcome::Held);
         let other = acquire(&old, &pod("y")).await.unwrap();
         assert!(sink.sink.write(std::slice::from_ref(&second)).await[0].is_ok());
         assert_eq!(old.table().await.unwrap().rows.len(), 2);
@@ -258,7 +258,7 @@ async fn tables_changed_by_a_newer_version_prevent_a_start_but_stop_no_running_r
             let words = refusal.unwrap_err();
             assert!(words.contains("newer podlog") && words.lines().count() == 1, "{words}");
         }
-        assert_eq!(renew(&old, &claim, None).await, Verdict::Held);
+        assert_eq!(renew(&old, &claim, None).await, RenewalOutcome::Held);
     })
     .await;
 }

@@ -48,7 +48,7 @@ pub(super) struct Holdings {
     pub(super) pods: BTreeMap<String, usize>,
     /// The replicas whose own row is unexpired.
     pub(super) alive: BTreeSet<String>,
-    /// Pods to be collected that nobody holds any more, or whose claim has expired.
+    /// Pods to be collected that no replica holds any more, or whose claim has expired.
     pub(super) unheld: usize,
 }
 

@@ -126,7 +126,7 @@ impl DemoRun {
             stop,
             ..
         } = &mut self.running;
-        observer.say("the replicas are told to end");
+        observer.say("the replicas are asked to stop");
         observer.show(replicas.all(), true);
         let failures = tokio::select! {
             biased;
@@ -329,7 +329,7 @@ fn workload(demo: &Demo, seed: u64) -> Workload {
     }
 }
 
-/// How long it may take from the first line until the replicas are told to end.
+/// How long it may take from the first line until the replicas are asked to stop.
 fn limit(writing: Duration, kill: bool) -> Duration {
     let takeover = if kill { writing / 2 + TAKEOVER } else { Duration::ZERO };
     writing.max(takeover) + CATCH_UP

@@ -87,7 +87,7 @@ impl Environment {
             // It ends by being dropped, so its stop token is never cancelled.
             let done = workload.run(&cluster, &CancellationToken::new()).await;
             done.map_err(|e| {
-                Failure::failed(format!("the simulated pods cannot go on: {e}")).with_remedy("please report it")
+                Failure::failed(format!("the simulated pods cannot continue: {e}")).with_remedy("please report it")
             })
         });
     }
@@ -98,7 +98,8 @@ impl Environment {
             None => {}
             Some(Ok(outcome)) => outcome?,
             Some(Err(e)) => {
-                return Err(Failure::failed(format!("a bug ended the simulation: {e}")).with_remedy("please report it"));
+                return Err(Failure::failed(format!("the simulation panicked, which is a bug: {e}"))
+                    .with_remedy("please report it"));
             }
         }
         if self.server.try_join_next().is_some() {

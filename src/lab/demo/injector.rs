@@ -23,7 +23,7 @@ const ENDING: Duration = Duration::from_secs(25);
 enum Repair {
     /// Continue the frozen replica in this slot.
     Continue(usize),
-    /// Start a replica in this slot, whose replica was killed or told to end at this time.
+    /// Start a replica in this slot, whose replica was killed or asked to stop at this time.
     Replace(usize, Duration),
     /// Unlock the store.
     UnlockStore,
@@ -114,7 +114,7 @@ impl Injector {
             DemoFault::Terminate(slot, vacant) => {
                 let replica = running.replicas.slot(slot);
                 replica.terminate();
-                let event = format!("{} is told to end with SIGTERM", replica.name());
+                let event = format!("{} is asked to stop with SIGTERM", replica.name());
                 running.observer.say(event);
                 self.repairs.push((now + vacant, Repair::Replace(slot, now)));
             }
@@ -163,7 +163,7 @@ impl Injector {
                 Repair::Continue(slot) => {
                     let replica = running.replicas.slot(slot);
                     replica.thaw();
-                    let event = format!("{} goes on", replica.name());
+                    let event = format!("{} continues", replica.name());
                     running.observer.say(event);
                 }
                 Repair::Replace(slot, since) => self.replace(running, slot, since, now).await?,
@@ -175,14 +175,14 @@ impl Injector {
                 }
                 Repair::Unmute(verb) => {
                     running.environment.cluster.unmute(&Target::verb(verb));
-                    running.observer.say(format!("muted {} go on", plural(verb)));
+                    running.observer.say(format!("muted {} continue", plural(verb)));
                 }
             }
         }
         Ok(())
     }
 
-    /// Starts a replica in place of one that was killed or told to end at `since`, if that has ended; tries again at
+    /// Starts a replica in place of one that was killed or asked to stop at `since`, if that has ended; tries again at
     /// the next step if not.
     async fn replace(
         &mut self,

@@ -1,4 +1,4 @@
-//! How storing goes on, judged from counts: lines per second, and stalls. No clock, no I/O.
+//! The progress of storing, computed from counts: lines per second, and stalls. No clock, no I/O.
 
 use std::collections::VecDeque;
 use std::time::Duration;
@@ -67,10 +67,10 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_stall_is_told_once_and_so_is_its_end() {
+    fn a_stall_is_reported_once_and_so_is_its_end() {
         let mut progress = Progress::default();
         let second = Duration::from_secs;
-        let told: Vec<_> = [
+        let reported: Vec<_> = [
             (1, 5, 9),
             (2, 5, 9),
             (5, 5, 9),
@@ -84,7 +84,7 @@ mod tests {
         .collect();
         let stalled = Some(ProgressChange::Stalled(4));
         assert_eq!(
-            told,
+            reported,
             [None, None, stalled, None, Some(ProgressChange::Resumed), None, None]
         );
     }

@@ -65,9 +65,9 @@ pub(super) enum ProcessState {
     Running,
     /// It was stopped with SIGSTOP.
     Frozen,
-    /// It was told to end.
+    /// It was asked to stop.
     Ending,
-    /// It was killed, or has ended as it was told.
+    /// It was killed, or has ended as it was asked to.
     Gone,
 }
 
@@ -137,7 +137,7 @@ impl Replica {
         tasks::of(&self.log).await
     }
 
-    /// Fails when it has ended although nobody told it to.
+    /// Fails when it has ended although it was not asked to.
     pub(super) fn check(&mut self) -> Result<(), Failure> {
         if matches!(self.state, ProcessState::Ending | ProcessState::Gone) {
             return Ok(());
@@ -194,14 +194,14 @@ impl Replica {
         }
     }
 
-    /// Whether it has ended after it was told to, and if it did so as it should not, what it said.
+    /// Whether it has ended after it was asked to; if it failed, the end of its log.
     pub(super) fn has_ended(&mut self) -> Result<Option<Result<(), String>>, Failure> {
         let Some(status) = self.left()? else { return Ok(None) };
         self.state = ProcessState::Gone;
-        Ok(Some(self.judge(status)))
+        Ok(Some(self.check_exit(status)))
     }
 
-    fn judge(&self, status: ExitStatus) -> Result<(), String> {
+    fn check_exit(&self, status: ExitStatus) -> Result<(), String> {
         if status.success() {
             return Ok(());
         }
@@ -209,7 +209,7 @@ impl Replica {
     }
 }
 
-/// Ends all replicas as a shutdown would. Answers with those that had to be killed or ended with a failure.
+/// Ends all replicas as a shutdown would. Returns those that had to be killed or ended with a failure.
 pub(super) async fn end(replicas: &mut [Replica]) -> Vec<String> {
     let deadline = tokio::time::Instant::now() + ENDING;
     let mut badly = Vec::new();
@@ -225,7 +225,7 @@ pub(super) async fn end(replicas: &mut [Replica]) -> Vec<String> {
     for replica in replicas.iter_mut().filter(left) {
         if let Ok(Ok(status)) = tokio::time::timeout_at(deadline, replica.child.wait()).await {
             replica.state = ProcessState::Gone;
-            badly.extend(replica.judge(status).err());
+            badly.extend(replica.check_exit(status).err());
         } else {
             let name = &replica.name;
             badly.push(format!(

@@ -64,12 +64,12 @@ impl Replicas {
         self.slots.iter().any(|replica| replica.state() == ProcessState::Frozen)
     }
 
-    /// Fails when one has ended although it was not told to.
+    /// Fails when one has ended although it was not asked to.
     pub(super) fn check(&mut self) -> Result<(), Failure> {
         self.slots.iter_mut().try_for_each(Replica::check)
     }
 
-    /// Ends all of them as a shutdown would. Answers with those that had to be killed or failed.
+    /// Ends all of them as a shutdown would. Returns those that had to be killed or failed.
     pub(super) async fn end(&mut self) -> Vec<String> {
         replica::end(&mut self.slots).await
     }

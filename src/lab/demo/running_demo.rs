@@ -38,7 +38,7 @@ impl RunningDemo {
             () = tokio::time::sleep(TICK) => {}
         }
         if let Err(failure) = self.replicas.check() {
-            // Ctrl-C reaches the replicas as well; then it is no failure of theirs.
+            // Ctrl-C reaches the replicas as well; then that is not their failure.
             tokio::select! {
                 biased;
                 () = self.stop.cancelled() => return Err(stopped()),
@@ -86,7 +86,7 @@ impl RunningDemo {
     }
 }
 
-/// The failure of a demo that was told to stop.
+/// The failure of a demo that was asked to stop.
 pub(super) fn stopped() -> Failure {
     Failure::failed("stopped before the audit")
 }

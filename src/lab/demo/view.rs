@@ -63,7 +63,7 @@ pub(super) struct View {
     /// Lines stored per second during the last seconds.
     pub(super) per_second: u64,
     pub(super) rows: Vec<ReplicaRow>,
-    /// Pods to be collected that nobody holds.
+    /// Pods to be collected that no replica holds.
     pub(super) unheld: usize,
     pub(super) events: VecDeque<String>,
 }
@@ -100,7 +100,10 @@ impl View {
         if self.rows.len() > REPLICAS {
             put(format_args!("  and {} more\n", self.rows.len() - REPLICAS));
         }
-        put(format_args!("  {:<12} {:<12} {:>6}\n\n", "(nobody)", "", self.unheld));
+        put(format_args!(
+            "  {:<12} {:<12} {:>6}\n\n",
+            "(no replica)", "", self.unheld
+        ));
         put(format_args!(
             "  written {:>9}   stored {:>9}   lag {:>7} lines   {:>6} lines/s\n\n",
             self.written,
@@ -121,7 +124,7 @@ impl View {
             (state, _) => format!("{}={state}", row.name),
         });
         format!(
-            "{} written={} stored={} lag={} lines/s={} nobody={} {}",
+            "{} written={} stored={} lag={} lines/s={} unheld={} {}",
             seconds(self.elapsed),
             self.written,
             self.stored,
@@ -173,7 +176,7 @@ mod tests {
             "[######........................]  12.3s",
             "  replica-1    collecting       21",
             "  replica-2    killed           22",
-            "  (nobody)                       3",
+            "  (no replica)                   3",
             "   12.3s replica-2 was killed",
         ] {
             assert!(drawn.lines().any(|l| l == line), "{line:?} not in\n{drawn}");
@@ -199,7 +202,7 @@ mod tests {
         let said = view(2).line();
         assert_eq!(
             said,
-            " 12.3s written=1000 stored=990 lag=10 lines/s=1950 nobody=3 replica-1=21 replica-2=killed"
+            " 12.3s written=1000 stored=990 lag=10 lines/s=1950 unheld=3 replica-1=21 replica-2=killed"
         );
     }
 }

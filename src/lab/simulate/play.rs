@@ -30,7 +30,7 @@ thread_local! {
     static PLAYING: RefCell<bool> = const { RefCell::new(false) };
 }
 
-/// Panics of histories are kept for the verdict instead of being printed.
+/// Panics of histories are kept and reported as a broken rule instead of being printed.
 fn catch_panics() {
     static ONCE: Once = Once::new();
     ONCE.call_once(|| {
@@ -45,7 +45,7 @@ fn catch_panics() {
     });
 }
 
-/// Plays a history and judges it.
+/// Plays a history and checks it.
 #[must_use]
 pub fn play(history: &History) -> RunOutcome {
     catch_panics();
@@ -76,7 +76,7 @@ fn panicked() -> Option<Breach> {
     Some(Breach::new(Rule::Alive, panic))
 }
 
-/// How many seconds replicas are given to stop: the 25 s that they are told, and some for the store.
+/// How many seconds replicas are given to stop: their 25 s of grace, and some for the store.
 const STOPPED_WITHIN: u32 = 35;
 
 struct HistoryRun {
@@ -108,7 +108,7 @@ impl HistoryRun {
                 return Some(breach);
             }
         }
-        self.rest().or_else(|| self.judge()).or_else(|| self.end())
+        self.rest().or_else(|| self.check_end()).or_else(|| self.end())
     }
 
     fn pass(&mut self, time: Duration) -> Option<Breach> {
@@ -146,7 +146,7 @@ impl HistoryRun {
     }
 
     /// What must hold at the end.
-    fn judge(&self) -> Option<Breach> {
+    fn check_end(&self) -> Option<Breach> {
         let fleet = &self.runner.fleet;
         let audited = fleet.audit().breach(self.once);
         audited

@@ -100,7 +100,7 @@ pub(super) fn too_many_calls(fleet: &Fleet) -> Option<Breach> {
     })
 }
 
-/// What is left although all replicas have been told to stop long ago.
+/// What is left although all replicas were asked to stop long ago.
 #[must_use]
 pub(super) fn left_over(fleet: &Fleet) -> Option<Breach> {
     let running: Vec<&str> = fleet.replicas.iter().map(|replica| &*replica.name).collect();

@@ -11,7 +11,7 @@ use async_trait::async_trait;
 
 use super::rule::{Breaches, Rule};
 use super::sync::lock;
-use crate::domain::{Claim, Fence, LockKey, LockTable, Release, Renewal, Verdict, Want};
+use crate::domain::{Claim, Fence, LockKey, LockTable, Release, Renewal, RenewalOutcome, Want};
 use crate::lab::memory::MemoryLocks;
 use crate::locks::{LockError, LockStore};
 
@@ -146,7 +146,7 @@ impl LockStore for FaultyLocks {
         self.pass("acquire", statement).await
     }
 
-    async fn renew(&self, renewals: &[Renewal]) -> Result<Vec<Verdict>, LockError> {
+    async fn renew(&self, renewals: &[Renewal]) -> Result<Vec<RenewalOutcome>, LockError> {
         self.pass("renew", self.inner.renew(renewals)).await
     }
 

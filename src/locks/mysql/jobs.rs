@@ -13,7 +13,7 @@ use super::super::store::Holder;
 use super::statements as sql;
 use crate::db::job::Job;
 use crate::db::mysql::fault::is_lock_wait;
-use crate::domain::{Claim, Fence, Renewal, Verdict, Want};
+use crate::domain::{Claim, Fence, Renewal, RenewalOutcome, Want};
 
 /// Whose statements they are, as they are bound.
 #[derive(Clone, Debug)]
@@ -230,9 +230,9 @@ pub(super) struct Renew<'a> {
 }
 
 impl Job<MySqlConnection> for Renew<'_> {
-    type Answer = Vec<Verdict>;
+    type Answer = Vec<RenewalOutcome>;
 
-    async fn run(&self, conn: &mut MySqlConnection) -> Result<Vec<Verdict>, sqlx::Error> {
+    async fn run(&self, conn: &mut MySqlConnection) -> Result<Vec<RenewalOutcome>, sqlx::Error> {
         let all = pack_renewals(self.renewals);
         let updated = self.update(conn, &all).await;
         let mut extended = None;
@@ -251,11 +251,11 @@ impl Job<MySqlConnection> for Renew<'_> {
         let held: HashSet<(String, u64)> = held.collect::<Result<_, sqlx::Error>>()?;
         let judge = |(key, renewal): &Keyed<'_, Renewal>| {
             if !held.contains(&(key.clone(), renewal.fence.0)) {
-                Verdict::Lost
+                RenewalOutcome::Lost
             } else if extended.as_ref().is_some_and(|extended| !extended.contains(key)) {
-                Verdict::Busy
+                RenewalOutcome::Busy
             } else {
-                Verdict::Held
+                RenewalOutcome::Held
             }
         };
         Ok(self.renewals.iter().map(judge).collect())

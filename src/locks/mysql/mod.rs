@@ -29,8 +29,8 @@ use crate::db::mysql::server::SessionLimits;
 use crate::db::mysql::session::Session;
 use crate::domain::claim::EVICTED;
 use crate::domain::{
-    AfterRelease, BackendError, Claim, Fence, LockKey, LockRow, LockTable, PodRef, Release, Renewal, ReplicaId,
-    Verdict, Want,
+    AfterRelease, BackendError, Claim, Fence, LockKey, LockRow, LockTable, PodRef, Release, Renewal, RenewalOutcome,
+    ReplicaId, Want,
 };
 
 /// An attempt to connect, and a statement that waited for a row lock, fell back and read the rows again, must both fit
@@ -95,7 +95,7 @@ impl MySqlLocks {
     async fn renew_group<'a>(
         &self,
         group: &[Keyed<'a, Renewal>],
-        verdicts: &mut HashMap<(&'a LockKey, Fence), Verdict>,
+        outcomes: &mut HashMap<(&'a LockKey, Fence), RenewalOutcome>,
     ) -> Result<(), BackendError> {
         let stores = group.first().is_some_and(|(_, renewal)| renewal.checkpoint.is_some());
         let rows = if stores { STORED_ROWS } else { ROWS };
@@ -108,7 +108,7 @@ impl MySqlLocks {
             };
             let batch = self.session.run(&job).await?;
             let keys = renewals.iter().map(|(_, renewal)| (&renewal.key, renewal.fence));
-            verdicts.extend(keys.zip(batch));
+            outcomes.extend(keys.zip(batch));
         }
         Ok(())
     }
@@ -140,7 +140,7 @@ impl LockStore for MySqlLocks {
         Ok(claims)
     }
 
-    async fn renew(&self, renewals: &[Renewal]) -> Result<Vec<Verdict>, BackendError> {
+    async fn renew(&self, renewals: &[Renewal]) -> Result<Vec<RenewalOutcome>, BackendError> {
         for renewal in renewals {
             check_checkpoint(&renewal.key, renewal.checkpoint.as_deref())?;
         }
@@ -148,13 +148,13 @@ impl LockStore for MySqlLocks {
         let (store, plain): (Vec<_>, Vec<_>) = sorted(renewals, |renewal| &renewal.key)?
             .into_iter()
             .partition(|(_, renewal)| renewal.checkpoint.is_some());
-        let mut verdicts = HashMap::with_capacity(renewals.len());
-        self.renew_group(&plain, &mut verdicts).await?;
-        self.renew_group(&store, &mut verdicts).await?;
-        let verdict = |renewal: &Renewal| verdicts.get(&(&renewal.key, renewal.fence)).copied();
+        let mut outcomes = HashMap::with_capacity(renewals.len());
+        self.renew_group(&plain, &mut outcomes).await?;
+        self.renew_group(&store, &mut outcomes).await?;
+        let outcome = |renewal: &Renewal| outcomes.get(&(&renewal.key, renewal.fence)).copied();
         Ok(renewals
             .iter()
-            .map(|renewal| verdict(renewal).unwrap_or(Verdict::Lost))
+            .map(|renewal| outcome(renewal).unwrap_or(RenewalOutcome::Lost))
             .collect())
     }
 

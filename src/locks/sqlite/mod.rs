@@ -23,7 +23,9 @@ use crate::db::database::Database;
 use crate::db::sqlite::fault::explain;
 use crate::db::sqlite::open::open;
 use crate::db::sqlite::session::Session;
-use crate::domain::{BackendError, Claim, Fence, LockKey, LockRow, LockTable, PodRef, Release, Renewal, Verdict, Want};
+use crate::domain::{
+    BackendError, Claim, Fence, LockKey, LockRow, LockTable, PodRef, Release, Renewal, RenewalOutcome, Want,
+};
 
 /// How long a statement waits for another process's transaction: less than the statement deadline of 3 s.
 const BUSY: Duration = Duration::from_secs(2);
@@ -65,7 +67,7 @@ impl LockStore for SqliteLocks {
         Ok(claims)
     }
 
-    async fn renew(&self, renewals: &[Renewal]) -> Result<Vec<Verdict>, BackendError> {
+    async fn renew(&self, renewals: &[Renewal]) -> Result<Vec<RenewalOutcome>, BackendError> {
         for renewal in renewals {
             check_checkpoint(&renewal.key, renewal.checkpoint.as_deref())?;
         }
@@ -83,11 +85,15 @@ impl LockStore for SqliteLocks {
                     .await?,
             );
         }
-        let verdict = |renewal: &Renewal| {
+        let outcome = |renewal: &Renewal| {
             let is_held = held.contains(&(renewal.key.to_string(), renewal.fence));
-            if is_held { Verdict::Held } else { Verdict::Lost }
+            if is_held {
+                RenewalOutcome::Held
+            } else {
+                RenewalOutcome::Lost
+            }
         };
-        Ok(renewals.iter().map(verdict).collect())
+        Ok(renewals.iter().map(outcome).collect())
     }
 
     async fn release(&self, releases: &[Release]) -> Result<(), BackendError> {

@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::time::Duration;
 
 use futures::future::join_all;
-use podlog::domain::{AfterRelease, Claim, Fence, LockKey, Release, Verdict};
+use podlog::domain::{AfterRelease, Claim, Fence, LockKey, Release, RenewalOutcome};
 
 use crate::locks::fixture::{GRACE, LockFixture, TTL, acquire, pod, release, renew, renewal, want, wants};
 
@@ -51,7 +51,7 @@ pub(crate) async fn twelve_hundred_rows_fit_in_one_call(fixture: &LockFixture) {
             .await
             .unwrap()
             .iter()
-            .all(|verdict| *verdict == Verdict::Held)
+            .all(|outcome| *outcome == RenewalOutcome::Held)
     );
     let give = |claim| Release {
         claim,
@@ -116,13 +116,13 @@ pub(crate) async fn a_claim_that_was_taken_over_is_not_renewed(fixture: &LockFix
     fixture.pass(TTL + GRACE).await;
     let new = acquire(&b, &key).await.unwrap();
     assert!(new.fence > old.fence);
-    assert_eq!(renew(&a, &old, Some(b"stale")).await, Verdict::Lost);
+    assert_eq!(renew(&a, &old, Some(b"stale")).await, RenewalOutcome::Lost);
     assert_eq!(
         renew(&a, &new, Some(b"stale")).await,
-        Verdict::Lost,
+        RenewalOutcome::Lost,
         "it is not a's claim"
     );
-    assert_eq!(renew(&b, &new, None).await, Verdict::Held);
+    assert_eq!(renew(&b, &new, None).await, RenewalOutcome::Held);
     assert_eq!(b.table().await.unwrap().rows[&key].checkpoint_len, 0);
     assert_eq!(
         renew(
@@ -134,7 +134,7 @@ pub(crate) async fn a_claim_that_was_taken_over_is_not_renewed(fixture: &LockFix
             None
         )
         .await,
-        Verdict::Lost
+        RenewalOutcome::Lost
     );
 }
 
@@ -142,9 +142,9 @@ pub(crate) async fn a_late_renewal_is_refused_even_if_nobody_took_the_row(fixtur
     let a = fixture.holder("a").await;
     let claim = acquire(&a, &pod("x")).await.unwrap();
     fixture.pass(TTL / 2).await;
-    assert_eq!(renew(&a, &claim, None).await, Verdict::Held);
+    assert_eq!(renew(&a, &claim, None).await, RenewalOutcome::Held);
     fixture.pass(TTL).await;
-    assert_eq!(renew(&a, &claim, Some(b"late")).await, Verdict::Lost);
+    assert_eq!(renew(&a, &claim, Some(b"late")).await, RenewalOutcome::Lost);
     let row = &a.table().await.unwrap().rows[&claim.key];
     assert!(row.expires_in <= 0 && row.checkpoint_len == 0, "{row:?}");
 }
@@ -227,8 +227,8 @@ pub(crate) async fn a_holder_can_claim_its_own_row_again(fixture: &LockFixture) 
     let again = acquire(&a, &key).await.unwrap();
     assert!(again.fence > lost_reply.fence);
     assert_eq!(again.previous, lost_reply.fence);
-    assert_eq!(renew(&a, &lost_reply, None).await, Verdict::Lost);
-    assert_eq!(renew(&a, &again, None).await, Verdict::Held);
+    assert_eq!(renew(&a, &lost_reply, None).await, RenewalOutcome::Lost);
+    assert_eq!(renew(&a, &again, None).await, RenewalOutcome::Held);
 }
 
 pub(crate) async fn a_released_row_is_free_at_once_and_keeps_its_checkpoint(fixture: &LockFixture) {
@@ -238,7 +238,7 @@ pub(crate) async fn a_released_row_is_free_at_once_and_keeps_its_checkpoint(fixt
     let old = copy(&claim);
     release(&a, claim, Some(b"final"), AfterRelease::Free).await;
     assert_eq!(a.table().await.unwrap().rows[&key].owner, None);
-    assert_eq!(renew(&a, &old, None).await, Verdict::Lost);
+    assert_eq!(renew(&a, &old, None).await, RenewalOutcome::Lost);
     let claim = acquire(&b, &key).await.unwrap();
     assert_eq!(claim.checkpoint, b"final");
     release(&b, claim, None, AfterRelease::Free).await;
@@ -263,9 +263,9 @@ pub(crate) async fn a_checkpoint_survives_takeover_byte_for_byte(fixture: &LockF
         .zip(&cases)
         .map(|(key, bytes)| renewal(key, fence(key), Some(bytes)))
         .collect();
-    assert_eq!(a.renew(&store).await.unwrap(), [Verdict::Held; 4]);
+    assert_eq!(a.renew(&store).await.unwrap(), [RenewalOutcome::Held; 4]);
     let keep: Vec<_> = keys.iter().map(|key| renewal(key, fence(key), None)).collect();
-    assert_eq!(a.renew(&keep).await.unwrap(), [Verdict::Held; 4]);
+    assert_eq!(a.renew(&keep).await.unwrap(), [RenewalOutcome::Held; 4]);
     fixture.pass(TTL + GRACE).await;
     for (key, bytes) in keys.iter().zip(&cases) {
         assert_eq!(b.table().await.unwrap().rows[key].checkpoint_len as usize, bytes.len());
@@ -283,7 +283,7 @@ pub(crate) async fn a_checkpoint_that_is_too_large_is_refused_with_a_clear_error
         .unwrap_err()
         .to_string();
     assert!(error.contains("pod/x") && error.contains("1048577"), "{error}");
-    assert_eq!(renew(&a, &claim, Some(&large[1..])).await, Verdict::Held);
+    assert_eq!(renew(&a, &claim, Some(&large[1..])).await, RenewalOutcome::Held);
     assert_eq!(a.table().await.unwrap().rows[&claim.key].checkpoint_len, 1 << 20);
 }
 
@@ -296,14 +296,14 @@ pub(crate) async fn clusters_do_not_see_each_other(fixture: &LockFixture) {
     let mine = acquire(&here, &duty).await.unwrap();
     let theirs = acquire(&there, &duty).await.unwrap();
     acquire(&there, &LockKey::Replica("b".into())).await.unwrap();
-    assert_eq!(renew(&here, &mine, None).await, Verdict::Held);
+    assert_eq!(renew(&here, &mine, None).await, RenewalOutcome::Held);
     assert_eq!(here.table().await.unwrap().rows.len(), 1);
     assert_eq!(here.table().await.unwrap().replicas().count(), 0);
     assert_eq!(there.table().await.unwrap().replicas().count(), 1);
     assert!(here.evict(&duty).await.unwrap());
     assert!(!here.evict(&LockKey::Replica("b".into())).await.unwrap());
     release(&here, copy(&theirs), None, AfterRelease::Deleted).await;
-    assert_eq!(renew(&there, &theirs, None).await, Verdict::Held);
+    assert_eq!(renew(&there, &theirs, None).await, RenewalOutcome::Held);
 }
 
 pub(crate) async fn ids_that_differ_in_case_or_trailing_spaces_are_different_rows(fixture: &LockFixture) {
@@ -314,7 +314,7 @@ pub(crate) async fn ids_that_differ_in_case_or_trailing_spaces_are_different_row
         assert_eq!(claim.previous, Fence(0), "{id:?}");
         assert_eq!(a.table().await.unwrap().rows.len(), index + 1);
         assert_eq!(acquire(&b, &pod(id)).await, None, "A is not a");
-        assert_eq!(renew(&b, &claim, None).await, Verdict::Lost, "A is not a");
+        assert_eq!(renew(&b, &claim, None).await, RenewalOutcome::Lost, "A is not a");
     }
 }
 
@@ -325,7 +325,7 @@ pub(crate) async fn any_name_is_stored_unchanged(fixture: &LockFixture) {
     want.pod_ref.pod = "p".repeat(253).as_str().into();
     want.pod_ref.node = "node'\"\\ 😀".into();
     let claim = a.acquire(std::slice::from_ref(&want)).await.unwrap().pop().unwrap();
-    assert_eq!(renew(&a, &claim, Some(b"1")).await, Verdict::Held);
+    assert_eq!(renew(&a, &claim, Some(b"1")).await, RenewalOutcome::Held);
     let table = a.table().await.unwrap();
     let row = &table.rows[&want.key];
     assert_eq!(row.pod_ref, want.pod_ref);
@@ -358,10 +358,14 @@ pub(crate) async fn verdicts_come_in_the_order_of_the_renewals(fixture: &LockFix
         renewal(&claim.key, fence, i.is_multiple_of(2).then_some(&b"moved"[..]))
     });
     let renewals = renewals.collect::<Vec<_>>();
-    for (i, verdict) in a.renew(&renewals).await.unwrap().into_iter().enumerate() {
+    for (i, outcome) in a.renew(&renewals).await.unwrap().into_iter().enumerate() {
         assert_eq!(
-            verdict,
-            if stale(i) { Verdict::Lost } else { Verdict::Held },
+            outcome,
+            if stale(i) {
+                RenewalOutcome::Lost
+            } else {
+                RenewalOutcome::Held
+            },
             "number {i}"
         );
     }

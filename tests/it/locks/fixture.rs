@@ -250,7 +250,7 @@ pub(crate) async fn renew(
     store: &Arc<dyn LockStore>,
     claim: &Claim,
     checkpoint: Option<&[u8]>,
-) -> podlog::domain::Verdict {
+) -> podlog::domain::RenewalOutcome {
     store
         .renew(&[renewal(&claim.key, claim.fence, checkpoint)])
         .await

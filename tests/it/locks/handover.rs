@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use podlog::domain::{AfterRelease, LockKey, Verdict};
+use podlog::domain::{AfterRelease, LockKey, RenewalOutcome};
 
 use crate::locks::fixture::{GRACE, LockFixture, TTL, acquire, pod, release, renew};
 
@@ -23,7 +23,7 @@ pub(crate) async fn a_requested_row_is_handed_over_and_taken_by_the_replica_that
     );
     assert_eq!(
         renew(&a, &old, None).await,
-        Verdict::Held,
+        RenewalOutcome::Held,
         "a request takes nothing away"
     );
     let fence = old.fence;
@@ -32,7 +32,7 @@ pub(crate) async fn a_requested_row_is_handed_over_and_taken_by_the_replica_that
     let row = a.table().await.unwrap().rows.remove(&key).unwrap();
     assert_eq!((row.owner, row.wanted_by), (Some("b".into()), None));
     assert!(row.fence > fence && row.expires_in > 0);
-    assert_eq!(renew(&a, &stale, Some(b"stale")).await, Verdict::Lost);
+    assert_eq!(renew(&a, &stale, Some(b"stale")).await, RenewalOutcome::Lost);
     assert_eq!(acquire(&c, &key).await, None);
     assert_eq!(acquire(&a, &key).await, None);
     let new = acquire(&b, &key).await.unwrap();
@@ -75,7 +75,7 @@ pub(crate) async fn a_request_can_be_refused(fixture: &LockFixture) {
     );
     a.refuse(&row).await.unwrap();
     assert_eq!(a.table().await.unwrap().rows[&key].wanted_by, None);
-    assert_eq!(renew(&a, &claim, None).await, Verdict::Held);
+    assert_eq!(renew(&a, &claim, None).await, RenewalOutcome::Held);
     b.ask(&row).await.unwrap();
     fixture.pass(TTL + GRACE).await;
     let c = fixture.holder("c").await;
@@ -156,16 +156,16 @@ pub(crate) async fn a_replica_is_alive_while_its_row_is_and_is_deleted_a_minute_
     let claim_b = acquire(&b, &row_b).await.unwrap();
     assert_eq!(alive().await, ["a", "b"]);
     fixture.pass(TTL / 2).await;
-    assert_eq!(renew(&a, &claim_a, None).await, Verdict::Held);
+    assert_eq!(renew(&a, &claim_a, None).await, RenewalOutcome::Held);
     fixture.pass(TTL / 2).await;
     assert_eq!(alive().await, ["a"]);
-    assert_eq!(renew(&b, &claim_b, None).await, Verdict::Lost);
+    assert_eq!(renew(&b, &claim_b, None).await, RenewalOutcome::Lost);
     assert_eq!(
         a.forget(&[row_a.clone(), row_b.clone()]).await.unwrap(),
         0,
         "not yet dead for a minute"
     );
-    assert_eq!(renew(&a, &claim_a, None).await, Verdict::Held);
+    assert_eq!(renew(&a, &claim_a, None).await, RenewalOutcome::Held);
     // b has been dead since 60 s; 70 s after a's last renewal it is dead too, but only for 10 s.
     fixture.pass(Duration::from_secs(70)).await;
     assert_eq!(b.forget(&[row_a.clone(), row_b]).await.unwrap(), 1);
@@ -178,9 +178,9 @@ pub(crate) async fn an_evicted_row_is_free_once_its_holder_must_have_stopped(fix
     let (a, b) = (fixture.holder("a").await, fixture.holder("b").await);
     let key = pod("x");
     let claim = acquire(&a, &key).await.unwrap();
-    assert_eq!(renew(&a, &claim, Some(b"kept")).await, Verdict::Held);
+    assert_eq!(renew(&a, &claim, Some(b"kept")).await, RenewalOutcome::Held);
     assert!(b.evict(&key).await.unwrap());
-    assert_eq!(renew(&a, &claim, None).await, Verdict::Lost);
+    assert_eq!(renew(&a, &claim, None).await, RenewalOutcome::Lost);
     let row = b.table().await.unwrap().rows.remove(&key).unwrap();
     assert!(row.is_evicted() && row.fence > claim.fence && !row.finished, "{row:?}");
     assert!(row.expires_in > 40_000, "{row:?}");

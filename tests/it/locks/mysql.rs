@@ -3,7 +3,7 @@
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use podlog::domain::{LockKey, Verdict};
+use podlog::domain::{LockKey, RenewalOutcome};
 use podlog::locks::{LockError, LockStore};
 use sqlx::mysql::MySqlConnection;
 use sqlx::{AssertSqlSafe, Executor, Row};
@@ -91,21 +91,17 @@ pub(crate) async fn an_open_transaction_blocks_only_the_row_it_locks(fixture: &L
         panic!("the transaction was not seen");
     };
     let started = Instant::now();
-    let (verdicts, isolation) = tokio::join!(a.renew(&renewals), isolation);
+    let (outcomes, isolation) = tokio::join!(a.renew(&renewals), isolation);
     assert!(started.elapsed() < Duration::from_secs(4), "{:?}", started.elapsed());
     assert_eq!(isolation, "READ COMMITTED");
-    for (i, verdict) in verdicts.unwrap().into_iter().enumerate() {
-        assert_eq!(
-            verdict,
-            if i == 3 { Verdict::Busy } else { Verdict::Held },
-            "number {i}"
-        );
-    }
+    let mut expected = [RenewalOutcome::Held; 10];
+    expected[3] = RenewalOutcome::Busy;
+    assert_eq!(outcomes.unwrap(), expected);
     let table = a.table().await.unwrap();
     assert_eq!(table.rows[&renewals[4].key].checkpoint_len, 5);
     assert_eq!(table.rows[&renewals[3].key].checkpoint_len, 0);
     execute(&mut rogue, "ROLLBACK").await;
-    assert_eq!(a.renew(&renewals).await.unwrap(), [Verdict::Held; 10]);
+    assert_eq!(a.renew(&renewals).await.unwrap(), [RenewalOutcome::Held; 10]);
 
     fixture.pass(TTL + GRACE).await;
     execute(&mut rogue, "START TRANSACTION").await;
@@ -151,8 +147,8 @@ pub(crate) async fn a_deadlock_with_a_client_that_locks_in_another_order_is_surv
         .await;
         execute(&mut rogue, "COMMIT").await;
     };
-    let (verdicts, ()) = tokio::join!(a.renew(&renewals), meddle);
-    assert!(verdicts.unwrap().iter().all(|verdict| *verdict == Verdict::Held));
+    let (outcomes, ()) = tokio::join!(a.renew(&renewals), meddle);
+    assert!(outcomes.unwrap().iter().all(|outcome| *outcome == RenewalOutcome::Held));
     assert!(deadlocks(&mut rogue).await > before, "there was no deadlock to survive");
 }
 
@@ -167,8 +163,8 @@ pub(crate) async fn a_connection_killed_during_a_call_is_replaced(fixture: &Lock
         execute(&mut fixture.sql().await, &format!("KILL {id}")).await;
         execute(&mut rogue, "ROLLBACK").await;
     };
-    let (verdicts, ()) = tokio::join!(a.renew(&renewals), kill);
-    assert_eq!(verdicts.unwrap(), [Verdict::Held; 3]);
+    let (outcomes, ()) = tokio::join!(a.renew(&renewals), kill);
+    assert_eq!(outcomes.unwrap(), [RenewalOutcome::Held; 3]);
     // And one killed while idle.
     let sql = format!(
         "SELECT CAST(id AS UNSIGNED) FROM information_schema.processlist WHERE db = '{}' AND id <> CONNECTION_ID() AND command = 'Sleep'",
@@ -181,7 +177,7 @@ pub(crate) async fn a_connection_killed_during_a_call_is_replaced(fixture: &Lock
             .await
             .ok();
     }
-    assert_eq!(a.renew(&renewals).await.unwrap(), [Verdict::Held; 3]);
+    assert_eq!(a.renew(&renewals).await.unwrap(), [RenewalOutcome::Held; 3]);
 }
 
 pub(crate) async fn a_statement_without_an_answer_times_out_and_the_next_one_works(fixture: &LockFixture) {
@@ -198,7 +194,7 @@ pub(crate) async fn a_statement_without_an_answer_times_out_and_the_next_one_wor
         started.elapsed()
     );
     execute(&mut rogue, "UNLOCK TABLES").await;
-    assert_eq!(renew(&a, &claim, None).await, Verdict::Held);
+    assert_eq!(renew(&a, &claim, None).await, RenewalOutcome::Held);
 }
 
 pub(crate) async fn a_cancelled_call_does_not_delay_the_next_one(fixture: &LockFixture) {
@@ -215,7 +211,7 @@ pub(crate) async fn a_cancelled_call_does_not_delay_the_next_one(fixture: &LockF
         _ = running(fixture, "UPDATE JSON_TABLE") => {}
     }
     let started = Instant::now();
-    assert_eq!(renew(&a, &y, None).await, Verdict::Held);
+    assert_eq!(renew(&a, &y, None).await, RenewalOutcome::Held);
     assert!(
         started.elapsed() < Duration::from_millis(900),
         "{:?}",
@@ -245,7 +241,7 @@ pub(crate) async fn a_statement_locks_only_the_rows_it_names(fixture: &LockFixtu
             .await
             .unwrap()
             .iter()
-            .all(|verdict| *verdict == Verdict::Held)
+            .all(|outcome| *outcome == RenewalOutcome::Held)
     );
     let rows: Vec<_> = named
         .iter()
@@ -266,7 +262,7 @@ pub(crate) async fn a_statement_locks_only_the_rows_it_names(fixture: &LockFixtu
 pub(crate) async fn a_renewal_that_arrives_after_a_newer_one_stores_no_checkpoint(fixture: &LockFixture) {
     let a = fixture.holder("a").await;
     let claim = acquire(&a, &pod("x")).await.unwrap();
-    assert_eq!(renew(&a, &claim, Some(b"second")).await, Verdict::Held);
+    assert_eq!(renew(&a, &claim, Some(b"second")).await, RenewalOutcome::Held);
     // As if the stored renewal had been sent after the next one.
     execute(
         &mut fixture.sql().await,
@@ -275,7 +271,7 @@ pub(crate) async fn a_renewal_that_arrives_after_a_newer_one_stores_no_checkpoin
     .await;
     assert_eq!(
         renew(&a, &claim, Some(b"1st")).await,
-        Verdict::Held,
+        RenewalOutcome::Held,
         "the claim itself is good"
     );
     assert_eq!(a.table().await.unwrap().rows[&claim.key].checkpoint_len, 6);

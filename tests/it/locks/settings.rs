@@ -2,7 +2,7 @@
 //! created.
 
 use futures::future::join_all;
-use podlog::domain::{Fence, Verdict};
+use podlog::domain::{Fence, RenewalOutcome};
 use podlog::locks::{self, LockError, LockUrl};
 
 use crate::locks::fixture::{LockFixture, StoreKind, acquire, holder, pod, renewal, run};
@@ -213,7 +213,7 @@ async fn a_server_that_becomes_read_only_is_left_and_found_again(fixture: &LockF
             "{error:?}"
         );
     }
-    assert_eq!(third.unwrap(), [Verdict::Held]);
+    assert_eq!(third.unwrap(), [RenewalOutcome::Held]);
     assert!(claim.fence > Fence(0));
 }
 

@@ -5,7 +5,7 @@ use std::path::Path;
 use std::time::{Duration, Instant};
 
 use futures::future::join_all;
-use podlog::domain::Verdict;
+use podlog::domain::RenewalOutcome;
 use podlog::locks::{self, LockError, LockUrl};
 use sqlx::sqlite::{SqliteConnectOptions, SqliteConnection};
 use sqlx::{ConnectOptions, Executor};
@@ -108,7 +108,7 @@ pub(crate) async fn a_writer_that_blocks_the_file_delays_a_renewal_but_costs_no_
     );
     assert_eq!(acquire(&b, &pod("x")).await, None, "nor does looking for free rows");
     rogue.execute("ROLLBACK").await.unwrap();
-    assert_eq!(renew(&a, &claim, None).await, Verdict::Held);
+    assert_eq!(renew(&a, &claim, None).await, RenewalOutcome::Held);
 }
 
 pub(crate) async fn tables_of_another_version_are_refused(fixture: &LockFixture) {
