@@ -10,7 +10,7 @@
 //!   new, when lines are missing. It does no I/O and reads no clock. Start reading there.
 //! - [`cluster`], [`locks`] and [`sinks`] are the three sides to the outside: Kubernetes, the table of claims, and the
 //!   place for records. They never import one another.
-//! - [`follow`] reads the logs of one pod. [`collector`] owns all claims of a replica and starts one task per pod.
+//! - [`follow`] reads the logs of one pod. `collector` owns all claims of a replica and starts one task per pod.
 //!   [`renewer`] renews the claims on a thread of its own.
 //! - [`run()`] puts these parts together, and [`command`] starts it from a command line.
 //!

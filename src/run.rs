@@ -295,7 +295,7 @@ pub async fn migrate(store: LockConfig, sink: SinkConfig, stop: CancellationToke
     }
 }
 
-/// `podlog locks`: opens the store and runs the command of [`admin`].
+/// `podlog locks`: opens the store and runs the command.
 pub async fn locks_command(store: LockConfig, locks: Locks, stop: CancellationToken) -> Result<(), Failure> {
     let holder = Holder::onlooker("podlog-locks", store.cluster);
     tokio::select! {

@@ -106,7 +106,7 @@ pub(super) fn duration(text: &str) -> Result<Duration, String> {
     humantime::parse_duration(text).map_err(|_| "a duration is a number with a unit, such as 20s, 200ms or 7d".into())
 }
 
-/// Formats a duration in the form that [`duration`] parses.
+/// Formats a duration in the form that the flags of durations take.
 #[must_use]
 pub fn show(duration: Duration) -> String {
     humantime::format_duration(duration).to_string()
