@@ -5,6 +5,7 @@ use std::cell::Cell;
 use std::fs::File;
 use std::io::{Read as _, Seek as _, SeekFrom};
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex};
 use std::time::Instant;
 
 use kube_sim::{PodSpec, RestartPolicy, SimSettings, Text};
@@ -87,31 +88,70 @@ async fn lines_with_any_timestamp_are_stored_in_the_order_they_were_written() {
     fixture.stop().await;
 }
 
+/// How many empty lines are stored at least.
 const LINES: usize = 1_000_000;
 
-/// Serves a log of empty lines as a kubelet does: what is there, which is half of it, and the rest to who follows it.
-fn serve_empty_lines(fixture: &HostileFixture) {
-    // A millisecond apart, so that a reader that resumes need not get all lines again.
-    let stamped = |n: usize| format!("{} \n", Time(1_795_171_621_000_000_000 + n as i64 * 1_000_000));
-    let all: Vec<String> = (0..LINES).map(stamped).collect();
-    let followed = AtomicBool::new(false);
-    fixture.proxy.rule(move |head| {
-        if !head.contains("/pods/bad/log") {
-            return None;
+/// Lines of one answer: less than is read in a second, so that a stopped flood ends soon.
+const ANSWER_LINES: usize = 100_000;
+
+/// The flood's timestamps last for so many seconds, of 1000 lines each: many times more than [`LINES`].
+const SECONDS: usize = 20_000;
+
+/// A log of empty lines, a millisecond apart, that grows for as long as it is read.
+struct EmptyLines {
+    /// The beginning of each second's timestamps, up to the seconds.
+    seconds: Vec<String>,
+    /// The rest of the lines of a second.
+    rests: Vec<String>,
+    /// Lines that were sent so far.
+    written: usize,
+    stopped: bool,
+}
+
+impl EmptyLines {
+    fn new() -> Self {
+        let stamp = |second: usize| Time((1_795_171_621 + second as i64) * 1_000_000_000).to_string();
+        Self {
+            seconds: (0..SECONDS).map(|second| stamp(second)[..19].to_owned()).collect(),
+            rests: (0..1000).map(|ms| format!(".{ms:03}000000Z \n")).collect(),
+            written: 0,
+            stopped: false,
         }
+    }
+
+    /// The answer to a request: the last line to a probe, otherwise lines from the time that it names.
+    fn answer(&mut self, head: &str) -> String {
         let since = head.split_once("&sinceTime=").map(|(_, more)| more.replace("%3A", ":"));
-        let since = since.map_or(0, |since| all.partition_point(|line| line[..19] < since[..19]));
-        let follows = head.contains("&follow=true");
-        let there = if followed.fetch_or(follows, Ordering::Relaxed) || follows {
-            LINES
+        let from = since.map_or(0, |since| {
+            1000 * self.seconds.partition_point(|second| **second < since[..19])
+        });
+        if !self.stopped {
+            self.written = self.written.max(from + ANSWER_LINES);
+        }
+        assert!(self.written < SECONDS * 1000, "the flood has no more timestamps");
+        let lines = if head.contains("&tailLines=") {
+            self.written - 1..self.written
         } else {
-            LINES / 2
+            from..self.written.min(from + ANSWER_LINES)
         };
-        let from = if head.contains("&tailLines=") { there - 1 } else { since };
-        Some(RawAnswer::Bytes(
-            format!("{OPEN_END}{}", all[from..there].concat()).into_bytes(),
-        ))
+        let mut text = String::from(OPEN_END);
+        for n in lines {
+            text.push_str(&self.seconds[n / 1000]);
+            text.push_str(&self.rests[n % 1000]);
+        }
+        text
+    }
+}
+
+/// Serves empty lines as the log of the bad pod, for as long as the flood is not stopped.
+fn serve_empty_lines(fixture: &HostileFixture) -> Arc<Mutex<EmptyLines>> {
+    let log = Arc::new(Mutex::new(EmptyLines::new()));
+    let served = log.clone();
+    fixture.proxy.rule(move |head| {
+        let is_log = head.contains("/pods/bad/log");
+        is_log.then(|| RawAnswer::Bytes(served.lock().unwrap().answer(head).into_bytes()))
     });
+    log
 }
 
 /// What is stored of the empty lines. Only what is new is read each time: the file grows to some 300 MB.
@@ -147,7 +187,7 @@ impl LineFlood {
 async fn a_million_empty_lines_are_a_million_records_in_little_memory() {
     let mut fixture = HostileFixture::new().await;
     fixture.bad();
-    serve_empty_lines(&fixture);
+    let log = serve_empty_lines(&fixture);
     fixture.write(100);
     let path = fixture.dir.path().display().to_string();
     let sink = format!("file://{path}/records?fsync=never&max_size=4GiB");
@@ -159,8 +199,8 @@ async fn a_million_empty_lines_are_a_million_records_in_little_memory() {
         flood.set(now);
         lines
     };
-    // While the backlog is read, and while what follows is: what the pod beside writes now is stored now.
-    for share in [5, 20, 40, 60] {
+    // The flood goes on until it is stopped, so what the pod beside writes is stored meanwhile or never.
+    for share in [5, 20, 40, 60, 100] {
         let lines = LINES / 100 * share;
         fixture
             .until("so many lines are stored", async |fixture| stored(fixture) >= lines)
@@ -168,19 +208,23 @@ async fn a_million_empty_lines_are_a_million_records_in_little_memory() {
         fixture.write(100);
         let written = Instant::now();
         fixture.good_pod_is_stored().await;
-        let lines = stored(&fixture);
         println!(
-            "{lines} lines after {:?}, of those beside after {:?}",
+            "{} lines after {:?}, of those beside after {:?}",
+            stored(&fixture),
             begun.elapsed(),
             written.elapsed()
         );
-        assert!(lines < LINES, "the other pod waited for the flood to end");
     }
+    let all = {
+        let mut log = log.lock().unwrap();
+        log.stopped = true;
+        log.written
+    };
     fixture
-        .until("all lines are stored", async |fixture| stored(fixture) >= LINES)
+        .until("all lines are stored", async |fixture| stored(fixture) >= all)
         .await;
-    println!("stored in {:?}", begun.elapsed());
-    assert_eq!((flood.get().lines, flood.get().empty), (LINES, LINES));
+    println!("{all} lines are stored in {:?}", begun.elapsed());
+    assert_eq!((flood.get().lines, flood.get().empty), (all, all));
     let peak = fixture.peak();
     println!("{peak} MiB");
     assert!(peak < 256, "{peak} MiB");
