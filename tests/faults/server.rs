@@ -259,6 +259,8 @@ fn spawn(program: &ServerProgram, dir: &Path, port: u16, options: &Vec<String>, 
         .arg("--bind-address=127.0.0.1");
     command.arg(format!("--port={port}"));
     command.arg(format!("--datadir={}", file("data")));
+    // A server that starts deletes the temporary tables it finds, also those of a server that shares the directory.
+    command.arg(format!("--tmpdir={}", file("data")));
     command.arg(format!("--socket={}", file("socket")));
     command.arg(format!("--pid-file={}", file("pid")));
     command.arg("--innodb-buffer-pool-size=32M");
