@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use sqlx::ConnectOptions;
 use sqlx::sqlite::{SqliteConnectOptions, SqliteConnection, SqliteJournalMode, SqliteSynchronous};
+use tokio::time::{Instant, sleep};
 
 use super::fault;
 use crate::db::database::Database;
@@ -12,6 +13,9 @@ use crate::domain::BackendError;
 
 /// Takes the write lock when the transaction begins. Taking it later fails at once if another process wrote in between.
 pub(crate) const BEGIN: &str = "BEGIN IMMEDIATE";
+
+/// The pause before a busy file is opened again: shorter than creating the tables takes (some 50 ms).
+const BUSY_PAUSE: Duration = Duration::from_millis(20);
 
 /// How the file is opened. `busy` is how long a statement waits for another process's transaction: less than the deadline
 /// of the statement, so that the answer is "busy" and the connection can be used again.
@@ -36,7 +40,16 @@ pub(crate) async fn connect(
 ) -> Result<SqliteConnection, BackendError> {
     check_path(path, db, create)?;
     let options = options(path, busy).create_if_missing(create);
-    options.connect().await.map_err(|error| fault::explain(db, &error))
+    let give_up = Instant::now() + busy;
+    loop {
+        match options.connect().await {
+            Ok(conn) => return Ok(conn),
+            // While another process writes a file that is not in WAL mode yet, `SQLite` refuses the change to WAL mode
+            // at once instead of waiting for `busy`. Processes that create the file together meet there.
+            Err(error) if fault::is_busy(&error) && Instant::now() < give_up => sleep(BUSY_PAUSE).await,
+            Err(error) => return Err(fault::explain(db, &error)),
+        }
+    }
 }
 
 /// Refuses what `SQLite` would only call "unable to open database file".
@@ -57,4 +70,32 @@ pub(super) fn check_path(path: &Path, db: &Database, create: bool) -> Result<(),
         return refused("does not exist", "run `podlog migrate`, or correct the URL");
     }
     Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use sqlx::{Connection, Executor};
+
+    use super::*;
+    use crate::db::fixtures::{CLAIMS, database};
+
+    #[tokio::test]
+    async fn a_file_that_another_process_is_creating_is_waited_for() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("podlog.db");
+        let other = SqliteConnectOptions::new().filename(&path).create_if_missing(true);
+        let mut other = other.connect().await.unwrap();
+        other.execute("CREATE TABLE t (x)").await.unwrap();
+        let transaction = other.begin_with(BEGIN).await.unwrap();
+        let db = database(&CLAIMS);
+        let opened = connect(&path, &db, Duration::from_secs(20), true);
+        let finished = async {
+            // Long enough for several attempts to open the file.
+            sleep(Duration::from_millis(200)).await;
+            transaction.commit().await
+        };
+        let (opened, finished) = tokio::join!(opened, finished);
+        finished.unwrap();
+        opened.unwrap();
+    }
 }
