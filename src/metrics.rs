@@ -32,7 +32,7 @@ pub struct Request {
 
 /// A call to the lock store and its result.
 #[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
-pub struct Statement {
+pub struct LockCall {
     /// `acquire`, `renew`, `release`, `ask`, `refuse`, `forget` or `table`.
     pub operation: &'static str,
     /// `ok` or `error`.
@@ -84,13 +84,13 @@ pub struct Metrics {
     /// Claims taken.
     pub claims_taken: Counter,
     /// Pods handed over to another replica on request.
-    pub claims_handed: Counter,
+    pub claims_handed_over: Counter,
     /// Number of times that claiming was suspended because the database's clock or identity changed.
     pub holdoffs: Counter,
     /// Requests to the API server.
     pub api_requests: Family<Request, Counter>,
     /// Calls to the lock store. A call runs a few statements for each batch of rows.
-    pub statements: Family<Statement, Counter>,
+    pub lock_calls: Family<LockCall, Counter>,
     /// Records deleted because they were older than the retention time.
     pub retention_deleted: Counter,
 }
@@ -127,10 +127,10 @@ impl Metrics {
             deadline_seconds: Gauge::default(),
             claims_lost: Family::default(),
             claims_taken: Counter::default(),
-            claims_handed: Counter::default(),
+            claims_handed_over: Counter::default(),
             holdoffs: Counter::default(),
             api_requests: Family::default(),
-            statements: Family::default(),
+            lock_calls: Family::default(),
             retention_deleted: Counter::default(),
         };
         // `increase` compares with an earlier value, so it misses the first gap of a series that begins with that gap.
@@ -250,9 +250,9 @@ impl Metrics {
         r.register("claims_lost", "Claims lost, by reason", self.claims_lost.clone());
         r.register("claims_taken", "Claims taken", self.claims_taken.clone());
         r.register(
-            "claims_handed",
+            "claims_handed_over",
             "Pods handed over to another replica on request",
-            self.claims_handed.clone(),
+            self.claims_handed_over.clone(),
         );
         r.register(
             "holdoffs",
@@ -260,9 +260,9 @@ impl Metrics {
             self.holdoffs.clone(),
         );
         r.register(
-            "statements",
+            "lock_calls",
             "Calls to the lock store by operation and result; a call runs a few statements per batch of rows",
-            self.statements.clone(),
+            self.lock_calls.clone(),
         );
     }
 }

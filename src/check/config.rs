@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use crate::cli::units::show;
-use crate::config::{Config, faults};
+use crate::config::{Config, violations};
 use crate::domain::Finding;
 use crate::domain::claim::Lease;
 use crate::exit::Failure;
@@ -13,7 +13,10 @@ use crate::exit::Failure;
 const CYCLE: Duration = Duration::from_secs(1);
 
 pub(super) fn diagnose(config: &Config) -> Vec<Finding> {
-    let mut findings: Vec<Finding> = faults(config).iter().map(|fault| fault.to_finding("safety")).collect();
+    let mut findings: Vec<Finding> = violations(config)
+        .iter()
+        .map(|violation| violation.to_finding("safety"))
+        .collect();
     if findings.is_empty() {
         findings.push(Finding::ok("safety", "times, sizes and counts are safe together"));
         findings.push(times(&config.lease));

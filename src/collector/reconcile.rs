@@ -192,7 +192,7 @@ impl Reconciler {
         let mut timed_out = Vec::new();
         for (uid, to) in &plan.hand_over {
             match self.claims.tasks.hand_over(uid, to, now) {
-                HandOver::Begun => drop(self.claims.metrics().claims_handed.inc()),
+                HandOver::Begun => drop(self.claims.metrics().claims_handed_over.inc()),
                 HandOver::TimedOut(fence) => timed_out.push((LockKey::Pod(uid.clone()), fence)),
                 HandOver::Pending | HandOver::NotHeld => {}
             }

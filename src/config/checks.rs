@@ -34,27 +34,27 @@ const LONGEST_RETAIN: Duration = Duration::from_hours(100 * 36_525 * 24 / 100);
 /// The settings of `podlog run`. Fails with the first setting that is wrong or unsafe.
 pub fn checked(typed: &flags::Run, passwords: &Passwords) -> Result<Config, Failure> {
     let config = Config::unchecked(typed, passwords)?;
-    if let Some(fault) = faults(&config).into_iter().next() {
-        return Err(fault);
+    if let Some(violation) = violations(&config).into_iter().next() {
+        return Err(violation);
     }
     config.scope().check()?;
     Ok(config)
 }
 
-/// The first fault of each group of settings.
+/// The first violation in each group of rules.
 #[must_use]
-pub fn faults(config: &Config) -> Vec<Failure> {
+pub fn violations(config: &Config) -> Vec<Failure> {
     // The other checks add up times, so this one comes first.
     if let Err(failure) = times(config) {
         return vec![failure];
     }
-    let judged = [
+    let groups = [
         lease(&config.lease, config.sink.timeout),
         shutdown(config),
         streams(config),
         retention(config),
     ];
-    judged.into_iter().filter_map(Result::err).collect()
+    groups.into_iter().filter_map(Result::err).collect()
 }
 
 /// Refuses times that are too long to calculate with.

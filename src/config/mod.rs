@@ -9,6 +9,6 @@ mod settings;
 #[cfg(test)]
 mod tests;
 
-pub use checks::{checked, faults};
+pub use checks::{checked, violations};
 pub use secret::{Passwords, SecretUrl};
 pub use settings::{ClusterConfig, Config, LockConfig, SinkConfig, StreamConfig};

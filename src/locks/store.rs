@@ -9,7 +9,7 @@ use async_trait::async_trait;
 use crate::domain::{
     BackendError, Claim, Fence, LockKey, LockTable, Release, Renewal, RenewalOutcome, ReplicaId, Want,
 };
-use crate::metrics::{Metrics, Statement};
+use crate::metrics::{LockCall, Metrics};
 
 /// On whose behalf a store acts, and the times it writes.
 #[derive(Clone, Debug)]
@@ -102,7 +102,7 @@ pub async fn call<T>(
     };
     let answer = tokio::time::timeout(limit, call).await.unwrap_or_else(|_| late());
     let result = if answer.is_ok() { "ok" } else { "error" };
-    metrics.statements.get_or_create(&Statement { operation, result }).inc();
+    metrics.lock_calls.get_or_create(&LockCall { operation, result }).inc();
     answer
 }
 

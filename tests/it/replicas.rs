@@ -143,7 +143,7 @@ fn a_pod_with_a_stuck_sink_stays_collected_until_it_can_be_handed_over() {
     harness.add();
     harness.busy(70);
     // A refused replica asks again within a second, so the table hardly ever shows the refusal.
-    let refusals = |harness: &Harness| harness.replicas[0].statements("refuse");
+    let refusals = |harness: &Harness| harness.replicas[0].lock_calls("refuse");
     harness.until(40, "the requests are refused", |harness| refusals(harness) > 0);
     harness.replicas[0].sink.set_duration(Duration::from_millis(10));
     harness.busy(300);
@@ -237,7 +237,7 @@ fn store_calls_grow_only_by_one_renewal_per_two_hundred_pods() {
     // In a minute of rest, in which every pod writes.
     let calls = |pods: usize| {
         let mut harness = Harness::shared(false, 1, pods);
-        let counts = |harness: &Harness| CALLS.map(|call| harness.replicas[0].statements(call));
+        let counts = |harness: &Harness| CALLS.map(|call| harness.replicas[0].lock_calls(call));
         let before = counts(&harness);
         harness.busy(60);
         let after = counts(&harness);

@@ -23,7 +23,7 @@ use crate::domain::{PodSet, ReplicaId, Time};
 use crate::follow::stall_detector::StallDetector;
 use crate::follow::{Context, ReadSettings};
 use crate::locks::LockStore;
-use crate::metrics::{Metrics, Statement};
+use crate::metrics::{LockCall, Metrics};
 use crate::renewer::renewer;
 use crate::sinks::Sink;
 use crate::sinks::group::{self, grouped};
@@ -102,13 +102,13 @@ impl SimReplica {
         }
     }
 
-    /// How many statements of this kind the table has answered.
+    /// How many calls of this operation the lock store has answered with success.
     #[must_use]
-    pub fn statements(&self, operation: &'static str) -> u64 {
+    pub fn lock_calls(&self, operation: &'static str) -> u64 {
         let result = "ok";
         self.metrics
-            .statements
-            .get_or_create(&Statement { operation, result })
+            .lock_calls
+            .get_or_create(&LockCall { operation, result })
             .get()
     }
 

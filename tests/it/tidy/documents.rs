@@ -5,7 +5,7 @@
 use std::collections::BTreeSet;
 use std::fmt::Write as _;
 
-use podlog::metrics::{Metrics, Reason, Request, Statement};
+use podlog::metrics::{LockCall, Metrics, Reason, Request};
 use prometheus_client::encoding::text::encode;
 use prometheus_client::registry::Registry;
 
@@ -51,11 +51,11 @@ fn scrape() -> String {
     metrics.stream_ends.get_or_create(&reason).inc();
     metrics.claims_lost.get_or_create(&reason).inc();
     metrics.api_requests.get_or_create(&Request { verb: "", code: 0 }).inc();
-    let statement = Statement {
+    let call = LockCall {
         operation: "",
         result: "",
     };
-    metrics.statements.get_or_create(&statement).inc();
+    metrics.lock_calls.get_or_create(&call).inc();
     let mut text = String::new();
     encode(&mut text, &registry).unwrap();
     text
