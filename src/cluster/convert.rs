@@ -75,7 +75,7 @@ pub(super) fn convert(pod: ApiPod, names: &mut SharedNames) -> Option<Pod> {
             .map(|node| names.share(node)),
         labels,
         phase: phase(&status),
-        gone: false,
+        deleted: false,
         containers,
     })
 }

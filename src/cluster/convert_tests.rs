@@ -55,7 +55,7 @@ fn containers_of_every_kind_are_kept_in_the_order_they_start() {
     let names: Vec<_> = pod.containers.iter().map(|c| &*c.name).collect();
     assert_eq!(names, ["setup", "proxy", "app", "debug"]);
     assert_eq!(
-        (pod.node.as_deref(), pod.phase, pod.gone),
+        (pod.node.as_deref(), pod.phase, pod.deleted),
         (Some("n1"), Phase::Pending, false)
     );
     assert!(!pod.has_log());

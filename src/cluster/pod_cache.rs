@@ -1,6 +1,6 @@
 //! The pods that all watchers have seen: a cache of one set.
 //!
-//! It keeps no pod that is gone, and decides nothing about pods.
+//! It keeps no deleted pod, and decides nothing about pods.
 
 use std::collections::BTreeSet;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -63,7 +63,7 @@ impl PodCache {
         }
     }
 
-    /// Removes a pod that is gone or no longer selected.
+    /// Removes a pod that is deleted or no longer selected.
     pub(super) fn remove(&self, uid: &PodUid) {
         if self.state().pods.pods.remove(uid).is_some() {
             self.changed.notify_one();

@@ -123,7 +123,7 @@ impl Claims {
                 return Some(claim);
             }
         };
-        if pod.gone && progress.checkpoint.containers.is_empty() && pod.containers.is_empty() {
+        if pod.deleted && progress.checkpoint.containers.is_empty() && pod.containers.is_empty() {
             self.metrics().gaps.get_or_create(&Reason { reason: "deleted" }).inc();
             tracing::warn!(namespace = %pod.namespace, pod = %pod.name, uid = %pod.uid,
                 "the pod was deleted before any of its lines was stored; its containers are unknown, so no gap record is written");

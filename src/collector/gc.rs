@@ -123,7 +123,7 @@ fn missing(claims: &Claims, members: &Members, set: &PodSet, table: &LockTable) 
     let mut missing = BTreeMap::new();
     for (uid, task) in claims.tasks.iter().filter(|(uid, _)| is_missing(uid)) {
         let pod = task.pod();
-        if !pod.gone {
+        if !pod.deleted {
             missing.insert(uid.clone(), PodRef::from_pod(&pod));
         }
     }
@@ -179,7 +179,7 @@ fn deleted_pod(uid: PodUid, pod_ref: PodRef) -> Pod {
         node: Some(pod_ref.node).filter(|node| !node.is_empty()),
         labels: BTreeMap::new(),
         phase: Phase::Ended,
-        gone: true,
+        deleted: true,
         containers: Vec::new(),
     }
 }

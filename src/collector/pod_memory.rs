@@ -244,7 +244,7 @@ impl PodMemory {
     pub(super) fn departed_as_deleted(&self, uid: &PodUid) -> Option<Pod> {
         let departed = self.pods.get(uid)?.departed.as_ref()?;
         Some(Pod {
-            gone: true,
+            deleted: true,
             ..Pod::clone(&departed.pod)
         })
     }

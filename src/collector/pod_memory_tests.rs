@@ -39,7 +39,7 @@ fn pod(uid: &str) -> Pod {
         node: None,
         labels: BTreeMap::new(),
         phase: Phase::Running,
-        gone: false,
+        deleted: false,
         containers: vec![Container {
             name: "app".into(),
             state: ContainerState::Running(instance),
@@ -182,7 +182,7 @@ fn a_departed_pod_without_a_row_is_remembered_for_three_minutes_after_the_table_
     assert!(without_row(&memory).is_empty(), "the table has not been read");
     memory.compare_departed(&table(&[]), at(10), PATIENCE);
     assert_eq!(without_row(&memory), ["a"]);
-    assert!(memory.departed_as_deleted(&"a".into()).is_some_and(|pod| pod.gone));
+    assert!(memory.departed_as_deleted(&"a".into()).is_some_and(|pod| pod.deleted));
     memory.compare_departed(&table(&[]), at(189), PATIENCE);
     assert_eq!(without_row(&memory), ["a"]);
     memory.compare_departed(&table(&[]), at(190), PATIENCE);

@@ -166,7 +166,7 @@ impl PodTasks {
         if let Some(task) = self.by_uid.get(uid) {
             task.pod.send_modify(|pod| {
                 *pod = Arc::new(Pod {
-                    gone: true,
+                    deleted: true,
                     ..Pod::clone(pod)
                 });
             });
@@ -267,7 +267,7 @@ impl PodTask {
     pub(super) fn after_release(&self, outcome: TaskOutcome, members: &Members) -> AfterRelease {
         match outcome {
             // The row of a deleted pod stays for a while too, for replicas that have not learned of the deletion.
-            TaskOutcome::Ended(TaskEnd::Finished | TaskEnd::Gone) => AfterRelease::Finished,
+            TaskOutcome::Ended(TaskEnd::Finished | TaskEnd::PodDeleted) => AfterRelease::Finished,
             // The replica that asked may have died while the task wrote what it had read.
             TaskOutcome::Ended(TaskEnd::Stopped) => match &self.when_stopped {
                 AfterRelease::Handed(heir) if !members.contains(heir) => AfterRelease::Free,
@@ -285,7 +285,7 @@ impl TaskOutcome {
     pub(super) fn as_str(self) -> &'static str {
         match self {
             Self::Ended(TaskEnd::Finished) => "finished",
-            Self::Ended(TaskEnd::Gone) => "deleted",
+            Self::Ended(TaskEnd::PodDeleted) => "deleted",
             Self::Ended(TaskEnd::Stopped) => "stopped",
             Self::Ended(TaskEnd::Lost) => "claim_lost",
             Self::Ended(TaskEnd::Fenced) => "refused_by_sink",

@@ -73,7 +73,7 @@ pub struct Renewal {
 pub enum RenewalOutcome {
     /// The row is held and was extended.
     Held,
-    /// The row has expired, is gone, or has another holder.
+    /// The row has expired, is deleted, or has another holder.
     Lost,
     /// The row is held and was not extended, because another transaction locks it.
     Busy,

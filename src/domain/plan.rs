@@ -330,7 +330,7 @@ mod tests {
 
     #[test]
     fn the_table_is_read_again_soon_while_pods_are_about_to_become_free() {
-        let leaving = planned(&[("a", "gone", "", 9000)]);
+        let leaving = planned(&[("a", "dead", "", 9000)]);
         assert_eq!((leaving.acquire.len(), leaving.wake), (0, Some(RECHECK)));
         let asked = planned(&[("a", "you", "me", 9000)]);
         assert_eq!((asked.ask.len(), asked.wake), (0, Some(RECHECK)));

@@ -25,7 +25,7 @@ pub struct Pod {
     /// Whether its containers have started or ended.
     pub phase: Phase,
     /// Whether the pod is deleted: the object does not exist any more and its log cannot be read.
-    pub gone: bool,
+    pub deleted: bool,
     /// The containers to collect: init, sidecar, app and ephemeral ones.
     pub containers: Vec<Container>,
 }
@@ -40,7 +40,7 @@ impl Pod {
     /// Whether no container will ever run again.
     #[must_use]
     pub fn is_over(&self) -> bool {
-        self.gone || self.phase == Phase::Ended
+        self.deleted || self.phase == Phase::Ended
     }
 
     /// Whether a container has ever run, so that there is something to read.

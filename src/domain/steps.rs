@@ -40,12 +40,12 @@ pub fn next_step(pod: &Pod, name: &str, stored: Option<&ContainerProgress>) -> C
         let skipped = stored.filter(|stored| !stored.finished && stored.container_id != instance.id);
         return match skipped {
             Some(stored) => ContainerStep::GiveUp(stored.clone(), GapReason::Restarted),
-            None if pod.gone => ContainerStep::GiveUp(progress_of(&instance, stored), GapReason::Deleted),
+            None if pod.deleted => ContainerStep::GiveUp(progress_of(&instance, stored), GapReason::Deleted),
             None => ContainerStep::Read(instance, source),
         };
     }
     match stored.filter(|stored| !stored.finished) {
-        Some(stored) if pod.gone => ContainerStep::GiveUp(stored.clone(), GapReason::Deleted),
+        Some(stored) if pod.deleted => ContainerStep::GiveUp(stored.clone(), GapReason::Deleted),
         // For the moment the status does not show the instance, as after a restart of the kubelet.
         Some(_) if !pod.is_over() => ContainerStep::Wait,
         Some(stored) => ContainerStep::GiveUp(stored.clone(), GapReason::Unavailable),
@@ -158,7 +158,7 @@ mod tests {
             node: None,
             labels: [].into(),
             phase,
-            gone: false,
+            deleted: false,
             containers: vec![app],
         }
     }
@@ -287,30 +287,30 @@ mod tests {
 
     #[test]
     fn every_unread_stream_of_a_deleted_pod_is_a_gap() {
-        let gone = |stored| {
+        let deleted = |stored| {
             step(
                 &Pod {
-                    gone: true,
+                    deleted: true,
                     ..running(1, Some(0))
                 },
                 stored,
             )
         };
-        assert_eq!(gone(Some(progress(1, true))), ContainerStep::Done);
+        assert_eq!(deleted(Some(progress(1, true))), ContainerStep::Done);
         assert_eq!(
-            gone(Some(progress(1, false))),
+            deleted(Some(progress(1, false))),
             ContainerStep::GiveUp(progress(1, false), GapReason::Deleted)
         );
         assert_eq!(
-            gone(Some(progress(0, true))),
+            deleted(Some(progress(0, true))),
             ContainerStep::GiveUp(progress(1, false), GapReason::Deleted)
         );
         assert_eq!(
-            gone(None),
+            deleted(None),
             ContainerStep::GiveUp(progress(0, false), GapReason::Deleted)
         );
         let unknown = Pod {
-            gone: true,
+            deleted: true,
             containers: vec![],
             ..running(0, None)
         };

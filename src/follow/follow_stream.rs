@@ -66,7 +66,7 @@ impl FollowStream<'_, '_> {
                     if changed.is_err() {
                         return ReadEnd::Stopped;
                     }
-                    if self.reader.log.status.refresh() || pod.borrow_and_update().gone {
+                    if self.reader.log.status.refresh() || pod.borrow_and_update().deleted {
                         self.timers.await_end(clock.now());
                     }
                     continue;
@@ -173,7 +173,7 @@ impl FollowStream<'_, '_> {
         let now = self.reader.context.clock.now();
         // A stream that broke, was busy, or was not read for a while may have missed the last lines; so may a stream
         // that stays open after its instance has ended, or that ends in the middle of a line.
-        let over = self.reader.log.status.refresh() || self.reader.task.pod.borrow().gone;
+        let over = self.reader.log.status.refresh() || self.reader.task.pod.borrow().deleted;
         let orderly = end == ReadEnd::EndOfLog || end == ReadEnd::Reopen && !over;
         let whole =
             orderly && !self.reader.probe_contradicts && self.reader.lines.ends_with_a_line() && self.is_quiet(now);

@@ -100,8 +100,8 @@ impl<'a> InstanceReader<'a> {
             end = follow_stream(&mut self.reader).await;
             self.stream_ended_at = match end {
                 ReadEnd::EndOfLog => self.reader.certain_end(),
-                // That the pod is gone does not change how its stream ended before.
-                ReadEnd::PodGone => self.stream_ended_at,
+                // That the pod is deleted does not change how its stream ended before.
+                ReadEnd::PodDeleted => self.stream_ended_at,
                 _ => None,
             };
         }
@@ -124,12 +124,12 @@ impl<'a> InstanceReader<'a> {
         match end {
             ReadEnd::Stopped => AfterRead::Done(Some(ContainerEnd::Stopped)),
             ReadEnd::Fenced => AfterRead::Done(Some(ContainerEnd::Fenced)),
-            // A stream that is cut short may also end without an error, so its end counts only if the pod was gone
+            // A stream that is cut short may also end without an error, so its end counts only if the pod was deleted
             // right after it.
-            ReadEnd::PodGone if !self.reader.dropped_lines && self.was_read_before_deletion() => {
+            ReadEnd::PodDeleted if !self.reader.dropped_lines && self.was_read_before_deletion() => {
                 self.finish(None).await
             }
-            ReadEnd::PodGone => self.finish(Some(GapReason::Deleted)).await,
+            ReadEnd::PodDeleted => self.finish(Some(GapReason::Deleted)).await,
             ReadEnd::InstanceUnknown => {
                 // The pod's status is about to change, and the next step depends on it.
                 AfterRead::Done(self.reader.log.status.wait(STALE_STATUS).await)
@@ -154,7 +154,7 @@ impl<'a> InstanceReader<'a> {
         }
     }
 
-    /// Whether the log had certainly been read to its end just before the pod was gone.
+    /// Whether the log had certainly been read to its end just before the pod was deleted.
     fn was_read_before_deletion(&self) -> bool {
         self.reader.is_just_before_now(self.stream_ended_at) || self.reader.was_caught_up()
     }

@@ -89,7 +89,7 @@ impl<'a> InstanceLog<'a> {
         tokio::select! {
             biased;
             () = stop.cancelled() => return Err(ReadEnd::Stopped),
-            () = gone(self.task.pod.clone()) => return Err(ReadEnd::PodGone),
+            () = pod_deleted(self.task.pod.clone()) => return Err(ReadEnd::PodDeleted),
             () = context.limiter.wait_to_open() => {}
         }
         let began = context.clock.now();
@@ -106,7 +106,7 @@ impl<'a> InstanceLog<'a> {
         resume.record_opened(requested_at, self.identity.opened_at);
         match (opened, self.verify().await) {
             (Ok(stream), Ok(())) => Ok(stream),
-            (Ok(stream), Err(ReadEnd::PodGone)) if self.is_of_deleted_pod(began) => Ok(stream),
+            (Ok(stream), Err(ReadEnd::PodDeleted)) if self.is_of_deleted_pod(began) => Ok(stream),
             (Err(error), Ok(())) => Err(self.read_error(&error)),
             (_, Err(end)) => Err(end),
         }
@@ -162,7 +162,7 @@ impl<'a> InstanceLog<'a> {
             Ok(Some(now)) if now.uid == pod.uid => now,
             Ok(other) => {
                 self.identity.name_reused = other.is_some();
-                return Err(ReadEnd::PodGone);
+                return Err(ReadEnd::PodDeleted);
             }
             Err(error) => return Err(self.read_error(&error.into())),
         };
@@ -220,9 +220,9 @@ impl<'a> InstanceLog<'a> {
     }
 }
 
-/// Waits until the pod is known to be gone, so that its log cannot be asked for.
-async fn gone(mut pod: watch::Receiver<Arc<Pod>>) {
-    while !pod.borrow_and_update().gone {
+/// Waits until the pod is known to be deleted, so that its log cannot be asked for.
+async fn pod_deleted(mut pod: watch::Receiver<Arc<Pod>>) {
+    while !pod.borrow_and_update().deleted {
         if pod.changed().await.is_err() {
             std::future::pending::<()>().await;
         }

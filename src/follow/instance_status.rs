@@ -77,7 +77,7 @@ impl<'a> InstanceStatus<'a> {
         let changed = async {
             while pod.changed().await.is_ok() {
                 let now = pod.borrow_and_update().clone();
-                if now.gone && !known.gone || !self.ended && self.shows_end(&now) {
+                if now.deleted && !known.deleted || !self.ended && self.shows_end(&now) {
                     return;
                 }
             }

@@ -44,7 +44,11 @@ async fn follow_containers(context: &Context, task: &Task) -> TaskEnd {
             return TaskEnd::Stopped;
         }
         if running.is_empty() && present.is_over() {
-            return if present.gone { TaskEnd::Gone } else { TaskEnd::Finished };
+            return if present.deleted {
+                TaskEnd::PodDeleted
+            } else {
+                TaskEnd::Finished
+            };
         }
         tokio::select! {
             biased;

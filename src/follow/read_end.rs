@@ -23,8 +23,8 @@ pub(super) enum ReadEnd {
     InstanceMoved,
     /// The pod's status no longer names the instance, so the log that was opened may be another's.
     InstanceUnknown,
-    /// The pod object is gone.
-    PodGone,
+    /// The pod is deleted.
+    PodDeleted,
     /// Closed because a write to the sink took too long, and the stream was not read meanwhile.
     SlowSink,
     /// Closed because the API server took too long to answer, and the stream was not read meanwhile.
@@ -52,7 +52,7 @@ impl ReadEnd {
             Self::EndOfLog | Self::EmptyLog => "end",
             Self::PositionNotFound => "misplaced",
             Self::Broken | Self::Refused | Self::RetryAfter(_) => "broken",
-            Self::InstanceMoved | Self::InstanceUnknown | Self::PodGone => "gone",
+            Self::InstanceMoved | Self::InstanceUnknown | Self::PodDeleted => "gone",
             Self::SlowSink => "slow_sink",
             Self::SlowApi => "slow_api",
             Self::ProcessPaused => "process_paused",

@@ -214,7 +214,7 @@ impl<'a> Reader<'a> {
         self.dropped_lines = true;
         if matches!(
             end,
-            ReadEnd::InstanceMoved | ReadEnd::InstanceUnknown | ReadEnd::PodGone
+            ReadEnd::InstanceMoved | ReadEnd::InstanceUnknown | ReadEnd::PodDeleted
         ) {
             // Another log does not show whether this one has been read.
             self.lines.resume.set_caught_up(None);

@@ -28,8 +28,8 @@ pub struct Task {
 pub enum TaskEnd {
     /// Everything is stored, and no container will run again.
     Finished,
-    /// The pod object is gone. What could be read is stored, and the rest is reported as gaps.
-    Gone,
+    /// The pod is deleted. What could be read is stored, and the rest is reported as gaps.
+    PodDeleted,
     /// The task was asked to stop, and has written what it had read.
     Stopped,
     /// The claim has expired or was revoked.

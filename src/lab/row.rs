@@ -86,7 +86,7 @@ impl Hold {
 }
 
 /// The fence that follows `last`: larger than it whatever the clock says, and at least the time in
-/// microseconds, so that it is also larger than the fences of rows that are gone.
+/// microseconds, so that it is also larger than the fences of rows that are deleted.
 #[must_use]
 pub fn fence_after(last: Fence, now: Duration) -> Fence {
     if defect::on(Defect::FenceRepeats) {

@@ -56,14 +56,14 @@ async fn a_completed_job_is_collected_once_and_its_row_is_deleted_with_the_pod()
         assert_eq!(lines(&fixture, "job").await, 31);
         fixture.delete("job").await;
         // Rows are deleted only when every replica must know of the deletion, after three minutes.
-        let gone = async || {
+        let row_deleted = async || {
             row(&fixture, &uid)
                 .await
                 .is_none()
                 .then_some(())
                 .ok_or("it exists".to_owned())
         };
-        until("the row is deleted", 4 * PATIENCE, gone).await;
+        until("the row is deleted", 4 * PATIENCE, row_deleted).await;
         replica.terminate();
         replica.ended().await;
     })

@@ -115,7 +115,7 @@ impl Suite {
     }
 
     async fn create_again(&self, name: &str) {
-        fixture::until("the pod is gone", fixture::PATIENCE, async || {
+        fixture::until("the pod is deleted", fixture::PATIENCE, async || {
             let there = self.fixture.pods().get_opt(name).await.unwrap();
             there.is_none().then_some(()).ok_or("it exists".to_owned())
         })
@@ -153,7 +153,7 @@ impl Suite {
         self.report_progress("others hold a's pods");
     }
 
-    /// The longest takeover. Pods that are finished or gone need no holder.
+    /// The longest takeover. Pods that are finished or deleted need no holder.
     async fn check(&mut self, from: &str, pods: &BTreeSet<String>, since: Instant, limit: Duration) -> Duration {
         assert!(!pods.is_empty(), "{from} held nothing");
         let mut sql = self.fixture.sql().await;

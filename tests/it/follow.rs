@@ -296,7 +296,7 @@ async fn a_terminating_pod_is_read_to_its_last_line() {
     tokio::time::sleep(Duration::from_secs(1)).await;
     fixture.pod.remove().unwrap();
     fixture.refresh().await;
-    assert_eq!(fixture.ended().await, TaskEnd::Gone);
+    assert_eq!(fixture.ended().await, TaskEnd::PodDeleted);
     fixture.stored(&["a", "last words"]).await;
     assert!(fixture.sink.gaps().is_empty(), "{:?}", fixture.sink.gaps());
 }
@@ -313,7 +313,7 @@ async fn a_pod_deleted_while_nobody_read_leaves_a_gap_record() {
     fixture.pod.remove().unwrap();
     fixture.refresh().await;
     fixture.follow();
-    assert_eq!(fixture.ended().await, TaskEnd::Gone);
+    assert_eq!(fixture.ended().await, TaskEnd::PodDeleted);
     assert_eq!(
         fixture.sink.gaps().iter().map(|g| g.reason).collect::<Vec<_>>(),
         [GapReason::Deleted]

@@ -121,7 +121,7 @@ impl FollowFixture {
         let now = self.cluster.pod("shop", "cart").await.unwrap();
         self.known.send_modify(|known| {
             *known = Arc::new(now.unwrap_or_else(|| Pod {
-                gone: true,
+                deleted: true,
                 ..Pod::clone(known)
             }));
         });

@@ -77,7 +77,7 @@ async fn a_stream_that_outlives_its_pod_does_not_prove_that_nothing_was_written(
     fixture.lines(["missed"]);
     fixture.pod.remove().unwrap();
     fixture.refresh().await;
-    assert_eq!(fixture.ended().await, TaskEnd::Gone);
+    assert_eq!(fixture.ended().await, TaskEnd::PodDeleted);
     fixture.stored(&["a"]).await;
     assert_eq!(reasons(&fixture), [GapReason::Deleted]);
 }
@@ -89,7 +89,7 @@ async fn an_unfinished_line_of_a_deleted_pod_is_a_gap() {
     tokio::time::sleep(5 * SECOND).await;
     fixture.pod.remove().unwrap();
     fixture.refresh().await;
-    assert_eq!(fixture.ended().await, TaskEnd::Gone);
+    assert_eq!(fixture.ended().await, TaskEnd::PodDeleted);
     fixture.stored(&["a"]).await;
     assert_eq!(reasons(&fixture), [GapReason::Deleted]);
 }
@@ -105,7 +105,7 @@ async fn lines_written_between_a_clean_end_and_a_deletion_are_a_gap() {
     tokio::time::sleep(SECOND).await;
     fixture.pod.remove().unwrap();
     fixture.refresh().await;
-    assert_eq!(fixture.ended().await, TaskEnd::Gone);
+    assert_eq!(fixture.ended().await, TaskEnd::PodDeleted);
     fixture.stored(&["a"]).await;
     assert_eq!(reasons(&fixture), [GapReason::Deleted]);
 }

@@ -296,7 +296,7 @@ pub(crate) fn check_stored(bytes: &[u8], pod: &Pod) {
     let stored = checkpoint.encode();
     assert_eq!(Checkpoint::decode(&stored).ok(), Some(checkpoint.clone()));
     for (name, mark) in &checkpoint.containers {
-        let at = |gone| Pod { gone, ..pod.clone() };
+        let at = |deleted| Pod { deleted, ..pod.clone() };
         for pod in [at(false), at(true)] {
             drop(next_step(&pod, name, Some(mark)));
             drop(next_step(&pod, "app", Some(mark)));

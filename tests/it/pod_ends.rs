@@ -91,7 +91,7 @@ fn a_pod_deleted_while_its_replica_is_dead_leaves_a_gap_and_no_row() {
         for pod in &orphans {
             harness.act(|_| pod.remove().unwrap());
         }
-        harness.until(300, "the rows are gone", |harness| {
+        harness.until(300, "the rows are deleted", |harness| {
             orphans
                 .iter()
                 .all(|pod| !harness.rows().rows.contains_key(&Harness::key(pod)))
@@ -256,7 +256,7 @@ fn instances_started_while_the_replica_was_dead_are_in_the_gap_of_the_deletion()
     for pod in &orphans {
         harness.act(|_| pod.remove().unwrap());
     }
-    harness.until(300, "the rows are gone", |harness| {
+    harness.until(300, "the rows are deleted", |harness| {
         let rows = harness.rows();
         orphans.iter().all(|pod| !rows.rows.contains_key(&Harness::key(pod)))
     });

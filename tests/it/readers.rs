@@ -180,7 +180,7 @@ async fn late_lines_of_a_deleted_pod_are_stored_because_they_cannot_be_read_agai
     fixture.refresh().await;
     tokio::time::sleep(Duration::from_secs(9)).await;
     fixture.sim.unmute(&log());
-    assert_eq!(fixture.ended().await, TaskEnd::Gone);
+    assert_eq!(fixture.ended().await, TaskEnd::PodDeleted);
     fixture.stored(&["z", "a", "last words"]).await;
 }
 

@@ -3,7 +3,7 @@
 /// Why a call could not be carried out.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum SimError {
-    /// The pod is gone, or another one has its name.
+    /// The pod is deleted, or another one has its name.
     #[error("pod {0}/{1} does not exist")]
     NoPod(String, String),
     /// The pod has no container of that name.

@@ -10,7 +10,7 @@ use super::pod::{Container, ContainerKind, ContainerState, Pod};
 use super::shared::Shared;
 use super::state::ObjectKey;
 
-/// One incarnation of a pod. The handle stays valid when the pod is gone; its calls then fail.
+/// One incarnation of a pod. The handle stays valid when the pod is deleted; its calls then fail.
 #[derive(Debug, Clone)]
 pub struct SimPod {
     pub(super) shared: Arc<Shared>,
@@ -79,7 +79,7 @@ impl SimPod {
             let found = state
                 .pod(&self.key)
                 .filter(|pod| pod.uid == self.uid)
-                .ok_or_else(|| self.gone())?;
+                .ok_or_else(|| self.no_pod())?;
             let found = found.container(container).ok_or_else(|| self.no_container(container))?;
             if found.running().is_some() {
                 let (pod, container) = (self.key.1.clone(), container.to_owned());
@@ -87,7 +87,7 @@ impl SimPod {
             }
             let log = state
                 .new_log(&self.key, &self.uid, container, rotate_bytes)
-                .ok_or_else(|| self.gone())?;
+                .ok_or_else(|| self.no_pod())?;
             let id = log.instance().container_id.clone();
             let start = |pod: &mut Pod| pod.container_mut(container).map(|c| c.start(log, now));
             state.edit(&self.key, &self.uid, start);
@@ -175,10 +175,10 @@ impl SimPod {
     pub fn remove(&self) -> Result<(), SimError> {
         let now = self.shared.clock.now();
         let removed = self.shared.change(|state| state.remove(&self.key, &self.uid, now));
-        if removed { Ok(()) } else { Err(self.gone()) }
+        if removed { Ok(()) } else { Err(self.no_pod()) }
     }
 
-    /// Deletes the pod with grace: marked, its containers ended, and gone `after` that.
+    /// Deletes the pod with grace: marked, its containers ended, and removed `after` that.
     pub async fn delete(&self, after: Duration) -> Result<(), SimError> {
         self.terminate()?;
         self.exit_all(143)?;
@@ -188,7 +188,7 @@ impl SimPod {
 
     fn edit<T>(&self, change: impl FnOnce(&mut Pod) -> T) -> Result<T, SimError> {
         let done = self.shared.change(|state| state.edit(&self.key, &self.uid, change));
-        done.ok_or_else(|| self.gone())
+        done.ok_or_else(|| self.no_pod())
     }
 
     /// The log of the running instance.
@@ -197,7 +197,7 @@ impl SimPod {
         let pod = state
             .pod(&self.key)
             .filter(|pod| pod.uid == self.uid)
-            .ok_or_else(|| self.gone())?;
+            .ok_or_else(|| self.no_pod())?;
         let found = pod.container(container).ok_or_else(|| self.no_container(container))?;
         match &found.state {
             ContainerState::Running { log, .. } => Ok(Arc::clone(log)),
@@ -205,7 +205,7 @@ impl SimPod {
         }
     }
 
-    fn gone(&self) -> SimError {
+    fn no_pod(&self) -> SimError {
         SimError::NoPod(self.key.0.clone(), self.key.1.clone())
     }
 

@@ -235,9 +235,9 @@ impl ClusterState {
     fn record(&mut self, event: Event) {
         self.history.push_back(event);
         while self.history.len() > self.history_max {
-            if let Some(gone) = self.history.pop_front() {
-                self.oldest = gone.version;
-                self.forgotten = gone.version;
+            if let Some(dropped) = self.history.pop_front() {
+                self.oldest = dropped.version;
+                self.forgotten = dropped.version;
             }
         }
     }

@@ -26,9 +26,9 @@ pub enum Action {
     Restart(u32),
     /// A pod is being deleted: its container ends, and the pod is still there.
     Terminate(u32),
-    /// A pod is gone at once.
+    /// A pod is deleted at once.
     Remove(u32),
-    /// A pod is gone at once, and another of its name is created.
+    /// A pod is deleted at once, and another of its name is created.
     Recreate(u32),
     /// A pod's container ends and begins again, and its status tells of it some hundred milliseconds later.
     LateRestart(u32),

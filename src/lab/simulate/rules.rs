@@ -48,8 +48,8 @@ pub(super) fn pods_without_holder(fleet: &Fleet) -> Option<Breach> {
         }
     }
     let left = table.rows.iter().find(|(key, row)| {
-        let gone = |uid: &str| pods.iter().all(|pod| pod.uid() != uid);
-        !row.finished && key.pod().is_some_and(|uid| gone(uid.as_str()))
+        let deleted = |uid: &str| pods.iter().all(|pod| pod.uid() != uid);
+        !row.finished && key.pod().is_some_and(|uid| deleted(uid.as_str()))
     });
     left.map(|(key, row)| Breach::new(Rule::NothingLeft, format!("{key} has no pod: {row:?}")))
 }

@@ -91,7 +91,7 @@ pub struct FaultyLocks {
 /// As long as a store lets its callers wait.
 const SILENCE: Duration = Duration::from_secs(3);
 
-fn gone<T>(what: &str) -> Result<T, LockError> {
+fn unavailable<T>(what: &str) -> Result<T, LockError> {
     Err(LockError::unavailable(what, ""))
 }
 
@@ -105,17 +105,17 @@ impl FaultyLocks {
         let faults = self.control.get();
         if faults.silent {
             tokio::time::sleep(SILENCE).await;
-            return gone("silent");
+            return unavailable("silent");
         }
         if faults.refused {
-            return gone("refused");
+            return unavailable("refused");
         }
         tokio::time::sleep(faults.delay / 2).await;
         let answer = statement.await;
         tokio::time::sleep(faults.delay / 2).await;
         if self.control.loses(kind) {
             tokio::time::sleep(SILENCE).await;
-            return gone("the answer was lost");
+            return unavailable("the answer was lost");
         }
         answer
     }
