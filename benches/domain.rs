@@ -43,7 +43,7 @@ fn chunk(batch: Batch) -> Chunk {
         namespace: "shop".into(),
         pod: "cart-0".into(),
         node: Some("n1".into()),
-        restart: 0,
+        restart_count: 0,
         labels: [("app".into(), "cart".into())].into(),
     };
     let end = batch.end();

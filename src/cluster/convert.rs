@@ -148,13 +148,13 @@ fn state(c: &ContainerStatus) -> ContainerState {
     let Some(now) = &c.state else {
         return ContainerState::Waiting;
     };
-    let restart = c.restart_count.max(0) as u32;
+    let restart_count = c.restart_count.max(0) as u32;
     if let Some(running) = &now.running {
-        let instance = instance(c.container_id.as_deref(), restart, running.started_at.as_ref());
+        let instance = instance(c.container_id.as_deref(), restart_count, running.started_at.as_ref());
         return instance.map_or(ContainerState::Waiting, ContainerState::Running);
     }
     // A container that was terminated before it started has no ID and no log.
-    terminated(now, restart).map_or(ContainerState::Waiting, ContainerState::Terminated)
+    terminated(now, restart_count).map_or(ContainerState::Waiting, ContainerState::Terminated)
 }
 
 /// The previous instance. The kubelet's `restartCount` is the number of the latest instance that was created: 0 for the
@@ -174,17 +174,17 @@ fn previous(c: &ContainerStatus) -> Option<Instance> {
     terminated(before, if latest { count } else { count.saturating_sub(1) })
 }
 
-fn terminated(state: &ApiContainerState, restart: u32) -> Option<Instance> {
+fn terminated(state: &ApiContainerState, restart_count: u32) -> Option<Instance> {
     let ended = state.terminated.as_ref()?;
-    instance(ended.container_id.as_deref(), restart, ended.started_at.as_ref())
+    instance(ended.container_id.as_deref(), restart_count, ended.started_at.as_ref())
 }
 
-fn instance(id: Option<&str>, restart: u32, started: Option<&ApiTime>) -> Option<Instance> {
+fn instance(id: Option<&str>, restart_count: u32, started: Option<&ApiTime>) -> Option<Instance> {
     let id = id?;
     let bare = id.split_once("://").map_or(id, |(_, bare)| bare);
     is_name(bare, CONTAINER).then(|| Instance {
         id: ContainerId::from(bare),
-        restart,
+        restart_count,
         started: started
             .and_then(|time| i64::try_from(time.0.as_nanosecond()).ok())
             .map(Time),

@@ -32,10 +32,10 @@ fn terminated(id: &str) -> Value {
     json!({"terminated": {"exitCode": 1, "containerID": format!("containerd://{id}"), "startedAt": "2026-11-20T10:00:00Z"}})
 }
 
-fn instance(id: &str, restart: u32, started: bool) -> Instance {
+fn instance(id: &str, restart_count: u32, started: bool) -> Instance {
     Instance {
         id: id.into(),
-        restart,
+        restart_count,
         started: started.then_some(Time(1_795_168_800_000_000_000)),
     }
 }

@@ -29,7 +29,7 @@ fn table(rows: &[Row<'_>]) -> LockTable {
 fn pod(uid: &str) -> Pod {
     let instance = Instance {
         id: "c1".into(),
-        restart: 0,
+        restart_count: 0,
         started: None,
     };
     Pod {

@@ -23,7 +23,7 @@ pub struct Origin {
     /// The node, when known.
     pub node: Option<Arc<str>>,
     /// Number of instances of the container before this one.
-    pub restart: u32,
+    pub restart_count: u32,
     /// The pod's labels when the stream was opened.
     pub labels: BTreeMap<Arc<str>, Arc<str>>,
 }

@@ -102,7 +102,7 @@ pub struct Instance {
     /// The runtime's ID.
     pub id: ContainerId,
     /// How many instances came before it.
-    pub restart: u32,
+    pub restart_count: u32,
     /// The time at which it started, in whole seconds, as the API says.
     pub started: Option<Time>,
 }

@@ -45,7 +45,7 @@ pub struct ContainerProgress {
     pub container_id: ContainerId,
     /// Number of instances before it. Those are stored, or reported as gaps.
     #[serde(rename = "r")]
-    pub restart: u32,
+    pub restart_count: u32,
     /// When it started, as the API says; `None` when this is not known or was stored by an older version.
     #[serde(rename = "s", default, skip_serializing_if = "Option::is_none")]
     pub started: Option<Time>,
@@ -105,7 +105,7 @@ mod tests {
         };
         let progress = ContainerProgress {
             container_id: "abc".into(),
-            restart: 2,
+            restart_count: 2,
             started: Some(Time(7)),
             position: Some(position),
             finished: true,

@@ -98,7 +98,7 @@ fn first_unread(container: &Container, stored: Option<&ContainerProgress>) -> Op
 /// it knew of its containers, and start times fall when a node's clock is set back. So either of the two is enough.
 fn is_later(instance: &Instance, stored: &ContainerProgress) -> bool {
     let started = instance.started.zip(stored.started);
-    instance.restart >= stored.restart || started.is_some_and(|(this, before)| this > before)
+    instance.restart_count >= stored.restart_count || started.is_some_and(|(this, before)| this > before)
 }
 
 /// Whether the present instance of the container is older than the stored one, so that it is not read. Either the
@@ -112,9 +112,9 @@ pub fn is_older_than_stored(pod: &Pod, name: &str, stored: &ContainerProgress) -
 /// Whether other instances started and ended between the stored one and this one, which is read next.
 #[must_use]
 pub fn were_instances_missed(instance: &Instance, stored: &ContainerProgress) -> bool {
-    let fallen = instance.restart < stored.restart;
+    let fallen = instance.restart_count < stored.restart_count;
     stored.container_id != instance.id
-        && (stored.restart.saturating_add(1) < instance.restart || fallen && instance.restart > 0)
+        && (stored.restart_count.saturating_add(1) < instance.restart_count || fallen && instance.restart_count > 0)
 }
 
 /// How far this instance is stored: not at all, unless `stored` is about this instance.
@@ -123,7 +123,7 @@ fn progress_of(instance: &Instance, stored: Option<&ContainerProgress>) -> Conta
         Some(stored) if stored.container_id == instance.id => stored.clone(),
         _ => ContainerProgress {
             container_id: instance.id.clone(),
-            restart: instance.restart,
+            restart_count: instance.restart_count,
             started: instance.started,
             position: None,
             finished: false,
@@ -137,10 +137,10 @@ mod tests {
     use super::super::time::Time;
     use super::*;
 
-    fn instance(restart: u32) -> Instance {
+    fn instance(restart_count: u32) -> Instance {
         Instance {
-            id: format!("id{restart}").into(),
-            restart,
+            id: format!("id{restart_count}").into(),
+            restart_count,
             started: None,
         }
     }
@@ -163,18 +163,22 @@ mod tests {
         }
     }
 
-    fn progress(restart: u32, finished: bool) -> ContainerProgress {
+    fn progress(restart_count: u32, finished: bool) -> ContainerProgress {
         ContainerProgress {
-            container_id: instance(restart).id,
-            restart,
+            container_id: instance(restart_count).id,
+            restart_count,
             started: None,
             position: None,
             finished,
         }
     }
 
-    fn running(restart: u32, previous: Option<u32>) -> Pod {
-        pod(Phase::Running, ContainerState::Running(instance(restart)), previous)
+    fn running(restart_count: u32, previous: Option<u32>) -> Pod {
+        pod(
+            Phase::Running,
+            ContainerState::Running(instance(restart_count)),
+            previous,
+        )
     }
 
     fn step(pod: &Pod, stored: impl Into<Option<ContainerProgress>>) -> ContainerStep {
@@ -198,7 +202,7 @@ mod tests {
 
     #[test]
     fn an_unread_instance_that_was_replaced_twice_is_a_gap() {
-        let given_up = |pod: &Pod, restart| step(pod, Some(progress(restart, false)));
+        let given_up = |pod: &Pod, restart_count| step(pod, Some(progress(restart_count, false)));
         assert_eq!(
             given_up(&running(5, Some(4)), 2),
             ContainerStep::GiveUp(progress(2, false), GapReason::Restarted)
@@ -211,9 +215,8 @@ mod tests {
 
     #[test]
     fn an_instance_with_a_smaller_restart_count_is_older() {
-        let is_older = |restart, stored_restart| {
-            is_older_than_stored(&running(restart, None), "app", &progress(stored_restart, false))
-        };
+        let is_older =
+            |count, stored_count| is_older_than_stored(&running(count, None), "app", &progress(stored_count, false));
         assert_eq!(
             [(0, 7), (7, 7), (8, 7)].map(|(now, stored_restart)| is_older(now, stored_restart)),
             [true, false, false]
@@ -222,9 +225,9 @@ mod tests {
 
     #[test]
     fn an_instance_whose_restart_count_has_fallen_is_read_if_it_started_later() {
-        let at = |restart: u32, second| Instance {
+        let at = |restart_count: u32, second| Instance {
             started: Some(Time(second)),
-            ..instance(restart)
+            ..instance(restart_count)
         };
         let read = |now: Instance, previous: Option<Instance>, stored: &ContainerProgress| {
             let mut pod = running(0, None);
@@ -264,7 +267,7 @@ mod tests {
 
     #[test]
     fn instances_between_the_stored_one_and_the_next_are_missed() {
-        let missed = |restart| were_instances_missed(&instance(restart), &progress(3, true));
+        let missed = |restart_count| were_instances_missed(&instance(restart_count), &progress(3, true));
         assert_eq!([0, 1, 3, 4, 5].map(missed), [false, true, false, false, true]);
     }
 

@@ -68,7 +68,7 @@ async fn wait(
                 tracing::warn!(
                     container = name,
                     stored = newer_stored.map(|stored| stored.container_id.short()),
-                    restart = newer_stored.map(|stored| stored.restart),
+                    restart_count = newer_stored.map(|stored| stored.restart_count),
                     "the container is not read, because the checkpoint names a later instance of it; if that is wrong, delete the pod's row from distributed_lock to start over"
                 );
             }
@@ -85,7 +85,7 @@ async fn read(
     (instance, source): (Instance, LogSource),
     missed: Option<Gap>,
 ) -> Option<ContainerEnd> {
-    let origin = origin(pod, name, &instance.id, instance.restart);
+    let origin = origin(pod, name, &instance.id, instance.restart_count);
     let position = match Box::pin(open(context, task, &origin)).await {
         Ok(position) => position,
         Err(end) => return Some(end),
@@ -146,7 +146,7 @@ async fn give_up(
     stored: ContainerProgress,
     reason: GapReason,
 ) -> Option<ContainerEnd> {
-    let origin = origin(pod, name, &stored.container_id, stored.restart);
+    let origin = origin(pod, name, &stored.container_id, stored.restart_count);
     let position = match open(context, task, &origin).await {
         Ok(position) => position,
         Err(end) => return Some(end),
@@ -164,7 +164,7 @@ async fn give_up(
     None
 }
 
-fn origin(pod: &Pod, name: &Arc<str>, id: &ContainerId, restart: u32) -> Arc<Origin> {
+fn origin(pod: &Pod, name: &Arc<str>, id: &ContainerId, restart_count: u32) -> Arc<Origin> {
     Arc::new(Origin {
         stream: StreamId {
             uid: pod.uid.clone(),
@@ -174,7 +174,7 @@ fn origin(pod: &Pod, name: &Arc<str>, id: &ContainerId, restart: u32) -> Arc<Ori
         namespace: pod.namespace.clone(),
         pod: pod.name.clone(),
         node: pod.node.clone(),
-        restart,
+        restart_count,
         labels: pod.labels.clone(),
     })
 }

@@ -212,7 +212,7 @@ impl<'a> Writer<'a> {
     fn update_checkpoint(&self, finished: bool) {
         let progress = ContainerProgress {
             container_id: self.origin.stream.container_id.clone(),
-            restart: self.origin.restart,
+            restart_count: self.origin.restart_count,
             started: self.started,
             position: self.position,
             finished,

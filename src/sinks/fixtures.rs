@@ -20,7 +20,7 @@ pub(crate) fn origin(uid: &str, container: &str) -> Arc<Origin> {
         namespace: "shop".into(),
         pod: "cart-0".into(),
         node: Some("n1".into()),
-        restart: 2,
+        restart_count: 2,
         labels: [("app".into(), "cart".into())].into(),
     })
 }

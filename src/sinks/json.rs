@@ -32,7 +32,8 @@ struct Kubernetes<'a> {
     uid: &'a str,
     container: &'a str,
     container_id: &'a str,
-    restart: u32,
+    #[serde(rename = "restart")]
+    restart_count: u32,
     #[serde(skip_serializing_if = "Option::is_none")]
     node: Option<&'a str>,
     labels: std::collections::BTreeMap<&'a str, &'a str>,
@@ -58,7 +59,7 @@ impl Encoder {
             uid: stream.uid.as_str(),
             container: &stream.container,
             container_id: stream.container_id.as_str(),
-            restart: origin.restart,
+            restart_count: origin.restart_count,
             node: origin.node.as_deref(),
             labels: origin.labels.iter().map(|(k, v)| (&**k, &**v)).collect(),
         };

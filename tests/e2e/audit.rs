@@ -20,7 +20,7 @@ const SHOWN: usize = 8;
 pub(crate) struct InstanceKey {
     pub(crate) uid: String,
     pub(crate) container: String,
-    pub(crate) restart: u32,
+    pub(crate) restart_count: u32,
 }
 
 /// One line, written or stored.
@@ -80,11 +80,15 @@ impl GapRecord {
     }
 
     pub(crate) fn show(&self) -> String {
-        let InstanceKey { container, restart, .. } = &self.key;
+        let InstanceKey {
+            container,
+            restart_count,
+            ..
+        } = &self.key;
         let time = |ns: Option<i64>| ns.map_or("open".to_owned(), |ns| ns.to_string());
         let (from, to) = (time(self.from), time(self.to));
         format!(
-            "{container} {restart}: {}, {from} to {to}, before record {}",
+            "{container} {restart_count}: {}, {from} to {to}, before record {}",
             self.reason, self.before_seq
         )
     }
@@ -116,7 +120,7 @@ impl Records {
             let key = InstanceKey {
                 uid: row.get("uid"),
                 container: row.get("container"),
-                restart: u32::try_from(row.get::<i64, _>("restart")).unwrap(),
+                restart_count: u32::try_from(row.get::<i64, _>("restart")).unwrap(),
             };
             records.names.insert(key.uid.clone(), row.get("pod"));
             let twice = records.streams.insert(key.clone(), Vec::new());

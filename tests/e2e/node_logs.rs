@@ -131,7 +131,7 @@ impl LogLinker {
     fn keep(&mut self, uid: &str, container: &Path, file: &Path) {
         let name = file.file_name().unwrap().to_string_lossy();
         // Compressed files contain only what has been linked before.
-        let Some((restart, _)) = name.split_once(".log").filter(|(_, end)| !end.contains(['g', 't'])) else {
+        let Some((restart_count, _)) = name.split_once(".log").filter(|(_, end)| !end.contains(['g', 't'])) else {
             return;
         };
         let Ok(meta) = fs::metadata(file) else { return };
@@ -147,7 +147,7 @@ impl LogLinker {
         let key = InstanceKey {
             uid: uid.into(),
             container: container.file_name().unwrap().to_string_lossy().into_owned(),
-            restart: restart.parse().unwrap(),
+            restart_count: restart_count.parse().unwrap(),
         };
         if linked.ino() == meta.ino() {
             self.known.insert(meta.ino(), LinkedLog { key, link });

@@ -144,7 +144,7 @@ async fn the_next_instance_is_not_mistaken_for_the_one_the_status_still_shows() 
     fixture.refresh().await;
     fixture.stored(&["of the next one"]).await;
     let streams = fixture.sink.streams().into_values();
-    let lines: Vec<_> = streams.map(|kept| (kept.restart, kept.lines.len())).collect();
+    let lines: Vec<_> = streams.map(|kept| (kept.restart_count, kept.lines.len())).collect();
     assert_eq!(lines, [(1, 1)]);
     assert_eq!(reasons(&fixture), []);
 }

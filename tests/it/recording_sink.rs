@@ -13,7 +13,7 @@ use podlog::sinks::{Sink, SinkError};
 pub(crate) struct RecordedStream {
     pub(crate) lines: Vec<(i64, u32, String)>,
     pub(crate) gaps: Vec<Gap>,
-    pub(crate) restart: u32,
+    pub(crate) restart_count: u32,
 }
 
 /// What the next write does instead of storing the chunk.
@@ -48,7 +48,7 @@ impl RecordingSink {
             .filter(|(id, _)| &*id.container == container)
             .map(|(_, k)| k)
             .collect();
-        recorded.sort_by_key(|k| k.restart);
+        recorded.sort_by_key(|k| k.restart_count);
         recorded
             .into_iter()
             .flat_map(|k| k.lines)
@@ -70,7 +70,7 @@ impl RecordingSink {
     fn store(&self, chunk: &Chunk) {
         let mut state = self.0.lock().unwrap();
         let recorded = state.streams.entry(chunk.origin.stream.clone()).or_default();
-        recorded.restart = chunk.origin.restart;
+        recorded.restart_count = chunk.origin.restart_count;
         recorded.gaps.extend(chunk.gap);
         for line in &chunk.lines {
             let message = String::from_utf8_lossy(chunk.message(line)).into_owned();

@@ -19,7 +19,7 @@ pub(crate) fn origin(uid: &str) -> Arc<Origin> {
         namespace: "shop".into(),
         pod: "cart-0".into(),
         node: Some("n1".into()),
-        restart: 0,
+        restart_count: 0,
         labels: [("app".into(), "cart \"x\"".into())].into(),
     })
 }

@@ -142,7 +142,7 @@ pub(super) struct Container {
     pub(super) state: ContainerState,
     /// The termination before the present state; its files are the one dead instance the kubelet keeps.
     pub(super) last: Option<Termination>,
-    pub(super) restarts: u32,
+    pub(super) restart_count: u32,
 }
 
 impl Container {
@@ -159,7 +159,7 @@ impl Container {
                 reason: reason.to_owned(),
             },
             last: None,
-            restarts: 0,
+            restart_count: 0,
         }
     }
 
@@ -171,16 +171,16 @@ impl Container {
     }
 
     /// Restart count of the next instance.
-    pub(super) fn next_restart(&self) -> u32 {
+    pub(super) fn next_restart_count(&self) -> u32 {
         match (&self.state, &self.last) {
-            (ContainerState::Terminated(_), _) | (_, Some(_)) => self.restarts + 1,
+            (ContainerState::Terminated(_), _) | (_, Some(_)) => self.restart_count + 1,
             _ => 0,
         }
     }
 
     /// Becomes a new instance. The instance before the last one loses its files.
     pub(super) fn start(&mut self, log: Arc<Log>, now: i64) {
-        self.restarts = self.next_restart();
+        self.restart_count = self.next_restart_count();
         self.retire(ContainerState::Running { since: now, log });
     }
 

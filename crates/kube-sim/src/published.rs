@@ -58,7 +58,7 @@ impl PublishedPod {
         for container in pod.of(&[ContainerKind::App, ContainerKind::Sidecar]) {
             total += 1;
             ready += u32::from(container.running().is_some());
-            restarts += container.restarts;
+            restarts += container.restart_count;
         }
         Self {
             version,
@@ -210,7 +210,7 @@ fn container_status(container: &Container) -> Value {
     let id = container.logs().next().map(|log| log.instance().container_id.as_str());
     json!({
         "name": container.name, "image": image(container), "imageID": format!("sim/{}@sha256:{}", container.name, "0".repeat(64)),
-        "containerID": id.unwrap_or_default(), "restartCount": container.restarts,
+        "containerID": id.unwrap_or_default(), "restartCount": container.restart_count,
         "ready": running, "started": running,
         "state": state(&container.state),
         "lastState": container.last.as_ref().map_or_else(|| json!({}), |termination| json!({"terminated": terminated(termination)})),

@@ -156,12 +156,12 @@ impl ClusterState {
         container: &str,
         rotate_bytes: u64,
     ) -> Option<Arc<Log>> {
-        let restart = self
+        let restart_count = self
             .pods
             .get(pod)
             .filter(|pod| pod.uid == uid)?
             .container(container)?
-            .next_restart();
+            .next_restart_count();
         let (high, low) = (self.rng.u128(..), self.rng.u128(..));
         let log = Arc::new(Log::new(
             ContainerInstance {
@@ -170,7 +170,7 @@ impl ClusterState {
                 pod: pod.1.clone(),
                 container: container.to_owned(),
                 container_id: format!("containerd://{high:032x}{low:032x}"),
-                restart,
+                restart_count,
             },
             rotate_bytes,
         ));

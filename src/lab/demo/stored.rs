@@ -209,7 +209,7 @@ mod tests {
             .map(|log| log.instance)
             .collect();
         assert!(
-            found.len() == 1 && found[0].pod == "stays" && found[0].restart == 1,
+            found.len() == 1 && found[0].pod == "stays" && found[0].restart_count == 1,
             "{found:?}"
         );
     }

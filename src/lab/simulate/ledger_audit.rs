@@ -138,7 +138,7 @@ mod tests {
             pod: "p".into(),
             container: "c".into(),
             container_id: "containerd://x".into(),
-            restart: 0,
+            restart_count: 0,
         };
         let lines = ["a", "b", "c", "d", "e"].into_iter().enumerate().map(line).collect();
         WrittenLog {

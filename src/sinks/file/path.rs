@@ -18,7 +18,7 @@ pub(super) fn of(dir: &Path, origin: &Origin) -> PathBuf {
     let mut pod = component(&origin.pod);
     pod.push('_');
     pod.push_str(&component(stream.uid.as_str()).chars().take(64).collect::<String>());
-    let mut name = format!("{}-{}", origin.restart, component(stream.container_id.short()));
+    let mut name = format!("{}-{}", origin.restart_count, component(stream.container_id.short()));
     name.push_str(".jsonl");
     dir.join(component(&origin.namespace))
         .join(pod)

@@ -159,7 +159,7 @@ impl SqlDialect for MySql {
             .bind(stream.container_id.as_str().as_bytes())
             .bind(&*origin.namespace)
             .bind(&*origin.pod)
-            .bind(origin.restart)
+            .bind(origin.restart_count)
             .execute(conn)
             .await?;
         Ok(done.last_insert_id().cast_signed())

@@ -102,7 +102,7 @@ impl SqlDialect for Sqlite {
             .bind(stream.container_id.as_str())
             .bind(&*origin.namespace)
             .bind(&*origin.pod)
-            .bind(i64::from(origin.restart))
+            .bind(i64::from(origin.restart_count))
             .execute(conn)
             .await?;
         Ok(done.last_insert_rowid())

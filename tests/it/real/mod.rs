@@ -48,7 +48,7 @@ async fn containers_of_all_types_are_discovered_with_their_instances() {
         let ContainerState::Terminated(setup) = &pod.containers[0].state else {
             panic!("{pod:?}")
         };
-        assert!(setup.restart == 0 && setup.started.is_some() && setup.id.as_str().len() == 64);
+        assert!(setup.restart_count == 0 && setup.started.is_some() && setup.id.as_str().len() == 64);
         assert!(running(&pod.containers[1]));
         assert_eq!(
             fixture.cluster.pod(&fixture.namespace, "all").await.unwrap().as_ref(),
@@ -131,15 +131,15 @@ async fn the_previous_instance_is_read_after_a_restart() {
         let restarted = |pod: &Pod| pod.containers[0].previous.is_some() && running(&pod.containers[0]);
         let second = fixture.pod_when("crash", restarted).await;
         let last = second.containers[0].previous.clone().unwrap();
-        assert_eq!((last.id, last.restart), (id, 0));
+        assert_eq!((last.id, last.restart_count), (id, 0));
         let now = second.containers[0].state.instance().unwrap();
-        assert_eq!(now.restart, 1);
+        assert_eq!(now.restart_count, 1);
         assert_eq!(fixture.read(&previous).await.len(), 1);
         let looping = |pod: &Pod| pod.containers[0].state == ContainerState::Waiting;
         let third = fixture.pod_when("crash", looping).await;
         let last = third.containers[0].previous.clone().unwrap();
         assert!(
-            last.restart >= 1 && (last.restart > 1 || last.id == now.id),
+            last.restart_count >= 1 && (last.restart_count > 1 || last.id == now.id),
             "{last:?} after {now:?}"
         );
         assert_eq!(

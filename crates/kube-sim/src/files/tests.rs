@@ -26,7 +26,7 @@ fn log() -> Arc<Log> {
         pod: "p".into(),
         container: "c".into(),
         container_id: "containerd://1".into(),
-        restart: 0,
+        restart_count: 0,
     };
     Arc::new(Log::new(instance, u64::MAX))
 }

@@ -73,7 +73,7 @@ pub struct ContainerInstance {
     /// `containerd://` and 64 hexadecimal digits.
     pub container_id: String,
     /// How often the container had been restarted before.
-    pub restart: u32,
+    pub restart_count: u32,
 }
 
 /// A line as the container wrote it; its index is its place in [`WrittenLog::lines`].

@@ -178,7 +178,7 @@ mod tests {
         }
         let again = services.values().filter(|uids| uids.len() >= 3).count();
         assert!(again >= 30, "{again} names were used again and again");
-        assert!(truth.iter().any(|t| t.instance.restart >= 15));
+        assert!(truth.iter().any(|t| t.instance.restart_count >= 15));
     }
 
     #[tokio::test(start_paused = true)]
@@ -192,7 +192,7 @@ mod tests {
             "{} lines in a minute",
             lines.len()
         );
-        assert!(truth.iter().any(|t| t.instance.restart >= 2));
+        assert!(truth.iter().any(|t| t.instance.restart_count >= 2));
         assert!(lines.iter().any(|line| line.message.is_empty()));
         assert!(lines.iter().any(|line| line.message.len() > 16 * 1024));
         assert!(lines.iter().any(|line| std::str::from_utf8(&line.message).is_err()));
