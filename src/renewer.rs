@@ -12,9 +12,9 @@ use tokio::sync::{mpsc, oneshot, watch};
 use crate::clock::Clock;
 use crate::defect::{self, Defect};
 use crate::domain::claim::Lease;
-use crate::domain::{Checkpoint, Claim, LockKey, Renewal, RenewalOutcome};
+use crate::domain::{BackendError, Checkpoint, Claim, LockKey, Renewal, RenewalOutcome};
 use crate::grant::Grant;
-use crate::locks::{self, LockError, LockStore, STATEMENT_DEADLINE};
+use crate::locks::{self, LockStore, STATEMENT_DEADLINE};
 use crate::metrics::Metrics;
 use crate::status::health::Heartbeat;
 
@@ -157,7 +157,7 @@ impl RenewalLoop {
         }
     }
 
-    async fn renew(&mut self, store: &dyn LockStore) -> Result<(), LockError> {
+    async fn renew(&mut self, store: &dyn LockStore) -> Result<(), BackendError> {
         let renewals: Vec<Renewal> = self
             .claims
             .values_mut()
@@ -178,7 +178,7 @@ impl RenewalLoop {
         Ok(())
     }
 
-    async fn renew_batch(&mut self, store: &dyn LockStore, batch: &[Renewal]) -> Result<(), LockError> {
+    async fn renew_batch(&mut self, store: &dyn LockStore, batch: &[Renewal]) -> Result<(), BackendError> {
         let sent = self.clock.now();
         // The store does two jobs for a batch in which some renewals carry checkpoints. Both together have the time of
         // one, because the next try must come while the claims are good. No job waits longer than a second for a row
@@ -239,7 +239,7 @@ impl RenewalLoop {
         self.record_deadline();
     }
 
-    fn record_failure(&mut self, error: &LockError) {
+    fn record_failure(&mut self, error: &BackendError) {
         if !std::mem::replace(&mut self.failing, true) {
             tracing::error!(%error, claims = self.claims.len(), "claims cannot be renewed; if this lasts, collecting stops when the claims' deadlines pass; see the error");
         }

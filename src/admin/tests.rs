@@ -5,8 +5,7 @@ use std::sync::Mutex;
 use async_trait::async_trait;
 
 use super::*;
-use crate::domain::{Claim, Fence, PodRef, Release, Renewal, RenewalOutcome, Want};
-use crate::locks::LockError;
+use crate::domain::{BackendError, Claim, Fence, PodRef, Release, Renewal, RenewalOutcome, Want};
 
 /// A lock store of which a table can be read and a claim released.
 #[derive(Debug, Default)]
@@ -17,29 +16,29 @@ struct FixedTable {
 
 #[async_trait]
 impl LockStore for FixedTable {
-    async fn acquire(&self, _: &[Want]) -> Result<Vec<Claim>, LockError> {
+    async fn acquire(&self, _: &[Want]) -> Result<Vec<Claim>, BackendError> {
         unreachable!("a command acquires nothing")
     }
-    async fn renew(&self, _: &[Renewal]) -> Result<Vec<RenewalOutcome>, LockError> {
+    async fn renew(&self, _: &[Renewal]) -> Result<Vec<RenewalOutcome>, BackendError> {
         unreachable!("a command renews nothing")
     }
-    async fn release(&self, _: &[Release]) -> Result<(), LockError> {
+    async fn release(&self, _: &[Release]) -> Result<(), BackendError> {
         unreachable!("a command holds nothing")
     }
-    async fn ask(&self, _: &[(LockKey, Fence)]) -> Result<(), LockError> {
+    async fn ask(&self, _: &[(LockKey, Fence)]) -> Result<(), BackendError> {
         unreachable!("a command asks for nothing")
     }
-    async fn refuse(&self, _: &[(LockKey, Fence)]) -> Result<(), LockError> {
+    async fn refuse(&self, _: &[(LockKey, Fence)]) -> Result<(), BackendError> {
         unreachable!("a command holds nothing")
     }
-    async fn forget(&self, _: &[LockKey]) -> Result<u64, LockError> {
+    async fn forget(&self, _: &[LockKey]) -> Result<u64, BackendError> {
         unreachable!("a command forgets nothing")
     }
-    async fn evict(&self, key: &LockKey) -> Result<bool, LockError> {
+    async fn evict(&self, key: &LockKey) -> Result<bool, BackendError> {
         self.evicted.lock().unwrap().push(key.clone());
         Ok(self.table.rows.contains_key(key))
     }
-    async fn table(&self) -> Result<LockTable, LockError> {
+    async fn table(&self) -> Result<LockTable, BackendError> {
         Ok(self.table.clone())
     }
 }

@@ -4,8 +4,8 @@
 use std::future::Future;
 use std::sync::Arc;
 
-use crate::domain::{Claim, Fence, LockKey, LockTable, Release, Want};
-use crate::locks::{self, CALL_DEADLINE, LockError, LockStore};
+use crate::domain::{BackendError, Claim, Fence, LockKey, LockTable, Release, Want};
+use crate::locks::{self, CALL_DEADLINE, LockStore};
 use crate::metrics::Metrics;
 use crate::status::health::Heartbeat;
 
@@ -75,14 +75,14 @@ impl StoreClient {
     async fn call<T>(
         &self,
         operation: &'static str,
-        call: impl Future<Output = Result<T, LockError>>,
-    ) -> Result<T, LockError> {
+        call: impl Future<Output = Result<T, BackendError>>,
+    ) -> Result<T, BackendError> {
         let answer = locks::call(&self.metrics, operation, CALL_DEADLINE, call).await;
         self.heartbeat.record();
         answer
     }
 
-    fn record_outcome<T>(&mut self, answer: Result<T, LockError>) -> Option<T> {
+    fn record_outcome<T>(&mut self, answer: Result<T, BackendError>) -> Option<T> {
         match answer {
             Ok(value) => {
                 if std::mem::take(&mut self.failing) {

@@ -148,12 +148,12 @@ impl Passwords {
 /// Parses the URL of a flag and inserts its password.
 pub(super) fn url<U>(flag: &str, text: &Secret, password: Option<&Secret>, example: &str) -> Result<U, Failure>
 where
-    U: FromStr<Err: Into<Message>>,
+    U: FromStr<Err = Message>,
 {
     let url = with_password(flag, text, password, example)?;
     url.expose()
         .parse()
-        .map_err(|error: U::Err| Failure::of(Cause::Setting, error.into()))
+        .map_err(|message| Failure::of(Cause::Setting, message))
 }
 
 fn with_password(flag: &str, text: &Secret, password: Option<&Secret>, example: &str) -> Result<SecretUrl, Failure> {

@@ -17,9 +17,6 @@ pub(crate) const MYSQL_PARAMETERS: [&str; 9] = [
     "ssl-mode", "sslmode", "ssl-ca", "sslca", "ssl-cert", "sslcert", "ssl-key", "sslkey", "socket",
 ];
 
-/// Which URLs name a database.
-pub(crate) const FORMS: &str = "mysql://user:password@host:3306/database, sqlite:///path/podlog.db or sqlite://podlog.db (in the working directory)";
-
 /// A database: `mysql://user:password@host:port/database?ssl-mode=…` (or `mariadb://…`), `sqlite:///absolute/path.db`
 /// or `sqlite://relative.db`.
 #[derive(Clone)]
@@ -30,19 +27,42 @@ pub(crate) enum DatabaseUrl {
     Sqlite(PathBuf),
 }
 
-impl DatabaseUrl {
-    /// Whether URLs of this scheme name a database.
+/// How the URLs of one kind of database are written and read. A use of databases has a list of those that it supports.
+#[derive(Debug)]
+pub(crate) struct UrlForm {
+    schemes: &'static [&'static str],
+    /// What to write, for people.
+    example: &'static str,
+    read: fn(Url) -> Result<DatabaseUrl, Message>,
+}
+
+impl UrlForm {
+    pub(crate) const MYSQL: Self = Self {
+        schemes: &["mysql", "mariadb"],
+        example: "mysql://user:password@host:3306/database",
+        read: |url| server(&url).map(|()| DatabaseUrl::MySql(url)),
+    };
+    pub(crate) const SQLITE: Self = Self {
+        schemes: &["sqlite"],
+        example: "sqlite:///path/podlog.db or sqlite://podlog.db (in the working directory)",
+        read: |url| file(&url).map(DatabaseUrl::Sqlite),
+    };
+
+    /// The form of URLs with this scheme.
     #[must_use]
-    pub(crate) fn is_scheme(scheme: &str) -> bool {
-        matches!(scheme, "mysql" | "mariadb" | "sqlite")
+    pub(crate) fn find<'a>(forms: &'a [Self], scheme: &str) -> Option<&'a Self> {
+        forms.iter().find(|form| form.schemes.contains(&scheme))
     }
 
-    /// Reads a URL of such a scheme. The error does not contain the password.
-    pub(crate) fn read(url: Url) -> Result<Self, Message> {
-        match url.scheme() {
-            "sqlite" => file(&url).map(Self::Sqlite),
-            _ => server(&url).map(|()| Self::MySql(url)),
-        }
+    /// Examples of all forms.
+    #[must_use]
+    pub(crate) fn examples(forms: &[Self]) -> String {
+        forms.iter().map(|form| form.example).collect::<Vec<_>>().join(", ")
+    }
+
+    /// Reads a URL with one of the schemes. `what` names the URL in the error, which does not contain the password.
+    pub(crate) fn read(&self, url: Url, what: &str) -> Result<DatabaseUrl, Message> {
+        (self.read)(url).map_err(|error| Message::new(format!("{what} is wrong: {}", error.text), error.remedy))
     }
 }
 
@@ -68,7 +88,7 @@ fn server(url: &Url) -> Result<(), Message> {
         let text = format!("`mysql` URLs have no parameter `{name}`");
         return Err(Message::new(text, format!("known: {known}")));
     }
-    let form = "write mysql://user:password@host:3306/database";
+    let form = format!("write {}", UrlForm::MYSQL.example);
     if url.host_str().is_none_or(str::is_empty) {
         return Err(Message::new("it names no host", form));
     }
@@ -197,7 +217,9 @@ mod tests {
     }
 
     fn database(text: &str) -> Result<DatabaseUrl, String> {
-        DatabaseUrl::read(read(text)).map_err(|message| message.to_string())
+        let url = read(text);
+        let form = UrlForm::find(&[UrlForm::MYSQL, UrlForm::SQLITE], url.scheme()).unwrap();
+        form.read(url, "it").map_err(|message| message.to_string())
     }
 
     #[test]

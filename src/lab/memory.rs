@@ -14,10 +14,11 @@ use super::row::{Hold, fence_after};
 use crate::clock::Clock;
 use crate::domain::claim::EVICTED;
 use crate::domain::{
-    AfterRelease, Claim, Fence, LockKey, LockRow, LockTable, PodRef, Release, Renewal, RenewalOutcome, Want,
+    AfterRelease, BackendError, Claim, Fence, LockKey, LockRow, LockTable, PodRef, Release, Renewal, RenewalOutcome,
+    Want,
 };
 use crate::locks::batch::{check_checkpoint, check_name};
-use crate::locks::{DEAD, Holder, LockError, LockStore};
+use crate::locks::{DEAD, Holder, LockStore};
 
 /// A table that any number of holders share.
 #[derive(Clone)]
@@ -150,7 +151,7 @@ impl MemoryLocks {
 
 #[async_trait]
 impl LockStore for MemoryLocks {
-    async fn acquire(&self, wants: &[Want]) -> Result<Vec<Claim>, LockError> {
+    async fn acquire(&self, wants: &[Want]) -> Result<Vec<Claim>, BackendError> {
         for want in wants {
             check_name("lock key", &want.key.to_string())?;
         }
@@ -162,7 +163,7 @@ impl LockStore for MemoryLocks {
             .collect())
     }
 
-    async fn renew(&self, renewals: &[Renewal]) -> Result<Vec<RenewalOutcome>, LockError> {
+    async fn renew(&self, renewals: &[Renewal]) -> Result<Vec<RenewalOutcome>, BackendError> {
         for renewal in renewals {
             check_checkpoint(&renewal.key, renewal.checkpoint.as_deref())?;
         }
@@ -182,7 +183,7 @@ impl LockStore for MemoryLocks {
         Ok(renewals.iter().map(renew).collect())
     }
 
-    async fn release(&self, releases: &[Release]) -> Result<(), LockError> {
+    async fn release(&self, releases: &[Release]) -> Result<(), BackendError> {
         for release in releases {
             check_checkpoint(&release.claim.key, release.checkpoint.as_deref())?;
         }
@@ -193,7 +194,7 @@ impl LockStore for MemoryLocks {
         Ok(())
     }
 
-    async fn ask(&self, rows: &[(LockKey, Fence)]) -> Result<(), LockError> {
+    async fn ask(&self, rows: &[(LockKey, Fence)]) -> Result<(), BackendError> {
         let mut inner = self.table.lock();
         for (key, fence) in rows {
             if let Some(row) = inner.rows.get_mut(&self.id(key)) {
@@ -203,7 +204,7 @@ impl LockStore for MemoryLocks {
         Ok(())
     }
 
-    async fn refuse(&self, rows: &[(LockKey, Fence)]) -> Result<(), LockError> {
+    async fn refuse(&self, rows: &[(LockKey, Fence)]) -> Result<(), BackendError> {
         let mut inner = self.table.lock();
         for (key, fence) in rows {
             let owned = |row: &&mut Row| row.hold.is_owned(&self.holder.replica, *fence);
@@ -214,7 +215,7 @@ impl LockStore for MemoryLocks {
         Ok(())
     }
 
-    async fn forget(&self, keys: &[LockKey]) -> Result<u64, LockError> {
+    async fn forget(&self, keys: &[LockKey]) -> Result<u64, BackendError> {
         let (now, mut inner) = (self.table.now(), self.table.lock());
         let before = inner.rows.len();
         for key in keys {
@@ -227,7 +228,7 @@ impl LockStore for MemoryLocks {
         Ok((before - inner.rows.len()) as u64)
     }
 
-    async fn evict(&self, key: &LockKey) -> Result<bool, LockError> {
+    async fn evict(&self, key: &LockKey) -> Result<bool, BackendError> {
         let (now, mut inner) = (self.table.now(), self.table.lock());
         let fence = inner.next_fence(now);
         let Some(row) = inner.rows.get_mut(&self.id(key)) else {
@@ -239,7 +240,7 @@ impl LockStore for MemoryLocks {
         Ok(true)
     }
 
-    async fn table(&self) -> Result<LockTable, LockError> {
+    async fn table(&self) -> Result<LockTable, BackendError> {
         let (now, inner) = (self.table.now(), self.table.lock());
         let mine = inner
             .rows

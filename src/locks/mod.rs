@@ -14,5 +14,5 @@ mod url;
 
 pub use batch::ROWS;
 pub use open::{diagnose, migrate, open};
-pub use store::{CALL_DEADLINE, DEAD, Holder, LockError, LockStore, STATEMENT_DEADLINE, call};
-pub use url::{BadLockUrl, LockUrl};
+pub use store::{CALL_DEADLINE, DEAD, Holder, LockStore, STATEMENT_DEADLINE, call};
+pub use url::LockUrl;

@@ -44,36 +44,36 @@ pub trait LockStore: Send + Sync + fmt::Debug {
     /// Claims the rows that are absent, free, expired for longer than the grace, or handed to this
     /// replica, and returns those that were won; the others are held by another replica or finished.
     /// The caller holds none of them. Each won claim has a larger fence than any before it.
-    async fn acquire(&self, wants: &[Want]) -> Result<Vec<Claim>, LockError>;
+    async fn acquire(&self, wants: &[Want]) -> Result<Vec<Claim>, BackendError>;
 
     /// Extends claims by one ttl from now and stores their checkpoints, each only if it is still
     /// held under its fence and unexpired. One outcome per renewal, in order.
-    async fn renew(&self, renewals: &[Renewal]) -> Result<Vec<RenewalOutcome>, LockError>;
+    async fn renew(&self, renewals: &[Renewal]) -> Result<Vec<RenewalOutcome>, BackendError>;
 
     /// Gives claims back with their final checkpoints. A claim that was lost meanwhile is passed over.
     /// After an error the rows are as they were or released; they expire by themselves.
-    async fn release(&self, releases: &[Release]) -> Result<(), LockError>;
+    async fn release(&self, releases: &[Release]) -> Result<(), BackendError>;
 
     /// Asks the holders of these rows to hand them to this replica, unless another replica asked before or
     /// the fence has changed.
-    async fn ask(&self, rows: &[(LockKey, Fence)]) -> Result<(), LockError>;
+    async fn ask(&self, rows: &[(LockKey, Fence)]) -> Result<(), BackendError>;
 
     /// Takes back the requests of others for rows that this replica holds under these fences and
     /// could not hand over.
-    async fn refuse(&self, rows: &[(LockKey, Fence)]) -> Result<(), LockError>;
+    async fn refuse(&self, rows: &[(LockKey, Fence)]) -> Result<(), BackendError>;
 
     /// Deletes rows that nobody holds and that are finished, or belong to a replica that has been
     /// dead for a minute. Rows that are held, or unfinished, stay. Returns how many were deleted.
-    async fn forget(&self, keys: &[LockKey]) -> Result<u64, LockError>;
+    async fn forget(&self, keys: &[LockKey]) -> Result<u64, BackendError>;
 
     /// Takes a row from whoever holds it, with a new fence; the checkpoint stays. It belongs to
     /// [`EVICTED`](crate::domain::claim::EVICTED) until the claim would have expired, because its
     /// holder, which is not asked, may act that long. A row that nobody holds stays free. For people,
     /// not for replicas. Returns whether there was such a row.
-    async fn evict(&self, key: &LockKey) -> Result<bool, LockError>;
+    async fn evict(&self, key: &LockKey) -> Result<bool, BackendError>;
 
     /// All rows of the cluster.
-    async fn table(&self) -> Result<LockTable, LockError>;
+    async fn table(&self) -> Result<LockTable, BackendError>;
 }
 
 /// How long one statement, or one call that renews a batch, may take before it counts as failed. The
@@ -92,10 +92,10 @@ pub async fn call<T>(
     metrics: &Metrics,
     operation: &'static str,
     limit: Duration,
-    call: impl Future<Output = Result<T, LockError>>,
-) -> Result<T, LockError> {
+    call: impl Future<Output = Result<T, BackendError>>,
+) -> Result<T, BackendError> {
     let late = || {
-        Err(LockError::unavailable(
+        Err(BackendError::unavailable(
             format!("the lock store did not answer within {} s", limit.as_secs()),
             "check whether it is overloaded, or the network down",
         ))
@@ -105,6 +105,3 @@ pub async fn call<T>(
     metrics.lock_calls.get_or_create(&LockCall { operation, result }).inc();
     answer
 }
-
-/// Why a store could not answer.
-pub type LockError = BackendError;

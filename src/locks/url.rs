@@ -8,23 +8,15 @@ use std::str::FromStr;
 
 use url::Url;
 
-use crate::db::url::{DatabaseUrl, FORMS};
+use crate::db::url::{DatabaseUrl, UrlForm};
 use crate::domain::Message;
 
 /// Where claims are stored: the URL of a database.
 #[derive(Clone)]
 pub struct LockUrl(pub(super) DatabaseUrl);
 
-/// What is wrong with a lock URL, and what to do about it.
-#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
-#[error("{0}")]
-pub struct BadLockUrl(Message);
-
-impl From<BadLockUrl> for Message {
-    fn from(error: BadLockUrl) -> Self {
-        error.0
-    }
-}
+/// The databases that claims can be stored in.
+const DATABASES: [UrlForm; 2] = [UrlForm::MYSQL, UrlForm::SQLITE];
 
 impl LockUrl {
     /// How many files and sockets the stores of one replica have open: the collector's and the renewer's.
@@ -39,27 +31,21 @@ impl LockUrl {
 }
 
 impl FromStr for LockUrl {
-    type Err = BadLockUrl;
+    /// What is wrong with the URL, and what to do about it. The text may hold a password, so no error repeats it.
+    type Err = Message;
 
-    fn from_str(text: &str) -> Result<Self, BadLockUrl> {
-        // The text may hold a password, so no error repeats it.
-        let refused = |what: String, remedy: String| BadLockUrl(Message::new(what, remedy));
+    fn from_str(text: &str) -> Result<Self, Message> {
+        let unknown = |what: String| Message::new(what, format!("write {}", UrlForm::examples(&DATABASES)));
         let Some((scheme, _)) = text.split_once("://") else {
-            return Err(refused("the lock URL has no scheme".into(), format!("write {FORMS}")));
+            return Err(unknown("the lock URL has no scheme".into()));
         };
-        if !DatabaseUrl::is_scheme(scheme) {
-            return Err(refused(
-                format!("there is no lock store {scheme}://"),
-                format!("write {FORMS}"),
-            ));
-        }
+        let form =
+            UrlForm::find(&DATABASES, scheme).ok_or_else(|| unknown(format!("there is no lock store {scheme}://")))?;
         let url = Url::parse(text).map_err(|error| {
             let remedy = "special characters in user and password are written as %XX";
-            refused(format!("the lock URL cannot be read: {error}"), remedy.into())
+            Message::new(format!("the lock URL cannot be read: {error}"), remedy)
         })?;
-        let url = DatabaseUrl::read(url)
-            .map_err(|error| refused(format!("the lock URL is wrong: {}", error.text), error.remedy))?;
-        Ok(Self(url))
+        form.read(url, "the lock URL").map(Self)
     }
 }
 
@@ -90,7 +76,7 @@ mod tests {
             ("sqlite://", "is wrong: a `sqlite` URL needs the path of a file"),
         ] {
             let error = text.parse::<LockUrl>().unwrap_err();
-            assert!(!Message::from(error.clone()).remedy.is_empty(), "{error}");
+            assert!(!error.remedy.is_empty(), "{error}");
             let error = error.to_string();
             assert!(error.contains(says) && !error.contains("secret"), "{error}");
         }

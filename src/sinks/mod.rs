@@ -19,5 +19,5 @@ mod url;
 
 pub use diagnose::{SinkNeeds, diagnose};
 pub use open::{Opened, migrate, open};
-pub use sink::{Retention, Sink, SinkError, SinkOpenError, WriteResults};
-pub use url::{BadSinkUrl, FILE_PARAMETERS, SinkUrl};
+pub use sink::{Retention, Sink, SinkError, WriteResults};
+pub use url::{FILE_PARAMETERS, SinkUrl};

@@ -11,7 +11,7 @@ use super::file::FileSink;
 use super::group::{GroupLimits, grouped};
 use super::retry::Retrying;
 use super::schema::SCHEMA;
-use super::sink::{Retention, Sink, SinkOpenError};
+use super::sink::{Retention, Sink};
 use super::sql::{Connections, SqlDialect, SqlRetention, SqlSink, mysql, sqlite};
 use super::stdout::StdoutSink;
 use super::url::{Destination, SinkUrl};
@@ -19,6 +19,7 @@ use crate::clock::Clock;
 use crate::db;
 use crate::db::database::Database;
 use crate::db::url::DatabaseUrl;
+use crate::domain::BackendError;
 use crate::metrics::Metrics;
 
 /// A sink in use.
@@ -27,7 +28,7 @@ pub struct Opened {
     pub sink: Arc<dyn Sink>,
     /// Does the writing. The caller must run it; it ends when all handles of `sink` are dropped. An error means that the
     /// sink will never take a record again.
-    pub driver: BoxFuture<'static, Result<(), SinkOpenError>>,
+    pub driver: BoxFuture<'static, Result<(), BackendError>>,
     /// Deletes old records, where that can be done.
     pub retention: Option<Arc<dyn Retention>>,
 }
@@ -39,7 +40,7 @@ impl fmt::Debug for Opened {
 }
 
 /// Opens a sink. An error says why it cannot be used, and what to do. One attempt to write may take `attempt`.
-pub async fn open(url: &SinkUrl, clock: Clock, metrics: &Metrics, attempt: Duration) -> Result<Opened, SinkOpenError> {
+pub async fn open(url: &SinkUrl, clock: Clock, metrics: &Metrics, attempt: Duration) -> Result<Opened, BackendError> {
     let store = database(url);
     let limits = GroupLimits {
         attempt,
@@ -96,7 +97,7 @@ fn open_sql<DB: SqlDialect>(
 }
 
 /// Creates or updates the tables of a sink. Sinks without tables need nothing.
-pub async fn migrate(url: &SinkUrl) -> Result<(), SinkOpenError> {
+pub async fn migrate(url: &SinkUrl) -> Result<(), BackendError> {
     let store = database(url);
     match &url.destination {
         Destination::Stdout | Destination::File(_) => Ok(()),
@@ -115,7 +116,7 @@ fn compose<S: Sink + 'static>(adapter: Arc<S>, clock: Clock, metrics: &Metrics, 
 }
 
 /// Runs `beside` while the driver runs. If `beside` ends, the driver ends with its error.
-fn stop_when(opened: Opened, beside: BoxFuture<'static, SinkOpenError>) -> Opened {
+fn stop_when(opened: Opened, beside: BoxFuture<'static, BackendError>) -> Opened {
     let driver = opened.driver;
     let both = async move {
         tokio::select! {

@@ -9,10 +9,7 @@ use std::time::Duration;
 
 use async_trait::async_trait;
 
-use crate::domain::{BackendError, Chunk, Fence, Origin, Position, Time};
-
-/// Why a sink cannot be used.
-pub type SinkOpenError = BackendError;
+use crate::domain::{Chunk, Fence, Origin, Position, Time};
 
 /// One result for each chunk of a write, in order.
 pub type WriteResults = Vec<Result<(), SinkError>>;

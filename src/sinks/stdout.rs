@@ -13,10 +13,10 @@ use async_trait::async_trait;
 use tokio::sync::{Mutex, Notify};
 
 use super::json::{Encoder, LARGEST_KEPT_BUFFER};
-use super::sink::{Sink, SinkError, SinkOpenError, WriteResults};
+use super::sink::{Sink, SinkError, WriteResults};
 use super::unacked::{EncodedChunk, Unacked};
 use crate::clock::Clock;
-use crate::domain::Chunk;
+use crate::domain::{BackendError, Chunk};
 
 /// The sink.
 #[derive(Debug)]
@@ -44,10 +44,10 @@ impl StdoutSink {
     }
 
     /// Resolves when the reader of standard output has closed it.
-    pub(super) async fn broken(&self) -> SinkOpenError {
+    pub(super) async fn broken(&self) -> BackendError {
         self.broken.notified().await;
         let text = "standard output was closed by its reader (broken pipe), so records cannot be written";
-        SinkOpenError::refused(text, "check the program that reads it, and start podlog again")
+        BackendError::refused(text, "check the program that reads it, and start podlog again")
     }
 }
 

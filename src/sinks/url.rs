@@ -6,7 +6,7 @@ use std::str::FromStr;
 use url::Url;
 
 use super::file::{FileOptions, Fsync, OPEN_FILES};
-use crate::db::url::{self as urls, DatabaseUrl};
+use crate::db::url::{self as urls, DatabaseUrl, UrlForm};
 use crate::domain::Message;
 
 /// Parameters of `file` URLs.
@@ -26,47 +26,35 @@ pub(super) enum Destination {
     Database(DatabaseUrl),
 }
 
-/// What is wrong with a sink's URL, and what to do about it.
-#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
-#[error("{0}")]
-pub struct BadSinkUrl(Message);
+/// The databases that records can be stored in.
+const DATABASES: [UrlForm; 2] = [UrlForm::MYSQL, UrlForm::SQLITE];
 
-impl From<BadSinkUrl> for Message {
-    fn from(error: BadSinkUrl) -> Self {
-        error.0
-    }
+fn known_sinks() -> String {
+    format!("known sinks: stdout, file:///dir, {}", UrlForm::examples(&DATABASES))
 }
-
-fn bad(what: impl Into<String>, remedy: impl Into<String>) -> BadSinkUrl {
-    BadSinkUrl(Message::new(what, remedy))
-}
-
-const KNOWN: &str = "known sinks: stdout, file:///dir, sqlite:///path, mysql://user@host:port/database";
 
 impl FromStr for SinkUrl {
-    type Err = BadSinkUrl;
+    /// What is wrong with the URL, and what to do about it. The text may contain a password, so no error repeats it.
+    type Err = Message;
 
-    fn from_str(text: &str) -> Result<Self, BadSinkUrl> {
+    fn from_str(text: &str) -> Result<Self, Message> {
         if text == "stdout" {
             return Ok(Self {
                 destination: Destination::Stdout,
             });
         }
-        // The text may contain a password, so the error does not repeat it.
-        let url = Url::parse(text).map_err(|error| bad(format!("the sink's URL cannot be read: {error}"), KNOWN))?;
+        let url = Url::parse(text)
+            .map_err(|error| Message::new(format!("the sink's URL cannot be read: {error}"), known_sinks()))?;
         let destination = match url.scheme() {
             "stdout" => {
                 no_parameters(&url)?;
                 Destination::Stdout
             }
             "file" => Destination::File(file(&url)?),
-            scheme if DatabaseUrl::is_scheme(scheme) => {
-                let url = DatabaseUrl::read(url);
-                Destination::Database(
-                    url.map_err(|error| bad(format!("the sink's URL is wrong: {}", error.text), error.remedy))?,
-                )
-            }
-            other => return Err(bad(format!("there is no sink `{other}`"), KNOWN)),
+            scheme => match UrlForm::find(&DATABASES, scheme) {
+                Some(form) => Destination::Database(form.read(url, "the sink's URL")?),
+                None => return Err(Message::new(format!("there is no sink `{scheme}`"), known_sinks())),
+            },
         };
         Ok(Self { destination })
     }
@@ -92,9 +80,9 @@ impl SinkUrl {
     }
 }
 
-fn no_parameters(url: &Url) -> Result<(), BadSinkUrl> {
+fn no_parameters(url: &Url) -> Result<(), Message> {
     match urls::unknown_parameter(url, &[]) {
-        Some(name) => Err(bad(
+        Some(name) => Err(Message::new(
             format!("`{}` sinks have no parameter `{name}`", url.scheme()),
             "leave it out",
         )),
@@ -102,15 +90,15 @@ fn no_parameters(url: &Url) -> Result<(), BadSinkUrl> {
     }
 }
 
-fn pathless(url: &Url) -> BadSinkUrl {
+fn pathless(url: &Url) -> Message {
     let scheme = url.scheme();
-    bad(
+    Message::new(
         format!("a `{scheme}` sink needs a path and has no host, user or port"),
         format!("write three slashes: {scheme}:///path"),
     )
 }
 
-fn file(url: &Url) -> Result<FileOptions, BadSinkUrl> {
+fn file(url: &Url) -> Result<FileOptions, Message> {
     let mut options = FileOptions {
         dir: urls::path(url).ok_or_else(|| pathless(url))?,
         max_size: 10 << 20,
@@ -120,13 +108,13 @@ fn file(url: &Url) -> Result<FileOptions, BadSinkUrl> {
     };
     if let Some(name) = urls::unknown_parameter(url, &FILE_PARAMETERS) {
         let known = FILE_PARAMETERS.join(", ");
-        return Err(bad(
+        return Err(Message::new(
             format!("`file` sinks have no parameter `{name}`"),
             format!("known: {known}"),
         ));
     }
     for (name, value) in url.query_pairs() {
-        let unreadable = |form: &str| bad(format!("`{name}={value}` cannot be read"), format!("write {form}"));
+        let unreadable = |form: &str| Message::new(format!("`{name}={value}` cannot be read"), format!("write {form}"));
         match &*name {
             "max_size" => options.max_size = bytes(&value).ok_or_else(|| unreadable("a size such as 10MiB"))?,
             "keep" => options.keep = value.parse().map_err(|_| unreadable("a number such as 5"))?,

@@ -6,8 +6,10 @@ use std::time::{Duration, Instant};
 
 use futures::FutureExt;
 use podlog::clock::Clock;
-use podlog::domain::{AfterRelease, Claim, Fence, LockKey, PodRef, Release, Renewal, RenewalOutcome, Want};
-use podlog::locks::{self, Holder, LockError, LockStore};
+use podlog::domain::{
+    AfterRelease, BackendError, Claim, Fence, LockKey, PodRef, Release, Renewal, RenewalOutcome, Want,
+};
+use podlog::locks::{self, Holder, LockStore};
 use podlog::metrics::Metrics;
 use podlog::sinks::{self, Sink};
 use sqlx::Row;
@@ -40,7 +42,7 @@ fn pod(uid: &str) -> LockKey {
     LockKey::Pod(uid.into())
 }
 
-async fn acquire(store: &Arc<dyn LockStore>, key: &LockKey) -> Result<Option<Claim>, LockError> {
+async fn acquire(store: &Arc<dyn LockStore>, key: &LockKey) -> Result<Option<Claim>, BackendError> {
     let (key, pod_ref) = (key.clone(), PodRef::default());
     Ok(store.acquire(&[Want { key, pod_ref }]).await?.pop())
 }
@@ -85,7 +87,7 @@ pub(crate) fn a_claim_interrupted_at_any_point_is_won_once_or_not_at_all() {
                 Ok(None) => panic!("the claim was lost without a rival: {cut}"),
                 // It is unknown whether the claim was won, but exactly one replica has it now.
                 Err(error) => {
-                    assert!(matches!(error, LockError::Unavailable(_)), "{error:?}");
+                    assert!(matches!(error, BackendError::Unavailable(_)), "{error:?}");
                     let again = acquire(&a, &key).await.unwrap();
                     assert_ne!(again.is_some(), theirs.is_some(), "{cut}");
                 }
@@ -196,7 +198,7 @@ pub(crate) fn calls_to_a_refusing_or_silent_store_fail_in_time_and_work_again_la
             for _ in 0..2 {
                 let asked = Instant::now();
                 let error = a.renew(&renewal(&claim, b"away")).await.unwrap_err();
-                assert!(matches!(error, LockError::Unavailable(_)), "{error:?}");
+                assert!(matches!(error, BackendError::Unavailable(_)), "{error:?}");
                 assert!(asked.elapsed() < Duration::from_millis(3500), "{:?}", asked.elapsed());
             }
             assert_eq!(acquire(&b, &claim.key).await.unwrap(), None, "the claim is still held");

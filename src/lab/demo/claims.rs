@@ -9,7 +9,7 @@ use std::time::Duration;
 
 use crate::domain::{Cause, LockKey, LockTable, ReplicaId};
 use crate::exit::Failure;
-use crate::locks::{self, BadLockUrl, Holder, LockStore, LockUrl};
+use crate::locks::{self, Holder, LockStore, LockUrl};
 
 /// An observer of the table.
 #[derive(Debug)]
@@ -20,9 +20,7 @@ pub(super) struct ClaimsObserver {
 impl ClaimsObserver {
     /// Makes the table and opens it. The replicas find it ready.
     pub(super) async fn open(url: &str) -> Result<Self, Failure> {
-        let url: LockUrl = url
-            .parse()
-            .map_err(|e: BadLockUrl| Failure::of(Cause::Setting, e.into()))?;
+        let url: LockUrl = url.parse().map_err(|message| Failure::of(Cause::Setting, message))?;
         locks::migrate(&url).await?;
         // The cluster is the default of `podlog run --cluster`.
         let holder = Holder::onlooker("podlog-demo", "default".into());

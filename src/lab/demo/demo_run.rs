@@ -26,7 +26,7 @@ use super::view::View;
 use crate::cli::lab::{Demo, Switch};
 use crate::domain::{Cause, StreamId};
 use crate::exit::Failure;
-use crate::sinks::{self, BadSinkUrl, SinkUrl};
+use crate::sinks::{self, SinkUrl};
 
 /// Faulty lines that are named.
 const NAMED: usize = 5;
@@ -302,7 +302,7 @@ async fn open_store(environment: &Environment, demo: &Demo) -> Result<(Option<Cl
             sinks::migrate(
                 &sink
                     .parse::<SinkUrl>()
-                    .map_err(|e: BadSinkUrl| Failure::of(Cause::Setting, e.into()))?,
+                    .map_err(|message| Failure::of(Cause::Setting, message))?,
             )
             .await?;
             Ok((Some(claims), Records::tables(&environment.store_file()).await?))

@@ -11,9 +11,9 @@ use async_trait::async_trait;
 
 use super::rule::{Breaches, Rule};
 use super::sync::lock;
-use crate::domain::{Claim, Fence, LockKey, LockTable, Release, Renewal, RenewalOutcome, Want};
+use crate::domain::{BackendError, Claim, Fence, LockKey, LockTable, Release, Renewal, RenewalOutcome, Want};
 use crate::lab::memory::MemoryLocks;
-use crate::locks::{LockError, LockStore};
+use crate::locks::LockStore;
 
 /// The kinds of statement whose answers can be lost.
 pub const STATEMENTS: [&str; 7] = ["acquire", "renew", "release", "table", "ask", "refuse", "forget"];
@@ -91,16 +91,16 @@ pub struct FaultyLocks {
 /// As long as a store lets its callers wait.
 const SILENCE: Duration = Duration::from_secs(3);
 
-fn unavailable<T>(what: &str) -> Result<T, LockError> {
-    Err(LockError::unavailable(what, ""))
+fn unavailable<T>(what: &str) -> Result<T, BackendError> {
+    Err(BackendError::unavailable(what, ""))
 }
 
 impl FaultyLocks {
     async fn pass<T>(
         &self,
         kind: &'static str,
-        statement: impl Future<Output = Result<T, LockError>>,
-    ) -> Result<T, LockError> {
+        statement: impl Future<Output = Result<T, BackendError>>,
+    ) -> Result<T, BackendError> {
         self.calls.fetch_add(1, Ordering::Relaxed);
         let faults = self.control.get();
         if faults.silent {
@@ -134,7 +134,7 @@ impl FaultyLocks {
 
 #[async_trait]
 impl LockStore for FaultyLocks {
-    async fn acquire(&self, wants: &[Want]) -> Result<Vec<Claim>, LockError> {
+    async fn acquire(&self, wants: &[Want]) -> Result<Vec<Claim>, BackendError> {
         let statement = async {
             let claims = self.inner.acquire(wants).await?;
             self.record(&claims);
@@ -146,31 +146,31 @@ impl LockStore for FaultyLocks {
         self.pass("acquire", statement).await
     }
 
-    async fn renew(&self, renewals: &[Renewal]) -> Result<Vec<RenewalOutcome>, LockError> {
+    async fn renew(&self, renewals: &[Renewal]) -> Result<Vec<RenewalOutcome>, BackendError> {
         self.pass("renew", self.inner.renew(renewals)).await
     }
 
-    async fn release(&self, releases: &[Release]) -> Result<(), LockError> {
+    async fn release(&self, releases: &[Release]) -> Result<(), BackendError> {
         self.pass("release", self.inner.release(releases)).await
     }
 
-    async fn ask(&self, rows: &[(LockKey, Fence)]) -> Result<(), LockError> {
+    async fn ask(&self, rows: &[(LockKey, Fence)]) -> Result<(), BackendError> {
         self.pass("ask", self.inner.ask(rows)).await
     }
 
-    async fn refuse(&self, rows: &[(LockKey, Fence)]) -> Result<(), LockError> {
+    async fn refuse(&self, rows: &[(LockKey, Fence)]) -> Result<(), BackendError> {
         self.pass("refuse", self.inner.refuse(rows)).await
     }
 
-    async fn forget(&self, keys: &[LockKey]) -> Result<u64, LockError> {
+    async fn forget(&self, keys: &[LockKey]) -> Result<u64, BackendError> {
         self.pass("forget", self.inner.forget(keys)).await
     }
 
-    async fn evict(&self, key: &LockKey) -> Result<bool, LockError> {
+    async fn evict(&self, key: &LockKey) -> Result<bool, BackendError> {
         self.pass("evict", self.inner.evict(key)).await
     }
 
-    async fn table(&self) -> Result<LockTable, LockError> {
+    async fn table(&self) -> Result<LockTable, BackendError> {
         let table = self.pass("table", self.inner.table()).await?;
         lock(&self.control.1).looks += 1;
         Ok(table)

@@ -15,9 +15,9 @@ use super::directory::{explain, is_full, try_to_create_file};
 use super::options::{FileOptions, Fsync, OPEN_FILES};
 use super::path;
 use crate::clock::Clock;
-use crate::domain::{Chunk, StreamId};
+use crate::domain::{BackendError, Chunk, StreamId};
 use crate::sinks::json::{Encoder, LARGEST_KEPT_BUFFER};
-use crate::sinks::sink::{Sink, SinkError, SinkOpenError, WriteResults};
+use crate::sinks::sink::{Sink, SinkError, WriteResults};
 use crate::sinks::unacked::{EncodedChunk, Unacked};
 
 /// How often `fsync=interval` flushes records to the disk.
@@ -50,7 +50,7 @@ struct FileChunk {
 
 impl FileSink {
     /// Creates the directory and checks that files can be created in it.
-    pub(in crate::sinks) async fn open(options: FileOptions, clock: Clock) -> Result<Self, SinkOpenError> {
+    pub(in crate::sinks) async fn open(options: FileOptions, clock: Clock) -> Result<Self, BackendError> {
         let dir = options.dir.clone();
         let tried = tokio::task::spawn_blocking(move || {
             std::fs::create_dir_all(&dir)?;
@@ -61,19 +61,19 @@ impl FileSink {
             Ok(Err(error)) => {
                 let message = explain(&options.dir, &error);
                 return Err(if is_full(&error) {
-                    SinkOpenError::Unavailable(message)
+                    BackendError::Unavailable(message)
                 } else {
-                    SinkOpenError::Refused(message)
+                    BackendError::Refused(message)
                 });
             }
-            Err(error) => return Err(SinkOpenError::unavailable(error.to_string(), "please report it")),
+            Err(error) => return Err(BackendError::unavailable(error.to_string(), "please report it")),
         }
         let files = Arc::default();
         Ok(Self { files, options, clock })
     }
 
     /// Flushes records to the disk every second, if the settings ask for it. Never resolves.
-    pub(in crate::sinks) async fn sync_forever(&self) -> SinkOpenError {
+    pub(in crate::sinks) async fn sync_forever(&self) -> BackendError {
         if self.options.fsync != Fsync::Interval {
             std::future::pending::<()>().await;
         }

@@ -3,8 +3,8 @@
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use podlog::domain::{LockKey, RenewalOutcome};
-use podlog::locks::{LockError, LockStore};
+use podlog::domain::{BackendError, LockKey, RenewalOutcome};
+use podlog::locks::LockStore;
 use sqlx::mysql::MySqlConnection;
 use sqlx::{AssertSqlSafe, Executor, Row};
 
@@ -187,7 +187,7 @@ pub(crate) async fn a_statement_without_an_answer_times_out_and_the_next_one_wor
     execute(&mut rogue, "LOCK TABLES distributed_lock WRITE").await;
     let started = Instant::now();
     let error = a.renew(&[renewal(&claim.key, claim.fence, None)]).await.unwrap_err();
-    assert!(matches!(error, LockError::Unavailable(_)), "{error}");
+    assert!(matches!(error, BackendError::Unavailable(_)), "{error}");
     assert!(
         started.elapsed() < Duration::from_millis(3500),
         "{:?}",

@@ -2,14 +2,14 @@
 //! created.
 
 use futures::future::join_all;
-use podlog::domain::{Fence, RenewalOutcome};
-use podlog::locks::{self, LockError, LockUrl};
+use podlog::domain::{BackendError, Fence, RenewalOutcome};
+use podlog::locks::{self, LockUrl};
 
 use crate::locks::fixture::{LockFixture, StoreKind, acquire, holder, pod, renewal, run};
 use crate::locks::mysql::execute;
 
 /// Opens with a changed URL; the error.
-async fn refused(url: &str) -> LockError {
+async fn refused(url: &str) -> BackendError {
     let url: LockUrl = url.parse().unwrap();
     locks::open(&url, holder("here", "a")).await.map(drop).unwrap_err()
 }
@@ -60,7 +60,7 @@ pub(crate) async fn wrong_server_settings_are_named(fixture: &LockFixture) {
     ];
     for (url, is_refused, says) in cases {
         let error = refused(&url).await;
-        assert_eq!(matches!(error, LockError::Refused(_)), is_refused, "{error:?}");
+        assert_eq!(matches!(error, BackendError::Refused(_)), is_refused, "{error:?}");
         let text = error.to_string();
         assert!(
             text.contains(says) && text.contains("mysql://") && !text.contains("wr0ng"),
@@ -82,7 +82,7 @@ pub(crate) async fn an_error_of_a_user_without_privileges_says_what_to_grant(fix
     let nobody = refused(&nobody).await;
     execute(&mut conn, &format!("DROP USER '{user}'@'%'")).await;
     assert!(
-        matches!(&nobody, LockError::Refused(words) if words.remedy.contains("grant the user")),
+        matches!(&nobody, BackendError::Refused(words) if words.remedy.contains("grant the user")),
         "{nobody:?}"
     );
 }
@@ -107,7 +107,7 @@ pub(crate) async fn tables_of_another_version_are_refused(fixture: &LockFixture)
         execute(&mut conn, change).await;
         let error = refused(&url).await;
         assert!(
-            matches!(error, LockError::Refused(_)) && error.to_string().contains(says),
+            matches!(error, BackendError::Refused(_)) && error.to_string().contains(says),
             "{change}: {error:?}"
         );
     }
@@ -135,14 +135,14 @@ async fn a_missing_privilege_is_named(fixture: &LockFixture) {
     for answer in answers {
         let error = answer.unwrap_err();
         assert!(
-            matches!(error, LockError::Refused(_)) && error.to_string().contains("grant"),
+            matches!(error, BackendError::Refused(_)) && error.to_string().contains("grant"),
             "{error:?}"
         );
     }
     all.unwrap();
     let error = migrated.unwrap_err();
     assert!(
-        matches!(error, LockError::Refused(_)) && error.to_string().contains("CREATE"),
+        matches!(error, BackendError::Refused(_)) && error.to_string().contains("CREATE"),
         "{error:?}"
     );
 }
@@ -209,7 +209,7 @@ async fn a_server_that_becomes_read_only_is_left_and_found_again(fixture: &LockF
     execute(&mut admin, &format!("DROP USER '{user}'@'%'")).await;
     for error in [first.unwrap_err(), second.unwrap_err()] {
         assert!(
-            matches!(error, LockError::Unavailable(_)) && error.to_string().contains("failing over"),
+            matches!(error, BackendError::Unavailable(_)) && error.to_string().contains("failing over"),
             "{error:?}"
         );
     }

@@ -5,8 +5,8 @@ use std::path::Path;
 use std::time::{Duration, Instant};
 
 use futures::future::join_all;
-use podlog::domain::RenewalOutcome;
-use podlog::locks::{self, LockError, LockUrl};
+use podlog::domain::{BackendError, RenewalOutcome};
+use podlog::locks::{self, LockUrl};
 use sqlx::sqlite::{SqliteConnectOptions, SqliteConnection};
 use sqlx::{ConnectOptions, Executor};
 
@@ -16,7 +16,7 @@ fn url(path: &Path) -> LockUrl {
     format!("sqlite://{}", path.display()).parse().unwrap()
 }
 
-async fn error(path: &Path) -> LockError {
+async fn error(path: &Path) -> BackendError {
     locks::open(&url(path), holder("here", "a"))
         .await
         .map(drop)
@@ -51,7 +51,7 @@ pub(crate) async fn the_error_for_an_unusable_file_says_why(fixture: &LockFixtur
         let error = error(&folder.join(name)).await;
         let text = error.to_string();
         assert!(
-            matches!(error, LockError::Refused(_)) && text.contains(says),
+            matches!(error, BackendError::Refused(_)) && text.contains(says),
             "{name}: {text}"
         );
         assert_eq!(text.lines().count(), 1, "{text}");
@@ -71,7 +71,7 @@ pub(crate) async fn the_error_for_a_read_only_file_says_why(fixture: &LockFixtur
     }
     let error = error(&fixture.file()).await;
     assert!(
-        matches!(error, LockError::Refused(_)) && error.to_string().contains("read-only"),
+        matches!(error, BackendError::Refused(_)) && error.to_string().contains("read-only"),
         "{error:?}"
     );
 }
@@ -93,7 +93,7 @@ pub(crate) async fn a_writer_that_blocks_the_file_delays_a_renewal_but_costs_no_
     let started = Instant::now();
     let error = a.renew(&[renewal(&claim.key, claim.fence, None)]).await.unwrap_err();
     assert!(
-        matches!(error, LockError::Unavailable(_)) && error.to_string().contains("busy"),
+        matches!(error, BackendError::Unavailable(_)) && error.to_string().contains("busy"),
         "{error:?}"
     );
     assert!(
@@ -123,7 +123,7 @@ pub(crate) async fn tables_of_another_version_are_refused(fixture: &LockFixture)
         conn.execute(change).await.unwrap();
         let error = error(&fixture.file()).await;
         assert!(
-            matches!(error, LockError::Refused(_)) && error.to_string().contains(says),
+            matches!(error, BackendError::Refused(_)) && error.to_string().contains(says),
             "{change}: {error:?}"
         );
     }

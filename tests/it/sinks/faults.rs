@@ -3,9 +3,9 @@
 use std::time::Duration;
 
 use podlog::clock::Clock;
-use podlog::domain::Fence;
+use podlog::domain::{BackendError, Fence};
 use podlog::metrics::Metrics;
-use podlog::sinks::{SinkOpenError, open};
+use podlog::sinks::open;
 use sqlx::{AssertSqlSafe, Connection, Executor, SqliteConnection};
 
 use crate::chunks::{TestLine, chunk, origin};
@@ -110,20 +110,20 @@ async fn a_connection_error_is_reported_once_and_in_plain_words() {
         let (_, password) = login.rsplit_once(':').unwrap();
         let wrong = refused(fixture.url.replace(&format!(":{password}@"), ":wrong-s3cret@")).await;
         assert!(
-            matches!(&wrong, SinkOpenError::Refused(why) if why.remedy.contains("check the user and the password")),
+            matches!(&wrong, BackendError::Refused(why) if why.remedy.contains("check the user and the password")),
             "{wrong}"
         );
         assert!(!wrong.to_string().contains("s3cret"));
         let (server, _) = fixture.url.rsplit_once('/').unwrap();
         let unknown = refused(format!("{server}/no_such_database")).await;
         assert!(
-            matches!(&unknown, SinkOpenError::Refused(why) if why.remedy.contains("create the database")),
+            matches!(&unknown, BackendError::Refused(why) if why.remedy.contains("create the database")),
             "{unknown}"
         );
         let (host, _) = rest.split_once(':').unwrap();
         let nobody = refused(format!("mysql://u@{host}:1/d")).await;
         assert!(
-            matches!(&nobody, SinkOpenError::Unavailable(why) if why.to_string().contains("cannot be reached")),
+            matches!(&nobody, BackendError::Unavailable(why) if why.to_string().contains("cannot be reached")),
             "{nobody}"
         );
     })
