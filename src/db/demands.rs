@@ -27,9 +27,9 @@ pub(crate) struct Demands {
     pub in_force: &'static str,
     /// What `podlog check` reports.
     pub reported: &'static [Aspect],
-    /// What must be right before the tables are used.
+    /// What must be correct before the tables are used.
     pub to_open: &'static [Aspect],
-    /// What must be right before the tables are created.
+    /// What must be correct before the tables are created.
     pub to_migrate: &'static [Aspect],
     /// Whether an unknown host and a failed TLS handshake are errors that only a person can correct. Otherwise
     /// connecting is tried again.

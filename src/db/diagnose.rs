@@ -20,8 +20,8 @@ pub(super) const ALL: Duration = Duration::from_secs(30);
 pub(crate) const CONNECTION: &str = "connection";
 /// The subject of the tables' version.
 pub(crate) const TABLES: &str = "tables";
-/// The subject of each right.
-pub(super) const RIGHTS: &str = "rights";
+/// The subject of each privilege.
+pub(super) const PRIVILEGES: &str = "rights";
 /// The subject of storing something.
 pub(crate) const WRITING: &str = "writing";
 /// The subject of whether tables could be created.
@@ -32,7 +32,7 @@ pub(super) const MIGRATE: &str = "podlog migrate";
 pub(crate) struct Scope {
     /// Whether `podlog run` would create the tables itself.
     pub migrates: bool,
-    /// Whether old records are deleted, so that the rights for that are needed.
+    /// Whether old records are deleted, so that the privileges for that are needed.
     pub retains: bool,
     /// Whether the server's clock is compared with this machine's.
     pub clock: bool,

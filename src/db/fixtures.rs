@@ -26,12 +26,12 @@ pub(super) static CLAIMS: Schema = Schema {
     },
     mysql: Dialect {
         migrations: sqlx::migrate!("migrations/mysql/locks"),
-        rights: &[],
+        privileges: &[],
         probe: &[],
     },
     sqlite: Dialect {
         migrations: sqlx::migrate!("migrations/sqlite/locks"),
-        rights: &[],
+        privileges: &[],
         probe: &[],
     },
 };
@@ -58,12 +58,12 @@ pub(super) static RECORDS: Schema = Schema {
     },
     mysql: Dialect {
         migrations: sqlx::migrate!("migrations/mysql/records"),
-        rights: &[],
+        privileges: &[],
         probe: &[],
     },
     sqlite: Dialect {
         migrations: sqlx::migrate!("migrations/sqlite/records"),
-        rights: &[],
+        privileges: &[],
         probe: &[],
     },
 };

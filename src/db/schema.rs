@@ -1,4 +1,4 @@
-//! The tables of one part of podlog, as data: its migrations, the rights it needs, and what messages call it.
+//! The tables of one part of podlog, as data: its migrations, the privileges it needs, and what messages call it.
 //!
 //! Applied migrations are recorded in a table of podlog's own, one for claims and one for records. So neither podlog's
 //! other tables nor another program's migrations in the same database are taken for these. Nothing here asks a database.
@@ -20,13 +20,13 @@ pub(crate) struct Schema {
     /// With which words the name of the lock begins that keeps other migrations of these tables out, in `MySQL` and
     /// `MariaDB`. Programs of other versions use the same.
     pub lock: &'static str,
-    /// Which rights the user needs on which tables.
+    /// Which privileges the user needs on which tables.
     pub grant: &'static str,
-    /// Which further rights `podlog migrate` needs.
+    /// Which further privileges `podlog migrate` needs.
     pub create_grant: &'static str,
     /// What a person drops after an interrupted migration, besides the table of applied migrations.
     pub leftovers: &'static str,
-    /// Whether there are views among the tables; they need a right of their own.
+    /// Whether there are views among the tables; they need a privilege of their own.
     pub has_views: bool,
     /// What the statements of [`Dialect::probe`] do.
     pub probed: &'static str,
@@ -45,27 +45,27 @@ pub(crate) struct Schema {
 pub(crate) struct Dialect {
     /// The migrations. They have the same numbers in every dialect.
     pub migrations: Migrator,
-    /// The rights that are tried before the tables are used.
-    pub rights: &'static [Right],
+    /// The privileges that are tried before the tables are used.
+    pub privileges: &'static [Privilege],
     /// Statements that write, in a transaction that is rolled back.
     pub probe: &'static [&'static str],
 }
 
-/// A right on a table.
+/// A privilege on a table.
 #[derive(Debug)]
-pub(crate) struct Right {
+pub(crate) struct Privilege {
     /// `SELECT`, `INSERT`, `UPDATE` or `DELETE`.
     pub verb: &'static str,
     /// The table.
     pub table: &'static str,
     /// Whether it is needed only where old records are deleted.
     pub retention_only: bool,
-    /// A statement that needs this right, no other, and has no effect.
+    /// A statement that needs this privilege, no other, and has no effect.
     pub statement: &'static str,
 }
 
-impl Right {
-    /// A right that every replica needs.
+impl Privilege {
+    /// A privilege that every replica needs.
     #[must_use]
     pub(crate) const fn needed(verb: &'static str, table: &'static str, statement: &'static str) -> Self {
         Self {
@@ -76,7 +76,7 @@ impl Right {
         }
     }
 
-    /// A right that only replicas need that delete old records.
+    /// A privilege that only replicas need that delete old records.
     #[must_use]
     pub(crate) const fn for_retention(verb: &'static str, table: &'static str, statement: &'static str) -> Self {
         Self {

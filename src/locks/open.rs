@@ -1,7 +1,7 @@
 //! From a lock store's URL to a lock store: opening it, creating its tables, and what `podlog check` finds out about it.
 //!
 //! Opening connects once, without retrying, so that the true cause of a failure is shown. What it finds wrong with the
-//! settings, rights or tables is [`BackendError::Refused`]. It never changes a table.
+//! settings, privileges or tables is [`BackendError::Refused`]. It never changes a table.
 
 use std::sync::Arc;
 

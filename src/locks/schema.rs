@@ -1,4 +1,4 @@
-//! What a lock store needs of its database, as data: the table of claims, and the rights on it.
+//! What a lock store needs of its database, as data: the table of claims, and the privileges on it.
 
 use super::{mysql, sqlite};
 use crate::db::demands::{Aspect, Demands};
@@ -35,12 +35,12 @@ pub(super) static SCHEMA: Schema = Schema {
     },
     mysql: Dialect {
         migrations: sqlx::migrate!("migrations/mysql/locks"),
-        rights: &mysql::RIGHTS,
+        privileges: &mysql::PRIVILEGES,
         probe: &mysql::PROBE,
     },
     sqlite: Dialect {
         migrations: sqlx::migrate!("migrations/sqlite/locks"),
-        rights: &sqlite::RIGHTS,
+        privileges: &sqlite::PRIVILEGES,
         probe: &sqlite::PROBE,
     },
 };

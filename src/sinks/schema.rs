@@ -1,4 +1,4 @@
-//! What a SQL sink needs of its database, as data: the tables of records, and the rights on them.
+//! What a SQL sink needs of its database, as data: the tables of records, and the privileges on them.
 
 use super::sql::{mysql, sqlite};
 use crate::db::demands::{Aspect, Demands};
@@ -27,13 +27,13 @@ pub(super) static SCHEMA: Schema = Schema {
     },
     mysql: Dialect {
         migrations: sqlx::migrate!("migrations/mysql/records"),
-        rights: &mysql::RIGHTS,
+        privileges: &mysql::PRIVILEGES,
         probe: &mysql::PROBE,
     },
     sqlite: Dialect {
         migrations: sqlx::migrate!("migrations/sqlite/records"),
         // Opening a file only reads it.
-        rights: &[],
+        privileges: &[],
         probe: &sqlite::PROBE,
     },
 };

@@ -7,7 +7,7 @@ use sqlx::{ConnectOptions, Error};
 use tokio::time::timeout;
 use url::Url;
 
-use super::fault;
+use super::errors;
 use super::server::{Server, SessionLimits, prepare};
 use crate::db::database::Database;
 use crate::domain::BackendError;
@@ -51,7 +51,7 @@ pub(super) async fn connect_unchecked(
             prepare(&mut conn, limits, &db.schema.demands).await?;
             Server::ask(&mut conn, limits).await
         };
-        let server = prepared.await.map_err(|error| fault::explain(db, &error))?;
+        let server = prepared.await.map_err(|error| errors::explain(db, &error))?;
         Ok((conn, server))
     };
     match timeout(limits.connect, attempt).await {
@@ -78,7 +78,7 @@ async fn unreachable(options: &MySqlConnectOptions, db: &Database, error: &Error
             not_found_or_down(db, host, cause, lookup.err())
         }
         Error::Tls(cause) => BackendError::refused(format!("{} {NO_TLS}: {cause}", db.name), TLS_REMEDY),
-        other => fault::explain(db, other),
+        other => errors::explain(db, other),
     }
 }
 

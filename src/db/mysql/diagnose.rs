@@ -1,5 +1,5 @@
 //! What `podlog check` finds out about a `MySQL` or `MariaDB` server: the server and the session, the tables, and each
-//! right by a statement that needs it and has no effect.
+//! privilege by a statement that needs it and has no effect.
 //!
 //! What it begins it rolls back. A check that fails does not hide the next one; what depends on it is skipped.
 
@@ -9,12 +9,12 @@ use tokio::time::timeout;
 use url::Url;
 
 use super::connect::{connect_unchecked, options};
-use super::fault::{self, is_denied, is_duplicate_column};
+use super::errors::{self, is_denied, is_duplicate_column};
 use super::migrate::state;
 use super::server::SessionLimits;
 use crate::db::database::Database;
 use crate::db::diagnose::{
-    ALL, CONNECTION, DEADLINE, MIGRATE, RIGHTS, Scope, TABLES, WRITING, clock, local_time, skipped, tables, within,
+    ALL, CONNECTION, DEADLINE, MIGRATE, PRIVILEGES, Scope, TABLES, WRITING, clock, local_time, skipped, tables, within,
 };
 use crate::db::version::SchemaState;
 use crate::domain::{Cause, Finding};
@@ -39,7 +39,7 @@ pub(crate) async fn diagnose(url: &Url, db: &Database, limits: &SessionLimits, s
             let rest = [
                 &["server", "session"][..],
                 clock,
-                &[TABLES, RIGHTS, WRITING],
+                &[TABLES, PRIVILEGES, WRITING],
                 packets,
                 &[MIGRATE],
             ];
@@ -103,8 +103,8 @@ impl Diagnosis<'_> {
         let found = self.tables(may_create && may_view).await;
         if found == SchemaState::Missing {
             self.findings
-                .extend(skipped(&[RIGHTS, WRITING], "there are no tables yet"));
-        } else if self.rights().await {
+                .extend(skipped(&[PRIVILEGES, WRITING], "there are no tables yet"));
+        } else if self.privileges().await {
             self.writing().await;
         } else {
             self.findings.push(Finding::skipped(WRITING, "a right is missing"));
@@ -116,7 +116,7 @@ impl Diagnosis<'_> {
     }
 
     fn failed(&mut self, subject: &str, error: &Error) {
-        let finding = Finding::of(subject, &fault::explain(self.db, error));
+        let finding = Finding::of(subject, &errors::explain(self.db, error));
         self.findings.push(finding);
     }
 
@@ -136,25 +136,25 @@ impl Diagnosis<'_> {
                 found
             }
             Err(error) => {
-                let mut finding = Finding::of(TABLES, &fault::explain(self.db, &error));
+                let mut finding = Finding::of(TABLES, &errors::explain(self.db, &error));
                 if is_denied(&error) {
                     finding.message.remedy = self.grant("SELECT", self.db.schema.versions);
                 }
                 self.findings.push(finding);
-                // Trying the rights shows whether the tables are there.
+                // Trying the privileges shows whether the tables are there.
                 SchemaState::Current
             }
         }
     }
 
-    /// Tries each right by a statement without effect. Returns whether the user has all that are needed.
-    async fn rights(&mut self) -> bool {
+    /// Tries each privilege by a statement without effect. Returns whether the user has all that are needed.
+    async fn privileges(&mut self) -> bool {
         let mut all = true;
-        for right in self.db.schema.mysql.rights {
-            let subject = format!("{} on {}", right.verb, right.table);
-            let needed = self.scope.retains || !right.retention_only;
-            let tried = within(self.conn.execute(right.statement)).await;
-            let grant = || self.grant(right.verb, right.table);
+        for privilege in self.db.schema.mysql.privileges {
+            let subject = format!("{} on {}", privilege.verb, privilege.table);
+            let needed = self.scope.retains || !privilege.retention_only;
+            let tried = within(self.conn.execute(privilege.statement)).await;
+            let grant = || self.grant(privilege.verb, privilege.table);
             let finding = match tried {
                 Ok(_) => Finding::ok(subject, "granted"),
                 Err(error) if is_denied(&error) && !needed => {
@@ -164,7 +164,7 @@ impl Diagnosis<'_> {
                     let text = format!("the user {} does not have this right", self.account);
                     Finding::failed(Cause::Refused, subject, text, grant())
                 }
-                Err(error) => Finding::of(subject, &fault::explain(self.db, &error)),
+                Err(error) => Finding::of(subject, &errors::explain(self.db, &error)),
             };
             all &= !finding.has_failed();
             self.findings.push(finding);
@@ -172,9 +172,9 @@ impl Diagnosis<'_> {
         all
     }
 
-    fn grant(&self, right: &str, table: &str) -> String {
+    fn grant(&self, privilege: &str, table: &str) -> String {
         let (user, host) = self.account.rsplit_once('@').unwrap_or((&self.account, "%"));
-        format!("GRANT {right} ON {table} TO '{user}'@'{host}'")
+        format!("GRANT {privilege} ON {table} TO '{user}'@'{host}'")
     }
 
     /// Writes as the statements of podlog do, and takes it all back.
@@ -214,7 +214,7 @@ impl Diagnosis<'_> {
     }
 
     /// Whether the user may create something: tried with what cannot be created, which the server finds out after it
-    /// has checked the right.
+    /// has checked the privilege.
     async fn may_create(&mut self, what: &str, body: &str) -> bool {
         let statement = format!("CREATE {what} podlog_probe_{:08x} {body}", fastrand::u32(..));
         let answer = within(self.conn.execute(AssertSqlSafe(statement))).await;

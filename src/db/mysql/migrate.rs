@@ -9,7 +9,7 @@ use tokio::time::timeout;
 use url::Url;
 
 use super::connect::{connect_unchecked, options};
-use super::fault::{self, Fault};
+use super::errors::{self, ErrorClass};
 use super::server::SessionLimits;
 use crate::db::database::Database;
 use crate::db::schema::Schema;
@@ -35,7 +35,7 @@ const LIMITS: SessionLimits = SessionLimits {
 pub(super) async fn state(conn: &mut MySqlConnection, schema: &Schema) -> Result<SchemaState, Error> {
     match sqlx::query_as(AssertSqlSafe(schema.applied())).fetch_all(conn).await {
         Ok(rows) => Ok(schema.state(rows, &schema.mysql.migrations)),
-        Err(error) if fault::is_no_table(&error) => Ok(SchemaState::Missing),
+        Err(error) if errors::is_no_table(&error) => Ok(SchemaState::Missing),
         Err(error) => Err(error),
     }
 }
@@ -59,7 +59,7 @@ pub(crate) async fn migrate(url: &Url, db: &Database) -> Result<(), BackendError
 }
 
 async fn apply(conn: &mut MySqlConnection, db: &Database) -> Result<(), BackendError> {
-    // Before the lock is asked for: where nothing is to be done, no right to create tables is needed either.
+    // Before the lock is asked for: where nothing is to be done, no privilege to create tables is needed either.
     if is_done(conn, db).await? {
         return Ok(());
     }
@@ -74,17 +74,17 @@ async fn apply(conn: &mut MySqlConnection, db: &Database) -> Result<(), BackendE
     done.map_err(|error| match error {
         // The version is recorded before the migration runs, and the server commits with each table that is created. So
         // another attempt finds an interrupted migration: only a person can help, whatever the error is.
-        MigrateError::ExecuteMigration(error, _) if fault::classify(&error) != Fault::Broken => {
-            db.schema.migration_failed(&db.name, &fault::cause(&error))
+        MigrateError::ExecuteMigration(error, _) if errors::classify(&error) != ErrorClass::Broken => {
+            db.schema.migration_failed(&db.name, &errors::cause(&error))
         }
-        other => db.schema.failed(&db.name, other, |error| fault::explain(db, error)),
+        other => db.schema.failed(&db.name, other, |error| errors::explain(db, error)),
     })
 }
 
 /// Whether migrating would change nothing. Refuses tables of a newer podlog, whose migrations sqlx does not know.
 async fn is_done(conn: &mut MySqlConnection, db: &Database) -> Result<bool, BackendError> {
     let found = state(conn, db.schema).await;
-    let found = found.map_err(|error| fault::explain(db, &error))?;
+    let found = found.map_err(|error| errors::explain(db, &error))?;
     if matches!(found, SchemaState::Newer(_)) {
         db.schema.check(&db.name, found)?;
     }
@@ -100,7 +100,7 @@ async fn lock(conn: &mut MySqlConnection, db: &Database) -> Result<(), BackendEr
     let locked: Option<i64> = locked
         .fetch_one(conn)
         .await
-        .map_err(|error| fault::explain(db, &error))?;
+        .map_err(|error| errors::explain(db, &error))?;
     if locked != Some(1) {
         return Err(BackendError::unavailable(
             format!("another process has been migrating {} for {WAIT} s", db.name),

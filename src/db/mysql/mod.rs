@@ -2,7 +2,7 @@
 
 pub(crate) mod connect;
 pub(crate) mod diagnose;
-pub(crate) mod fault;
+pub(crate) mod errors;
 pub(crate) mod migrate;
 pub(crate) mod open;
 pub(crate) mod pool;

@@ -1,4 +1,4 @@
-//! A connection to `MySQL` or `MariaDB` on which podlog can work: server, session, tables and rights were checked.
+//! A connection to `MySQL` or `MariaDB` on which podlog can work: server, session, tables and privileges were checked.
 
 use std::time::Duration;
 
@@ -7,13 +7,13 @@ use sqlx::mysql::{MySqlConnectOptions, MySqlConnection};
 use tokio::time::timeout;
 
 use super::connect::connect;
-use super::fault;
+use super::errors;
 use super::migrate::state;
 use super::server::{Server, SessionLimits};
 use crate::db::database::Database;
 use crate::domain::BackendError;
 
-/// How long checking tables and rights may take: about ten short statements.
+/// How long checking tables and privileges may take: about ten short statements.
 const CHECKS: Duration = Duration::from_secs(10);
 
 /// Makes a connection and checks everything. What is wrong is an error that says what to do.
@@ -34,11 +34,17 @@ pub(crate) async fn open(
 }
 
 async fn check(conn: &mut MySqlConnection, db: &Database) -> Result<(), BackendError> {
-    let explain = |error| fault::explain(db, &error);
+    let explain = |error| errors::explain(db, &error);
     let found = state(conn, db.schema).await.map_err(explain)?;
     db.schema.check(&db.name, found)?;
-    for right in db.schema.mysql.rights.iter().filter(|right| !right.retention_only) {
-        conn.execute(right.statement).await.map_err(explain)?;
+    for privilege in db
+        .schema
+        .mysql
+        .privileges
+        .iter()
+        .filter(|privilege| !privilege.retention_only)
+    {
+        conn.execute(privilege.statement).await.map_err(explain)?;
     }
     Ok(())
 }

@@ -12,7 +12,7 @@ use tokio::sync::Mutex;
 use tokio::time::{Instant, sleep, sleep_until, timeout_at};
 
 use super::connect::connect;
-use super::fault::{self, Fault};
+use super::errors::{self, ErrorClass};
 use super::server::SessionLimits;
 use crate::db::database::Database;
 use crate::db::job::Job;
@@ -105,25 +105,25 @@ impl Session {
                 }
                 Err(error) => error,
             };
-            match fault::classify(&error) {
-                Fault::Contended => {
+            match errors::classify(&error) {
+                ErrorClass::Contended => {
                     slot.conn = Some(conn);
                     let pause = Duration::from_millis(fastrand::u64(10..100));
                     if Instant::now() + pause >= deadline {
-                        return Err(fault::explain(&self.db, &error));
+                        return Err(errors::explain(&self.db, &error));
                     }
                     sleep(pause).await;
                 }
-                Fault::Broken => {
+                ErrorClass::Broken => {
                     tracing::debug!(database = self.db.name, %error, "the connection broke; making another");
                 }
-                Fault::ReadOnly => {
+                ErrorClass::ReadOnly => {
                     slot.not_before = Instant::now() + PAUSE;
-                    return Err(fault::explain(&self.db, &error));
+                    return Err(errors::explain(&self.db, &error));
                 }
-                Fault::Refused | Fault::Busy => {
+                ErrorClass::Refused | ErrorClass::Busy => {
                     slot.conn = Some(conn);
-                    return Err(fault::explain(&self.db, &error));
+                    return Err(errors::explain(&self.db, &error));
                 }
             }
         }

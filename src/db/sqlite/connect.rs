@@ -7,7 +7,7 @@ use sqlx::ConnectOptions;
 use sqlx::sqlite::{SqliteConnectOptions, SqliteConnection, SqliteJournalMode, SqliteSynchronous};
 use tokio::time::{Instant, sleep};
 
-use super::fault;
+use super::errors;
 use crate::db::database::Database;
 use crate::domain::BackendError;
 
@@ -46,8 +46,8 @@ pub(crate) async fn connect(
             Ok(conn) => return Ok(conn),
             // While another process writes a file that is not in WAL mode yet, `SQLite` refuses the change to WAL mode
             // at once instead of waiting for `busy`. Processes that create the file together meet there.
-            Err(error) if fault::is_busy(&error) && Instant::now() < give_up => sleep(BUSY_PAUSE).await,
-            Err(error) => return Err(fault::explain(db, &error)),
+            Err(error) if errors::is_busy(&error) && Instant::now() < give_up => sleep(BUSY_PAUSE).await,
+            Err(error) => return Err(errors::explain(db, &error)),
         }
     }
 }

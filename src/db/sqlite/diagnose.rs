@@ -10,7 +10,7 @@ use sqlx::{Connection, Error, Executor};
 use tokio::time::timeout;
 
 use super::connect::{BEGIN, check_path, connect};
-use super::fault;
+use super::errors;
 use super::migrate::state;
 use crate::db::database::Database;
 use crate::db::diagnose::{CONNECTION, DEADLINE, MIGRATE, TABLES, WRITING, skipped, tables, within};
@@ -41,14 +41,14 @@ pub(crate) async fn diagnose(path: &Path, db: &Database, migrates: bool) -> Vec<
     let mut findings = vec![Finding::ok(CONNECTION, text)];
     findings.push(match within(state(&mut conn, db.schema)).await {
         Ok(state) => tables(db, state, migrates, true),
-        Err(error) => Finding::of(TABLES, &fault::explain(db, &error)),
+        Err(error) => Finding::of(TABLES, &errors::explain(db, &error)),
     });
     if findings.iter().any(|finding| finding.outcome != Outcome::Ok) {
         findings.push(Finding::skipped(WRITING, "the tables are not as they must be"));
     } else {
         findings.push(match within(write(&mut conn, db.schema)).await {
             Ok(()) => Finding::ok(WRITING, format!("{}, and all of it rolled back", db.schema.probed)),
-            Err(error) => Finding::of(WRITING, &fault::explain(db, &error)),
+            Err(error) => Finding::of(WRITING, &errors::explain(db, &error)),
         });
     }
     timeout(DEADLINE, conn.close()).await.ok();

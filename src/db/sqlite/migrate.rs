@@ -8,7 +8,7 @@ use sqlx::{AssertSqlSafe, Connection, Error};
 use tokio::time::timeout;
 
 use super::connect::{BEGIN, connect};
-use super::fault;
+use super::errors;
 use crate::db::database::Database;
 use crate::db::schema::Schema;
 use crate::db::version::SchemaState;
@@ -23,7 +23,7 @@ const BUSY: Duration = Duration::from_secs(20);
 pub(crate) async fn state(conn: &mut SqliteConnection, schema: &Schema) -> Result<SchemaState, Error> {
     match sqlx::query_as(AssertSqlSafe(schema.applied())).fetch_all(conn).await {
         Ok(rows) => Ok(schema.state(rows, &schema.sqlite.migrations)),
-        Err(error) if fault::is_no_table(&error) => Ok(SchemaState::Missing),
+        Err(error) if errors::is_no_table(&error) => Ok(SchemaState::Missing),
         Err(error) => Err(error),
     }
 }
@@ -47,7 +47,7 @@ pub(crate) async fn migrate(path: &Path, db: &Database) -> Result<(), BackendErr
 }
 
 async fn apply(conn: &mut SqliteConnection, db: &Database) -> Result<(), BackendError> {
-    let explain = |error: Error| fault::explain(db, &error);
+    let explain = |error: Error| errors::explain(db, &error);
     let mut transaction = conn.begin_with(BEGIN).await.map_err(explain)?;
     let found = state(&mut transaction, db.schema).await.map_err(explain)?;
     // sqlx does not know the migrations of a newer podlog.
@@ -60,6 +60,6 @@ async fn apply(conn: &mut SqliteConnection, db: &Database) -> Result<(), Backend
     let migrator = db.schema.migrator(&db.schema.sqlite);
     // `run` cannot be named in a future that must be `Send`. This is what it calls.
     let done = migrator.run_direct(None, &mut *transaction, false).await;
-    done.map_err(|error| db.schema.failed(&db.name, error, |error| fault::explain(db, error)))?;
+    done.map_err(|error| db.schema.failed(&db.name, error, |error| errors::explain(db, error)))?;
     transaction.commit().await.map_err(explain)
 }

@@ -8,7 +8,7 @@ use sqlx::sqlite::SqliteConnection;
 use tokio::time::timeout;
 
 use super::connect::connect;
-use super::fault;
+use super::errors;
 use super::migrate::state;
 use crate::db::database::Database;
 use crate::domain::BackendError;
@@ -20,11 +20,11 @@ const OPENING: Duration = Duration::from_secs(10);
 pub(crate) async fn open(path: &Path, db: &Database, busy: Duration) -> Result<SqliteConnection, BackendError> {
     let opening = async {
         let mut conn = connect(path, db, busy, false).await?;
-        let explain = |error| fault::explain(db, &error);
+        let explain = |error| errors::explain(db, &error);
         let found = state(&mut conn, db.schema).await.map_err(explain)?;
         db.schema.check(&db.name, found)?;
-        for right in db.schema.sqlite.rights {
-            conn.execute(right.statement).await.map_err(explain)?;
+        for privilege in db.schema.sqlite.privileges {
+            conn.execute(privilege.statement).await.map_err(explain)?;
         }
         Ok(conn)
     };

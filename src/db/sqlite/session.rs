@@ -10,7 +10,7 @@ use tokio::sync::Mutex;
 use tokio::time::timeout;
 
 use super::connect::connect;
-use super::fault;
+use super::errors;
 use crate::db::database::Database;
 use crate::db::job::Job;
 use crate::domain::BackendError;
@@ -69,10 +69,10 @@ impl Session {
                 }
                 Err(error) => {
                     // After any other error a new connection is safer.
-                    if fault::is_busy(&error) {
+                    if errors::is_busy(&error) {
                         *slot = Some(conn);
                     }
-                    Err(fault::explain(&self.db, &error))
+                    Err(errors::explain(&self.db, &error))
                 }
             }
         };

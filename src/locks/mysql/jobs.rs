@@ -12,7 +12,7 @@ use super::super::batch::{Keyed, Packed, Row, pack, readable};
 use super::super::store::Holder;
 use super::statements as sql;
 use crate::db::job::Job;
-use crate::db::mysql::fault::is_lock_wait;
+use crate::db::mysql::errors::is_lock_wait;
 use crate::domain::{Claim, Fence, Renewal, RenewalOutcome, Want};
 
 /// Whose statements they are, as they are bound.

@@ -17,13 +17,13 @@ use url::Url;
 
 use self::jobs::{Acquire, BoundHolder, Param, Read, Renew, Write};
 use self::statements as sql;
-pub(super) use self::statements::{PROBE, RIGHTS};
+pub(super) use self::statements::{PRIVILEGES, PROBE};
 use super::batch::{Keyed, ROWS, Row, STORED_ROWS, check_checkpoint, check_name, cut, pack, sorted};
 use super::store::{DEAD, Holder, LockStore, STATEMENT_DEADLINE};
 use crate::clock::Clock;
 use crate::db::database::Database;
 use crate::db::mysql::connect::options;
-use crate::db::mysql::fault;
+use crate::db::mysql::errors;
 use crate::db::mysql::open::open;
 use crate::db::mysql::server::SessionLimits;
 use crate::db::mysql::session::Session;
@@ -53,7 +53,7 @@ pub(super) struct MySqlLocks {
 }
 
 impl MySqlLocks {
-    /// Connects, and checks server, tables and rights.
+    /// Connects, and checks server, tables and privileges.
     pub(super) async fn open(url: &Url, db: Database, holder: Holder) -> Result<Self, BackendError> {
         let options = options(url, &db)?;
         let (conn, server) = open(&options, &db, &LIMITS).await?;
@@ -236,7 +236,7 @@ impl LockStore for MySqlLocks {
             cluster: &self.holder.cluster,
         };
         let rows = self.session.run(&read).await?;
-        table_of(&rows).map_err(|error| fault::explain(self.session.database(), &error))
+        table_of(&rows).map_err(|error| errors::explain(self.session.database(), &error))
     }
 }
 

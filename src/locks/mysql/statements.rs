@@ -10,7 +10,7 @@
 //! No assignment reads a column that the same statement assigns, except its own, because an
 //! `UPDATE` with a join has no defined order of assignments.
 
-use crate::db::schema::Right;
+use crate::db::schema::Privilege;
 
 /// The next fence of a row: larger than any before it, and at least the server's time in
 /// microseconds, so that it does not repeat after the row was deleted or a failover lost a write.
@@ -202,21 +202,21 @@ pub(super) const TABLE_MYSQL: &str = table!("@@server_uuid");
 /// The table, from `MariaDB`, which has no UUID.
 pub(super) const TABLE_MARIADB: &str = table!("CONCAT(@@server_id, '@', @@hostname)");
 
-/// Each right that the statements above need.
-pub(in crate::locks) const RIGHTS: [Right; 4] = [
-    Right::needed("SELECT", "distributed_lock", "SELECT 1 FROM distributed_lock LIMIT 0"),
-    Right::needed(
+/// Each privilege that the statements above need.
+pub(in crate::locks) const PRIVILEGES: [Privilege; 4] = [
+    Privilege::needed("SELECT", "distributed_lock", "SELECT 1 FROM distributed_lock LIMIT 0"),
+    Privilege::needed(
         "INSERT",
         "distributed_lock",
         "INSERT INTO distributed_lock (cluster, id, fence, expires_at) \
          SELECT '', '', 0, UTC_TIMESTAMP(6) FROM DUAL WHERE 1 = 0",
     ),
-    Right::needed(
+    Privilege::needed(
         "UPDATE",
         "distributed_lock",
         "UPDATE distributed_lock SET owner = NULL WHERE 1 = 0",
     ),
-    Right::needed("DELETE", "distributed_lock", "DELETE FROM distributed_lock WHERE 1 = 0"),
+    Privilege::needed("DELETE", "distributed_lock", "DELETE FROM distributed_lock WHERE 1 = 0"),
 ];
 
 /// Writes a row that no replica sees, changes it and removes it. The connection's number keeps two checks apart.

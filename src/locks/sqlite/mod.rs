@@ -16,11 +16,11 @@ use sqlx::sqlite::SqliteRow;
 
 use self::jobs::{Acquire, Ask, BoundHolder, Evict, Forget, Read, Refuse, Release as ReleaseJob, Renew};
 use self::statements as sql;
-pub(super) use self::statements::{PROBE, RIGHTS};
+pub(super) use self::statements::{PRIVILEGES, PROBE};
 use super::batch::{ROWS, STORED_ROWS, check_checkpoint, check_name, cut, sorted};
 use super::store::{Holder, LockStore, STATEMENT_DEADLINE};
 use crate::db::database::Database;
-use crate::db::sqlite::fault::explain;
+use crate::db::sqlite::errors::explain;
 use crate::db::sqlite::open::open;
 use crate::db::sqlite::session::Session;
 use crate::domain::{

@@ -3,7 +3,7 @@
 //! A batch comes as one JSON array and one string of all checkpoints. `CROSS JOIN` fixes the order:
 //! the array first, then one row lookup per element.
 
-use crate::db::schema::Right;
+use crate::db::schema::Privilege;
 
 /// The database's time in microseconds since 1970. The clock has milliseconds; going by way of
 /// whole ones keeps floating point out of comparisons. It stands still within a statement.
@@ -104,7 +104,7 @@ pub(super) const TABLE: &str = concat!(
 
 /// Writes without changing anything, which shows whether the file can be written. (`BEGIN IMMEDIATE` does not: on a
 /// read-only file it begins a transaction that reads.)
-pub(in crate::locks) const RIGHTS: [Right; 1] = [Right::needed(
+pub(in crate::locks) const PRIVILEGES: [Privilege; 1] = [Privilege::needed(
     "UPDATE",
     "distributed_lock_fence",
     "UPDATE distributed_lock_fence SET fence = fence WHERE one = 1",

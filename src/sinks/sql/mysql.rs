@@ -1,4 +1,4 @@
-//! Records in MySQL and MariaDB: the statements, and the rights they need. Every statement works on MySQL 8.0 and later
+//! Records in MySQL and MariaDB: the statements, and the privileges they need. Every statement works on MySQL 8.0 and later
 //! and on MariaDB 10.6 and later. There are few texts: closing a prepared statement stalls the connection.
 
 use std::sync::LazyLock;
@@ -11,9 +11,9 @@ use super::batch;
 use super::dialect::{LockedRow, Purge, SqlDialect, StatementLimits};
 use super::json::{labels, positions};
 use crate::db::database::Database;
-use crate::db::mysql::fault;
+use crate::db::mysql::errors;
 use crate::db::mysql::server::SessionLimits;
-use crate::db::schema::Right;
+use crate::db::schema::Privilege;
 use crate::domain::{BackendError, Fence, Origin, StreamId, Time};
 use crate::sinks::dedup::{NewGap, NewRecord, StreamColumns, StreamRow};
 
@@ -115,11 +115,11 @@ impl SqlDialect for MySql {
     const SLOW: &'static str = "it is slow or unreachable";
 
     fn explain(db: &Database, error: &Error) -> BackendError {
-        fault::explain(db, error)
+        errors::explain(db, error)
     }
 
     fn is_too_long(error: &Error) -> bool {
-        fault::is_too_long(error)
+        errors::is_too_long(error)
     }
 
     async fn limits(conn: &mut MySqlConnection) -> Result<StatementLimits, Error> {
@@ -236,33 +236,33 @@ impl SqlDialect for MySql {
     }
 }
 
-/// Each right that the statements above need.
-pub(in crate::sinks) const RIGHTS: [Right; 11] = [
-    Right::needed("SELECT", "log_stream", "SELECT 1 FROM log_stream LIMIT 0"),
-    Right::needed(
+/// Each privilege that the statements above need.
+pub(in crate::sinks) const PRIVILEGES: [Privilege; 11] = [
+    Privilege::needed("SELECT", "log_stream", "SELECT 1 FROM log_stream LIMIT 0"),
+    Privilege::needed(
         "INSERT",
         "log_stream",
         "INSERT INTO log_stream (uid, container, container_id, namespace, pod, restart, labels, fence, created_at, updated_at) \
          SELECT '', '', '', '', '', 0, '{}', 0, UTC_TIMESTAMP(6), UTC_TIMESTAMP(6) FROM DUAL WHERE 1 = 0",
     ),
-    Right::needed("UPDATE", "log_stream", "UPDATE log_stream SET seq = 0 WHERE 1 = 0"),
-    Right::for_retention("DELETE", "log_stream", "DELETE FROM log_stream WHERE 1 = 0"),
-    Right::needed(
+    Privilege::needed("UPDATE", "log_stream", "UPDATE log_stream SET seq = 0 WHERE 1 = 0"),
+    Privilege::for_retention("DELETE", "log_stream", "DELETE FROM log_stream WHERE 1 = 0"),
+    Privilege::needed(
         "INSERT",
         "log_record",
         "INSERT INTO log_record (stream, seq, time_ns, ordinal, message) SELECT 0, 0, 0, 0, '' FROM DUAL WHERE 1 = 0",
     ),
-    Right::for_retention("SELECT", "log_record", "SELECT 1 FROM log_record LIMIT 0"),
-    Right::for_retention("DELETE", "log_record", "DELETE FROM log_record WHERE 1 = 0"),
+    Privilege::for_retention("SELECT", "log_record", "SELECT 1 FROM log_record LIMIT 0"),
+    Privilege::for_retention("DELETE", "log_record", "DELETE FROM log_record WHERE 1 = 0"),
     // To replace a gap that is there already.
-    Right::needed("SELECT", "log_gap", "SELECT 1 FROM log_gap LIMIT 0"),
-    Right::needed(
+    Privilege::needed("SELECT", "log_gap", "SELECT 1 FROM log_gap LIMIT 0"),
+    Privilege::needed(
         "INSERT",
         "log_gap",
         "INSERT INTO log_gap (stream, seq, reason) SELECT 0, 0, '' FROM DUAL WHERE 1 = 0",
     ),
-    Right::needed("UPDATE", "log_gap", "UPDATE log_gap SET reason = '' WHERE 1 = 0"),
-    Right::for_retention("DELETE", "log_gap", "DELETE FROM log_gap WHERE 1 = 0"),
+    Privilege::needed("UPDATE", "log_gap", "UPDATE log_gap SET reason = '' WHERE 1 = 0"),
+    Privilege::for_retention("DELETE", "log_gap", "DELETE FROM log_gap WHERE 1 = 0"),
 ];
 
 /// Writes a stream, a line and a gap. The stream's number is below zero, so that the table's own numbering does not move,

@@ -11,7 +11,7 @@ use super::dialect::{LockedRow, Purge, SqlDialect, StatementLimits};
 use super::json::{labels, positions};
 use crate::db::database::Database;
 use crate::db::sqlite::connect::BEGIN;
-use crate::db::sqlite::fault;
+use crate::db::sqlite::errors;
 use crate::domain::{BackendError, Fence, Origin, StreamId, Time};
 use crate::sinks::dedup::{NewGap, NewRecord, StreamColumns, StreamRow};
 
@@ -69,7 +69,7 @@ impl SqlDialect for Sqlite {
     const SLOW: &'static str = "its disk is too slow or too busy";
 
     fn explain(db: &Database, error: &Error) -> BackendError {
-        fault::explain(db, error)
+        errors::explain(db, error)
     }
 
     /// Columns have no length here.

@@ -10,7 +10,7 @@ use crate::domain::BackendError;
 
 /// What to do after an error.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Fault {
+pub(crate) enum ErrorClass {
     /// Another transaction was in the way. The statement had no effect and may be sent again.
     Contended,
     /// The connection cannot be used any more.
@@ -53,42 +53,42 @@ pub(crate) fn is_too_long(error: &Error) -> bool {
     number(error) == Some(1406)
 }
 
-/// Whether the user lacks a right to the statement, a column or the database.
+/// Whether the user lacks a privilege for the statement, a column or the database.
 pub(super) fn is_denied(error: &Error) -> bool {
     matches!(number(error), Some(1142 | 1143 | 1044))
 }
 
-/// Whether a `CREATE` failed only because it names a column twice. The server checks that after the user's right.
+/// Whether a `CREATE` failed only because it names a column twice. The server checks that after the user's privilege.
 pub(super) fn is_duplicate_column(error: &Error) -> bool {
     number(error) == Some(1060)
 }
 
 /// Classifies an error.
 #[must_use]
-pub(crate) fn classify(error: &Error) -> Fault {
+pub(crate) fn classify(error: &Error) -> ErrorClass {
     let Some(number) = number(error) else {
         return match error {
             Error::Configuration(_)
             | Error::Tls(_)
             | Error::ColumnNotFound(_)
             | Error::ColumnDecode { .. }
-            | Error::Decode(_) => Fault::Refused,
-            _ => Fault::Broken,
+            | Error::Decode(_) => ErrorClass::Refused,
+            _ => ErrorClass::Broken,
         };
     };
     match number {
         // Deadlock; lock wait timeout.
-        1213 | LOCK_WAIT => Fault::Contended,
+        1213 | LOCK_WAIT => ErrorClass::Contended,
         // read_only or super_read_only; read-only transaction; server in read-only mode; server in offline mode, in which
         // it is set while it is being replaced: a new connection may reach the new primary.
-        1290 | 1792 | 1836 | 3032 => Fault::ReadOnly,
+        1290 | 1792 | 1836 | 3032 => ErrorClass::ReadOnly,
         // Shutting down; interrupted; killed (both spellings); disconnected because idle; Galera node not in the cluster.
-        1053 | 1317 | 1927 | 3169 | 4031 | 1047 => Fault::Broken,
-        // Rights; user and password; database; table or column; values that do not fit; packet too large; log-in without a
-        // password; locked account; server that demands TLS. 1370 is a missing right to a procedure.
+        1053 | 1317 | 1927 | 3169 | 4031 | 1047 => ErrorClass::Broken,
+        // Privileges; user and password; database; table or column; values that do not fit; packet too large; log-in without a
+        // password; locked account; server that demands TLS. 1370 is a missing privilege on a procedure.
         1044 | 1045 | 1049 | 1054 | 1142 | 1143 | NO_TABLE | 1153 | 1227 | 1264 | 1366 | 1370 | 1406 | 1698 | 3118
-        | 3159 => Fault::Refused,
-        _ => Fault::Busy,
+        | 3159 => ErrorClass::Refused,
+        _ => ErrorClass::Busy,
     }
 }
 
@@ -134,7 +134,7 @@ pub(crate) fn explain(db: &Database, error: &Error) -> BackendError {
         },
     };
     let text = format!("{name} failed: {cause}");
-    if classify(error) == Fault::Refused {
+    if classify(error) == ErrorClass::Refused {
         BackendError::refused(text, remedy)
     } else {
         BackendError::unavailable(text, remedy)

@@ -1,6 +1,6 @@
 //! What an error of `SQLite` means for the caller.
 //!
-//! Errors are told apart by their result code. Only code 1, which stands for any fault of a statement, is told apart by its
+//! Errors are told apart by their result code. Only code 1, which stands for any error in a statement, is told apart by its
 //! text. Nothing here logs or retries.
 
 use sqlx::Error;
