@@ -64,12 +64,12 @@ pub struct Metrics {
     pub lines_rejected: Counter,
     /// Gaps by reason.
     pub gaps: Family<Reason, Counter>,
-    /// Kubelet messages found in place of log lines. They are not delivered.
-    pub control_lines: Counter,
+    /// Lines without a timestamp, mostly messages of the kubelet. They are not delivered.
+    pub kubelet_messages: Counter,
     /// Log streams that ended, by reason.
     pub stream_ends: Family<Reason, Counter>,
-    /// Time from the timestamp of a line until the line is stored.
-    pub lag_seconds: Histogram,
+    /// Age of the newest line of a chunk when the chunk is stored: this process's clock minus the line's timestamp.
+    pub newest_line_age_seconds: Histogram,
     /// Duration of one write to the sink.
     pub write_seconds: Histogram,
     /// Failed attempts to write to the sink.
@@ -118,9 +118,9 @@ impl Metrics {
             lines_cut: Counter::default(),
             lines_rejected: Counter::default(),
             gaps: Family::default(),
-            control_lines: Counter::default(),
+            kubelet_messages: Counter::default(),
             stream_ends: Family::default(),
-            lag_seconds: seconds(),
+            newest_line_age_seconds: seconds(),
             write_seconds: seconds(),
             write_retries: Counter::default(),
             renewal_seconds: seconds(),
@@ -206,15 +206,15 @@ impl Metrics {
         );
         r.register("gaps", "Ranges the API no longer served, by reason", self.gaps.clone());
         r.register(
-            "control_lines",
-            "Kubelet messages found in place of log lines; they are not delivered",
-            self.control_lines.clone(),
+            "kubelet_messages",
+            "Lines without a timestamp, mostly messages of the kubelet; they are not delivered",
+            self.kubelet_messages.clone(),
         );
         r.register_with_unit(
-            "lag",
-            "Time from the timestamp of a line until the line is stored",
+            "newest_line_age",
+            "Age of the newest line of a chunk when the chunk is stored",
             Unit::Seconds,
-            self.lag_seconds.clone(),
+            self.newest_line_age_seconds.clone(),
         );
         r.register_with_unit(
             "write",

@@ -187,7 +187,7 @@ impl ResumeState {
     /// Classifies a plain read that ended without an error, and chooses how the next read searches for the stored line.
     pub fn classify_read(&mut self, mode: ResumeMode, stats: ReadStats) -> ReadOutcome {
         // A message of the kubelet at the end of a log says why there is no more of it.
-        if stats.ends_in_control {
+        if stats.ends_in_kubelet_message {
             return ReadOutcome::Refused;
         }
         let searched = matches!(mode, ResumeMode::After(_) | ResumeMode::NewFile(_));

@@ -51,7 +51,7 @@ fn the_outcome_and_the_next_search_follow_from_what_a_read_shows() {
         ..read(3, 0)
     };
     let refused = ReadStats {
-        ends_in_control: true,
+        ends_in_kubelet_message: true,
         ..found
     };
     let (p, none) = (position(), read(3, 0));

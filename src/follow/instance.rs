@@ -144,13 +144,13 @@ impl<'a> InstanceReader<'a> {
             | ReadEnd::Reopen
             | ReadEnd::Mute => AfterRead::Again,
             ReadEnd::NoStreamFree(wait) => AfterRead::AgainAfter(wait),
-            ReadEnd::EndOfLog | ReadEnd::PositionNotFound | ReadEnd::InstanceMoved if new_lines => AfterRead::Again,
+            ReadEnd::EndOfLog | ReadEnd::PositionNotFound | ReadEnd::InstanceChanged if new_lines => AfterRead::Again,
             ReadEnd::RetryAfter(least) => AfterRead::AgainAfter(least.max(self.next_wait())),
             ReadEnd::EndOfLog
             | ReadEnd::EmptyLog
             | ReadEnd::Broken
             | ReadEnd::PositionNotFound
-            | ReadEnd::InstanceMoved => AfterRead::AgainAfter(self.next_wait()),
+            | ReadEnd::InstanceChanged => AfterRead::AgainAfter(self.next_wait()),
         }
     }
 

@@ -169,8 +169,8 @@ impl<'a> InstanceLog<'a> {
         let before = self.status.source();
         match self.status.update(&now) {
             Some(source) if source == before => Ok(()),
-            // It was restarted meanwhile; the next read finds it where it is now.
-            Some(_) => Err(ReadEnd::InstanceMoved),
+            // The container started another instance meanwhile; the next read finds the log where it is now.
+            Some(_) => Err(ReadEnd::InstanceChanged),
             None => Err(ReadEnd::InstanceUnknown),
         }
     }

@@ -120,6 +120,6 @@ async fn read_last_line(reader: &Reader<'_>) -> Option<Option<(Time, u64)>> {
     while let Some(bytes) = stream.next().await.ok()? {
         intake.feed(&bytes, &mut batch);
     }
-    let whole = intake.ends_with_a_line() && intake.stats().control == 0;
+    let whole = intake.ends_with_a_line() && intake.stats().kubelet_messages == 0;
     whole.then(|| batch.end().map(|end| (end.time, end.hash)))
 }

@@ -19,8 +19,8 @@ pub(super) enum ReadEnd {
     RetryAfter(Duration),
     /// The kubelet answers that it does not have the log, or the API server refuses to serve it.
     Refused,
-    /// The instance was restarted, so its log is now the previous log of the container.
-    InstanceMoved,
+    /// The container has started another instance, so this one's log is now the previous log of the container.
+    InstanceChanged,
     /// The pod's status no longer names the instance, so the log that was opened may be another's.
     InstanceUnknown,
     /// The pod is deleted.
@@ -50,13 +50,15 @@ impl ReadEnd {
     pub(super) fn as_str(self) -> Option<&'static str> {
         let reason = match self {
             Self::EndOfLog | Self::EmptyLog => "end",
-            Self::PositionNotFound => "misplaced",
+            Self::PositionNotFound => "position_not_found",
             Self::Broken | Self::Refused | Self::RetryAfter(_) => "broken",
-            Self::InstanceMoved | Self::InstanceUnknown | Self::PodDeleted => "gone",
+            Self::InstanceChanged => "instance_changed",
+            Self::InstanceUnknown => "instance_unknown",
+            Self::PodDeleted => "pod_deleted",
             Self::SlowSink => "slow_sink",
             Self::SlowApi => "slow_api",
             Self::ProcessPaused => "process_paused",
-            Self::LateLines => "behind",
+            Self::LateLines => "late_lines",
             Self::Reopen => "reopen",
             Self::Mute => "mute",
             Self::NoStreamFree(_) => return None,

@@ -214,7 +214,7 @@ impl<'a> Reader<'a> {
         self.dropped_lines = true;
         if matches!(
             end,
-            ReadEnd::InstanceMoved | ReadEnd::InstanceUnknown | ReadEnd::PodDeleted
+            ReadEnd::InstanceChanged | ReadEnd::InstanceUnknown | ReadEnd::PodDeleted
         ) {
             // Another log does not show whether this one has been read.
             self.lines.resume.set_caught_up(None);
@@ -234,7 +234,7 @@ impl<'a> Reader<'a> {
     /// Adds what a read has shown to the metrics.
     pub(super) fn count_lines(&self) {
         let stats = self.lines.stats();
-        self.context.metrics.control_lines.inc_by(stats.control);
+        self.context.metrics.kubelet_messages.inc_by(stats.kubelet_messages);
         self.context.metrics.lines_cut.inc_by(stats.cut);
     }
 }

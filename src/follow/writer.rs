@@ -157,8 +157,10 @@ impl<'a> Writer<'a> {
         metrics.lines_delivered.inc_by(chunk.lines.len() as u64);
         metrics.bytes_delivered.inc_by(chunk.text.len() as u64);
         if let Some(line) = chunk.lines.last() {
-            let lag = clock::wall().0.saturating_sub(line.time.0).max(0).unsigned_abs();
-            metrics.lag_seconds.observe(Duration::from_nanos(lag).as_secs_f64());
+            let age = clock::wall().0.saturating_sub(line.time.0).max(0).unsigned_abs();
+            metrics
+                .newest_line_age_seconds
+                .observe(Duration::from_nanos(age).as_secs_f64());
         }
         if let Some(gap) = chunk.gap {
             self.report_gap(gap);

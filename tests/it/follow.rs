@@ -215,7 +215,7 @@ async fn messages_of_the_kubelet_are_not_delivered() {
     fixture.follow();
     fixture.lines(["a"]);
     fixture.stored(&["a"]).await;
-    assert!(fixture.metrics.control_lines.get() >= 1);
+    assert!(fixture.metrics.kubelet_messages.get() >= 1);
 }
 
 #[tokio::test(start_paused = true)]

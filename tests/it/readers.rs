@@ -137,7 +137,7 @@ async fn a_stream_with_late_lines_is_reopened_once_and_loses_nothing() {
     fixture.stored(&["z", "a", "b", "c", "d"]).await;
     tokio::time::sleep(5 * MINUTE).await;
     let ends = &fixture.metrics.stream_ends;
-    assert_eq!(ends.get_or_create(&Reason { reason: "behind" }).get(), 1);
+    assert_eq!(ends.get_or_create(&Reason { reason: "late_lines" }).get(), 1);
     assert!(fixture.sink.gaps().is_empty(), "{:?}", fixture.sink.gaps());
 }
 
@@ -200,7 +200,7 @@ async fn a_line_finished_long_after_it_was_started_is_not_late() {
         fixture
             .metrics
             .stream_ends
-            .get_or_create(&Reason { reason: "behind" })
+            .get_or_create(&Reason { reason: "late_lines" })
             .get(),
         0
     );
@@ -245,7 +245,7 @@ async fn the_end_of_a_line_whose_beginning_is_not_replayed_is_not_stored_as_a_li
     fixture.stored(&["AAAABBBB", "z", "y"]).await;
     assert!(fixture.sink.gaps().is_empty(), "{:?}", fixture.sink.gaps());
     assert!(
-        fixture.metrics.control_lines.get() >= 1,
+        fixture.metrics.kubelet_messages.get() >= 1,
         "the end of the line was not replayed"
     );
 }

@@ -84,9 +84,9 @@ pub struct ReadStats {
     /// Number of lines with the timestamp and content of the stored line.
     pub equal_stamps: u32,
     /// Number of lines without a timestamp: messages of the kubelet, or the end of a line that began before the read.
-    pub control: u64,
+    pub kubelet_messages: u64,
     /// Whether the last line of all was one without a timestamp.
-    pub ends_in_control: bool,
+    pub ends_in_kubelet_message: bool,
     /// Number of lines cut because they are longer than the limit.
     pub cut: u64,
 }
@@ -180,9 +180,9 @@ impl Intake {
     /// `ended`; before that they are a line that is still being written. Without a timestamp they are counted as a
     /// message of the kubelet.
     pub fn finish(&mut self, ended: bool, batch: &mut Batch) {
-        let control = !self.carry.is_empty() && Time::split_line(&self.carry).is_none();
+        let kubelet_message = !self.carry.is_empty() && Time::split_line(&self.carry).is_none();
         let ended = ended || defect::on(Defect::HalfLineTaken);
-        if control || ended && !self.carry.is_empty() {
+        if kubelet_message || ended && !self.carry.is_empty() {
             self.carried_line(batch);
         }
     }
@@ -213,12 +213,12 @@ impl Intake {
 
     fn line(&mut self, raw: &[u8], dropped: u64, batch: &mut Batch) {
         let Some((time, message)) = Time::split_line(raw) else {
-            self.stats.control += 1;
-            self.stats.ends_in_control = true;
+            self.stats.kubelet_messages += 1;
+            self.stats.ends_in_kubelet_message = true;
             return;
         };
         self.stats.lines += 1;
-        self.stats.ends_in_control = false;
+        self.stats.ends_in_kubelet_message = false;
         let ordinal = self.ordinals.next(time);
         if !self.takes(time, ordinal, message) {
             return;

@@ -166,10 +166,10 @@ fn messages_of_the_kubelet_are_counted_and_never_taken() {
     bytes.extend(log(&[(1, "a")]));
     let mut intake = Intake::new(CAP);
     assert_eq!(messages(&read(&mut intake, ResumeMode::All, &bytes, 5)), ["a"]);
-    assert_eq!(intake.stats().control, 1);
+    assert_eq!(intake.stats().kubelet_messages, 1);
     let mut batch = read(&mut intake, ResumeMode::All, b"context canceled", 5);
     intake.finish(true, &mut batch);
-    assert!(batch.lines.is_empty() && intake.stats().control == 1);
+    assert!(batch.lines.is_empty() && intake.stats().kubelet_messages == 1);
 }
 
 #[test]

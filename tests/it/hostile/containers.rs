@@ -57,7 +57,7 @@ async fn lines_that_look_like_timestamps_or_messages_of_the_kubelet_are_lines() 
     fixture.refresh().await;
     assert_eq!(fixture.ended().await, TaskEnd::Finished);
     fixture.stored(&[&expected[..], &[expected[3]]].concat()).await;
-    assert_eq!(fixture.metrics.control_lines.get(), 0);
+    assert_eq!(fixture.metrics.kubelet_messages.get(), 0);
     assert!(fixture.sink.gaps().is_empty(), "{:?}", fixture.sink.gaps());
 }
 
