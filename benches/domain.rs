@@ -5,7 +5,7 @@ use std::hint::black_box;
 use std::sync::Arc;
 
 use criterion::{Criterion, Throughput, criterion_group, criterion_main};
-use podlog::domain::intake::{Batch, Intake, ResumeMode};
+use podlog::domain::line_decoder::{Batch, LineDecoder, ResumeMode};
 use podlog::domain::{Chunk, Deadline, Fence, Origin, StreamId, Time};
 use podlog::sinks::json::Encoder;
 
@@ -23,11 +23,11 @@ fn log() -> Vec<u8> {
     log
 }
 
-fn read(intake: &mut Intake, mode: ResumeMode, log: &[u8]) -> Batch {
+fn read(decoder: &mut LineDecoder, mode: ResumeMode, log: &[u8]) -> Batch {
     let mut batch = Batch::default();
-    intake.begin(mode);
+    decoder.begin(mode);
     for frame in log.chunks(16 * 1024) {
-        intake.feed(frame, &mut batch);
+        decoder.feed(frame, &mut batch);
     }
     batch
 }
@@ -63,13 +63,13 @@ fn lines(c: &mut Criterion) {
     let log = log();
     let mut group = c.benchmark_group("lines");
     group.throughput(Throughput::Elements(LINES as u64));
-    let mut intake = Intake::new(256 * 1024);
+    let mut decoder = LineDecoder::new(256 * 1024);
     group.bench_function("split, stamp and take", |b| {
-        b.iter(|| black_box(read(&mut intake, ResumeMode::All, &log)));
+        b.iter(|| black_box(read(&mut decoder, ResumeMode::All, &log)));
     });
-    let whole = read(&mut intake, ResumeMode::All, &log);
+    let whole = read(&mut decoder, ResumeMode::All, &log);
     let last = whole.end().map_or(ResumeMode::All, ResumeMode::After);
-    group.bench_function("seek past", |b| b.iter(|| black_box(read(&mut intake, last, &log))));
+    group.bench_function("seek past", |b| b.iter(|| black_box(read(&mut decoder, last, &log))));
     let chunk = chunk(whole);
     let mut out = Vec::new();
     group.bench_function("encode as JSON", |b| {

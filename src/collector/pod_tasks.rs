@@ -13,7 +13,7 @@ use tokio_util::sync::CancellationToken;
 use tracing::Instrument;
 
 use crate::domain::{AfterRelease, Checkpoint, Fence, Pod, PodSet, PodUid, ReplicaId};
-use crate::follow::{Context, Task, TaskEnd, follow};
+use crate::follow::{Context, PodAssignment, TaskEnd, follow};
 use crate::grant::Grant;
 
 use super::members::Members;
@@ -103,7 +103,7 @@ impl PodTasks {
         span.in_scope(|| tracing::info!("claimed the pod"));
         let follow = follow(
             context,
-            Task {
+            PodAssignment {
                 pod: receiver,
                 grant,
                 progress: progress.0,

@@ -10,7 +10,7 @@ pub mod claim;
 pub mod finding;
 pub mod holdoff;
 pub mod id;
-pub mod intake;
+pub mod line_decoder;
 pub mod plan;
 pub mod pods;
 pub mod position;

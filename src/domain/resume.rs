@@ -8,7 +8,7 @@
 use std::time::Duration;
 
 use super::chunk::{Gap, GapReason};
-use super::intake::{ReadStats, ResumeMode};
+use super::line_decoder::{ReadStats, ResumeMode};
 use super::position::Position;
 use super::time::Time;
 use crate::defect::{self, Defect};

@@ -12,11 +12,11 @@ use crate::domain::steps::{ContainerStep, LogSource, is_older_than_stored, next_
 use crate::domain::{ContainerId, ContainerProgress, Gap, GapReason, Instance, Origin, Pod, Position, StreamId};
 use crate::sinks::SinkError;
 
+use super::assignment::{ContainerEnd, PodAssignment};
 use super::context::Context;
 use super::instance::InstanceReader;
 use super::instance_status::InstanceStatus;
 use super::reader::Reader;
-use super::task::{ContainerEnd, Task};
 use super::writer::{WriteOutcome, Writer};
 
 /// How long the status of a pod may show an instance older than the one that was read, as after a switch to another API
@@ -24,26 +24,26 @@ use super::writer::{WriteOutcome, Writer};
 const MAX_STATUS_DELAY: Duration = Duration::from_secs(30);
 
 /// Reads one container until nothing of it is left to read.
-pub(super) async fn follow_container(context: &Context, task: &Task, name: Arc<str>) -> ContainerEnd {
-    let mut pod = task.pod.clone();
+pub(super) async fn follow_container(context: &Context, assignment: &PodAssignment, name: Arc<str>) -> ContainerEnd {
+    let mut pod = assignment.pod.clone();
     loop {
         let present = pod.borrow_and_update().clone();
-        let stored = task.progress.borrow().containers.get(&name).cloned();
+        let stored = assignment.progress.borrow().containers.get(&name).cloned();
         let end = match next_step(&present, &name, stored.as_ref()) {
             ContainerStep::Done => return ContainerEnd::Done,
             ContainerStep::Read(instance, source) => {
                 let missed = gap_of_missed(stored.as_ref(), &instance);
-                read(context, task, &present, &name, (instance, source), missed).await
+                read(context, assignment, &present, &name, (instance, source), missed).await
             }
             ContainerStep::GiveUp(stored, reason) => {
-                Box::pin(give_up(context, task, &present, &name, stored, reason)).await
+                Box::pin(give_up(context, assignment, &present, &name, stored, reason)).await
             }
-            ContainerStep::Wait => Box::pin(wait(task, &mut pod, &name, stored.as_ref())).await,
+            ContainerStep::Wait => Box::pin(wait(assignment, &mut pod, &name, stored.as_ref())).await,
         };
         if let Some(end) = end {
             return end;
         }
-        if task.stop.is_cancelled() {
+        if assignment.stop.is_cancelled() {
             return ContainerEnd::Stopped;
         }
     }
@@ -51,7 +51,7 @@ pub(super) async fn follow_container(context: &Context, task: &Task, name: Arc<s
 
 /// Waits until the pod changes. Logs a warning when the container is not read for longer than a status may be late.
 async fn wait(
-    task: &Task,
+    assignment: &PodAssignment,
     pod: &mut watch::Receiver<Arc<Pod>>,
     name: &str,
     stored: Option<&ContainerProgress>,
@@ -61,7 +61,7 @@ async fn wait(
     loop {
         tokio::select! {
             biased;
-            () = task.stop.cancelled() => return Some(ContainerEnd::Stopped),
+            () = assignment.stop.cancelled() => return Some(ContainerEnd::Stopped),
             changed = pod.changed() => return changed.is_err().then_some(ContainerEnd::Stopped),
             () = tokio::time::sleep(MAX_STATUS_DELAY), if newer_stored.is_some() && !warned => {
                 warned = true;
@@ -79,18 +79,18 @@ async fn wait(
 /// Reads one instance until it is finished, given up, or no longer the one to read.
 async fn read(
     context: &Context,
-    task: &Task,
+    assignment: &PodAssignment,
     pod: &Pod,
     name: &Arc<str>,
     (instance, source): (Instance, LogSource),
     missed: Option<Gap>,
 ) -> Option<ContainerEnd> {
     let origin = origin(pod, name, &instance.id, instance.restart_count);
-    let position = match Box::pin(open(context, task, &origin)).await {
+    let position = match Box::pin(open(context, assignment, &origin)).await {
         Ok(position) => position,
         Err(end) => return Some(end),
     };
-    let mut writer = Writer::new(context, task, (origin, instance.started), position);
+    let mut writer = Writer::new(context, assignment, (origin, instance.started), position);
     writer.gap = missed.filter(|_| position.is_none());
     // The gap is written before the checkpoint names the instance; afterwards nothing would show that instances were
     // missed.
@@ -98,8 +98,8 @@ async fn read(
         return Some(ContainerEnd::Fenced);
     }
     writer.mark_begun();
-    let status = InstanceStatus::new(task, name.clone(), (instance, source));
-    InstanceReader::new(Reader::new(context, task, status, writer))
+    let status = InstanceStatus::new(assignment, name.clone(), (instance, source));
+    InstanceReader::new(Reader::new(context, assignment, status, writer))
         .run()
         .await
 }
@@ -117,15 +117,24 @@ fn gap_of_missed(stored: Option<&ContainerProgress>, instance: &Instance) -> Opt
 
 /// Tells the sink under which fence the stream is written from now on. Returns the stored position, from the sink or
 /// the checkpoint.
-async fn open(context: &Context, task: &Task, origin: &Arc<Origin>) -> Result<Option<Position>, ContainerEnd> {
-    let stored = task.progress.borrow().containers.get(&origin.stream.container).cloned();
+async fn open(
+    context: &Context,
+    assignment: &PodAssignment,
+    origin: &Arc<Origin>,
+) -> Result<Option<Position>, ContainerEnd> {
+    let stored = assignment
+        .progress
+        .borrow()
+        .containers
+        .get(&origin.stream.container)
+        .cloned();
     let position = stored
         .filter(|stored| stored.container_id == origin.stream.container_id)
         .and_then(|stored| stored.position);
     let opened = tokio::select! {
         biased;
-        () = task.stop.cancelled() => return Err(ContainerEnd::Stopped),
-        opened = context.sink.open(origin, task.grant.fence) => opened,
+        () = assignment.stop.cancelled() => return Err(ContainerEnd::Stopped),
+        opened = context.sink.open(origin, assignment.grant.fence) => opened,
     };
     match opened {
         Ok(known) => Ok(known.or(position)),
@@ -140,18 +149,18 @@ async fn open(context: &Context, task: &Task, origin: &Arc<Origin>) -> Result<Op
 /// Reports that the rest of a stream cannot be read, and marks the stream as finished.
 async fn give_up(
     context: &Context,
-    task: &Task,
+    assignment: &PodAssignment,
     pod: &Pod,
     name: &Arc<str>,
     stored: ContainerProgress,
     reason: GapReason,
 ) -> Option<ContainerEnd> {
     let origin = origin(pod, name, &stored.container_id, stored.restart_count);
-    let position = match open(context, task, &origin).await {
+    let position = match open(context, assignment, &origin).await {
         Ok(position) => position,
         Err(end) => return Some(end),
     };
-    let mut writer = Writer::new(context, task, (origin, stored.started), position);
+    let mut writer = Writer::new(context, assignment, (origin, stored.started), position);
     writer.gap = Some(Gap {
         from: position.map(|p| p.time),
         to: None,

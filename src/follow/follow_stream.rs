@@ -9,16 +9,16 @@ use bytes::Bytes;
 
 use crate::metrics::Reason;
 
-use super::line_intake::MAX_DELAY;
 use super::probe;
 use super::read_end::ReadEnd;
 use super::reader::{MAX_UNREAD, OpenLog, QUIET, Reader};
+use super::stream_lines::MAX_DELAY;
 use super::stream_timers::{StreamTimers, WATCH_START};
 
 /// Follows the log from the stored position until the stream ends or must be closed.
 pub(super) async fn follow_stream(reader: &mut Reader<'_>) -> ReadEnd {
     let context = reader.context;
-    let node = reader.task.pod.borrow().node.clone();
+    let node = reader.assignment.pod.borrow().node.clone();
     let Some(_permit) = context.limiter.try_acquire(node.as_deref().unwrap_or_default()) else {
         return ReadEnd::NoStreamFree(context.settings.poll);
     };
@@ -45,7 +45,7 @@ struct FollowStream<'r, 'a> {
 impl FollowStream<'_, '_> {
     async fn run(&mut self) -> ReadEnd {
         let clock = self.reader.context.clock;
-        let mut pod = self.reader.task.pod.clone();
+        let mut pod = self.reader.assignment.pod.clone();
         loop {
             let now = clock.now();
             if now >= self.timers.next() {
@@ -60,7 +60,7 @@ impl FollowStream<'_, '_> {
             };
             let frame = tokio::select! {
                 biased;
-                () = self.reader.task.stop.cancelled() => return ReadEnd::Stopped,
+                () = self.reader.assignment.stop.cancelled() => return ReadEnd::Stopped,
                 frame = open.next() => frame,
                 changed = pod.changed() => {
                     if changed.is_err() {
@@ -173,7 +173,7 @@ impl FollowStream<'_, '_> {
         let now = self.reader.context.clock.now();
         // A stream that broke, was busy, or was not read for a while may have missed the last lines; so may a stream
         // that stays open after its instance has ended, or that ends in the middle of a line.
-        let over = self.reader.log.status.refresh() || self.reader.task.pod.borrow().deleted;
+        let over = self.reader.log.status.refresh() || self.reader.assignment.pod.borrow().deleted;
         let orderly = end == ReadEnd::EndOfLog || end == ReadEnd::Reopen && !over;
         let whole =
             orderly && !self.reader.probe_contradicts && self.reader.lines.ends_with_a_line() && self.is_quiet(now);

@@ -11,10 +11,10 @@ use crate::defect::{self, Defect};
 use crate::domain::GapReason;
 use crate::domain::backoff::Backoff;
 
+use super::assignment::ContainerEnd;
 use super::follow_stream::follow_stream;
 use super::read_end::ReadEnd;
 use super::reader::Reader;
-use super::task::ContainerEnd;
 
 /// First wait after a read that found no new line.
 const FIRST_WAIT: Duration = Duration::from_millis(250);

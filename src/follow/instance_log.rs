@@ -11,15 +11,15 @@ use tokio::sync::watch;
 
 use crate::cluster::{LogError, LogQuery, LogStream, open_log};
 use crate::defect::{self, Defect};
-use crate::domain::intake::ResumeMode;
+use crate::domain::line_decoder::ResumeMode;
 use crate::domain::resume::ResumeState;
 use crate::domain::steps::LogSource;
 use crate::domain::{Pod, Time};
 
+use super::assignment::PodAssignment;
 use super::context::Context;
 use super::instance_status::InstanceStatus;
 use super::read_end::ReadEnd;
-use super::task::Task;
 
 /// How long after a log was opened the pod is fetched once more before the first lines are handed on. A kubelet that
 /// has just started the next instance serves that one's log while the API still shows the instance before it, for some
@@ -49,16 +49,16 @@ struct Identity {
 /// The log of one instance.
 pub(super) struct InstanceLog<'a> {
     context: &'a Context,
-    task: &'a Task,
+    assignment: &'a PodAssignment,
     pub(super) status: InstanceStatus<'a>,
     identity: Identity,
 }
 
 impl<'a> InstanceLog<'a> {
-    pub(super) fn new(context: &'a Context, task: &'a Task, status: InstanceStatus<'a>) -> Self {
+    pub(super) fn new(context: &'a Context, assignment: &'a PodAssignment, status: InstanceStatus<'a>) -> Self {
         Self {
             context,
-            task,
+            assignment,
             status,
             identity: Identity::default(),
         }
@@ -84,12 +84,12 @@ impl<'a> InstanceLog<'a> {
         since: Option<Time>,
         resume: &mut ResumeState,
     ) -> Result<LogStream, ReadEnd> {
-        let (stop, context) = (self.task.stop.clone(), self.context);
+        let (stop, context) = (self.assignment.stop.clone(), self.context);
         let query = self.query(follow, since);
         tokio::select! {
             biased;
             () = stop.cancelled() => return Err(ReadEnd::Stopped),
-            () = pod_deleted(self.task.pod.clone()) => return Err(ReadEnd::PodDeleted),
+            () = pod_deleted(self.assignment.pod.clone()) => return Err(ReadEnd::PodDeleted),
             () = context.limiter.wait_to_open() => {}
         }
         let began = context.clock.now();
@@ -132,7 +132,7 @@ impl<'a> InstanceLog<'a> {
         if self.identity.proven {
             return Ok(());
         }
-        let stop = self.task.stop.clone();
+        let stop = self.assignment.stop.clone();
         tokio::select! {
             biased;
             () = stop.cancelled() => return Err(ReadEnd::Stopped),
@@ -145,7 +145,7 @@ impl<'a> InstanceLog<'a> {
 
     /// Fetches the pod: what was opened by name is this instance's log only if the instance is still where it was.
     pub(super) async fn verify(&mut self) -> Result<(), ReadEnd> {
-        let stop = self.task.stop.clone();
+        let stop = self.assignment.stop.clone();
         tokio::select! {
             biased;
             () = stop.cancelled() => Err(ReadEnd::Stopped),
@@ -157,7 +157,7 @@ impl<'a> InstanceLog<'a> {
         if defect::on(Defect::IdentityUnchecked) {
             return Ok(());
         }
-        let pod = self.task.pod.borrow().clone();
+        let pod = self.assignment.pod.borrow().clone();
         let now = match self.context.cluster.pod(&pod.namespace, &pod.name).await {
             Ok(Some(now)) if now.uid == pod.uid => now,
             Ok(other) => {
@@ -177,7 +177,7 @@ impl<'a> InstanceLog<'a> {
 
     /// The request for the log, from `since` on.
     fn query(&self, follow: bool, since: Option<Time>) -> LogQuery {
-        let pod = self.task.pod.borrow();
+        let pod = self.assignment.pod.borrow();
         LogQuery {
             namespace: pod.namespace.to_string(),
             pod: pod.name.to_string(),

@@ -10,11 +10,11 @@ use std::time::Duration;
 use crate::domain::steps::{LogSource, has_ended, source_of};
 use crate::domain::{Instance, Pod};
 
-use super::task::{ContainerEnd, Task};
+use super::assignment::{ContainerEnd, PodAssignment};
 
 /// What the pod's status says about one instance.
 pub(super) struct InstanceStatus<'a> {
-    task: &'a Task,
+    assignment: &'a PodAssignment,
     container: Arc<str>,
     instance: Instance,
     /// The log of the container in which the instance is found.
@@ -24,9 +24,13 @@ pub(super) struct InstanceStatus<'a> {
 }
 
 impl<'a> InstanceStatus<'a> {
-    pub(super) fn new(task: &'a Task, container: Arc<str>, (instance, source): (Instance, LogSource)) -> Self {
+    pub(super) fn new(
+        assignment: &'a PodAssignment,
+        container: Arc<str>,
+        (instance, source): (Instance, LogSource),
+    ) -> Self {
         Self {
-            task,
+            assignment,
             container,
             instance,
             source,
@@ -51,7 +55,7 @@ impl<'a> InstanceStatus<'a> {
 
     /// Updates itself from the pod as the task knows it, and says whether the instance has ended.
     pub(super) fn refresh(&mut self) -> bool {
-        let pod = self.task.pod.borrow().clone();
+        let pod = self.assignment.pod.borrow().clone();
         self.update(&pod);
         self.ended
     }
@@ -69,7 +73,7 @@ impl<'a> InstanceStatus<'a> {
     /// Waits for `wait`, but not beyond the end of the instance or the deletion of the pod. `Some` when the task is
     /// asked to stop.
     pub(super) async fn wait(&self, wait: Duration) -> Option<ContainerEnd> {
-        let mut pod = self.task.pod.clone();
+        let mut pod = self.assignment.pod.clone();
         let known = pod.borrow_and_update().clone();
         if !self.ended && self.shows_end(&known) {
             return None;
@@ -85,7 +89,7 @@ impl<'a> InstanceStatus<'a> {
         };
         tokio::select! {
             biased;
-            () = self.task.stop.cancelled() => Some(ContainerEnd::Stopped),
+            () = self.assignment.stop.cancelled() => Some(ContainerEnd::Stopped),
             () = changed => None,
             () = tokio::time::sleep(wait) => None,
         }

@@ -6,6 +6,7 @@
 //! chunks to the sink: a position moves only after the sink's `write` has returned `Ok`, and nowhere else. Nothing here
 //! claims, renews or releases a pod.
 
+mod assignment;
 mod container;
 mod context;
 mod delivery_delay;
@@ -13,16 +14,15 @@ mod follow_stream;
 mod instance;
 mod instance_log;
 mod instance_status;
-mod line_intake;
 mod pod;
 mod probe;
 mod read_end;
 mod reader;
 pub mod stall_detector;
+mod stream_lines;
 mod stream_timers;
-mod task;
 mod writer;
 
+pub use assignment::{PodAssignment, TaskEnd};
 pub use context::{Context, ReadSettings};
 pub use pod::follow;
-pub use task::{Task, TaskEnd};

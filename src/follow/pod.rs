@@ -12,31 +12,31 @@ use futures::stream::FuturesUnordered;
 
 use crate::domain::{Checkpoint, Pod};
 
+use super::assignment::{ContainerEnd, PodAssignment, TaskEnd};
 use super::container;
 use super::context::Context;
-use super::task::{ContainerEnd, Task, TaskEnd};
 
 /// Follows one pod to its end.
-pub async fn follow(context: Arc<Context>, task: Task) -> TaskEnd {
-    let grant = task.grant.clone();
+pub async fn follow(context: Arc<Context>, assignment: PodAssignment) -> TaskEnd {
+    let grant = assignment.grant.clone();
     tokio::select! {
         biased;
         () = grant.lost() => TaskEnd::Lost,
-        end = follow_containers(&context, &task) => end,
+        end = follow_containers(&context, &assignment) => end,
     }
 }
 
 /// Runs one future per container, also for containers that are added later.
-async fn follow_containers(context: &Context, task: &Task) -> TaskEnd {
-    let mut pod = task.pod.clone();
+async fn follow_containers(context: &Context, assignment: &PodAssignment) -> TaskEnd {
+    let mut pod = assignment.pod.clone();
     let mut known = BTreeSet::new();
     let mut running = FuturesUnordered::new();
     let mut last = ContainerEnd::Done;
     loop {
         let present = pod.borrow_and_update().clone();
-        for name in container_names(&present, &task.progress.borrow()) {
+        for name in container_names(&present, &assignment.progress.borrow()) {
             if known.insert(name.clone()) {
-                running.push(boxed(context, task, name));
+                running.push(boxed(context, assignment, name));
             }
         }
         // Checked before waiting: a pod that is over may have nothing to read at all.
@@ -52,7 +52,7 @@ async fn follow_containers(context: &Context, task: &Task) -> TaskEnd {
         }
         tokio::select! {
             biased;
-            () = task.stop.cancelled(), if running.is_empty() => return TaskEnd::Stopped,
+            () = assignment.stop.cancelled(), if running.is_empty() => return TaskEnd::Stopped,
             Some(end) = running.next(), if !running.is_empty() => match end {
                 ContainerEnd::Fenced => return TaskEnd::Fenced,
                 ContainerEnd::Stopped => last = ContainerEnd::Stopped,
@@ -63,8 +63,8 @@ async fn follow_containers(context: &Context, task: &Task) -> TaskEnd {
     }
 }
 
-fn boxed<'a>(context: &'a Context, task: &'a Task, name: Arc<str>) -> BoxFuture<'a, ContainerEnd> {
-    Box::pin(container::follow_container(context, task, name))
+fn boxed<'a>(context: &'a Context, assignment: &'a PodAssignment, name: Arc<str>) -> BoxFuture<'a, ContainerEnd> {
+    Box::pin(container::follow_container(context, assignment, name))
 }
 
 /// The containers to read: those of the pod, and those that the checkpoint shows as not read to their end.

@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use crate::cluster::open_log;
 use crate::domain::Time;
-use crate::domain::intake::{Batch, Intake};
+use crate::domain::line_decoder::{Batch, LineDecoder};
 
 use super::read_end::ReadEnd;
 use super::reader::{OpenLog, QUIET, Reader, unread_reason};
@@ -95,7 +95,7 @@ pub(super) fn close_for_new_file(reader: &mut Reader<'_>, heard_at: Duration, no
 async fn compare_last_line(reader: &Reader<'_>) -> LastLine {
     let last = tokio::select! {
         biased;
-        () = reader.task.stop.cancelled() => return LastLine::Unknown,
+        () = reader.assignment.stop.cancelled() => return LastLine::Unknown,
         last = tokio::time::timeout(PROBE_TIMEOUT, read_last_line(reader)) => last,
     };
     let Ok(Some(last)) = last else { return LastLine::Unknown };
@@ -115,11 +115,11 @@ async fn compare_last_line(reader: &Reader<'_>) -> LastLine {
 async fn read_last_line(reader: &Reader<'_>) -> Option<Option<(Time, u64)>> {
     let query = reader.log.last_line_query();
     let mut stream = open_log(&reader.context.cluster, &query).await.ok()?;
-    let mut intake = Intake::new(reader.context.settings.max_line);
+    let mut decoder = LineDecoder::new(reader.context.settings.max_line);
     let mut batch = Batch::default();
     while let Some(bytes) = stream.next().await.ok()? {
-        intake.feed(&bytes, &mut batch);
+        decoder.feed(&bytes, &mut batch);
     }
-    let whole = intake.ends_with_a_line() && intake.stats().kubelet_messages == 0;
+    let whole = decoder.ends_with_a_line() && decoder.stats().kubelet_messages == 0;
     whole.then(|| batch.end().map(|end| (end.time, end.hash)))
 }

@@ -6,16 +6,16 @@
 use std::time::Duration;
 
 use crate::cluster::{LogError, LogStream};
-use crate::domain::intake::ResumeMode;
+use crate::domain::line_decoder::ResumeMode;
 use crate::domain::resume::{ReadOutcome, is_just_before};
 use crate::domain::{Gap, GapReason, Time};
 
+use super::assignment::{ContainerEnd, PodAssignment};
 use super::context::Context;
 use super::instance_log::InstanceLog;
 use super::instance_status::InstanceStatus;
-use super::line_intake::LineIntake;
 use super::read_end::ReadEnd;
-use super::task::{ContainerEnd, Task};
+use super::stream_lines::StreamLines;
 use super::writer::{WriteOutcome, Writer};
 
 /// Time without bytes after which a plain read counts as broken.
@@ -35,9 +35,9 @@ pub(super) type OpenLog = Result<LogStream, ReadEnd>;
 /// Reads the log of one instance.
 pub(super) struct Reader<'a> {
     pub(super) context: &'a Context,
-    pub(super) task: &'a Task,
+    pub(super) assignment: &'a PodAssignment,
     pub(super) log: InstanceLog<'a>,
-    pub(super) lines: LineIntake<'a>,
+    pub(super) lines: StreamLines<'a>,
     /// Number of lines taken so far that are certainly of this instance.
     lines_taken: u64,
     /// Whether lines that a read took were dropped, because they may have been another instance's, and no read has come
@@ -50,12 +50,17 @@ pub(super) struct Reader<'a> {
 }
 
 impl<'a> Reader<'a> {
-    pub(super) fn new(context: &'a Context, task: &'a Task, status: InstanceStatus<'a>, writer: Writer<'a>) -> Self {
+    pub(super) fn new(
+        context: &'a Context,
+        assignment: &'a PodAssignment,
+        status: InstanceStatus<'a>,
+        writer: Writer<'a>,
+    ) -> Self {
         Self {
             context,
-            task,
-            log: InstanceLog::new(context, task, status),
-            lines: LineIntake::new(context.clock, context.settings.max_line, writer),
+            assignment,
+            log: InstanceLog::new(context, assignment, status),
+            lines: StreamLines::new(context.clock, context.settings.max_line, writer),
             lines_taken: 0,
             dropped_lines: false,
             probe_contradicts: false,
@@ -161,7 +166,7 @@ impl<'a> Reader<'a> {
             };
             let frame = tokio::select! {
                 biased;
-                () = self.task.stop.cancelled() => return ReadEnd::Stopped,
+                () = self.assignment.stop.cancelled() => return ReadEnd::Stopped,
                 frame = tokio::time::timeout(STALLED, open.next()) => frame,
             };
             match frame {

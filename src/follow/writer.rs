@@ -8,12 +8,12 @@ use std::time::Duration;
 
 use crate::clock;
 use crate::defect::{self, Defect};
-use crate::domain::intake::Batch;
+use crate::domain::line_decoder::Batch;
 use crate::domain::{Chunk, ContainerProgress, Gap, Origin, Position, Time};
 use crate::sinks::SinkError;
 
+use super::assignment::PodAssignment;
 use super::context::Context;
-use super::task::Task;
 
 /// Time after which a write closes the stream, because the kubelet skips whole files when its client does not read.
 const SLOW_WRITE: Duration = Duration::from_secs(2);
@@ -37,7 +37,7 @@ pub(super) enum WriteOutcome {
 #[derive(Debug)]
 pub(super) struct Writer<'a> {
     context: &'a Context,
-    task: &'a Task,
+    assignment: &'a PodAssignment,
     origin: Arc<Origin>,
     /// When the instance started, as the pod's status says.
     started: Option<Time>,
@@ -53,13 +53,13 @@ impl<'a> Writer<'a> {
     /// The writer of an instance: where its lines come from, when it started, and its stored position.
     pub(super) fn new(
         context: &'a Context,
-        task: &'a Task,
+        assignment: &'a PodAssignment,
         (origin, started): (Arc<Origin>, Option<Time>),
         position: Option<Position>,
     ) -> Self {
         Self {
             context,
-            task,
+            assignment,
             origin,
             started,
             batch: Batch::default(),
@@ -142,8 +142,8 @@ impl<'a> Writer<'a> {
         let batch = std::mem::take(&mut self.batch);
         Chunk {
             origin: self.origin.clone(),
-            fence: self.task.grant.fence,
-            deadline: self.task.grant.deadline.clone(),
+            fence: self.assignment.grant.fence,
+            deadline: self.assignment.grant.deadline.clone(),
             gap: self.gap.take(),
             begin: self.position,
             end: batch.end().or(self.position),
@@ -220,7 +220,7 @@ impl<'a> Writer<'a> {
             finished,
         };
         let name = self.origin.stream.container.clone();
-        self.task.progress.send_modify(|checkpoint| {
+        self.assignment.progress.send_modify(|checkpoint| {
             checkpoint.containers.insert(name, progress);
         });
     }

@@ -10,7 +10,7 @@ use podlog::clock::Clock;
 use podlog::cluster::{BURST, Cluster, StreamLimiter, StreamLimits};
 use podlog::domain::{Checkpoint, Deadline, Fence, Pod};
 use podlog::follow::stall_detector::StallDetector;
-use podlog::follow::{Context, ReadSettings, Task, TaskEnd, follow};
+use podlog::follow::{Context, PodAssignment, ReadSettings, TaskEnd, follow};
 use podlog::grant::Grant;
 use podlog::metrics::Metrics;
 use tokio::sync::watch;
@@ -107,13 +107,13 @@ impl FollowFixture {
             clock,
         );
         self.stop = CancellationToken::new();
-        let task = Task {
+        let assignment = PodAssignment {
             pod: self.known.subscribe(),
             grant: self.grant.clone(),
             progress,
             stop: self.stop.clone(),
         };
-        self.tasks.spawn(follow(Arc::new(context), task));
+        self.tasks.spawn(follow(Arc::new(context), assignment));
     }
 
     /// Lets the follower learn what the API server says of the pod now.

@@ -8,7 +8,7 @@ use podlog::cli::units::{Listen, Size};
 use podlog::cli::{self, Command};
 use podlog::cluster::{Scope, Selection, pod_from_json};
 use podlog::config::{Passwords, SecretUrl, checked};
-use podlog::domain::intake::{Batch, Intake, ResumeMode};
+use podlog::domain::line_decoder::{Batch, LineDecoder, ResumeMode};
 use podlog::domain::steps::next_step;
 use podlog::domain::{Checkpoint, Line, LockKey, Pod, Position, Time};
 use podlog::locks::LockUrl;
@@ -18,20 +18,20 @@ use podlog::sinks::SinkUrl;
 type ModelLine = (Time, u32, Vec<u8>, u64);
 
 /// Feeds bytes in pieces of these lengths, over and over.
-fn read(intake: &mut Intake, mode: ResumeMode, bytes: &[u8], cuts: &[u8], ended: bool) -> Batch {
+fn read(decoder: &mut LineDecoder, mode: ResumeMode, bytes: &[u8], cuts: &[u8], ended: bool) -> Batch {
     let mut batch = Batch::default();
-    intake.begin(mode);
+    decoder.begin(mode);
     let mut rest = bytes;
     for cut in cuts.iter().cycle() {
         if cuts.iter().all(|cut| *cut == 0) || rest.is_empty() {
             break;
         }
         let (piece, after) = rest.split_at(rest.len().min(usize::from(*cut)));
-        intake.feed(piece, &mut batch);
+        decoder.feed(piece, &mut batch);
         rest = after;
     }
-    intake.feed(rest, &mut batch);
-    intake.finish(ended, &mut batch);
+    decoder.feed(rest, &mut batch);
+    decoder.finish(ended, &mut batch);
     batch
 }
 
@@ -60,17 +60,17 @@ fn naive(bytes: &[u8], cap: usize, ended: bool) -> Vec<(Time, Vec<u8>, u64)> {
 
 /// However the bytes of a log are split, the parser returns the same lines: those of the naive parser.
 pub(crate) fn check_lines(bytes: &[u8], cuts: &[u8], cap: usize, ended: bool) {
-    let mut intake = Intake::new(cap);
-    let whole = read(&mut intake, ResumeMode::All, bytes, &[], ended);
-    let state = (intake.stats(), intake.unfinished_line());
-    let parts = read(&mut intake, ResumeMode::All, bytes, cuts, ended);
+    let mut decoder = LineDecoder::new(cap);
+    let whole = read(&mut decoder, ResumeMode::All, bytes, &[], ended);
+    let state = (decoder.stats(), decoder.unfinished_line());
+    let parts = read(&mut decoder, ResumeMode::All, bytes, cuts, ended);
     assert_eq!(seen(&whole), seen(&parts));
-    assert_eq!(state, (intake.stats(), intake.unfinished_line()));
+    assert_eq!(state, (decoder.stats(), decoder.unfinished_line()));
     // The carry grows by doubling.
     assert!(
-        intake.held() <= 2 * (cap + 64) + 256,
+        decoder.held() <= 2 * (cap + 64) + 256,
         "{} bytes are held",
-        intake.held()
+        decoder.held()
     );
     let without: Vec<_> = seen(&whole)
         .into_iter()
@@ -109,8 +109,8 @@ fn log_of(seed: &[u8]) -> Vec<u8> {
 /// A read that resumes at a stored line returns all lines after it, in order, with the same ordinals.
 pub(crate) fn check_resume(seed: &[u8], stored: usize, cuts: &[u8], skipped: usize) {
     let log = log_of(seed);
-    let mut intake = Intake::new(8192);
-    let all = seen(&read(&mut intake, ResumeMode::All, &log, cuts, false));
+    let mut decoder = LineDecoder::new(8192);
+    let all = seen(&read(&mut decoder, ResumeMode::All, &log, cuts, false));
     assert_eq!(all.len(), seed.len());
     if all.is_empty() {
         return;
@@ -122,8 +122,8 @@ pub(crate) fn check_resume(seed: &[u8], stored: usize, cuts: &[u8], skipped: usi
         hash: Position::hash(&line.2),
     };
     let sought = position(&all[stored]);
-    let rest = seen(&read(&mut intake, ResumeMode::After(sought), &log, cuts, false));
-    assert!(intake.stats().taking, "the stored line is there");
+    let rest = seen(&read(&mut decoder, ResumeMode::After(sought), &log, cuts, false));
+    assert!(decoder.stats().taking, "the stored line is there");
     assert_eq!(rest, all[stored + 1..]);
     // A log that was rotated does not have the first lines; ordinals begin anew.
     let skipped = skipped % (stored + 1);
@@ -136,7 +136,7 @@ pub(crate) fn check_resume(seed: &[u8], stored: usize, cuts: &[u8], skipped: usi
         nth: nth.count() as u32,
     };
     let texts = |lines: &[ModelLine]| lines.iter().map(|line| (line.0, line.2.clone())).collect::<Vec<_>>();
-    let rest = seen(&read(&mut intake, mode, &newer, cuts, false));
+    let rest = seen(&read(&mut decoder, mode, &newer, cuts, false));
     assert_eq!(texts(&rest), texts(&all[stored + 1..]));
     // In a file with only new lines nothing is skipped.
     let after = log_of(&seed[stored + 1..]);
@@ -145,7 +145,7 @@ pub(crate) fn check_resume(seed: &[u8], stored: usize, cuts: &[u8], skipped: usi
         ..sought
     });
     assert_eq!(
-        texts(&seen(&read(&mut intake, mode, &after, cuts, false))),
+        texts(&seen(&read(&mut decoder, mode, &after, cuts, false))),
         texts(&all[stored + 1..])
     );
 }
@@ -317,8 +317,8 @@ pub(crate) fn check_begin(position: Position) {
             ResumeMode::NewFile(position),
             ResumeMode::LaterStamps(position),
         ] {
-            let mut intake = Intake::new(4096);
-            assert!(read(&mut intake, mode, log.as_bytes(), &[7], true).lines.len() <= 2);
+            let mut decoder = LineDecoder::new(4096);
+            assert!(read(&mut decoder, mode, log.as_bytes(), &[7], true).lines.len() <= 2);
         }
     }
 }

@@ -10,7 +10,7 @@ use std::time::Instant;
 
 use kube_sim::{PodSpec, RestartPolicy, SimSettings, Text};
 use podlog::domain::Time;
-use podlog::domain::intake::{Batch, Intake, ResumeMode};
+use podlog::domain::line_decoder::{Batch, LineDecoder, ResumeMode};
 use podlog::follow::TaskEnd;
 
 use super::fixture::HostileFixture;
@@ -236,24 +236,24 @@ async fn a_million_empty_lines_are_a_million_records_in_little_memory() {
 #[test]
 fn a_line_of_a_gigabyte_is_never_buffered_beyond_the_limit() {
     const CAP: usize = 256 * 1024;
-    let mut intake = Intake::new(CAP);
+    let mut decoder = LineDecoder::new(CAP);
     let mut batch = Batch::default();
-    intake.begin(ResumeMode::All);
-    intake.feed(b"2026-11-20T10:47:01.312773573Z ", &mut batch);
+    decoder.begin(ResumeMode::All);
+    decoder.feed(b"2026-11-20T10:47:01.312773573Z ", &mut batch);
     let piece = vec![b'x'; 64 * 1024];
     let pieces = (1 << 30) / piece.len();
     for _ in 0..pieces {
-        intake.feed(&piece, &mut batch);
+        decoder.feed(&piece, &mut batch);
         assert_eq!(batch.text.len(), 0, "nothing is taken of a line that goes on");
         // 128 bytes and the carry, which grows by doubling.
-        assert!(intake.held() <= 2 * CAP + 128, "{} bytes are held", intake.held());
+        assert!(decoder.held() <= 2 * CAP + 128, "{} bytes are held", decoder.held());
     }
-    intake.feed(b"\n2026-11-20T10:47:01.312773573Z next\n", &mut batch);
+    decoder.feed(b"\n2026-11-20T10:47:01.312773573Z next\n", &mut batch);
     assert_eq!(batch.lines.len(), 2);
     assert_eq!(batch.lines[0].len as usize, CAP);
     assert_eq!(batch.lines[0].cut, (1 << 30) - CAP as u64);
     assert_eq!((batch.lines[1].ordinal, batch.lines[1].cut), (1, 0));
-    assert!(intake.held() <= 4096, "the memory of the long line is given back");
+    assert!(decoder.held() <= 4096, "the memory of the long line is given back");
 }
 
 #[tokio::test]

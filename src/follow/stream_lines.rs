@@ -10,7 +10,7 @@ use bytes::Bytes;
 
 use crate::clock::Clock;
 use crate::domain::Time;
-use crate::domain::intake::{Intake, ReadStats, ResumeMode};
+use crate::domain::line_decoder::{LineDecoder, ReadStats, ResumeMode};
 use crate::domain::resume::{ReadOutcome, ResumeState};
 
 use super::delivery_delay::DeliveryDelay;
@@ -22,9 +22,9 @@ use super::writer::Writer;
 pub(super) const MAX_DELAY: Duration = Duration::from_secs(8);
 
 /// The lines of one instance from the log to the writer.
-pub(super) struct LineIntake<'a> {
+pub(super) struct StreamLines<'a> {
     clock: Clock,
-    intake: Intake,
+    decoder: LineDecoder,
     /// Where reads continue, and whether lines are missing.
     pub(super) resume: ResumeState,
     delay: DeliveryDelay,
@@ -32,12 +32,12 @@ pub(super) struct LineIntake<'a> {
     pub(super) writer: Writer<'a>,
 }
 
-impl<'a> LineIntake<'a> {
-    /// An intake that cuts lines longer than `max_line` bytes.
+impl<'a> StreamLines<'a> {
+    /// A decoder that cuts lines longer than `max_line` bytes.
     pub(super) fn new(clock: Clock, max_line: usize, writer: Writer<'a>) -> Self {
         Self {
             clock,
-            intake: Intake::new(max_line),
+            decoder: LineDecoder::new(max_line),
             resume: ResumeState::default(),
             delay: DeliveryDelay::default(),
             writer,
@@ -48,33 +48,33 @@ impl<'a> LineIntake<'a> {
     /// instance has ended.
     pub(super) fn begin_read(&mut self, ended: bool) -> (ResumeMode, Option<Time>) {
         let (mode, since) = self.resume.next_read(self.writer.position(), ended);
-        self.intake.begin(mode);
+        self.decoder.begin(mode);
         (mode, since)
     }
 
     /// What the present read has shown so far.
     pub(super) fn stats(&self) -> ReadStats {
-        self.intake.stats()
+        self.decoder.stats()
     }
 
     /// Whether the bytes so far end with a line end.
     pub(super) fn ends_with_a_line(&self) -> bool {
-        self.intake.ends_with_a_line()
+        self.decoder.ends_with_a_line()
     }
 
     /// Ends a plain read. `ended`: whether the instance had ended when the read began. Returns whether the end of the
     /// read is the end of the log.
     pub(super) fn finish_read(&mut self, ended: bool) -> bool {
-        let (lines, unfinished) = (self.stats().lines, self.intake.unfinished_line());
+        let (lines, unfinished) = (self.stats().lines, self.decoder.unfinished_line());
         let confirmed = self.resume.is_end_confirmed(ended, lines, unfinished);
-        self.intake.finish(ended && confirmed, &mut self.writer.batch);
+        self.decoder.finish(ended && confirmed, &mut self.writer.batch);
         self.add_gap();
         confirmed
     }
 
     /// Classifies a plain read that came to its end.
     pub(super) fn classify_read(&mut self, mode: ResumeMode) -> ReadOutcome {
-        self.resume.classify_read(mode, self.intake.stats())
+        self.resume.classify_read(mode, self.decoder.stats())
     }
 
     /// Processes the next bytes of a log.
@@ -103,8 +103,8 @@ impl<'a> LineIntake<'a> {
     }
 
     fn take_lines(&mut self, bytes: &Bytes) {
-        let first = self.intake.stats().taken == 0;
-        self.intake.feed(bytes, &mut self.writer.batch);
+        let first = self.decoder.stats().taken == 0;
+        self.decoder.feed(bytes, &mut self.writer.batch);
         if first {
             self.add_gap();
         }
@@ -118,7 +118,7 @@ impl<'a> LineIntake<'a> {
 
     /// Puts a gap before the first line that is taken from a log which no longer has the stored line.
     fn add_gap(&mut self) {
-        let gap = self.resume.gap(self.writer.position(), self.intake.stats());
+        let gap = self.resume.gap(self.writer.position(), self.decoder.stats());
         self.writer.gap = gap.or(self.writer.gap.take());
     }
 }

@@ -12,7 +12,7 @@ use crate::grant::Grant;
 
 /// One pod, as it is given to its task.
 #[derive(Debug)]
-pub struct Task {
+pub struct PodAssignment {
     /// The pod; the collector updates it.
     pub pod: watch::Receiver<Arc<Pod>>,
     /// The permission to act under the claim.

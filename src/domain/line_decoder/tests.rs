@@ -12,11 +12,11 @@ fn log(lines: &[(i64, &str)]) -> Vec<u8> {
         .collect()
 }
 
-fn read(intake: &mut Intake, mode: ResumeMode, bytes: &[u8], step: usize) -> Batch {
+fn read(decoder: &mut LineDecoder, mode: ResumeMode, bytes: &[u8], step: usize) -> Batch {
     let mut batch = Batch::default();
-    intake.begin(mode);
+    decoder.begin(mode);
     for piece in bytes.chunks(step) {
-        intake.feed(piece, &mut batch);
+        decoder.feed(piece, &mut batch);
     }
     batch
 }
@@ -34,7 +34,7 @@ fn messages(batch: &Batch) -> Vec<String> {
 fn lines_are_the_same_however_the_bytes_arrive() {
     let log = log(&[(1, "a"), (1, ""), (2, "long enough to be split"), (1, "a"), (2, "b")]);
     for step in 1..log.len() {
-        let batch = read(&mut Intake::new(CAP), ResumeMode::All, &log, step);
+        let batch = read(&mut LineDecoder::new(CAP), ResumeMode::All, &log, step);
         assert_eq!(messages(&batch), ["a", "", "long enough to be split", "a", "b"]);
         let ordinals: Vec<u32> = batch.lines.iter().map(|l| l.ordinal).collect();
         assert_eq!(ordinals, [0, 1, 0, 2, 1]);
@@ -53,8 +53,8 @@ fn a_read_continues_after_any_line_of_a_log_with_equal_and_backward_timestamps()
         (9, ""),
         (3, "z"),
     ]);
-    let mut intake = Intake::new(CAP);
-    let all = read(&mut intake, ResumeMode::All, &log, 7);
+    let mut decoder = LineDecoder::new(CAP);
+    let all = read(&mut decoder, ResumeMode::All, &log, 7);
     for stored in 1..=all.lines.len() {
         let head = Batch {
             lines: all.lines[..stored].to_vec(),
@@ -65,8 +65,8 @@ fn a_read_continues_after_any_line_of_a_log_with_equal_and_backward_timestamps()
             text: head.text[..(last.start + last.len) as usize].to_vec(),
             ..head
         };
-        let rest = read(&mut intake, ResumeMode::After(head.end().unwrap()), &log, 7);
-        assert!(intake.stats().taking);
+        let rest = read(&mut decoder, ResumeMode::After(head.end().unwrap()), &log, 7);
+        assert!(decoder.stats().taking);
         assert_eq!(messages(&rest), messages(&all)[stored..], "after {stored} lines");
         let ordinals = |lines: &[Line]| lines.iter().map(|l| (l.time, l.ordinal)).collect::<Vec<_>>();
         assert_eq!(ordinals(&rest.lines), ordinals(&all.lines[stored..]));
@@ -80,17 +80,17 @@ fn nothing_is_taken_when_the_stored_line_was_rotated_away() {
         ordinal: 0,
         hash: Position::hash(b"gone"),
     };
-    let mut intake = Intake::new(CAP);
+    let mut decoder = LineDecoder::new(CAP);
     let batch = read(
-        &mut intake,
+        &mut decoder,
         ResumeMode::After(position),
         &log(&[(1, "other"), (2, "x")]),
         99,
     );
-    assert!(batch.lines.is_empty() && !intake.stats().taking);
+    assert!(batch.lines.is_empty() && !decoder.stats().taking);
     assert_eq!(
         messages(&read(
-            &mut intake,
+            &mut decoder,
             ResumeMode::NewFile(position),
             &log(&[(2, "x"), (3, "y")]),
             99
@@ -106,15 +106,15 @@ fn a_file_that_reaches_back_to_the_stored_line_does_not_count_as_new() {
         ordinal: 0,
         hash: 1,
     };
-    let mut intake = Intake::new(CAP);
+    let mut decoder = LineDecoder::new(CAP);
     let older = log(&[(4, "known"), (6, "new")]);
     assert!(
-        read(&mut intake, ResumeMode::NewFile(position), &older, 99)
+        read(&mut decoder, ResumeMode::NewFile(position), &older, 99)
             .lines
             .is_empty()
     );
     assert_eq!(
-        messages(&read(&mut intake, ResumeMode::LaterStamps(position), &older, 99)),
+        messages(&read(&mut decoder, ResumeMode::LaterStamps(position), &older, 99)),
         ["new"]
     );
 }
@@ -127,8 +127,8 @@ fn lines_with_the_timestamp_of_the_stored_line_at_the_start_of_a_file_are_not_ta
         hash: Position::hash(b"c"),
     };
     let whole = log(&[(2, "a"), (2, "b"), (2, "c"), (3, "d")]);
-    let mut intake = Intake::new(1024);
-    let taken = read(&mut intake, ResumeMode::NewFile(position), &whole, 99);
+    let mut decoder = LineDecoder::new(1024);
+    let taken = read(&mut decoder, ResumeMode::NewFile(position), &whole, 99);
     assert_eq!(messages(&taken), [""; 0]);
 }
 
@@ -140,15 +140,15 @@ fn a_rotation_between_lines_with_one_timestamp_hides_no_line() {
         hash: Position::hash(b"tick"),
     };
     let newest = log(&[(1, "tick"), (1, "tick"), (1, "tock")]);
-    let mut intake = Intake::new(CAP);
+    let mut decoder = LineDecoder::new(CAP);
     assert!(
-        read(&mut intake, ResumeMode::After(stored), &newest, 99)
+        read(&mut decoder, ResumeMode::After(stored), &newest, 99)
             .lines
             .is_empty()
     );
-    assert_eq!(intake.stats().equal_stamps, 2);
+    assert_eq!(decoder.stats().equal_stamps, 2);
     let batch = read(
-        &mut intake,
+        &mut decoder,
         ResumeMode::AfterEqualStamp {
             position: stored,
             nth: 2,
@@ -164,20 +164,20 @@ fn a_rotation_between_lines_with_one_timestamp_hides_no_line() {
 fn messages_of_the_kubelet_are_counted_and_never_taken() {
     let mut bytes = b"unable to retrieve container logs for containerd://1\n".to_vec();
     bytes.extend(log(&[(1, "a")]));
-    let mut intake = Intake::new(CAP);
-    assert_eq!(messages(&read(&mut intake, ResumeMode::All, &bytes, 5)), ["a"]);
-    assert_eq!(intake.stats().kubelet_messages, 1);
-    let mut batch = read(&mut intake, ResumeMode::All, b"context canceled", 5);
-    intake.finish(true, &mut batch);
-    assert!(batch.lines.is_empty() && intake.stats().kubelet_messages == 1);
+    let mut decoder = LineDecoder::new(CAP);
+    assert_eq!(messages(&read(&mut decoder, ResumeMode::All, &bytes, 5)), ["a"]);
+    assert_eq!(decoder.stats().kubelet_messages, 1);
+    let mut batch = read(&mut decoder, ResumeMode::All, b"context canceled", 5);
+    decoder.finish(true, &mut batch);
+    assert!(batch.lines.is_empty() && decoder.stats().kubelet_messages == 1);
 }
 
 #[test]
 fn a_line_over_the_limit_is_cut_and_the_cut_bytes_are_counted() {
     let long = "x".repeat(CAP + 1000);
     for step in [100, 1 << 20] {
-        let mut intake = Intake::new(CAP);
-        let batch = read(&mut intake, ResumeMode::All, &log(&[(1, &long), (2, "next")]), step);
+        let mut decoder = LineDecoder::new(CAP);
+        let batch = read(&mut decoder, ResumeMode::All, &log(&[(1, &long), (2, "next")]), step);
         assert_eq!(
             (batch.lines[0].len as usize, batch.lines[0].cut),
             (CAP, 1000),
@@ -191,11 +191,11 @@ fn a_line_over_the_limit_is_cut_and_the_cut_bytes_are_counted() {
 fn a_last_line_without_line_end_is_taken_only_when_the_instance_has_ended() {
     let mut bytes = log(&[(1, "a"), (2, "half")]);
     bytes.pop();
-    let mut intake = Intake::new(CAP);
-    let mut batch = read(&mut intake, ResumeMode::All, &bytes, 3);
-    intake.finish(false, &mut batch);
+    let mut decoder = LineDecoder::new(CAP);
+    let mut batch = read(&mut decoder, ResumeMode::All, &bytes, 3);
+    decoder.finish(false, &mut batch);
     assert_eq!(messages(&batch), ["a"]);
-    intake.finish(true, &mut batch);
+    decoder.finish(true, &mut batch);
     assert_eq!(messages(&batch), ["a", "half"]);
 }
 
@@ -206,7 +206,7 @@ fn numbering_continues_for_a_timestamp_that_returns_after_two_others_alternated(
         lines.extend([(5, "a"), (6, "b")]);
     }
     lines.push((3, "x"));
-    let batch = read(&mut Intake::new(CAP), ResumeMode::All, &log(&lines), 99);
+    let batch = read(&mut LineDecoder::new(CAP), ResumeMode::All, &log(&lines), 99);
     assert_eq!(batch.lines.last().map(|line| line.ordinal), Some(1));
     assert_eq!(batch.lines[20].ordinal, 9);
 }

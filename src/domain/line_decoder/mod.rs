@@ -1,7 +1,7 @@
 //! From the bytes of a log answer to the lines that are not stored yet.
 //!
 //! The log API can only be asked for lines "since this second", so every read begins with lines that are stored
-//! already. [`Intake`] splits bytes into lines, numbers the lines that have the same timestamp, and finds the last
+//! already. [`LineDecoder`] splits bytes into lines, numbers the lines that have the same timestamp, and finds the last
 //! stored line by its content. It never decides by timestamps alone where a read continues: timestamps repeat and go
 //! backwards.
 
@@ -93,7 +93,7 @@ pub struct ReadStats {
 
 /// Turns the bytes of one read after another into lines of one stream.
 #[derive(Debug)]
-pub struct Intake {
+pub struct LineDecoder {
     /// Longest line in bytes; longer lines are cut.
     cap: usize,
     mode: ResumeMode,
@@ -112,8 +112,8 @@ const PREFIX: usize = 36;
 /// memory of a quiet stream for ever.
 const MAX_IDLE_CARRY: usize = 4096;
 
-impl Intake {
-    /// An intake that cuts lines longer than `cap` bytes.
+impl LineDecoder {
+    /// A decoder that cuts lines longer than `cap` bytes.
     #[must_use]
     pub fn new(cap: usize) -> Self {
         Self {
