@@ -33,7 +33,7 @@ pub struct Request {
 /// A call to the lock store and its result.
 #[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
 pub struct LockCall {
-    /// `acquire`, `renew`, `release`, `ask`, `refuse`, `forget` or `table`.
+    /// `acquire`, `renew`, `release`, `request_handover`, `decline_handover`, `delete_rows` or `table`.
     pub operation: &'static str,
     /// `ok` or `error`.
     pub result: &'static str,

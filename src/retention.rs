@@ -10,7 +10,7 @@ use tokio_util::sync::CancellationToken;
 
 use crate::clock::{self, Clock};
 use crate::domain::claim::Lease;
-use crate::domain::{AfterRelease, Deadline, LockKey, PodRef, Release, Want};
+use crate::domain::{AcquireRequest, AfterRelease, Deadline, LockKey, PodRef, Release};
 use crate::grant::Grant;
 use crate::locks::{self, CALL_DEADLINE, LockStore};
 use crate::metrics::Metrics;
@@ -62,11 +62,11 @@ impl Cleaner {
     async fn clean(&self, stop: &CancellationToken) {
         let key = LockKey::Duty("retention".into());
         let sent = self.clock.now();
-        let wants = [Want {
+        let requests = [AcquireRequest {
             key: key.clone(),
             pod_ref: PodRef::default(),
         }];
-        let claim = match locks::call(&self.metrics, "acquire", CALL_DEADLINE, self.store.acquire(&wants)).await {
+        let claim = match locks::call(&self.metrics, "acquire", CALL_DEADLINE, self.store.acquire(&requests)).await {
             Ok(mut claims) => claims.pop(),
             Err(error) => {
                 return tracing::debug!(%error, "the right to delete old records cannot be claimed; trying again in a minute");

@@ -297,7 +297,7 @@ pub async fn migrate(store: LockConfig, sink: SinkConfig, stop: CancellationToke
 
 /// `podlog locks`: opens the store and runs the command.
 pub async fn locks_command(store: LockConfig, locks: Locks, stop: CancellationToken) -> Result<(), Failure> {
-    let holder = Holder::onlooker("podlog-locks", store.cluster);
+    let holder = Holder::read_only("podlog-locks", store.cluster);
     tokio::select! {
         biased;
         () = stop.cancelled() => Ok(()),

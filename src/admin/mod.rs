@@ -58,7 +58,7 @@ pub(crate) async fn release(
         .filter(|(key, row)| key.pod().is_some() && *row.pod_ref.namespace == *namespace && *row.pod_ref.pod == *name)
         .filter(|(key, _)| uid.is_none_or(|uid| key.pod().is_some_and(|own| own.as_str() == uid)))
         .collect();
-    let is_held = |row: &LockRow| row.owner.is_some() && !row.is_evicted();
+    let is_held = |row: &LockRow| row.owner.is_some() && !row.is_force_released();
     let held: Vec<_> = named.iter().filter(|(_, row)| is_held(row)).collect();
     let (key, row) = match held.as_slice() {
         [(key, row)] => (*key, *row),
@@ -75,7 +75,7 @@ pub(crate) async fn release(
             .with_remedy("select one with --uid"));
         }
     };
-    if !store.evict(key).await? {
+    if !store.force_release(key).await? {
         return Err(Failure::failed(format!("{pod}: its row was deleted meanwhile")).with_remedy(SEE_LIST));
     }
     let when = if row.expires_in > 0 {
@@ -94,7 +94,7 @@ pub(crate) async fn release(
 fn nothing_held(named: &[(&LockKey, &LockRow)]) -> &'static str {
     if named.is_empty() {
         "there is no such pod in the table"
-    } else if named.iter().any(|(_, row)| row.is_evicted()) {
+    } else if named.iter().any(|(_, row)| row.is_force_released()) {
         "it is released already, and is taken when its previous claim has expired"
     } else if named.iter().all(|(_, row)| row.finished) {
         "it is collected to its end, so no replica holds it"
@@ -153,13 +153,13 @@ impl PrintedRow {
             state: match (&row.owner, row.finished, row.expires_in > 0) {
                 (_, true, _) => "finished",
                 (None, ..) => "free",
-                (Some(_), ..) if row.is_evicted() => "freed",
+                (Some(_), ..) if row.is_force_released() => "released by hand",
                 (Some(_), _, true) => "held",
                 (Some(_), _, false) => "expired",
             },
             expires_in_ms: row.expires_in,
             fence: row.fence.0,
-            wanted_by: row.wanted_by.as_ref().map(ToString::to_string),
+            wanted_by: row.requested_by.as_ref().map(ToString::to_string),
             node: row.pod_ref.node.to_string(),
             checkpoint_bytes: row.checkpoint_len,
         }

@@ -5,18 +5,18 @@ use std::sync::Mutex;
 use async_trait::async_trait;
 
 use super::*;
-use crate::domain::{BackendError, Claim, Fence, PodRef, Release, Renewal, RenewalOutcome, Want};
+use crate::domain::{AcquireRequest, BackendError, Claim, Fence, PodRef, Release, Renewal, RenewalOutcome};
 
 /// A lock store of which a table can be read and a claim released.
 #[derive(Debug, Default)]
 struct FixedTable {
     table: LockTable,
-    evicted: Mutex<Vec<LockKey>>,
+    force_released: Mutex<Vec<LockKey>>,
 }
 
 #[async_trait]
 impl LockStore for FixedTable {
-    async fn acquire(&self, _: &[Want]) -> Result<Vec<Claim>, BackendError> {
+    async fn acquire(&self, _: &[AcquireRequest]) -> Result<Vec<Claim>, BackendError> {
         unreachable!("a command acquires nothing")
     }
     async fn renew(&self, _: &[Renewal]) -> Result<Vec<RenewalOutcome>, BackendError> {
@@ -25,17 +25,17 @@ impl LockStore for FixedTable {
     async fn release(&self, _: &[Release]) -> Result<(), BackendError> {
         unreachable!("a command holds nothing")
     }
-    async fn ask(&self, _: &[(LockKey, Fence)]) -> Result<(), BackendError> {
-        unreachable!("a command asks for nothing")
+    async fn request_handover(&self, _: &[(LockKey, Fence)]) -> Result<(), BackendError> {
+        unreachable!("a command requests nothing")
     }
-    async fn refuse(&self, _: &[(LockKey, Fence)]) -> Result<(), BackendError> {
+    async fn decline_handover(&self, _: &[(LockKey, Fence)]) -> Result<(), BackendError> {
         unreachable!("a command holds nothing")
     }
-    async fn forget(&self, _: &[LockKey]) -> Result<u64, BackendError> {
-        unreachable!("a command forgets nothing")
+    async fn delete_rows(&self, _: &[LockKey]) -> Result<u64, BackendError> {
+        unreachable!("a command deletes no rows")
     }
-    async fn evict(&self, key: &LockKey) -> Result<bool, BackendError> {
-        self.evicted.lock().unwrap().push(key.clone());
+    async fn force_release(&self, key: &LockKey) -> Result<bool, BackendError> {
+        self.force_released.lock().unwrap().push(key.clone());
         Ok(self.table.rows.contains_key(key))
     }
     async fn table(&self) -> Result<LockTable, BackendError> {
@@ -52,7 +52,7 @@ fn table(pods: &[(&str, &str, &str, bool)]) -> FixedTable {
             fence: Fence(4),
             expires_in: 12_345,
             finished: *finished,
-            wanted_by: None,
+            requested_by: None,
             pod_ref: PodRef {
                 namespace: "shop".into(),
                 pod: (*name).into(),
@@ -117,7 +117,7 @@ async fn a_claim_is_released_by_the_name_of_the_pod_even_if_finished_pods_have_t
         "released shop/cart-0: uid u2 held by r1; the holder stops at its next renewal, and other replicas may take \
          the pod when the claim expires in 12.3s (plus the takeover grace)\n"
     );
-    assert_eq!(*store.evicted.lock().unwrap(), [LockKey::Pod("u2".into())]);
+    assert_eq!(*store.force_released.lock().unwrap(), [LockKey::Pod("u2".into())]);
 }
 
 #[tokio::test]
@@ -126,7 +126,7 @@ async fn an_ambiguous_or_unknown_name_releases_nothing() {
         ("cart-0", "u1", "r1", false),
         ("cart-0", "u2", "r2", false),
         ("job", "u3", "", true),
-        ("web", "u4", crate::domain::claim::EVICTED, false),
+        ("web", "u4", crate::domain::claim::FORCE_RELEASED, false),
     ]);
     let failure = released(&store, "shop/cart-0", None).await.unwrap_err();
     assert_eq!(failure.code(), 2);
@@ -144,7 +144,7 @@ async fn an_ambiguous_or_unknown_name_releases_nothing() {
         let line = released(&store, pod, None).await.unwrap_err().to_string();
         assert!(line.contains(said), "{line}");
     }
-    assert!(store.evicted.lock().unwrap().is_empty());
+    assert!(store.force_released.lock().unwrap().is_empty());
     assert!(released(&store, "shop/cart-0", Some("u2")).await.is_ok());
-    assert_eq!(*store.evicted.lock().unwrap(), [LockKey::Pod("u2".into())]);
+    assert_eq!(*store.force_released.lock().unwrap(), [LockKey::Pod("u2".into())]);
 }

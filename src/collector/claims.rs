@@ -1,4 +1,4 @@
-//! The claims of this replica: takes them, starts a task for each pod that is won, and releases the claim when the task
+//! The claims of this replica: acquires them, starts a task for each pod, and releases the claim when the task
 //! has ended.
 //!
 //! A claim is with the renewer while its task runs. When the task has ended, the claim is taken back and released with
@@ -14,7 +14,9 @@ use crate::clock::Clock;
 use crate::defect::{self, Defect};
 use crate::domain::claim::Lease;
 use crate::domain::position::BadCheckpoint;
-use crate::domain::{AfterRelease, Checkpoint, Claim, Deadline, Fence, LockKey, Pod, PodRef, PodUid, Release, Want};
+use crate::domain::{
+    AcquireRequest, AfterRelease, Checkpoint, Claim, Deadline, Fence, LockKey, Pod, PodRef, PodUid, Release,
+};
 use crate::follow::{Context, TaskEnd};
 use crate::grant::Grant;
 use crate::metrics::{Metrics, Reason};
@@ -84,19 +86,19 @@ impl Claims {
         &self.context
     }
 
-    /// The right to act under a claim that was won by a statement sent at `sent`.
+    /// The right to act under a claim that was acquired by a statement sent at `sent`.
     pub(super) fn grant(&self, fence: Fence, sent: Duration) -> Grant {
         Grant::new(fence, Deadline::new(self.lease.deadline(sent)), self.clock())
     }
 
-    /// Claims these pods and starts a task for each that is won.
-    pub(super) async fn take(&mut self, pods: Vec<Arc<Pod>>) {
+    /// Acquires the rows of these pods and starts a task for each claim.
+    pub(super) async fn acquire(&mut self, pods: Vec<Arc<Pod>>) {
         if pods.is_empty() {
             return;
         }
-        let wants: Vec<Want> = pods.iter().map(|pod| want(pod)).collect();
+        let requests: Vec<AcquireRequest> = pods.iter().map(|pod| request(pod)).collect();
         let sent = self.clock().now();
-        let Some(claims) = self.store.acquire(&wants).await else {
+        let Some(claims) = self.store.acquire(&requests).await else {
             return;
         };
         let by_key: BTreeMap<LockKey, Arc<Pod>> = pods
@@ -252,7 +254,7 @@ impl Claims {
                 "the sink refuses to store under this claim; the pod is claimed and opened again in a few seconds; see the message of the sink"
             }
             _ => {
-                "the claim has expired, was freed by hand, or has another holder; this replica has stopped collecting the pod"
+                "the claim has expired, was released by hand, or has another holder; this replica has stopped collecting the pod"
             }
         };
         tracing::warn!(namespace = %pod.namespace, pod = %pod.name, fence = %task.fence, reason, "{message}");
@@ -284,8 +286,8 @@ struct EndedClaim {
     lost: Option<&'static str>,
 }
 
-fn want(pod: &Pod) -> Want {
-    Want {
+fn request(pod: &Pod) -> AcquireRequest {
+    AcquireRequest {
         key: LockKey::Pod(pod.uid.clone()),
         pod_ref: PodRef::from_pod(pod),
     }

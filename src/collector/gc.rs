@@ -13,7 +13,7 @@ use tokio::task::JoinSet;
 
 use crate::cluster::Cluster;
 use crate::domain::{LockKey, LockRow, LockTable, Phase, Pod, PodRef, PodSet, PodUid};
-use crate::locks::DEAD;
+use crate::locks::DEAD_REPLICA_TTL;
 
 use super::claims::Claims;
 use super::members::Members;
@@ -69,7 +69,7 @@ impl GarbageCollector {
         claims.memory.compare_departed(table, now, TOMBSTONE_AGE);
         let unread = self.on_answers(claims, set, table, now);
         delete_rows(claims, table, now).await;
-        claims.take(unread).await;
+        claims.acquire(unread).await;
         let now = claims.clock().now();
         claims.memory.expire_lookups(now);
         let room = MAX_LOOKUPS.saturating_sub(self.lookups.len());
@@ -144,12 +144,12 @@ async fn delete_rows(claims: &mut Claims, table: &LockTable, now: Duration) {
     let tombstones = claims.memory.old_tombstones(table, now, TOMBSTONE_AGE);
     let mut keys: Vec<LockKey> = tombstones.into_iter().map(LockKey::Pod).collect();
     // The store checks the time itself.
-    let long_dead = -(DEAD.as_millis() as i64);
+    let long_dead = -(DEAD_REPLICA_TTL.as_millis() as i64);
     let is_dead = |key: &LockKey, row: &LockRow| matches!(key, LockKey::Replica(_)) && row.expires_in < long_dead;
     let dead = table.rows.iter().filter(|(key, row)| is_dead(key, row));
     keys.extend(dead.map(|(key, _)| key.clone()));
     if !keys.is_empty() {
-        claims.store.forget(&keys).await;
+        claims.store.delete_rows(&keys).await;
     }
 }
 

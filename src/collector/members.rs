@@ -78,7 +78,7 @@ mod tests {
                 fence: Fence(1),
                 expires_in: *expires_in,
                 finished: false,
-                wanted_by: None,
+                requested_by: None,
                 pod_ref: PodRef::default(),
                 checkpoint_len: 0,
             };

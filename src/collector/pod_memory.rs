@@ -50,18 +50,18 @@ struct Unclaimed {
 #[derive(Debug, PartialEq, Eq)]
 struct Departed {
     pod: Arc<Pod>,
-    row: RowSeen,
+    row: RowHistory,
 }
 
 /// What the lock table has shown of a pod since the pod departed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum RowSeen {
+enum RowHistory {
     /// The table has not been read since.
     NotRead,
     /// There has been no row since this time: no replica has ever claimed the pod.
-    Never { since: Duration },
+    NeverSeen { since: Duration },
     /// There has been a row. The replica that finishes or deletes it reports what was not read.
-    Once,
+    Seen,
 }
 
 impl PodState {
@@ -88,7 +88,7 @@ impl PodMemory {
 
     /// The pods that may be claimed, each with the time for which it has been known to be free (zero for pods that are
     /// held). Pods that rest after a failure are left out.
-    pub(super) fn claimable(
+    pub(super) fn acquirable(
         &mut self,
         set: &PodSet,
         table: &LockTable,
@@ -103,7 +103,7 @@ impl PodMemory {
             }
             !state.is_empty()
         });
-        let mut claimable = BTreeMap::new();
+        let mut acquirable = BTreeMap::new();
         for uid in set.pods.keys() {
             if self.is_resting(uid) {
                 continue;
@@ -113,9 +113,9 @@ impl PodMemory {
                 let since = *self.state(uid).free_since.get_or_insert(now);
                 age = now.saturating_sub(since);
             }
-            claimable.insert(uid.clone(), age);
+            acquirable.insert(uid.clone(), age);
         }
-        claimable
+        acquirable
     }
 
     /// The pods that no live replica has held for `limit` and that have not been reported yet. Each is named once; a
@@ -205,7 +205,7 @@ impl PodMemory {
             count += 1;
             self.state(uid).departed = Some(Departed {
                 pod: pod.clone(),
-                row: RowSeen::NotRead,
+                row: RowHistory::NotRead,
             });
         }
         no_room
@@ -218,13 +218,13 @@ impl PodMemory {
             state.departed.take_if(|departed| {
                 let row = table.pod(uid);
                 departed.row = match (row, departed.row) {
-                    (Some(_), _) | (None, RowSeen::Once) => RowSeen::Once,
-                    (None, RowSeen::Never { since }) => RowSeen::Never { since },
-                    (None, RowSeen::NotRead) => RowSeen::Never { since: now },
+                    (Some(_), _) | (None, RowHistory::Seen) => RowHistory::Seen,
+                    (None, RowHistory::NeverSeen { since }) => RowHistory::NeverSeen { since },
+                    (None, RowHistory::NotRead) => RowHistory::NeverSeen { since: now },
                 };
                 match (row, departed.row) {
                     (Some(row), _) => row.finished,
-                    (None, RowSeen::Never { since }) => now >= since + patience,
+                    (None, RowHistory::NeverSeen { since }) => now >= since + patience,
                     (None, _) => true,
                 }
             });
@@ -236,7 +236,7 @@ impl PodMemory {
     pub(super) fn departed_without_row(&self) -> impl Iterator<Item = &Arc<Pod>> {
         let departed = self.pods.values().filter_map(|state| state.departed.as_ref());
         departed
-            .filter(|departed| matches!(departed.row, RowSeen::Never { .. }))
+            .filter(|departed| matches!(departed.row, RowHistory::NeverSeen { .. }))
             .map(|departed| &departed.pod)
     }
 

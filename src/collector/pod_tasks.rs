@@ -270,7 +270,7 @@ impl PodTask {
             TaskOutcome::Ended(TaskEnd::Finished | TaskEnd::PodDeleted) => AfterRelease::Finished,
             // The replica that asked may have died while the task wrote what it had read.
             TaskOutcome::Ended(TaskEnd::Stopped) => match &self.when_stopped {
-                AfterRelease::Handed(heir) if !members.contains(heir) => AfterRelease::Free,
+                AfterRelease::Handed(receiver) if !members.contains(receiver) => AfterRelease::Free,
                 when_stopped => when_stopped.clone(),
             },
             TaskOutcome::Ended(TaskEnd::Lost | TaskEnd::Fenced) | TaskOutcome::Panicked | TaskOutcome::Aborted => {

@@ -10,7 +10,7 @@ use tokio_util::sync::CancellationToken;
 
 use crate::domain::holdoff::HoldOff;
 use crate::domain::plan::{Plan, PlanInput, plan};
-use crate::domain::{Fence, LockKey, LockTable, PodRef, PodSet, PodUid, Want};
+use crate::domain::{AcquireRequest, Fence, LockKey, LockTable, PodRef, PodSet, PodUid};
 use crate::grant::Grant;
 use crate::locks;
 use crate::metrics::Reason;
@@ -109,10 +109,10 @@ impl Reconciler {
         let plan = self.plan(&set, &table, now);
         self.warn_of_unclaimed(&set, &table, now);
         let timed_out = self.hand_over(&plan, now);
-        self.refuse(&plan, timed_out).await;
+        self.decline_handover(&plan, timed_out).await;
         if !self.holdoff.is_on(now) && !stop.is_cancelled() {
-            self.claim(&plan).await;
-            self.request(&plan).await;
+            self.acquire(&plan).await;
+            self.request_handover(&plan).await;
             let set = self.pods.borrow().clone();
             self.gc.collect(&mut self.claims, &self.members, &set, &table).await;
         }
@@ -122,20 +122,20 @@ impl Reconciler {
         plan.wake
     }
 
-    /// Claims this replica's own row unless it is held, so that its peers see that it is alive.
+    /// Acquires this replica's own row unless it is held, so that its peers see that it is alive.
     async fn announce(&mut self) {
         if self.own.as_ref().is_some_and(|own| !own.revoked.is_cancelled()) {
             return;
         }
         let key = LockKey::Replica(self.members.me().clone());
         self.claims.renewer.remove(&key).await;
-        let wants = [Want {
+        let requests = [AcquireRequest {
             key,
             pod_ref: PodRef::default(),
         }];
         let sent = self.claims.clock().now();
-        let won = self.claims.store.acquire(&wants).await;
-        let Some(claim) = won.and_then(|mut claims| claims.pop()) else {
+        let claims = self.claims.store.acquire(&requests).await;
+        let Some(claim) = claims.and_then(|mut claims| claims.pop()) else {
             return;
         };
         let grant = self.claims.grant(claim.fence, sent);
@@ -165,7 +165,7 @@ impl Reconciler {
         let held = claims.tasks.fences();
         claims.memory.on_table(table, now);
         let is_held = |uid: &PodUid| held.contains_key(uid);
-        let pods = claims.memory.claimable(set, table, is_held, now);
+        let pods = claims.memory.acquirable(set, table, is_held, now);
         plan(&PlanInput {
             me: self.members.me(),
             table,
@@ -186,7 +186,7 @@ impl Reconciler {
         unclaimed::warn(&memory.newly_unclaimed(set, table, is_held, is_alive, (now, limit)));
     }
 
-    /// Stops the tasks of pods that another replica has asked for; they are handed over when they end. Returns those
+    /// Stops the tasks of pods that another replica has requested; they are handed over when they end. Returns those
     /// that could not be handed over in time, because the sink does not take what was read.
     fn hand_over(&mut self, plan: &Plan, now: Duration) -> Vec<(LockKey, Fence)> {
         let mut timed_out = Vec::new();
@@ -200,36 +200,36 @@ impl Reconciler {
         timed_out
     }
 
-    /// Refuses requests of replicas that are not alive any more, and those that could not be met in time.
-    async fn refuse(&mut self, plan: &Plan, timed_out: Vec<(LockKey, Fence)>) {
+    /// Declines requests of replicas that are not alive any more, and those that could not be met in time.
+    async fn decline_handover(&mut self, plan: &Plan, timed_out: Vec<(LockKey, Fence)>) {
         let tasks = &self.claims.tasks;
         let stays = |uid: &PodUid| tasks.get(uid).is_some_and(|task| !task.is_stopping());
-        let refused = plan.refuse.iter().filter(|(uid, _)| stays(uid));
-        let mut rows: Vec<_> = refused.map(keyed).collect();
+        let declined = plan.decline_handover.iter().filter(|(uid, _)| stays(uid));
+        let mut rows: Vec<_> = declined.map(keyed).collect();
         rows.extend(timed_out);
         if !rows.is_empty() {
-            self.claims.store.refuse(&rows).await;
+            self.claims.store.decline_handover(&rows).await;
         }
     }
 
-    /// Claims the pods of the plan: one batch. A longer queue is taken batch by batch in further reconciliations, so that
+    /// Acquires the pods of the plan: one batch. A longer queue is taken batch by batch in further reconciliations, so that
     /// a replica alone with thousands of pods begins to collect the first ones at once.
-    async fn claim(&mut self, plan: &Plan) {
+    async fn acquire(&mut self, plan: &Plan) {
         let set = self.pods.borrow().clone();
         let pods = plan.acquire.iter().filter_map(|uid| set.pods.get(uid));
         let batch = pods.take(locks::ROWS).cloned().collect();
-        self.claims.take(batch).await;
+        self.claims.acquire(batch).await;
     }
 
-    /// Asks other replicas for pods.
-    async fn request(&mut self, plan: &Plan) {
-        let rows: Vec<_> = plan.ask.iter().map(keyed).collect();
+    /// Requests pods of other replicas.
+    async fn request_handover(&mut self, plan: &Plan) {
+        let rows: Vec<_> = plan.request_handover.iter().map(keyed).collect();
         if !rows.is_empty() {
             tracing::info!(
                 pods = rows.len(),
                 "asking other replicas for pods, to spread the pods evenly"
             );
-            self.claims.store.ask(&rows).await;
+            self.claims.store.request_handover(&rows).await;
         }
     }
 }

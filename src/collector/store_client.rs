@@ -4,7 +4,7 @@
 use std::future::Future;
 use std::sync::Arc;
 
-use crate::domain::{BackendError, Claim, Fence, LockKey, LockTable, Release, Want};
+use crate::domain::{AcquireRequest, BackendError, Claim, Fence, LockKey, LockTable, Release};
 use crate::locks::{self, CALL_DEADLINE, LockStore};
 use crate::metrics::Metrics;
 use crate::status::health::Heartbeat;
@@ -42,9 +42,9 @@ impl StoreClient {
         self.record_outcome(answer)
     }
 
-    /// Claims rows; returns the claims that were won.
-    pub(super) async fn acquire(&mut self, wants: &[Want]) -> Option<Vec<Claim>> {
-        let answer = self.call("acquire", self.store.acquire(wants)).await;
+    /// Acquires rows; returns the claims.
+    pub(super) async fn acquire(&mut self, requests: &[AcquireRequest]) -> Option<Vec<Claim>> {
+        let answer = self.call("acquire", self.store.acquire(requests)).await;
         self.record_outcome(answer)
     }
 
@@ -54,21 +54,21 @@ impl StoreClient {
         self.record_outcome(answer).is_some()
     }
 
-    /// Asks the holders of rows to hand them over.
-    pub(super) async fn ask(&mut self, rows: &[(LockKey, Fence)]) {
-        let answer = self.call("ask", self.store.ask(rows)).await;
+    /// Requests rows of other replicas.
+    pub(super) async fn request_handover(&mut self, rows: &[(LockKey, Fence)]) {
+        let answer = self.call("request_handover", self.store.request_handover(rows)).await;
         self.record_outcome(answer);
     }
 
-    /// Refuses to hand over rows that another replica asked for.
-    pub(super) async fn refuse(&mut self, rows: &[(LockKey, Fence)]) {
-        let answer = self.call("refuse", self.store.refuse(rows)).await;
+    /// Declines the requests of others for rows of this replica.
+    pub(super) async fn decline_handover(&mut self, rows: &[(LockKey, Fence)]) {
+        let answer = self.call("decline_handover", self.store.decline_handover(rows)).await;
         self.record_outcome(answer);
     }
 
     /// Deletes rows that are finished, and rows of dead replicas.
-    pub(super) async fn forget(&mut self, keys: &[LockKey]) {
-        let answer = self.call("forget", self.store.forget(keys)).await;
+    pub(super) async fn delete_rows(&mut self, keys: &[LockKey]) {
+        let answer = self.call("delete_rows", self.store.delete_rows(keys)).await;
         self.record_outcome(answer);
     }
 

@@ -35,9 +35,9 @@ impl PodRef {
     }
 }
 
-/// A request for a claim.
+/// A request to acquire a row.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Want {
+pub struct AcquireRequest {
     /// The row.
     pub key: LockKey,
     /// Namespace, name and node of the pod.
@@ -93,14 +93,14 @@ pub struct Release {
 /// What becomes of a row when its claim is released.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum AfterRelease {
-    /// Any replica may claim it.
+    /// Any replica may acquire it.
     Free,
-    /// Only this replica, which asked for the row, may claim it until one ttl has passed.
+    /// Only this replica, which has requested the row, may acquire it until one ttl has passed.
     Handed(ReplicaId),
-    /// The pod is collected to its end and the row cannot be claimed. It stays until all replicas have learned that the
+    /// The pod is collected to its end and the row cannot be acquired. It stays until all replicas have learned that the
     /// pod is deleted.
     Finished,
-    /// The row is deleted. For rows that no replica would claim again by mistake.
+    /// The row is deleted. For rows that no replica would acquire again by mistake.
     Deleted,
 }
 
@@ -115,23 +115,25 @@ pub struct LockRow {
     pub expires_in: SignedMillis,
     /// Whether the pod is collected to its end.
     pub finished: bool,
-    /// The replica that asked for the row.
-    pub wanted_by: Option<ReplicaId>,
+    /// The replica that has requested the row.
+    pub requested_by: Option<ReplicaId>,
     /// Namespace, name and node of the pod.
     pub pod_ref: PodRef,
     /// The stored checkpoint's length in bytes; the checkpoint itself comes with a claim.
     pub checkpoint_len: u32,
 }
 
-/// The owner of a row that was freed by hand. It stays until the claim would have expired, because the holder may act
+/// The owner of a row that was released by hand. It stays until the claim would have expired, because the holder may act
 /// until then. The names of replicas contain a `#`, so no replica has this name.
-pub const EVICTED: &str = "freed-by-hand";
+pub const FORCE_RELEASED: &str = "freed-by-hand";
 
 impl LockRow {
-    /// Whether the row was freed by hand and its former holder may still act.
+    /// Whether the row was released by hand and its former holder may still act.
     #[must_use]
-    pub fn is_evicted(&self) -> bool {
-        self.owner.as_ref().is_some_and(|owner| owner.as_str() == EVICTED)
+    pub fn is_force_released(&self) -> bool {
+        self.owner
+            .as_ref()
+            .is_some_and(|owner| owner.as_str() == FORCE_RELEASED)
     }
 }
 
@@ -224,12 +226,12 @@ pub struct Lease {
     pub renew: Duration,
     /// How long before its expiry the holder stops acting on a claim.
     pub margin: Duration,
-    /// How long after its expiry a claim may be taken by others.
+    /// How long after its expiry a claim may be acquired by others.
     pub takeover_grace: Duration,
 }
 
 impl Lease {
-    /// The deadline of a claim that was taken or renewed by a statement sent at `sent`. `sent` is read before the
+    /// The deadline of a claim that was acquired or renewed by a statement sent at `sent`. `sent` is read before the
     /// statement is sent, so the row expires in the database later than this.
     #[must_use]
     pub fn deadline(&self, sent: Duration) -> Duration {

@@ -21,7 +21,9 @@ pub mod text;
 pub mod time;
 
 pub use chunk::{Chunk, Gap, GapReason, Line, Origin};
-pub use claim::{AfterRelease, Claim, Deadline, LockRow, LockTable, PodRef, Release, Renewal, RenewalOutcome, Want};
+pub use claim::{
+    AcquireRequest, AfterRelease, Claim, Deadline, LockRow, LockTable, PodRef, Release, Renewal, RenewalOutcome,
+};
 pub use finding::{BackendError, Cause, Finding, Message, Outcome};
 pub use id::{ContainerId, Fence, LockKey, PodUid, ReplicaId, StreamId};
 pub use plan::{Plan, PlanInput, plan};

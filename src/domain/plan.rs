@@ -1,4 +1,4 @@
-//! What a replica does next about claims: claim pods, hand pods over, refuse requests, ask for pods.
+//! What a replica does next about claims: acquire pods, hand pods over, decline and make requests.
 //!
 //! One pure function from a [`PlanInput`] to a [`Plan`]. It never claims a pod whose claim by another replica has not
 //! expired, and never leaves a pod without a holder to balance the load.
@@ -10,7 +10,7 @@ use super::claim::{LockRow, LockTable};
 use super::id::{Fence, PodUid, ReplicaId};
 use super::share::Shares;
 
-pub use super::share::ASKS_PER_ROUND;
+pub use super::share::MAX_REQUESTS;
 
 /// How long each rank for a pod waits for the rank before it. An acquiring statement takes milliseconds, and at most 3 s
 /// when the store is slow.
@@ -36,7 +36,7 @@ pub struct PlanInput<'a> {
     pub pods: &'a BTreeMap<PodUid, Duration>,
     /// The pods that this replica holds, including those whose tasks are stopping.
     pub held: &'a BTreeMap<PodUid, Fence>,
-    /// How long after its expiry the claim of another replica may be taken.
+    /// How long after its expiry the claim of another replica may be acquired.
     pub takeover_grace: Duration,
     /// Whether the live replicas have been the same for long enough to move pods.
     pub settled: bool,
@@ -47,15 +47,15 @@ pub struct PlanInput<'a> {
 /// What a replica should do now: the output.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Plan {
-    /// Pods to claim: first those handed to this replica, then those that have waited longest.
+    /// Pods to acquire: first those handed to this replica, then those that have waited longest.
     pub acquire: Vec<PodUid>,
-    /// Pods held by this replica that a live replica has asked for: to be drained, then released to it. They are named in
+    /// Pods held by this replica that a live replica has requested: to be drained, then released to it. They are named in
     /// each plan until that is done.
     pub hand_over: Vec<(PodUid, ReplicaId)>,
-    /// Pods held by this replica that a dead replica has asked for.
-    pub refuse: Vec<(PodUid, Fence)>,
-    /// Pods to ask their holders for.
-    pub ask: Vec<(PodUid, Fence)>,
+    /// Pods held by this replica that a dead replica has requested.
+    pub decline_handover: Vec<(PodUid, Fence)>,
+    /// Pods to request from their holders.
+    pub request_handover: Vec<(PodUid, Fence)>,
     /// Time after which the table should be read again, because a pod may be claimed then. `None` if no such time is
     /// known. At most [`RECHECK`] while another replica releases pods or hands them over, since those pods are not
     /// collected until they are claimed.
@@ -68,16 +68,16 @@ pub fn plan(input: &PlanInput<'_>) -> Plan {
     let overview = Overview::of(input);
     let mut shares = Shares::new(&overview.loads, overview.total(), input.max_pods);
     let mut plan = Plan::default();
-    plan_claims(input, &overview, &mut shares, &mut plan);
+    plan_acquisitions(input, &overview, &mut shares, &mut plan);
     plan_answers(input, &overview, &mut plan);
     if input.settled && shares.uneven() {
-        let asked = shares.plan_moves(overview.movable, input.me).into_iter();
+        let requested = shares.plan_moves(overview.movable, input.me).into_iter();
         let fenced = |uid: PodUid| {
             let fence = input.table.pod(&uid)?.fence;
             Some((uid, fence))
         };
-        plan.ask = asked.filter_map(fenced).collect();
-        if !plan.ask.is_empty() {
+        plan.request_handover = requested.filter_map(fenced).collect();
+        if !plan.request_handover.is_empty() {
             plan.wake = Some(plan.wake.map_or(RECHECK, |other| other.min(RECHECK)));
         }
     }
@@ -87,7 +87,7 @@ pub fn plan(input: &PlanInput<'_>) -> Plan {
 /// A pod that no live replica holds.
 #[derive(Debug)]
 struct Unheld<'a> {
-    /// Time in milliseconds for which it has been claimable; negative if it is not claimable yet.
+    /// Time in milliseconds for which it has been acquirable; negative if it is not acquirable yet.
     age: i64,
     /// The replica that let the claim expire.
     previous_holder: Option<&'a ReplicaId>,
@@ -102,7 +102,7 @@ struct Overview<'a> {
     unheld: BTreeMap<&'a PodUid, Unheld<'a>>,
     /// Pods handed to this replica and not claimed yet.
     handed: Vec<&'a PodUid>,
-    /// Pods that a replica may ask for, by holder.
+    /// Pods that a replica may request, by holder.
     movable: BTreeMap<&'a ReplicaId, Vec<&'a PodUid>>,
     /// Milliseconds until the first claim of a live peer may be taken, if it is not renewed.
     peer_expiry: Option<i64>,
@@ -177,12 +177,12 @@ impl<'a> Overview<'a> {
 
     fn add_held(&mut self, input: &PlanInput<'a>, uid: &'a PodUid, row: &'a LockRow, holder: &'a ReplicaId) {
         let mine = input.held.contains_key(uid);
-        let asker = row
-            .wanted_by
+        let requester = row
+            .requested_by
             .as_ref()
             .filter(|id| *id != holder && self.loads.contains_key(id));
-        *self.loads.entry(asker.unwrap_or(holder)).or_default() += 1;
-        self.pods_coming |= asker == Some(input.me);
+        *self.loads.entry(requester.unwrap_or(holder)).or_default() += 1;
+        self.pods_coming |= requester == Some(input.me);
         if !input.pods.contains_key(uid) {
             return;
         }
@@ -191,10 +191,10 @@ impl<'a> Overview<'a> {
             return;
         }
         if !mine {
-            let takeable = row.expires_in.saturating_add(millis(input.takeover_grace));
-            self.peer_expiry = Some(self.peer_expiry.map_or(takeable, |other| other.min(takeable)));
+            let acquirable = row.expires_in.saturating_add(millis(input.takeover_grace));
+            self.peer_expiry = Some(self.peer_expiry.map_or(acquirable, |other| other.min(acquirable)));
         }
-        if row.wanted_by.is_none() && row.owner.as_ref() == Some(holder) {
+        if row.requested_by.is_none() && row.owner.as_ref() == Some(holder) {
             self.movable.entry(holder).or_default().push(uid);
         }
     }
@@ -204,8 +204,8 @@ impl<'a> Overview<'a> {
     }
 }
 
-/// Plans which pods without a holder to claim, and when the table should be read again.
-fn plan_claims(input: &PlanInput<'_>, overview: &Overview<'_>, shares: &mut Shares, plan: &mut Plan) {
+/// Plans which pods without a holder to acquire, and when the table should be read again.
+fn plan_acquisitions(input: &PlanInput<'_>, overview: &Overview<'_>, shares: &mut Shares, plan: &mut Plan) {
     let mut ready = Vec::new();
     let recheck = overview.pods_coming.then_some(millis(RECHECK));
     let mut wake = overview.peer_expiry.into_iter().chain(recheck).min();
@@ -231,18 +231,18 @@ fn plan_claims(input: &PlanInput<'_>, overview: &Overview<'_>, shares: &mut Shar
     }
 }
 
-/// Plans the answers about pods of this replica that others have asked for.
+/// Plans the answers about pods of this replica that others have requested.
 fn plan_answers(input: &PlanInput<'_>, overview: &Overview<'_>, plan: &mut Plan) {
     for (uid, fence) in input.held {
         let row = input.table.pod(uid);
         let Some(row) = row.filter(|row| row.owner.as_ref() == Some(input.me) && row.fence == *fence) else {
             continue;
         };
-        match &row.wanted_by {
-            Some(asker) if asker != input.me && overview.loads.contains_key(asker) => {
-                plan.hand_over.push((uid.clone(), asker.clone()));
+        match &row.requested_by {
+            Some(requester) if requester != input.me && overview.loads.contains_key(requester) => {
+                plan.hand_over.push((uid.clone(), requester.clone()));
             }
-            Some(_) => plan.refuse.push((uid.clone(), *fence)),
+            Some(_) => plan.decline_handover.push((uid.clone(), *fence)),
             None => {}
         }
     }
@@ -257,20 +257,20 @@ mod tests {
     use super::super::id::LockKey;
     use super::*;
 
-    /// A table of two live replicas, `me` and `you`, and of rows as (pod, owner, asker, milliseconds to expiry).
+    /// A table of two live replicas, `me` and `you`, and of rows as (pod, owner, requester, milliseconds to expiry).
     fn table(rows: &[(&str, &str, &str, i64)]) -> LockTable {
-        let row = |owner: &str, asker: &str, expires_in| LockRow {
+        let row = |owner: &str, requester: &str, expires_in| LockRow {
             owner: (!owner.is_empty()).then(|| owner.into()),
             fence: Fence(7),
             expires_in,
             finished: false,
-            wanted_by: (!asker.is_empty()).then(|| asker.into()),
+            requested_by: (!requester.is_empty()).then(|| requester.into()),
             pod_ref: super::super::claim::PodRef::default(),
             checkpoint_len: 0,
         };
         let pods = rows
             .iter()
-            .map(|(uid, owner, asker, left)| (LockKey::Pod((*uid).into()), row(owner, asker, *left)));
+            .map(|(uid, owner, requester, left)| (LockKey::Pod((*uid).into()), row(owner, requester, *left)));
         let live = ["me", "you"].map(|id| (LockKey::Replica(id.into()), row(id, "", 9000)));
         LockTable {
             rows: pods.chain(live).collect(),
@@ -305,18 +305,22 @@ mod tests {
             ("d", "me", "", 9000),
         ]);
         assert_eq!(plan.hand_over, [("a".into(), "you".into())]);
-        assert_eq!(plan.refuse, [("b".into(), Fence(7)), ("c".into(), Fence(7))]);
+        assert_eq!(plan.decline_handover, [("b".into(), Fence(7)), ("c".into(), Fence(7))]);
     }
 
     #[test]
     fn a_pod_that_a_replica_has_asked_for_is_not_asked_for_again() {
-        let all = |asker| ["a", "b", "c", "d", "e", "f"].map(|uid| (uid, "you", asker, 9000));
-        assert_eq!(planned(&all("")).ask.len(), 3);
+        let all = |requester| ["a", "b", "c", "d", "e", "f"].map(|uid| (uid, "you", requester, 9000));
+        assert_eq!(planned(&all("")).request_handover.len(), 3);
         let mut rows = all("dead");
-        assert_eq!(planned(&rows).ask, []);
+        assert_eq!(planned(&rows).request_handover, []);
         rows[0].2 = "me";
         (rows[1].2, rows[2].2) = ("", "");
-        let asked: Vec<_> = planned(&rows).ask.into_iter().map(|(uid, _)| uid).collect();
+        let asked: Vec<_> = planned(&rows)
+            .request_handover
+            .into_iter()
+            .map(|(uid, _)| uid)
+            .collect();
         assert_eq!(asked.len(), 2, "one is on its way: {asked:?}");
         assert!(asked.iter().all(|uid| ["b", "c"].contains(&uid.as_str())), "{asked:?}");
     }
@@ -333,9 +337,9 @@ mod tests {
         let leaving = planned(&[("a", "dead", "", 9000)]);
         assert_eq!((leaving.acquire.len(), leaving.wake), (0, Some(RECHECK)));
         let asked = planned(&[("a", "you", "me", 9000)]);
-        assert_eq!((asked.ask.len(), asked.wake), (0, Some(RECHECK)));
+        assert_eq!((asked.request_handover.len(), asked.wake), (0, Some(RECHECK)));
         let asking = planned(&["a", "b", "c", "d"].map(|uid| (uid, "you", "", 9000)));
-        assert_eq!((asking.ask.len(), asking.wake), (2, Some(RECHECK)));
+        assert_eq!((asking.request_handover.len(), asking.wake), (2, Some(RECHECK)));
     }
 
     #[test]

@@ -9,9 +9,9 @@ use xxhash_rust::xxh3::{xxh3_64, xxh3_64_with_seed};
 
 use super::id::{PodUid, ReplicaId};
 
-/// The most pods that one replica asks for in one plan: as many as a holder drains and hands over in a few seconds. So a
+/// The most pods that one replica requests in one plan: as many as a holder drains and hands over in a few seconds. So a
 /// new replica does not cause all streams of the cluster to be opened again at once.
-pub const ASKS_PER_ROUND: usize = 50;
+pub const MAX_REQUESTS: usize = 50;
 
 /// A live replica, and the number of pods that it holds or is about to get.
 #[derive(Debug)]
@@ -110,10 +110,10 @@ impl Shares {
             .any(|m| (m.load * count).abs_diff(self.total) * 10 > slack)
     }
 
-    /// The pods that `me` should ask for. It computes the moves of all replicas, from the most to the least loaded one,
+    /// The pods that `me` should request. It computes the moves of all replicas, from the most to the least loaded one,
     /// until loads differ by one at most, and returns those to `me`.
     ///
-    /// `movable` has the pods of each holder that may be asked for. A holder gives away first the pods for which it ranks
+    /// `movable` has the pods of each holder that may be requested. A holder gives away first the pods for which it ranks
     /// lowest.
     pub(super) fn plan_moves(mut self, movable: BTreeMap<&ReplicaId, Vec<&PodUid>>, me: &ReplicaId) -> Vec<PodUid> {
         let mut requests: Vec<usize> = vec![0; self.members.len()];
@@ -130,7 +130,7 @@ impl Shares {
         loop {
             let load = |i: &usize| (self.members[*i].load, *i);
             let all = 0..self.members.len();
-            let least = all.clone().filter(|i| requests[*i] < ASKS_PER_ROUND).min_by_key(load);
+            let least = all.clone().filter(|i| requests[*i] < MAX_REQUESTS).min_by_key(load);
             let most = all.filter(|i| !movable_by_member[*i].is_empty()).max_by_key(load);
             let (Some(least), Some(most)) = (least, most) else {
                 break;

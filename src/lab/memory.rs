@@ -12,13 +12,13 @@ use async_trait::async_trait;
 
 use super::row::{Hold, fence_after};
 use crate::clock::Clock;
-use crate::domain::claim::EVICTED;
+use crate::domain::claim::FORCE_RELEASED;
 use crate::domain::{
-    AfterRelease, BackendError, Claim, Fence, LockKey, LockRow, LockTable, PodRef, Release, Renewal, RenewalOutcome,
-    Want,
+    AcquireRequest, AfterRelease, BackendError, Claim, Fence, LockKey, LockRow, LockTable, PodRef, Release, Renewal,
+    RenewalOutcome,
 };
 use crate::locks::batch::{check_checkpoint, check_name};
-use crate::locks::{DEAD, Holder, LockStore};
+use crate::locks::{DEAD_REPLICA_TTL, Holder, LockStore};
 
 /// A table that any number of holders share.
 #[derive(Clone)]
@@ -104,28 +104,28 @@ impl MemoryLocks {
         (self.holder.cluster.clone(), key.clone())
     }
 
-    fn acquire_one(&self, inner: &mut Inner, want: &Want, now: Duration) -> Option<Claim> {
-        let id = self.id(&want.key);
+    fn acquire_one(&self, inner: &mut Inner, request: &AcquireRequest, now: Duration) -> Option<Claim> {
+        let id = self.id(&request.key);
         let old = inner.rows.get(&id);
         let Holder {
             replica,
             takeover_grace,
             ..
         } = &self.holder;
-        if !old.is_none_or(|row| row.hold.may_be_claimed(replica, now, *takeover_grace)) {
+        if !old.is_none_or(|row| row.hold.may_be_acquired(replica, now, *takeover_grace)) {
             return None;
         }
         let previous = old.map_or(Fence(0), |row| row.hold.fence);
         let checkpoint = old.map_or_else(Vec::new, |row| row.checkpoint.clone());
         let fence = inner.next_fence(now);
         let row = Row {
-            hold: Hold::claimed(&self.holder.replica, fence, now, self.holder.ttl),
-            pod_ref: want.pod_ref.clone(),
+            hold: Hold::acquired(&self.holder.replica, fence, now, self.holder.ttl),
+            pod_ref: request.pod_ref.clone(),
             checkpoint: checkpoint.clone(),
         };
         inner.rows.insert(id, row);
         Some(Claim {
-            key: want.key.clone(),
+            key: request.key.clone(),
             fence,
             previous,
             checkpoint,
@@ -142,7 +142,7 @@ impl MemoryLocks {
         if let Some(checkpoint) = &release.checkpoint {
             row.checkpoint.clone_from(checkpoint);
         }
-        row.hold.give_back(&release.after, fence, now, self.holder.ttl);
+        row.hold.release(&release.after, fence, now, self.holder.ttl);
         if release.after == AfterRelease::Deleted {
             inner.rows.remove(&id);
         }
@@ -151,15 +151,15 @@ impl MemoryLocks {
 
 #[async_trait]
 impl LockStore for MemoryLocks {
-    async fn acquire(&self, wants: &[Want]) -> Result<Vec<Claim>, BackendError> {
-        for want in wants {
-            check_name("lock key", &want.key.to_string())?;
+    async fn acquire(&self, requests: &[AcquireRequest]) -> Result<Vec<Claim>, BackendError> {
+        for request in requests {
+            check_name("lock key", &request.key.to_string())?;
         }
         let (now, mut inner) = (self.table.now(), self.table.lock());
-        let unique: BTreeMap<_, _> = wants.iter().map(|want| (&want.key, want)).collect();
+        let unique: BTreeMap<_, _> = requests.iter().map(|request| (&request.key, request)).collect();
         Ok(unique
             .values()
-            .filter_map(|want| self.acquire_one(&mut inner, want, now))
+            .filter_map(|request| self.acquire_one(&mut inner, request, now))
             .collect())
     }
 
@@ -194,33 +194,33 @@ impl LockStore for MemoryLocks {
         Ok(())
     }
 
-    async fn ask(&self, rows: &[(LockKey, Fence)]) -> Result<(), BackendError> {
+    async fn request_handover(&self, rows: &[(LockKey, Fence)]) -> Result<(), BackendError> {
         let mut inner = self.table.lock();
         for (key, fence) in rows {
             if let Some(row) = inner.rows.get_mut(&self.id(key)) {
-                row.hold.ask(&self.holder.replica, *fence);
+                row.hold.request_handover(&self.holder.replica, *fence);
             }
         }
         Ok(())
     }
 
-    async fn refuse(&self, rows: &[(LockKey, Fence)]) -> Result<(), BackendError> {
+    async fn decline_handover(&self, rows: &[(LockKey, Fence)]) -> Result<(), BackendError> {
         let mut inner = self.table.lock();
         for (key, fence) in rows {
             let owned = |row: &&mut Row| row.hold.is_owned(&self.holder.replica, *fence);
             if let Some(row) = inner.rows.get_mut(&self.id(key)).filter(owned) {
-                row.hold.wanted_by = None;
+                row.hold.requested_by = None;
             }
         }
         Ok(())
     }
 
-    async fn forget(&self, keys: &[LockKey]) -> Result<u64, BackendError> {
+    async fn delete_rows(&self, keys: &[LockKey]) -> Result<u64, BackendError> {
         let (now, mut inner) = (self.table.now(), self.table.lock());
         let before = inner.rows.len();
         for key in keys {
             let id = self.id(key);
-            let dead = |row: &Row| matches!(key, LockKey::Replica(_)) && row.hold.expires_at + DEAD <= now;
+            let dead = |row: &Row| matches!(key, LockKey::Replica(_)) && row.hold.expires_at + DEAD_REPLICA_TTL <= now;
             if inner.rows.get(&id).is_some_and(|row| row.hold.finished || dead(row)) {
                 inner.rows.remove(&id);
             }
@@ -228,15 +228,15 @@ impl LockStore for MemoryLocks {
         Ok((before - inner.rows.len()) as u64)
     }
 
-    async fn evict(&self, key: &LockKey) -> Result<bool, BackendError> {
+    async fn force_release(&self, key: &LockKey) -> Result<bool, BackendError> {
         let (now, mut inner) = (self.table.now(), self.table.lock());
         let fence = inner.next_fence(now);
         let Some(row) = inner.rows.get_mut(&self.id(key)) else {
             return Ok(false);
         };
         let hold = &mut row.hold;
-        let owner = hold.owner.take().map(|_| EVICTED.into());
-        (hold.owner, hold.fence, hold.wanted_by) = (owner, fence, None);
+        let owner = hold.owner.take().map(|_| FORCE_RELEASED.into());
+        (hold.owner, hold.fence, hold.requested_by) = (owner, fence, None);
         Ok(true)
     }
 
@@ -252,7 +252,7 @@ impl LockStore for MemoryLocks {
                 fence: row.hold.fence,
                 expires_in: row.hold.expires_at.as_millis() as i64 - now.as_millis() as i64,
                 finished: row.hold.finished,
-                wanted_by: row.hold.wanted_by.clone(),
+                requested_by: row.hold.requested_by.clone(),
                 pod_ref: row.pod_ref.clone(),
                 checkpoint_len: row.checkpoint.len() as u32,
             };

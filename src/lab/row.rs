@@ -1,4 +1,4 @@
-//! The rules of a row: who may claim, renew, release or ask for it, and what it is afterwards.
+//! The rules of a row: who may acquire, renew, release or request it, and what it is afterwards.
 //!
 //! A reference model: the functions say what the SQL stores do in statements. The store in memory runs them, one contract
 //! suite tests all stores alike, and the model checker explores them. Nothing here reads a clock: `now` is always the
@@ -20,27 +20,27 @@ pub struct Hold {
     pub expires_at: Duration,
     /// Whether the pod is done with.
     pub finished: bool,
-    /// The replica that asked for the row.
-    pub wanted_by: Option<ReplicaId>,
+    /// The replica that has requested the row.
+    pub requested_by: Option<ReplicaId>,
 }
 
 impl Hold {
-    /// What a row is once `me` has claimed it under `fence`.
+    /// What a row is once `me` has acquired it under `fence`.
     #[must_use]
-    pub fn claimed(me: &ReplicaId, fence: Fence, now: Duration, ttl: Duration) -> Self {
+    pub fn acquired(me: &ReplicaId, fence: Fence, now: Duration, ttl: Duration) -> Self {
         Self {
             owner: Some(me.clone()),
             fence,
             expires_at: now + ttl,
             finished: false,
-            wanted_by: None,
+            requested_by: None,
         }
     }
 
-    /// Whether `me` may claim the row: it is free, in the name of `me` (handed to it, or claimed by a
+    /// Whether `me` may acquire the row: it is free, in the name of `me` (handed to it, or acquired by a
     /// statement whose answer was lost), or has been expired for the grace.
     #[must_use]
-    pub fn may_be_claimed(&self, me: &ReplicaId, now: Duration, grace: Duration) -> bool {
+    pub fn may_be_acquired(&self, me: &ReplicaId, now: Duration, grace: Duration) -> bool {
         let mine = self.owner.as_ref().is_none_or(|owner| owner == me);
         !self.finished && (mine || self.expires_at + grace <= now)
     }
@@ -52,7 +52,7 @@ impl Hold {
     }
 
     /// Extends the claim of `me` by one ttl from now, never to an earlier time. Answers whether it
-    /// is held: under this fence, and unexpired even if nobody else has taken it.
+    /// is held: under this fence, and unexpired even if nobody else has acquired it.
     #[must_use]
     pub fn renew(&mut self, me: &ReplicaId, fence: Fence, now: Duration, ttl: Duration) -> bool {
         let held = self.is_owned(me, fence) && self.expires_at > now;
@@ -62,25 +62,25 @@ impl Hold {
         held
     }
 
-    /// Gives the row back, which its holder may do even after expiry while nobody else has taken it.
-    /// An heir gets the row under the fence `handed` and has one ttl to claim it.
-    pub fn give_back(&mut self, next: &AfterRelease, handed: Fence, now: Duration, ttl: Duration) {
-        (self.owner, self.wanted_by, self.expires_at) = (None, None, now);
+    /// Releases the row, which its holder may do even after expiry while nobody else has acquired it.
+    /// The receiver of a hand-over has the row under the fence `handed`, and one ttl to acquire it.
+    pub fn release(&mut self, next: &AfterRelease, handed: Fence, now: Duration, ttl: Duration) {
+        (self.owner, self.requested_by, self.expires_at) = (None, None, now);
         match next {
-            AfterRelease::Handed(heir) => {
-                (self.owner, self.fence, self.expires_at) = (Some(heir.clone()), handed, now + ttl);
+            AfterRelease::Handed(receiver) => {
+                (self.owner, self.fence, self.expires_at) = (Some(receiver.clone()), handed, now + ttl);
             }
             AfterRelease::Finished => self.finished = true,
             AfterRelease::Free | AfterRelease::Deleted => {}
         }
     }
 
-    /// Notes that `me` asks for the row, unless somebody asked before, the fence is another, or
-    /// there is nobody else to ask.
-    pub fn ask(&mut self, me: &ReplicaId, fence: Fence) {
+    /// Requests the row for `me`, unless it was requested before, the fence is another, or no other replica
+    /// has it.
+    pub fn request_handover(&mut self, me: &ReplicaId, fence: Fence) {
         let held = self.owner.as_ref().is_some_and(|owner| owner != me);
-        if self.fence == fence && !self.finished && self.wanted_by.is_none() && held {
-            self.wanted_by = Some(me.clone());
+        if self.fence == fence && !self.finished && self.requested_by.is_none() && held {
+            self.requested_by = Some(me.clone());
         }
     }
 }
@@ -104,13 +104,13 @@ mod tests {
     const NOW: Duration = Duration::from_secs(100);
 
     #[test]
-    fn only_the_owner_may_claim_a_row_until_it_has_been_expired_for_the_grace() {
+    fn only_the_owner_may_acquire_a_row_until_it_has_been_expired_for_the_grace() {
         let (me, other) = (ReplicaId::from("me"), ReplicaId::from("other"));
-        let row = Hold::claimed(&me, Fence(1), NOW, TTL);
-        let takeable = NOW + TTL + GRACE;
-        assert!(row.may_be_claimed(&me, NOW, GRACE));
-        assert!(!row.may_be_claimed(&other, takeable.saturating_sub(Duration::from_nanos(1)), GRACE));
-        assert!(row.may_be_claimed(&other, takeable, GRACE));
+        let row = Hold::acquired(&me, Fence(1), NOW, TTL);
+        let acquirable = NOW + TTL + GRACE;
+        assert!(row.may_be_acquired(&me, NOW, GRACE));
+        assert!(!row.may_be_acquired(&other, acquirable.saturating_sub(Duration::from_nanos(1)), GRACE));
+        assert!(row.may_be_acquired(&other, acquirable, GRACE));
     }
 
     #[test]

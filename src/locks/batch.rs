@@ -112,7 +112,7 @@ pub(super) struct Row<'a> {
     pub(super) node: Option<&'a str>,
     /// The replica that the row is handed to.
     #[serde(rename = "o", skip_serializing_if = "Option::is_none")]
-    pub(super) heir: Option<&'a str>,
+    pub(super) receiver: Option<&'a str>,
     /// Its new state.
     #[serde(rename = "s", skip_serializing_if = "Option::is_none")]
     pub(super) state: Option<u8>,

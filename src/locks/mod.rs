@@ -14,5 +14,5 @@ mod url;
 
 pub use batch::ROWS;
 pub use open::{diagnose, migrate, open};
-pub use store::{CALL_DEADLINE, DEAD, Holder, LockStore, STATEMENT_DEADLINE, call};
+pub use store::{CALL_DEADLINE, DEAD_REPLICA_TTL, Holder, LockStore, STATEMENT_DEADLINE, call};
 pub use url::LockUrl;

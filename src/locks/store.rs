@@ -7,7 +7,7 @@ use std::time::Duration;
 use async_trait::async_trait;
 
 use crate::domain::{
-    BackendError, Claim, Fence, LockKey, LockTable, Release, Renewal, RenewalOutcome, ReplicaId, Want,
+    AcquireRequest, BackendError, Claim, Fence, LockKey, LockTable, Release, Renewal, RenewalOutcome, ReplicaId,
 };
 use crate::metrics::{LockCall, Metrics};
 
@@ -20,14 +20,14 @@ pub struct Holder {
     pub cluster: String,
     /// How long a claim lasts without renewal.
     pub ttl: Duration,
-    /// How long after its expiry a claim of another replica may be taken.
+    /// How long after its expiry a claim of another replica may be acquired.
     pub takeover_grace: Duration,
 }
 
 impl Holder {
-    /// One that reads the table and claims nothing, so that its times are never used.
+    /// A holder that only reads the table, so that its times are never used.
     #[must_use]
-    pub fn onlooker(name: &str, cluster: String) -> Self {
+    pub fn read_only(name: &str, cluster: String) -> Self {
         Self {
             replica: name.into(),
             cluster,
@@ -41,36 +41,35 @@ impl Holder {
 /// needs; every job of a batch is done within [`STATEMENT_DEADLINE`] or fails. See [`call`] for all of a call.
 #[async_trait]
 pub trait LockStore: Send + Sync + fmt::Debug {
-    /// Claims the rows that are absent, free, expired for longer than the grace, or handed to this
-    /// replica, and returns those that were won; the others are held by another replica or finished.
-    /// The caller holds none of them. Each won claim has a larger fence than any before it.
-    async fn acquire(&self, wants: &[Want]) -> Result<Vec<Claim>, BackendError>;
+    /// Acquires the rows that are absent, free, expired for longer than the grace, or handed to this replica, and
+    /// returns their claims. The other rows are held by another replica or finished. The caller holds none of the rows.
+    /// Each claim has a larger fence than any claim of its row before.
+    async fn acquire(&self, requests: &[AcquireRequest]) -> Result<Vec<Claim>, BackendError>;
 
     /// Extends claims by one ttl from now and stores their checkpoints, each only if it is still
     /// held under its fence and unexpired. One outcome per renewal, in order.
     async fn renew(&self, renewals: &[Renewal]) -> Result<Vec<RenewalOutcome>, BackendError>;
 
-    /// Gives claims back with their final checkpoints. A claim that was lost meanwhile is passed over.
+    /// Releases claims with their final checkpoints. A claim that was lost meanwhile is passed over.
     /// After an error the rows are as they were or released; they expire by themselves.
     async fn release(&self, releases: &[Release]) -> Result<(), BackendError>;
 
-    /// Asks the holders of these rows to hand them to this replica, unless another replica asked before or
-    /// the fence has changed.
-    async fn ask(&self, rows: &[(LockKey, Fence)]) -> Result<(), BackendError>;
+    /// Requests that the holders of these rows hand them over to this replica, unless another replica has requested a
+    /// row before or its fence has changed.
+    async fn request_handover(&self, rows: &[(LockKey, Fence)]) -> Result<(), BackendError>;
 
-    /// Takes back the requests of others for rows that this replica holds under these fences and
-    /// could not hand over.
-    async fn refuse(&self, rows: &[(LockKey, Fence)]) -> Result<(), BackendError>;
+    /// Declines the requests of others for rows that this replica holds under these fences and does not hand over.
+    async fn decline_handover(&self, rows: &[(LockKey, Fence)]) -> Result<(), BackendError>;
 
-    /// Deletes rows that nobody holds and that are finished, or belong to a replica that has been
-    /// dead for a minute. Rows that are held, or unfinished, stay. Returns how many were deleted.
-    async fn forget(&self, keys: &[LockKey]) -> Result<u64, BackendError>;
+    /// Deletes those of these rows that are finished, and those of replicas that have been dead for
+    /// [`DEAD_REPLICA_TTL`]. Returns how many were deleted.
+    async fn delete_rows(&self, keys: &[LockKey]) -> Result<u64, BackendError>;
 
-    /// Takes a row from whoever holds it, with a new fence; the checkpoint stays. It belongs to
-    /// [`EVICTED`](crate::domain::claim::EVICTED) until the claim would have expired, because its
-    /// holder, which is not asked, may act that long. A row that nobody holds stays free. For people,
-    /// not for replicas. Returns whether there was such a row.
-    async fn evict(&self, key: &LockKey) -> Result<bool, BackendError>;
+    /// Releases a row whoever holds it, with a new fence; the checkpoint stays. Its owner is
+    /// [`FORCE_RELEASED`](crate::domain::claim::FORCE_RELEASED) until the claim would have expired, because the
+    /// holder, which is not told, may act until then. A row that nobody holds stays free. For people, not for
+    /// replicas. Returns whether there was such a row.
+    async fn force_release(&self, key: &LockKey) -> Result<bool, BackendError>;
 
     /// All rows of the cluster.
     async fn table(&self) -> Result<LockTable, BackendError>;
@@ -83,9 +82,9 @@ pub const STATEMENT_DEADLINE: Duration = Duration::from_secs(3);
 /// How long another call may take: it is up to three jobs.
 pub const CALL_DEADLINE: Duration = Duration::from_secs(6);
 
-/// How long a replica's row must have been expired before it may be forgotten: long enough that no
-/// peer still needs to see who died.
-pub const DEAD: Duration = Duration::from_mins(1);
+/// How long the row of a replica must have been expired before it may be deleted: long enough that no peer still needs
+/// to see which replica died.
+pub const DEAD_REPLICA_TTL: Duration = Duration::from_mins(1);
 
 /// Makes one call to a store, which fails after `limit`, and counts it.
 pub async fn call<T>(

@@ -6,9 +6,7 @@ use std::time::{Duration, Instant};
 
 use futures::FutureExt;
 use podlog::clock::Clock;
-use podlog::domain::{
-    AfterRelease, BackendError, Claim, Fence, LockKey, PodRef, Release, Renewal, RenewalOutcome, Want,
-};
+use podlog::domain::{AcquireRequest, AfterRelease, Claim, Fence, LockKey, PodRef, Release, Renewal, RenewalOutcome};
 use podlog::locks::{self, Holder, LockStore};
 use podlog::metrics::Metrics;
 use podlog::sinks::{self, Sink};
@@ -44,7 +42,7 @@ fn pod(uid: &str) -> LockKey {
 
 async fn acquire(store: &Arc<dyn LockStore>, key: &LockKey) -> Result<Option<Claim>, BackendError> {
     let (key, pod_ref) = (key.clone(), PodRef::default());
-    Ok(store.acquire(&[Want { key, pod_ref }]).await?.pop())
+    Ok(store.acquire(&[AcquireRequest { key, pod_ref }]).await?.pop())
 }
 
 fn renewal(claim: &Claim, checkpoint: &[u8]) -> [Renewal; 1] {
@@ -240,11 +238,11 @@ async fn deadlocks(database: &Database) -> i64 {
 pub(crate) fn many_deadlocks_delay_renewals_but_cost_no_claim() {
     on_both(async |database| {
         let (a, _proxy, _) = two(database).await;
-        let want = |n: usize| Want {
+        let request = |n: usize| AcquireRequest {
             key: pod(&format!("{n:03}")),
             pod_ref: PodRef::default(),
         };
-        let claims = a.acquire(&(0..100).map(want).collect::<Vec<_>>()).await.unwrap();
+        let claims = a.acquire(&(0..100).map(request).collect::<Vec<_>>()).await.unwrap();
         let renewals: Vec<Renewal> = claims.iter().flat_map(|claim| renewal(claim, b"1")).collect();
         let before = deadlocks(database).await;
         // Two clients that update single rows of these in an order of their own, and hold them for a while.

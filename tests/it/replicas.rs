@@ -116,7 +116,7 @@ fn the_requests_of_a_dead_replica_are_dropped_and_the_pods_stay_collected() {
         .rows()
         .rows
         .into_values()
-        .filter(|row| row.wanted_by.is_some())
+        .filter(|row| row.requested_by.is_some())
         .count();
     assert_eq!(wanted, 0);
 }
@@ -125,7 +125,7 @@ fn the_requests_of_a_dead_replica_are_dropped_and_the_pods_stay_collected() {
 fn a_holder_that_dies_after_a_request_is_replaced() {
     let mut harness = Harness::shared(true, 2, 40);
     harness.add();
-    let asked = |harness: &Harness| harness.rows().rows.values().any(|row| row.wanted_by.is_some());
+    let asked = |harness: &Harness| harness.rows().rows.values().any(|row| row.requested_by.is_some());
     harness.until(60, "the new replica asks", asked);
     harness.kill(0);
     harness.busy(50);
@@ -143,7 +143,7 @@ fn a_pod_with_a_stuck_sink_stays_collected_until_it_can_be_handed_over() {
     harness.add();
     harness.busy(70);
     // A refused replica asks again within a second, so the table hardly ever shows the refusal.
-    let refusals = |harness: &Harness| harness.replicas[0].lock_calls("refuse");
+    let refusals = |harness: &Harness| harness.replicas[0].lock_calls("decline_handover");
     harness.until(40, "the requests are refused", |harness| refusals(harness) > 0);
     harness.replicas[0].sink.set_duration(Duration::from_millis(10));
     harness.busy(300);
@@ -160,7 +160,7 @@ fn a_pod_handed_over_to_a_dead_replica_is_free_at_once() {
     harness.busy(20);
     // Ten seconds are longer than a dead replica's own row lasts after this.
     harness.replicas[0].sink.set_duration(Duration::from_secs(28));
-    let asked = |harness: &Harness| harness.rows().rows.values().any(|row| row.wanted_by.is_some());
+    let asked = |harness: &Harness| harness.rows().rows.values().any(|row| row.requested_by.is_some());
     harness.write_all();
     harness.pass_for(SECOND / 2);
     harness.until(10, "the new replica asks", asked);
@@ -198,12 +198,17 @@ fn three_replicas_that_start_at_once_claim_each_of_two_thousand_pods_once() {
     }
     let took = harness.until(60, "all are held", |harness| harness.holders().len() == 2000);
     let tallies = harness.replicas.iter().map(|replica| replica.store.tally());
-    let (wanted, won) = tallies.fold((0, 0), |(wanted, won), tally| (wanted + tally.wanted, won + tally.won));
-    println!("after {took:?}; {wanted} rows were wanted and {won} won");
+    let (requested, acquired) = tallies.fold((0, 0), |(requested, acquired), tally| {
+        (requested + tally.requested, acquired + tally.acquired)
+    });
+    println!("after {took:?}; {requested} rows were requested and {acquired} acquired");
     // A row for each replica comes on top.
-    assert_eq!(won, 2003);
-    assert!((wanted - won) * 20 < won, "{wanted} wanted, {won} won");
-    // The first replica claimed most pods; the others ask for their shares.
+    assert_eq!(acquired, 2003);
+    assert!(
+        (requested - acquired) * 20 < acquired,
+        "{requested} requested, {acquired} acquired"
+    );
+    // The first replica acquired most pods; the others request their shares.
     let even = harness.until(120, "the pods are shared evenly", |harness| uneven(harness).is_none());
     println!("even after {even:?} more");
     harness.write_all();
@@ -233,7 +238,15 @@ fn no_replica_holds_more_pods_than_its_limit() {
 
 #[test]
 fn store_calls_grow_only_by_one_renewal_per_two_hundred_pods() {
-    const CALLS: [&str; 7] = ["acquire", "renew", "release", "ask", "refuse", "forget", "table"];
+    const CALLS: [&str; 7] = [
+        "acquire",
+        "renew",
+        "release",
+        "request_handover",
+        "decline_handover",
+        "delete_rows",
+        "table",
+    ];
     // In a minute of rest, in which every pod writes.
     let calls = |pods: usize| {
         let mut harness = Harness::shared(false, 1, pods);

@@ -16,7 +16,7 @@ use tokio::runtime::Runtime;
 use tokio::task::JoinSet;
 
 use crate::chunks::{chunk, origin};
-use crate::locks::fixture::{GRACE, TTL, want};
+use crate::locks::fixture::{GRACE, TTL, request};
 use crate::models;
 use crate::properties::cases;
 
@@ -114,14 +114,14 @@ fn a_claim_row_with_any_values_is_read_or_skipped_and_the_next_row_can_be_claime
             }
             let (bad, good) = (LockKey::Pod("bad".into()), LockKey::Pod("good".into()));
             let rows: Vec<_> = table.rows.iter().map(|(key, row)| (key.clone(), row.fence)).collect();
-            store.ask(&rows).await.unwrap();
-            let claims = store.acquire(&[want(&bad), want(&good)]).await.unwrap();
+            store.request_handover(&rows).await.unwrap();
+            let claims = store.acquire(&[request(&bad), request(&good)]).await.unwrap();
             assert!(claims.iter().any(|claim| claim.key == good), "{claims:?}");
             for claim in &claims {
                 drop(Checkpoint::decode(&claim.checkpoint));
                 models::check_stored(&claim.checkpoint, &models::running());
             }
-            store.forget(&[bad, good.clone()]).await.unwrap();
+            store.delete_rows(&[bad, good.clone()]).await.unwrap();
             assert!(store.table().await.unwrap().rows.contains_key(&good), "it is held");
         });
     });

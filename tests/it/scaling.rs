@@ -11,9 +11,9 @@ use crate::harness::Harness;
 
 const PODS: usize = 500;
 
-/// The claims that each replica has won so far, its own row not counted.
-fn won(harness: &Harness) -> usize {
-    let pods = |tally: StoreTally| tally.won.saturating_sub(1);
+/// The claims that each replica has acquired so far, its own row not counted.
+fn acquired(harness: &Harness) -> usize {
+    let pods = |tally: StoreTally| tally.acquired.saturating_sub(1);
     harness.replicas.iter().map(|replica| pods(replica.store.tally())).sum()
 }
 
@@ -32,7 +32,7 @@ fn until_even(harness: &mut Harness) -> u64 {
 fn scaling_from_three_to_six_to_two_replicas_moves_only_needed_pods_and_repeats_no_line() {
     let mut harness = Harness::shared(false, 3, PODS);
     until_even(&mut harness);
-    let before = won(&harness);
+    let before = acquired(&harness);
     for _ in 0..3 {
         harness.add();
     }
@@ -40,7 +40,7 @@ fn scaling_from_three_to_six_to_two_replicas_moves_only_needed_pods_and_repeats_
     let took = until_even(&mut harness);
     harness.busy(15);
     harness.assert_even();
-    let moved = won(&harness) - before;
+    let moved = acquired(&harness) - before;
     println!(
         "to six: {moved} pods moved, even after {took} s: {:?}",
         harness.shares()
@@ -61,7 +61,7 @@ fn scaling_from_three_to_six_to_two_replicas_moves_only_needed_pods_and_repeats_
         .into_values()
         .filter(|name| leave.contains(name))
         .count();
-    let before = won(&harness);
+    let before = acquired(&harness);
     (0..4).for_each(|at| harness.ask_to_stop(at));
     for _ in 0..30 {
         harness.busy(1);
@@ -69,14 +69,14 @@ fn scaling_from_three_to_six_to_two_replicas_moves_only_needed_pods_and_repeats_
             break;
         }
     }
-    let moved = won(&harness) - before;
+    let moved = acquired(&harness) - before;
     assert!((0..4).all(|at| harness.ended(at)), "they do not end");
     (0..4).for_each(|_| drop(harness.kill(0)));
-    let before = won(&harness);
+    let before = acquired(&harness);
     let took = until_even(&mut harness);
     harness.busy(15);
     harness.assert_even();
-    let moved = moved + won(&harness) - before;
+    let moved = moved + acquired(&harness) - before;
     println!(
         "to two: {moved} pods moved where {must} must, even after {took} s: {:?}",
         harness.shares()

@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use podlog::clock::Clock;
 use podlog::domain::claim::Lease;
-use podlog::domain::{Deadline, LockKey, PodRef, Want};
+use podlog::domain::{AcquireRequest, Deadline, LockKey, PodRef};
 use podlog::grant::Grant;
 use podlog::lab::memory::MemoryTable;
 use podlog::locks::{Holder, LockStore};
@@ -106,7 +106,14 @@ fn all_replicas_stop_while_the_store_is_unavailable_and_nothing_is_lost() {
 
 #[test]
 fn a_lost_answer_after_a_successful_write_changes_nothing() {
-    for kind in ["acquire", "renew", "release", "table", "ask", "forget"] {
+    for kind in [
+        "acquire",
+        "renew",
+        "release",
+        "table",
+        "request_handover",
+        "delete_rows",
+    ] {
         let mut harness = Harness::shared(true, 2, 20);
         let lost = StoreFaults {
             lost: [(kind, 2)].into(),
@@ -147,19 +154,26 @@ fn a_store_that_answers_in_almost_three_seconds_costs_no_claim() {
 }
 
 #[test]
-fn an_evicted_row_gets_a_new_holder_after_the_old_one_has_stopped() {
+fn a_force_released_row_gets_a_new_holder_after_the_old_one_has_stopped() {
     // This sink does not fence: nothing but time keeps two from writing.
     let mut harness = Harness::shared(false, 3, 12);
     harness.busy(5);
     let pods = harness.sim.pods();
     for pod in &pods {
         let key = Harness::key(pod);
-        assert!(harness.ask(|locks| async move { locks.evict(&key).await.unwrap() }));
+        assert!(harness.ask(|locks| async move { locks.force_release(&key).await.unwrap() }));
     }
-    let freed = |harness: &Harness| harness.rows().rows.values().filter(|row| row.is_evicted()).count();
-    assert_eq!(freed(&harness), 12);
+    let released = |harness: &Harness| {
+        harness
+            .rows()
+            .rows
+            .values()
+            .filter(|row| row.is_force_released())
+            .count()
+    };
+    assert_eq!(released(&harness), 12);
     harness.busy(25);
-    assert_eq!(freed(&harness), 0);
+    assert_eq!(released(&harness), 0);
     harness.busy(5);
     harness.pass(5);
     assert_eq!(harness.holders().len(), 12);
@@ -260,7 +274,11 @@ async fn kept(lease: Lease, clock: Clock, tasks: &mut JoinSet<()>) -> (Grant, St
         takeover_grace: lease.takeover_grace,
     });
     let (key, pod_ref) = (LockKey::Pod("u".into()), PodRef::default());
-    let claim = inner.acquire(&[Want { key, pod_ref }]).await.unwrap().remove(0);
+    let claim = inner
+        .acquire(&[AcquireRequest { key, pod_ref }])
+        .await
+        .unwrap()
+        .remove(0);
     let grant = Grant::new(claim.fence, Deadline::new(lease.deadline(clock.now())), clock);
     let control = StoreControl::default();
     let flaky = FaultyLocks {

@@ -74,10 +74,10 @@ pub(crate) fn rename(state: &mut State, replicas: usize, pods: usize) {
         state.replicas[new] = old[*from];
     }
     for row in &mut state.rows {
-        (row.owner, row.wanted_by) = (name[usize::from(row.owner)], name[usize::from(row.wanted_by)]);
+        (row.owner, row.requested_by) = (name[usize::from(row.owner)], name[usize::from(row.requested_by)]);
     }
     for message in &mut state.net[..state.late] {
-        (message.sender, message.heir) = (name[usize::from(message.sender)], name[usize::from(message.heir)]);
+        (message.sender, message.receiver) = (name[usize::from(message.sender)], name[usize::from(message.receiver)]);
     }
     state.sort();
 }
@@ -96,7 +96,7 @@ fn swap_pods(state: &mut State) {
 /// A key of a pod that does not depend on names.
 fn pod_key(state: &State, pod: usize) -> u64 {
     let row = &state.rows[pod];
-    let asked = u64::from(row.owner != 0) | u64::from(row.wanted_by != 0) << 1 | u64::from(row.finished) << 2;
+    let asked = u64::from(row.owner != 0) | u64::from(row.requested_by != 0) << 1 | u64::from(row.finished) << 2;
     let mut key = asked | ((row.left + 8) as u64) << 3 | u64::from(row.fence) << 8;
     let mut sum = 0;
     for replica in &state.replicas {
@@ -118,13 +118,13 @@ fn replica_key(state: &State, replica: usize, pods: usize) -> u64 {
     let mut key = u64::from(own.lag) | ((own.seen + 3) as u64) << 2 | u64::from(own.holdoff) << 5;
     for (row, claim) in state.rows[..pods].iter().zip(&own.claims) {
         let part = u64::from(claim.fence) | u64::from(claim.left) << 4 | u64::from(claim.leaving) << 7;
-        key = key << 10 | part | u64::from(row.owner == name) << 8 | u64::from(row.wanted_by == name) << 9;
+        key = key << 10 | part | u64::from(row.owner == name) << 8 | u64::from(row.requested_by == name) << 9;
     }
     for (at, message) in state.messages().iter().enumerate() {
         if message.sender == name {
             key += (1 + (message.pack() >> 2)) << 32;
         }
-        if message.heir == name {
+        if message.receiver == name {
             key += (1 + at as u64) << 28;
         }
     }
@@ -152,11 +152,11 @@ pub(crate) fn forget(state: &mut State, config: &ModelConfig) {
             MessageKind::Free | MessageKind::Handed | MessageKind::Finished => {
                 idle && {
                     let mut after = row;
-                    store::give_back(config, &mut after, message);
+                    store::release(config, &mut after, message);
                     after == row
                 }
             }
-            MessageKind::ClaimStray => row.finished && !store::may_claim(config, row, message.sender),
+            MessageKind::AcquireStray => row.finished && !store::may_acquire(config, row, message.sender),
             _ => false,
         };
         if gone {

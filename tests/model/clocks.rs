@@ -20,8 +20,8 @@ pub(crate) fn database_ticked(config: &ModelConfig, old: &State) -> State {
 /// The database's clock jumps, if it may.
 pub(crate) fn database_jumped(config: &ModelConfig, old: &State, by: i8) -> Option<State> {
     let slack = (config.times.margin + GRACE) as i8;
-    let claiming = |message: &Message| matches!(message.kind, MessageKind::ClaimAsked | MessageKind::ClaimStray);
-    let under_a_claim = by > slack && !config.jumps_under_claims && old.messages().iter().any(claiming);
+    let acquires = |message: &Message| matches!(message.kind, MessageKind::AcquireSent | MessageKind::AcquireStray);
+    let under_a_claim = by > slack && !config.jumps_under_claims && old.messages().iter().any(acquires);
     if old.jumps_left == 0 || under_a_claim {
         return None;
     }

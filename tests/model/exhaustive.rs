@@ -49,10 +49,10 @@ fn no_two_replicas_act_on_one_of_two_pods_when_the_database_clock_jumps_beyond_e
     let expected = [
         "Jump",
         "HoldsOff",
-        "Claims AnswerLost",
+        "Acquires AnswerLost",
         "Renews AnswerLost",
         "HandsOver Answered",
-        "Frees Lost",
+        "Releases Lost",
     ];
     for kind in expected {
         assert!(kinds.contains(kind), "{kind} never occurs: {kinds:?}");
@@ -78,18 +78,18 @@ fn no_two_of_three_replicas_act_when_statements_are_late_or_lost() {
     };
     let kinds = prove("3 replicas, 1 pod, 2 late and astray", &config);
     let expected = [
-        "Claims Late",
-        "Claims AnswerLost",
-        "GivenUp ClaimWon",
-        "Arrives ClaimStray",
+        "Acquires Late",
+        "Acquires AnswerLost",
+        "GivenUp Acquired",
+        "Arrives AcquireStray",
         "Renews AnswerLost",
         "Answers RenewHeld",
         "Answers RenewLost",
         "Arrives RenewStray",
         "HandsOver Answered",
         "Arrives Handed",
-        "Refuses",
-        "Frees Lost",
+        "DeclinesHandover",
+        "Releases Lost",
         "Arrives Free",
         "Finishes Answered",
         "Arrives Finished",

@@ -68,10 +68,10 @@ impl Run<'_> {
             let claim = self.state.replicas[survivor - 1].claims[pod];
             let mut takes = |wanted: Step| self.step(|step| *step == wanted);
             if claim.fence != 0 && claim.left == 0 {
-                takes(Step::Frees(survivor, pod + 1, Delivery::Answered));
+                takes(Step::Releases(survivor, pod + 1, Delivery::Answered));
             }
             takes(Step::Renews(survivor, pod + 1, Delivery::Answered));
-            takes(Step::Claims(survivor, pod + 1, Delivery::Answered));
+            takes(Step::Acquires(survivor, pod + 1, Delivery::Answered));
         }
         (0..self.config.pods).all(|pod| self.state.rows[pod].finished || self.state.acts(survivor - 1, pod))
     }

@@ -21,8 +21,8 @@ pub(crate) const OFFSETS: std::ops::RangeInclusive<i8> = -3..=UNSEEN;
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(crate) struct Row {
     pub(crate) owner: u8,
-    /// The replica that asked for it.
-    pub(crate) wanted_by: u8,
+    /// The replica that has requested it.
+    pub(crate) requested_by: u8,
     /// 0 while there is no row.
     pub(crate) fence: u8,
     /// Ticks of the database until it expires.
@@ -68,13 +68,13 @@ pub(crate) struct Replica {
 pub(crate) enum MessageKind {
     #[default]
     None,
-    ClaimAsked,
-    ClaimWon,
-    RenewAsked,
+    AcquireSent,
+    Acquired,
+    RenewSent,
     RenewHeld,
     RenewLost,
-    /// A claim that its sender waits for no longer; all that follow are not waited for either.
-    ClaimStray,
+    /// An acquisition that its sender waits for no longer; all that follow are not waited for either.
+    AcquireStray,
     RenewStray,
     Free,
     Handed,
@@ -90,7 +90,7 @@ pub(crate) struct Message {
     /// From 0.
     pub(crate) pod: u8,
     pub(crate) fence: u8,
-    pub(crate) heir: u8,
+    pub(crate) receiver: u8,
     /// Ticks of the sender's clock since it was sent.
     pub(crate) age: u8,
 }
@@ -100,9 +100,9 @@ impl Message {
     pub(crate) fn awaited(self) -> bool {
         matches!(
             self.kind,
-            MessageKind::ClaimAsked
-                | MessageKind::ClaimWon
-                | MessageKind::RenewAsked
+            MessageKind::AcquireSent
+                | MessageKind::Acquired
+                | MessageKind::RenewSent
                 | MessageKind::RenewHeld
                 | MessageKind::RenewLost
         )
@@ -119,7 +119,7 @@ impl Message {
             | u64::from(self.pod) << 2
             | (self.kind as u64) << 3
             | u64::from(self.fence) << 7
-            | u64::from(self.heir) << 11
+            | u64::from(self.receiver) << 11
             | u64::from(self.age) << 13
     }
 }
@@ -190,7 +190,7 @@ impl State {
             at += width;
         };
         for row in &self.rows {
-            put(u64::from(row.owner) | u64::from(row.wanted_by) << 2, 4);
+            put(u64::from(row.owner) | u64::from(row.requested_by) << 2, 4);
             put(u64::from(row.fence) | ((row.left + 8) as u64) << 4, 9);
             put(u64::from(row.finished), 1);
         }

@@ -26,15 +26,15 @@ pub(crate) enum Step {
     Jump(i8),
     /// A replica reads the table and finds that the database's clock has jumped.
     HoldsOff(usize),
-    Claims(usize, usize, Delivery),
+    Acquires(usize, usize, Delivery),
     Renews(usize, usize, Delivery),
-    /// A replica asks for a pod of another.
-    Asks(usize, usize),
-    /// The holder takes the request back.
-    Refuses(usize, usize),
-    /// The task has ended; its claim is given back.
-    Frees(usize, usize, Delivery),
-    /// The task has written what it had read; the pod goes to the replica that asked for it.
+    /// A replica requests a pod of another.
+    RequestsHandover(usize, usize),
+    /// The holder declines the request.
+    DeclinesHandover(usize, usize),
+    /// The task has ended; its claim is released.
+    Releases(usize, usize, Delivery),
+    /// The task has written what it had read; the pod goes to the replica that has requested it.
     HandsOver(usize, usize, Delivery),
     /// The pod is finished.
     Finishes(usize, usize, Delivery),

@@ -54,14 +54,14 @@ fn hold(row: Row) -> Hold {
         fence: Fence(u64::from(row.fence)),
         expires_at: at(row.left),
         finished: row.finished,
-        wanted_by: named(row.wanted_by),
+        requested_by: named(row.requested_by),
     }
 }
 
 /// The row as the product left it. The model remembers no more of an expiry than can matter.
 fn put(row: &mut Row, hold: &Hold, grace: u8) {
     row.owner = number(hold.owner.as_ref());
-    row.wanted_by = number(hold.wanted_by.as_ref());
+    row.requested_by = number(hold.requested_by.as_ref());
     row.fence = hold.fence.0 as u8;
     row.left = if row.owner == 0 {
         -(grace as i8)
@@ -90,21 +90,21 @@ fn lease(config: &ModelConfig) -> Lease {
     }
 }
 
-/// Whether a replica that reads the table may claim the row.
-pub(crate) fn may_claim(config: &ModelConfig, row: Row, me: u8) -> bool {
-    row.fence == 0 || hold(row).may_be_claimed(name(me), NOW, ticks(config.grace()))
+/// Whether a replica that reads the table may acquire the row.
+pub(crate) fn may_acquire(config: &ModelConfig, row: Row, me: u8) -> bool {
+    row.fence == 0 || hold(row).may_be_acquired(name(me), NOW, ticks(config.grace()))
 }
 
-/// A claim arrives. Returns the fence when it wins.
-pub(crate) fn claim(config: &ModelConfig, row: &mut Row, me: u8) -> Option<u8> {
-    if !may_claim(config, *row, me) {
+/// A request to acquire the row arrives. Returns the fence of the claim.
+pub(crate) fn acquire(config: &ModelConfig, row: &mut Row, me: u8) -> Option<u8> {
+    if !may_acquire(config, *row, me) {
         return None;
     }
     // The least that a fence may be, as if the clock stood still.
     let fence = fence_after(Fence(u64::from(row.fence)), Duration::ZERO);
     put(
         row,
-        &Hold::claimed(name(me), fence, NOW, lease(config).ttl),
+        &Hold::acquired(name(me), fence, NOW, lease(config).ttl),
         config.grace(),
     );
     Some(row.fence)
@@ -132,30 +132,30 @@ fn taken_for(config: &ModelConfig, row: Row, me: u8, fence: u8) -> (&'static Rep
 }
 
 /// A release arrives.
-pub(crate) fn give_back(config: &ModelConfig, row: &mut Row, message: Message) {
+pub(crate) fn release(config: &ModelConfig, row: &mut Row, message: Message) {
     let mut hold = hold(*row);
     let (who, fence) = taken_for(config, *row, message.sender, message.fence);
     if !hold.is_owned(who, fence) {
         return;
     }
     let next = match message.kind {
-        MessageKind::Handed => AfterRelease::Handed(name(message.heir).clone()),
+        MessageKind::Handed => AfterRelease::Handed(name(message.receiver).clone()),
         MessageKind::Finished => AfterRelease::Finished,
         _ => AfterRelease::Free,
     };
     let handed = fence_after(hold.fence, Duration::ZERO);
-    hold.give_back(&next, handed, NOW, lease(config).ttl);
+    hold.release(&next, handed, NOW, lease(config).ttl);
     put(row, &hold, config.grace());
 }
 
 /// A request for the row arrives.
-pub(crate) fn ask(config: &ModelConfig, row: &mut Row, me: u8) {
+pub(crate) fn request_handover(config: &ModelConfig, row: &mut Row, me: u8) {
     let mut hold = hold(*row);
-    hold.ask(name(me), hold.fence);
+    hold.request_handover(name(me), hold.fence);
     put(row, &hold, config.grace());
 }
 
-/// Ticks for which a claim is good that was taken or renewed by a statement sent `age` ticks ago.
+/// Ticks for which a claim is good that was acquired or renewed by a statement sent `age` ticks ago.
 pub(crate) fn good_for(config: &ModelConfig, age: u8) -> u8 {
     let age = if config.defect == Some(Defect::DeadlineAfterReply) {
         0

@@ -31,7 +31,7 @@ struct Transitions<'a> {
 }
 
 impl Transitions<'_> {
-    /// For how long a replica must not claim if it reads the table now.
+    /// For how long a replica must not acquire a row if it reads the table now.
     fn holds_off(&self, state: &State, replica: usize) -> Option<u8> {
         self.holdoffs.after(state.replicas[replica].seen)
     }
@@ -105,41 +105,41 @@ impl Transitions<'_> {
         }
         let mut after_read = *old;
         after_read.replicas[replica].seen = 0;
-        self.claims(&after_read, replica, pod);
+        self.acquires(&after_read, replica, pod);
         if canonical::rests(&after_read, replica) {
             after_read.replicas[replica].lag = 1;
-            self.claims(&after_read, replica, pod);
+            self.acquires(&after_read, replica, pod);
             after_read.replicas[replica].lag = 0;
         }
         if config.hands && old.rows[pod].fence != 0 {
             let mut state = after_read;
-            store::ask(config, &mut state.rows[pod], me);
-            self.add_if_changed(Step::Asks(replica + 1, pod + 1), state, old);
+            store::request_handover(config, &mut state.rows[pod], me);
+            self.add_if_changed(Step::RequestsHandover(replica + 1, pod + 1), state, old);
         }
     }
 
-    fn claims(&mut self, after_read: &State, replica: usize, pod: usize) {
+    fn acquires(&mut self, after_read: &State, replica: usize, pod: usize) {
         let (config, me) = (self.config, replica as u8 + 1);
-        if !store::may_claim(config, after_read.rows[pod], me) {
+        if !store::may_acquire(config, after_read.rows[pod], me) {
             return;
         }
-        let step = |delivery| Step::Claims(replica + 1, pod + 1, delivery);
+        let step = |delivery| Step::Acquires(replica + 1, pod + 1, delivery);
         let mut state = *after_read;
-        if let Some(fence) = claim(config, &mut state, pod, me) {
-            let mut won = state;
-            won.replicas[replica].claims[pod] = Claim::new(fence, store::good_for(config, 0));
-            self.add(step(Delivery::Answered), won);
+        if let Some(fence) = acquire(config, &mut state, pod, me) {
+            let mut answered = state;
+            answered.replicas[replica].claims[pod] = Claim::new(fence, store::good_for(config, 0));
+            self.add(step(Delivery::Answered), answered);
             self.answer_lost(&mut state, replica, pod, fence);
             self.add(step(Delivery::AnswerLost), state);
         }
         self.send_late(
             step(Delivery::Late),
             after_read,
-            message(MessageKind::ClaimAsked, me, pod, 0),
+            message(MessageKind::AcquireSent, me, pod, 0),
         );
     }
 
-    /// The answer to a claim that was won is lost: the replica knows of none.
+    /// The answer with the claim is lost: the replica knows of none.
     fn answer_lost(&self, state: &mut State, replica: usize, pod: usize, fence: u8) {
         if self.config.defect == Some(Defect::LostAnswerActedOn) {
             state.replicas[replica].claims[pod] = Claim::new(fence, FOR_EVER);
@@ -161,24 +161,24 @@ impl Transitions<'_> {
             return;
         }
         self.renews(old, replica, pod);
-        self.gives_back(
+        self.releases(
             old,
             replica,
             pod,
-            |delivery| Step::Frees(replica + 1, pod + 1, delivery),
+            |delivery| Step::Releases(replica + 1, pod + 1, delivery),
             MessageKind::Free,
             0,
         );
         if config.ends && had.left > 0 {
             let step = |delivery| Step::Finishes(replica + 1, pod + 1, delivery);
-            self.gives_back(old, replica, pod, step, MessageKind::Finished, 0);
+            self.releases(old, replica, pod, step, MessageKind::Finished, 0);
         }
-        if row.owner == me && row.fence == had.fence && row.wanted_by != 0 {
+        if row.owner == me && row.fence == had.fence && row.requested_by != 0 {
             let step = |delivery| Step::HandsOver(replica + 1, pod + 1, delivery);
-            self.gives_back(old, replica, pod, step, MessageKind::Handed, row.wanted_by);
+            self.releases(old, replica, pod, step, MessageKind::Handed, row.requested_by);
             let mut state = *old;
-            state.rows[pod].wanted_by = 0;
-            self.add(Step::Refuses(replica + 1, pod + 1), state);
+            state.rows[pod].requested_by = 0;
+            self.add(Step::DeclinesHandover(replica + 1, pod + 1), state);
         }
     }
 
@@ -193,7 +193,7 @@ impl Transitions<'_> {
         self.send_late(
             step(Delivery::Late),
             old,
-            message(MessageKind::RenewAsked, me, pod, had.fence),
+            message(MessageKind::RenewSent, me, pod, had.fence),
         );
     }
 
@@ -208,19 +208,19 @@ impl Transitions<'_> {
     }
 
     /// The claim leaves the replica with a release. The replica does not rely on its arrival.
-    fn gives_back(
+    fn releases(
         &mut self,
         old: &State,
         replica: usize,
         pod: usize,
         step: impl Fn(Delivery) -> Step,
         kind: MessageKind,
-        heir: u8,
+        receiver: u8,
     ) {
         let mut without = *old;
         let claim = &mut without.replicas[replica].claims[pod];
         let release = Message {
-            heir,
+            receiver,
             ..message(kind, replica as u8 + 1, pod, claim.fence)
         };
         if kind == MessageKind::Handed && self.config.defect == Some(Defect::HandedBeforeDrained) {
@@ -229,7 +229,7 @@ impl Transitions<'_> {
             *claim = Claim::default();
         }
         let mut state = without;
-        store::give_back(self.config, &mut state.rows[pod], release);
+        store::release(self.config, &mut state.rows[pod], release);
         self.add(step(Delivery::Answered), state);
         if kind == MessageKind::Free {
             self.add(step(Delivery::Lost), without);
@@ -244,15 +244,15 @@ impl Transitions<'_> {
         let (name, number) = (replica + 1, pod + 1);
         let mut state = *old;
         match m.kind {
-            MessageKind::ClaimAsked | MessageKind::RenewAsked => {
+            MessageKind::AcquireSent | MessageKind::RenewSent => {
                 state.net[at] = self.arrives(&mut state, m);
                 if state.net[at].kind == MessageKind::None {
                     state.remove(at);
                 }
                 self.add(Step::Arrives(m.kind, name, number), state);
                 let mut stray = *old;
-                let kind = if m.kind == MessageKind::ClaimAsked {
-                    MessageKind::ClaimStray
+                let kind = if m.kind == MessageKind::AcquireSent {
+                    MessageKind::AcquireStray
                 } else {
                     MessageKind::RenewStray
                 };
@@ -262,10 +262,10 @@ impl Transitions<'_> {
                 }
                 self.add(Step::GivenUp(m.kind, name, number), stray);
             }
-            MessageKind::ClaimWon | MessageKind::RenewHeld | MessageKind::RenewLost => {
+            MessageKind::Acquired | MessageKind::RenewHeld | MessageKind::RenewLost => {
                 state.remove(at);
                 let mut lost = state;
-                if m.kind == MessageKind::ClaimWon {
+                if m.kind == MessageKind::Acquired {
                     state.replicas[replica].claims[pod] = Claim::new(m.fence, store::good_for(self.config, m.age));
                     self.answer_lost(&mut lost, replica, pod, m.fence);
                 } else {
@@ -286,30 +286,31 @@ impl Transitions<'_> {
         state.remove(at);
         let lost = state;
         match m.kind {
-            MessageKind::ClaimStray | MessageKind::RenewStray => {
+            MessageKind::AcquireStray | MessageKind::RenewStray => {
                 self.arrives(&mut state, m);
             }
-            _ => store::give_back(self.config, &mut state.rows[usize::from(m.pod)], m),
+            _ => store::release(self.config, &mut state.rows[usize::from(m.pod)], m),
         }
         self.add_if_changed(Step::Arrives(m.kind, name, number), state, &lost);
         self.add(Step::Vanishes(m.kind, name, number), lost);
     }
 
-    /// A late statement of claiming or renewing arrives. Returns what goes back.
-    fn arrives(&self, state: &mut State, asked: Message) -> Message {
-        let pod = usize::from(asked.pod);
-        let (kind, fence) = match asked.kind {
-            MessageKind::ClaimAsked | MessageKind::ClaimStray => match claim(self.config, state, pod, asked.sender) {
-                Some(fence) => (MessageKind::ClaimWon, fence),
-                // That it was not won changes nothing for anybody.
+    /// A late statement that acquires or renews arrives. Returns what goes back.
+    fn arrives(&self, state: &mut State, sent: Message) -> Message {
+        let pod = usize::from(sent.pod);
+        let (kind, fence) = match sent.kind {
+            MessageKind::AcquireSent | MessageKind::AcquireStray => match acquire(self.config, state, pod, sent.sender)
+            {
+                Some(fence) => (MessageKind::Acquired, fence),
+                // That the row was not acquired changes nothing for anybody.
                 None => return Message::default(),
             },
-            _ if store::renew(self.config, &mut state.rows[pod], asked.sender, asked.fence) => {
-                (MessageKind::RenewHeld, asked.fence)
+            _ if store::renew(self.config, &mut state.rows[pod], sent.sender, sent.fence) => {
+                (MessageKind::RenewHeld, sent.fence)
             }
-            _ => (MessageKind::RenewLost, asked.fence),
+            _ => (MessageKind::RenewLost, sent.fence),
         };
-        Message { kind, fence, ..asked }
+        Message { kind, fence, ..sent }
     }
 
     fn send_late(&mut self, step: Step, old: &State, message: Message) {
@@ -327,10 +328,10 @@ impl Transitions<'_> {
     }
 }
 
-/// A claim arrives. Returns the fence when it wins.
-fn claim(config: &ModelConfig, state: &mut State, pod: usize, me: u8) -> Option<u8> {
+/// A request to acquire a row arrives. Returns the fence of the claim.
+fn acquire(config: &ModelConfig, state: &mut State, pod: usize, me: u8) -> Option<u8> {
     let done = state.rows[pod].finished;
-    let fence = store::claim(config, &mut state.rows[pod], me)?;
+    let fence = store::acquire(config, &mut state.rows[pod], me)?;
     state.claimed_done |= done;
     Some(fence)
 }

@@ -23,7 +23,7 @@ impl ClaimsObserver {
         let url: LockUrl = url.parse().map_err(|message| Failure::of(Cause::Setting, message))?;
         locks::migrate(&url).await?;
         // The cluster is the default of `podlog run --cluster`.
-        let holder = Holder::onlooker("podlog-demo", "default".into());
+        let holder = Holder::read_only("podlog-demo", "default".into());
         let store = locks::open(&url, holder).await?;
         Ok(Self { store })
     }
@@ -143,7 +143,7 @@ mod tests {
             fence: Fence(1),
             expires_in,
             finished,
-            wanted_by: None,
+            requested_by: None,
             pod_ref: PodRef::default(),
             checkpoint_len: 0,
         };

@@ -237,10 +237,10 @@ impl ActionRunner {
             let rows = self.fleet.rows().rows;
             let waiting = rows.iter().find(|(key, row)| {
                 let pod = matches!(key, LockKey::Pod(_));
-                pod && row.wanted_by.is_some() && row.owner.is_some()
+                pod && row.requested_by.is_some() && row.owner.is_some()
             });
             if let Some((_, row)) = waiting {
-                let victim = if asker { &row.wanted_by } else { &row.owner };
+                let victim = if asker { &row.requested_by } else { &row.owner };
                 let mut replicas = self.fleet.replicas.iter();
                 let at = replicas.position(|replica| victim.as_ref().is_some_and(|id| id.as_str() == replica.name));
                 if let Some(at) = at.filter(|_| self.fleet.replicas.len() > 1) {

@@ -11,12 +11,20 @@ use async_trait::async_trait;
 
 use super::rule::{Breaches, Rule};
 use super::sync::lock;
-use crate::domain::{BackendError, Claim, Fence, LockKey, LockTable, Release, Renewal, RenewalOutcome, Want};
+use crate::domain::{AcquireRequest, BackendError, Claim, Fence, LockKey, LockTable, Release, Renewal, RenewalOutcome};
 use crate::lab::memory::MemoryLocks;
 use crate::locks::LockStore;
 
 /// The kinds of statement whose answers can be lost.
-pub const STATEMENTS: [&str; 7] = ["acquire", "renew", "release", "table", "ask", "refuse", "forget"];
+pub const STATEMENTS: [&str; 7] = [
+    "acquire",
+    "renew",
+    "release",
+    "table",
+    "request_handover",
+    "decline_handover",
+    "delete_rows",
+];
 
 /// The largest fence each row was claimed under, over all replicas.
 pub type Fences = Arc<Mutex<BTreeMap<LockKey, Fence>>>;
@@ -41,10 +49,10 @@ pub struct StoreControl(Arc<Mutex<StoreFaults>>, Arc<Mutex<StoreTally>>);
 /// Counts of a replica's calls.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct StoreTally {
-    /// Rows that were asked for.
-    pub wanted: usize,
-    /// Rows that were won.
-    pub won: usize,
+    /// Rows that were requested.
+    pub requested: usize,
+    /// Rows that were acquired.
+    pub acquired: usize,
     /// How often the whole table was read.
     pub looks: usize,
 }
@@ -134,13 +142,13 @@ impl FaultyLocks {
 
 #[async_trait]
 impl LockStore for FaultyLocks {
-    async fn acquire(&self, wants: &[Want]) -> Result<Vec<Claim>, BackendError> {
+    async fn acquire(&self, requests: &[AcquireRequest]) -> Result<Vec<Claim>, BackendError> {
         let statement = async {
-            let claims = self.inner.acquire(wants).await?;
+            let claims = self.inner.acquire(requests).await?;
             self.record(&claims);
             let mut tally = lock(&self.control.1);
-            tally.wanted += wants.len();
-            tally.won += claims.len();
+            tally.requested += requests.len();
+            tally.acquired += claims.len();
             Ok(claims)
         };
         self.pass("acquire", statement).await
@@ -154,20 +162,20 @@ impl LockStore for FaultyLocks {
         self.pass("release", self.inner.release(releases)).await
     }
 
-    async fn ask(&self, rows: &[(LockKey, Fence)]) -> Result<(), BackendError> {
-        self.pass("ask", self.inner.ask(rows)).await
+    async fn request_handover(&self, rows: &[(LockKey, Fence)]) -> Result<(), BackendError> {
+        self.pass("request_handover", self.inner.request_handover(rows)).await
     }
 
-    async fn refuse(&self, rows: &[(LockKey, Fence)]) -> Result<(), BackendError> {
-        self.pass("refuse", self.inner.refuse(rows)).await
+    async fn decline_handover(&self, rows: &[(LockKey, Fence)]) -> Result<(), BackendError> {
+        self.pass("decline_handover", self.inner.decline_handover(rows)).await
     }
 
-    async fn forget(&self, keys: &[LockKey]) -> Result<u64, BackendError> {
-        self.pass("forget", self.inner.forget(keys)).await
+    async fn delete_rows(&self, keys: &[LockKey]) -> Result<u64, BackendError> {
+        self.pass("delete_rows", self.inner.delete_rows(keys)).await
     }
 
-    async fn evict(&self, key: &LockKey) -> Result<bool, BackendError> {
-        self.pass("evict", self.inner.evict(key)).await
+    async fn force_release(&self, key: &LockKey) -> Result<bool, BackendError> {
+        self.pass("force_release", self.inner.force_release(key)).await
     }
 
     async fn table(&self) -> Result<LockTable, BackendError> {

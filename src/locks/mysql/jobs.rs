@@ -1,7 +1,7 @@
 //! The statements as jobs: what is bound to them, in which order they run, and what their answers mean.
 //!
 //! Each job may be run again from its beginning after any failure. None trusts the number of
-//! affected rows; what was won or is held is read back.
+//! affected rows; what is held is read back.
 
 use std::collections::{HashMap, HashSet};
 
@@ -13,7 +13,7 @@ use super::super::store::Holder;
 use super::statements as sql;
 use crate::db::job::Job;
 use crate::db::mysql::errors::is_lock_wait;
-use crate::domain::{Claim, Fence, Renewal, RenewalOutcome, Want};
+use crate::domain::{AcquireRequest, Claim, Fence, Renewal, RenewalOutcome};
 
 /// Whose statements they are, as they are bound.
 #[derive(Clone, Debug)]
@@ -79,7 +79,7 @@ async fn lock_free(
 /// Claims a batch.
 pub(super) struct Acquire<'a> {
     pub(super) holder: &'a BoundHolder,
-    pub(super) wants: &'a [Keyed<'a, Want>],
+    pub(super) requests: &'a [Keyed<'a, AcquireRequest>],
 }
 
 impl Job<MySqlConnection> for Acquire<'_> {
@@ -88,28 +88,31 @@ impl Job<MySqlConnection> for Acquire<'_> {
     async fn run(&self, conn: &mut MySqlConnection) -> Result<Vec<Claim>, sqlx::Error> {
         let seen = self.read_current(conn).await?;
         let fence = |key: &str| seen.get(key).copied();
-        let takes: Vec<_> = self
-            .wants
+        let existing: Vec<_> = self
+            .requests
             .iter()
             .filter(|(key, _)| matches!(fence(key), Some((_, true))))
             .collect();
-        let fresh: Vec<_> = self.wants.iter().filter(|(key, _)| fence(key).is_none()).collect();
-        if !takes.is_empty() {
-            self.take(conn, &takes, &seen).await?;
+        let absent: Vec<_> = self.requests.iter().filter(|(key, _)| fence(key).is_none()).collect();
+        if !existing.is_empty() {
+            self.acquire_existing(conn, &existing, &seen).await?;
         }
-        if !fresh.is_empty() {
-            let inserted = self.insert(conn, &fresh).await;
+        if !absent.is_empty() {
+            let inserted = self.acquire_absent(conn, &absent).await;
             // Another transaction locks the place of one of them. The next call inserts the rest of this batch.
             if !is_locked(&inserted) {
                 inserted?;
             }
         }
-        let tried = takes.into_iter().chain(fresh).map(|(key, want)| (key.as_str(), *want));
+        let tried = existing
+            .into_iter()
+            .chain(absent)
+            .map(|(key, request)| (key.as_str(), *request));
         self.read_back(conn, &tried.collect(), &seen).await
     }
 }
 
-/// Fence and whether it can be taken, by key.
+/// Fence and whether it can be acquired, by key.
 type Seen = HashMap<String, (u64, bool)>;
 
 impl Acquire<'_> {
@@ -117,7 +120,7 @@ impl Acquire<'_> {
         let rows = sqlx::query(sql::READ_CURRENT)
             .bind(&self.holder.replica)
             .bind(self.holder.takeover_grace)
-            .bind(keys(self.wants.iter().map(|(key, _)| key.as_str())))
+            .bind(keys(self.requests.iter().map(|(key, _)| key.as_str())))
             .bind(&self.holder.cluster)
             .fetch_all(conn)
             .await?;
@@ -125,46 +128,46 @@ impl Acquire<'_> {
             .map(|row| {
                 Ok((
                     text(row, "id")?,
-                    (row.try_get("fence")?, row.try_get::<i64, _>("takeable")? == 1),
+                    (row.try_get("fence")?, row.try_get::<i64, _>("acquirable")? == 1),
                 ))
             })
             .collect()
     }
 
-    async fn take(
+    async fn acquire_existing(
         &self,
         conn: &mut MySqlConnection,
-        takes: &[&Keyed<'_, Want>],
+        existing: &[&Keyed<'_, AcquireRequest>],
         seen: &Seen,
     ) -> Result<(), sqlx::Error> {
-        let all = Self::pack(takes, seen);
+        let all = Self::pack(existing, seen);
         let outcome = self.update(conn, &all).await;
         if !is_locked(&outcome) {
             return outcome;
         }
         let mut transaction = conn.begin().await?;
         let free = lock_free(&mut transaction, self.holder, &all).await?;
-        let unlocked: Vec<_> = takes.iter().filter(|(key, _)| free.contains(key)).copied().collect();
+        let unlocked: Vec<_> = existing.iter().filter(|(key, _)| free.contains(key)).copied().collect();
         self.update(&mut transaction, &Self::pack(&unlocked, seen)).await?;
         transaction.commit().await
     }
 
-    fn pack<'a>(wants: &[&'a Keyed<'a, Want>], seen: &Seen) -> String {
-        let row = |(key, want): &'a Keyed<'a, Want>| {
+    fn pack<'a>(requests: &[&'a Keyed<'a, AcquireRequest>], seen: &Seen) -> String {
+        let row = |(key, request): &'a Keyed<'a, AcquireRequest>| {
             let row = Row {
                 fence: seen.get(key.as_str()).map(|(fence, _)| *fence),
-                namespace: Some(readable(&want.pod_ref.namespace)),
-                pod: Some(readable(&want.pod_ref.pod)),
-                node: Some(readable(&want.pod_ref.node)),
+                namespace: Some(readable(&request.pod_ref.namespace)),
+                pod: Some(readable(&request.pod_ref.pod)),
+                node: Some(readable(&request.pod_ref.node)),
                 ..Row::key(key)
             };
             (row, None)
         };
-        pack(wants.iter().copied().map(row)).rows
+        pack(requests.iter().copied().map(row)).rows
     }
 
     async fn update(&self, conn: &mut MySqlConnection, rows: &str) -> Result<(), sqlx::Error> {
-        sqlx::query(sql::TAKE)
+        sqlx::query(sql::ACQUIRE_EXISTING)
             .bind(rows)
             .bind(&self.holder.cluster)
             .bind(&self.holder.replica)
@@ -176,12 +179,16 @@ impl Acquire<'_> {
             .map(drop)
     }
 
-    async fn insert(&self, conn: &mut MySqlConnection, fresh: &[&Keyed<'_, Want>]) -> Result<(), sqlx::Error> {
-        sqlx::query(sql::INSERT)
+    async fn acquire_absent(
+        &self,
+        conn: &mut MySqlConnection,
+        absent: &[&Keyed<'_, AcquireRequest>],
+    ) -> Result<(), sqlx::Error> {
+        sqlx::query(sql::ACQUIRE_ABSENT)
             .bind(&self.holder.cluster)
             .bind(&self.holder.replica)
             .bind(self.holder.ttl)
-            .bind(Self::pack(fresh, &Seen::new()))
+            .bind(Self::pack(absent, &Seen::new()))
             .execute(conn)
             .await
             .map(drop)
@@ -192,13 +199,13 @@ impl Acquire<'_> {
     async fn read_back(
         &self,
         conn: &mut MySqlConnection,
-        tried: &HashMap<&str, &Want>,
+        tried: &HashMap<&str, &AcquireRequest>,
         seen: &Seen,
     ) -> Result<Vec<Claim>, sqlx::Error> {
         if tried.is_empty() {
             return Ok(Vec::new());
         }
-        let rows = sqlx::query(sql::WON)
+        let rows = sqlx::query(sql::ACQUIRED)
             .bind(keys(tried.keys().copied()))
             .bind(&self.holder.cluster)
             .bind(&self.holder.replica)
@@ -208,9 +215,9 @@ impl Acquire<'_> {
         for row in &rows {
             let (key, fence): (_, u64) = (text(row, "id")?, row.try_get("fence")?);
             let previous = seen.get(&key).map_or(0, |(fence, _)| *fence);
-            if let Some(want) = tried.get(key.as_str()).filter(|_| fence > previous) {
+            if let Some(request) = tried.get(key.as_str()).filter(|_| fence > previous) {
                 claims.push(Claim {
-                    key: want.key.clone(),
+                    key: request.key.clone(),
                     fence: Fence(fence),
                     previous: Fence(previous),
                     checkpoint: row.try_get::<Option<Vec<u8>>, _>("checkpoint")?.unwrap_or_default(),

@@ -19,7 +19,7 @@ use self::jobs::{Acquire, BoundHolder, Param, Read, Renew, Write};
 use self::statements as sql;
 pub(super) use self::statements::{PRIVILEGES, PROBE};
 use super::batch::{Keyed, ROWS, Row, STORED_ROWS, check_checkpoint, check_name, cut, pack, sorted};
-use super::store::{DEAD, Holder, LockStore, STATEMENT_DEADLINE};
+use super::store::{DEAD_REPLICA_TTL, Holder, LockStore, STATEMENT_DEADLINE};
 use crate::clock::Clock;
 use crate::db::database::Database;
 use crate::db::mysql::connect::options;
@@ -27,10 +27,10 @@ use crate::db::mysql::errors;
 use crate::db::mysql::open::open;
 use crate::db::mysql::server::SessionLimits;
 use crate::db::mysql::session::Session;
-use crate::domain::claim::EVICTED;
+use crate::domain::claim::FORCE_RELEASED;
 use crate::domain::{
-    AfterRelease, BackendError, Claim, Fence, LockKey, LockRow, LockTable, PodRef, Release, Renewal, RenewalOutcome,
-    ReplicaId, Want,
+    AcquireRequest, AfterRelease, BackendError, Claim, Fence, LockKey, LockRow, LockTable, PodRef, Release, Renewal,
+    RenewalOutcome, ReplicaId,
 };
 
 /// An attempt to connect, and a statement that waited for a row lock, fell back and read the rows again, must both fit
@@ -123,16 +123,16 @@ fn fenced(key: &str, fence: Fence) -> Row<'_> {
 
 #[async_trait]
 impl LockStore for MySqlLocks {
-    async fn acquire(&self, wants: &[Want]) -> Result<Vec<Claim>, BackendError> {
-        let mut sorted = sorted(wants, |want| &want.key)?;
+    async fn acquire(&self, requests: &[AcquireRequest]) -> Result<Vec<Claim>, BackendError> {
+        let mut sorted = sorted(requests, |request| &request.key)?;
         sorted.dedup_by(|a, b| a.0 == b.0);
         let mut claims = Vec::new();
-        for wants in cut(&sorted, ROWS, |_| 0) {
+        for requests in cut(&sorted, ROWS, |_| 0) {
             claims.extend(
                 self.session
                     .run(&Acquire {
                         holder: &self.holder,
-                        wants,
+                        requests,
                     })
                     .await?,
             );
@@ -189,28 +189,28 @@ impl LockStore for MySqlLocks {
                 Param::Bytes(&self.holder.cluster),
                 Param::Bytes(&self.holder.replica),
             ];
-            self.write(sql::REMOVE, bind).await?;
+            self.write(sql::RELEASE_AND_DELETE, bind).await?;
         }
         Ok(())
     }
 
-    async fn ask(&self, rows: &[(LockKey, Fence)]) -> Result<(), BackendError> {
-        self.write_fenced(sql::ASK, rows, true).await
+    async fn request_handover(&self, rows: &[(LockKey, Fence)]) -> Result<(), BackendError> {
+        self.write_fenced(sql::REQUEST_HANDOVER, rows, true).await
     }
 
-    async fn refuse(&self, rows: &[(LockKey, Fence)]) -> Result<(), BackendError> {
-        self.write_fenced(sql::REFUSE, rows, false).await
+    async fn decline_handover(&self, rows: &[(LockKey, Fence)]) -> Result<(), BackendError> {
+        self.write_fenced(sql::DECLINE_HANDOVER, rows, false).await
     }
 
-    async fn forget(&self, keys: &[LockKey]) -> Result<u64, BackendError> {
+    async fn delete_rows(&self, keys: &[LockKey]) -> Result<u64, BackendError> {
         let sorted = sorted(keys, |key| key)?;
         let mut gone = 0;
         for batch in cut(&sorted, ROWS, |_| 0) {
             let packed = pack(batch.iter().map(|(key, _)| (Row::key(key), None)));
-            let dead = Param::Number(DEAD.as_secs() as i64);
+            let dead = Param::Number(DEAD_REPLICA_TTL.as_secs() as i64);
             gone += self
                 .write(
-                    sql::FORGET,
+                    sql::DELETE_ROWS,
                     vec![Param::Rows(&packed.rows), Param::Bytes(&self.holder.cluster), dead],
                 )
                 .await?;
@@ -218,16 +218,16 @@ impl LockStore for MySqlLocks {
         Ok(gone)
     }
 
-    async fn evict(&self, key: &LockKey) -> Result<bool, BackendError> {
+    async fn force_release(&self, key: &LockKey) -> Result<bool, BackendError> {
         let key = key.to_string();
         check_name("lock key", &key)?;
         // The fence always changes, so the count is exact however the server counts.
         let bind = vec![
-            Param::Bytes(EVICTED.as_bytes()),
+            Param::Bytes(FORCE_RELEASED.as_bytes()),
             Param::Bytes(&self.holder.cluster),
             Param::Bytes(key.as_bytes()),
         ];
-        Ok(self.write(sql::EVICT, bind).await? > 0)
+        Ok(self.write(sql::FORCE_RELEASE, bind).await? > 0)
     }
 
     async fn table(&self) -> Result<LockTable, BackendError> {
@@ -241,13 +241,13 @@ impl LockStore for MySqlLocks {
 }
 
 fn released<'a>(key: &'a str, release: &'a Release) -> (Row<'a>, Option<&'a [u8]>) {
-    let (heir, state) = match &release.after {
-        AfterRelease::Handed(heir) => (Some(heir.as_str()), None),
+    let (receiver, state) = match &release.after {
+        AfterRelease::Handed(receiver) => (Some(receiver.as_str()), None),
         AfterRelease::Finished => (None, Some(2)),
         AfterRelease::Free | AfterRelease::Deleted => (None, None),
     };
     let row = Row {
-        heir,
+        receiver,
         state,
         ..fenced(key, release.claim.fence)
     };
@@ -282,7 +282,7 @@ fn table_of(rows: &[MySqlRow]) -> Result<LockTable, sqlx::Error> {
             fence: Fence(row.try_get("fence")?),
             expires_in: row.try_get::<i64, _>("expires_in")?.div_euclid(1000),
             finished: row.try_get::<u8, _>("state")? == 2,
-            wanted_by: name("wanted_by")?,
+            requested_by: name("wanted_by")?,
             pod_ref,
             checkpoint_len: row.try_get::<Option<i64>, _>("checkpoint_len")?.unwrap_or(0) as u32,
         };

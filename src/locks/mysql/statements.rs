@@ -48,13 +48,13 @@ macro_rules! join {
 pub(super) const READ_CURRENT: &str = concat!(
     // There is no fence after the last, and trying to count on would fail the statement for all its rows.
     "SELECT l.id, l.fence, l.state <> 2 AND l.fence < 18446744073709551615 AND (l.owner IS NULL OR l.owner = ? \
-     OR l.expires_at <= UTC_TIMESTAMP(6) - INTERVAL ? MICROSECOND) AS takeable FROM ",
+     OR l.expires_at <= UTC_TIMESTAMP(6) - INTERVAL ? MICROSECOND) AS acquirable FROM ",
     join!()
 );
 
 /// Takes rows, each only if it is as it was looked at. Parameters: array, cluster, replica, ttl,
 /// replica, grace.
-pub(super) const TAKE: &str = concat!(
+pub(super) const ACQUIRE_EXISTING: &str = concat!(
     "UPDATE ",
     join!(
         "fence BIGINT UNSIGNED PATH '$.f' ERROR ON ERROR",
@@ -78,7 +78,7 @@ pub(super) const UNLOCKED_MARIADB: &str = concat!("SELECT l.id FROM ", join!(), 
 
 /// Inserts rows, each unless it is there by now. Not `IGNORE`, which would turn values that do not
 /// fit into warnings. Parameters: cluster, replica, ttl, array.
-pub(super) const INSERT: &str = concat!(
+pub(super) const ACQUIRE_ABSENT: &str = concat!(
     "INSERT INTO distributed_lock (cluster, id, owner, fence, expires_at, namespace, pod, node, acquired_at, updated_at) \
      SELECT ?, CAST(j.id AS BINARY), ?, ",
     now_micros!(),
@@ -92,7 +92,7 @@ pub(super) const INSERT: &str = concat!(
 );
 
 /// What of these is mine. Parameters: array, cluster, replica.
-pub(super) const WON: &str = concat!(
+pub(super) const ACQUIRED: &str = concat!(
     "SELECT l.id, l.fence, l.checkpoint FROM ",
     join!(),
     " WHERE l.owner = ? AND l.expires_at > UTC_TIMESTAMP(6)"
@@ -136,47 +136,47 @@ pub(super) const RELEASE: &str = concat!(
         "fence BIGINT UNSIGNED PATH '$.f' ERROR ON ERROR",
         "at INT UNSIGNED PATH '$.a'",
         "len INT UNSIGNED PATH '$.l'",
-        "heir VARCHAR(255) CHARACTER SET utf8mb4 PATH '$.o' ERROR ON ERROR",
+        "receiver VARCHAR(255) CHARACTER SET utf8mb4 PATH '$.o' ERROR ON ERROR",
         "state TINYINT UNSIGNED PATH '$.s'"
     ),
-    " SET l.owner = CAST(j.heir AS BINARY), l.fence = IF(j.heir IS NULL, l.fence, ",
+    " SET l.owner = CAST(j.receiver AS BINARY), l.fence = IF(j.receiver IS NULL, l.fence, ",
     next_fence!(),
-    "), l.expires_at = IF(j.heir IS NULL, UTC_TIMESTAMP(6), UTC_TIMESTAMP(6) + INTERVAL ? MICROSECOND), \
+    "), l.expires_at = IF(j.receiver IS NULL, UTC_TIMESTAMP(6), UTC_TIMESTAMP(6) + INTERVAL ? MICROSECOND), \
      l.state = COALESCE(j.state, l.state), l.wanted_by = NULL, l.sent = 0, l.updated_at = UTC_TIMESTAMP(6), \
      l.checkpoint = IF(j.len IS NULL, l.checkpoint, SUBSTRING(?, j.at, j.len)) \
      WHERE l.fence = j.fence AND l.owner = ?"
 );
 
 /// Deletes rows that are given back for good. Parameters: array, cluster, replica.
-pub(super) const REMOVE: &str = concat!(
+pub(super) const RELEASE_AND_DELETE: &str = concat!(
     "DELETE l FROM ",
     join!("fence BIGINT UNSIGNED PATH '$.f' ERROR ON ERROR"),
     " WHERE l.fence = j.fence AND l.owner = ?"
 );
 
 /// Asks for rows. Parameters: array, cluster, replica, replica.
-pub(super) const ASK: &str = concat!(
+pub(super) const REQUEST_HANDOVER: &str = concat!(
     "UPDATE ",
     join!("fence BIGINT UNSIGNED PATH '$.f' ERROR ON ERROR"),
     " SET l.wanted_by = ? WHERE l.fence = j.fence AND l.owner <> ? AND l.wanted_by IS NULL AND l.state <> 2"
 );
 
 /// Takes requests back. Parameters: array, cluster, replica.
-pub(super) const REFUSE: &str = concat!(
+pub(super) const DECLINE_HANDOVER: &str = concat!(
     "UPDATE ",
     join!("fence BIGINT UNSIGNED PATH '$.f' ERROR ON ERROR"),
     " SET l.wanted_by = NULL WHERE l.fence = j.fence AND l.owner = ?"
 );
 
 /// Deletes finished rows and those of dead replicas. Parameters: array, cluster, seconds.
-pub(super) const FORGET: &str = concat!(
+pub(super) const DELETE_ROWS: &str = concat!(
     "DELETE l FROM ",
     join!(),
     " WHERE l.state = 2 OR (l.id LIKE CAST('replica/%' AS BINARY) AND l.expires_at <= UTC_TIMESTAMP(6) - INTERVAL ? SECOND)"
 );
 
 /// Takes a row from its holder, for nobody until it would have expired. Parameters: nobody's name, cluster, key.
-pub(super) const EVICT: &str = concat!(
+pub(super) const FORCE_RELEASE: &str = concat!(
     "UPDATE distributed_lock l SET l.owner = IF(l.owner IS NULL, NULL, ?), l.wanted_by = NULL, l.sent = 0, l.fence = ",
     next_fence!(),
     ", l.updated_at = UTC_TIMESTAMP(6) WHERE l.cluster = ? AND l.id = ?"

@@ -9,12 +9,12 @@ use sqlx::sqlite::{SqliteConnection, SqliteRow};
 use sqlx::{Connection, Row as _};
 
 use super::super::batch::{Keyed, Packed, Row, pack, readable};
-use super::super::store::{DEAD, Holder};
+use super::super::store::{DEAD_REPLICA_TTL, Holder};
 use super::statements as sql;
 use crate::db::job::Job;
 use crate::db::sqlite::connect::BEGIN;
-use crate::domain::claim::EVICTED;
-use crate::domain::{AfterRelease, Claim, Fence, LockKey, Renewal, Want};
+use crate::domain::claim::FORCE_RELEASED;
+use crate::domain::{AcquireRequest, AfterRelease, Claim, Fence, LockKey, Renewal};
 
 /// Whose statements they are, as they are bound.
 #[derive(Clone, Debug)]
@@ -59,7 +59,7 @@ async fn draw(conn: &mut SqliteConnection) -> Result<(i64, i64), sqlx::Error> {
 /// Claims a batch.
 pub(super) struct Acquire<'a> {
     pub(super) holder: &'a BoundHolder,
-    pub(super) wants: &'a [Keyed<'a, Want>],
+    pub(super) requests: &'a [Keyed<'a, AcquireRequest>],
 }
 
 impl Job<SqliteConnection> for Acquire<'_> {
@@ -67,15 +67,15 @@ impl Job<SqliteConnection> for Acquire<'_> {
 
     async fn run(&self, conn: &mut SqliteConnection) -> Result<Vec<Claim>, sqlx::Error> {
         // Looks first, so that polling replicas do not queue for the write lock.
-        let free = self.takeable(conn).await?;
+        let free = self.acquirable(conn).await?;
         if free.is_empty() {
             return Ok(Vec::new());
         }
         let mut transaction = conn.begin_with(BEGIN).await?;
         let (fence, now) = draw(&mut transaction).await?;
-        let free = self.takeable(&mut transaction).await?;
-        let chosen = self.wants.iter().filter(|(key, _)| free.contains_key(key.as_str()));
-        let rows = sqlx::query(sql::TAKE)
+        let free = self.acquirable(&mut transaction).await?;
+        let chosen = self.requests.iter().filter(|(key, _)| free.contains_key(key.as_str()));
+        let rows = sqlx::query(sql::ACQUIRE)
             .bind(wanted(chosen))
             .bind(&self.holder.cluster)
             .bind(&self.holder.replica)
@@ -103,8 +103,8 @@ impl Job<SqliteConnection> for Acquire<'_> {
 
 impl Acquire<'_> {
     /// The rows that can be claimed, with their present fences.
-    async fn takeable(&self, conn: &mut SqliteConnection) -> Result<HashMap<&str, (&LockKey, Fence)>, sqlx::Error> {
-        let keys = pack(self.wants.iter().map(|(key, _)| (Row::key(key), None)));
+    async fn acquirable(&self, conn: &mut SqliteConnection) -> Result<HashMap<&str, (&LockKey, Fence)>, sqlx::Error> {
+        let keys = pack(self.requests.iter().map(|(key, _)| (Row::key(key), None)));
         let rows = sqlx::query(sql::READ_CURRENT)
             .bind(keys.rows)
             .bind(&self.holder.cluster)
@@ -113,13 +113,13 @@ impl Acquire<'_> {
             .fetch_all(conn)
             .await?;
         let mut free: HashMap<_, _> = self
-            .wants
+            .requests
             .iter()
-            .map(|(key, want)| (key.as_str(), (&want.key, Fence(0))))
+            .map(|(key, request)| (key.as_str(), (&request.key, Fence(0))))
             .collect();
         for row in &rows {
             let id: String = row.try_get("id")?;
-            if row.try_get::<i64, _>("takeable")? == 1 {
+            if row.try_get::<i64, _>("acquirable")? == 1 {
                 if let Some((_, fence)) = free.get_mut(id.as_str()) {
                     *fence = fence_of(row, "fence")?;
                 }
@@ -131,17 +131,17 @@ impl Acquire<'_> {
     }
 }
 
-fn wanted<'a>(wants: impl Iterator<Item = &'a Keyed<'a, Want>>) -> String {
-    let row = |(key, want): &'a Keyed<'a, Want>| {
+fn wanted<'a>(requests: impl Iterator<Item = &'a Keyed<'a, AcquireRequest>>) -> String {
+    let row = |(key, request): &'a Keyed<'a, AcquireRequest>| {
         let row = Row {
-            namespace: Some(readable(&want.pod_ref.namespace)),
-            pod: Some(readable(&want.pod_ref.pod)),
-            node: Some(readable(&want.pod_ref.node)),
+            namespace: Some(readable(&request.pod_ref.namespace)),
+            pod: Some(readable(&request.pod_ref.pod)),
+            node: Some(readable(&request.pod_ref.node)),
             ..Row::key(key)
         };
         (row, None)
     };
-    pack(wants.map(row)).rows
+    pack(requests.map(row)).rows
 }
 
 /// Renews a batch; answers what is held.
@@ -196,7 +196,7 @@ impl Job<SqliteConnection> for Release<'_> {
             .bind(self.holder.ttl)
             .execute(&mut *transaction)
             .await?;
-        sqlx::query(sql::REMOVE)
+        sqlx::query(sql::RELEASE_AND_DELETE)
             .bind(gone.rows)
             .bind(&self.holder.cluster)
             .bind(&self.holder.replica)
@@ -214,13 +214,13 @@ impl Release<'_> {
             .iter()
             .partition(|(_, release)| release.after == AfterRelease::Deleted);
         let kept = kept.iter().map(|(key, release)| {
-            let (heir, state) = match &release.after {
-                AfterRelease::Handed(heir) => (Some(heir.as_str()), None),
+            let (receiver, state) = match &release.after {
+                AfterRelease::Handed(receiver) => (Some(receiver.as_str()), None),
                 AfterRelease::Finished => (None, Some(2)),
                 AfterRelease::Free | AfterRelease::Deleted => (None, None),
             };
             let row = Row {
-                heir,
+                receiver,
                 state,
                 ..fenced(key, release.claim.fence)
             };
@@ -243,7 +243,7 @@ impl Job<SqliteConnection> for Ask<'_> {
     type Answer = ();
 
     async fn run(&self, conn: &mut SqliteConnection) -> Result<(), sqlx::Error> {
-        write_fenced(conn, sql::ASK, self.holder, self.rows).await
+        write_fenced(conn, sql::REQUEST_HANDOVER, self.holder, self.rows).await
     }
 }
 
@@ -257,7 +257,7 @@ impl Job<SqliteConnection> for Refuse<'_> {
     type Answer = ();
 
     async fn run(&self, conn: &mut SqliteConnection) -> Result<(), sqlx::Error> {
-        write_fenced(conn, sql::REFUSE, self.holder, self.rows).await
+        write_fenced(conn, sql::DECLINE_HANDOVER, self.holder, self.rows).await
     }
 }
 
@@ -276,18 +276,18 @@ async fn write_fenced(
 }
 
 /// Deletes rows that nobody needs.
-pub(super) struct Forget<'a> {
+pub(super) struct DeleteRows<'a> {
     pub(super) holder: &'a BoundHolder,
     pub(super) keys: &'a [Keyed<'a, LockKey>],
 }
 
-impl Job<SqliteConnection> for Forget<'_> {
+impl Job<SqliteConnection> for DeleteRows<'_> {
     type Answer = u64;
 
     async fn run(&self, conn: &mut SqliteConnection) -> Result<u64, sqlx::Error> {
         let batch = pack(self.keys.iter().map(|(key, _)| (Row::key(key), None)));
-        let dead = DEAD.as_micros() as i64;
-        let query = sqlx::query(sql::FORGET)
+        let dead = DEAD_REPLICA_TTL.as_micros() as i64;
+        let query = sqlx::query(sql::DELETE_ROWS)
             .bind(batch.rows)
             .bind(&self.holder.cluster)
             .bind(dead);
@@ -296,23 +296,23 @@ impl Job<SqliteConnection> for Forget<'_> {
 }
 
 /// Takes a row from its holder; answers whether it was there.
-pub(super) struct Evict<'a> {
+pub(super) struct ForceRelease<'a> {
     pub(super) holder: &'a BoundHolder,
     pub(super) key: &'a str,
 }
 
-impl Job<SqliteConnection> for Evict<'_> {
+impl Job<SqliteConnection> for ForceRelease<'_> {
     type Answer = bool;
 
     async fn run(&self, conn: &mut SqliteConnection) -> Result<bool, sqlx::Error> {
         let mut transaction = conn.begin_with(BEGIN).await?;
         let (fence, now) = draw(&mut transaction).await?;
-        let query = sqlx::query(sql::EVICT)
+        let query = sqlx::query(sql::FORCE_RELEASE)
             .bind(&self.holder.cluster)
             .bind(self.key)
             .bind(fence)
             .bind(now)
-            .bind(EVICTED);
+            .bind(FORCE_RELEASED);
         let done = query.execute(&mut *transaction).await?;
         transaction.commit().await?;
         Ok(done.rows_affected() > 0)

@@ -14,7 +14,7 @@ use async_trait::async_trait;
 use sqlx::Row as _;
 use sqlx::sqlite::SqliteRow;
 
-use self::jobs::{Acquire, Ask, BoundHolder, Evict, Forget, Read, Refuse, Release as ReleaseJob, Renew};
+use self::jobs::{Acquire, Ask, BoundHolder, DeleteRows, ForceRelease, Read, Refuse, Release as ReleaseJob, Renew};
 use self::statements as sql;
 pub(super) use self::statements::{PRIVILEGES, PROBE};
 use super::batch::{ROWS, STORED_ROWS, check_checkpoint, check_name, cut, sorted};
@@ -24,7 +24,7 @@ use crate::db::sqlite::errors::explain;
 use crate::db::sqlite::open::open;
 use crate::db::sqlite::session::Session;
 use crate::domain::{
-    BackendError, Claim, Fence, LockKey, LockRow, LockTable, PodRef, Release, Renewal, RenewalOutcome, Want,
+    AcquireRequest, BackendError, Claim, Fence, LockKey, LockRow, LockTable, PodRef, Release, Renewal, RenewalOutcome,
 };
 
 /// How long a statement waits for another process's transaction: less than the statement deadline of 3 s.
@@ -50,16 +50,16 @@ impl SqliteLocks {
 
 #[async_trait]
 impl LockStore for SqliteLocks {
-    async fn acquire(&self, wants: &[Want]) -> Result<Vec<Claim>, BackendError> {
-        let mut sorted = sorted(wants, |want| &want.key)?;
+    async fn acquire(&self, requests: &[AcquireRequest]) -> Result<Vec<Claim>, BackendError> {
+        let mut sorted = sorted(requests, |request| &request.key)?;
         sorted.dedup_by(|a, b| a.0 == b.0);
         let mut claims = Vec::new();
-        for wants in cut(&sorted, ROWS, |_| 0) {
+        for requests in cut(&sorted, ROWS, |_| 0) {
             claims.extend(
                 self.session
                     .run(&Acquire {
                         holder: &self.holder,
-                        wants,
+                        requests,
                     })
                     .await?,
             );
@@ -114,7 +114,7 @@ impl LockStore for SqliteLocks {
         Ok(())
     }
 
-    async fn ask(&self, rows: &[(LockKey, Fence)]) -> Result<(), BackendError> {
+    async fn request_handover(&self, rows: &[(LockKey, Fence)]) -> Result<(), BackendError> {
         let sorted = sorted(rows, |(key, _)| key)?;
         for rows in cut(&sorted, ROWS, |_| 0) {
             self.session
@@ -127,7 +127,7 @@ impl LockStore for SqliteLocks {
         Ok(())
     }
 
-    async fn refuse(&self, rows: &[(LockKey, Fence)]) -> Result<(), BackendError> {
+    async fn decline_handover(&self, rows: &[(LockKey, Fence)]) -> Result<(), BackendError> {
         let sorted = sorted(rows, |(key, _)| key)?;
         for rows in cut(&sorted, ROWS, |_| 0) {
             self.session
@@ -140,13 +140,13 @@ impl LockStore for SqliteLocks {
         Ok(())
     }
 
-    async fn forget(&self, keys: &[LockKey]) -> Result<u64, BackendError> {
+    async fn delete_rows(&self, keys: &[LockKey]) -> Result<u64, BackendError> {
         let sorted = sorted(keys, |key| key)?;
         let mut gone = 0;
         for keys in cut(&sorted, ROWS, |_| 0) {
             gone += self
                 .session
-                .run(&Forget {
+                .run(&DeleteRows {
                     holder: &self.holder,
                     keys,
                 })
@@ -155,11 +155,11 @@ impl LockStore for SqliteLocks {
         Ok(gone)
     }
 
-    async fn evict(&self, key: &LockKey) -> Result<bool, BackendError> {
+    async fn force_release(&self, key: &LockKey) -> Result<bool, BackendError> {
         let key = key.to_string();
         check_name("lock key", &key)?;
         self.session
-            .run(&Evict {
+            .run(&ForceRelease {
                 holder: &self.holder,
                 key: &key,
             })
@@ -209,7 +209,7 @@ fn table_of(rows: &[SqliteRow]) -> Result<LockTable, sqlx::Error> {
                 .saturating_sub(now)
                 .div_euclid(1000),
             finished: row.try_get::<i64, _>("state")? == 2,
-            wanted_by: text(row, "wanted_by")?.map(Into::into),
+            requested_by: text(row, "wanted_by")?.map(Into::into),
             pod_ref,
             checkpoint_len: row.try_get::<Option<i64>, _>("checkpoint_len")?.unwrap_or(0) as u32,
         };

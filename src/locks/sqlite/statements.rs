@@ -26,12 +26,12 @@ pub(super) const DRAW: &str = concat!(
 pub(super) const READ_CURRENT: &str = concat!(
     "SELECT l.id, l.fence, l.state <> 2 AND (l.owner IS NULL OR l.owner = ?3 OR l.expires_at + ?4 <= ",
     now!(),
-    ") AS takeable FROM json_each(?1) j CROSS JOIN distributed_lock l ON l.cluster = ?2 AND l.id = j.value ->> 'k'"
+    ") AS acquirable FROM json_each(?1) j CROSS JOIN distributed_lock l ON l.cluster = ?2 AND l.id = j.value ->> 'k'"
 );
 
 /// Claims rows that were looked at in the same transaction. Parameters: array, cluster, replica,
 /// fence, now, ttl.
-pub(super) const TAKE: &str = "\
+pub(super) const ACQUIRE: &str = "\
     INSERT INTO distributed_lock (cluster, id, owner, fence, expires_at, namespace, pod, node, acquired_at, updated_at) \
     SELECT ?2, j.value ->> 'k', ?3, ?4, ?5 + ?6, j.value ->> 'ns', j.value ->> 'p', j.value ->> 'n', ?5, ?5 \
     FROM json_each(?1) j WHERE true \
@@ -66,22 +66,22 @@ pub(super) const RELEASE: &str = "\
     FROM json_each(?1) j WHERE l.cluster = ?2 AND l.id = j.value ->> 'k' AND l.fence = j.value ->> 'f' AND l.owner = ?3";
 
 /// Deletes rows that are given back for good. Parameters: array, cluster, replica.
-pub(super) const REMOVE: &str = "\
+pub(super) const RELEASE_AND_DELETE: &str = "\
     DELETE FROM distributed_lock WHERE cluster = ?2 AND owner = ?3 AND (id, fence) IN \
     (SELECT j.value ->> 'k', j.value ->> 'f' FROM json_each(?1) j)";
 
 /// Asks for rows. Parameters: array, cluster, replica.
-pub(super) const ASK: &str = "\
+pub(super) const REQUEST_HANDOVER: &str = "\
     UPDATE distributed_lock AS l SET wanted_by = ?3 FROM json_each(?1) j WHERE l.cluster = ?2 \
     AND l.id = j.value ->> 'k' AND l.fence = j.value ->> 'f' AND l.owner <> ?3 AND l.wanted_by IS NULL AND l.state <> 2";
 
 /// Takes requests back. Parameters: array, cluster, replica.
-pub(super) const REFUSE: &str = "\
+pub(super) const DECLINE_HANDOVER: &str = "\
     UPDATE distributed_lock AS l SET wanted_by = NULL FROM json_each(?1) j WHERE l.cluster = ?2 \
     AND l.id = j.value ->> 'k' AND l.fence = j.value ->> 'f' AND l.owner = ?3";
 
 /// Deletes finished rows and those of dead replicas. Parameters: array, cluster, microseconds.
-pub(super) const FORGET: &str = concat!(
+pub(super) const DELETE_ROWS: &str = concat!(
     "DELETE FROM distributed_lock WHERE cluster = ?2 AND id IN (SELECT j.value ->> 'k' FROM json_each(?1) j) \
      AND (state = 2 OR (id GLOB 'replica/*' AND expires_at + ?3 <= ",
     now!(),
@@ -90,7 +90,7 @@ pub(super) const FORGET: &str = concat!(
 
 /// Takes a row from its holder, for nobody until it would have expired. Parameters: cluster, key, fence,
 /// now, nobody's name.
-pub(super) const EVICT: &str = "\
+pub(super) const FORCE_RELEASE: &str = "\
     UPDATE distributed_lock SET owner = CASE WHEN owner IS NULL THEN NULL ELSE ?5 END, wanted_by = NULL, \
     fence = ?3, updated_at = ?4 WHERE cluster = ?1 AND id = ?2";
 

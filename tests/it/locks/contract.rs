@@ -6,7 +6,7 @@ use std::time::Duration;
 use futures::future::join_all;
 use podlog::domain::{AfterRelease, Claim, Fence, LockKey, Release, RenewalOutcome};
 
-use crate::locks::fixture::{GRACE, LockFixture, TTL, acquire, pod, release, renew, renewal, want, wants};
+use crate::locks::fixture::{GRACE, LockFixture, TTL, acquire, pod, release, renew, renewal, request, requests};
 
 const SECOND: Duration = Duration::from_secs(1);
 
@@ -37,10 +37,10 @@ pub(crate) async fn of_two_claimants_one_wins(fixture: &LockFixture) {
 
 pub(crate) async fn twelve_hundred_rows_fit_in_one_call(fixture: &LockFixture) {
     let a = fixture.holder("a").await;
-    let mut wants = wants(1200);
-    wants.push(wants[7].clone());
-    fastrand::Rng::with_seed(1).shuffle(&mut wants);
-    let claims = a.acquire(&wants).await.unwrap();
+    let mut requests = requests(1200);
+    requests.push(requests[7].clone());
+    fastrand::Rng::with_seed(1).shuffle(&mut requests);
+    let claims = a.acquire(&requests).await.unwrap();
     assert_eq!(claims.len(), 1200);
     let renewals: Vec<_> = claims
         .iter()
@@ -77,34 +77,34 @@ pub(crate) async fn four_claimants_contend_without_errors_and_each_row_has_one_w
     println!("seed {seed}");
     let mut rng = fastrand::Rng::with_seed(seed);
     let mut last: BTreeMap<LockKey, Fence> = BTreeMap::new();
-    // Twice: absent rows are inserted, expired ones are taken.
+    // Twice: first the rows are absent, then they have expired.
     for round in 0..2 {
         let mut claimants = Vec::new();
         for name in ["a", "b", "c", "d"] {
-            let mut wants = wants(600);
-            rng.shuffle(&mut wants);
-            claimants.push((fixture.holder(&format!("{name}{round}")).await, wants));
+            let mut requests = requests(600);
+            rng.shuffle(&mut requests);
+            claimants.push((fixture.holder(&format!("{name}{round}")).await, requests));
         }
-        let claim = async |(store, wants): &(_, Vec<podlog::domain::Want>)| {
+        let acquire_all = async |(store, requests): &(_, Vec<podlog::domain::AcquireRequest>)| {
             let store: &std::sync::Arc<dyn podlog::locks::LockStore> = store;
-            let mut won = Vec::new();
-            for some in wants.chunks(150) {
-                won.extend(store.acquire(some).await.unwrap());
+            let mut claims = Vec::new();
+            for some in requests.chunks(150) {
+                claims.extend(store.acquire(some).await.unwrap());
             }
-            won
+            claims
         };
-        let won = join_all(claimants.iter().map(claim)).await;
-        let mut winners = BTreeMap::new();
-        for claim in won.into_iter().flatten() {
+        let claims = join_all(claimants.iter().map(acquire_all)).await;
+        let mut fences = BTreeMap::new();
+        for claim in claims.into_iter().flatten() {
             assert_eq!(claim.previous, last.get(&claim.key).copied().unwrap_or_default());
             assert!(
-                winners.insert(claim.key.clone(), claim.fence).is_none(),
-                "{} was won twice",
+                fences.insert(claim.key.clone(), claim.fence).is_none(),
+                "{} was acquired twice",
                 claim.key
             );
         }
-        assert_eq!(winners.len(), 600);
-        last = winners;
+        assert_eq!(fences.len(), 600);
+        last = fences;
         fixture.pass(TTL + GRACE).await;
     }
 }
@@ -198,7 +198,7 @@ pub(crate) async fn fences_grow_even_after_the_row_was_deleted(fixture: &LockFix
         let finished = next == AfterRelease::Finished;
         release(store, claim, None, next).await;
         if finished {
-            assert_eq!(store.forget(std::slice::from_ref(&key)).await.unwrap(), 1);
+            assert_eq!(store.delete_rows(std::slice::from_ref(&key)).await.unwrap(), 1);
         }
     }
 }
@@ -256,7 +256,7 @@ pub(crate) async fn a_checkpoint_survives_takeover_byte_for_byte(fixture: &LockF
         br#"{"c":{"app":"\u0000 'x' ? :1"}}"#.to_vec(),
     ];
     let keys: Vec<_> = (0..cases.len()).map(pod).collect();
-    let claims = a.acquire(&keys.iter().map(want).collect::<Vec<_>>()).await.unwrap();
+    let claims = a.acquire(&keys.iter().map(request).collect::<Vec<_>>()).await.unwrap();
     let fence = |key: &LockKey| claims.iter().find(|claim| claim.key == *key).unwrap().fence;
     let store: Vec<_> = keys
         .iter()
@@ -300,8 +300,8 @@ pub(crate) async fn clusters_do_not_see_each_other(fixture: &LockFixture) {
     assert_eq!(here.table().await.unwrap().rows.len(), 1);
     assert_eq!(here.table().await.unwrap().replicas().count(), 0);
     assert_eq!(there.table().await.unwrap().replicas().count(), 1);
-    assert!(here.evict(&duty).await.unwrap());
-    assert!(!here.evict(&LockKey::Replica("b".into())).await.unwrap());
+    assert!(here.force_release(&duty).await.unwrap());
+    assert!(!here.force_release(&LockKey::Replica("b".into())).await.unwrap());
     release(&here, copy(&theirs), None, AfterRelease::Deleted).await;
     assert_eq!(renew(&there, &theirs, None).await, RenewalOutcome::Held);
 }
@@ -320,18 +320,18 @@ pub(crate) async fn ids_that_differ_in_case_or_trailing_spaces_are_different_row
 
 pub(crate) async fn any_name_is_stored_unchanged(fixture: &LockFixture) {
     let a = fixture.holder("podlog-7d9f#é\"\\'`").await;
-    let mut want = want(&pod(r#"q'"\u0041%_?:1;--ä😀"#));
-    want.pod_ref.namespace = "n".repeat(63).as_str().into();
-    want.pod_ref.pod = "p".repeat(253).as_str().into();
-    want.pod_ref.node = "node'\"\\ 😀".into();
-    let claim = a.acquire(std::slice::from_ref(&want)).await.unwrap().pop().unwrap();
+    let mut request = request(&pod(r#"q'"\u0041%_?:1;--ä😀"#));
+    request.pod_ref.namespace = "n".repeat(63).as_str().into();
+    request.pod_ref.pod = "p".repeat(253).as_str().into();
+    request.pod_ref.node = "node'\"\\ 😀".into();
+    let claim = a.acquire(std::slice::from_ref(&request)).await.unwrap().pop().unwrap();
     assert_eq!(renew(&a, &claim, Some(b"1")).await, RenewalOutcome::Held);
     let table = a.table().await.unwrap();
-    let row = &table.rows[&want.key];
-    assert_eq!(row.pod_ref, want.pod_ref);
+    let row = &table.rows[&request.key];
+    assert_eq!(row.pod_ref, request.pod_ref);
     assert_eq!(row.owner.as_ref().unwrap().as_str(), "podlog-7d9f#é\"\\'`");
     let error = a
-        .acquire(&[crate::locks::fixture::want(&pod("x".repeat(300)))])
+        .acquire(&[crate::locks::fixture::request(&pod("x".repeat(300)))])
         .await
         .unwrap_err()
         .to_string();
@@ -350,7 +350,7 @@ pub(crate) async fn an_empty_table_still_reports_time_and_server(fixture: &LockF
 
 pub(crate) async fn verdicts_come_in_the_order_of_the_renewals(fixture: &LockFixture) {
     let a = fixture.holder("a").await;
-    let mut claims = a.acquire(&wants(40)).await.unwrap();
+    let mut claims = a.acquire(&requests(40)).await.unwrap();
     fastrand::Rng::with_seed(3).shuffle(&mut claims);
     let stale = |i: usize| i.is_multiple_of(3);
     let renewals = claims.iter().enumerate().map(|(i, claim)| {

@@ -9,7 +9,7 @@ use std::time::Duration;
 
 use futures::FutureExt;
 use podlog::clock::Clock;
-use podlog::domain::{AfterRelease, Claim, Fence, LockKey, PodRef, Release, Renewal, Want};
+use podlog::domain::{AcquireRequest, AfterRelease, Claim, Fence, LockKey, PodRef, Release, Renewal};
 use podlog::lab::memory::MemoryTable;
 use podlog::locks::{self, Holder, LockStore, LockUrl};
 use sqlx::mysql::{MySqlConnectOptions, MySqlConnection};
@@ -219,8 +219,8 @@ pub(crate) fn pod(uid: impl std::fmt::Display) -> LockKey {
     LockKey::Pod(format!("{uid}").into())
 }
 
-pub(crate) fn want(key: &LockKey) -> Want {
-    Want {
+pub(crate) fn request(key: &LockKey) -> AcquireRequest {
+    AcquireRequest {
         key: key.clone(),
         pod_ref: PodRef {
             namespace: "shop".into(),
@@ -230,12 +230,12 @@ pub(crate) fn want(key: &LockKey) -> Want {
     }
 }
 
-pub(crate) fn wants(n: usize) -> Vec<Want> {
-    (0..n).map(|i| want(&pod(format!("uid-{i:05}")))).collect()
+pub(crate) fn requests(n: usize) -> Vec<AcquireRequest> {
+    (0..n).map(|i| request(&pod(format!("uid-{i:05}")))).collect()
 }
 
 pub(crate) async fn acquire(store: &Arc<dyn LockStore>, key: &LockKey) -> Option<Claim> {
-    store.acquire(&[want(key)]).await.unwrap().pop()
+    store.acquire(&[request(key)]).await.unwrap().pop()
 }
 
 pub(crate) fn renewal(key: &LockKey, fence: Fence, checkpoint: Option<&[u8]>) -> Renewal {

@@ -14,10 +14,10 @@ pub(crate) async fn a_requested_row_is_handed_over_and_taken_by_the_replica_that
     );
     let key = pod("x");
     let old = acquire(&a, &key).await.unwrap();
-    b.ask(&[(key.clone(), old.fence)]).await.unwrap();
-    c.ask(&[(key.clone(), old.fence)]).await.unwrap();
+    b.request_handover(&[(key.clone(), old.fence)]).await.unwrap();
+    c.request_handover(&[(key.clone(), old.fence)]).await.unwrap();
     assert_eq!(
-        a.table().await.unwrap().rows[&key].wanted_by,
+        a.table().await.unwrap().rows[&key].requested_by,
         Some("b".into()),
         "the first request counts"
     );
@@ -30,7 +30,7 @@ pub(crate) async fn a_requested_row_is_handed_over_and_taken_by_the_replica_that
     let stale = acquire_like(&old);
     release(&a, old, Some(b"final"), AfterRelease::Handed("b".into())).await;
     let row = a.table().await.unwrap().rows.remove(&key).unwrap();
-    assert_eq!((row.owner, row.wanted_by), (Some("b".into()), None));
+    assert_eq!((row.owner, row.requested_by), (Some("b".into()), None));
     assert!(row.fence > fence && row.expires_in > 0);
     assert_eq!(renew(&a, &stale, Some(b"stale")).await, RenewalOutcome::Lost);
     assert_eq!(acquire(&c, &key).await, None);
@@ -66,24 +66,24 @@ pub(crate) async fn a_request_can_be_refused(fixture: &LockFixture) {
     let key = pod("x");
     let claim = acquire(&a, &key).await.unwrap();
     let row = [(key.clone(), claim.fence)];
-    b.ask(&row).await.unwrap();
-    b.refuse(&row).await.unwrap();
+    b.request_handover(&row).await.unwrap();
+    b.decline_handover(&row).await.unwrap();
     assert_eq!(
-        a.table().await.unwrap().rows[&key].wanted_by,
+        a.table().await.unwrap().rows[&key].requested_by,
         Some("b".into()),
-        "only the holder refuses"
+        "only the holder declines"
     );
-    a.refuse(&row).await.unwrap();
-    assert_eq!(a.table().await.unwrap().rows[&key].wanted_by, None);
+    a.decline_handover(&row).await.unwrap();
+    assert_eq!(a.table().await.unwrap().rows[&key].requested_by, None);
     assert_eq!(renew(&a, &claim, None).await, RenewalOutcome::Held);
-    b.ask(&row).await.unwrap();
+    b.request_handover(&row).await.unwrap();
     fixture.pass(TTL + GRACE).await;
     let c = fixture.holder("c").await;
     acquire(&c, &key).await.unwrap();
     assert_eq!(
-        c.table().await.unwrap().rows[&key].wanted_by,
+        c.table().await.unwrap().rows[&key].requested_by,
         None,
-        "a new holder was not asked"
+        "nothing was requested of the new holder"
     );
 }
 
@@ -100,11 +100,11 @@ pub(crate) async fn a_request_for_an_old_fence_or_for_an_own_row_is_ignored(fixt
         rows.push((key.clone(), claim.fence));
         release(&a, claim, None, next).await;
     }
-    b.ask(&rows).await.unwrap();
-    a.ask(&[(held.clone(), claim.fence)]).await.unwrap();
+    b.request_handover(&rows).await.unwrap();
+    a.request_handover(&[(held.clone(), claim.fence)]).await.unwrap();
     let table = a.table().await.unwrap();
     assert_eq!(table.rows.len(), 3);
-    assert!(table.rows.values().all(|row| row.wanted_by.is_none()), "{table:?}");
+    assert!(table.rows.values().all(|row| row.requested_by.is_none()), "{table:?}");
 }
 
 pub(crate) async fn a_finished_row_cannot_be_claimed_and_can_be_deleted(fixture: &LockFixture) {
@@ -120,9 +120,9 @@ pub(crate) async fn a_finished_row_cannot_be_claimed_and_can_be_deleted(fixture:
     fixture.pass(100 * TTL).await;
     assert_eq!(acquire(&a, &key).await, None);
     assert_eq!(acquire(&b, &key).await, None);
-    assert!(a.evict(&key).await.unwrap());
+    assert!(a.force_release(&key).await.unwrap());
     assert_eq!(acquire(&b, &key).await, None, "finished stays finished");
-    assert_eq!(b.forget(&[key.clone(), pod("absent")]).await.unwrap(), 1);
+    assert_eq!(b.delete_rows(&[key.clone(), pod("absent")]).await.unwrap(), 1);
     assert!(a.table().await.unwrap().rows.is_empty());
 }
 
@@ -139,9 +139,9 @@ pub(crate) async fn an_unfinished_row_is_never_deleted(fixture: &LockFixture) {
     }
     let free = acquire(&a, &keys[1]).await.unwrap();
     release(&a, free, None, AfterRelease::Free).await;
-    assert_eq!(b.forget(&keys).await.unwrap(), 0);
+    assert_eq!(b.delete_rows(&keys).await.unwrap(), 0);
     fixture.pass(100 * TTL).await;
-    assert_eq!(b.forget(&keys).await.unwrap(), 0);
+    assert_eq!(b.delete_rows(&keys).await.unwrap(), 0);
     assert_eq!(a.table().await.unwrap().rows.len(), 4);
 }
 
@@ -161,28 +161,31 @@ pub(crate) async fn a_replica_is_alive_while_its_row_is_and_is_deleted_a_minute_
     assert_eq!(alive().await, ["a"]);
     assert_eq!(renew(&b, &claim_b, None).await, RenewalOutcome::Lost);
     assert_eq!(
-        a.forget(&[row_a.clone(), row_b.clone()]).await.unwrap(),
+        a.delete_rows(&[row_a.clone(), row_b.clone()]).await.unwrap(),
         0,
         "not yet dead for a minute"
     );
     assert_eq!(renew(&a, &claim_a, None).await, RenewalOutcome::Held);
     // b has been dead since 60 s; 70 s after a's last renewal it is dead too, but only for 10 s.
     fixture.pass(Duration::from_secs(70)).await;
-    assert_eq!(b.forget(&[row_a.clone(), row_b]).await.unwrap(), 1);
+    assert_eq!(b.delete_rows(&[row_a.clone(), row_b]).await.unwrap(), 1);
     let again = acquire(&a, &row_a).await.unwrap();
     release(&a, again, None, AfterRelease::Deleted).await;
     assert!(b.table().await.unwrap().rows.is_empty());
 }
 
-pub(crate) async fn an_evicted_row_is_free_once_its_holder_must_have_stopped(fixture: &LockFixture) {
+pub(crate) async fn a_force_released_row_is_free_once_its_holder_must_have_stopped(fixture: &LockFixture) {
     let (a, b) = (fixture.holder("a").await, fixture.holder("b").await);
     let key = pod("x");
     let claim = acquire(&a, &key).await.unwrap();
     assert_eq!(renew(&a, &claim, Some(b"kept")).await, RenewalOutcome::Held);
-    assert!(b.evict(&key).await.unwrap());
+    assert!(b.force_release(&key).await.unwrap());
     assert_eq!(renew(&a, &claim, None).await, RenewalOutcome::Lost);
     let row = b.table().await.unwrap().rows.remove(&key).unwrap();
-    assert!(row.is_evicted() && row.fence > claim.fence && !row.finished, "{row:?}");
+    assert!(
+        row.is_force_released() && row.fence > claim.fence && !row.finished,
+        "{row:?}"
+    );
     assert!(row.expires_in > 40_000, "{row:?}");
     assert_eq!(acquire(&a, &key).await, None, "the holder's own row is treated alike");
     fixture.pass(TTL).await;
@@ -190,15 +193,15 @@ pub(crate) async fn an_evicted_row_is_free_once_its_holder_must_have_stopped(fix
     fixture.pass(GRACE).await;
     let new = acquire(&b, &key).await.unwrap();
     assert_eq!((new.previous, new.checkpoint.as_slice()), (row.fence, &b"kept"[..]));
-    assert!(!b.evict(&pod("absent")).await.unwrap());
+    assert!(!b.force_release(&pod("absent")).await.unwrap());
 }
 
-pub(crate) async fn an_evicted_row_that_nobody_held_stays_free(fixture: &LockFixture) {
+pub(crate) async fn a_force_released_row_that_nobody_held_stays_free(fixture: &LockFixture) {
     let (a, b) = (fixture.holder("a").await, fixture.holder("b").await);
     let key = pod("x");
     let claim = acquire(&a, &key).await.unwrap();
     release(&a, claim, None, AfterRelease::Free).await;
-    assert!(b.evict(&key).await.unwrap());
+    assert!(b.force_release(&key).await.unwrap());
     let row = b.table().await.unwrap().rows.remove(&key).unwrap();
     assert!(row.owner.is_none(), "{row:?}");
     assert!(acquire(&b, &key).await.is_some());

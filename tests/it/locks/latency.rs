@@ -5,7 +5,7 @@ use std::time::{Duration, Instant};
 
 use podlog::domain::{AfterRelease, Release, Renewal};
 
-use crate::locks::fixture::{LockFixture, StoreKind, renewal, run, wants};
+use crate::locks::fixture::{LockFixture, StoreKind, renewal, requests, run};
 
 /// The median of eleven.
 async fn median(mut work: impl AsyncFnMut()) -> Duration {
@@ -21,7 +21,7 @@ async fn median(mut work: impl AsyncFnMut()) -> Duration {
 
 async fn figures(fixture: &LockFixture) {
     let a = fixture.holder("a").await;
-    let thousand = wants(1000);
+    let thousand = requests(1000);
     let mut fresh = Vec::new();
     for _ in 0..5 {
         let started = Instant::now();
@@ -40,7 +40,7 @@ async fn figures(fixture: &LockFixture) {
     println!("acquire 1000 fresh rows: {:?}", fresh[2]);
     let mut claims = a.acquire(&thousand).await.unwrap();
     let again = median(async || claims = a.acquire(&thousand).await.unwrap()).await;
-    println!("take 1000 rows: {again:?}");
+    println!("acquire 1000 existing rows: {again:?}");
     let plain: Vec<Renewal> = claims
         .iter()
         .map(|claim| renewal(&claim.key, claim.fence, None))
@@ -67,7 +67,7 @@ async fn figures(fixture: &LockFixture) {
         "look at 1000 held rows: {:?}",
         median(async || drop(b.acquire(&thousand).await.unwrap())).await
     );
-    b.acquire(&wants(2000)).await.unwrap();
+    b.acquire(&requests(2000)).await.unwrap();
     println!(
         "table of 2000 rows: {:?}",
         median(async || drop(a.table().await.unwrap())).await

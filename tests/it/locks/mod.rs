@@ -52,8 +52,8 @@ macro_rules! clauses {
             handover::a_finished_row_cannot_be_claimed_and_can_be_deleted,
             handover::an_unfinished_row_is_never_deleted,
             handover::a_replica_is_alive_while_its_row_is_and_is_deleted_a_minute_later,
-            handover::an_evicted_row_is_free_once_its_holder_must_have_stopped,
-            handover::an_evicted_row_that_nobody_held_stays_free,
+            handover::a_force_released_row_is_free_once_its_holder_must_have_stopped,
+            handover::a_force_released_row_that_nobody_held_stays_free,
         );)*
     };
 }

@@ -8,7 +8,7 @@ use podlog::locks::LockStore;
 use sqlx::mysql::MySqlConnection;
 use sqlx::{AssertSqlSafe, Executor, Row};
 
-use crate::locks::fixture::{GRACE, LockFixture, TTL, acquire, pod, renew, renewal, wants};
+use crate::locks::fixture::{GRACE, LockFixture, TTL, acquire, pod, renew, renewal, requests};
 
 pub(crate) async fn execute(conn: &mut MySqlConnection, sql: &str) {
     conn.execute(AssertSqlSafe(sql.to_owned())).await.unwrap();
@@ -16,7 +16,7 @@ pub(crate) async fn execute(conn: &mut MySqlConnection, sql: &str) {
 
 /// Claims `n` rows, and renewals for them in the order of their keys.
 async fn hold(store: &Arc<dyn LockStore>, n: usize) -> Vec<podlog::domain::Renewal> {
-    let mut claims = store.acquire(&wants(n)).await.unwrap();
+    let mut claims = store.acquire(&requests(n)).await.unwrap();
     claims.sort_by(|a, b| a.key.cmp(&b.key));
     claims
         .iter()
@@ -106,11 +106,15 @@ pub(crate) async fn an_open_transaction_blocks_only_the_row_it_locks(fixture: &L
     fixture.pass(TTL + GRACE).await;
     execute(&mut rogue, "START TRANSACTION").await;
     execute(&mut rogue, lock).await;
-    let won = b.acquire(&wants(12)).await.unwrap();
-    assert_eq!(won.len(), 11);
-    assert!(won.iter().all(|claim| claim.key != pod("uid-00003")));
+    let claims = b.acquire(&requests(12)).await.unwrap();
+    assert_eq!(claims.len(), 11);
+    assert!(claims.iter().all(|claim| claim.key != pod("uid-00003")));
     execute(&mut rogue, "ROLLBACK").await;
-    assert_eq!(b.acquire(&wants(12)).await.unwrap().len(), 12, "its own are won again");
+    assert_eq!(
+        b.acquire(&requests(12)).await.unwrap().len(),
+        12,
+        "its own are acquired again"
+    );
 }
 
 async fn deadlocks(conn: &mut MySqlConnection) -> i64 {
@@ -247,10 +251,10 @@ pub(crate) async fn a_statement_locks_only_the_rows_it_names(fixture: &LockFixtu
         .iter()
         .map(|renewal| (renewal.key.clone(), renewal.fence))
         .collect();
-    b.ask(&rows).await.unwrap();
-    a.refuse(&rows).await.unwrap();
+    b.request_handover(&rows).await.unwrap();
+    a.decline_handover(&rows).await.unwrap();
     let keys: Vec<LockKey> = rows.into_iter().map(|(key, _)| key).collect();
-    assert_eq!(b.forget(&keys).await.unwrap(), 0);
+    assert_eq!(b.delete_rows(&keys).await.unwrap(), 0);
     assert!(
         started.elapsed() < Duration::from_millis(900),
         "something waited: {:?}",

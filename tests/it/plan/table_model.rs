@@ -4,7 +4,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
-use podlog::domain::plan::{ASKS_PER_ROUND, LAST_RANK};
+use podlog::domain::plan::{LAST_RANK, MAX_REQUESTS};
 use podlog::domain::{Fence, LockKey, LockRow, LockTable, Plan, PlanInput, PodUid, ReplicaId, plan};
 
 const TTL: i64 = 20_000;
@@ -79,7 +79,7 @@ impl TableModel {
             fence: Fence(self.fences),
             expires_in: if owner.is_some() { TTL } else { 0 },
             finished: false,
-            wanted_by: None,
+            requested_by: None,
             pod_ref: podlog::domain::PodRef::default(),
             checkpoint_len: 0,
         };
@@ -231,7 +231,10 @@ impl TableModel {
         };
         let made = plan(&input);
         assert_eq!(made, plan(&input), "the same input gives the same plan");
-        assert!(input.settled || made.ask.is_empty(), "{id} asks while members change");
+        assert!(
+            input.settled || made.request_handover.is_empty(),
+            "{id} asks while members change"
+        );
         made
     }
 
@@ -253,21 +256,21 @@ impl TableModel {
                 self.replicas.get_mut(id).unwrap().held.insert(uid.clone(), fence);
             }
         }
-        assert!(plan.ask.len() <= ASKS_PER_ROUND);
-        self.asked += plan.ask.len();
-        for (uid, fence) in &plan.ask {
+        assert!(plan.request_handover.len() <= MAX_REQUESTS);
+        self.asked += plan.request_handover.len();
+        for (uid, fence) in &plan.request_handover {
             let row = self
                 .table
                 .rows
                 .get_mut(&LockKey::Pod(uid.clone()))
                 .filter(|row| row.fence == *fence);
-            if let Some(row) = row.filter(|row| row.wanted_by.is_none()) {
-                row.wanted_by = Some(id.clone());
+            if let Some(row) = row.filter(|row| row.requested_by.is_none()) {
+                row.requested_by = Some(id.clone());
             }
         }
-        for (uid, fence) in &plan.refuse {
+        for (uid, fence) in &plan.decline_handover {
             let row = self.table.rows.get_mut(&LockKey::Pod(uid.clone()));
-            row.filter(|row| row.fence == *fence).unwrap().wanted_by = None;
+            row.filter(|row| row.fence == *fence).unwrap().requested_by = None;
         }
         self.replicas.get_mut(id).unwrap().handing = plan.hand_over;
     }
