@@ -18,6 +18,10 @@ use crate::exit::Failure;
 /// How long a replica may take to end: its grace period of 20 s, and 5 s for a busy machine.
 const ENDING: Duration = Duration::from_secs(25);
 
+/// The pause before the store's lock is tried again. A replica that is frozen while it writes keeps others from the lock
+/// until it continues, and each attempt waits for the lock for 4 s.
+const LOCK_RETRY: Duration = Duration::from_secs(1);
+
 /// What ends a fault.
 #[derive(Clone, Copy, Debug, PartialEq)]
 enum Repair {
@@ -62,8 +66,12 @@ impl Injector {
     pub(super) async fn advance(&mut self, running: &mut RunningDemo, now: Duration) -> Result<(), Failure> {
         self.repair_due(running, now).await?;
         while let Some(planned) = self.planned.pop_front_if(|planned| planned.at <= now) {
-            self.done += 1;
-            self.inject(running, planned.fault, now).await?;
+            if self.inject(running, planned.fault, now).await? {
+                self.done += 1;
+            } else {
+                let at = now + LOCK_RETRY;
+                self.planned.push_front(PlannedFault { at, ..planned });
+            }
         }
         Ok(())
     }
@@ -85,13 +93,14 @@ impl Injector {
         Ok(())
     }
 
-    async fn inject(&mut self, running: &mut RunningDemo, fault: DemoFault, now: Duration) -> Result<(), Failure> {
+    /// Carries out a fault. Returns false if it is not possible now and must be tried again.
+    async fn inject(&mut self, running: &mut RunningDemo, fault: DemoFault, now: Duration) -> Result<bool, Failure> {
         if let DemoFault::Kill(slot, _) | DemoFault::Freeze(slot, _) | DemoFault::Terminate(slot, _) = fault {
             let replica = running.replicas.slot(slot);
             if replica.state() != ProcessState::Running {
                 let event = format!("{} is left alone; it has not ended yet", replica.name());
                 running.observer.say(event);
-                return Ok(());
+                return Ok(true);
             }
         }
         match fault {
@@ -118,7 +127,7 @@ impl Injector {
                 running.observer.say(event);
                 self.repairs.push((now + vacant, Repair::Replace(slot, now)));
             }
-            DemoFault::LockStore(time) => self.lock_store(running, time, now).await,
+            DemoFault::LockStore(time) => return Ok(self.lock_store(running, time, now).await),
             DemoFault::Cut(verb, how) => {
                 let count = running.environment.cluster.cut(&Target::verb(verb), how);
                 let how = match how {
@@ -137,10 +146,11 @@ impl Injector {
             }
             DemoFault::Refuse(verb, status, times) => refuse(running, verb, status, times),
         }
-        Ok(())
+        Ok(true)
     }
 
-    async fn lock_store(&mut self, running: &mut RunningDemo, time: Duration, now: Duration) {
+    /// Locks the store's file. Returns false if it was not possible.
+    async fn lock_store(&mut self, running: &mut RunningDemo, time: Duration, now: Duration) -> bool {
         match StoreLock::take(&running.environment.store_file()).await {
             Ok(lock) => {
                 running.store_lock = Some(lock);
@@ -149,10 +159,14 @@ impl Injector {
                     .observer
                     .say(format!("the store's file is locked for {seconds:.1} s"));
                 self.repairs.push((now + time, Repair::UnlockStore));
+                true
             }
-            Err(why) => running
-                .observer
-                .say(format!("the store's file could not be locked: {why}")),
+            Err(why) => {
+                running
+                    .observer
+                    .say(format!("the store's file could not be locked: {why}"));
+                false
+            }
         }
     }
 
