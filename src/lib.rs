@@ -69,6 +69,7 @@ pub mod run;
 pub mod sinks;
 pub mod status;
 pub mod stop;
+mod sync;
 mod telemetry;
 
 pub use check::execute as check;

@@ -3,7 +3,7 @@
 //! It never repeats a request. Lists, watches and logs are built on it elsewhere.
 
 use std::future::Future;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -28,6 +28,7 @@ use super::operation::Operation;
 use super::select::Scope;
 use crate::domain::Pod;
 use crate::metrics::{Metrics, Request as RequestLabels};
+use crate::sync::lock;
 
 /// The longest time for a single pod, a review of rights or the version.
 pub(super) const GET_DEADLINE: Duration = Duration::from_secs(10);
@@ -42,10 +43,10 @@ const RENEW_INTERVAL: Duration = Duration::from_mins(1);
 
 /// A cluster. Clones share the connections.
 #[derive(Clone, Debug)]
-pub struct Cluster(Arc<Inner>);
+pub struct Cluster(Arc<ClusterInner>);
 
 #[derive(Debug)]
-struct Inner {
+struct ClusterInner {
     /// How the clients are built again; `None` when they came from a service.
     access: Option<Access>,
     clients: Mutex<Clients>,
@@ -76,7 +77,7 @@ impl Cluster {
     }
 
     fn new(clients: Clients, access: Option<Access>, metrics: Metrics) -> Self {
-        Self(Arc::new(Inner {
+        Self(Arc::new(ClusterInner {
             access,
             clients: Mutex::new(clients),
             renewed: tokio::sync::Mutex::default(),
@@ -85,7 +86,7 @@ impl Cluster {
     }
 
     pub(super) fn clients(&self) -> Clients {
-        self.0.clients.lock().unwrap_or_else(PoisonError::into_inner).clone()
+        lock(&self.0.clients).clone()
     }
 
     pub(super) fn metrics(&self) -> &Metrics {
@@ -295,7 +296,7 @@ impl Cluster {
         match built.await {
             Ok(clients) => {
                 tracing::info!("the API server refused the credentials; podlog has read them again");
-                *self.0.clients.lock().unwrap_or_else(PoisonError::into_inner) = clients;
+                *lock(&self.0.clients) = clients;
             }
             Err(error) => tracing::warn!(%error, "the credentials cannot be read again"),
         }

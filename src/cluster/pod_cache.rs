@@ -3,11 +3,12 @@
 //! It keeps no deleted pod, and decides nothing about pods.
 
 use std::collections::BTreeSet;
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex};
 
 use tokio::sync::Notify;
 
 use crate::domain::{Pod, PodSet, PodUid};
+use crate::sync::lock;
 
 /// The pods of all watchers.
 #[derive(Debug)]
@@ -35,13 +36,9 @@ impl PodCache {
         }
     }
 
-    fn state(&self) -> MutexGuard<'_, CacheState> {
-        self.state.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-
     /// Replaces all pods of one watcher, which watches this namespace, or all if it is `None`.
     pub(super) fn replace(&self, watcher: usize, namespace: Option<&str>, pods: Vec<Pod>) {
-        let mut state = self.state();
+        let mut state = lock(&self.state);
         let state = &mut *state;
         let now: BTreeSet<PodUid> = pods.iter().map(|pod| pod.uid.clone()).collect();
         let elsewhere = |pod: &Pod| namespace.is_some_and(|name| *pod.namespace != *name);
@@ -58,14 +55,14 @@ impl PodCache {
 
     /// Adds or updates a pod.
     pub(super) fn put(&self, pod: Pod) {
-        if insert(&mut self.state().pods, pod) {
+        if insert(&mut lock(&self.state).pods, pod) {
             self.changed.notify_one();
         }
     }
 
     /// Removes a pod that is deleted or no longer selected.
     pub(super) fn remove(&self, uid: &PodUid) {
-        if self.state().pods.pods.remove(uid).is_some() {
+        if lock(&self.state).pods.pods.remove(uid).is_some() {
             self.changed.notify_one();
         }
     }
@@ -77,7 +74,7 @@ impl PodCache {
 
     /// The pods as they are now.
     pub(super) fn pods(&self) -> PodSet {
-        self.state().pods.clone()
+        lock(&self.state).pods.clone()
     }
 }
 

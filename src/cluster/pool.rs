@@ -7,7 +7,7 @@
 
 use std::pin::Pin;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex};
 use std::task::{Context, Poll};
 
 use bytes::Bytes;
@@ -23,6 +23,7 @@ use tower::BoxError;
 use super::connect::{ConnectError, Connection, Connector, Http2Driver, RequestBody};
 use super::tasks::Tasks;
 use super::text::error_chain;
+use crate::sync::lock;
 
 /// The most streams on one connection: what API servers allow by default. Fewer if the server says so.
 const STREAMS: usize = 100;
@@ -42,9 +43,9 @@ pub fn connections(streams: usize, watches: usize, http2: bool) -> usize {
 
 /// The pool. Clones share it. Its connections are closed when the last clone and the last response are dropped.
 #[derive(Clone)]
-pub(super) struct Pool(Arc<Inner>);
+pub(super) struct Pool(Arc<PoolInner>);
 
-struct Inner {
+struct PoolInner {
     connector: Connector,
     /// The HTTP/2 connections.
     connections: Mutex<Vec<Arc<Http2Connection>>>,
@@ -81,12 +82,12 @@ impl Http2Connection {
 /// One stream of a connection, released when dropped.
 struct StreamSlot {
     connection: Arc<Http2Connection>,
-    pool: Arc<Inner>,
+    pool: Arc<PoolInner>,
 }
 
 impl Drop for StreamSlot {
     fn drop(&mut self) {
-        let mut connections = self.pool.connections();
+        let mut connections = lock(&self.pool.connections);
         // Under the lock that `free_slot` takes, so that the counts and the list agree.
         let left = self.connection.open.fetch_sub(1, Ordering::Relaxed) - 1;
         let is_other = |one: &Arc<Http2Connection>| !Arc::ptr_eq(one, &self.connection);
@@ -103,20 +104,10 @@ enum Route {
     Http1(http1::SendRequest<RequestBody>),
 }
 
-impl Inner {
-    fn connections(&self) -> MutexGuard<'_, Vec<Arc<Http2Connection>>> {
-        self.connections.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-
-    fn failures(&self) -> MutexGuard<'_, (u64, Option<ConnectError>)> {
-        self.failed.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-}
-
 impl Pool {
     /// A pool that has no connection yet.
     pub(super) fn new(connector: Connector) -> Self {
-        Self(Arc::new(Inner {
+        Self(Arc::new(PoolInner {
             connector,
             connections: Mutex::default(),
             connecting: tokio::sync::Mutex::default(),
@@ -128,7 +119,7 @@ impl Pool {
 
     /// A stream on the first connection that has room, so that the later connections become empty and are closed.
     fn free_slot(&self) -> Option<StreamSlot> {
-        let mut connections = self.0.connections();
+        let mut connections = lock(&self.0.connections);
         connections.retain(|one| one.is_usable());
         let connection = connections.iter().find(|one| one.has_room())?;
         Some(self.take_slot(connection))
@@ -151,12 +142,12 @@ impl Pool {
         if self.0.http1.load(Ordering::Relaxed) {
             return self.connect().await;
         }
-        let failed_before = self.0.failures().0;
+        let failed_before = lock(&self.0.failed).0;
         let _connecting = self.0.connecting.lock().await;
         if let Some(slot) = self.free_slot() {
             return Ok(Route::Http2(slot));
         }
-        if let (failed, Some(error)) = &*self.0.failures()
+        if let (failed, Some(error)) = &*lock(&self.0.failed)
             && *failed != failed_before
         {
             return Err(error.clone());
@@ -180,12 +171,12 @@ impl Pool {
                     retired: AtomicBool::new(false),
                 });
                 self.0.tasks.run(drive(driver, limit));
-                let mut connections = self.0.connections();
+                let mut connections = lock(&self.0.connections);
                 connections.push(Arc::clone(&connection));
                 Ok(Route::Http2(self.take_slot(&connection)))
             }
             Err(error) => {
-                let mut failed = self.0.failures();
+                let mut failed = lock(&self.0.failed);
                 *failed = (failed.0 + 1, Some(error.clone()));
                 Err(error)
             }
@@ -231,7 +222,7 @@ impl Pool {
     /// Streams open on each connection.
     #[cfg(test)]
     pub(super) fn load(&self) -> Vec<usize> {
-        let connections = self.0.connections();
+        let connections = lock(&self.0.connections);
         connections.iter().map(|one| one.open.load(Ordering::Relaxed)).collect()
     }
 }

@@ -5,7 +5,7 @@
 //! in their order.
 
 use std::collections::HashMap;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use prometheus_client::metrics::gauge::Gauge;
@@ -13,6 +13,7 @@ use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tokio::time::Instant;
 
 use crate::metrics::Metrics;
+use crate::sync::lock;
 
 /// The limits of one replica.
 #[derive(Clone, Copy, Debug, PartialEq)]
@@ -32,10 +33,10 @@ pub const BURST: u32 = 20;
 
 /// Enforces the limits. Clones share it.
 #[derive(Clone, Debug)]
-pub struct StreamLimiter(Arc<Inner>);
+pub struct StreamLimiter(Arc<LimiterInner>);
 
 #[derive(Debug)]
-struct Inner {
+struct LimiterInner {
     limits: StreamLimits,
     total: Arc<Semaphore>,
     nodes: Mutex<HashMap<Arc<str>, Arc<Semaphore>>>,
@@ -50,12 +51,12 @@ pub struct StreamPermit {
     /// `None` only while it is dropped: the permit of the node is returned before the node is checked.
     on_node: Option<OwnedSemaphorePermit>,
     _total: OwnedSemaphorePermit,
-    limiter: Arc<Inner>,
+    limiter: Arc<LimiterInner>,
 }
 
 impl Drop for StreamPermit {
     fn drop(&mut self) {
-        let mut nodes = self.limiter.nodes.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut nodes = lock(&self.limiter.nodes);
         drop(self.on_node.take());
         // Nodes come and go; an unused one is removed.
         if nodes.get(&self.node).is_some_and(|node| Arc::strong_count(node) == 1) {
@@ -84,7 +85,7 @@ impl StreamLimiter {
     /// A limiter without permits taken. A limit of zero counts as one, because zero would block for ever.
     #[must_use]
     pub fn new(limits: StreamLimits, metrics: &Metrics) -> Self {
-        Self(Arc::new(Inner {
+        Self(Arc::new(LimiterInner {
             limits,
             total: Arc::new(Semaphore::new(limits.total.clamp(1, Semaphore::MAX_PERMITS))),
             nodes: Mutex::default(),
@@ -131,7 +132,7 @@ impl StreamLimiter {
     }
 
     fn node(&self, node: &str) -> (Arc<str>, Arc<Semaphore>) {
-        let mut nodes = self.0.nodes.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut nodes = lock(&self.0.nodes);
         if let Some((name, semaphore)) = nodes.get_key_value(node) {
             return (Arc::clone(name), Arc::clone(semaphore));
         }

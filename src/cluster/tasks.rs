@@ -4,9 +4,11 @@
 //! owner. Finished tasks are removed whenever another is added. Nothing here restarts a task or waits for one.
 
 use std::future::Future;
-use std::sync::{Arc, Mutex, PoisonError, Weak};
+use std::sync::{Arc, Mutex, Weak};
 
 use tokio::task::JoinSet;
+
+use crate::sync::lock;
 
 /// The owner of the tasks. When its last clone is dropped, every task ends.
 #[derive(Clone, Debug, Default)]
@@ -37,7 +39,7 @@ impl<F: Future<Output = ()> + Send + 'static> hyper::rt::Executor<F> for Executo
 }
 
 fn add(owner: &Mutex<JoinSet<()>>, task: impl Future<Output = ()> + Send + 'static) {
-    let mut tasks = owner.lock().unwrap_or_else(PoisonError::into_inner);
+    let mut tasks = lock(owner);
     while let Some(ended) = tasks.try_join_next() {
         if let Err(error) = ended
             && error.is_panic()

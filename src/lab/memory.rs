@@ -5,7 +5,7 @@
 
 use std::collections::BTreeMap;
 use std::fmt;
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use async_trait::async_trait;
@@ -19,16 +19,17 @@ use crate::domain::{
 };
 use crate::locks::batch::{check_checkpoint, check_name};
 use crate::locks::{DEAD_REPLICA_TTL, Holder, LockStore};
+use crate::sync::lock;
 
 /// A table that any number of holders share.
 #[derive(Clone)]
 pub struct MemoryTable {
     clock: Clock,
-    inner: Arc<Mutex<Inner>>,
+    state: Arc<Mutex<TableState>>,
 }
 
 #[derive(Default)]
-struct Inner {
+struct TableState {
     rows: BTreeMap<(String, LockKey), Row>,
     /// The largest fence given out, so that none repeats even if the clock stands still.
     top: Fence,
@@ -42,7 +43,7 @@ struct Row {
     checkpoint: Vec<u8>,
 }
 
-impl Inner {
+impl TableState {
     /// A fence larger than any before it, and at least the time in microseconds.
     fn next_fence(&mut self, now: Duration) -> Fence {
         self.top = fence_after(self.top, now);
@@ -56,7 +57,7 @@ impl MemoryTable {
     pub fn new(clock: Clock) -> Self {
         Self {
             clock,
-            inner: Arc::default(),
+            state: Arc::default(),
         }
     }
 
@@ -71,18 +72,13 @@ impl MemoryTable {
 
     /// Moves the table's clock by so many milliseconds, as a failover to a server with another clock does.
     pub fn skew(&self, millis: i64) {
-        self.lock().skew += millis;
+        lock(&self.state).skew += millis;
     }
 
     fn now(&self) -> Duration {
-        let (skew, now) = (self.lock().skew, self.clock.now());
+        let (skew, now) = (lock(&self.state).skew, self.clock.now());
         let by = Duration::from_millis(skew.unsigned_abs());
         if skew < 0 { now.saturating_sub(by) } else { now + by }
-    }
-
-    fn lock(&self) -> MutexGuard<'_, Inner> {
-        // A panic of another test's thread leaves whole rows behind: each is changed at once.
-        self.inner.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
@@ -104,9 +100,9 @@ impl MemoryLocks {
         (self.holder.cluster.clone(), key.clone())
     }
 
-    fn acquire_one(&self, inner: &mut Inner, request: &AcquireRequest, now: Duration) -> Option<Claim> {
+    fn acquire_one(&self, state: &mut TableState, request: &AcquireRequest, now: Duration) -> Option<Claim> {
         let id = self.id(&request.key);
-        let old = inner.rows.get(&id);
+        let old = state.rows.get(&id);
         let Holder {
             replica,
             takeover_grace,
@@ -117,13 +113,13 @@ impl MemoryLocks {
         }
         let previous = old.map_or(Fence(0), |row| row.hold.fence);
         let checkpoint = old.map_or_else(Vec::new, |row| row.checkpoint.clone());
-        let fence = inner.next_fence(now);
+        let fence = state.next_fence(now);
         let row = Row {
             hold: Hold::acquired(&self.holder.replica, fence, now, self.holder.ttl),
             pod_ref: request.pod_ref.clone(),
             checkpoint: checkpoint.clone(),
         };
-        inner.rows.insert(id, row);
+        state.rows.insert(id, row);
         Some(Claim {
             key: request.key.clone(),
             fence,
@@ -132,11 +128,11 @@ impl MemoryLocks {
         })
     }
 
-    fn release_one(&self, inner: &mut Inner, release: &Release, now: Duration) {
+    fn release_one(&self, state: &mut TableState, release: &Release, now: Duration) {
         let id = self.id(&release.claim.key);
-        let fence = inner.next_fence(now);
+        let fence = state.next_fence(now);
         let owned = |row: &&mut Row| row.hold.is_owned(&self.holder.replica, release.claim.fence);
-        let Some(row) = inner.rows.get_mut(&id).filter(owned) else {
+        let Some(row) = state.rows.get_mut(&id).filter(owned) else {
             return;
         };
         if let Some(checkpoint) = &release.checkpoint {
@@ -144,7 +140,7 @@ impl MemoryLocks {
         }
         row.hold.release(&release.after, fence, now, self.holder.ttl);
         if release.after == AfterRelease::Deleted {
-            inner.rows.remove(&id);
+            state.rows.remove(&id);
         }
     }
 }
@@ -155,11 +151,11 @@ impl LockStore for MemoryLocks {
         for request in requests {
             check_name("lock key", &request.key.to_string())?;
         }
-        let (now, mut inner) = (self.table.now(), self.table.lock());
+        let (now, mut state) = (self.table.now(), lock(&self.table.state));
         let unique: BTreeMap<_, _> = requests.iter().map(|request| (&request.key, request)).collect();
         Ok(unique
             .values()
-            .filter_map(|request| self.acquire_one(&mut inner, request, now))
+            .filter_map(|request| self.acquire_one(&mut state, request, now))
             .collect())
     }
 
@@ -167,10 +163,10 @@ impl LockStore for MemoryLocks {
         for renewal in renewals {
             check_checkpoint(&renewal.key, renewal.checkpoint.as_deref())?;
         }
-        let (now, mut inner) = (self.table.now(), self.table.lock());
+        let (now, mut state) = (self.table.now(), lock(&self.table.state));
         let renew = |renewal: &Renewal| {
             let Holder { replica, ttl, .. } = &self.holder;
-            let row = inner.rows.get_mut(&self.id(&renewal.key));
+            let row = state.rows.get_mut(&self.id(&renewal.key));
             let held = row.and_then(|row| row.hold.renew(replica, renewal.fence, now, *ttl).then_some(row));
             let Some(row) = held else {
                 return RenewalOutcome::Lost;
@@ -187,17 +183,17 @@ impl LockStore for MemoryLocks {
         for release in releases {
             check_checkpoint(&release.claim.key, release.checkpoint.as_deref())?;
         }
-        let (now, mut inner) = (self.table.now(), self.table.lock());
+        let (now, mut state) = (self.table.now(), lock(&self.table.state));
         for release in releases {
-            self.release_one(&mut inner, release, now);
+            self.release_one(&mut state, release, now);
         }
         Ok(())
     }
 
     async fn request_handover(&self, rows: &[(LockKey, Fence)]) -> Result<(), BackendError> {
-        let mut inner = self.table.lock();
+        let mut state = lock(&self.table.state);
         for (key, fence) in rows {
-            if let Some(row) = inner.rows.get_mut(&self.id(key)) {
+            if let Some(row) = state.rows.get_mut(&self.id(key)) {
                 row.hold.request_handover(&self.holder.replica, *fence);
             }
         }
@@ -205,10 +201,10 @@ impl LockStore for MemoryLocks {
     }
 
     async fn decline_handover(&self, rows: &[(LockKey, Fence)]) -> Result<(), BackendError> {
-        let mut inner = self.table.lock();
+        let mut state = lock(&self.table.state);
         for (key, fence) in rows {
             let owned = |row: &&mut Row| row.hold.is_owned(&self.holder.replica, *fence);
-            if let Some(row) = inner.rows.get_mut(&self.id(key)).filter(owned) {
+            if let Some(row) = state.rows.get_mut(&self.id(key)).filter(owned) {
                 row.hold.requested_by = None;
             }
         }
@@ -216,22 +212,22 @@ impl LockStore for MemoryLocks {
     }
 
     async fn delete_rows(&self, keys: &[LockKey]) -> Result<u64, BackendError> {
-        let (now, mut inner) = (self.table.now(), self.table.lock());
-        let before = inner.rows.len();
+        let (now, mut state) = (self.table.now(), lock(&self.table.state));
+        let before = state.rows.len();
         for key in keys {
             let id = self.id(key);
             let dead = |row: &Row| matches!(key, LockKey::Replica(_)) && row.hold.expires_at + DEAD_REPLICA_TTL <= now;
-            if inner.rows.get(&id).is_some_and(|row| row.hold.finished || dead(row)) {
-                inner.rows.remove(&id);
+            if state.rows.get(&id).is_some_and(|row| row.hold.finished || dead(row)) {
+                state.rows.remove(&id);
             }
         }
-        Ok((before - inner.rows.len()) as u64)
+        Ok((before - state.rows.len()) as u64)
     }
 
     async fn force_release(&self, key: &LockKey) -> Result<bool, BackendError> {
-        let (now, mut inner) = (self.table.now(), self.table.lock());
-        let fence = inner.next_fence(now);
-        let Some(row) = inner.rows.get_mut(&self.id(key)) else {
+        let (now, mut state) = (self.table.now(), lock(&self.table.state));
+        let fence = state.next_fence(now);
+        let Some(row) = state.rows.get_mut(&self.id(key)) else {
             return Ok(false);
         };
         let hold = &mut row.hold;
@@ -241,8 +237,8 @@ impl LockStore for MemoryLocks {
     }
 
     async fn table(&self) -> Result<LockTable, BackendError> {
-        let (now, inner) = (self.table.now(), self.table.lock());
-        let mine = inner
+        let (now, state) = (self.table.now(), lock(&self.table.state));
+        let mine = state
             .rows
             .iter()
             .filter(|((cluster, _), _)| *cluster == self.holder.cluster);

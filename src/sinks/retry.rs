@@ -3,7 +3,7 @@
 //! Only chunks that were answered with `Again` are sent again; rejected and fenced ones are not. A series of failures is
 //! logged when it begins and when it ends, not for each attempt and not for each stream.
 
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use async_trait::async_trait;
@@ -14,6 +14,7 @@ use crate::clock::Clock;
 use crate::domain::backoff::Backoff;
 use crate::domain::{Chunk, Fence, Origin, Position};
 use crate::metrics::Metrics;
+use crate::sync::lock;
 
 /// The first pause: after it a lost connection is replaced and a deadlock is over.
 const FIRST_PAUSE: Duration = Duration::from_millis(200);
@@ -62,7 +63,7 @@ impl<S> Retrying<S> {
     /// Records a failed attempt; `first` is whether the writer's attempt before it did not fail.
     fn record_failure(&self, first: bool, why: &str) {
         let now = self.clock.now();
-        let mut outage = self.outage.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut outage = lock(&self.outage);
         outage.attempts += 1;
         outage.writers += usize::from(first);
         let (begun, logged) = *outage.begun.get_or_insert((now, false));
@@ -75,7 +76,7 @@ impl<S> Retrying<S> {
 
     /// Records that a writer no longer waits for its next attempt.
     fn record_end(&self) {
-        let mut outage = self.outage.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut outage = lock(&self.outage);
         outage.writers = outage.writers.saturating_sub(1);
         if outage.writers > 0 {
             return;

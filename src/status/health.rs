@@ -4,10 +4,11 @@
 //! then.
 
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use crate::clock::Clock;
+use crate::sync::lock;
 
 /// The loops of one replica. Clones share them.
 #[derive(Clone, Debug)]
@@ -61,10 +62,7 @@ impl Health {
         };
         heartbeat.record();
         let last = Arc::clone(&heartbeat.last);
-        self.loops
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner)
-            .push(Loop { name, limit, last });
+        lock(&self.loops).push(Loop { name, limit, last });
         heartbeat
     }
 
@@ -72,7 +70,7 @@ impl Health {
     #[must_use]
     pub fn stuck(&self) -> Vec<StuckLoop> {
         let now = self.clock.now();
-        let loops = self.loops.lock().unwrap_or_else(PoisonError::into_inner);
+        let loops = lock(&self.loops);
         let since = |one: &Loop| match one.last.load(Ordering::Relaxed) {
             RETIRED => Duration::ZERO,
             nanos => now.saturating_sub(Duration::from_nanos(nanos)),

@@ -3,7 +3,9 @@
 //! A replica is ready once all conditions are set. They are never cleared: a store that fails for a minute fails for all
 //! replicas, so nothing is gained by marking one as not ready. Only stopping ends readiness.
 
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex};
+
+use crate::sync::lock;
 
 /// The conditions of one replica. Clones share them.
 #[derive(Clone, Debug, Default)]
@@ -13,7 +15,7 @@ impl Readiness {
     /// Adds a condition that is not set. All conditions are added before the endpoints are served.
     #[must_use]
     pub fn condition(&self, name: &'static str) -> Condition {
-        self.lock().push((name, false));
+        lock(&self.0).push((name, false));
         Condition {
             name,
             readiness: self.clone(),
@@ -23,17 +25,11 @@ impl Readiness {
     /// The conditions that are not set yet.
     #[must_use]
     pub fn missing(&self) -> Vec<&'static str> {
-        self.lock()
+        lock(&self.0)
             .iter()
             .filter(|(_, done)| !done)
             .map(|(name, _)| *name)
             .collect()
-    }
-
-    /// A standard mutex suffices: it is held for a few instructions and never across an await. The list is valid after a
-    /// panic too.
-    fn lock(&self) -> std::sync::MutexGuard<'_, Vec<(&'static str, bool)>> {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
@@ -47,7 +43,10 @@ pub struct Condition {
 impl Condition {
     /// Sets the condition. May be called again.
     pub fn set(&self) {
-        for (_, done) in self.readiness.lock().iter_mut().filter(|(name, _)| *name == self.name) {
+        for (_, done) in lock(&self.readiness.0)
+            .iter_mut()
+            .filter(|(name, _)| *name == self.name)
+        {
             *done = true;
         }
     }

@@ -1,10 +1,12 @@
 //! Faults of requests to come, and control of the streams that are already open. It decides what
 //! goes wrong; the parts that answer carry it out.
 
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
+use std::sync::{Arc, Mutex, Weak};
 use std::time::Duration;
 
 use tokio::sync::watch;
+
+use super::sync::lock;
 
 /// What a request wants.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
@@ -233,8 +235,4 @@ impl StreamHandle {
             std::future::pending::<()>().await;
         }
     }
-}
-
-fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
-    mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }

@@ -86,6 +86,7 @@ mod settings;
 mod shared;
 mod state;
 mod stream;
+mod sync;
 mod watch;
 pub mod workload;
 

@@ -1,13 +1,14 @@
 //! What the caller may do. Everything, until a right is taken away; then the request is refused and a review says so.
 
 use std::collections::BTreeSet;
-use std::sync::{Mutex, PoisonError};
+use std::sync::Mutex;
 
 use http::StatusCode;
 use serde_json::Value;
 
 use super::answer::Refusal;
 use super::faults::{RequestSubject, Verb};
+use super::sync::lock;
 
 /// A verb, a resource such as `pods/log`, and a namespace; without one the right is taken away everywhere.
 type Right = (String, String, Option<String>);
@@ -17,7 +18,7 @@ pub(super) struct Rights(Mutex<BTreeSet<Right>>);
 
 impl Rights {
     pub(super) fn change(&self, right: Right, taken: bool) {
-        let mut all = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut all = lock(&self.0);
         if taken {
             all.insert(right);
         } else {
@@ -26,7 +27,7 @@ impl Rights {
     }
 
     fn has(&self, verb: &str, resource: &str, namespace: Option<&str>) -> bool {
-        let taken = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let taken = lock(&self.0);
         let meant = |(v, r, n): &Right| v == verb && r == resource && (n.is_none() || n.as_deref() == namespace);
         !taken.iter().any(meant)
     }

@@ -2,7 +2,7 @@
 //! Every connection and every HTTP/2 stream is a task of the one set that [`serve`] owns; when it returns, none is left.
 
 use std::pin::pin;
-use std::sync::{Arc, Mutex, PoisonError, Weak};
+use std::sync::{Arc, Mutex, Weak};
 use std::time::Duration;
 
 use futures::StreamExt;
@@ -21,6 +21,7 @@ use tower::ServiceExt;
 
 use super::api::SimService;
 use super::stream::SimBody;
+use super::sync::lock;
 
 /// As a real API server: more streams than this need another connection.
 const STREAMS_PER_CONNECTION: u32 = 100;
@@ -41,7 +42,7 @@ struct Spawner(Weak<Tasks>);
 
 impl Tasks {
     fn with<T>(&self, act: impl FnOnce(&mut JoinSet<()>) -> T) -> T {
-        act(&mut self.0.lock().unwrap_or_else(PoisonError::into_inner))
+        act(&mut lock(&self.0))
     }
 
     fn spawn(&self, task: impl Future<Output = ()> + Send + 'static) {

@@ -2,7 +2,7 @@
 //! faults to come. It decides nothing.
 
 use std::collections::BTreeMap;
-use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::sync::{Mutex, MutexGuard};
 
 use tokio::sync::watch;
 
@@ -11,6 +11,7 @@ use super::faults::{Faults, Verb};
 use super::rights::Rights;
 use super::settings::SimSettings;
 use super::state::ClusterState;
+use super::sync::lock;
 
 /// Requests that have arrived, by kind.
 pub type Requests = BTreeMap<Verb, u64>;
@@ -45,15 +46,15 @@ impl Shared {
 
     /// How many requests of each kind have arrived so far.
     pub(super) fn requests(&self) -> Requests {
-        self.requests.lock().unwrap_or_else(PoisonError::into_inner).clone()
+        lock(&self.requests).clone()
     }
 
     pub(super) fn state(&self) -> MutexGuard<'_, ClusterState> {
-        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+        lock(&self.state)
     }
 
     pub(super) fn count(&self, verb: Verb) {
-        let mut requests = self.requests.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut requests = lock(&self.requests);
         *requests.entry(verb).or_default() += 1;
     }
 

@@ -22,7 +22,6 @@ mod rules;
 mod shrink;
 pub mod sink;
 pub mod store;
-mod sync;
 
 pub use command::simulate;
 pub use fleet::{Fleet, pod_key};

@@ -11,11 +11,11 @@ use std::time::Duration;
 use async_trait::async_trait;
 
 use super::rule::{Breaches, Rule};
-use super::sync::lock;
 use crate::clock::Clock;
 use crate::domain::{Chunk, Deadline, Fence, Gap, Origin, PodUid, Position, StreamId};
 use crate::sinks::dedup::{StreamRow, plan};
 use crate::sinks::{Sink, SinkError};
+use crate::sync::lock;
 use kube_sim::WrittenLog;
 
 /// Timers fire up to a millisecond late.

@@ -10,10 +10,10 @@ use std::time::Duration;
 use async_trait::async_trait;
 
 use super::rule::{Breaches, Rule};
-use super::sync::lock;
 use crate::domain::{AcquireRequest, BackendError, Claim, Fence, LockKey, LockTable, Release, Renewal, RenewalOutcome};
 use crate::lab::memory::MemoryLocks;
 use crate::locks::LockStore;
+use crate::sync::lock;
 
 /// The kinds of statement whose answers can be lost.
 pub const STATEMENTS: [&str; 7] = [

@@ -5,7 +5,7 @@
 
 use std::collections::HashMap;
 use std::slice;
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard};
 
 use async_trait::async_trait;
 use sqlx::{Connection, Error};
@@ -17,6 +17,7 @@ use super::stream_ids::StreamIds;
 use crate::domain::{Chunk, Fence, Origin, Position, StreamId};
 use crate::sinks::dedup::{self, StreamRow, WritePlan};
 use crate::sinks::sink::{Sink, SinkError, WriteResults};
+use crate::sync::lock;
 
 /// The sink.
 #[derive(Debug)]
@@ -37,7 +38,7 @@ impl<DB: SqlDialect> SqlSink<DB> {
     }
 
     fn known_limits(&self) -> MutexGuard<'_, Option<StatementLimits>> {
-        self.limits.lock().unwrap_or_else(PoisonError::into_inner)
+        lock(&self.limits)
     }
 
     /// The failure as the result of a write.

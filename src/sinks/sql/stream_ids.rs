@@ -1,9 +1,10 @@
 //! The ids of streams' rows, remembered from one write to the next.
 
 use std::collections::HashMap;
-use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::sync::Mutex;
 
 use crate::domain::StreamId;
+use crate::sync::lock;
 
 /// 65,536 streams of about 200 bytes are 13 MB. When there are more, all are forgotten and looked up again.
 const CAPACITY: usize = 65_536;
@@ -14,16 +15,12 @@ const CAPACITY: usize = 65_536;
 pub(super) struct StreamIds(Mutex<HashMap<StreamId, i64>>);
 
 impl StreamIds {
-    fn lock(&self) -> MutexGuard<'_, HashMap<StreamId, i64>> {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-
     pub(super) fn get(&self, stream: &StreamId) -> Option<i64> {
-        self.lock().get(stream).copied()
+        lock(&self.0).get(stream).copied()
     }
 
     pub(super) fn insert(&self, stream: &StreamId, id: i64) {
-        let mut ids = self.lock();
+        let mut ids = lock(&self.0);
         if ids.len() >= CAPACITY {
             ids.clear();
         }
@@ -31,6 +28,6 @@ impl StreamIds {
     }
 
     pub(super) fn remove(&self, stream: &StreamId) {
-        self.lock().remove(stream);
+        lock(&self.0).remove(stream);
     }
 }

@@ -13,10 +13,12 @@ mod tests;
 mod text;
 
 use std::collections::BTreeMap;
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex};
 
 use bytes::{Bytes, BytesMut};
 use tokio::sync::Notify;
+
+use super::sync::lock;
 
 pub(super) use self::reader::Options;
 pub use self::text::{ContainerInstance, Output, Text, WrittenLine, WrittenLog};
@@ -37,11 +39,11 @@ const RECORD_MAX: usize = 16 * 1024;
 pub(super) struct Log {
     instance: ContainerInstance,
     rotate_bytes: u64,
-    inner: Mutex<Inner>,
+    state: Mutex<LogState>,
 }
 
 #[derive(Debug)]
-struct Inner {
+struct LogState {
     /// Files by age. Only the newest can be opened; older ones live while a reader has them open.
     files: BTreeMap<u64, Vec<Record>>,
     newest: u64,
@@ -63,7 +65,7 @@ impl Log {
         Self {
             instance,
             rotate_bytes,
-            inner: Mutex::new(Inner {
+            state: Mutex::new(LogState {
                 files: BTreeMap::from([(0, Vec::new())]),
                 newest: 0,
                 size: 0,
@@ -80,7 +82,7 @@ impl Log {
 
     /// The runtime writes what the container said. `now` stamps it unless the text brings its own time.
     pub(super) fn write(&self, text: &Text, now: i64) {
-        let mut inner = self.lock();
+        let mut state = lock(&self.state);
         let mut rest = &text.bytes[..];
         loop {
             let (line, partial) = match memchr::memchr(b'\n', rest) {
@@ -91,60 +93,60 @@ impl Log {
                 }
                 None => (std::mem::take(&mut rest), text.partial),
             };
-            inner.write_line(&text.bytes.slice_ref(line), text, partial, now);
-            if inner.size >= self.rotate_bytes {
-                inner.rotate();
+            state.write_line(&text.bytes.slice_ref(line), text, partial, now);
+            if state.size >= self.rotate_bytes {
+                state.rotate();
             }
             if rest.is_empty() {
                 break;
             }
         }
-        inner.move_cursors();
+        state.move_cursors();
     }
 
     /// The kubelet rotates: a new file takes the name, the old one can no longer be opened.
     pub(super) fn rotate(&self) {
-        let mut inner = self.lock();
-        if inner.running {
-            inner.rotate();
-            inner.move_cursors();
+        let mut state = lock(&self.state);
+        if state.running {
+            state.rotate();
+            state.move_cursors();
         }
     }
 
     /// The container has exited: nothing more will be written, and followers end when they reach an end of file.
     pub(super) fn close(&self) {
-        let mut inner = self.lock();
-        inner.running = false;
+        let mut state = lock(&self.state);
+        state.running = false;
         for slot in 0..2 {
-            inner.finish_line(slot);
+            state.finish_line(slot);
         }
-        inner.move_cursors();
+        state.move_cursors();
     }
 
     /// The kubelet has removed the files. Readers keep what they have open; the truth stays.
     pub(super) fn remove_files(&self) {
-        let mut inner = self.lock();
-        inner.running = false;
-        let newest = inner.newest + 1;
-        inner.newest = newest;
-        inner.files.insert(newest, Vec::new());
-        inner.first_served = inner.truth.len();
-        inner.move_cursors();
-        inner.forget_unread();
+        let mut state = lock(&self.state);
+        state.running = false;
+        let newest = state.newest + 1;
+        state.newest = newest;
+        state.files.insert(newest, Vec::new());
+        state.first_served = state.truth.len();
+        state.move_cursors();
+        state.forget_unread();
     }
 
     /// Opens a reader on the newest file.
     pub(super) fn open(self: &Arc<Self>, options: Options) -> Reader {
         let notify = Arc::new(Notify::new());
-        let mut inner = self.lock();
-        let id = inner.next_cursor;
-        inner.next_cursor += 1;
-        let newest = inner.newest;
-        let records = inner.files.get(&newest).map_or(0, Vec::len);
+        let mut state = lock(&self.state);
+        let id = state.next_cursor;
+        state.next_cursor += 1;
+        let newest = state.newest;
+        let records = state.files.get(&newest).map_or(0, Vec::len);
         let cursor = Cursor::new(id, newest, records, options);
-        inner.cursors.push((cursor, Arc::clone(&notify)));
-        inner.move_cursors();
-        drop(inner);
+        state.cursors.push((cursor, Arc::clone(&notify)));
+        state.move_cursors();
+        drop(state);
         Reader {
             log: Arc::clone(self),
             id,
@@ -154,9 +156,9 @@ impl Log {
 
     /// Everything written so far, unfinished lines included.
     pub(super) fn written(&self) -> WrittenLog {
-        let inner = self.lock();
-        let mut lines = inner.truth.clone();
-        for (index, bytes) in inner.open_lines.iter().flatten() {
+        let state = lock(&self.state);
+        let mut lines = state.truth.clone();
+        for (index, bytes) in state.open_lines.iter().flatten() {
             if let Some(line) = lines.get_mut(*index) {
                 line.message = Bytes::copy_from_slice(bytes);
             }
@@ -164,7 +166,7 @@ impl Log {
         WrittenLog {
             instance: self.instance.clone(),
             lines,
-            first_served: inner.first_served,
+            first_served: state.first_served,
         }
     }
 
@@ -175,15 +177,11 @@ impl Log {
 
     /// Number of lines begun so far.
     pub(super) fn count(&self) -> usize {
-        self.lock().truth.len()
-    }
-
-    fn lock(&self) -> MutexGuard<'_, Inner> {
-        self.inner.lock().unwrap_or_else(PoisonError::into_inner)
+        lock(&self.state).truth.len()
     }
 }
 
-impl Inner {
+impl LogState {
     fn write_line(&mut self, line: &Bytes, text: &Text, partial: bool, now: i64) {
         // The runtime stamps each record when it writes it, so two records never get the same time from its clock.
         let time = text.time.unwrap_or(now.max(self.last_stamp + 1));
@@ -271,13 +269,13 @@ pub(super) struct Reader {
 impl Reader {
     /// Takes the next frame, which makes room for the reader to go on.
     pub(super) fn next(&self) -> ReaderOutput {
-        let mut guard = self.log.lock();
-        let inner = &mut *guard;
-        let Some((cursor, _)) = inner.cursors.iter_mut().find(|(c, _)| c.id() == self.id) else {
+        let mut guard = lock(&self.log.state);
+        let state = &mut *guard;
+        let Some((cursor, _)) = state.cursors.iter_mut().find(|(c, _)| c.id() == self.id) else {
             return ReaderOutput::End;
         };
         let next = cursor.take();
-        cursor.advance(&inner.files, inner.newest, inner.running);
+        cursor.advance(&state.files, state.newest, state.running);
         next
     }
 
@@ -289,8 +287,8 @@ impl Reader {
 
 impl Drop for Reader {
     fn drop(&mut self) {
-        let mut inner = self.log.lock();
-        inner.cursors.retain(|(cursor, _)| cursor.id() != self.id);
-        inner.forget_unread();
+        let mut state = lock(&self.log.state);
+        state.cursors.retain(|(cursor, _)| cursor.id() != self.id);
+        state.forget_unread();
     }
 }
