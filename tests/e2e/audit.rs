@@ -42,7 +42,7 @@ impl LogLine {
 
     fn entry(&self) -> LineDigest {
         let whole = [&self.message, self.cut.to_string().as_bytes()].concat();
-        LineDigest::of(self.time, &whole)
+        LineDigest::new(self.time, &whole)
     }
 
     /// As podlog stores it.

@@ -15,7 +15,7 @@ pub(crate) type StoredStreams = BTreeMap<StreamKey, StoredStream>;
 pub(crate) fn written(sim: &SimCluster) -> BTreeMap<StreamKey, Vec<LineDigest>> {
     let stream = |truth: kube_sim::WrittenLog| {
         let id = truth.instance.container_id.rsplit("://").next().unwrap().to_owned();
-        let entries = truth.lines.iter().map(|line| LineDigest::of(line.time, &line.message));
+        let entries = truth.lines.iter().map(|line| LineDigest::new(line.time, &line.message));
         let key = (truth.instance.uid.clone(), truth.instance.container.clone(), id);
         (key, entries.collect())
     };
@@ -41,7 +41,7 @@ pub(crate) async fn stored(sql: &mut MySqlConnection) -> StoredStreams {
         if let Some((_, stored)) = by_id.get_mut(&row.get("stream")) {
             stored
                 .lines
-                .push(LineDigest::of(row.get("time_ns"), &row.get::<Vec<u8>, _>("message")));
+                .push(LineDigest::new(row.get("time_ns"), &row.get::<Vec<u8>, _>("message")));
         }
     }
     for row in sqlx::query("SELECT stream, seq FROM log_gap")

@@ -55,7 +55,7 @@ pub(crate) async fn stored(url: &str) -> StoredStreams {
         let lines = "SELECT stream, time_ns, message FROM log_record ORDER BY stream, seq";
         for row in sqlx::query(lines).fetch_all(&mut *tx).await.unwrap() {
             let lines = &mut all.get_mut(&row.get::<i64, _>(0)).unwrap().1.lines;
-            lines.push(LineDigest::of(row.get(1), &row.get::<Vec<u8>, _>(2)));
+            lines.push(LineDigest::new(row.get(1), &row.get::<Vec<u8>, _>(2)));
         }
         let gaps: Vec<i64> = sqlx::query_scalar("SELECT seq FROM log_gap")
             .fetch_all(&mut *tx)

@@ -1,4 +1,5 @@
-//! Whole answers: JSON objects and the `Status` objects that say what is wrong. Nothing here decides what to answer.
+//! Complete responses: JSON objects, and `Status` objects for refused requests. It does not decide which response a
+//! request gets.
 
 use bytes::Bytes;
 use http::header::{CONTENT_TYPE, RETRY_AFTER};
@@ -8,8 +9,8 @@ use serde_json::{Value, json};
 
 use super::stream::SimBody;
 
-/// A whole answer of this content type.
-pub(super) fn whole(status: StatusCode, kind: &'static str, body: impl Into<Bytes>) -> Response<SimBody> {
+/// A complete response with this content type.
+pub(super) fn complete(status: StatusCode, kind: &'static str, body: impl Into<Bytes>) -> Response<SimBody> {
     let body = Full::new(body.into()).map_err(|never| match never {}).boxed_unsync();
     let mut response = Response::new(body);
     *response.status_mut() = status;
@@ -19,12 +20,12 @@ pub(super) fn whole(status: StatusCode, kind: &'static str, body: impl Into<Byte
     response
 }
 
-/// A JSON answer that is serialized already.
+/// A response from JSON that is serialized already.
 pub(super) fn json_bytes(body: impl Into<Bytes>) -> Response<SimBody> {
-    whole(StatusCode::OK, "application/json", body)
+    complete(StatusCode::OK, "application/json", body)
 }
 
-/// A JSON answer.
+/// A JSON response.
 pub(super) fn object(value: &Value) -> Response<SimBody> {
     json_bytes(value.to_string())
 }
@@ -61,8 +62,8 @@ impl Refusal {
         }
     }
 
-    /// The version asked for is compacted.
-    pub(super) fn gone(wanted: u64, oldest: u64) -> Self {
+    /// The requested resource version is compacted.
+    pub(super) fn expired(wanted: u64, oldest: u64) -> Self {
         Self::new(
             StatusCode::GONE,
             format!("too old resource version: {wanted} ({oldest})"),
@@ -96,7 +97,7 @@ impl Refusal {
         }
     }
 
-    /// As a `Status` object.
+    /// The `Status` object that describes it.
     pub(super) fn object(&self) -> Value {
         let mut status = json!({
             "kind": "Status", "apiVersion": "v1", "metadata": {}, "status": "Failure", "message": self.message,
@@ -111,7 +112,7 @@ impl Refusal {
         status
     }
 
-    /// As an answer.
+    /// The response that refuses the request.
     pub(super) fn response(&self) -> Response<SimBody> {
         let mut response = object(&self.object());
         *response.status_mut() = self.status;

@@ -1,4 +1,5 @@
-//! The API server: takes a request, applies the faults that are due, and has it answered. It holds no state of its own.
+//! The API server: takes a request, applies the injected faults that match it, and passes it to the code that answers.
+//! It has no state of its own.
 
 use std::io;
 use std::pin::Pin;
@@ -13,16 +14,16 @@ use http_body_util::BodyExt;
 use serde_json::{Value, json};
 use tower::Service;
 
-use super::answer::{Refusal, json_bytes, object, whole};
+use super::answer::{Refusal, complete, json_bytes, object};
 use super::faults::{Fault, RequestSubject, Verb};
-use super::list::{self, table_of};
-use super::route::{Query, Route, wants_table};
+use super::list::{self, table_object};
+use super::route::{ApiRoute, Query, wants_table};
 use super::select::Selector;
 use super::shared::Shared;
 use super::stream::{SimBody, reset};
 use super::{logs, watch};
 
-/// The API server as a tower service; goes under a `kube::Client` or behind a port.
+/// The API server as a tower service, for a `kube::Client` or for a port.
 #[derive(Debug, Clone)]
 pub struct SimService {
     shared: Arc<Shared>,
@@ -40,7 +41,7 @@ where
     B::Data: Send,
 {
     type Response = Response<SimBody>;
-    /// Only an injected fault breaks a connection.
+    /// Only injected faults break connections.
     type Error = io::Error;
     type Future = Pin<Box<dyn Future<Output = io::Result<Response<SimBody>>> + Send>>;
 
@@ -52,7 +53,7 @@ where
         let shared = Arc::clone(&self.shared);
         Box::pin(async move {
             let (parts, body) = request.into_parts();
-            let call = Call::of(parts);
+            let call = Call::new(parts);
             shared.count(call.subject.verb);
             let faults = shared.faults.take_due(&call.subject);
             for fault in &faults {
@@ -66,10 +67,10 @@ where
                 }
             }
             let answer = match call.route {
-                Some(Route::Review) if call.fits() => review(&shared, body, call.is_json()).await,
+                Some(ApiRoute::Review) if call.has_right_method() => review(&shared, body, call.is_json()).await,
                 _ => shared
                     .rights
-                    .admit(&call.subject)
+                    .authorize(&call.subject)
                     .and_then(|()| call.answer(&shared, &faults)),
             };
             tracing::trace!(method = %call.parts.method, uri = %call.parts.uri, refused = answer.is_err(), "request");
@@ -82,14 +83,14 @@ where
 struct Call {
     parts: request::Parts,
     query: Query,
-    route: Option<Route>,
+    route: Option<ApiRoute>,
     subject: RequestSubject,
 }
 
 impl Call {
-    fn of(parts: request::Parts) -> Self {
-        let query = Query::of(parts.uri.query().unwrap_or_default());
-        let route = Route::of(parts.uri.path());
+    fn new(parts: request::Parts) -> Self {
+        let query = Query::parse(parts.uri.query().unwrap_or_default());
+        let route = ApiRoute::parse(parts.uri.path());
         let mut subject = route.as_ref().map_or(
             RequestSubject {
                 verb: Verb::Other,
@@ -108,7 +109,7 @@ impl Call {
         }
     }
 
-    fn fits(&self) -> bool {
+    fn has_right_method(&self) -> bool {
         self.route
             .as_ref()
             .is_some_and(|route| route.method() == self.parts.method)
@@ -120,28 +121,28 @@ impl Call {
     }
 
     fn answer(&self, shared: &Arc<Shared>, faults: &[Fault]) -> Result<Response<SimBody>, Refusal> {
-        let not_there = || {
+        let unknown_path = || {
             Refusal::new(
                 StatusCode::NOT_FOUND,
                 "the server could not find the requested resource",
             )
         };
-        let route = self.route.as_ref().ok_or_else(not_there)?;
-        if !self.fits() {
+        let route = self.route.as_ref().ok_or_else(unknown_path)?;
+        if !self.has_right_method() {
             let message = "the server does not allow this method on the requested resource";
             return Err(Refusal::new(StatusCode::METHOD_NOT_ALLOWED, message));
         }
         Ok(match route {
-            Route::Version => object(&version()),
-            Route::Healthy => whole(StatusCode::OK, "text/plain", "ok"),
-            Route::CoreVersions => object(&json!({"kind": "APIVersions", "versions": ["v1"]})),
-            Route::CoreResources => object(&core_resources()),
-            Route::Groups => object(&groups()),
-            Route::ReviewResources | Route::Review => object(&review_resources()),
-            Route::Pods(namespace) => return self.pods(shared, namespace.as_deref(), faults),
-            Route::Pod(namespace, name) => return self.pod(shared, namespace, name),
-            Route::Log(..) => return logs::open(shared, self.subject.clone(), &self.query, faults),
-            Route::Namespaces => {
+            ApiRoute::Version => object(&version()),
+            ApiRoute::Healthy => complete(StatusCode::OK, "text/plain", "ok"),
+            ApiRoute::CoreVersions => object(&json!({"kind": "APIVersions", "versions": ["v1"]})),
+            ApiRoute::CoreResources => object(&core_resources()),
+            ApiRoute::Groups => object(&groups()),
+            ApiRoute::ReviewResources | ApiRoute::Review => object(&review_resources()),
+            ApiRoute::Pods(namespace) => return self.pods(shared, namespace.as_deref(), faults),
+            ApiRoute::Pod(namespace, name) => return self.pod(shared, namespace, name),
+            ApiRoute::Log(..) => return logs::open(shared, self.subject.clone(), &self.query, faults),
+            ApiRoute::Namespaces => {
                 let state = shared.state();
                 object(&list::names(
                     "Namespace",
@@ -150,7 +151,7 @@ impl Call {
                     state.namespaces.iter(),
                 ))
             }
-            Route::Nodes => {
+            ApiRoute::Nodes => {
                 let state = shared.state();
                 object(&list::names(
                     "Node",
@@ -159,14 +160,14 @@ impl Call {
                     state.nodes.iter(),
                 ))
             }
-            Route::Namespace(name) if shared.state().namespaces.contains(name) => {
+            ApiRoute::Namespace(name) if shared.state().namespaces.contains(name) => {
                 object(&list::named("Namespace", name, shared.clock.base()))
             }
-            Route::Namespace(name) => return Err(Refusal::not_found("namespaces", name)),
-            Route::Node(name) if shared.state().nodes.contains(name) => {
+            ApiRoute::Namespace(name) => return Err(Refusal::not_found("namespaces", name)),
+            ApiRoute::Node(name) if shared.state().nodes.contains(name) => {
                 object(&list::named("Node", name, shared.clock.base()))
             }
-            Route::Node(name) => return Err(Refusal::not_found("nodes", name)),
+            ApiRoute::Node(name) => return Err(Refusal::not_found("nodes", name)),
         })
     }
 
@@ -193,13 +194,13 @@ impl Call {
         let pod = pod.ok_or_else(|| Refusal::not_found("pods", name))?;
         if wants_table(&self.parts) {
             let metadata = json!({"resourceVersion": pod.version.to_string()});
-            return Ok(object(&table_of(&metadata, true, &[pod.row(shared.clock.now())])));
+            return Ok(object(&table_object(&metadata, true, &[pod.row(shared.clock.now())])));
         }
         Ok(json_bytes(pod.json.clone()))
     }
 }
 
-/// Answers whether the caller has a right.
+/// Answers whether the caller has a permission.
 async fn review<B>(shared: &Shared, body: B, is_json: bool) -> Result<Response<SimBody>, Refusal>
 where
     B: Body,
@@ -209,11 +210,11 @@ where
     let review = if is_json {
         serde_json::from_reader(body.aggregate().reader())
     } else {
-        // kubectl asks in protobuf and accepts JSON; it is told that all is allowed.
+        // kubectl sends protobuf and accepts JSON. It is always told that it has the permission.
         Ok(json!({}))
     };
     let mut review: Value = review.map_err(|error| unreadable(&error.to_string()))?;
-    let allowed = shared.rights.reviewed(&review);
+    let allowed = shared.rights.is_allowed(&review);
     let Some(fields) = review.as_object_mut() else {
         return Err(unreadable("not an object"));
     };

@@ -1,7 +1,8 @@
-//! Compares what containers wrote with what was stored: lost, duplicated, out of order.
+//! Compares the lines that containers wrote with the lines that a collector stored: which are lost, duplicated or out of
+//! order.
 //!
-//! Pure: it knows nothing of podlog's counters, claims or positions. A lost line counts as a gap only when a stored gap
-//! record of its stream covers it.
+//! It only compares values: it reads nothing and trusts no counter of the collector. A missing line counts as a gap only
+//! if a gap record of its stream covers it.
 
 use std::collections::{BTreeMap, HashMap, VecDeque};
 use std::fmt;
@@ -12,7 +13,7 @@ use serde::Serialize;
 /// One line, written or stored.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct LineDigest {
-    /// Its timestamp in nanoseconds since the epoch; 0 where it is not known.
+    /// Its timestamp in nanoseconds since 1970; 0 if it is not known.
     pub time: i64,
     /// A hash of its bytes.
     pub hash: u64,
@@ -21,7 +22,7 @@ pub struct LineDigest {
 impl LineDigest {
     /// The digest of a line.
     #[must_use]
-    pub fn of(time: i64, message: &[u8]) -> Self {
+    pub fn new(time: i64, message: &[u8]) -> Self {
         Self {
             time,
             hash: xxhash_rust::xxh3::xxh3_64(message),
@@ -34,7 +35,7 @@ impl LineDigest {
 pub struct StoredStream {
     /// The lines.
     pub lines: Vec<LineDigest>,
-    /// The gap records, each as the number of lines stored before it.
+    /// The gap records: for each, the number of lines stored before it.
     pub gaps: Vec<usize>,
 }
 
@@ -60,24 +61,23 @@ pub enum DiscrepancyKind {
     Foreign,
 }
 
-/// A line that something is wrong with: its number among the lines written, or, where nobody wrote
-/// it or it is stored too often, among those stored.
+/// A line that was not stored as it was written.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Discrepancy {
     /// What is wrong.
     pub kind: DiscrepancyKind,
-    /// The line's number in its stream, from 0.
+    /// The index of the line: among the stored lines if it is duplicated or foreign, among the written lines otherwise.
     pub line: usize,
     /// Its timestamp.
     pub time: i64,
 }
 
-/// The outcome.
+/// The number of lines of each kind.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize)]
 pub struct Audit {
     /// Lines that containers wrote.
     pub written: u64,
-    /// Lines that are stored, each as often as it is stored.
+    /// Stored lines, including duplicates.
     pub delivered: u64,
     /// Lines that are not stored, and that no gap record covers.
     pub lost: u64,
@@ -92,7 +92,7 @@ pub struct Audit {
 }
 
 impl Audit {
-    /// Whether every line was stored once, in order, or reported.
+    /// Whether every line was stored once and in order, or is covered by a gap record.
     #[must_use]
     pub fn is_clean(&self) -> bool {
         self.lost == 0 && self.duplicated == 0 && self.out_of_order == 0 && self.foreign == 0
@@ -122,13 +122,13 @@ impl fmt::Display for Audit {
     }
 }
 
-/// Compares all streams, by a key that both sides use.
+/// Compares all streams. `K` identifies a stream on both sides.
 #[must_use]
 pub fn compare<K: Ord>(written: &BTreeMap<K, Vec<LineDigest>>, stored: &BTreeMap<K, StoredStream>) -> Audit {
     find_discrepancies(written, stored).0
 }
 
-/// As [`compare`], with every line that something is wrong with.
+/// Like [`compare`], and lists every discrepancy.
 #[must_use]
 pub fn find_discrepancies<'a, K: Ord>(
     written: &'a BTreeMap<K, Vec<LineDigest>>,
@@ -156,36 +156,35 @@ fn compare_stream(written: &[LineDigest], stored: &StoredStream, sum: &mut Audit
         let time = entry.time;
         findings.push(Discrepancy { kind, line, time });
     };
-    // The places of each line among those written. The k-th stored copy of identical lines counts as the k-th written
-    // one.
-    let mut places: HashMap<(i64, u64), VecDeque<usize>> = HashMap::new();
-    for (place, entry) in written.iter().enumerate() {
-        places.entry((entry.time, entry.hash)).or_default().push_back(place);
+    // The indexes of equal lines among those written. The k-th stored copy counts as the k-th written line.
+    let mut unmatched: HashMap<(i64, u64), VecDeque<usize>> = HashMap::new();
+    for (index, entry) in written.iter().enumerate() {
+        unmatched.entry((entry.time, entry.hash)).or_default().push_back(index);
     }
     let mut highest = None;
-    // For each stored line its place among those written.
+    // For each stored line, its index among those written.
     let mut origins = Vec::with_capacity(stored.lines.len());
     for (at, entry) in stored.lines.iter().enumerate() {
-        let left = places.get_mut(&(entry.time, entry.hash));
-        let place = left.map(VecDeque::pop_front);
-        match place {
+        let equal = unmatched.get_mut(&(entry.time, entry.hash));
+        let index = equal.map(VecDeque::pop_front);
+        match index {
             None => add(DiscrepancyKind::Foreign, at, entry),
             Some(None) => add(DiscrepancyKind::Duplicated, at, entry),
-            Some(Some(place)) if highest.is_some_and(|highest| place < highest) => {
-                add(DiscrepancyKind::OutOfOrder, place, entry);
+            Some(Some(index)) if highest.is_some_and(|highest| index < highest) => {
+                add(DiscrepancyKind::OutOfOrder, index, entry);
             }
-            Some(Some(place)) => highest = Some(place),
+            Some(Some(index)) => highest = Some(index),
         }
-        origins.push(place.flatten());
+        origins.push(index.flatten());
     }
     let covered = covered(&origins, &stored.gaps, written.len());
-    let mut missing: Vec<usize> = places.into_values().flatten().collect();
+    let mut missing: Vec<usize> = unmatched.into_values().flatten().collect();
     missing.sort_unstable();
-    for place in missing {
-        if covered.iter().any(|range| range.contains(&place)) {
+    for index in missing {
+        if covered.iter().any(|range| range.contains(&index)) {
             sum.gaps += 1;
         } else {
-            add(DiscrepancyKind::Lost, place, &written[place]);
+            add(DiscrepancyKind::Lost, index, &written[index]);
         }
     }
     for finding in &findings {
@@ -199,17 +198,17 @@ fn compare_stream(written: &[LineDigest], stored: &StoredStream, sum: &mut Audit
     findings
 }
 
-/// The ranges of written lines that gap records cover: each between the line stored before the gap and the line stored
-/// after it. Timestamps cannot be used for that, since they repeat and go backwards.
+/// The ranges of written lines that gap records cover. A range lies between the line stored before the gap and the line
+/// stored after it. Timestamps cannot tell, because they repeat and go backwards.
 fn covered(origins: &[Option<usize>], gaps: &[usize], written: usize) -> Vec<Range<usize>> {
     let cover = |gap: &usize| {
         let (before, after) = origins.split_at((*gap).min(origins.len()));
         let from = before
             .iter()
             .rev()
-            .find_map(|place| *place)
-            .map_or(0, |place| place + 1);
-        from..after.iter().find_map(|place| *place).unwrap_or(written)
+            .find_map(|index| *index)
+            .map_or(0, |index| index + 1);
+        from..after.iter().find_map(|index| *index).unwrap_or(written)
     };
     gaps.iter().map(cover).collect()
 }
@@ -219,7 +218,7 @@ mod tests {
     use super::*;
 
     fn lines(text: &str) -> Vec<LineDigest> {
-        text.bytes().map(|b| LineDigest::of(i64::from(b), &[b])).collect()
+        text.bytes().map(|b| LineDigest::new(i64::from(b), &[b])).collect()
     }
 
     fn compare_texts(written: &str, stored: &str, gaps: &[usize]) -> Audit {
@@ -231,28 +230,28 @@ mod tests {
     }
 
     #[test]
-    fn what_was_written_once_and_stored_once_in_order_is_clean() {
+    fn lines_that_are_stored_once_and_in_order_are_clean() {
         let clean = compare_texts("abcaab", "abcaab", &[]);
         assert_eq!((clean.written, clean.delivered), (6, 6));
         assert!(clean.is_clean());
     }
 
     #[test]
-    fn each_sort_of_fault_is_told_apart() {
-        let faults = |written, stored| {
+    fn each_kind_of_discrepancy_is_counted_separately() {
+        let counts = |written, stored| {
             let r = compare_texts(written, stored, &[]);
             assert!(!r.is_clean());
             (r.lost, r.duplicated, r.out_of_order, r.foreign)
         };
-        assert_eq!(faults("abc", "ac"), (1, 0, 0, 0));
-        assert_eq!(faults("abc", "abbc"), (0, 1, 0, 0));
-        assert_eq!(faults("abc", "acb"), (0, 0, 1, 0));
-        assert_eq!(faults("abc", "abcx"), (0, 0, 0, 1));
-        assert_eq!(faults("aab", "ab"), (1, 0, 0, 0));
+        assert_eq!(counts("abc", "ac"), (1, 0, 0, 0));
+        assert_eq!(counts("abc", "abbc"), (0, 1, 0, 0));
+        assert_eq!(counts("abc", "acb"), (0, 0, 1, 0));
+        assert_eq!(counts("abc", "abcx"), (0, 0, 0, 1));
+        assert_eq!(counts("aab", "ab"), (1, 0, 0, 0));
     }
 
     #[test]
-    fn a_line_is_a_gap_only_between_the_neighbours_of_a_gap_record() {
+    fn a_gap_record_covers_only_missing_lines_between_its_stored_neighbours() {
         let gaps = |stored, gaps: &[usize]| {
             let r = compare_texts("abcdef", stored, gaps);
             (r.gaps, r.lost)
@@ -262,7 +261,7 @@ mod tests {
         assert_eq!(gaps("cd", &[2]), (2, 2));
         assert_eq!(gaps("", &[0]), (6, 0));
         assert_eq!(gaps("abcdef", &[3]), (0, 0));
-        // Timestamps that go backwards put no line outside its gap.
+        // The gap also covers lines whose timestamps go backwards.
         let stored = StoredStream {
             lines: lines("fe"),
             gaps: vec![1],
@@ -272,7 +271,7 @@ mod tests {
     }
 
     #[test]
-    fn a_finding_names_the_line() {
+    fn a_discrepancy_has_the_index_and_the_time_of_its_line() {
         let stored = [((), StoredStream::default())].into();
         let written = [((), lines("ab"))].into();
         let (_, findings) = find_discrepancies(&written, &stored);
@@ -285,7 +284,7 @@ mod tests {
     }
 
     #[test]
-    fn what_several_sinks_hold_of_a_stream_is_counted_together() {
+    fn the_lines_of_a_stream_in_several_sinks_are_counted_together() {
         let mut all = StoredStream {
             lines: lines("ab"),
             gaps: vec![2],
@@ -300,7 +299,7 @@ mod tests {
     }
 
     #[test]
-    fn a_stream_that_was_never_stored_is_lost_and_one_nobody_wrote_is_foreign() {
+    fn a_stream_that_is_not_stored_is_lost_and_a_stored_stream_that_nobody_wrote_is_foreign() {
         let written = [("w", lines("ab"))].into();
         let stored = [(
             "s",

@@ -1,5 +1,5 @@
-//! The one clock of the simulated cluster: a wall-clock reading taken at creation plus the time tokio says has
-//! passed since. A paused tokio clock therefore makes every stamp repeatable. It never reads the wall clock twice.
+//! The clock of the simulated cluster, and how timestamps are written. The clock starts at a given time and advances with
+//! tokio's clock, so timestamps are repeatable while tokio's clock is paused. It never reads the wall clock.
 
 use jiff::Timestamp;
 use tokio::time::Instant;
@@ -9,13 +9,13 @@ pub(super) const SECOND: i64 = 1_000_000_000;
 
 /// Nanoseconds since 1970, advancing with tokio's clock.
 #[derive(Debug, Clone, Copy)]
-pub(super) struct Clock {
+pub(super) struct SimClock {
     base: i64,
     started: Instant,
 }
 
-impl Clock {
-    /// A clock that shows `base` now.
+impl SimClock {
+    /// A clock that shows `base` now and advances from there.
     pub(super) fn starting_at(base: Timestamp) -> Self {
         Self {
             base: base.as_nanosecond() as i64,
@@ -23,29 +23,29 @@ impl Clock {
         }
     }
 
-    /// What it showed at first.
+    /// The time at which it started.
     pub(super) fn base(&self) -> i64 {
         self.base
     }
 
-    /// What it shows now.
+    /// The time now.
     pub(super) fn now(&self) -> i64 {
         self.base + self.started.elapsed().as_nanos() as i64
     }
 }
 
-/// Renders a status time as Kubernetes does: UTC, whole seconds.
-pub(super) fn seconds(nanos: i64) -> String {
-    civil(nanos).strftime("%Y-%m-%dT%H:%M:%SZ").to_string()
+/// A time as in the status of an object: UTC, whole seconds.
+pub(super) fn format_seconds(nanos: i64) -> String {
+    to_timestamp(nanos).strftime("%Y-%m-%dT%H:%M:%SZ").to_string()
 }
 
-/// Renders a log stamp: UTC, always nine digits.
-pub(super) fn nine_digits(nanos: i64) -> String {
-    civil(nanos).strftime("%Y-%m-%dT%H:%M:%S.%9fZ").to_string()
+/// A time as in a log line: UTC, always nine digits after the point.
+pub(super) fn format_nanoseconds(nanos: i64) -> String {
+    to_timestamp(nanos).strftime("%Y-%m-%dT%H:%M:%S.%9fZ").to_string()
 }
 
-/// An `i64` of nanoseconds always fits; the fallback is never seen.
-fn civil(nanos: i64) -> Timestamp {
+/// Every `i64` of nanoseconds fits, so the fallback is never used.
+fn to_timestamp(nanos: i64) -> Timestamp {
     Timestamp::from_nanosecond(i128::from(nanos)).unwrap_or(Timestamp::UNIX_EPOCH)
 }
 
@@ -54,14 +54,14 @@ mod tests {
     use super::*;
 
     #[test]
-    fn stamps_have_nine_digits_and_status_times_none() {
-        assert_eq!(nine_digits(1_500_000_000), "1970-01-01T00:00:01.500000000Z");
-        assert_eq!(seconds(1_999_999_999), "1970-01-01T00:00:01Z");
+    fn log_timestamps_have_nine_digits_and_status_times_have_none() {
+        assert_eq!(format_nanoseconds(1_500_000_000), "1970-01-01T00:00:01.500000000Z");
+        assert_eq!(format_seconds(1_999_999_999), "1970-01-01T00:00:01Z");
     }
 
     #[tokio::test(start_paused = true)]
     async fn the_clock_moves_with_tokio() {
-        let clock = Clock::starting_at(Timestamp::UNIX_EPOCH);
+        let clock = SimClock::starting_at(Timestamp::UNIX_EPOCH);
         assert_eq!(clock.now(), 0);
         tokio::time::advance(std::time::Duration::from_secs(2)).await;
         assert_eq!(clock.now(), 2 * SECOND);

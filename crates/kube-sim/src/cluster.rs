@@ -1,5 +1,5 @@
-//! The handle callers hold on the whole cluster, and how it is set up. It translates calls into changes of the state
-//! and wakes those that wait for one; it renders nothing and answers no request.
+//! The handle through which tests control the whole cluster. It changes the state and wakes the watches. It answers no
+//! request.
 
 use std::sync::Arc;
 
@@ -38,38 +38,39 @@ impl SimCluster {
         }
     }
 
-    /// Takes a right away, in a namespace or in all: a verb and a resource as RBAC names them, such as `get` and
-    /// `pods/log`. Requests are refused and reviews say so, until the right is [given](Self::grant).
+    /// Takes a permission away, in one namespace or in all. The verb and the resource are those of RBAC, such as `get` and
+    /// `pods/log`. Until [`grant`](Self::grant) is called, requests that need the permission are refused, and access
+    /// reviews answer that it is missing.
     pub fn revoke(&self, verb: &str, resource: &str, namespace: Option<&str>) {
         let right = (verb.to_owned(), resource.to_owned(), namespace.map(str::to_owned));
         self.shared.rights.change(right, true);
     }
 
-    /// Gives back a right that was taken away with the same arguments.
+    /// Gives back a permission that [`revoke`](Self::revoke) took away with the same arguments.
     pub fn grant(&self, verb: &str, resource: &str, namespace: Option<&str>) {
         let right = (verb.to_owned(), resource.to_owned(), namespace.map(str::to_owned));
         self.shared.rights.change(right, false);
     }
 
-    /// The API server as a service to put under `kube::Client::new`.
+    /// The API server as a service for `kube::Client::new`.
     #[must_use]
     pub fn service(&self) -> SimService {
         SimService::new(Arc::clone(&self.shared))
     }
 
-    /// Answers on `listener` until `stop` is cancelled; then open streams end and connections are closed. When it
-    /// returns, none of its tasks is left.
+    /// Answers requests on `listener` until `stop` is cancelled. Then it ends open streams and closes connections. When it
+    /// returns, all its tasks have ended.
     pub async fn serve(&self, listener: TcpListener, stop: CancellationToken) {
         serve::serve(&self.service(), listener, stop).await;
     }
 
-    /// What the cluster's clock shows, nanoseconds since 1970.
+    /// The time on the cluster's clock, in nanoseconds since 1970.
     #[must_use]
     pub fn now(&self) -> i64 {
         self.shared.clock.now()
     }
 
-    /// Creates a pod whose containers wait to be started.
+    /// Creates a pod. Its containers wait until the test starts them.
     pub fn create(&self, spec: PodSpec) -> Result<SimPod, SimError> {
         let key = (spec.namespace.clone(), spec.name.clone());
         let now = self.now();
@@ -86,7 +87,7 @@ impl SimCluster {
         Some(self.handle(key, uid))
     }
 
-    /// All pods there are now.
+    /// All pods that exist now.
     #[must_use]
     pub fn pods(&self) -> Vec<SimPod> {
         let state = self.shared.state();
@@ -97,21 +98,21 @@ impl SimCluster {
         pods.collect()
     }
 
-    /// Every line every container instance ever wrote, instances in the order of their starts.
+    /// Every line that a container has ever written. Container instances are in the order of their starts.
     #[must_use]
     pub fn written(&self) -> Vec<WrittenLog> {
         let logs = self.shared.state().logs().to_vec();
         logs.iter().map(|log| log.written()).collect()
     }
 
-    /// Number of lines ever written.
+    /// The number of lines that containers have ever written.
     #[must_use]
     pub fn lines_written(&self) -> usize {
         let logs = self.shared.state().logs().to_vec();
         logs.iter().map(|log| log.count()).sum()
     }
 
-    /// Applies `fault` to the next `times` requests that `target` matches (`u32::MAX`: practically all).
+    /// Applies `fault` to the next `times` requests that `target` matches. `u32::MAX` means all of them.
     pub fn inject(&self, target: Target, fault: Fault, times: u32) {
         self.shared.faults.add(target, fault, times);
     }
@@ -121,32 +122,32 @@ impl SimCluster {
         self.shared.faults.clear();
     }
 
-    /// Cuts the open streams that `target` matches; returns how many.
-    #[expect(clippy::must_use_candidate, reason = "the number is extra")]
+    /// Cuts the open streams that `target` matches, and returns their number.
+    #[expect(clippy::must_use_candidate, reason = "most callers do not need the number")]
     pub fn cut(&self, target: &Target, how: Cut) -> usize {
         self.shared.faults.set_flow(target, Flow::Cut(how))
     }
 
-    /// Mutes the open streams that `target` matches: they stay open and send nothing; returns how many.
-    #[expect(clippy::must_use_candidate, reason = "the number is extra")]
+    /// Mutes the open streams that `target` matches: they stay open and send nothing. Returns their number.
+    #[expect(clippy::must_use_candidate, reason = "most callers do not need the number")]
     pub fn mute(&self, target: &Target) -> usize {
         self.shared.faults.set_flow(target, Flow::Muted)
     }
 
-    /// Lets muted streams send again; returns how many streams `target` matches.
-    #[expect(clippy::must_use_candidate, reason = "the number is extra")]
+    /// Lets muted streams send again. Returns the number of streams that `target` matches.
+    #[expect(clippy::must_use_candidate, reason = "most callers do not need the number")]
     pub fn unmute(&self, target: &Target) -> usize {
         self.shared.faults.set_flow(target, Flow::Open)
     }
 
-    /// Compacts the history, so that a resumed watch or paged list is answered `410 Gone`.
+    /// Compacts the history. A resumed watch or a continued list then gets `410 Gone`.
     pub fn compact(&self) {
         self.shared.change(ClusterState::compact);
     }
 
-    /// Lets the statuses of pods fall behind what their kubelets do, or catch up with it.
-    pub fn delay_status(&self, lags: bool) {
-        self.shared.change(|state| state.lag(lags));
+    /// While delayed, the API shows no change of a pod. When the delay ends, it shows all changes at once.
+    pub fn delay_status(&self, delayed: bool) {
+        self.shared.change(|state| state.delay_status(delayed));
     }
 
     /// The watches and log streams that are open now.
@@ -155,7 +156,7 @@ impl SimCluster {
         self.shared.faults.streams()
     }
 
-    /// How many requests of each kind have arrived so far.
+    /// How many requests of each verb have arrived.
     #[must_use]
     pub fn requests(&self) -> Requests {
         self.shared.requests()

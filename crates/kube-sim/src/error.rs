@@ -1,9 +1,9 @@
-//! Why a call on the simulated cluster fails. Requests over HTTP never see these errors.
+//! Why a call of a test on the simulated cluster fails. HTTP requests never get these errors.
 
 /// Why a call could not be carried out.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum SimError {
-    /// The pod is deleted, or another one has its name.
+    /// The pod does not exist any more, or another pod has its name now.
     #[error("pod {0}/{1} does not exist")]
     NoPod(String, String),
     /// The pod has no container of that name.
@@ -14,7 +14,7 @@ pub enum SimError {
         /// Name of the container.
         container: String,
     },
-    /// The container does not run, and must for this call.
+    /// The container does not run, but this call needs it to run.
     #[error("container {container} of pod {pod} does not run")]
     NotRunning {
         /// Name of the pod.

@@ -1,5 +1,5 @@
-//! Faults of requests to come, and control of the streams that are already open. It decides what
-//! goes wrong; the parts that answer carry it out.
+//! The faults to inject into coming requests, and the control of open streams. It only says what goes wrong; `api`,
+//! `stream` and `logs` make it happen.
 
 use std::sync::{Arc, Mutex, Weak};
 use std::time::Duration;
@@ -8,22 +8,22 @@ use tokio::sync::watch;
 
 use super::sync::lock;
 
-/// What a request wants.
+/// What a request does.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub enum Verb {
-    /// A list of pods.
+    /// It lists pods.
     List,
-    /// A watch on pods.
+    /// It watches pods.
     Watch,
-    /// One pod.
+    /// It gets one pod.
     Get,
-    /// The log of a container.
+    /// It reads the log of a container.
     Log,
-    /// Discovery, versions, reviews and everything else.
+    /// Anything else: discovery, versions, access reviews.
     Other,
 }
 
-/// Selects requests or streams; a field that is not given matches all.
+/// Selects requests or streams. A field that is not set matches all.
 #[derive(Debug, Clone, Default)]
 pub struct Target {
     verb: Option<Verb>,
@@ -85,21 +85,21 @@ pub enum Cut {
     Reset,
 }
 
-/// What goes wrong.
+/// What goes wrong with a request.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Fault {
-    /// The answer comes this much later.
+    /// The response is delayed by this time.
     Delay(Duration),
-    /// Refused with this status, and `Retry-After` in seconds if given.
+    /// The request is refused with this status.
     Refuse {
         /// The HTTP status.
         status: u16,
-        /// Value of the header.
+        /// The value of the `Retry-After` header, in seconds.
         retry_after: Option<u64>,
     },
-    /// The connection breaks before an answer.
+    /// The connection breaks before a response is sent.
     Disconnect,
-    /// The stream is cut after this many bytes, in mid-line if they end there.
+    /// The stream is cut after this many bytes, even in the middle of a line.
     Cut {
         /// Bytes sent before.
         after: u64,
@@ -111,29 +111,29 @@ pub enum Fault {
         /// Bytes sent before.
         after: u64,
     },
-    /// A message of the kubelet ends the log stream; with `replaces_log` it is sent in place of the content.
+    /// The log stream ends with an error message of the kubelet.
     KubeletMessage {
         /// The text; no newline is added.
         text: String,
-        /// Whether the content is left out.
+        /// Whether the message is sent instead of the log, not after it.
         replaces_log: bool,
     },
 }
 
-/// What a request or an open stream is about, as far as it is known.
+/// The object that a request or an open stream concerns.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct RequestSubject {
-    /// What it wants. An open stream is a [`Verb::Watch`] or a [`Verb::Log`].
+    /// What the request does. An open stream is a [`Verb::Watch`] or a [`Verb::Log`].
     pub verb: Verb,
-    /// The namespace it is about, if one.
+    /// The namespace, if it concerns a single one.
     pub namespace: Option<String>,
-    /// The pod it is about, if one.
+    /// The pod, if it concerns a single one.
     pub pod: Option<String>,
-    /// The container, for logs.
+    /// The container, if it reads a log.
     pub container: Option<String>,
 }
 
-/// How an open stream flows.
+/// Whether an open stream sends its content.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Flow {
     Open,
@@ -147,15 +147,15 @@ struct StreamControl {
     flow: watch::Sender<Flow>,
 }
 
-/// Faults to come and streams that are open.
+/// The faults that are still to be injected, and the open streams.
 #[derive(Debug, Default)]
 pub(super) struct Faults {
-    waiting: Mutex<Vec<Waiting>>,
+    pending: Mutex<Vec<PendingFault>>,
     controls: Mutex<Vec<Weak<StreamControl>>>,
 }
 
 #[derive(Debug)]
-struct Waiting {
+struct PendingFault {
     target: Target,
     fault: Fault,
     times: u32,
@@ -164,22 +164,22 @@ struct Waiting {
 impl Faults {
     /// Applies `fault` to the next `times` requests that `target` matches.
     pub(super) fn add(&self, target: Target, fault: Fault, times: u32) {
-        lock(&self.waiting).push(Waiting { target, fault, times });
+        lock(&self.pending).push(PendingFault { target, fault, times });
     }
 
     pub(super) fn clear(&self) {
-        lock(&self.waiting).clear();
+        lock(&self.pending).clear();
     }
 
-    /// The faults that apply to a request that has just arrived.
+    /// The faults for a request that has just arrived.
     pub(super) fn take_due(&self, subject: &RequestSubject) -> Vec<Fault> {
-        let mut waiting = lock(&self.waiting);
+        let mut pending = lock(&self.pending);
         let mut faults = Vec::new();
-        for fault in waiting.iter_mut().filter(|fault| fault.target.matches(subject)) {
+        for fault in pending.iter_mut().filter(|fault| fault.target.matches(subject)) {
             faults.push(fault.fault.clone());
             fault.times = fault.times.saturating_sub(1);
         }
-        waiting.retain(|fault| fault.times > 0);
+        pending.retain(|fault| fault.times > 0);
         faults
     }
 
@@ -216,7 +216,7 @@ impl Faults {
     }
 }
 
-/// An open stream's view of its control.
+/// Tells an open stream whether it is to send. The stream counts as open until this is dropped.
 #[derive(Debug)]
 pub(super) struct StreamHandle {
     flow: watch::Receiver<Flow>,

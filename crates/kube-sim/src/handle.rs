@@ -1,16 +1,16 @@
-//! The handle callers hold on one pod: its life, its containers and what they write. Like the cluster's own handle it
-//! only changes the state and wakes those that wait.
+//! The handle through which tests control one pod: its containers, what they write, and its deletion. It changes the
+//! state and wakes the watches. It answers no request.
 
 use std::sync::Arc;
 use std::time::Duration;
 
 use super::error::SimError;
 use super::files::{Log, Text};
-use super::pod::{Container, ContainerKind, ContainerState, Pod};
+use super::pod::{ContainerKind, LiveContainer, LivePod, RunState};
 use super::shared::Shared;
 use super::state::ObjectKey;
 
-/// One incarnation of a pod. The handle stays valid when the pod is deleted; its calls then fail.
+/// One pod with one UID. After the pod is removed, calls fail with [`SimError::NoPod`].
 #[derive(Debug, Clone)]
 pub struct SimPod {
     pub(super) shared: Arc<Shared>,
@@ -19,25 +19,25 @@ pub struct SimPod {
 }
 
 impl SimPod {
-    /// Namespace of the pod.
+    /// The namespace of the pod.
     #[must_use]
     pub fn namespace(&self) -> &str {
         &self.key.0
     }
 
-    /// Name of the pod.
+    /// The name of the pod.
     #[must_use]
     pub fn name(&self) -> &str {
         &self.key.1
     }
 
-    /// UID of this incarnation.
+    /// The UID of the pod.
     #[must_use]
     pub fn uid(&self) -> &str {
         &self.uid
     }
 
-    /// Schedules the pod, or pretends it had been scheduled elsewhere.
+    /// Schedules the pod to this node, even if it was scheduled already.
     pub fn set_node(&self, node: impl Into<String>) -> Result<(), SimError> {
         self.edit(|pod| pod.spec.node = Some(node.into()))
     }
@@ -48,19 +48,19 @@ impl SimPod {
             .map(drop)
     }
 
-    /// Sets the phase regardless of the containers, for example `Failed` because `Evicted`.
+    /// Sets the phase and its reason regardless of the containers, for example `Failed` and `Evicted`.
     pub fn set_phase(&self, phase: impl Into<String>, reason: impl Into<String>) -> Result<(), SimError> {
         self.edit(|pod| pod.phase = Some((phase.into(), reason.into())))
     }
 
-    /// Adds an ephemeral container and starts it; returns its container ID.
+    /// Adds an ephemeral container, starts it, and returns its container ID.
     pub fn add_ephemeral(&self, container: impl Into<String>) -> Result<String, SimError> {
         let name = container.into();
         let taken = self.edit(|pod| {
             let taken = pod.container(&name).is_some();
             if !taken {
                 pod.containers
-                    .push(Container::new(name.clone(), ContainerKind::Ephemeral));
+                    .push(LiveContainer::new(name.clone(), ContainerKind::Ephemeral));
             }
             taken
         })?;
@@ -71,7 +71,7 @@ impl SimPod {
         self.start(&name)
     }
 
-    /// Starts a container, for the first time or again; returns its container ID.
+    /// Starts a container, for the first time or again, and returns its container ID.
     pub fn start(&self, container: &str) -> Result<String, SimError> {
         let now = self.shared.clock.now();
         let rotate_bytes = self.shared.settings.rotate_bytes;
@@ -89,13 +89,13 @@ impl SimPod {
                 .new_log(&self.key, &self.uid, container, rotate_bytes)
                 .ok_or_else(|| self.no_pod())?;
             let id = log.instance().container_id.clone();
-            let start = |pod: &mut Pod| pod.container_mut(container).map(|c| c.start(log, now));
+            let start = |pod: &mut LivePod| pod.container_mut(container).map(|c| c.start(log, now));
             state.edit(&self.key, &self.uid, start);
             Ok(id)
         })
     }
 
-    /// Ends a container.
+    /// Ends a container with this exit code.
     pub fn exit(&self, container: &str, code: i32) -> Result<(), SimError> {
         let now = self.shared.clock.now();
         let ended = self.edit(|pod| pod.container_mut(container).map(|c| c.exit(code, now)))?;
@@ -106,21 +106,21 @@ impl SimPod {
         }
     }
 
-    /// Ends a container and starts it again; returns the new container ID.
+    /// Ends a container, starts it again, and returns the new container ID.
     pub fn restart(&self, container: &str, code: i32) -> Result<String, SimError> {
         self.exit(container, code)?;
         self.start(container)
     }
 
-    /// Lets a container that does not run wait for this reason, for example `CrashLoopBackOff` or `ErrImagePull`.
+    /// Sets a container that does not run to waiting, with a reason such as `CrashLoopBackOff` or `ErrImagePull`.
     pub fn set_waiting(&self, container: &str, reason: &str) -> Result<(), SimError> {
         let waits = self.edit(|pod| {
             let container = pod.container_mut(container)?;
-            let stands = container.running().is_none();
-            if stands {
+            let stopped = container.running().is_none();
+            if stopped {
                 container.wait(reason);
             }
-            Some(stands)
+            Some(stopped)
         })?;
         match waits {
             None => Err(self.no_container(container)),
@@ -138,30 +138,30 @@ impl SimPod {
         self.log(container).is_ok()
     }
 
-    /// A container writes a line to standard output.
+    /// Lets a container write a line to standard output.
     pub fn line(&self, container: &str, line: impl Into<bytes::Bytes>) -> Result<(), SimError> {
         self.write(container, &Text::out(line))
     }
 
-    /// A container writes.
+    /// Lets a container write this text.
     pub fn write(&self, container: &str, text: &Text) -> Result<(), SimError> {
         self.log(container)?.write(text, self.shared.clock.now());
         Ok(())
     }
 
-    /// The kubelet rotates the log file of a running container.
+    /// Rotates the log file of a running container, as the kubelet does.
     pub fn rotate(&self, container: &str) -> Result<(), SimError> {
         self.log(container)?.rotate();
         Ok(())
     }
 
-    /// Marks the pod as being deleted. Its containers go on until they are told to exit.
+    /// Marks the pod as being deleted. Its containers run until the test ends them.
     pub fn terminate(&self) -> Result<(), SimError> {
         let now = self.shared.clock.now();
         self.edit(|pod| pod.deleted = Some(now))
     }
 
-    /// Ends every container that runs.
+    /// Ends every running container with this exit code.
     pub fn exit_all(&self, code: i32) -> Result<(), SimError> {
         let now = self.shared.clock.now();
         self.edit(|pod| {
@@ -171,14 +171,14 @@ impl SimPod {
         })
     }
 
-    /// Removes the pod from the API at once, as a forced deletion does. Its logs go with it.
+    /// Removes the pod and its logs at once, as a forced deletion does.
     pub fn remove(&self) -> Result<(), SimError> {
         let now = self.shared.clock.now();
         let removed = self.shared.change(|state| state.remove(&self.key, &self.uid, now));
         if removed { Ok(()) } else { Err(self.no_pod()) }
     }
 
-    /// Deletes the pod with grace: marked, its containers ended, and removed `after` that.
+    /// Deletes the pod as `kubectl delete` does: marks it, ends its containers, and removes it `after` this time.
     pub async fn delete(&self, after: Duration) -> Result<(), SimError> {
         self.terminate()?;
         self.exit_all(143)?;
@@ -186,12 +186,12 @@ impl SimPod {
         self.remove()
     }
 
-    fn edit<T>(&self, change: impl FnOnce(&mut Pod) -> T) -> Result<T, SimError> {
+    fn edit<T>(&self, change: impl FnOnce(&mut LivePod) -> T) -> Result<T, SimError> {
         let done = self.shared.change(|state| state.edit(&self.key, &self.uid, change));
         done.ok_or_else(|| self.no_pod())
     }
 
-    /// The log of the running instance.
+    /// The log of the running container instance.
     fn log(&self, container: &str) -> Result<Arc<Log>, SimError> {
         let state = self.shared.state();
         let pod = state
@@ -200,7 +200,7 @@ impl SimPod {
             .ok_or_else(|| self.no_pod())?;
         let found = pod.container(container).ok_or_else(|| self.no_container(container))?;
         match &found.state {
-            ContainerState::Running { log, .. } => Ok(Arc::clone(log)),
+            RunState::Running { log, .. } => Ok(Arc::clone(log)),
             _ => Err(self.not_running(container)),
         }
     }

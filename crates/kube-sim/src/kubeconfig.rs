@@ -1,8 +1,8 @@
-//! A kubeconfig for a simulated API server. It has no credentials, because the server asks for none.
+//! A kubeconfig for a simulated API server. It contains no credentials, because the server needs none.
 
 use std::fmt;
 
-/// The text of a kubeconfig whose one context is the server at `address`, such as `127.0.0.1:6443`.
+/// The text of a kubeconfig for the server at `address`, such as `127.0.0.1:6443`.
 #[must_use]
 pub fn kubeconfig(address: impl fmt::Display) -> String {
     format!(

@@ -1,8 +1,8 @@
-//! A simulated Kubernetes cluster for tests: an API server that fits in a process.
+//! A simulated Kubernetes cluster for tests. It runs in the process of the test.
 //!
-//! [`SimCluster`] holds pods, containers and their log files, and serves them over the HTTP API that real clients
-//! speak. Put [`SimCluster::service`] under a `kube::Client`, or open a port with [`SimCluster::serve`] and point any
-//! client at it, `kubectl` included.
+//! [`SimCluster`] has pods, containers and their logs, and serves them over the HTTP API of Kubernetes. There are two ways
+//! to connect a client. [`SimCluster::service`] is a service for `kube::Client`. [`SimCluster::serve`] listens on a port,
+//! for `kubectl` and every other client.
 //!
 //! ```
 //! use kube_sim::{PodSpec, SimCluster};
@@ -18,7 +18,7 @@
 //! pod.start("app")?;
 //! pod.line("app", "hello")?;
 //!
-//! // Its API server on a port of the loopback interface.
+//! // The API server listens on a port of the loopback interface.
 //! let listener = TcpListener::bind("127.0.0.1:0").await?;
 //! let address = listener.local_addr()?;
 //! let stop = CancellationToken::new();
@@ -27,7 +27,7 @@
 //!     async move { cluster.serve(listener, stop).await }
 //! });
 //!
-//! // What `kubectl --server http://ADDRESS --namespace shop logs cart-0` asks for.
+//! // This is the request of `kubectl --server http://ADDRESS --namespace shop logs cart-0`.
 //! let mut connection = TcpStream::connect(address).await?;
 //! connection.write_all(b"GET /api/v1/namespaces/shop/pods/cart-0/log HTTP/1.0\r\n\r\n").await?;
 //! let mut answer = String::new();
@@ -42,27 +42,30 @@
 //!
 //! # What is simulated
 //!
-//! Lists and watches of pods: label and field selectors, pages, tables, bookmarks, initial events, compacted history.
-//! Container logs as the kubelet serves them, with the habits that confuse log collectors: `sinceTime` in whole
-//! seconds, records of 16 KiB that are joined again, followers that stay silent after a rotation, streams that end in
-//! order although lines are missing. RBAC refusals and access reviews. Faults of requests and streams, see [`Fault`].
+//! - Lists and watches of pods: label and field selectors, pages, tables, bookmarks, initial events, compacted history.
+//! - Container logs as the kubelet serves them, with the properties that confuse log collectors: `sinceTime` in whole
+//!   seconds, long lines in records of 16 KiB that are joined again, streams that send nothing more after a rotation,
+//!   streams that end without an error although lines are missing.
+//! - Refused requests and access reviews (RBAC).
+//! - Faults of requests and streams, see [`Fault`].
 //!
 //! # What a test controls
 //!
-//! Nothing happens by itself. Containers start, write, rotate and exit when the test says so, see [`SimPod`];
-//! [`workload::Workload`] drives a whole busy cluster from a seed. Statuses fall behind by a chosen delay, see
-//! [`SimCluster::delay_status`]. Time is tokio's and identifiers come from a seed, so on a paused clock the same calls
-//! give the same bytes.
+//! Nothing happens by itself. A test starts containers, lets them write, rotates their logs and ends them, see [`SimPod`].
+//! It can delay what the API shows of them, see [`SimCluster::delay_status`]. [`workload::Workload`] does all this for a
+//! busy cluster: a seed determines what happens.
 //!
-//! # What a collector is judged by
+//! The time is that of tokio, and identifiers come from a seed. With a paused clock, the same calls give the same bytes.
 //!
-//! The cluster keeps every line that a container ever wrote, also those that the API no longer serves:
-//! [`SimCluster::written`]. [`audit`] compares them with the lines that were stored.
+//! # How to check a collector
+//!
+//! The cluster keeps every line that a container has ever written, also lines that the API no longer serves, see
+//! [`SimCluster::written`]. [`audit`] compares them with the lines that a collector has stored.
 //!
 //! # What is not simulated
 //!
-//! Kinds of objects other than pods (namespaces and nodes can be listed, nothing more), writes through the API,
-//! authentication, scheduling, probes, and restarts by a kubelet.
+//! Objects other than pods (namespaces and nodes can only be listed), writes through the API, authentication, scheduling,
+//! probes, and restarts of containers by a kubelet.
 
 mod answer;
 mod api;

@@ -1,11 +1,11 @@
-//! Lists: pods as objects or as a table, whole or in pages that all show the same moment; namespaces and nodes in
-//! the plainest form. Nothing here waits.
+//! Lists of pods, as objects or as a table, complete or in pages; lists of namespaces and nodes. All pages of a list show
+//! the same resource version. Nothing here waits.
 
 use http::{Response, StatusCode};
 use serde_json::{Value, json};
 
 use super::answer::{Refusal, json_bytes, object};
-use super::clock::seconds;
+use super::clock::format_seconds;
 use super::published::{PublishedPod, columns};
 use super::route::Query;
 use super::select::Selector;
@@ -13,13 +13,13 @@ use super::shared::Shared;
 use super::state::{ClusterState, ObjectKey};
 use super::stream::SimBody;
 
-/// Where the next page begins: the version of the first page, and the last key of the page before.
-struct Page {
+/// Where a page begins: the resource version of the first page, and the last key of the page before.
+struct PageStart {
     version: u64,
     after: Option<ObjectKey>,
 }
 
-impl Page {
+impl PageStart {
     fn token(&self) -> String {
         let (namespace, name) = self.after.clone().unwrap_or_default();
         format!("{}/{namespace}/{name}", self.version)
@@ -34,13 +34,13 @@ impl Page {
         })
     }
 
-    /// The page a request asks for.
-    fn of(query: &Query, state: &ClusterState) -> Result<Self, Refusal> {
+    /// The page that a request asks for.
+    fn requested(query: &Query, state: &ClusterState) -> Result<Self, Refusal> {
         if let Some(token) = query.text("continue") {
             let page = Self::parse(token);
             let page = page.ok_or_else(|| Refusal::bad_request("continue key is not valid"))?;
             if page.version < state.oldest() {
-                return Err(Refusal::gone(page.version, state.oldest()));
+                return Err(Refusal::expired(page.version, state.oldest()));
             }
             return Ok(page);
         }
@@ -51,7 +51,7 @@ impl Page {
         }
         let exact = query.text("resourceVersionMatch") == Some("Exact");
         if exact && wanted < state.oldest() {
-            return Err(Refusal::gone(wanted, state.oldest()));
+            return Err(Refusal::expired(wanted, state.oldest()));
         }
         let version = if exact { wanted } else { state.version() };
         Ok(Self { version, after: None })
@@ -66,7 +66,7 @@ pub(super) fn pods(
     table: bool,
 ) -> Result<Response<SimBody>, Refusal> {
     let state = shared.state();
-    let page = Page::of(query, &state)?;
+    let page = PageStart::requested(query, &state)?;
     let snapshot = state.snapshot(page.version).unwrap_or_default();
     drop(state);
     let limit = query.number("limit")?.unwrap_or(0);
@@ -84,28 +84,28 @@ pub(super) fn pods(
     let remaining = left.count();
     if remaining > 0 {
         let after = keys.last().map(|key| (*key).clone());
-        metadata["continue"] = json!(Page { after, ..page }.token());
+        metadata["continue"] = json!(PageStart { after, ..page }.token());
         if !selector.is_filter() {
             metadata["remainingItemCount"] = json!(remaining);
         }
     }
     Ok(if table {
         let rows: Vec<Value> = found.iter().map(|pod| pod.row(shared.clock.now())).collect();
-        object(&table_of(&metadata, true, &rows))
+        object(&table_object(&metadata, true, &rows))
     } else {
         json_bytes(concatenated(&metadata, &found))
     })
 }
 
-/// A table with these rows.
-pub(super) fn table_of(metadata: &Value, headed: bool, rows: &[Value]) -> Value {
+/// A `Table` object with these rows. `headed` says whether it has column definitions.
+pub(super) fn table_object(metadata: &Value, headed: bool, rows: &[Value]) -> Value {
     let columns = if headed { columns() } else { json!([]) };
     json!({
         "kind": "Table", "apiVersion": "meta.k8s.io/v1", "metadata": metadata, "columnDefinitions": columns, "rows": rows,
     })
 }
 
-/// The objects are serialized already, so a list only puts commas between them.
+/// A list of pods. They are serialized already, so it only puts commas between them.
 fn concatenated(metadata: &Value, pods: &[&PublishedPod]) -> Vec<u8> {
     let head = format!(r#"{{"kind":"PodList","apiVersion":"v1","metadata":{metadata},"items":["#);
     let mut list = head.into_bytes();
@@ -133,6 +133,6 @@ pub(super) fn named(kind: &str, name: &str, created: i64) -> Value {
         _ => json!({"conditions": [{"type": "Ready", "status": "True"}]}),
     };
     let uid = format!("{kind}-{name}").to_lowercase();
-    let metadata = json!({"name": name, "uid": uid, "creationTimestamp": seconds(created)});
+    let metadata = json!({"name": name, "uid": uid, "creationTimestamp": format_seconds(created)});
     json!({"kind": kind, "apiVersion": "v1", "metadata": metadata, "spec": {}, "status": status})
 }

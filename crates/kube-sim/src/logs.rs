@@ -1,5 +1,5 @@
-//! The log of a container over HTTP: which parameters are accepted, which instance answers, and how the stream ends.
-//! The reading itself is in [`files`](super::files).
+//! Requests for the log of a container: which parameters are valid, which container instance is read, and how the stream
+//! ends. The files are read in [`files`](super::files).
 
 use std::sync::Arc;
 
@@ -13,16 +13,16 @@ use tokio::time::Instant;
 use super::answer::Refusal;
 use super::clock::SECOND;
 use super::faults::{Fault, RequestSubject};
-use super::files::{Log, Options, Reader, ReaderOutput};
-use super::pod::{Container, ContainerKind, ContainerState, Pod};
+use super::files::{Log, LogReader, Options, ReaderOutput};
+use super::pod::{ContainerKind, LiveContainer, LivePod, RunState};
 use super::route::Query;
 use super::shared::Shared;
 use super::stream::{SimBody, Source, body};
 
-struct LogStream {
-    reader: Option<Reader>,
+struct ContainerLog {
+    reader: Option<LogReader>,
     expires_at: Instant,
-    /// A message of the kubelet, sent last.
+    /// An error message of the kubelet, which is sent last.
     kubelet_message: Option<Bytes>,
 }
 
@@ -34,23 +34,23 @@ pub(super) fn open(
     faults: &[Fault],
 ) -> Result<Response<SimBody>, Refusal> {
     let settings = &shared.settings;
-    let options = options(query, shared.clock.now(), settings.buffer_bytes, &subject)?;
+    let options = parse_options(query, shared.clock.now(), settings.buffer_bytes, &subject)?;
     let key = (
         subject.namespace.clone().unwrap_or_default(),
         subject.pod.clone().unwrap_or_default(),
     );
     let state = shared.state();
     let pod = state.pod(&key).ok_or_else(|| Refusal::not_found("pods", &key.1))?;
-    let container = choose(pod, query.text("container"))?;
+    let container = choose_container(pod, query.text("container"))?;
     if pod.spec.node.is_none() {
         let mut response = Response::new(Empty::new().map_err(|never| match never {}).boxed_unsync());
         *response.status_mut() = StatusCode::NO_CONTENT;
         return Ok(response);
     }
     subject.container = Some(container.name.clone());
-    let log = instance(pod, container, query.flag("previous")).map_err(Refusal::bad_request)?;
+    let log = choose_instance(pod, container, query.flag("previous")).map_err(Refusal::bad_request)?;
     let (kubelet_message, replaces_log) = kubelet_message(faults);
-    let stream = LogStream {
+    let stream = ContainerLog {
         reader: (!replaces_log).then(|| log.open(options)),
         expires_at: Instant::now() + settings.stream_lifetime,
         kubelet_message,
@@ -72,7 +72,7 @@ fn kubelet_message(faults: &[Fault]) -> (Option<Bytes>, bool) {
 }
 
 /// Checks and reads the parameters.
-fn options(query: &Query, now: i64, buffer: usize, subject: &RequestSubject) -> Result<Options, Refusal> {
+fn parse_options(query: &Query, now: i64, buffer: usize, subject: &RequestSubject) -> Result<Options, Refusal> {
     let name = subject.pod.as_deref().unwrap_or_default();
     let invalid = |what: String| {
         let message = format!("PodLogOptions {name:?} is invalid: {what}");
@@ -99,7 +99,7 @@ fn options(query: &Query, now: i64, buffer: usize, subject: &RequestSubject) -> 
         return Err(invalid("stream: Forbidden: may not be specified".to_owned()));
     }
     let since = match (time, ago) {
-        // The API server hands the time on in whole seconds, rounded down.
+        // The API server passes the time on in whole seconds, rounded down.
         (Some(time), _) => Some((time.as_nanosecond() as i64).div_euclid(SECOND) * SECOND),
         (None, Some(seconds)) => Some(now.saturating_sub((seconds as i64).saturating_mul(SECOND))),
         (None, None) => None,
@@ -114,18 +114,18 @@ fn options(query: &Query, now: i64, buffer: usize, subject: &RequestSubject) -> 
     })
 }
 
-/// The container a request means.
-fn choose<'a>(pod: &'a Pod, wanted: Option<&str>) -> Result<&'a Container, Refusal> {
+/// The container that a request is for.
+fn choose_container<'a>(pod: &'a LivePod, wanted: Option<&str>) -> Result<&'a LiveContainer, Refusal> {
     let pod_name = &pod.spec.name;
     if let Some(wanted) = wanted {
         let unknown = || Refusal::bad_request(format!("container {wanted} is not valid for pod {pod_name}"));
         return pod.container(wanted).ok_or_else(unknown);
     }
-    let apps: Vec<&Container> = pod.of(&[ContainerKind::App]).collect();
+    let apps: Vec<&LiveContainer> = pod.containers_of(&[ContainerKind::App]).collect();
     if let [only] = apps[..] {
         return Ok(only);
     }
-    let names = |containers: &mut dyn Iterator<Item = &'a Container>| {
+    let names = |containers: &mut dyn Iterator<Item = &'a LiveContainer>| {
         let names: Vec<&str> = containers.map(|container| container.name.as_str()).collect();
         names.join(" ")
     };
@@ -133,24 +133,25 @@ fn choose<'a>(pod: &'a Pod, wanted: Option<&str>) -> Result<&'a Container, Refus
         "a container name must be specified for pod {pod_name}, choose one of: [{}]",
         names(&mut apps.into_iter())
     );
-    let init = names(&mut pod.of(&[ContainerKind::Init, ContainerKind::Sidecar]));
+    let init = names(&mut pod.containers_of(&[ContainerKind::Init, ContainerKind::Sidecar]));
     if !init.is_empty() {
         message = format!("{message} or one of the init containers: [{init}]");
     }
     Err(Refusal::bad_request(message))
 }
 
-/// The instance that answers, in the kubelet's order: of a container that waits after a crash, the dead one again.
-fn instance<'a>(pod: &Pod, container: &'a Container, previous: bool) -> Result<&'a Arc<Log>, String> {
+/// The log of the container instance that the kubelet would read. For a container that waits after a crash, that is the
+/// instance that crashed.
+fn choose_instance<'a>(pod: &LivePod, container: &'a LiveContainer, previous: bool) -> Result<&'a Arc<Log>, String> {
     let (name, pod) = (&container.name, &pod.spec.name);
     let last = container.last.as_ref().map(|termination| &termination.log);
     if previous {
         return last.ok_or_else(|| format!("previous terminated container {name:?} in pod {pod:?} not found"));
     }
     match &container.state {
-        ContainerState::Running { log, .. } => Ok(log),
-        ContainerState::Terminated(termination) => Ok(&termination.log),
-        ContainerState::Waiting { reason } => last.ok_or_else(|| {
+        RunState::Running { log, .. } => Ok(log),
+        RunState::Terminated(termination) => Ok(&termination.log),
+        RunState::Waiting { reason } => last.ok_or_else(|| {
             let cause = match reason.as_str() {
                 "ErrImagePull" => "image can't be pulled",
                 "ImagePullBackOff" => "trying and failing to pull image",
@@ -161,7 +162,7 @@ fn instance<'a>(pod: &Pod, container: &'a Container, previous: bool) -> Result<&
     }
 }
 
-impl Source for LogStream {
+impl Source for ContainerLog {
     async fn frame(&mut self) -> Option<Bytes> {
         while let Some(reader) = &self.reader {
             if Instant::now() >= self.expires_at {

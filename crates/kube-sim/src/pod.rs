@@ -1,17 +1,17 @@
-//! What a pod of the simulated cluster is: containers of four kinds, their states, and the rules by which states add
-//! up to a phase. Plain data; it renders nothing and notifies nobody.
+//! The live state of pods and containers, and the rules by which the states of containers determine the phase of a pod.
+//! [`published`](super::published) has what the API shows of it. Plain values, without locks, I/O or a clock.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use super::files::Log;
 
-/// The four kinds of container a pod can have.
+/// The kinds of container that a pod can have.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum ContainerKind {
-    /// Runs to its end before the app containers start.
+    /// An init container, which ends before the app containers start.
     Init,
-    /// An init container that stays: `restartPolicy: Always`.
+    /// A sidecar: an init container with `restartPolicy: Always`, which keeps running.
     Sidecar,
     /// An ordinary container.
     App,
@@ -19,15 +19,15 @@ pub enum ContainerKind {
     Ephemeral,
 }
 
-/// When the kubelet restarts containers. The simulated cluster restarts none by itself: the policy only decides
-/// the phase of a pod whose containers have ended.
+/// When the kubelet restarts containers. The simulated cluster never restarts a container by itself. The policy only
+/// decides the phase of a pod whose containers have ended.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum RestartPolicy {
-    /// Always, as Deployments need it.
+    /// Always: the policy of pods of a Deployment.
     Always,
-    /// After a failure only.
+    /// Only after a failure.
     OnFailure,
-    /// Never, as many Jobs need it.
+    /// Never: the policy of many Jobs.
     Never,
 }
 
@@ -41,7 +41,7 @@ impl RestartPolicy {
     }
 }
 
-/// A pod to create. Without a node it is unscheduled.
+/// A pod to create. Without a node it is not scheduled.
 #[derive(Debug, Clone)]
 pub struct PodSpec {
     pub(super) namespace: String,
@@ -90,7 +90,7 @@ impl PodSpec {
         self
     }
 
-    /// Controlled by an object of this kind and name, for example `ReplicaSet`.
+    /// With a controller of this kind and name, for example a `ReplicaSet`.
     #[must_use]
     pub fn owner(mut self, kind: impl Into<String>, name: impl Into<String>) -> Self {
         self.owner = Some((kind.into(), name.into()));
@@ -118,7 +118,7 @@ impl PodSpec {
     }
 }
 
-/// A termination.
+/// How a container instance ended.
 #[derive(Debug, Clone)]
 pub(super) struct Termination {
     pub(super) code: i32,
@@ -127,25 +127,25 @@ pub(super) struct Termination {
     pub(super) log: Arc<Log>,
 }
 
-/// What a container is doing.
+/// Whether a container waits, runs or has ended.
 #[derive(Debug, Clone)]
-pub(super) enum ContainerState {
+pub(super) enum RunState {
     Waiting { reason: String },
     Running { since: i64, log: Arc<Log> },
     Terminated(Termination),
 }
 
 #[derive(Debug, Clone)]
-pub(super) struct Container {
+pub(super) struct LiveContainer {
     pub(super) name: String,
     pub(super) kind: ContainerKind,
-    pub(super) state: ContainerState,
-    /// The termination before the present state; its files are the one dead instance the kubelet keeps.
+    pub(super) state: RunState,
+    /// How the instance before the present state ended. The kubelet keeps the log of this one ended instance.
     pub(super) last: Option<Termination>,
     pub(super) restart_count: u32,
 }
 
-impl Container {
+impl LiveContainer {
     pub(super) fn new(name: String, kind: ContainerKind) -> Self {
         let reason = if kind == ContainerKind::App {
             "ContainerCreating"
@@ -155,7 +155,7 @@ impl Container {
         Self {
             name,
             kind,
-            state: ContainerState::Waiting {
+            state: RunState::Waiting {
                 reason: reason.to_owned(),
             },
             last: None,
@@ -165,47 +165,47 @@ impl Container {
 
     pub(super) fn running(&self) -> Option<&Arc<Log>> {
         match &self.state {
-            ContainerState::Running { log, .. } => Some(log),
+            RunState::Running { log, .. } => Some(log),
             _ => None,
         }
     }
 
-    /// Restart count of the next instance.
+    /// The restart count of the next instance.
     pub(super) fn next_restart_count(&self) -> u32 {
         match (&self.state, &self.last) {
-            (ContainerState::Terminated(_), _) | (_, Some(_)) => self.restart_count + 1,
+            (RunState::Terminated(_), _) | (_, Some(_)) => self.restart_count + 1,
             _ => 0,
         }
     }
 
-    /// Becomes a new instance. The instance before the last one loses its files.
+    /// Starts a new instance. The log of the instance before the last one is removed.
     pub(super) fn start(&mut self, log: Arc<Log>, now: i64) {
         self.restart_count = self.next_restart_count();
-        self.retire(ContainerState::Running { since: now, log });
+        self.change_state(RunState::Running { since: now, log });
     }
 
-    /// Waits, for example for the end of a back-off.
+    /// Sets the container to waiting, for example until its back-off ends.
     pub(super) fn wait(&mut self, reason: &str) {
-        self.retire(ContainerState::Waiting {
+        self.change_state(RunState::Waiting {
             reason: reason.to_owned(),
         });
     }
 
-    fn retire(&mut self, next: ContainerState) {
-        if let ContainerState::Terminated(termination) = std::mem::replace(&mut self.state, next)
+    fn change_state(&mut self, next: RunState) {
+        if let RunState::Terminated(termination) = std::mem::replace(&mut self.state, next)
             && let Some(older) = self.last.replace(termination)
         {
             older.log.remove_files();
         }
     }
 
-    /// The running instance ends. False if none runs.
+    /// Ends the running instance. Returns false if none runs.
     pub(super) fn exit(&mut self, code: i32, now: i64) -> bool {
-        let ContainerState::Running { since, log } = &self.state else {
+        let RunState::Running { since, log } = &self.state else {
             return false;
         };
         log.close();
-        self.state = ContainerState::Terminated(Termination {
+        self.state = RunState::Terminated(Termination {
             code,
             started: *since,
             finished: now,
@@ -216,8 +216,8 @@ impl Container {
 
     pub(super) fn logs(&self) -> impl Iterator<Item = &Arc<Log>> {
         let now = match &self.state {
-            ContainerState::Waiting { .. } => None,
-            ContainerState::Running { log, .. } | ContainerState::Terminated(Termination { log, .. }) => Some(log),
+            RunState::Waiting { .. } => None,
+            RunState::Running { log, .. } | RunState::Terminated(Termination { log, .. }) => Some(log),
         };
         now.into_iter()
             .chain(self.last.as_ref().map(|termination| &termination.log))
@@ -225,22 +225,22 @@ impl Container {
 }
 
 #[derive(Debug, Clone)]
-pub(super) struct Pod {
+pub(super) struct LivePod {
     pub(super) spec: PodSpec,
     pub(super) uid: String,
     pub(super) created: i64,
-    /// When the API was asked to delete it.
+    /// Time of the request to delete it.
     pub(super) deleted: Option<i64>,
-    /// A phase set from outside, with its reason, for example `Failed` and `Evicted`.
+    /// A phase that the test has set, with its reason, for example `Failed` and `Evicted`.
     pub(super) phase: Option<(String, String)>,
-    pub(super) containers: Vec<Container>,
+    pub(super) containers: Vec<LiveContainer>,
 }
 
-impl Pod {
+impl LivePod {
     pub(super) fn new(spec: PodSpec, uid: String, created: i64) -> Self {
         let containers = spec.containers.iter().cloned();
         Self {
-            containers: containers.map(|(name, kind)| Container::new(name, kind)).collect(),
+            containers: containers.map(|(name, kind)| LiveContainer::new(name, kind)).collect(),
             spec,
             uid,
             created,
@@ -249,29 +249,29 @@ impl Pod {
         }
     }
 
-    pub(super) fn container(&self, name: &str) -> Option<&Container> {
+    pub(super) fn container(&self, name: &str) -> Option<&LiveContainer> {
         self.containers.iter().find(|c| c.name == name)
     }
 
-    pub(super) fn container_mut(&mut self, name: &str) -> Option<&mut Container> {
+    pub(super) fn container_mut(&mut self, name: &str) -> Option<&mut LiveContainer> {
         self.containers.iter_mut().find(|c| c.name == name)
     }
 
-    pub(super) fn of(&self, kinds: &[ContainerKind]) -> impl Iterator<Item = &Container> {
+    pub(super) fn containers_of(&self, kinds: &[ContainerKind]) -> impl Iterator<Item = &LiveContainer> {
         self.containers.iter().filter(move |c| kinds.contains(&c.kind))
     }
 
-    /// All init containers have ended well, or are sidecars that have started.
+    /// Whether all init containers have succeeded and all sidecars have started.
     pub(super) fn initialized(&self) -> bool {
-        self.of(&[ContainerKind::Init, ContainerKind::Sidecar])
+        self.containers_of(&[ContainerKind::Init, ContainerKind::Sidecar])
             .all(|c| match &c.state {
-                ContainerState::Waiting { .. } => false,
-                ContainerState::Running { .. } => c.kind == ContainerKind::Sidecar,
-                ContainerState::Terminated(termination) => termination.code == 0 || c.kind == ContainerKind::Sidecar,
+                RunState::Waiting { .. } => false,
+                RunState::Running { .. } => c.kind == ContainerKind::Sidecar,
+                RunState::Terminated(termination) => termination.code == 0 || c.kind == ContainerKind::Sidecar,
             })
     }
 
-    /// The phase its containers add up to.
+    /// The phase that the test has set, or that follows from the containers.
     pub(super) fn phase(&self) -> &str {
         if let Some((phase, _)) = &self.phase {
             return phase;
@@ -279,17 +279,17 @@ impl Pod {
         let mut codes = Vec::new();
         let mut all_ended = true;
         let mut begun = false;
-        for app in self.of(&[ContainerKind::App]) {
+        for app in self.containers_of(&[ContainerKind::App]) {
             match &app.state {
-                ContainerState::Terminated(termination) => codes.push(termination.code),
-                ContainerState::Running { .. } => begun = true,
-                ContainerState::Waiting { .. } => begun |= app.last.is_some(),
+                RunState::Terminated(termination) => codes.push(termination.code),
+                RunState::Running { .. } => begun = true,
+                RunState::Waiting { .. } => begun |= app.last.is_some(),
             }
-            all_ended &= matches!(app.state, ContainerState::Terminated(_));
+            all_ended &= matches!(app.state, RunState::Terminated(_));
         }
         let failed_init = self
-            .of(&[ContainerKind::Init])
-            .any(|c| matches!(&c.state, ContainerState::Terminated(d) if d.code != 0));
+            .containers_of(&[ContainerKind::Init])
+            .any(|c| matches!(&c.state, RunState::Terminated(d) if d.code != 0));
         let failed = failed_init || codes.iter().any(|code| *code != 0);
         let stays = match self.spec.restart_policy {
             RestartPolicy::Always => self.deleted.is_none(),

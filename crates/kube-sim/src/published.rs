@@ -1,14 +1,15 @@
-//! How a pod looks from outside: its JSON, its row in a table, and the facts selectors ask for. Values in, values out.
+//! A pod as the API shows it: its JSON, its row in a table, and the fields that selectors compare. It only converts
+//! values.
 
 use std::collections::BTreeMap;
 
 use bytes::Bytes;
 use serde_json::{Value, json};
 
-use super::clock::seconds;
-use super::pod::{Container, ContainerKind, ContainerState, Pod, Termination};
+use super::clock::format_seconds;
+use super::pod::{ContainerKind, LiveContainer, LivePod, RunState, Termination};
 
-/// A pod as published under one resource version; never changed afterwards.
+/// A pod at one resource version. It never changes.
 #[derive(Debug)]
 pub(super) struct PublishedPod {
     pub(super) version: u64,
@@ -17,7 +18,7 @@ pub(super) struct PublishedPod {
     pub(super) node: String,
     pub(super) phase: String,
     pub(super) labels: BTreeMap<String, String>,
-    /// The whole object, serialized.
+    /// The object as JSON.
     pub(super) json: Bytes,
     metadata: Value,
     created: i64,
@@ -26,7 +27,7 @@ pub(super) struct PublishedPod {
     restarts: u32,
 }
 
-/// Columns of the table `kubectl get pods` prints: name, format, and whether only `-o wide` shows it.
+/// The columns that `kubectl get pods` prints: name, format, and whether only `-o wide` shows it.
 const COLUMNS: [(&str, &str, bool); 7] = [
     ("Name", "name", false),
     ("Ready", "", false),
@@ -48,14 +49,14 @@ pub(super) fn columns() -> Value {
 }
 
 impl PublishedPod {
-    /// Renders `pod` under a resource version.
-    pub(super) fn of(pod: &Pod, version: u64) -> Self {
+    /// The pod as it is now, at this resource version.
+    pub(super) fn new(pod: &LivePod, version: u64) -> Self {
         let metadata = metadata(pod, version);
         let object = json!({
             "apiVersion": "v1", "kind": "Pod", "metadata": metadata, "spec": spec(pod), "status": status(pod),
         });
         let (mut ready, mut total, mut restarts) = (0, 0, 0);
-        for container in pod.of(&[ContainerKind::App, ContainerKind::Sidecar]) {
+        for container in pod.containers_of(&[ContainerKind::App, ContainerKind::Sidecar]) {
             total += 1;
             ready += u32::from(container.running().is_some());
             restarts += container.restart_count;
@@ -76,7 +77,7 @@ impl PublishedPod {
         }
     }
 
-    /// The pod as a table row, its age counted to `now`.
+    /// The pod as a row of a table. `now` is the time at which its age is computed.
     pub(super) fn row(&self, now: i64) -> Value {
         let age = age((now - self.created) / super::clock::SECOND);
         let restarts = self.restarts.to_string();
@@ -88,7 +89,7 @@ impl PublishedPod {
     }
 }
 
-/// An age as kubectl writes it, from seconds.
+/// An age in seconds, as kubectl prints it.
 fn age(seconds: i64) -> String {
     match seconds {
         ..120 => format!("{seconds}s"),
@@ -102,11 +103,11 @@ fn ip(node: &str) -> &'static str {
     if node.is_empty() { "<none>" } else { "127.0.0.1" }
 }
 
-fn metadata(pod: &Pod, version: u64) -> Value {
+fn metadata(pod: &LivePod, version: u64) -> Value {
     let spec = &pod.spec;
     let mut metadata = json!({
         "name": spec.name, "namespace": spec.namespace, "uid": pod.uid,
-        "resourceVersion": version.to_string(), "creationTimestamp": seconds(pod.created),
+        "resourceVersion": version.to_string(), "creationTimestamp": format_seconds(pod.created),
     });
     if !spec.labels.is_empty() {
         metadata["labels"] = json!(spec.labels);
@@ -121,15 +122,15 @@ fn metadata(pod: &Pod, version: u64) -> Value {
         }]);
     }
     if let Some(deleted) = pod.deleted {
-        metadata["deletionTimestamp"] = json!(seconds(deleted));
+        metadata["deletionTimestamp"] = json!(format_seconds(deleted));
         metadata["deletionGracePeriodSeconds"] = json!(30);
     }
     metadata
 }
 
-fn spec(pod: &Pod) -> Value {
+fn spec(pod: &LivePod) -> Value {
     let list = |kinds: &[ContainerKind]| -> Vec<Value> {
-        pod.of(kinds)
+        pod.containers_of(kinds)
             .map(|container| {
                 let mut value = json!({
                     "name": container.name, "image": image(container), "imagePullPolicy": "IfNotPresent", "resources": {},
@@ -162,7 +163,7 @@ fn spec(pod: &Pod) -> Value {
     spec
 }
 
-fn status(pod: &Pod) -> Value {
+fn status(pod: &LivePod) -> Value {
     let mut status = json!({"phase": pod.phase(), "conditions": conditions(pod), "qosClass": "BestEffort"});
     if let Some((_, reason)) = &pod.phase {
         status["reason"] = json!(reason);
@@ -172,7 +173,7 @@ fn status(pod: &Pod) -> Value {
     }
     status["hostIP"] = json!("127.0.0.1");
     status["podIP"] = json!("127.0.0.1");
-    status["startTime"] = json!(seconds(pod.created));
+    status["startTime"] = json!(format_seconds(pod.created));
     for (field, kinds) in [
         (
             "initContainerStatuses",
@@ -181,7 +182,7 @@ fn status(pod: &Pod) -> Value {
         ("containerStatuses", &[ContainerKind::App]),
         ("ephemeralContainerStatuses", &[ContainerKind::Ephemeral]),
     ] {
-        let statuses: Vec<Value> = pod.of(kinds).map(container_status).collect();
+        let statuses: Vec<Value> = pod.containers_of(kinds).map(container_status).collect();
         if !statuses.is_empty() {
             status[field] = json!(statuses);
         }
@@ -189,8 +190,8 @@ fn status(pod: &Pod) -> Value {
     status
 }
 
-fn conditions(pod: &Pod) -> Value {
-    let ready = pod.initialized() && pod.of(&[ContainerKind::App]).all(|c| c.running().is_some());
+fn conditions(pod: &LivePod) -> Value {
+    let ready = pod.initialized() && pod.containers_of(&[ContainerKind::App]).all(|c| c.running().is_some());
     [
         ("PodScheduled", pod.spec.node.is_some()),
         ("Initialized", pod.initialized()),
@@ -200,12 +201,12 @@ fn conditions(pod: &Pod) -> Value {
     .iter()
     .map(|(kind, holds)| {
         let status = if *holds { "True" } else { "False" };
-        json!({"type": kind, "status": status, "lastProbeTime": null, "lastTransitionTime": seconds(pod.created)})
+        json!({"type": kind, "status": status, "lastProbeTime": null, "lastTransitionTime": format_seconds(pod.created)})
     })
     .collect()
 }
 
-fn container_status(container: &Container) -> Value {
+fn container_status(container: &LiveContainer) -> Value {
     let running = container.running().is_some();
     let id = container.logs().next().map(|log| log.instance().container_id.as_str());
     json!({
@@ -217,22 +218,22 @@ fn container_status(container: &Container) -> Value {
     })
 }
 
-fn image(container: &Container) -> String {
+fn image(container: &LiveContainer) -> String {
     format!("sim/{}:1", container.name)
 }
 
-fn state(state: &ContainerState) -> Value {
+fn state(state: &RunState) -> Value {
     match state {
-        ContainerState::Waiting { reason } => json!({"waiting": {"reason": reason}}),
-        ContainerState::Running { since, .. } => json!({"running": {"startedAt": seconds(*since)}}),
-        ContainerState::Terminated(termination) => json!({"terminated": terminated(termination)}),
+        RunState::Waiting { reason } => json!({"waiting": {"reason": reason}}),
+        RunState::Running { since, .. } => json!({"running": {"startedAt": format_seconds(*since)}}),
+        RunState::Terminated(termination) => json!({"terminated": terminated(termination)}),
     }
 }
 
 fn terminated(termination: &Termination) -> Value {
     json!({
         "exitCode": termination.code, "reason": reason(termination.code),
-        "startedAt": seconds(termination.started), "finishedAt": seconds(termination.finished),
+        "startedAt": format_seconds(termination.started), "finishedAt": format_seconds(termination.finished),
         "containerID": termination.log.instance().container_id,
     })
 }
@@ -241,8 +242,8 @@ fn reason(code: i32) -> &'static str {
     if code == 0 { "Completed" } else { "Error" }
 }
 
-/// The word in the `STATUS` column.
-fn summary(pod: &Pod) -> String {
+/// The text of the `STATUS` column.
+fn summary(pod: &LivePod) -> String {
     if pod.deleted.is_some() {
         return "Terminating".to_owned();
     }
@@ -250,20 +251,22 @@ fn summary(pod: &Pod) -> String {
         return reason.clone();
     }
     if !pod.initialized() && pod.spec.node.is_some() {
-        let total = pod.of(&[ContainerKind::Init, ContainerKind::Sidecar]).count();
+        let total = pod
+            .containers_of(&[ContainerKind::Init, ContainerKind::Sidecar])
+            .count();
         let done = pod
-            .of(&[ContainerKind::Init, ContainerKind::Sidecar])
-            .filter(|c| !matches!(c.state, ContainerState::Waiting { .. }))
+            .containers_of(&[ContainerKind::Init, ContainerKind::Sidecar])
+            .filter(|c| !matches!(c.state, RunState::Waiting { .. }))
             .count();
         return format!("Init:{done}/{total}");
     }
     let mut word = pod.phase().to_owned();
-    for container in pod.of(&[ContainerKind::App]) {
+    for container in pod.containers_of(&[ContainerKind::App]) {
         match &container.state {
-            ContainerState::Running { .. } => return "Running".to_owned(),
-            ContainerState::Waiting { reason } if pod.spec.node.is_some() => word.clone_from(reason),
-            ContainerState::Waiting { .. } => {}
-            ContainerState::Terminated(termination) => reason(termination.code).clone_into(&mut word),
+            RunState::Running { .. } => return "Running".to_owned(),
+            RunState::Waiting { reason } if pod.spec.node.is_some() => word.clone_from(reason),
+            RunState::Waiting { .. } => {}
+            RunState::Terminated(termination) => reason(termination.code).clone_into(&mut word),
         }
     }
     word

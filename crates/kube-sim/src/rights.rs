@@ -1,4 +1,5 @@
-//! What the caller may do. Everything, until a right is taken away; then the request is refused and a review says so.
+//! The permissions of the caller. The caller has every permission that is not revoked. Requests without permission are
+//! refused, and access reviews say so.
 
 use std::collections::BTreeSet;
 use std::sync::Mutex;
@@ -10,7 +11,7 @@ use super::answer::Refusal;
 use super::faults::{RequestSubject, Verb};
 use super::sync::lock;
 
-/// A verb, a resource such as `pods/log`, and a namespace; without one the right is taken away everywhere.
+/// A permission to revoke: a verb, a resource such as `pods/log`, and a namespace, or `None` for all namespaces.
 type Right = (String, String, Option<String>);
 
 #[derive(Debug, Default)]
@@ -32,8 +33,8 @@ impl Rights {
         !taken.iter().any(meant)
     }
 
-    /// Refuses a request whose right was taken away.
-    pub(super) fn admit(&self, subject: &RequestSubject) -> Result<(), Refusal> {
+    /// Refuses a request whose permission is revoked.
+    pub(super) fn authorize(&self, subject: &RequestSubject) -> Result<(), Refusal> {
         let (verb, resource) = match subject.verb {
             Verb::List => ("list", "pods"),
             Verb::Watch => ("watch", "pods"),
@@ -48,8 +49,9 @@ impl Rights {
         Err(Refusal::new(StatusCode::FORBIDDEN, message))
     }
 
-    /// Whether what a review asks about is allowed. A review that cannot be read is answered as allowed.
-    pub(super) fn reviewed(&self, review: &Value) -> bool {
+    /// Whether the caller has the permission that an access review asks about. The answer to a review that cannot be read
+    /// is yes.
+    pub(super) fn is_allowed(&self, review: &Value) -> bool {
         let asked = &review["spec"]["resourceAttributes"];
         let text = |name: &str| asked[name].as_str().unwrap_or_default();
         let resource = match text("subresource") {
@@ -66,7 +68,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_right_taken_away_in_one_namespace_is_there_in_another() {
+    fn a_permission_that_is_revoked_in_one_namespace_remains_in_another() {
         let rights = Rights::default();
         let right = || ("get".to_owned(), "pods/log".to_owned(), Some("shop".to_owned()));
         rights.change(right(), true);
@@ -74,8 +76,8 @@ mod tests {
         assert!(rights.has("get", "pods/log", Some("other")) && rights.has("get", "pods", Some("shop")));
         let review = serde_json::json!({"spec": {"resourceAttributes":
             {"verb": "get", "resource": "pods", "subresource": "log", "namespace": "shop"}}});
-        assert!(!rights.reviewed(&review));
+        assert!(!rights.is_allowed(&review));
         rights.change(right(), false);
-        assert!(rights.reviewed(&review));
+        assert!(rights.is_allowed(&review));
     }
 }

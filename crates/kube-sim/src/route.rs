@@ -1,5 +1,4 @@
-//! What a request asks for: its path, its query parameters and the form it wants the answer in. It reads requests
-//! and answers none.
+//! Parses requests: the path, the query parameters, and whether the client wants a table. It answers no request.
 
 use std::collections::BTreeMap;
 
@@ -9,9 +8,9 @@ use http::{Method, request};
 use super::answer::Refusal;
 use super::faults::{RequestSubject, Verb};
 
-/// The things that have a path.
+/// The paths that the API server knows.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub(super) enum Route {
+pub(super) enum ApiRoute {
     Version,
     Healthy,
     CoreVersions,
@@ -19,7 +18,7 @@ pub(super) enum Route {
     Groups,
     ReviewResources,
     Review,
-    /// Pods of a namespace, or of all.
+    /// The pods of one namespace, or of all.
     Pods(Option<String>),
     Pod(String, String),
     Log(String, String),
@@ -29,8 +28,8 @@ pub(super) enum Route {
     Node(String),
 }
 
-impl Route {
-    pub(super) fn of(path: &str) -> Option<Self> {
+impl ApiRoute {
+    pub(super) fn parse(path: &str) -> Option<Self> {
         let parts: Vec<&str> = path.split('/').filter(|part| !part.is_empty()).collect();
         Some(match parts[..] {
             ["version"] => Self::Version,
@@ -52,7 +51,7 @@ impl Route {
         })
     }
 
-    /// The only method it answers to.
+    /// The only method that is allowed.
     pub(super) fn method(&self) -> Method {
         match self {
             Self::Review => Method::POST,
@@ -60,7 +59,7 @@ impl Route {
         }
     }
 
-    /// What faults and counters call it.
+    /// The subject by which faults and counters know the request.
     pub(super) fn subject(&self, query: &Query) -> RequestSubject {
         let verb = match self {
             Self::Pods(_) if query.flag("watch") => Verb::Watch,
@@ -83,12 +82,12 @@ impl Route {
     }
 }
 
-/// The parameters after the question mark; the first of each name counts.
+/// The query parameters. If a name occurs twice, the first value counts.
 #[derive(Debug, Clone, Default)]
 pub(super) struct Query(BTreeMap<String, String>);
 
 impl Query {
-    pub(super) fn of(query: &str) -> Self {
+    pub(super) fn parse(query: &str) -> Self {
         let mut parameters = BTreeMap::new();
         for (key, value) in url::form_urlencoded::parse(query.as_bytes()) {
             parameters.entry(key.into_owned()).or_insert_with(|| value.into_owned());
@@ -96,12 +95,12 @@ impl Query {
         Self(parameters)
     }
 
-    /// The value; an empty one counts as not given.
+    /// The value of a parameter. An empty value counts as not set.
     pub(super) fn text(&self, name: &str) -> Option<&str> {
         self.0.get(name).map(String::as_str).filter(|value| !value.is_empty())
     }
 
-    /// Kubernetes takes everything but `false` and `0` for true, the bare name included.
+    /// Whether a parameter is true. As in Kubernetes, every value except `false` and `0` is true, also an empty one.
     pub(super) fn flag(&self, name: &str) -> bool {
         let value = self.0.get(name);
         value.is_some_and(|value| value != "0" && !value.eq_ignore_ascii_case("false"))
@@ -113,7 +112,7 @@ impl Query {
             .map_err(|_| Refusal::bad_request(format!("strconv.ParseInt: parsing {:?}: invalid syntax", self.0[name])))
     }
 
-    /// A resource version; `0` and none mean "any".
+    /// The requested resource version. `0` means any version.
     pub(super) fn version(&self) -> Result<u64, Refusal> {
         let version = self.text("resourceVersion").unwrap_or("0");
         version
@@ -134,22 +133,22 @@ mod tests {
 
     #[test]
     fn flags_are_read_as_kubernetes_reads_them() {
-        let query = Query::of("a=true&b=false&c=0&d&e=FALSE&f=no");
+        let query = Query::parse("a=true&b=false&c=0&d&e=FALSE&f=no");
         let flags = ["a", "b", "c", "d", "e", "f", "g"].map(|name| query.flag(name));
         assert_eq!(flags, [true, false, false, true, false, true, false]);
     }
 
     #[test]
-    fn paths_name_things() {
-        let log = Route::of("/api/v1/namespaces/shop/pods/cart-0/log");
-        assert_eq!(log, Some(Route::Log("shop".into(), "cart-0".into())));
-        assert_eq!(Route::of("/api/v1/pods"), Some(Route::Pods(None)));
-        assert_eq!(Route::of("/apis/apps/v1/deployments"), None);
+    fn paths_are_parsed() {
+        let log = ApiRoute::parse("/api/v1/namespaces/shop/pods/cart-0/log");
+        assert_eq!(log, Some(ApiRoute::Log("shop".into(), "cart-0".into())));
+        assert_eq!(ApiRoute::parse("/api/v1/pods"), Some(ApiRoute::Pods(None)));
+        assert_eq!(ApiRoute::parse("/apis/apps/v1/deployments"), None);
     }
 
     #[test]
     fn parameters_are_decoded_and_checked() {
-        let query = Query::of("labelSelector=app%20in%20(a%2Cb)&tailLines=x&limit=3&resourceVersion=0");
+        let query = Query::parse("labelSelector=app%20in%20(a%2Cb)&tailLines=x&limit=3&resourceVersion=0");
         assert_eq!(query.text("labelSelector"), Some("app in (a,b)"));
         assert_eq!(query.number("limit"), Ok(Some(3)));
         assert_eq!(query.number("absent"), Ok(None));

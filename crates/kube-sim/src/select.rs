@@ -1,19 +1,19 @@
-//! Label and field selectors: parsed once, then asked of every pod. What the API refuses is refused here too, with
-//! the reason as text.
+//! Label and field selectors: they are parsed once and then compared with every pod. A selector that a real API server
+//! refuses is refused here too.
 
 use super::published::PublishedPod;
 
-/// Which pods a request is about.
+/// Which pods a request selects.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub(super) struct Selector {
-    /// The namespace, unless it is about all.
+    /// The namespace; `None` for all.
     pub(super) namespace: Option<String>,
-    labels: Vec<Label>,
-    fields: Vec<Field>,
+    labels: Vec<LabelRequirement>,
+    fields: Vec<FieldRequirement>,
 }
 
 #[derive(Debug, Clone, PartialEq, Eq)]
-enum Label {
+enum LabelRequirement {
     Present(String),
     Absent(String),
     In(String, Vec<String>),
@@ -21,7 +21,7 @@ enum Label {
 }
 
 #[derive(Debug, Clone, PartialEq, Eq)]
-struct Field {
+struct FieldRequirement {
     key: FieldKey,
     value: String,
     equal: bool,
@@ -36,7 +36,7 @@ enum FieldKey {
 }
 
 impl Selector {
-    /// Reads the two query parameters.
+    /// Parses the two query parameters.
     pub(super) fn parse(namespace: Option<&str>, labels: &str, fields: &str) -> Result<Self, String> {
         let mut selector = Self {
             namespace: namespace.map(str::to_owned),
@@ -51,7 +51,7 @@ impl Selector {
         Ok(selector)
     }
 
-    /// Whether it leaves out pods of its namespace.
+    /// Whether it selects by labels or fields.
     pub(super) fn is_filter(&self) -> bool {
         !(self.labels.is_empty() && self.fields.is_empty())
     }
@@ -64,11 +64,11 @@ impl Selector {
             .is_none_or(|namespace| *namespace == pod.namespace);
         inside
             && self.labels.iter().all(|label| match label {
-                Label::Present(key) => pod.labels.contains_key(key),
-                Label::Absent(key) => !pod.labels.contains_key(key),
-                Label::In(key, values) => pod.labels.get(key).is_some_and(|value| values.contains(value)),
+                LabelRequirement::Present(key) => pod.labels.contains_key(key),
+                LabelRequirement::Absent(key) => !pod.labels.contains_key(key),
+                LabelRequirement::In(key, values) => pod.labels.get(key).is_some_and(|value| values.contains(value)),
                 // As in Kubernetes, a pod without the label is not in any set.
-                Label::NotIn(key, values) => pod.labels.get(key).is_none_or(|value| !values.contains(value)),
+                LabelRequirement::NotIn(key, values) => pod.labels.get(key).is_none_or(|value| !values.contains(value)),
             })
             && self.fields.iter().all(|field| {
                 let value = match field.key {
@@ -82,7 +82,7 @@ impl Selector {
     }
 }
 
-/// Splits at commas outside brackets.
+/// Splits at commas that are not in parentheses.
 fn split(labels: &str) -> impl Iterator<Item = &str> {
     let mut depth = 0_i32;
     labels
@@ -94,35 +94,35 @@ fn split(labels: &str) -> impl Iterator<Item = &str> {
         .filter(|term| !term.is_empty())
 }
 
-fn label(term: &str) -> Result<Label, String> {
+fn label(term: &str) -> Result<LabelRequirement, String> {
     let refuse = || format!("unable to parse requirement: {term:?}");
     if let Some(list) = term.strip_suffix(')') {
         let (head, values) = list.split_once('(').ok_or_else(refuse)?;
         let values = values.split(',').map(|value| value.trim().to_owned()).collect();
         let mut words = head.split_whitespace();
         return match (words.next(), words.next(), words.next()) {
-            (Some(key), Some("in"), None) => Ok(Label::In(key.to_owned(), values)),
-            (Some(key), Some("notin"), None) => Ok(Label::NotIn(key.to_owned(), values)),
+            (Some(key), Some("in"), None) => Ok(LabelRequirement::In(key.to_owned(), values)),
+            (Some(key), Some("notin"), None) => Ok(LabelRequirement::NotIn(key.to_owned(), values)),
             _ => Err(refuse()),
         };
     }
     let one = |key: &str, value: &str| (key.trim().to_owned(), vec![value.trim().to_owned()]);
     if let Some((key, value)) = term.split_once("!=") {
         let (key, values) = one(key, value);
-        return Ok(Label::NotIn(key, values));
+        return Ok(LabelRequirement::NotIn(key, values));
     }
     if let Some((key, value)) = term.split_once("==").or_else(|| term.split_once('=')) {
         let (key, values) = one(key, value);
-        return Ok(Label::In(key, values));
+        return Ok(LabelRequirement::In(key, values));
     }
     match term.strip_prefix('!') {
         _ if term.contains(char::is_whitespace) => Err(refuse()),
-        Some(key) => Ok(Label::Absent(key.to_owned())),
-        None => Ok(Label::Present(term.to_owned())),
+        Some(key) => Ok(LabelRequirement::Absent(key.to_owned())),
+        None => Ok(LabelRequirement::Present(term.to_owned())),
     }
 }
 
-fn field(term: &str) -> Result<Field, String> {
+fn field(term: &str) -> Result<FieldRequirement, String> {
     let (key, value, equal) = if let Some((key, value)) = term.split_once("!=") {
         (key, value, false)
     } else if let Some((key, value)) = term.split_once("==").or_else(|| term.split_once('=')) {
@@ -137,7 +137,7 @@ fn field(term: &str) -> Result<Field, String> {
         "status.phase" => FieldKey::Phase,
         other => return Err(format!("field label not supported: {other}")),
     };
-    Ok(Field {
+    Ok(FieldRequirement {
         key,
         value: value.trim().to_owned(),
         equal,
@@ -146,7 +146,7 @@ fn field(term: &str) -> Result<Field, String> {
 
 #[cfg(test)]
 mod tests {
-    use super::super::pod::{Pod, PodSpec};
+    use super::super::pod::{LivePod, PodSpec};
     use super::*;
 
     fn check(labels: &str, fields: &str, expected: Result<bool, ()>) {
@@ -154,7 +154,7 @@ mod tests {
             .node("n1")
             .label("app", "cart")
             .label("tier", "web");
-        let published = PublishedPod::of(&Pod::new(spec, "u".into(), 0), 1);
+        let published = PublishedPod::new(&LivePod::new(spec, "u".into(), 0), 1);
         let found = Selector::parse(None, labels, fields).map(|selector| selector.selects(&published));
         assert_eq!(found.map_err(drop), expected, "{labels:?} {fields:?}");
     }

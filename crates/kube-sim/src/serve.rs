@@ -1,5 +1,5 @@
-//! The API server behind a port: HTTP/1.1 and cleartext HTTP/2 on the same listener, told apart by the first bytes.
-//! Every connection and every HTTP/2 stream is a task of the one set that [`serve`] owns; when it returns, none is left.
+//! The API server on a port: HTTP/1.1 and HTTP/2 without TLS, distinguished by the first bytes of a connection. Every
+//! connection and every HTTP/2 stream is a task that [`serve`] owns. No task outlives it.
 
 use std::pin::pin;
 use std::sync::{Arc, Mutex, Weak};
@@ -23,24 +23,24 @@ use super::api::SimService;
 use super::stream::SimBody;
 use super::sync::lock;
 
-/// As a real API server: more streams than this need another connection.
+/// The most HTTP/2 streams on one connection. A real API server has the same limit.
 const STREAMS_PER_CONNECTION: u32 = 100;
 
-/// After a stop, a client that does not read is given this long to take what is under way.
-const PATIENCE: Duration = Duration::from_secs(2);
+/// How long a stop waits for clients to read what was already sent.
+const SHUTDOWN_TIMEOUT: Duration = Duration::from_secs(2);
 
-/// A refused `accept` (too many open files) is tried again after this.
-const ACCEPT_PAUSE: Duration = Duration::from_millis(50);
+/// Delay after a failed `accept`, for example because too many files are open.
+const ACCEPT_RETRY_DELAY: Duration = Duration::from_millis(50);
 
-/// Where connections and HTTP/2 streams run.
+/// The tasks of all connections and HTTP/2 streams.
 #[derive(Debug, Default)]
-struct Tasks(Mutex<JoinSet<()>>);
+struct ConnectionTasks(Mutex<JoinSet<()>>);
 
-/// What a task may hold: it does not keep the set alive, so dropping the set ends them all.
+/// Starts tasks for a connection. It does not keep the set of tasks alive, so dropping the set ends all tasks.
 #[derive(Debug, Clone)]
-struct Spawner(Weak<Tasks>);
+struct Spawner(Weak<ConnectionTasks>);
 
-impl Tasks {
+impl ConnectionTasks {
     fn with<T>(&self, act: impl FnOnce(&mut JoinSet<()>) -> T) -> T {
         act(&mut lock(&self.0))
     }
@@ -52,11 +52,11 @@ impl Tasks {
         });
     }
 
-    /// Waits until all have ended, or aborts them after [`PATIENCE`].
+    /// Waits until all have ended, or aborts them after [`SHUTDOWN_TIMEOUT`].
     async fn finish(&self) {
         let mut tasks = self.with(std::mem::take);
         let all = async { while tasks.join_next().await.is_some() {} };
-        if tokio::time::timeout(PATIENCE, all).await.is_err() {
+        if tokio::time::timeout(SHUTDOWN_TIMEOUT, all).await.is_err() {
             tasks.shutdown().await;
         }
     }
@@ -70,9 +70,9 @@ impl<F: Future<Output = ()> + Send + 'static> Executor<F> for Spawner {
     }
 }
 
-/// Answers on `listener` until `stop` is cancelled; then open streams end and connections are closed.
+/// Answers requests on `listener` until `stop` is cancelled. Then it ends open streams and closes connections.
 pub(super) async fn serve(service: &SimService, listener: TcpListener, stop: CancellationToken) {
-    let tasks = Arc::new(Tasks::default());
+    let tasks = Arc::new(ConnectionTasks::default());
     loop {
         tokio::select! {
             biased;
@@ -85,13 +85,13 @@ pub(super) async fn serve(service: &SimService, listener: TcpListener, stop: Can
                 }
                 Err(error) => {
                     tracing::warn!(%error, "the simulated API server cannot accept a connection");
-                    tokio::time::sleep(ACCEPT_PAUSE).await;
+                    tokio::time::sleep(ACCEPT_RETRY_DELAY).await;
                 }
             },
         }
     }
     drop(listener);
-    // Connections go first; the HTTP/2 streams they have spawned meanwhile are collected by the second round.
+    // The first call waits for the connections, the second for the HTTP/2 streams that they have started meanwhile.
     tasks.finish().await;
     tasks.finish().await;
 }
@@ -102,7 +102,7 @@ async fn connection(service: SimService, stream: TcpStream, spawner: Spawner, st
     }
     let ends = stop.clone();
     let service =
-        ServiceExt::<Request<Incoming>>::map_response(service, move |response| ending(response, ends.clone()));
+        ServiceExt::<Request<Incoming>>::map_response(service, move |response| end_on_stop(response, ends.clone()));
     let service = TowerToHyperService::new(service);
     let mut builder = auto::Builder::new(spawner);
     builder.http1().timer(TokioTimer::new());
@@ -127,8 +127,8 @@ async fn connection(service: SimService, stream: TcpStream, spawner: Spawner, st
     }
 }
 
-/// Lets a streaming answer end when the server stops; whole answers are left alone.
-fn ending(response: Response<SimBody>, stop: CancellationToken) -> Response<SimBody> {
+/// Makes a streaming response end when the server stops. A complete response is not changed.
+fn end_on_stop(response: Response<SimBody>, stop: CancellationToken) -> Response<SimBody> {
     response.map(|body| {
         if body.size_hint().exact().is_some() {
             return body;

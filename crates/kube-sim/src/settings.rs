@@ -1,29 +1,29 @@
-//! How a simulated cluster behaves: sizes, times and what it supports. Plain values.
+//! The settings of a simulated cluster: sizes, times and supported features. Plain values.
 
 use std::time::Duration;
 
 use jiff::Timestamp;
 
-/// How a simulated cluster behaves.
+/// The settings of a simulated cluster.
 #[derive(Debug, Clone)]
 pub struct SimSettings {
-    /// Where UIDs and container IDs come from.
+    /// The seed of UIDs and container IDs.
     pub seed: u64,
-    /// What the clock shows at creation.
+    /// The time on the cluster's clock when the cluster is created.
     pub now: Timestamp,
-    /// Size at which a log file is rotated.
+    /// The size at which a log file is rotated.
     pub rotate_bytes: u64,
-    /// Bytes that fit between a log reader and a client that does not read: the socket buffers on the way.
+    /// How many bytes are buffered for a client that does not read a log stream, as in socket buffers.
     pub buffer_bytes: usize,
-    /// After this long the kubelet ends a log stream.
+    /// The time after which the kubelet ends a log stream.
     pub stream_lifetime: Duration,
-    /// Time between two bookmarks of a watch.
+    /// The time between two bookmarks of a watch.
     pub bookmark_interval: Duration,
-    /// How long a watch lasts when the client gives no `timeoutSeconds`.
+    /// How long a watch lasts if the client sends no `timeoutSeconds`.
     pub watch_lifetime: Duration,
-    /// Events kept for watches; older ones are compacted.
+    /// How many events are kept for watches. Older events are compacted.
     pub history: usize,
-    /// Whether `sendInitialEvents` is understood, or refused as by an older server.
+    /// Whether the server supports `sendInitialEvents`. Older servers refuse it.
     pub supports_watch_list: bool,
 }
 

@@ -1,29 +1,29 @@
-//! What all handles, requests and streams of one simulated cluster share: its state behind a lock, its clock, and the
-//! faults to come. It decides nothing.
+//! What all handles, requests and streams of a simulated cluster share: settings, clock, faults, permissions, and the
+//! state behind a lock. It makes no decision.
 
 use std::collections::BTreeMap;
 use std::sync::{Mutex, MutexGuard};
 
 use tokio::sync::watch;
 
-use super::clock::Clock;
+use super::clock::SimClock;
 use super::faults::{Faults, Verb};
 use super::rights::Rights;
 use super::settings::SimSettings;
 use super::state::ClusterState;
 use super::sync::lock;
 
-/// Requests that have arrived, by kind.
+/// How many requests of each verb have arrived.
 pub type Requests = BTreeMap<Verb, u64>;
 
-/// The one shared value.
+/// The shared value of one cluster.
 #[derive(Debug)]
 pub(super) struct Shared {
     pub(super) settings: SimSettings,
-    pub(super) clock: Clock,
+    pub(super) clock: SimClock,
     pub(super) faults: Faults,
     pub(super) rights: Rights,
-    /// The newest resource version, for watches to wait on.
+    /// The newest resource version. Watches wait for it to change.
     pub(super) version: watch::Sender<u64>,
     requests: Mutex<Requests>,
     state: Mutex<ClusterState>,
@@ -34,7 +34,7 @@ impl Shared {
     pub(super) fn new(settings: SimSettings) -> Self {
         let state = ClusterState::new(settings.seed, settings.history);
         Self {
-            clock: Clock::starting_at(settings.now),
+            clock: SimClock::starting_at(settings.now),
             faults: Faults::default(),
             rights: Rights::default(),
             version: watch::Sender::new(state.version()),
@@ -44,7 +44,7 @@ impl Shared {
         }
     }
 
-    /// How many requests of each kind have arrived so far.
+    /// How many requests of each verb have arrived.
     pub(super) fn requests(&self) -> Requests {
         lock(&self.requests).clone()
     }

@@ -1,51 +1,50 @@
-//! The state of the simulated cluster: pods, what of them is published, and the history watches read. Every change
-//! goes through a method of [`ClusterState`], which publishes it under the next resource version. Plain data behind one
-//! lock; it does no I/O and never waits.
+//! The state of the simulated cluster: the live pods, the pods that the API shows, and the history that watches read. Each
+//! change of a pod gets the next resource version. It does no I/O and never waits; [`shared`](super::shared) has the lock.
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::sync::Arc;
 
 use super::files::{ContainerInstance, Log};
-use super::pod::{Pod, PodSpec};
+use super::pod::{LivePod, PodSpec};
 use super::published::PublishedPod;
 
-/// Resource versions begin here, so that small numbers are always too old.
+/// The first resource version. It is large, so that small numbers are always too old.
 const FIRST_VERSION: u64 = 1_000;
 
 /// Namespace and name.
 pub(super) type ObjectKey = (String, String);
 
-/// One published change.
+/// One change that the API shows.
 #[derive(Debug, Clone)]
 pub(super) struct Event {
     pub(super) version: u64,
     key: ObjectKey,
-    /// The pod before, if it existed.
+    /// The pod before the change, if it existed.
     pub(super) before: Option<Arc<PublishedPod>>,
-    /// The pod after; for a deletion its last state, under the version of the deletion.
+    /// The pod after the change. For a deletion: its last state, at the version of the deletion.
     pub(super) after: Arc<PublishedPod>,
     pub(super) deletion: bool,
 }
 
-/// Pods as of one resource version.
+/// All pods at one resource version.
 pub(super) type Snapshot = BTreeMap<ObjectKey, Arc<PublishedPod>>;
 
 #[derive(Debug)]
 pub(super) struct ClusterState {
-    pods: BTreeMap<ObjectKey, Pod>,
+    pods: BTreeMap<ObjectKey, LivePod>,
     published: Snapshot,
     version: u64,
-    /// The oldest version a list or a new watch may ask for.
+    /// The oldest version that a list or a new watch may ask for.
     oldest: u64,
-    /// Version of the newest event that is forgotten.
-    forgotten: u64,
+    /// The version of the newest compacted event.
+    newest_compacted: u64,
     history: VecDeque<Event>,
     history_max: usize,
-    /// The logs of all instances that ever ran.
+    /// The logs of all container instances that have ever run.
     logs: Vec<Arc<Log>>,
     rng: fastrand::Rng,
-    /// Changes are not published: the kubelet knows of them and the API does not.
-    lags: bool,
+    /// Whether changes are kept from the API for now.
+    status_delayed: bool,
     pub(super) nodes: BTreeSet<String>,
     pub(super) namespaces: BTreeSet<String>,
 }
@@ -57,12 +56,12 @@ impl ClusterState {
             published: Snapshot::new(),
             version: FIRST_VERSION,
             oldest: FIRST_VERSION,
-            forgotten: FIRST_VERSION,
+            newest_compacted: FIRST_VERSION,
             history: VecDeque::new(),
             history_max,
             logs: Vec::new(),
             rng: fastrand::Rng::with_seed(seed),
-            lags: false,
+            status_delayed: false,
             nodes: BTreeSet::new(),
             namespaces: BTreeSet::from(["default".to_owned()]),
         }
@@ -73,25 +72,25 @@ impl ClusterState {
         self.version
     }
 
-    /// The oldest version a list or a new watch may ask for.
+    /// The oldest version that a list or a new watch may ask for.
     pub(super) fn oldest(&self) -> u64 {
         self.oldest
     }
 
-    /// Version of the newest event that is forgotten: a running watch that stands before it has missed something.
-    pub(super) fn forgotten(&self) -> u64 {
-        self.forgotten
+    /// The version of the newest compacted event. A watch that has not sent it yet cannot continue.
+    pub(super) fn newest_compacted(&self) -> u64 {
+        self.newest_compacted
     }
 
     pub(super) fn logs(&self) -> &[Arc<Log>] {
         &self.logs
     }
 
-    pub(super) fn pod(&self, key: &ObjectKey) -> Option<&Pod> {
+    pub(super) fn pod(&self, key: &ObjectKey) -> Option<&LivePod> {
         self.pods.get(key)
     }
 
-    pub(super) fn pods(&self) -> impl Iterator<Item = &Pod> {
+    pub(super) fn pods(&self) -> impl Iterator<Item = &LivePod> {
         self.pods.values()
     }
 
@@ -99,7 +98,7 @@ impl ClusterState {
         self.published.get(key)
     }
 
-    /// Creates a pod and returns its UID, or nothing if the name is taken.
+    /// Creates a pod and returns its UID, or `None` if a pod of that name exists.
     pub(super) fn create(&mut self, spec: PodSpec, now: i64) -> Option<String> {
         let key = (spec.namespace.clone(), spec.name.clone());
         if self.pods.contains_key(&key) {
@@ -108,13 +107,13 @@ impl ClusterState {
         let uid = self.uid();
         self.namespaces.insert(spec.namespace.clone());
         self.nodes.extend(spec.node.clone());
-        self.pods.insert(key.clone(), Pod::new(spec, uid.clone(), now));
+        self.pods.insert(key.clone(), LivePod::new(spec, uid.clone(), now));
         self.publish(&key);
         Some(uid)
     }
 
-    /// Changes a pod and publishes it. Nothing happens if there is no such incarnation.
-    pub(super) fn edit<T>(&mut self, key: &ObjectKey, uid: &str, change: impl FnOnce(&mut Pod) -> T) -> Option<T> {
+    /// Changes a pod and publishes it. Returns `None` if no pod has this name and UID.
+    pub(super) fn edit<T>(&mut self, key: &ObjectKey, uid: &str, change: impl FnOnce(&mut LivePod) -> T) -> Option<T> {
         let pod = self.pods.get_mut(key).filter(|pod| pod.uid == uid)?;
         let done = change(pod);
         self.nodes.extend(pod.spec.node.clone());
@@ -122,7 +121,8 @@ impl ClusterState {
         Some(done)
     }
 
-    /// Removes a pod at once. Its containers end and the kubelet forgets its logs.
+    /// Removes a pod at once. Its containers end, and their logs are removed. Returns false if no pod has this name and
+    /// UID.
     pub(super) fn remove(&mut self, key: &ObjectKey, uid: &str, now: i64) -> bool {
         if self.pods.get(key).is_none_or(|pod| pod.uid != uid) {
             return false;
@@ -141,14 +141,14 @@ impl ClusterState {
         self.record(Event {
             version: self.version,
             key: key.clone(),
-            after: Arc::new(PublishedPod::of(&pod, self.version)),
+            after: Arc::new(PublishedPod::new(&pod, self.version)),
             before,
             deletion: true,
         });
         true
     }
 
-    /// A new, empty log for the next instance of a container.
+    /// Creates the empty log of the next instance of a container.
     pub(super) fn new_log(
         &mut self,
         pod: &ObjectKey,
@@ -178,16 +178,16 @@ impl ClusterState {
         Some(log)
     }
 
-    /// Compacts the history: resuming from an earlier version is answered `410 Gone`.
+    /// Compacts the history. Requests for the present or an earlier version then get `410 Gone`.
     pub(super) fn compact(&mut self) {
-        // The present version must become too old as well, so the state moves on by a version without an event.
-        self.forgotten = self.version;
+        // The present version becomes too old as well, because the next version has no event.
+        self.newest_compacted = self.version;
         self.version += 1;
         self.oldest = self.version;
         self.history.clear();
     }
 
-    /// The pods as they were under `version`, or nothing if that is compacted or still to come.
+    /// The pods at `version`, or `None` if that version is compacted or does not exist yet.
     pub(super) fn snapshot(&self, version: u64) -> Option<Snapshot> {
         if version > self.version || version < self.oldest {
             return None;
@@ -208,20 +208,20 @@ impl ClusterState {
         self.history.get(index)
     }
 
-    /// Lets statuses fall behind what the kubelet does, or catch up with it.
-    pub(super) fn lag(&mut self, lags: bool) {
-        self.lags = lags;
+    /// Keeps changes from the API, or publishes all of them.
+    pub(super) fn delay_status(&mut self, delayed: bool) {
+        self.status_delayed = delayed;
         for key in self.pods.keys().cloned().collect::<Vec<_>>() {
             self.publish(&key);
         }
     }
 
     fn publish(&mut self, key: &ObjectKey) {
-        let Some(pod) = self.pods.get(key).filter(|_| !self.lags) else {
+        let Some(pod) = self.pods.get(key).filter(|_| !self.status_delayed) else {
             return;
         };
         self.version += 1;
-        let after = Arc::new(PublishedPod::of(pod, self.version));
+        let after = Arc::new(PublishedPod::new(pod, self.version));
         let before = self.published.insert(key.clone(), Arc::clone(&after));
         self.record(Event {
             version: self.version,
@@ -235,9 +235,9 @@ impl ClusterState {
     fn record(&mut self, event: Event) {
         self.history.push_back(event);
         while self.history.len() > self.history_max {
-            if let Some(dropped) = self.history.pop_front() {
-                self.oldest = dropped.version;
-                self.forgotten = dropped.version;
+            if let Some(event) = self.history.pop_front() {
+                self.oldest = event.version;
+                self.newest_compacted = event.version;
             }
         }
     }
@@ -265,7 +265,7 @@ mod tests {
     }
 
     #[test]
-    fn a_snapshot_shows_the_past_until_it_is_compacted() {
+    fn a_snapshot_shows_an_earlier_version_until_it_is_compacted() {
         let mut state = ClusterState::new(1, 100);
         let empty = state.version();
         let uid = state.create(PodSpec::new("n", "a"), 0).unwrap();
@@ -282,7 +282,7 @@ mod tests {
     }
 
     #[test]
-    fn old_history_is_compacted_by_itself() {
+    fn history_beyond_its_maximum_is_compacted() {
         let mut state = ClusterState::new(1, 2);
         for name in ["a", "b", "c"] {
             state.create(PodSpec::new("n", name), 0).unwrap();
@@ -293,7 +293,7 @@ mod tests {
     }
 
     #[test]
-    fn an_edit_of_a_former_incarnation_changes_nothing() {
+    fn an_edit_with_the_uid_of_an_earlier_pod_changes_nothing() {
         let mut state = ClusterState::new(1, 100);
         let key = ("n".to_owned(), "a".to_owned());
         let first = state.create(PodSpec::new("n", "a"), 0).unwrap();

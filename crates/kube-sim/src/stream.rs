@@ -1,5 +1,5 @@
-//! Streaming answers: bodies fed by a source, with a control in between that faults and callers can set. A source
-//! says what comes next; this file decides whether the client gets to see it.
+//! The bodies of streaming responses. A source produces the bytes; this file cuts or mutes the stream when a fault or a
+//! test says so. It never changes the bytes.
 
 use std::io;
 
@@ -11,53 +11,55 @@ use http_body_util::{BodyExt, StreamBody};
 
 use super::faults::{Cut, Fault, Flow, StreamHandle};
 
-/// The body of every answer: whole or streaming.
+/// The body of every response, complete or streaming.
 pub type SimBody = UnsyncBoxBody<Bytes, io::Error>;
 
-/// Something that yields bytes until it ends.
+/// Produces the bytes of a stream.
 pub(super) trait Source: Send + 'static {
-    /// The next bytes, or nothing at the end. Giving up the wait must lose nothing.
+    /// The next bytes, or `None` at the end. Dropping the future must lose no bytes.
     fn frame(&mut self) -> impl Future<Output = Option<Bytes>> + Send;
 }
 
-/// What happens after so many bytes.
+/// What happens when the limit of bytes is reached.
 #[derive(Debug, Clone, Copy)]
-enum End {
+enum LimitAction {
     Cut(Cut),
     Mute,
 }
 
-struct Pipe<S> {
+struct ControlledStream<S> {
     source: S,
     handle: StreamHandle,
-    limit: Option<(u64, End)>,
-    held: Bytes,
+    /// How many bytes are sent before the action.
+    limit: Option<(u64, LimitAction)>,
+    /// Bytes from the source that are not sent yet.
+    unsent: Bytes,
 }
 
-/// A body that carries `source`, subject to the byte-counting faults among `faults`.
+/// A body with the bytes of `source`. `faults` may cut or mute it after a number of bytes.
 pub(super) fn body<S: Source>(source: S, handle: StreamHandle, faults: &[Fault]) -> SimBody {
     let limit = faults.iter().find_map(|fault| match fault {
-        Fault::Cut { after, how } => Some((*after, End::Cut(*how))),
-        Fault::Mute { after } => Some((*after, End::Mute)),
+        Fault::Cut { after, how } => Some((*after, LimitAction::Cut(*how))),
+        Fault::Mute { after } => Some((*after, LimitAction::Mute)),
         _ => None,
     });
-    let pipe = Pipe {
+    let stream = ControlledStream {
         source,
         handle,
         limit,
-        held: Bytes::new(),
+        unsent: Bytes::new(),
     };
-    let frames = stream::unfold(Some(pipe), |pipe| async move {
-        let mut pipe = pipe?;
-        match pipe.next().await? {
-            Ok(bytes) => Some((Ok(Frame::data(bytes)), Some(pipe))),
+    let frames = stream::unfold(Some(stream), |stream| async move {
+        let mut stream = stream?;
+        match stream.next().await? {
+            Ok(bytes) => Some((Ok(Frame::data(bytes)), Some(stream))),
             Err(error) => Some((Err(error), None)),
         }
     });
     BodyExt::boxed_unsync(StreamBody::new(frames))
 }
 
-impl<S: Source> Pipe<S> {
+impl<S: Source> ControlledStream<S> {
     async fn next(&mut self) -> Option<io::Result<Bytes>> {
         loop {
             match self.handle.flow() {
@@ -69,33 +71,33 @@ impl<S: Source> Pipe<S> {
                 }
             }
             match self.limit {
-                Some((0, End::Cut(how))) => return end(how),
-                Some((0, End::Mute)) => {
+                Some((0, LimitAction::Cut(how))) => return end(how),
+                Some((0, LimitAction::Mute)) => {
                     self.handle.flow_changed().await;
                     self.limit = None;
                     continue;
                 }
                 _ => {}
             }
-            if self.held.is_empty() {
+            if self.unsent.is_empty() {
                 let Self { source, handle, .. } = self;
                 tokio::select! {
                     biased;
                     () = handle.flow_changed() => continue,
-                    frame = source.frame() => self.held = frame?,
+                    frame = source.frame() => self.unsent = frame?,
                 }
             }
-            return Some(Ok(self.cut_to_limit()));
+            return Some(Ok(self.take_up_to_limit()));
         }
     }
 
-    fn cut_to_limit(&mut self) -> Bytes {
+    fn take_up_to_limit(&mut self) -> Bytes {
         let Some((left, _)) = &mut self.limit else {
-            return std::mem::take(&mut self.held);
+            return std::mem::take(&mut self.unsent);
         };
-        let size = (self.held.len() as u64).min(*left);
+        let size = (self.unsent.len() as u64).min(*left);
         *left -= size;
-        self.held.split_to(size as usize)
+        self.unsent.split_to(size as usize)
     }
 }
 

@@ -1,5 +1,5 @@
-//! Watches on pods: events after a resource version, bookmarks in between, and an ERROR event when the history a
-//! watch needs is gone. It reads the state and never changes it.
+//! Watches on pods: events after a resource version, bookmarks, and an ERROR event when the history that a watch needs is
+//! compacted. It reads the state and never changes it.
 
 use std::collections::VecDeque;
 use std::sync::Arc;
@@ -15,7 +15,7 @@ use tokio::time::Instant;
 
 use super::answer::Refusal;
 use super::faults::{Fault, RequestSubject};
-use super::list::table_of;
+use super::list::table_object;
 use super::published::PublishedPod;
 use super::route::Query;
 use super::select::Selector;
@@ -23,19 +23,21 @@ use super::shared::Shared;
 use super::state::{ClusterState, Event};
 use super::stream::{SimBody, Source, body};
 
-struct Watch {
+struct WatchSource {
     shared: Arc<Shared>,
     selector: Selector,
-    /// Everything up to this version has been sent.
+    /// All events up to this version have been sent.
     sent_version: u64,
+    /// Events that are not sent yet, a line each.
     lines: VecDeque<Bytes>,
     ended: bool,
     version: Receiver<u64>,
     expires_at: Instant,
+    /// When the next bookmark is due; `None` if the client wants none.
     bookmark: Option<Instant>,
-    /// The client wants table rows.
+    /// Whether the client wants table rows.
     table: bool,
-    /// The columns have been named already: only the first table of a watch does it.
+    /// Whether the column definitions have been sent. Only the first table of a watch has them.
     columns_sent: bool,
 }
 
@@ -55,17 +57,17 @@ pub(super) fn open(
                        sendInitialEvents is forbidden for watch unless the WatchList feature gate is enabled";
         return Err(Refusal::new(StatusCode::UNPROCESSABLE_ENTITY, message));
     }
-    let life = query
+    let lifetime = query
         .number("timeoutSeconds")?
         .and_then(|seconds| u64::try_from(seconds).ok());
     let now = Instant::now();
-    let mut watch = Watch {
+    let mut watch = WatchSource {
         selector,
         sent_version: query.version()?,
         lines: VecDeque::new(),
         ended: false,
         version: shared.version.subscribe(),
-        expires_at: now + life.map_or(settings.watch_lifetime, Duration::from_secs),
+        expires_at: now + lifetime.map_or(settings.watch_lifetime, Duration::from_secs),
         bookmark: query
             .flag("allowWatchBookmarks")
             .then(|| now + settings.bookmark_interval),
@@ -73,7 +75,7 @@ pub(super) fn open(
         columns_sent: false,
         shared: Arc::clone(shared),
     };
-    watch.begin(initial);
+    watch.send_initial(initial);
     let handle = shared.faults.open(subject);
     let mut response = Response::new(body(watch, handle, faults));
     response
@@ -82,45 +84,47 @@ pub(super) fn open(
     Ok(response)
 }
 
-impl Watch {
-    /// Sends the pods that exist, if that is wanted, and checks that the history after them is not compacted.
-    fn begin(&mut self, initial: bool) {
+impl WatchSource {
+    /// Sends the pods that exist if the client wants them. Otherwise checks that the history after its resource version is
+    /// not compacted.
+    fn send_initial(&mut self, initial: bool) {
         let shared = Arc::clone(&self.shared);
         let state = shared.state();
         if self.sent_version == 0 || initial {
             self.sent_version = state.version();
             for pod in state.snapshot(self.sent_version).unwrap_or_default().values() {
                 if self.selector.selects(pod) {
-                    self.tell("ADDED", pod);
+                    self.send_pod("ADDED", pod);
                 }
             }
             if initial && self.bookmark.is_some() {
-                self.mark(true);
+                self.send_bookmark(true);
             }
         } else if self.sent_version < state.oldest() {
-            self.fail(&state);
+            self.send_expired(&state);
         }
     }
 
-    /// Reads on in the history.
-    fn read(&mut self) {
+    /// Sends the next event that concerns this watch.
+    fn read_history(&mut self) {
         let shared = Arc::clone(&self.shared);
         let state = shared.state();
-        if self.sent_version < state.forgotten() {
-            return self.fail(&state);
+        if self.sent_version < state.newest_compacted() {
+            return self.send_expired(&state);
         }
         while let Some(event) = state.event_after(self.sent_version) {
             self.sent_version = event.version;
-            if let Some((kind, pod)) = self.seen(event) {
-                self.tell(kind, pod);
+            if let Some((kind, pod)) = self.visible_change(event) {
+                self.send_pod(kind, pod);
                 return;
             }
         }
         self.sent_version = state.version();
     }
 
-    /// The event as this watch sees it: a pod that comes to match is added, one that no longer does is deleted.
-    fn seen<'a>(&self, event: &'a Event) -> Option<(&'static str, &'a PublishedPod)> {
+    /// The type of an event for this watch. A pod that begins to match the selector is added, one that no longer matches
+    /// is deleted.
+    fn visible_change<'a>(&self, event: &'a Event) -> Option<(&'static str, &'a PublishedPod)> {
         let before = event.before.as_ref().is_some_and(|pod| self.selector.selects(pod));
         let after = !event.deletion && self.selector.selects(&event.after);
         let kind = match (before, after) {
@@ -132,10 +136,10 @@ impl Watch {
         Some((kind, &event.after))
     }
 
-    fn tell(&mut self, kind: &str, pod: &PublishedPod) {
+    fn send_pod(&mut self, kind: &str, pod: &PublishedPod) {
         let line = if self.table {
             let metadata = json!({"resourceVersion": pod.version.to_string()});
-            let table = table_of(&metadata, !self.columns_sent, &[pod.row(self.shared.clock.now())]);
+            let table = table_object(&metadata, !self.columns_sent, &[pod.row(self.shared.clock.now())]);
             self.columns_sent = true;
             format!("{}\n", json!({"type": kind, "object": table})).into_bytes()
         } else {
@@ -147,31 +151,31 @@ impl Watch {
         self.lines.push_back(Bytes::from(line));
     }
 
-    fn mark(&mut self, initial_end: bool) {
+    fn send_bookmark(&mut self, initial_end: bool) {
         let mut metadata = json!({"resourceVersion": self.sent_version.to_string(), "creationTimestamp": null});
         if initial_end {
             metadata["annotations"] = json!({"k8s.io/initial-events-end": "true"});
         }
         let object = if self.table {
-            table_of(&metadata, false, &[])
+            table_object(&metadata, false, &[])
         } else {
             json!({"kind": "Pod", "apiVersion": "v1", "metadata": metadata, "spec": {"containers": null}, "status": {}})
         };
-        self.event("BOOKMARK", &object);
+        self.send_object("BOOKMARK", &object);
     }
 
-    fn fail(&mut self, state: &ClusterState) {
-        self.event("ERROR", &Refusal::gone(self.sent_version, state.oldest()).object());
+    fn send_expired(&mut self, state: &ClusterState) {
+        self.send_object("ERROR", &Refusal::expired(self.sent_version, state.oldest()).object());
         self.ended = true;
     }
 
-    fn event(&mut self, kind: &str, object: &Value) {
+    fn send_object(&mut self, kind: &str, object: &Value) {
         let line = format!("{}\n", json!({"type": kind, "object": object}));
         self.lines.push_back(Bytes::from(line));
     }
 }
 
-impl Source for Watch {
+impl Source for WatchSource {
     async fn frame(&mut self) -> Option<Bytes> {
         loop {
             if let Some(line) = self.lines.pop_front() {
@@ -181,7 +185,7 @@ impl Source for Watch {
                 return None;
             }
             self.version.mark_unchanged();
-            self.read();
+            self.read_history();
             if !self.lines.is_empty() {
                 continue;
             }
@@ -192,7 +196,7 @@ impl Source for Watch {
                 () = tokio::time::sleep_until(bookmark) => {
                     self.ended = Instant::now() >= self.expires_at;
                     if self.bookmark.is_some() {
-                        self.mark(false);
+                        self.send_bookmark(false);
                         self.bookmark = Some(bookmark + self.shared.settings.bookmark_interval);
                     }
                 }

@@ -99,7 +99,7 @@ impl Files {
         // A time that cannot be read is none that was written: the line is then found to be foreign.
         let time = record.time.and_then(|time| time.parse::<jiff::Timestamp>().ok());
         let time = time.map_or(0, |time| time.as_nanosecond() as i64);
-        stored.lines.push(LineDigest::of(time, message.as_bytes()));
+        stored.lines.push(LineDigest::new(time, message.as_bytes()));
         self.count += 1;
     }
 }
@@ -160,7 +160,7 @@ mod tests {
         files.read_on().unwrap();
         assert_eq!(files.count(), 2);
         let stored = StoredStream {
-            lines: vec![LineDigest::of(7, "é".as_bytes()); 2],
+            lines: vec![LineDigest::new(7, "é".as_bytes()); 2],
             gaps: vec![1],
         };
         let all: Vec<_> = files.streams().values().collect();

@@ -115,7 +115,7 @@ async fn tables(conn: &mut SqliteConnection) -> Result<Streams, sqlx::Error> {
     let mut rows = sqlx::query_as::<_, (i64, i64, Vec<u8>)>(find).fetch(&mut *tx);
     while let Some((id, time, message)) = rows.try_next().await? {
         if let Some((_, stored)) = by_id.get_mut(&id) {
-            stored.lines.push(LineDigest::of(time, &message));
+            stored.lines.push(LineDigest::new(time, &message));
         }
     }
     drop(rows);
@@ -164,9 +164,9 @@ pub(super) fn present(truth: Vec<WrittenLog>, pods: &BTreeSet<&str>) -> Vec<Writ
 pub(super) fn written(truth: &[WrittenLog], lossy: bool) -> BTreeMap<StreamId, Vec<LineDigest>> {
     let entry = |time, message: &[u8]| {
         if lossy {
-            LineDigest::of(time, String::from_utf8_lossy(message).as_bytes())
+            LineDigest::new(time, String::from_utf8_lossy(message).as_bytes())
         } else {
-            LineDigest::of(time, message)
+            LineDigest::new(time, message)
         }
     };
     let stream = |truth: &WrittenLog| {

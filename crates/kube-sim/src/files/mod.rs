@@ -1,13 +1,11 @@
-//! The log of one container instance: its files as the runtime writes them, the truth about what was written, and
-//! the readers the kubelet has open on them. Nothing here knows HTTP, time or pods.
+//! The log of one container instance: its files, every line that was written, and the readers that have the files open.
+//! It knows nothing of HTTP, pods or clocks.
 //!
-//! A reader is not a task: it is a cursor that moves whenever something happens (a write, a rotation, an exit, a
-//! client taking a frame), so the same events always give the same bytes. Its output queue is bounded in bytes; a full
-//! queue is a client that does not read, and then the cursor stands still, which is where the real reader's losses
-//! come from (see [`reader`]).
+//! A reader is a cursor, not a task. It moves when a line is written, the file is rotated, the container exits, or the
+//! client takes a frame. So the same events always give the same bytes. Its queue is bounded: while a client does not
+//! read, the cursor stops. That is how the real reader loses lines (see [`reader`]).
 
 mod reader;
-mod record;
 #[cfg(test)]
 mod tests;
 mod text;
@@ -20,18 +18,16 @@ use tokio::sync::Notify;
 
 use super::sync::lock;
 
-pub(super) use self::reader::Options;
+pub(super) use self::reader::{Options, ReaderOutput};
 pub use self::text::{ContainerInstance, Output, Text, WrittenLine, WrittenLog};
 
-use self::reader::Cursor;
-pub(super) use self::record::ReaderOutput;
-use self::record::Record;
+use self::reader::{Cursor, LogRecord};
 
-/// Bytes the runtime puts around each record in the file:
-/// stamp 30, space, `stdout` 6, space, tag 1, space, newline.
+/// How many bytes the runtime adds to each record:
+/// timestamp 30, space, `stdout` 6, space, tag 1, space, newline.
 const RECORD_OVERHEAD: u64 = 30 + 1 + 6 + 1 + 1 + 1 + 1;
 
-/// The runtime cuts longer lines into partial records of this size.
+/// The size at which the runtime splits a line into several records.
 const RECORD_MAX: usize = 16 * 1024;
 
 /// The log of one container instance.
@@ -44,23 +40,23 @@ pub(super) struct Log {
 
 #[derive(Debug)]
 struct LogState {
-    /// Files by age. Only the newest can be opened; older ones live while a reader has them open.
-    files: BTreeMap<u64, Vec<Record>>,
+    /// The files by their numbers. Only the newest can be opened. An older one stays while a reader has it open.
+    files: BTreeMap<u64, Vec<LogRecord>>,
     newest: u64,
     size: u64,
     running: bool,
-    last_stamp: i64,
-    truth: Vec<WrittenLine>,
-    /// The first line in `truth` that begins in the newest file.
+    last_timestamp: i64,
+    written: Vec<WrittenLine>,
+    /// Index in `written` of the first line that begins in the newest file.
     first_served: usize,
-    /// Where in `truth` the unfinished line of each output stands, and its bytes so far.
+    /// The unfinished line of each output: its index in `written`, and its bytes so far.
     open_lines: [Option<(usize, BytesMut)>; 2],
     cursors: Vec<(Cursor, Arc<Notify>)>,
     next_cursor: u64,
 }
 
 impl Log {
-    /// The empty log of an instance that has just started.
+    /// The empty log of a container instance that has just started.
     pub(super) fn new(instance: ContainerInstance, rotate_bytes: u64) -> Self {
         Self {
             instance,
@@ -70,8 +66,8 @@ impl Log {
                 newest: 0,
                 size: 0,
                 running: true,
-                last_stamp: i64::MIN,
-                truth: Vec::new(),
+                last_timestamp: i64::MIN,
+                written: Vec::new(),
                 first_served: 0,
                 open_lines: [None, None],
                 cursors: Vec::new(),
@@ -80,7 +76,7 @@ impl Log {
         }
     }
 
-    /// The runtime writes what the container said. `now` stamps it unless the text brings its own time.
+    /// Writes a text of the container. Its timestamp is `now` unless the text has its own.
     pub(super) fn write(&self, text: &Text, now: i64) {
         let mut state = lock(&self.state);
         let mut rest = &text.bytes[..];
@@ -104,7 +100,7 @@ impl Log {
         state.move_cursors();
     }
 
-    /// The kubelet rotates: a new file takes the name, the old one can no longer be opened.
+    /// Rotates the log of a running container. The old file can no longer be opened.
     pub(super) fn rotate(&self) {
         let mut state = lock(&self.state);
         if state.running {
@@ -113,7 +109,7 @@ impl Log {
         }
     }
 
-    /// The container has exited: nothing more will be written, and followers end when they reach an end of file.
+    /// Ends the log because the container has exited. Readers that follow it end at the end of their file.
     pub(super) fn close(&self) {
         let mut state = lock(&self.state);
         state.running = false;
@@ -123,20 +119,20 @@ impl Log {
         state.move_cursors();
     }
 
-    /// The kubelet has removed the files. Readers keep what they have open; the truth stays.
+    /// Removes the files. Readers keep the file that they have open.
     pub(super) fn remove_files(&self) {
         let mut state = lock(&self.state);
         state.running = false;
         let newest = state.newest + 1;
         state.newest = newest;
         state.files.insert(newest, Vec::new());
-        state.first_served = state.truth.len();
+        state.first_served = state.written.len();
         state.move_cursors();
-        state.forget_unread();
+        state.remove_unread_files();
     }
 
     /// Opens a reader on the newest file.
-    pub(super) fn open(self: &Arc<Self>, options: Options) -> Reader {
+    pub(super) fn open(self: &Arc<Self>, options: Options) -> LogReader {
         let notify = Arc::new(Notify::new());
         let mut state = lock(&self.state);
         let id = state.next_cursor;
@@ -147,17 +143,17 @@ impl Log {
         state.cursors.push((cursor, Arc::clone(&notify)));
         state.move_cursors();
         drop(state);
-        Reader {
+        LogReader {
             log: Arc::clone(self),
             id,
             notify,
         }
     }
 
-    /// Everything written so far, unfinished lines included.
+    /// Everything that was written so far, including unfinished lines.
     pub(super) fn written(&self) -> WrittenLog {
         let state = lock(&self.state);
-        let mut lines = state.truth.clone();
+        let mut lines = state.written.clone();
         for (index, bytes) in state.open_lines.iter().flatten() {
             if let Some(line) = lines.get_mut(*index) {
                 line.message = Bytes::copy_from_slice(bytes);
@@ -170,31 +166,31 @@ impl Log {
         }
     }
 
-    /// The instance whose log it is.
+    /// The container instance that wrote the log.
     pub(super) fn instance(&self) -> &ContainerInstance {
         &self.instance
     }
 
-    /// Number of lines begun so far.
+    /// The number of lines so far, including unfinished ones.
     pub(super) fn count(&self) -> usize {
-        lock(&self.state).truth.len()
+        lock(&self.state).written.len()
     }
 }
 
 impl LogState {
     fn write_line(&mut self, line: &Bytes, text: &Text, partial: bool, now: i64) {
-        // The runtime stamps each record when it writes it, so two records never get the same time from its clock.
-        let time = text.time.unwrap_or(now.max(self.last_stamp + 1));
+        // The runtime takes the time of each record separately, so its clock never gives two records the same time.
+        let time = text.time.unwrap_or(now.max(self.last_timestamp + 1));
         if text.time.is_none() {
-            self.last_stamp = time;
+            self.last_timestamp = time;
         }
-        self.note(line, text.output, partial, time);
+        self.record_line(line, text.output, partial, time);
         let chunks = line.len().div_ceil(RECORD_MAX).max(1);
         for chunk in 0..chunks {
             let end = line.len().min((chunk + 1) * RECORD_MAX);
             let bytes = line.slice(chunk * RECORD_MAX..end);
             self.size += RECORD_OVERHEAD + bytes.len() as u64;
-            let record = Record {
+            let record = LogRecord {
                 time,
                 partial: partial || chunk + 1 < chunks,
                 bytes,
@@ -203,17 +199,17 @@ impl LogState {
         }
     }
 
-    /// Records what was written, and joins the pieces of a line.
-    fn note(&mut self, bytes: &Bytes, output: Output, partial: bool, time: i64) {
+    /// Adds to `written`, and joins the parts of a line.
+    fn record_line(&mut self, bytes: &Bytes, output: Output, partial: bool, time: i64) {
         let slot = output as usize;
         if let Some((_, open)) = &mut self.open_lines[slot] {
             open.extend_from_slice(bytes);
         } else {
             let message = if partial { Bytes::new() } else { bytes.clone() };
             let line = WrittenLine { time, output, message };
-            self.truth.push(line);
+            self.written.push(line);
             if partial {
-                self.open_lines[slot] = Some((self.truth.len() - 1, BytesMut::from(&bytes[..])));
+                self.open_lines[slot] = Some((self.written.len() - 1, BytesMut::from(&bytes[..])));
             }
         }
         if !partial {
@@ -223,24 +219,24 @@ impl LogState {
 
     fn finish_line(&mut self, slot: usize) {
         if let Some((index, bytes)) = self.open_lines[slot].take()
-            && let Some(line) = self.truth.get_mut(index)
+            && let Some(line) = self.written.get_mut(index)
         {
             line.message = bytes.freeze();
         }
     }
 
     fn rotate(&mut self) {
-        // Readers first take what they can: the runtime's last write woke them before the rename did.
+        // Readers first read what they can, because the last write woke them before the rotation.
         self.move_cursors();
         self.newest += 1;
         self.size = 0;
-        self.first_served = self.truth.len();
+        self.first_served = self.written.len();
         self.files.insert(self.newest, Vec::new());
         for (cursor, _) in &mut self.cursors {
             cursor.file_created();
         }
         self.move_cursors();
-        self.forget_unread();
+        self.remove_unread_files();
     }
 
     fn move_cursors(&mut self) {
@@ -251,23 +247,23 @@ impl LogState {
         }
     }
 
-    fn forget_unread(&mut self) {
+    fn remove_unread_files(&mut self) {
         let (newest, cursors) = (self.newest, &self.cursors);
         self.files
             .retain(|file, _| *file == newest || cursors.iter().any(|(c, _)| c.file() == *file));
     }
 }
 
-/// An open reader; dropping it closes it.
+/// An open reader. Dropping it closes it.
 #[derive(Debug)]
-pub(super) struct Reader {
+pub(super) struct LogReader {
     log: Arc<Log>,
     id: u64,
     notify: Arc<Notify>,
 }
 
-impl Reader {
-    /// Takes the next frame, which makes room for the reader to go on.
+impl LogReader {
+    /// Takes the next frame. Then the reader has room to read more.
     pub(super) fn next(&self) -> ReaderOutput {
         let mut guard = lock(&self.log.state);
         let state = &mut *guard;
@@ -279,16 +275,16 @@ impl Reader {
         next
     }
 
-    /// Waits until [`Reader::next`] may have something new.
+    /// Waits until [`LogReader::next`] may return something new.
     pub(super) async fn changed(&self) {
         self.notify.notified().await;
     }
 }
 
-impl Drop for Reader {
+impl Drop for LogReader {
     fn drop(&mut self) {
         let mut state = lock(&self.log.state);
         state.cursors.retain(|(cursor, _)| cursor.id() != self.id);
-        state.forget_unread();
+        state.remove_unread_files();
     }
 }

@@ -1,53 +1,77 @@
-//! The kubelet's log reader as a cursor over an instance's files: what it skips, where it puts stamps, when it ends,
-//! and what it misses. It decides nothing about which instance is read, and never waits by itself.
+//! The kubelet's log reader as a cursor over the files of a container instance. It does not choose the instance, and it
+//! never waits.
 //!
-//! Three habits of the real reader matter to a collector and are reproduced. It watches for new files only after its
-//! first end of file, so a rotation before that leaves it on the old file for ever, mute. It opens the newest file once
-//! for every rotation it hears of, so two rotations while it is held up lose the middle file and repeat the last. And
-//! it asks whether the container still runs before it looks at rotations, so an exit while it is behind ends it cleanly
-//! with lines unread.
+//! It reproduces three properties of the real reader that matter to a collector:
+//!
+//! - It notices new files only after it has reached an end of file. If the log is rotated before that, it stays on the old
+//!   file and sends nothing more.
+//! - It opens the newest file once for every rotation that it notices. If the log is rotated twice while the client does
+//!   not read, the file in the middle is lost, and the last one is sent twice.
+//! - It checks whether the container still runs before it checks for new files. If the container exits while new files are
+//!   unread, the stream ends without an error, and lines are missing.
 
 use std::collections::{BTreeMap, VecDeque};
 
 use bytes::{Bytes, BytesMut};
 
-use super::super::clock::nine_digits;
-use super::record::{ReaderOutput, Record};
+use super::super::clock::format_nanoseconds;
 
-/// Without follow the answer is copied in pieces of this size.
+/// The size of the frames of a response that does not follow the log.
 const COPY_BYTES: usize = 32 * 1024;
 
-/// What was asked of the reader.
+/// The parameters of a request for a log.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct Options {
-    /// Stay open until the container stops.
+    /// Whether to stay open until the container ends.
     pub(crate) follow: bool,
-    /// Put a stamp before each line.
+    /// Whether to send a timestamp before each line.
     pub(crate) timestamps: bool,
-    /// Leave out records stamped before this.
+    /// The timestamp of the first records that are sent.
     pub(crate) since: Option<i64>,
-    /// Begin this many records before the end.
+    /// How many records before the end to begin.
     pub(crate) tail: Option<u64>,
-    /// End after this many bytes.
+    /// The most bytes to send.
     pub(crate) limit: Option<u64>,
-    /// Bytes that fit between reader and client.
+    /// The most bytes that wait for the client.
     pub(crate) buffer: usize,
 }
 
-/// Where a reader stands.
+/// One record of a log file: a timestamp and a line, or a part of a line.
+#[derive(Debug, Clone)]
+pub(crate) struct LogRecord {
+    pub(crate) time: i64,
+    /// Whether the line continues in the next record.
+    pub(crate) partial: bool,
+    pub(crate) bytes: Bytes,
+}
+
+/// What a reader returns to its client.
+#[derive(Debug, PartialEq, Eq)]
+pub(crate) enum ReaderOutput {
+    /// Bytes to send.
+    Frame(Bytes),
+    /// Nothing yet.
+    Wait,
+    /// The reader has ended.
+    End,
+}
+
+/// The position of a reader, and what it has read for its client.
 #[derive(Debug)]
 pub(super) struct Cursor {
     id: u64,
     options: Options,
+    /// The number of the file that it has open.
     file: u64,
+    /// The index of the next record in that file.
     at: usize,
-    /// It has seen an end of file and therefore hears of new files.
+    /// Whether it has reached an end of file, and so notices new files.
     watching: bool,
-    /// New files it has heard of and not yet opened.
+    /// How many new files it has noticed but not opened.
     created: u32,
-    /// The next record begins a line, as far as the reader knows: one flag for both outputs.
+    /// Whether the next record begins a line. Both outputs share this flag, as in the real reader.
     line_start: bool,
-    /// Records still to look at when only the tail is wanted.
+    /// How many records of the requested tail are left.
     records_left: Option<u64>,
     bytes_left: u64,
     queue: VecDeque<BytesMut>,
@@ -56,7 +80,7 @@ pub(super) struct Cursor {
 }
 
 impl Cursor {
-    /// A reader that has just opened `file`, which holds `records`.
+    /// A reader that has just opened `file`, which contains this many `records`.
     pub(super) fn new(id: u64, file: u64, records: usize, options: Options) -> Self {
         let tail = options.tail.unwrap_or(u64::MAX);
         Self {
@@ -79,27 +103,27 @@ impl Cursor {
         self.id
     }
 
-    /// The file it has open.
+    /// The number of the file that it has open.
     pub(super) fn file(&self) -> u64 {
         self.file
     }
 
-    /// A new file has taken the name of the old one.
+    /// The log was rotated.
     pub(super) fn file_created(&mut self) {
         if self.watching {
             self.created += 1;
         }
     }
 
-    /// Goes on as far as files and queue allow. True if there is something new for the client.
-    pub(super) fn advance(&mut self, files: &BTreeMap<u64, Vec<Record>>, newest: u64, running: bool) -> bool {
+    /// Reads until the files end or the queue is full. Returns whether there is something new for the client.
+    pub(super) fn advance(&mut self, files: &BTreeMap<u64, Vec<LogRecord>>, newest: u64, running: bool) -> bool {
         let before = (self.queued, self.ended);
         while !self.ended && self.queued < self.options.buffer && self.step(files, newest, running) {}
         before != (self.queued, self.ended)
     }
 
-    /// One read. False if there is nothing to do until something happens.
-    fn step(&mut self, files: &BTreeMap<u64, Vec<Record>>, newest: u64, running: bool) -> bool {
+    /// Reads one record, or opens a file, or ends. Returns false if there is nothing to do.
+    fn step(&mut self, files: &BTreeMap<u64, Vec<LogRecord>>, newest: u64, running: bool) -> bool {
         if self.records_left == Some(0) {
             self.ended = true;
             return true;
@@ -125,7 +149,7 @@ impl Cursor {
         true
     }
 
-    fn read(&mut self, record: &Record) {
+    fn read(&mut self, record: &LogRecord) {
         if self.options.since.is_none_or(|since| record.time >= since) {
             self.send(record);
         }
@@ -135,10 +159,10 @@ impl Cursor {
         self.line_start = !record.partial || record.bytes.is_empty();
     }
 
-    fn send(&mut self, record: &Record) {
+    fn send(&mut self, record: &LogRecord) {
         let mut line = BytesMut::with_capacity(record.bytes.len() + 32);
         if self.options.timestamps && self.line_start {
-            line.extend_from_slice(nine_digits(record.time).as_bytes());
+            line.extend_from_slice(format_nanoseconds(record.time).as_bytes());
             line.extend_from_slice(b" ");
         }
         line.extend_from_slice(&record.bytes);

@@ -1,8 +1,8 @@
-//! The reader's habits, event by event, as they were seen on the real one.
+//! The properties of the reader, event by event, as observed on a real kubelet.
 
 use std::sync::Arc;
 
-use super::{ContainerInstance, Log, Options, Reader, ReaderOutput, Text};
+use super::{ContainerInstance, Log, LogReader, Options, ReaderOutput, Text};
 
 const FOLLOW: Options = Options {
     follow: true,
@@ -16,7 +16,7 @@ const PLAIN: Options = Options {
     follow: false,
     ..FOLLOW
 };
-/// So little room that the reader is blocked after its first line.
+/// A queue that is full after the first line.
 const BLOCKED: Options = Options { buffer: 1, ..FOLLOW };
 
 fn log() -> Arc<Log> {
@@ -37,7 +37,7 @@ fn write(log: &Log, lines: std::ops::Range<i64>) {
     }
 }
 
-fn drain(reader: &Reader) -> (String, bool) {
+fn drain(reader: &LogReader) -> (String, bool) {
     let mut seen = Vec::new();
     loop {
         match reader.next() {
@@ -64,7 +64,7 @@ fn check(options: Options, expected: &str) {
 }
 
 #[test]
-fn options_choose_records_one_by_one() {
+fn the_parameters_select_single_records() {
     check(PLAIN, "a\nb\n\nc\n");
     check(FOLLOW, "a\nb\n\nc\n");
     check(
@@ -93,7 +93,7 @@ fn options_choose_records_one_by_one() {
 }
 
 #[test]
-fn a_reader_blocked_before_its_first_end_of_file_goes_mute_and_skips_a_whole_file() {
+fn a_reader_that_is_blocked_before_its_first_end_of_file_stops_sending_and_skips_a_file() {
     let log = log();
     write(&log, 0..100);
     let reader = log.open(BLOCKED);
@@ -111,7 +111,7 @@ fn a_reader_blocked_before_its_first_end_of_file_goes_mute_and_skips_a_whole_fil
 }
 
 #[test]
-fn a_watching_reader_survives_one_rotation() {
+fn a_reader_that_has_reached_an_end_of_file_continues_after_one_rotation() {
     let log = log();
     let reader = log.open(BLOCKED);
     write(&log, 0..100);
@@ -121,7 +121,7 @@ fn a_watching_reader_survives_one_rotation() {
 }
 
 #[test]
-fn a_watching_reader_that_misses_two_rotations_loses_the_middle_and_repeats_the_end() {
+fn a_reader_that_is_blocked_during_two_rotations_skips_the_middle_file_and_repeats_the_last() {
     let log = log();
     let reader = log.open(BLOCKED);
     write(&log, 0..100);
@@ -134,7 +134,7 @@ fn a_watching_reader_that_misses_two_rotations_loses_the_middle_and_repeats_the_
 }
 
 #[test]
-fn rotation_and_exit_while_behind_end_the_stream_cleanly_with_lines_missing() {
+fn a_stream_ends_without_an_error_when_the_log_rotates_and_the_container_exits_while_the_reader_is_blocked() {
     let log = log();
     let reader = log.open(BLOCKED);
     write(&log, 0..100);
@@ -162,7 +162,7 @@ fn a_reader_that_keeps_up_misses_nothing() {
 }
 
 #[test]
-fn only_the_first_piece_of_a_line_gets_a_stamp_and_a_cut_between_pieces_leaves_none() {
+fn only_the_first_part_of_a_line_has_a_timestamp_so_a_read_that_begins_later_has_none() {
     let log = log();
     log.write(&Text::out("AAAA").partial().at(1), 0);
     log.write(&Text::out("BBBB").at(2), 0);
@@ -181,19 +181,19 @@ fn only_the_first_piece_of_a_line_gets_a_stamp_and_a_cut_between_pieces_leaves_n
 }
 
 #[test]
-fn two_outputs_that_interleave_in_mid_line_are_glued() {
+fn partial_lines_of_two_outputs_are_joined() {
     let log = log();
     log.write(&Text::out("OUT1-").partial().at(1), 0);
     log.write(&Text::err("ERR").at(2), 0);
     log.write(&Text::out("OUT2").at(3), 0);
     let (text, _) = drain(&log.open(PLAIN));
     assert_eq!(text, "OUT1-ERR\nOUT2\n");
-    let truth: Vec<_> = log.written().lines.into_iter().map(|l| l.message).collect();
-    assert_eq!(truth, ["OUT1-OUT2", "ERR"]);
+    let written: Vec<_> = log.written().lines.into_iter().map(|l| l.message).collect();
+    assert_eq!(written, ["OUT1-OUT2", "ERR"]);
 }
 
 #[test]
-fn a_line_without_newline_at_exit_ends_the_stream_without_one() {
+fn a_last_line_without_a_newline_is_sent_without_one() {
     let log = log();
     log.write(&Text::out("half").partial(), 5);
     log.close();
@@ -202,7 +202,7 @@ fn a_line_without_newline_at_exit_ends_the_stream_without_one() {
 }
 
 #[test]
-fn long_lines_are_cut_into_records_and_joined_again() {
+fn long_lines_are_split_into_records_and_joined_again() {
     let log = log();
     let line = "x".repeat(40_000);
     log.write(&Text::out(line.clone()), 5);

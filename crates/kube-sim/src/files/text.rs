@@ -1,8 +1,8 @@
-//! What containers write and what is remembered of it: plain values, without files and readers.
+//! What containers write, and what was written. Plain values, without files and readers.
 
 use bytes::Bytes;
 
-/// Which of its two outputs the container wrote to.
+/// The output to which a container writes.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum Output {
     /// Standard output.
@@ -11,10 +11,10 @@ pub enum Output {
     Stderr,
 }
 
-/// Something for a container to write.
+/// A text for a container to write.
 ///
-/// The bytes are written as one line, or as several if they hold newlines; what is longer than 16 KiB becomes several
-/// records, as with a real runtime.
+/// It is one line, or several lines if it contains newlines. A line of more than 16 KiB becomes several records, as with a
+/// real container runtime.
 #[derive(Debug, Clone)]
 pub struct Text {
     pub(crate) bytes: Bytes,
@@ -42,8 +42,8 @@ impl Text {
         }
     }
 
-    /// Stamped with this time (nanoseconds since 1970) instead of the cluster's clock; it may equal or precede
-    /// earlier ones.
+    /// With this timestamp (nanoseconds since 1970) instead of the time on the cluster's clock. It may be equal to or
+    /// before earlier ones.
     #[must_use]
     pub fn at(self, nanos: i64) -> Self {
         Self {
@@ -52,34 +52,34 @@ impl Text {
         }
     }
 
-    /// Without its newline: the next text on the same output continues the line.
+    /// Without a newline at the end. The next text on the same output continues the line.
     #[must_use]
     pub fn partial(self) -> Self {
         Self { partial: true, ..self }
     }
 }
 
-/// Which container instance a log belongs to.
+/// The container instance that a log belongs to.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
 pub struct ContainerInstance {
-    /// UID of the pod.
+    /// The UID of the pod.
     pub uid: String,
-    /// Namespace of the pod.
+    /// The namespace of the pod.
     pub namespace: String,
-    /// Name of the pod.
+    /// The name of the pod.
     pub pod: String,
-    /// Name of the container.
+    /// The name of the container.
     pub container: String,
     /// `containerd://` and 64 hexadecimal digits.
     pub container_id: String,
-    /// How often the container had been restarted before.
+    /// How often the container was restarted before this instance.
     pub restart_count: u32,
 }
 
-/// A line as the container wrote it; its index is its place in [`WrittenLog::lines`].
+/// A line as the container wrote it.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct WrittenLine {
-    /// Stamp of its first record, nanoseconds since 1970.
+    /// The timestamp of its first record, in nanoseconds since 1970.
     pub time: i64,
     /// The output to which it was written.
     pub output: Output,
@@ -87,13 +87,13 @@ pub struct WrittenLine {
     pub message: Bytes,
 }
 
-/// Everything one container instance ever wrote, whether or not the API still serves it.
+/// Everything that a container instance has written, whether or not the API still serves it.
 #[derive(Debug, Clone)]
 pub struct WrittenLog {
     /// The instance that wrote them.
     pub instance: ContainerInstance,
-    /// The lines, in the order in which they were begun.
+    /// The lines, in the order in which they began.
     pub lines: Vec<WrittenLine>,
-    /// The index of the first line that the API still serves; the number of lines if it serves none.
+    /// The index of the first line that the API still serves. If it serves none: the number of lines.
     pub first_served: usize,
 }

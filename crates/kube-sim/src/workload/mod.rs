@@ -1,5 +1,5 @@
-//! A busy cluster from a seed: busy and quiet services, short jobs, crash loops and pods of several containers, writing
-//! everything that has ever confused a collector. It only drives a [`SimCluster`]; it measures and judges nothing.
+//! A workload that a seed determines: busy and quiet services, short jobs, crash loops, and pods with several containers.
+//! Their lines include everything that is known to confuse log collectors. It drives a [`SimCluster`] and checks nothing.
 
 mod pod;
 mod text;
@@ -15,29 +15,29 @@ use tokio_util::sync::CancellationToken;
 use self::pod::{Behavior, WorkloadPod};
 use crate::{SimCluster, SimError};
 
-/// What a busy cluster consists of.
+/// The settings of a workload.
 #[derive(Debug, Clone)]
 pub struct Workload {
-    /// Two workloads with the same seed do the same.
+    /// Two workloads with the same settings and the same seed do the same.
     pub seed: u64,
-    /// Pods at the beginning. Jobs add theirs as time goes on.
+    /// How many pods there are at first. Jobs create further pods.
     pub pods: usize,
-    /// Nodes they are spread over.
+    /// How many nodes the pods run on.
     pub nodes: usize,
-    /// How long lines are written.
+    /// How long the pods write lines.
     pub duration: Duration,
-    /// Lines per second, all pods together, on average.
+    /// How many lines all pods together write per second, on average.
     pub rate: u32,
-    /// Pause between two jobs of one series.
+    /// The time between two jobs of a series.
     pub job_interval: Duration,
-    /// First pause of a crash loop; each is twice as long as the one before.
+    /// The first back-off of a crash loop. Each further one is twice as long.
     pub first_backoff: Duration,
-    /// The longest pause of a crash loop.
+    /// The longest back-off of a crash loop.
     pub max_backoff: Duration,
-    /// With it three of four pods that serve are deleted and come again under the same name: the first ones after a
-    /// quarter to nine quarters of this time, later ones after once to three times as long.
+    /// If set, three of four pods of services are deleted and created again with the same name. The first pods live for a
+    /// quarter to nine quarters of this time, later ones for one to three times this time.
     pub lifetime: Option<Duration>,
-    /// How long finished jobs stay before they are deleted; without it for ever.
+    /// How long finished jobs are kept; `None` for ever.
     pub job_retention: Option<Duration>,
 }
 
@@ -58,7 +58,7 @@ impl Default for Workload {
     }
 }
 
-/// How many of twenty pods have each behavior.
+/// How many of every twenty pods have each behavior.
 const BEHAVIORS: [(Behavior, usize); 5] = [
     (Behavior::Chatty, 10),
     (Behavior::Quiet, 4),
@@ -68,7 +68,8 @@ const BEHAVIORS: [(Behavior, usize); 5] = [
 ];
 
 impl Workload {
-    /// Drives the cluster until `duration` has passed or `stop` is cancelled. Running pods then stay, silent.
+    /// Drives the cluster until `duration` has passed or `stop` is cancelled. Pods that run then keep running but write
+    /// nothing.
     pub async fn run(&self, cluster: &SimCluster, stop: &CancellationToken) -> Result<(), SimError> {
         let mut pods = self.pods();
         let mut due: BinaryHeap<_> = (0..pods.len()).map(|index| Reverse((Duration::ZERO, index))).collect();
@@ -85,8 +86,8 @@ impl Workload {
             match pods[index].step(cluster) {
                 Ok(pause) => due.push(Reverse((at + pause, index))),
                 Err(error @ SimError::Exists(..)) => return Err(error),
-                // Another caller has removed the pod or ended its container; it is not driven any further.
-                Err(error) => tracing::debug!(%error, "a pod of the workload was taken away"),
+                // The test has removed the pod or ended its container, so the workload leaves it alone from now on.
+                Err(error) => tracing::debug!(%error, "a pod of the workload was removed or stopped"),
             }
         }
         Ok(())
@@ -105,7 +106,7 @@ impl Workload {
             behavior: *behavior,
             index,
             node: format!("node-{}", index % self.nodes.max(1) + 1),
-            // No two pods alike: each has between half and one and a half times its share.
+            // The rates of pods differ: each is between half and one and a half times the average.
             rate: unit * behavior.weight() * (0.5 + rng.f64()),
             job_interval: self.job_interval,
             first_backoff: self.first_backoff,
@@ -115,12 +116,12 @@ impl Workload {
             rng: rng.fork(),
             steps: 0,
             age: Duration::ZERO,
-            leaves: None,
+            delete_at: None,
             deletion_step: 0,
-            lives: 0,
+            deletions: 0,
             finished: VecDeque::new(),
             lines: 0,
-            stamp: 0,
+            last_timestamp: 0,
             pod: None,
         });
         pods.collect()
@@ -148,16 +149,16 @@ mod tests {
     }
 
     #[tokio::test(start_paused = true)]
-    async fn one_seed_is_one_history() {
+    async fn the_same_seed_gives_the_same_lines() {
         let lines =
-            |truth: &[WrittenLog]| -> Vec<_> { truth.iter().map(|t| (t.instance.clone(), t.lines.clone())).collect() };
+            |logs: &[WrittenLog]| -> Vec<_> { logs.iter().map(|t| (t.instance.clone(), t.lines.clone())).collect() };
         let (first, again, other) = (run(7).await, run(7).await, run(8).await);
         assert!(lines(&first) == lines(&again));
         assert!(lines(&first) != lines(&other));
     }
 
     #[tokio::test(start_paused = true)]
-    async fn pods_come_and_go_for_as_long_as_lines_are_written() {
+    async fn pods_are_deleted_and_created_again_for_as_long_as_the_workload_runs() {
         let cluster = SimCluster::new(SimSettings::default());
         let workload = Workload {
             duration: Duration::from_mins(10),
@@ -168,39 +169,39 @@ mod tests {
             ..Workload::default()
         };
         workload.run(&cluster, &CancellationToken::new()).await.unwrap();
-        // Of 60 pods, six are jobs that come every 5 to 8 s and stay for a minute.
-        let there = cluster.pods().len();
-        assert!((90..140).contains(&there), "{there} pods are there");
+        // Six of the 60 pods are series of jobs. Each creates a job every 5 to 8 s, which is kept for a minute.
+        let count = cluster.pods().len();
+        assert!((90..140).contains(&count), "there are {count} pods");
         let mut services = HashMap::<_, HashSet<_>>::new();
-        let truth = cluster.written();
-        for instance in truth.iter().map(|t| &t.instance) {
+        let logs = cluster.written();
+        for instance in logs.iter().map(|t| &t.instance) {
             services.entry(&instance.pod).or_default().insert(&instance.uid);
         }
         let again = services.values().filter(|uids| uids.len() >= 3).count();
-        assert!(again >= 30, "{again} names were used again and again");
-        assert!(truth.iter().any(|t| t.instance.restart_count >= 15));
+        assert!(again >= 30, "{again} names were used three times or more");
+        assert!(logs.iter().any(|t| t.instance.restart_count >= 15));
     }
 
     #[tokio::test(start_paused = true)]
-    async fn a_minute_holds_everything_that_confuses_collectors() {
-        let truth = run(1).await;
-        let pods: HashSet<_> = truth.iter().map(|t| &t.instance.uid).collect();
+    async fn a_minute_contains_every_kind_of_line_that_confuses_collectors() {
+        let logs = run(1).await;
+        let pods: HashSet<_> = logs.iter().map(|t| &t.instance.uid).collect();
         assert!(pods.len() > 100, "jobs add pods: {}", pods.len());
-        let lines: Vec<_> = truth.iter().flat_map(|t| &t.lines).collect();
+        let lines: Vec<_> = logs.iter().flat_map(|t| &t.lines).collect();
         assert!(
             (120_000..240_000).contains(&lines.len()),
             "{} lines in a minute",
             lines.len()
         );
-        assert!(truth.iter().any(|t| t.instance.restart_count >= 2));
+        assert!(logs.iter().any(|t| t.instance.restart_count >= 2));
         assert!(lines.iter().any(|line| line.message.is_empty()));
         assert!(lines.iter().any(|line| line.message.len() > 16 * 1024));
         assert!(lines.iter().any(|line| std::str::from_utf8(&line.message).is_err()));
-        let pairs = truth.iter().flat_map(|t| t.lines.windows(2));
+        let pairs = logs.iter().flat_map(|t| t.lines.windows(2));
         let mut kinds = BTreeMap::<_, usize>::new();
         for pair in pairs {
             *kinds.entry(pair[0].time.cmp(&pair[1].time)).or_default() += 1;
         }
-        assert_eq!(kinds.len(), 3, "stamps grow, repeat and go back: {kinds:?}");
+        assert_eq!(kinds.len(), 3, "timestamps increase, repeat and decrease: {kinds:?}");
     }
 }

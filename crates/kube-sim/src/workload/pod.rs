@@ -1,5 +1,4 @@
-//! What each pod of a workload does, one step at a time. Each has random numbers of its own, so what it does never
-//! depends on the others.
+//! The steps of each pod of a workload. Each pod has its own random numbers, so it never depends on other pods.
 
 use std::collections::VecDeque;
 use std::time::Duration;
@@ -9,7 +8,7 @@ use fastrand::Rng;
 use super::text;
 use crate::{ContainerKind, PodSpec, RestartPolicy, SimCluster, SimError, SimPod};
 
-/// Namespaces and the services in them.
+/// Namespaces, and the services in them.
 const NAMES: [(&str, &str); 6] = [
     ("shop", "cart"),
     ("shop", "checkout"),
@@ -22,20 +21,20 @@ const NAMES: [(&str, &str); 6] = [
 /// How a pod behaves.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Behavior {
-    /// Writes in bursts, many lines a second.
+    /// A service that writes in bursts, many lines per second.
     Chatty,
-    /// Writes a line every few seconds.
+    /// A service that writes a line every few seconds.
     Quiet,
-    /// An init container, an app and a native sidecar.
+    /// A service with an init container, an app container and a sidecar.
     Several,
-    /// One short job after another, each a pod of its own.
+    /// A series of short jobs. Each job is a new pod.
     Jobs,
-    /// Fails after a few lines, again and again.
+    /// A crash loop: it fails after a few lines each time.
     Crashing,
 }
 
 impl Behavior {
-    /// Share of the total rate. Behaviors without one have a rate of their own.
+    /// The share of the total rate. A behavior with the weight 0 has a fixed rate.
     pub(super) fn weight(self) -> f64 {
         match self {
             Self::Chatty => 1.0,
@@ -55,29 +54,32 @@ pub(super) struct WorkloadPod {
     pub(super) job_interval: Duration,
     pub(super) first_backoff: Duration,
     pub(super) max_backoff: Duration,
-    /// How long a pod that serves lives at least; without it none is deleted.
+    /// The least time for which a pod of a service lives; `None` if none is deleted.
     pub(super) lifetime: Option<Duration>,
-    /// How long a finished job stays; without it for ever.
+    /// How long a finished job is kept; `None` for ever.
     pub(super) job_retention: Option<Duration>,
     pub(super) rng: Rng,
+    /// How many steps were done with the present pod, or with this series of jobs.
     pub(super) steps: u32,
-    /// Time since the beginning.
+    /// Time since the workload began.
     pub(super) age: Duration,
-    /// When the present pod is deleted, if ever.
-    pub(super) leaves: Option<Duration>,
-    /// Number of steps of its deletion that are done.
+    /// The age at which the present pod is deleted, if it is.
+    pub(super) delete_at: Option<Duration>,
+    /// How many steps of the deletion are done.
     pub(super) deletion_step: u32,
-    /// Pods deleted so far.
-    pub(super) lives: u32,
-    /// Jobs that have finished, and when.
+    /// How many pods have been deleted.
+    pub(super) deletions: u32,
+    /// Finished jobs, each with the age at which it finished.
     pub(super) finished: VecDeque<(Duration, SimPod)>,
+    /// How many lines have been written.
     pub(super) lines: u64,
-    pub(super) stamp: i64,
+    pub(super) last_timestamp: i64,
+    /// The present pod; `None` before it is created.
     pub(super) pod: Option<SimPod>,
 }
 
 impl WorkloadPod {
-    /// Does the next thing and says how long to pause before the one after.
+    /// Does the next step, and returns the pause after it.
     pub(super) fn step(&mut self, cluster: &SimCluster) -> Result<Duration, SimError> {
         let step = self.steps;
         self.steps += 1;
@@ -93,10 +95,10 @@ impl WorkloadPod {
         Ok(pause)
     }
 
-    /// Deletes the pod when that is due: it is told to end, writes something more, exits and is removed; then another
-    /// of the same name is created.
+    /// Deletes the pod when that is due, in three steps: it is marked as being deleted and writes some more lines, its
+    /// containers exit, and it is removed. After that `serve` creates another pod of the same name.
     fn delete_if_due(&mut self, step: u32, cluster: &SimCluster) -> Result<Option<Duration>, SimError> {
-        let due = self.leaves.is_some_and(|leaves| self.age >= leaves) && step > 2;
+        let due = self.delete_at.is_some_and(|at| self.age >= at) && step > 2;
         let Some(pod) = self.pod.clone().filter(|_| due) else {
             return Ok(None);
         };
@@ -114,24 +116,24 @@ impl WorkloadPod {
             }
             _ => {
                 pod.remove()?;
-                (self.pod, self.leaves) = (None, None);
+                (self.pod, self.delete_at) = (None, None);
                 (self.steps, self.deletion_step) = (0, 0);
-                self.lives += 1;
+                self.deletions += 1;
                 self.millis(0, 3_000)
             }
         };
         Ok(Some(pause))
     }
 
-    /// When a pod that is created now is deleted. The first ones go sooner, so that not all go at the same time;
-    /// every fourth stays.
+    /// The age at which a pod that is created now is deleted. The first ones are deleted sooner, so that not all are
+    /// deleted at the same time. Every fourth is never deleted.
     fn next_deletion(&mut self) -> Option<Duration> {
         let lifetime = self.lifetime.filter(|_| !self.index.is_multiple_of(4))?;
-        let least = if self.lives == 0 { lifetime / 4 } else { lifetime };
+        let least = if self.deletions == 0 { lifetime / 4 } else { lifetime };
         Some(self.age + least + lifetime.mul_f64(2.0 * self.rng.f64()))
     }
 
-    /// Starts within the first second and then writes until it is deleted.
+    /// A service: its containers start within the first second, and write until the pod is deleted.
     fn serve(&mut self, step: u32, cluster: &SimCluster) -> Result<Duration, SimError> {
         let Some(pod) = self.pod.clone() else {
             let (_, service) = self.names();
@@ -146,7 +148,7 @@ impl WorkloadPod {
                 _ => spec.app("app"),
             };
             self.pod = Some(cluster.create(spec)?);
-            self.leaves = self.next_deletion();
+            self.delete_at = self.next_deletion();
             return Ok(self.millis(10, 800));
         };
         if step == 1 {
@@ -170,17 +172,17 @@ impl WorkloadPod {
         } else {
             "app"
         };
-        // A fraction of a line is a chance of a line.
+        // The fraction is the probability of one more line.
         let lines = lines.trunc() + f64::from(u8::from(self.rng.f64() < lines.fract()));
         self.write(&pod, container, lines as u64, cluster)?;
         Ok(pause)
     }
 
-    /// Created, started, a few bursts, done within a second; then the next one. Finished pods stay for `job_retention`.
+    /// A series of jobs: each is created, starts, writes twice and exits within a second. Then the next one follows.
     fn job(&mut self, step: u32, cluster: &SimCluster) -> Result<Duration, SimError> {
         let (_, service) = self.names();
-        let (number, act) = (step / 5, step % 5);
-        match (act, self.pod.clone()) {
+        let (number, stage) = (step / 5, step % 5);
+        match (stage, self.pod.clone()) {
             (1, Some(pod)) => {
                 pod.start("job")?;
                 Ok(self.millis(0, 100))
@@ -225,7 +227,7 @@ impl WorkloadPod {
         Ok(())
     }
 
-    /// Starts, writes, fails, waits; the waits double.
+    /// A crash loop: the container starts, writes, fails and waits. Each wait is twice as long as the one before.
     fn crash(&mut self, step: u32, cluster: &SimCluster) -> Result<Duration, SimError> {
         let Some(pod) = self.pod.clone() else {
             let (_, service) = self.names();
@@ -236,8 +238,8 @@ impl WorkloadPod {
             self.pod = Some(cluster.create(spec)?);
             return Ok(self.millis(20, 300));
         };
-        let (round, act) = ((step - 1) / 3, (step - 1) % 3);
-        match act {
+        let (round, stage) = ((step - 1) / 3, (step - 1) % 3);
+        match stage {
             0 => {
                 pod.start("app")?;
                 let lines = self.rng.u64(3..=30);
@@ -257,7 +259,7 @@ impl WorkloadPod {
         }
     }
 
-    /// Now and then, one time in `odds`, the last line lacks its newline.
+    /// Writes a last line without a newline, with a probability of 1 in `odds`.
     fn maybe_partial_line(&mut self, pod: &SimPod, container: &str, odds: u32) -> Result<(), SimError> {
         if self.rng.u32(..odds) == 0 {
             self.lines += 1;
@@ -271,13 +273,13 @@ impl WorkloadPod {
             self.lines += 1;
             let text = text::any(&mut self.rng, self.lines);
             let text = match self.rng.u32(..100) {
-                // A runtime that stamps a whole read buffer at once.
-                0..3 if self.stamp > 0 => text.at(self.stamp),
-                // Two outputs, stamped by two threads.
+                // The same timestamp again: some runtimes take the time once for everything that they have read.
+                0..3 if self.last_timestamp > 0 => text.at(self.last_timestamp),
+                // An earlier timestamp: two threads of the runtime take the times of the two outputs.
                 3 => text.at(cluster.now() - self.rng.i64(1..200_000_000)),
                 _ => text,
             };
-            self.stamp = text.time.unwrap_or_else(|| cluster.now());
+            self.last_timestamp = text.time.unwrap_or_else(|| cluster.now());
             pod.write(container, &text)?;
         }
         Ok(())

@@ -1,4 +1,5 @@
-//! What the pods of a workload say: mostly ordinary lines, with everything odd in between. Values in, values out.
+//! The lines that the pods of a workload write: mostly ordinary ones, and some that are hard to collect. It only makes
+//! texts.
 
 use fastrand::Rng;
 
@@ -7,7 +8,7 @@ use crate::Text;
 const VERBS: [&str; 6] = ["accepted", "rejected", "stored", "retried", "forwarded", "cancelled"];
 const THINGS: [&str; 6] = ["order", "payment", "session", "document", "upload", "query"];
 
-/// A line of any kind. `number` counts the lines of a pod, so that most lines are unlike all others.
+/// A line of any kind. `number` is different for each line of a pod, so that most lines are unique.
 pub(super) fn any(rng: &mut Rng, number: u64) -> Text {
     match rng.u32(..10_000) {
         0..100 => Text::out(""),
@@ -15,7 +16,7 @@ pub(super) fn any(rng: &mut Rng, number: u64) -> Text {
         300..350 => Text::err(&b"broken \xff\xfe bytes \x80 in a line"[..]),
         350..353 => long(rng, number),
         353..450 => Text::err(trace(rng, number)),
-        // A message that looks as if it brought its own stamp.
+        // A message that begins like a timestamp.
         450..500 => Text::out(format!("2001-01-01T00:00:00.000000000Z imported record {number}")),
         500..3_500 => Text::out(json(rng, number)),
         3_500..4_500 => Text::err(format!(
@@ -47,7 +48,7 @@ fn json(rng: &mut Rng, number: u64) -> String {
     )
 }
 
-/// Several lines in one write, as a stack trace comes.
+/// A stack trace: several lines in one write.
 fn trace(rng: &mut Rng, number: u64) -> String {
     let mut trace = format!("ERROR request {number} failed: timeout");
     for _ in 0..rng.u32(2..8) {
@@ -57,7 +58,7 @@ fn trace(rng: &mut Rng, number: u64) -> String {
     trace
 }
 
-/// Longer than one record of the runtime holds.
+/// A line that is longer than one record of the runtime.
 fn long(rng: &mut Rng, number: u64) -> Text {
     let mut line = format!("dump {number} ");
     let size = rng.usize(17_000..40_000);
