@@ -193,7 +193,7 @@ impl Access {
                     file: file.clone(),
                     cause: cause(&error),
                 })?;
-                self.of(read, &file).await
+                self.config_from(read, &file).await
             }
             None => self.inferred().await,
         }
@@ -202,7 +202,7 @@ impl Access {
     async fn inferred(&self) -> Result<Config, AccessError> {
         let found = "from KUBECONFIG or ~/.kube/config";
         match Kubeconfig::read() {
-            Ok(read) => self.of(read, found).await,
+            Ok(read) => self.config_from(read, found).await,
             Err(KubeconfigError::ReadConfig(error, path))
                 if error.kind() != std::io::ErrorKind::NotFound || std::env::var_os("KUBECONFIG").is_some() =>
             {
@@ -228,7 +228,7 @@ impl Access {
         }
     }
 
-    async fn of(&self, read: Kubeconfig, file: &str) -> Result<Config, AccessError> {
+    async fn config_from(&self, read: Kubeconfig, file: &str) -> Result<Config, AccessError> {
         if let Some(context) = &self.context
             && !read.contexts.iter().any(|known| known.name == *context)
         {

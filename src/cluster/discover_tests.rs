@@ -20,7 +20,7 @@ use crate::domain::PodUid;
 use crate::metrics::Metrics;
 
 /// What the server does with one watch.
-enum Watch {
+enum ScriptedWatch {
     /// Sends these events, then ends.
     Events(Vec<Value>),
     /// Sends these events, then stays silent.
@@ -38,7 +38,7 @@ struct Script {
     /// How many pods are on one page; 0 means all.
     page: usize,
     list_code: u16,
-    watches: VecDeque<Watch>,
+    watches: VecDeque<ScriptedWatch>,
     /// Whether watches after the scripted ones are refused.
     refuse_watches: bool,
     requests: Vec<(Duration, String)>,
@@ -52,21 +52,21 @@ struct DiscoveryFixture {
     tasks: JoinSet<()>,
 }
 
-type Answer = BoxBody<Bytes, Infallible>;
+type AnswerBody = BoxBody<Bytes, Infallible>;
 
-fn text(value: &Value) -> Answer {
+fn text(value: &Value) -> AnswerBody {
     use http_body_util::BodyExt;
     let bytes = Bytes::from(value.to_string());
     http_body_util::Full::new(bytes).boxed()
 }
 
-fn events(list: Vec<Value>, after: &Watch) -> Answer {
+fn events(list: Vec<Value>, after: &ScriptedWatch) -> AnswerBody {
     use http_body_util::BodyExt;
     let line = |event: Value| Ok(Frame::data(Bytes::from(format!("{event}\n"))));
     let now = futures::stream::iter(list).map(line);
     match after {
-        Watch::Silent(_) => BodyExt::boxed(StreamBody::new(now.chain(futures::stream::pending()))),
-        Watch::Bookmarks => {
+        ScriptedWatch::Silent(_) => BodyExt::boxed(StreamBody::new(now.chain(futures::stream::pending()))),
+        ScriptedWatch::Bookmarks => {
             let beat = futures::stream::unfold(2, |n| async move {
                 tokio::time::sleep(Duration::from_mins(1)).await;
                 Some((n, n + 1))
@@ -82,7 +82,7 @@ fn events(list: Vec<Value>, after: &Watch) -> Answer {
     }
 }
 
-fn answer(script: &Mutex<Script>, start: Instant, request: &Request<Body>) -> Response<Answer> {
+fn answer(script: &Mutex<Script>, start: Instant, request: &Request<Body>) -> Response<AnswerBody> {
     let mut script = script.lock().unwrap();
     let uri = request.uri().to_string();
     script.requests.push((start.elapsed(), uri.clone()));
@@ -92,12 +92,12 @@ fn answer(script: &Mutex<Script>, start: Instant, request: &Request<Body>) -> Re
     };
     if uri.contains("watch=true") {
         return match script.watches.pop_front() {
-            Some(Watch::Refuse(code)) => refuse(code),
-            Some(Watch::Events(list)) => Response::new(events(list, &Watch::Events(vec![]))),
-            Some(Watch::Silent(list)) => Response::new(events(list, &Watch::Silent(vec![]))),
-            Some(Watch::Bookmarks) => Response::new(events(vec![], &Watch::Bookmarks)),
+            Some(ScriptedWatch::Refuse(code)) => refuse(code),
+            Some(ScriptedWatch::Events(list)) => Response::new(events(list, &ScriptedWatch::Events(vec![]))),
+            Some(ScriptedWatch::Silent(list)) => Response::new(events(list, &ScriptedWatch::Silent(vec![]))),
+            Some(ScriptedWatch::Bookmarks) => Response::new(events(vec![], &ScriptedWatch::Bookmarks)),
             None if script.refuse_watches => refuse(403),
-            None => Response::new(events(vec![], &Watch::Silent(vec![]))),
+            None => Response::new(events(vec![], &ScriptedWatch::Silent(vec![]))),
         };
     }
     if script.list_code != 0 {
@@ -177,7 +177,7 @@ fn expired() -> Value {
 
 #[tokio::test(start_paused = true)]
 async fn pods_are_listed_by_pages_and_then_watched() {
-    let watches = VecDeque::from([Watch::Silent(vec![
+    let watches = VecDeque::from([ScriptedWatch::Silent(vec![
         event("ADDED", pod("c", "Pending")),
         event("MODIFIED", pod("a", "Running")),
         event("DELETED", pod("b", "Running")),
@@ -203,12 +203,15 @@ async fn pods_are_listed_by_pages_and_then_watched() {
 
 #[tokio::test(start_paused = true)]
 async fn an_expired_resource_version_causes_a_list_at_once_but_repeated_ones_are_delayed() {
-    let mut watches = VecDeque::from([Watch::Events(vec![event("ADDED", pod("a", "Running")), expired()])]);
+    let mut watches = VecDeque::from([ScriptedWatch::Events(vec![
+        event("ADDED", pod("a", "Running")),
+        expired(),
+    ])]);
     watches.extend((0..20).map(|n| {
         if n % 2 == 0 {
-            Watch::Events(vec![expired()])
+            ScriptedWatch::Events(vec![expired()])
         } else {
-            Watch::Refuse(410)
+            ScriptedWatch::Refuse(410)
         }
     }));
     let fixture = fixture(
@@ -248,7 +251,11 @@ async fn a_watch_that_ends_or_breaks_resumes_from_its_last_version() {
     let end = vec![event("ADDED", pod("a", "Running"))];
     let broken = vec![event("ADDED", pod("b", "Running")), json!("not an event")];
     let last = vec![event("ADDED", pod("c", "Running"))];
-    let watches = VecDeque::from([Watch::Events(end), Watch::Events(broken), Watch::Silent(last)]);
+    let watches = VecDeque::from([
+        ScriptedWatch::Events(end),
+        ScriptedWatch::Events(broken),
+        ScriptedWatch::Silent(last),
+    ]);
     let mut fixture = fixture(
         Script {
             watches,
@@ -269,7 +276,7 @@ async fn a_watch_that_ends_or_breaks_resumes_from_its_last_version() {
 
 #[tokio::test(start_paused = true)]
 async fn bookmarks_keep_a_watch_open_and_silence_ends_it() {
-    let watches = VecDeque::from([Watch::Bookmarks]);
+    let watches = VecDeque::from([ScriptedWatch::Bookmarks]);
     let mut alive = fixture(
         Script {
             watches,
@@ -295,7 +302,7 @@ async fn a_burst_of_events_is_published_together_and_an_unchanged_set_is_not_pub
         .collect();
     let mut fixture = fixture(
         Script {
-            watches: VecDeque::from([Watch::Silent(burst)]),
+            watches: VecDeque::from([ScriptedWatch::Silent(burst)]),
             ..Script::default()
         },
         Scope::default(),
@@ -354,7 +361,7 @@ async fn a_failed_list_keeps_the_known_pods() {
 async fn a_pod_that_opts_out_is_removed_from_the_set() {
     let mut out = pod("a", "Running");
     out["metadata"]["annotations"] = json!({"podlog.io/collect": "false"});
-    let watches = VecDeque::from([Watch::Silent(vec![event("MODIFIED", out)])]);
+    let watches = VecDeque::from([ScriptedWatch::Silent(vec![event("MODIFIED", out)])]);
     let mut fixture = fixture(
         Script {
             pods: vec![pod("a", "Running")],

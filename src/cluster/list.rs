@@ -23,7 +23,7 @@ const PAGE: u32 = 500;
 const PAGES: usize = 1_200;
 
 /// The selected pods of one page.
-struct Page {
+struct PodPage {
     pods: Vec<Pod>,
     /// The token of the next page; `None` after the last.
     next: Option<String>,
@@ -68,7 +68,7 @@ async fn page(
     token: Option<String>,
     names: &mut SharedNames,
     deadline: Duration,
-) -> Result<Page, ApiError> {
+) -> Result<PodPage, ApiError> {
     let params = ListParams {
         label_selector: scope.labels.clone(),
         field_selector: scope.fields.clone(),
@@ -86,7 +86,7 @@ async fn page(
     let fetching = cluster.fetch::<ObjectList<ApiPod>>(request);
     let page = cluster.send(operation, deadline, fetching).await?;
     let pods = page.items.into_iter();
-    Ok(Page {
+    Ok(PodPage {
         pods: pods
             .filter_map(|pod| convert_selected(&scope.selection, pod, names))
             .collect(),

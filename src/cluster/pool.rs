@@ -21,7 +21,7 @@ use hyper::client::conn::{http1, http2};
 use tower::BoxError;
 
 use super::connect::{ConnectError, Connection, Connector, Http2Driver, RequestBody};
-use super::tasks::Tasks;
+use super::tasks::ConnectionTasks;
 use super::text::error_chain;
 use crate::sync::lock;
 
@@ -55,7 +55,7 @@ struct PoolInner {
     failed: Mutex<(u64, Option<ConnectError>)>,
     /// Whether the latest connection is HTTP/1.1. Then requests connect at the same time.
     http1: AtomicBool,
-    tasks: Tasks,
+    tasks: ConnectionTasks,
 }
 
 /// One HTTP/2 connection.
@@ -99,7 +99,7 @@ impl Drop for StreamSlot {
 }
 
 /// What one request is sent on.
-enum Route {
+enum PooledConnection {
     Http2(StreamSlot),
     Http1(http1::SendRequest<RequestBody>),
 }
@@ -113,7 +113,7 @@ impl Pool {
             connecting: tokio::sync::Mutex::default(),
             failed: Mutex::default(),
             http1: AtomicBool::new(false),
-            tasks: Tasks::default(),
+            tasks: ConnectionTasks::default(),
         }))
     }
 
@@ -135,9 +135,9 @@ impl Pool {
     }
 
     /// A stream on an open connection, or on a new one.
-    async fn route(&self) -> Result<Route, ConnectError> {
+    async fn acquire(&self) -> Result<PooledConnection, ConnectError> {
         if let Some(slot) = self.free_slot() {
-            return Ok(Route::Http2(slot));
+            return Ok(PooledConnection::Http2(slot));
         }
         if self.0.http1.load(Ordering::Relaxed) {
             return self.connect().await;
@@ -145,7 +145,7 @@ impl Pool {
         let failed_before = lock(&self.0.failed).0;
         let _connecting = self.0.connecting.lock().await;
         if let Some(slot) = self.free_slot() {
-            return Ok(Route::Http2(slot));
+            return Ok(PooledConnection::Http2(slot));
         }
         if let (failed, Some(error)) = &*lock(&self.0.failed)
             && *failed != failed_before
@@ -155,11 +155,11 @@ impl Pool {
         self.connect().await
     }
 
-    async fn connect(&self) -> Result<Route, ConnectError> {
+    async fn connect(&self) -> Result<PooledConnection, ConnectError> {
         match self.0.connector.connect(&self.0.tasks).await {
             Ok(Connection::Http1(sender)) => {
                 self.0.http1.store(true, Ordering::Relaxed);
-                Ok(Route::Http1(sender))
+                Ok(PooledConnection::Http1(sender))
             }
             Ok(Connection::Http2(sender, driver)) => {
                 self.0.http1.store(false, Ordering::Relaxed);
@@ -173,7 +173,7 @@ impl Pool {
                 self.0.tasks.run(drive(driver, limit));
                 let mut connections = lock(&self.0.connections);
                 connections.push(Arc::clone(&connection));
-                Ok(Route::Http2(self.take_slot(&connection)))
+                Ok(PooledConnection::Http2(self.take_slot(&connection)))
             }
             Err(error) => {
                 let mut failed = lock(&self.0.failed);
@@ -186,8 +186,8 @@ impl Pool {
     async fn send(&self, request: Request<Bytes>) -> Result<Response<PooledBody>, ConnectError> {
         let mut cause = String::new();
         for _ in 0..TRIES {
-            match self.route().await? {
-                Route::Http2(slot) => {
+            match self.acquire().await? {
+                PooledConnection::Http2(slot) => {
                     let mut sender = slot.connection.sender.clone();
                     match sender.try_send_request(request.clone().map(RequestBody::new)).await {
                         Ok(response) => {
@@ -203,7 +203,7 @@ impl Pool {
                         Err(error) => return Err(self.broken(error_chain(&error.into_error()))),
                     }
                 }
-                Route::Http1(mut sender) => {
+                PooledConnection::Http1(mut sender) => {
                     let request = origin_form(request, &self.0.connector.address());
                     let answer = sender.send_request(request.map(RequestBody::new)).await;
                     let response = answer.map_err(|error| self.broken(error_chain(&error)))?;

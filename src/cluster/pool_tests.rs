@@ -25,7 +25,7 @@ const WINDOWS: Windows = Windows {
 };
 
 /// A server whose streams send `hello` and then stay open, or send without end for `/flood`.
-struct Server {
+struct TestServer {
     address: SocketAddr,
     trust: Arc<rustls::ClientConfig>,
     connections: Arc<AtomicU32>,
@@ -83,7 +83,7 @@ async fn serve(
     }
 }
 
-async fn server(alpn: &[&str], streams: u32) -> Server {
+async fn server(alpn: &[&str], streams: u32) -> TestServer {
     let (mut config, mut trust) = certificate();
     config.alpn_protocols = alpn.iter().map(|name| name.as_bytes().to_vec()).collect();
     trust.alpn_protocols = vec![b"h2".to_vec(), b"http/1.1".to_vec()];
@@ -106,7 +106,7 @@ async fn server(alpn: &[&str], streams: u32) -> Server {
             });
         }
     });
-    Server {
+    TestServer {
         address,
         trust: Arc::new(trust),
         connections,
@@ -116,7 +116,7 @@ async fn server(alpn: &[&str], streams: u32) -> Server {
     }
 }
 
-impl Server {
+impl TestServer {
     fn pool(&self) -> Pool {
         Pool::new(Connector {
             host: "127.0.0.1".into(),

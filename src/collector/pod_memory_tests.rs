@@ -4,10 +4,10 @@ use super::*;
 use crate::domain::{Container, ContainerState, Instance, LockKey, Phase, PodRef};
 
 /// A row as (pod, owner, fence, finished); the owner is empty when the row is free.
-type Row<'a> = (&'a str, &'a str, u64, bool);
+type TestRow<'a> = (&'a str, &'a str, u64, bool);
 
-fn table(rows: &[Row<'_>]) -> LockTable {
-    let row = |(uid, owner, fence, finished): &Row<'_>| {
+fn table(rows: &[TestRow<'_>]) -> LockTable {
+    let row = |(uid, owner, fence, finished): &TestRow<'_>| {
         let row = LockRow {
             owner: (!owner.is_empty()).then(|| (*owner).into()),
             fence: Fence(*fence),
@@ -67,7 +67,7 @@ fn not_held(_: &PodUid) -> bool {
     false
 }
 
-fn ages(memory: &mut PodMemory, rows: &[Row<'_>], now: Duration) -> Vec<(String, u64)> {
+fn ages(memory: &mut PodMemory, rows: &[TestRow<'_>], now: Duration) -> Vec<(String, u64)> {
     memory.on_table(&table(rows), now);
     let ages = memory.acquirable(&set(&["a", "b"]), &table(rows), not_held, now);
     let seconds = ages.into_iter().map(|(uid, age)| (uid.to_string(), age.as_secs()));
@@ -135,7 +135,7 @@ fn an_unsaved_checkpoint_counts_only_while_no_other_replica_has_held_the_pod() {
 #[test]
 fn a_pod_without_a_live_holder_is_reported_once_after_the_limit() {
     let mut memory = PodMemory::default();
-    let mut reported = |rows: &[Row<'_>], now| -> Vec<String> {
+    let mut reported = |rows: &[TestRow<'_>], now| -> Vec<String> {
         let is_alive = |id: &ReplicaId| id.as_str() == "alive";
         let (set, table, limits) = (set(&["a", "b", "c"]), table(rows), (at(now), at(40)));
         let pods = memory.newly_unclaimed(&set, &table, not_held, is_alive, limits);

@@ -34,7 +34,7 @@ struct ClockReading {
 
 impl ClockReading {
     /// From an answer that was asked for at `asked` and came at `now`.
-    fn of(table: &LockTable, asked: Duration, now: Duration) -> Self {
+    fn new(table: &LockTable, asked: Duration, now: Duration) -> Self {
         Self {
             server: table.server.clone(),
             min_offset: offset(table.now, now),
@@ -68,7 +68,7 @@ impl HoldOff {
 
     /// Takes in an answer that was asked for at `asked` and came at `now`. Returns the reason if a hold-off begins.
     pub fn observe(&mut self, table: &LockTable, asked: Duration, now: Duration) -> Option<&'static str> {
-        let reading = ClockReading::of(table, asked, now);
+        let reading = ClockReading::new(table, asked, now);
         let why = self.latest.as_ref().and_then(|before| reading.reason_after(before));
         self.latest = Some(reading);
         if why.is_some() {

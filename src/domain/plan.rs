@@ -65,7 +65,7 @@ pub struct Plan {
 /// Decides what to do. The same input always gives the same plan.
 #[must_use]
 pub fn plan(input: &PlanInput<'_>) -> Plan {
-    let overview = Overview::of(input);
+    let overview = Overview::new(input);
     let mut shares = Shares::new(&overview.loads, overview.total(), input.max_pods);
     let mut plan = Plan::default();
     plan_acquisitions(input, &overview, &mut shares, &mut plan);
@@ -111,7 +111,7 @@ struct Overview<'a> {
 }
 
 impl<'a> Overview<'a> {
-    fn of(input: &PlanInput<'a>) -> Self {
+    fn new(input: &PlanInput<'a>) -> Self {
         let mut overview = Self {
             loads: input.table.replicas().map(|id| (id, 0)).collect(),
             unheld: BTreeMap::new(),

@@ -26,7 +26,7 @@ pub struct Encoder {
 
 /// The part of a record that names its origin.
 #[derive(Serialize)]
-struct Kubernetes<'a> {
+struct KubernetesFields<'a> {
     namespace: &'a str,
     pod: &'a str,
     uid: &'a str,
@@ -53,7 +53,7 @@ impl Encoder {
             escape(&mut id, part);
             id.push(b'/');
         }
-        let kubernetes = Kubernetes {
+        let kubernetes = KubernetesFields {
             namespace: &origin.namespace,
             pod: &origin.pod,
             uid: stream.uid.as_str(),

@@ -15,7 +15,7 @@ use crate::exit::Failure;
 use kube_sim::audit::{LineDigest, StoredStream};
 
 /// What is stored, by stream.
-pub(super) type Streams = BTreeMap<StreamId, StoredStream>;
+pub(super) type StoredStreams = BTreeMap<StreamId, StoredStream>;
 
 /// What has been read so far.
 #[derive(Debug)]
@@ -23,20 +23,20 @@ pub(super) struct Files {
     dir: PathBuf,
     /// How many bytes of each file have been read.
     read: BTreeMap<PathBuf, u64>,
-    streams: Streams,
+    streams: StoredStreams,
     count: u64,
 }
 
 /// A record as it stands in the file; a gap record has no message.
 #[derive(Deserialize)]
-struct Record {
+struct StoredRecord {
     time: Option<String>,
     message: Option<String>,
-    kubernetes: Kubernetes,
+    kubernetes: StreamFields,
 }
 
 #[derive(Deserialize)]
-struct Kubernetes {
+struct StreamFields {
     uid: String,
     container: String,
     container_id: String,
@@ -47,7 +47,7 @@ impl Files {
         Self {
             dir,
             read: BTreeMap::new(),
-            streams: Streams::new(),
+            streams: StoredStreams::new(),
             count: 0,
         }
     }
@@ -58,7 +58,7 @@ impl Files {
     }
 
     /// What has been read.
-    pub(super) fn streams(&self) -> &Streams {
+    pub(super) fn streams(&self) -> &StoredStreams {
         &self.streams
     }
 
@@ -85,7 +85,7 @@ impl Files {
         Ok(())
     }
 
-    fn take(&mut self, record: Record) {
+    fn take(&mut self, record: StoredRecord) {
         let stream = StreamId {
             uid: record.kubernetes.uid.into(),
             container: record.kubernetes.container.into(),

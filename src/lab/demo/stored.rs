@@ -12,7 +12,7 @@ use sqlx::sqlite::SqliteConnectOptions;
 use sqlx::{Connection as _, SqliteConnection};
 use tokio::time::timeout;
 
-use super::files::{Files, Streams};
+use super::files::{Files, StoredStreams};
 use crate::domain::StreamId;
 use crate::exit::Failure;
 use kube_sim::WrittenLog;
@@ -70,7 +70,7 @@ impl Records {
     }
 
     /// Everything that is stored.
-    pub(super) async fn read(&mut self) -> Result<Streams, Failure> {
+    pub(super) async fn read(&mut self) -> Result<StoredStreams, Failure> {
         let lines = self.count().await?;
         match self {
             Self::Tables(path, conn) => {
@@ -78,7 +78,7 @@ impl Records {
                 in_time(path, DEADLINE.saturating_mul(parts.max(1)), tables(conn)).await
             }
             Self::Files(all) => {
-                let mut streams = Streams::new();
+                let mut streams = StoredStreams::new();
                 for files in all {
                     files.read_on()?;
                     for (stream, stored) in files.streams() {
@@ -96,7 +96,7 @@ impl Records {
     }
 }
 
-async fn tables(conn: &mut SqliteConnection) -> Result<Streams, sqlx::Error> {
+async fn tables(conn: &mut SqliteConnection) -> Result<StoredStreams, sqlx::Error> {
     let mut by_id: BTreeMap<i64, (StreamId, StoredStream)> = BTreeMap::new();
     // One snapshot for all three tables.
     let mut tx = conn.begin().await?;
