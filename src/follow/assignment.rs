@@ -10,14 +10,14 @@ use tokio_util::sync::CancellationToken;
 use crate::domain::{Checkpoint, Pod};
 use crate::grant::Grant;
 
-/// One pod, as it is given to its task.
+/// What the task of one pod is given.
 #[derive(Debug)]
 pub struct PodAssignment {
     /// The pod; the collector updates it.
     pub pod: watch::Receiver<Arc<Pod>>,
     /// The permission to act under the claim.
     pub grant: Grant,
-    /// How far the pod is stored. It starts with the stored checkpoint, and the task moves it on.
+    /// How far the pod is stored. It starts with the stored checkpoint. `writer` moves it on, and the renewer stores it.
     pub progress: watch::Sender<Checkpoint>,
     /// When cancelled, the task writes what it has read and ends.
     pub stop: CancellationToken,

@@ -1,7 +1,8 @@
 //! Follows the log of one instance: one stream, from its opening until it ends or must be closed.
 //!
-//! A stream is never left open and unread, and never trusted for ever: it is opened again on a schedule, and a stream
-//! that is silent for long is compared with the last line of the log (`probe`). It decides nothing about the instance.
+//! A stream is never left open and unread. It is opened again on a schedule, and a stream that is silent for long is
+//! compared with the last line of the log (`probe`), because a stream may miss lines without an error. It decides nothing
+//! about the instance.
 
 use std::time::Duration;
 
@@ -9,14 +10,14 @@ use bytes::Bytes;
 
 use crate::metrics::Reason;
 
+use super::log_reader::{LogReader, MAX_UNREAD, OpenLog, QUIET};
 use super::probe;
 use super::read_end::ReadEnd;
-use super::reader::{MAX_UNREAD, OpenLog, QUIET, Reader};
-use super::stream_lines::MAX_DELAY;
-use super::stream_timers::{StreamTimers, WATCH_START};
+use super::stream_lines::{MAX_DELAY, Punctuality};
+use super::stream_timers::{StreamProgress, StreamTimers, WATCH_START};
 
 /// Follows the log from the stored position until the stream ends or must be closed.
-pub(super) async fn follow_stream(reader: &mut Reader<'_>) -> ReadEnd {
+pub(super) async fn follow_stream(reader: &mut LogReader<'_>) -> ReadEnd {
     let context = reader.context;
     let node = reader.assignment.pod.borrow().node.clone();
     let Some(_permit) = context.limiter.try_acquire(node.as_deref().unwrap_or_default()) else {
@@ -37,7 +38,7 @@ pub(super) async fn follow_stream(reader: &mut Reader<'_>) -> ReadEnd {
 
 /// One open stream.
 struct FollowStream<'r, 'a> {
-    reader: &'r mut Reader<'a>,
+    reader: &'r mut LogReader<'a>,
     log: OpenLog,
     timers: StreamTimers,
 }
@@ -52,7 +53,7 @@ impl FollowStream<'_, '_> {
                 if let Some(end) = Box::pin(self.do_what_is_due()).await {
                     return end;
                 }
-                self.timers.unread += clock.since(now);
+                self.timers.unread_for += clock.since(now);
             }
             let open = match &mut self.log {
                 Ok(open) => open,
@@ -90,12 +91,12 @@ impl FollowStream<'_, '_> {
         }
     }
 
-    /// Processes bytes that have arrived. `Some` when the stream must be closed, and then nothing of them is taken.
+    /// Processes bytes that have arrived. `Some` when the stream must be closed; then nothing of them is taken.
     fn process(&mut self, bytes: &Bytes) -> Option<ReadEnd> {
         let now = self.reader.context.clock.now();
         if let Some(pause) = self.pause_before(now) {
-            // What was sent before the pause does not show that the kubelet watches for new files.
-            self.timers.watches_from = now + WATCH_START;
+            // Bytes sent before the pause do not show that the kubelet watches for new files.
+            self.timers.watches_files_from = now + WATCH_START;
             if pause >= MAX_UNREAD {
                 return Some(ReadEnd::ProcessPaused);
             }
@@ -104,20 +105,25 @@ impl FollowStream<'_, '_> {
             self.reader.lines.resume.set_caught_up(Some(now));
         }
         let timers = &mut self.timers;
-        timers.judging_delay = !timers.awaits_end && (timers.judging_delay || now >= timers.heard_at + MAX_DELAY);
-        if !timers.judging_delay {
-            self.reader.lines.feed(bytes);
-        } else if let Some(punctual) = self.reader.lines.feed_if_punctual(bytes) {
-            if !punctual {
-                return Some(ReadEnd::LateLines);
+        let was_silent = now >= timers.last_bytes_at + MAX_DELAY;
+        timers.checks_delay = !timers.awaits_end && (timers.checks_delay || was_silent);
+        if timers.checks_delay {
+            match self.reader.lines.feed_unless_late(bytes) {
+                Punctuality::OnTime => timers.checks_delay = false,
+                Punctuality::Late => return Some(ReadEnd::LateLines),
+                Punctuality::Unknown => {}
             }
-            timers.judging_delay = false;
+        } else {
+            self.reader.lines.feed(bytes);
         }
-        (timers.heard_at, timers.unread) = (now, Duration::ZERO);
+        (timers.last_bytes_at, timers.unread_for) = (now, Duration::ZERO);
         self.reader.probe_contradicts = false;
         let lines = &self.reader.lines;
-        let state = (lines.stats().taking, !lines.writer.is_empty());
-        timers.record_bytes(now, bytes.len(), &self.reader.context.settings, state);
+        let progress = StreamProgress {
+            position_found: lines.decoder.stats().taking,
+            lines_to_write: !lines.writer.is_empty(),
+        };
+        timers.record_bytes(now, bytes.len(), progress, &self.reader.context.settings);
         None
     }
 
@@ -125,9 +131,9 @@ impl FollowStream<'_, '_> {
     /// the stored line has shown nothing yet, and a process that was paused received nothing.
     fn is_quiet(&self, now: Duration) -> bool {
         let reader = &self.reader;
-        let begun = reader.lines.stats().taking || reader.lines.resume.expects_new_file();
+        let begun = reader.lines.decoder.stats().taking || reader.lines.resume.expects_new_file();
         begun
-            && now >= self.timers.heard_at + self.timers.unread + QUIET
+            && now >= self.timers.last_bytes_at + self.timers.unread_for + QUIET
             && reader.context.stall_detector.ran_without_stall_for(QUIET)
     }
 
@@ -135,7 +141,7 @@ impl FollowStream<'_, '_> {
     /// again.
     fn pause_before(&self, now: Duration) -> Option<Duration> {
         let stall = self.reader.context.stall_detector.latest_stall();
-        (stall.ended > self.timers.heard_at && now < stall.ended + QUIET).then_some(stall.length)
+        (stall.ended > self.timers.last_bytes_at && now < stall.ended + QUIET).then_some(stall.length)
     }
 
     /// Does what is due; `Some` when the stream must be closed.
@@ -160,7 +166,7 @@ impl FollowStream<'_, '_> {
             return Some(ReadEnd::Reopen);
         }
         if passed(self.timers.new_file_missed_at) {
-            return Some(probe::close_for_new_file(self.reader, self.timers.heard_at, now));
+            return Some(probe::close_for_new_file(self.reader, self.timers.last_bytes_at, now));
         }
         if now >= self.timers.probe_at {
             return Box::pin(probe::probe(self.reader, &mut self.log, &mut self.timers)).await;
@@ -168,15 +174,17 @@ impl FollowStream<'_, '_> {
         None
     }
 
-    /// Writes what was taken, and records whether the stream has shown the whole log.
+    /// Has the taken lines written, and records whether the stream has shown the whole log.
     async fn finish(mut self, end: ReadEnd) -> ReadEnd {
         let now = self.reader.context.clock.now();
-        // A stream that broke, was busy, or was not read for a while may have missed the last lines; so may a stream
-        // that stays open after its instance has ended, or that ends in the middle of a line.
+        // The last lines may be missing from a stream that broke, was busy, or was not read for a while. The same holds
+        // for a stream that stays open after its instance has ended, or that ends in the middle of a line.
         let over = self.reader.log.status.refresh() || self.reader.assignment.pod.borrow().deleted;
         let orderly = end == ReadEnd::EndOfLog || end == ReadEnd::Reopen && !over;
-        let whole =
-            orderly && !self.reader.probe_contradicts && self.reader.lines.ends_with_a_line() && self.is_quiet(now);
+        let whole = orderly
+            && !self.reader.probe_contradicts
+            && self.reader.lines.decoder.ends_with_a_line()
+            && self.is_quiet(now);
         self.reader.lines.resume.set_caught_up(whole.then_some(now));
         if end == ReadEnd::Mute {
             self.reader.lines.resume.request_whole_log();

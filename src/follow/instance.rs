@@ -2,19 +2,20 @@
 //! follow stream. Every read begins at the stored position.
 //!
 //! A read that ends without an error does not show that the instance has ended. An instance is finished only when the
-//! pod's status says so and a plain read that began after that finds no new line. Only a new line makes the waits
-//! between reads short again.
+//! pod's status says that it ended, and a plain read that began after that finds no new line. Only a new line makes the
+//! waits between reads short again. Nothing here opens a log or writes to the sink.
 
 use std::time::Duration;
 
 use crate::defect::{self, Defect};
 use crate::domain::GapReason;
 use crate::domain::backoff::Backoff;
+use crate::domain::resume::is_just_before;
 
 use super::assignment::ContainerEnd;
 use super::follow_stream::follow_stream;
+use super::log_reader::LogReader;
 use super::read_end::ReadEnd;
-use super::reader::Reader;
 
 /// First wait after a read that found no new line.
 const FIRST_WAIT: Duration = Duration::from_millis(250);
@@ -22,7 +23,7 @@ const FIRST_WAIT: Duration = Duration::from_millis(250);
 /// Longest wait after a read that found no new line.
 const LONGEST_WAIT: Duration = Duration::from_secs(30);
 
-/// How long to wait for a pod's status that is older than what the API server has just answered.
+/// How long to wait for the watch when the API server has just shown a later status of the pod.
 const STALE_STATUS: Duration = Duration::from_secs(2);
 
 /// Number of times that the log of an ended instance may be refused before the rest of it is given up. With waits of
@@ -35,7 +36,7 @@ const EMPTY_READS: u32 = 2;
 
 /// Reads one instance.
 pub(super) struct InstanceReader<'a> {
-    reader: Box<Reader<'a>>,
+    reader: Box<LogReader<'a>>,
     backoff: Backoff,
     /// Number of reads without a new line in which the log was refused.
     refusals: u32,
@@ -51,12 +52,12 @@ enum AfterRead {
     Again,
     /// Read again after this long, or as soon as the instance has ended.
     AgainAfter(Duration),
-    /// Stop reading this instance. `None`: the container goes on, by what the pod's status says then.
+    /// Stop reading this instance. `None`: the container goes on with what the pod's status says then.
     Done(Option<ContainerEnd>),
 }
 
 impl<'a> InstanceReader<'a> {
-    pub(super) fn new(reader: Reader<'a>) -> Self {
+    pub(super) fn new(reader: LogReader<'a>) -> Self {
         Self {
             reader: Box::new(reader),
             backoff: Backoff::new(FIRST_WAIT, LONGEST_WAIT),
@@ -82,18 +83,18 @@ impl<'a> InstanceReader<'a> {
         }
     }
 
-    /// One plain read, and a follow stream after it. What is awaited for moments is boxed, so that it takes no memory
-    /// during the hours of following.
+    /// Makes one plain read, and follows the log after it. Futures that last only moments are boxed, so that they take no
+    /// memory during the hours of following.
     async fn read_once(&mut self) -> AfterRead {
-        let before = self.reader.lines_taken();
+        let before = self.reader.lines_taken;
         let ended = self.reader.log.status.refresh();
         let mut end = Box::pin(self.reader.catch_up()).await;
         if end == ReadEnd::EndOfLog
             && self.stream_ended_at.is_some()
-            && self.reader.lines_taken() == before
-            && self.reader.lines.ends_with_a_line()
+            && self.reader.lines_taken == before
+            && self.reader.lines.decoder.ends_with_a_line()
         {
-            // A stream and the read after it both ended without an error, and with nothing new.
+            // A stream and the read after it both ended without an error, and the read found nothing new.
             self.reader.lines.resume.set_caught_up_at_request();
         }
         if matches!(end, ReadEnd::EndOfLog | ReadEnd::EmptyLog) && !ended {
@@ -105,7 +106,7 @@ impl<'a> InstanceReader<'a> {
                 _ => None,
             };
         }
-        let new_lines = self.reader.lines_taken() > before;
+        let new_lines = self.reader.lines_taken > before;
         if new_lines {
             self.backoff.reset();
             self.refusals = 0;
@@ -156,7 +157,8 @@ impl<'a> InstanceReader<'a> {
 
     /// Whether the log had certainly been read to its end just before the pod was deleted.
     fn was_read_before_deletion(&self) -> bool {
-        self.reader.is_just_before_now(self.stream_ended_at) || self.reader.was_caught_up()
+        let now = self.reader.context.clock.now();
+        is_just_before(self.stream_ended_at, now) || self.reader.lines.resume.was_caught_up(now)
     }
 
     /// Lines of an ended instance are stored, yet its log is empty: it was rotated at the end.

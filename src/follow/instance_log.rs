@@ -1,8 +1,8 @@
 //! The log of one instance: opens it by name, and checks that what was opened is the log of this instance.
 //!
 //! The log API takes only names, so a log may belong to another instance or another pod. The pod is therefore fetched
-//! after each opening, and also before it when the content of the log cannot prove whose it is. Lines that may be
-//! another's are never handed on.
+//! after each opening, and also before it when the content of the log cannot prove which instance wrote it. Lines that
+//! another instance may have written are never handed on.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -21,8 +21,8 @@ use super::context::Context;
 use super::instance_status::InstanceStatus;
 use super::read_end::ReadEnd;
 
-/// How long after a log was opened the pod is fetched once more before the first lines are handed on. A kubelet that
-/// has just started the next instance serves that one's log while the API still shows the instance before it, for some
+/// Time between opening a log and fetching the pod once more, before the first lines are handed on. A kubelet that has
+/// just started the next instance serves the log of that one, while the API still shows the instance before it for some
 /// tens of milliseconds.
 const STATUS_DELAY: Duration = Duration::from_millis(500);
 
@@ -30,13 +30,13 @@ const STATUS_DELAY: Duration = Duration::from_millis(500);
 /// sandbox and start its container before its log can be opened, and be deleted again.
 const MIN_RECREATION: Duration = Duration::from_secs(1);
 
-/// How long to wait before a log is asked for again that may not be read.
-const FORBIDDEN: Duration = Duration::from_secs(30);
+/// How long to wait before a log is asked for again after the API server has refused the right to read it.
+const FORBIDDEN_WAIT: Duration = Duration::from_secs(30);
 
-/// What is known of whose log was opened.
+/// What is known about which instance wrote the log that was opened.
 #[derive(Clone, Copy, Debug, Default)]
 struct Identity {
-    /// Whether it is this instance's log, or no line of another log would be taken from it.
+    /// Whether this instance wrote it, or no line of another log would be taken from it.
     proven: bool,
     /// Whether the pod no longer existed after the opening, so that the log cannot be opened again.
     pod_vanished: bool,
@@ -64,7 +64,8 @@ impl<'a> InstanceLog<'a> {
         }
     }
 
-    /// Begins a new read. When it takes only lines after the stored line, finding that line proves whose log it is.
+    /// Begins a new read. When it takes only lines after the stored line, finding that line proves that the log is this
+    /// instance's.
     pub(super) fn begin_read(&mut self, mode: ResumeMode) {
         self.identity = Identity {
             proven: matches!(mode, ResumeMode::After(_) | ResumeMode::AfterEqualStamp { .. }),
@@ -169,7 +170,7 @@ impl<'a> InstanceLog<'a> {
         let before = self.status.source();
         match self.status.update(&now) {
             Some(source) if source == before => Ok(()),
-            // The container started another instance meanwhile; the next read finds the log where it is now.
+            // The container started another instance meanwhile; the next read asks for the previous log.
             Some(_) => Err(ReadEnd::InstanceChanged),
             None => Err(ReadEnd::InstanceUnknown),
         }
@@ -203,7 +204,7 @@ impl<'a> InstanceLog<'a> {
         match error {
             LogError::Forbidden(_) => {
                 tracing::error!(%container, %error, "may not read the log; trying again");
-                ReadEnd::RetryAfter(FORBIDDEN)
+                ReadEnd::RetryAfter(FORBIDDEN_WAIT)
             }
             LogError::Rejected(_) => {
                 tracing::warn!(%container, %error, "the API server refuses to serve the log; trying again");

@@ -1,5 +1,5 @@
-//! What the pod's status says about one instance of a container: whether it has ended, and which of the container's
-//! two logs is its.
+//! What the pod's status says about one instance of a container: whether it has ended, and whether its log is the
+//! container's current or previous one.
 //!
 //! It is updated from the pod that the task is given, and from the pod that the reader fetches. It makes no request
 //! itself.
@@ -27,7 +27,8 @@ impl<'a> InstanceStatus<'a> {
     pub(super) fn new(
         assignment: &'a PodAssignment,
         container: Arc<str>,
-        (instance, source): (Instance, LogSource),
+        instance: Instance,
+        source: LogSource,
     ) -> Self {
         Self {
             assignment,
@@ -60,7 +61,7 @@ impl<'a> InstanceStatus<'a> {
         self.ended
     }
 
-    /// Updates itself from a pod. Returns where the log of the instance is found now; `None` when the pod's status no
+    /// Updates itself from a pod. Returns the log in which the instance is found now; `None` when the pod's status no
     /// longer names the instance.
     pub(super) fn update(&mut self, pod: &Pod) -> Option<LogSource> {
         let container = pod.container(&self.container)?;
@@ -75,13 +76,13 @@ impl<'a> InstanceStatus<'a> {
     pub(super) async fn wait(&self, wait: Duration) -> Option<ContainerEnd> {
         let mut pod = self.assignment.pod.clone();
         let known = pod.borrow_and_update().clone();
-        if !self.ended && self.shows_end(&known) {
+        if !self.ended && self.is_ended_in(&known) {
             return None;
         }
         let changed = async {
             while pod.changed().await.is_ok() {
                 let now = pod.borrow_and_update().clone();
-                if now.deleted && !known.deleted || !self.ended && self.shows_end(&now) {
+                if now.deleted && !known.deleted || !self.ended && self.is_ended_in(&now) {
                     return;
                 }
             }
@@ -95,7 +96,7 @@ impl<'a> InstanceStatus<'a> {
         }
     }
 
-    fn shows_end(&self, pod: &Pod) -> bool {
+    fn is_ended_in(&self, pod: &Pod) -> bool {
         pod.container(&self.container)
             .is_some_and(|container| has_ended(container, &self.instance))
     }

@@ -1,7 +1,6 @@
-//! One pod: reads the logs of its containers until nothing is left to read, the claim is lost, or the task is asked to
-//! stop.
+//! One pod: runs one future per container, all in the one task of the pod, and decides how the task ends.
 //!
-//! One future per container, all in the one task of the pod. It never claims, renews or releases a pod.
+//! It reads no log itself: `container` does.
 
 use std::collections::BTreeSet;
 use std::sync::Arc;

@@ -6,11 +6,10 @@
 use std::time::Duration;
 
 use crate::cluster::open_log;
-use crate::domain::Time;
 use crate::domain::line_decoder::{Batch, LineDecoder};
 
+use super::log_reader::{LastLine, LogReader, OpenLog, QUIET, unread_reason};
 use super::read_end::ReadEnd;
-use super::reader::{OpenLog, QUIET, Reader, unread_reason};
 use super::stream_timers::{SEARCH_PAUSE, StreamTimers};
 
 /// Time that a line which a probe has found is given to arrive in the stream.
@@ -25,26 +24,29 @@ const PROBE_TIMEOUT: Duration = Duration::from_secs(1);
 const SILENCE_EXPLAINED: Duration = Duration::from_secs(6);
 
 /// What the end of a log shows.
-enum LastLine {
-    /// The line that was stored last, or a line that was found to be no new line.
-    Stored,
-    /// Another line.
-    Other(Time, u64),
-    /// No line, although lines of the log are stored: it was rotated.
-    None,
+enum ProbeResult {
+    /// No line is missing: it ends with the line that was stored last, or with a line that a read found not to be new.
+    NothingNew,
+    /// It ends with a line that the stream has not sent.
+    NewLine(LastLine),
+    /// It has no line, although lines of it are stored: it was rotated.
+    EmptyLog,
     /// Nothing that can be compared.
-    Unknown,
+    Unclear,
 }
 
+/// There was no answer, or the answer was not a line: the beginning of one, or a message of the kubelet.
+struct NotComparable;
+
 /// Compares the end of the log with what is stored; `Some` when the stream must be closed.
-pub(super) async fn probe(reader: &mut Reader<'_>, log: &mut OpenLog, timers: &mut StreamTimers) -> Option<ReadEnd> {
+pub(super) async fn probe(reader: &mut LogReader<'_>, log: &mut OpenLog, timers: &mut StreamTimers) -> Option<ReadEnd> {
     let (clock, interval) = (reader.context.clock, reader.context.settings.probe);
     if !reader.context.limiter.try_open() {
         timers.probe_at = clock.now() + QUIET.mul_f64(1.0 + fastrand::f64());
         return None;
     }
     timers.probe_at = clock.now() + interval;
-    (timers.bytes, timers.flush_at) = (0, None);
+    (timers.bytes_since_probe, timers.flush_at) = (0, None);
     if let Some(end) = reader.flush(log).await {
         return Some(end);
     }
@@ -52,14 +54,14 @@ pub(super) async fn probe(reader: &mut Reader<'_>, log: &mut OpenLog, timers: &m
         return Some(*end);
     }
     match compare_last_line(reader).await {
-        LastLine::Stored => timers.watches = true,
-        LastLine::Other(time, hash) => {
+        ProbeResult::NothingNew => timers.watches_files = true,
+        ProbeResult::NewLine(line) => {
             timers.mute_at = Some(clock.now() + IN_FLIGHT);
-            (reader.probed_line, reader.probe_contradicts) = (Some((time, hash)), true);
+            (reader.probed_line, reader.probe_contradicts) = (Some(line), true);
         }
         // A kubelet that watches for new files will send this one.
-        LastLine::None | LastLine::Unknown if timers.watches => {}
-        LastLine::None if reader.lines.ends_with_a_line() => {
+        ProbeResult::EmptyLog | ProbeResult::Unclear if timers.watches_files => {}
+        ProbeResult::EmptyLog if reader.lines.decoder.ends_with_a_line() => {
             // It may be the log of another pod of that name.
             let began = clock.now();
             match tokio::time::timeout(PROBE_TIMEOUT, reader.log.verify()).await {
@@ -70,7 +72,7 @@ pub(super) async fn probe(reader: &mut Reader<'_>, log: &mut OpenLog, timers: &m
             timers.new_file_missed_at = Some(clock.now() + SEARCH_PAUSE);
             reader.probe_contradicts = true;
         }
-        LastLine::None | LastLine::Unknown => {
+        ProbeResult::EmptyLog | ProbeResult::Unclear => {
             timers.unclear_probes += 1;
             let wait = QUIET * (1 << timers.unclear_probes.min(5));
             timers.probe_at = clock.now() + wait.min(interval);
@@ -80,46 +82,50 @@ pub(super) async fn probe(reader: &mut Reader<'_>, log: &mut OpenLog, timers: &m
 }
 
 /// Closes a stream that has not noticed a new file and would skip it; the next read finds that file empty. The stream
-/// has sent all of the file before if it was opened or sent bytes a short time ago (`heard_at`); after a longer
-/// silence it may be mute for another reason.
-pub(super) fn close_for_new_file(reader: &mut Reader<'_>, heard_at: Duration, now: Duration) -> ReadEnd {
+/// has sent all of the file before if it was opened or sent bytes a short time ago; after a longer silence it may be
+/// mute for another reason.
+pub(super) fn close_for_new_file(reader: &mut LogReader<'_>, last_bytes_at: Duration, now: Duration) -> ReadEnd {
     reader.lines.resume.record_empty_probe();
     reader.probe_contradicts = false;
-    if now < heard_at + SILENCE_EXPLAINED {
+    if now < last_bytes_at + SILENCE_EXPLAINED {
         ReadEnd::Reopen
     } else {
         ReadEnd::Mute
     }
 }
 
-async fn compare_last_line(reader: &Reader<'_>) -> LastLine {
+async fn compare_last_line(reader: &LogReader<'_>) -> ProbeResult {
     let last = tokio::select! {
         biased;
-        () = reader.assignment.stop.cancelled() => return LastLine::Unknown,
+        () = reader.assignment.stop.cancelled() => return ProbeResult::Unclear,
         last = tokio::time::timeout(PROBE_TIMEOUT, read_last_line(reader)) => last,
     };
-    let Ok(Some(last)) = last else { return LastLine::Unknown };
-    match (last, reader.lines.writer.position()) {
-        (Some(last), Some(stored)) if last == (stored.time, stored.hash) => LastLine::Stored,
+    let Ok(Ok(last)) = last else {
+        return ProbeResult::Unclear;
+    };
+    let stored = reader.lines.writer.position().map(LastLine::from);
+    match last {
+        Some(_) if last == stored => ProbeResult::NothingNew,
         // The kubelet serves the last record, which is only the end of a line that is longer than 16 KiB.
-        (Some(last), _) if reader.probed_line == Some(last) => LastLine::Stored,
-        (Some((time, hash)), _) => LastLine::Other(time, hash),
-        (None, Some(_)) => LastLine::None,
+        Some(_) if last == reader.probed_line => ProbeResult::NothingNew,
+        Some(line) => ProbeResult::NewLine(line),
+        None if stored.is_some() => ProbeResult::EmptyLog,
         // Nothing has been written yet, so the stream is at the end.
-        (None, None) => LastLine::Stored,
+        None => ProbeResult::NothingNew,
     }
 }
 
-/// Timestamp and hash of the last line of the log, if it has a line. `None` without an answer, or when the answer is
-/// not a line: the beginning of one, or a message of the kubelet.
-async fn read_last_line(reader: &Reader<'_>) -> Option<Option<(Time, u64)>> {
+/// The last line of the log; `None` when the log has no line.
+async fn read_last_line(reader: &LogReader<'_>) -> Result<Option<LastLine>, NotComparable> {
     let query = reader.log.last_line_query();
-    let mut stream = open_log(&reader.context.cluster, &query).await.ok()?;
+    let opened = open_log(&reader.context.cluster, &query).await;
+    let mut stream = opened.map_err(|_| NotComparable)?;
     let mut decoder = LineDecoder::new(reader.context.settings.max_line);
     let mut batch = Batch::default();
-    while let Some(bytes) = stream.next().await.ok()? {
+    while let Some(bytes) = stream.next().await.map_err(|_| NotComparable)? {
         decoder.feed(&bytes, &mut batch);
     }
     let whole = decoder.ends_with_a_line() && decoder.stats().kubelet_messages == 0;
-    whole.then(|| batch.end().map(|end| (end.time, end.hash)))
+    let last = batch.end().map(LastLine::from);
+    whole.then_some(last).ok_or(NotComparable)
 }

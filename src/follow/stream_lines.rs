@@ -1,8 +1,8 @@
-//! From the bytes of a log to the lines that wait to be written: finds the place, takes the new lines, puts a gap
+//! The lines of one stream, from the bytes of its log to the writer: takes the lines that are not stored, puts a gap
 //! before them where lines are missing, and measures how late lines arrive.
 //!
-//! A plain read begins a little before the stored line and searches for it. Text without a timestamp is never taken. It
-//! opens no log and writes nothing to the sink.
+//! `domain::line_decoder` splits the bytes and finds the stored line; `domain::resume` decides how the next read
+//! searches for it. This file opens no log and writes nothing to the sink.
 
 use std::time::Duration;
 
@@ -10,7 +10,7 @@ use bytes::Bytes;
 
 use crate::clock::Clock;
 use crate::domain::Time;
-use crate::domain::line_decoder::{LineDecoder, ReadStats, ResumeMode};
+use crate::domain::line_decoder::{LineDecoder, ResumeMode};
 use crate::domain::resume::{ReadOutcome, ResumeState};
 
 use super::delivery_delay::DeliveryDelay;
@@ -21,19 +21,31 @@ use super::writer::Writer;
 /// rotations are 10 s apart, and 2 s of these are for noticing late.
 pub(super) const MAX_DELAY: Duration = Duration::from_secs(8);
 
-/// The lines of one instance from the log to the writer.
+/// Whether the lines that a stream sends after a silence are late.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Punctuality {
+    /// They are not late.
+    OnTime,
+    /// They are so late that the kubelet may have skipped a file.
+    Late,
+    /// There is no line yet from which to tell.
+    Unknown,
+}
+
+/// Takes the new lines of one stream.
 pub(super) struct StreamLines<'a> {
     clock: Clock,
-    decoder: LineDecoder,
+    /// Splits bytes into lines, and finds the stored line.
+    pub(super) decoder: LineDecoder,
     /// Where reads continue, and whether lines are missing.
     pub(super) resume: ResumeState,
     delay: DeliveryDelay,
-    /// Holds the lines that were taken, and writes them.
+    /// Holds the lines that were taken until it has written them.
     pub(super) writer: Writer<'a>,
 }
 
 impl<'a> StreamLines<'a> {
-    /// A decoder that cuts lines longer than `max_line` bytes.
+    /// Cuts lines that are longer than `max_line` bytes.
     pub(super) fn new(clock: Clock, max_line: usize, writer: Writer<'a>) -> Self {
         Self {
             clock,
@@ -52,20 +64,10 @@ impl<'a> StreamLines<'a> {
         (mode, since)
     }
 
-    /// What the present read has shown so far.
-    pub(super) fn stats(&self) -> ReadStats {
-        self.decoder.stats()
-    }
-
-    /// Whether the bytes so far end with a line end.
-    pub(super) fn ends_with_a_line(&self) -> bool {
-        self.decoder.ends_with_a_line()
-    }
-
     /// Ends a plain read. `ended`: whether the instance had ended when the read began. Returns whether the end of the
     /// read is the end of the log.
     pub(super) fn finish_read(&mut self, ended: bool) -> bool {
-        let (lines, unfinished) = (self.stats().lines, self.decoder.unfinished_line());
+        let (lines, unfinished) = (self.decoder.stats().lines, self.decoder.unfinished_line());
         let confirmed = self.resume.is_end_confirmed(ended, lines, unfinished);
         self.decoder.finish(ended && confirmed, &mut self.writer.batch);
         self.add_gap();
@@ -83,23 +85,24 @@ impl<'a> StreamLines<'a> {
         self.record_delay();
     }
 
-    /// Processes bytes that a stream sends after a silence. `Some(false)`, and nothing of them is taken, when they are
-    /// so late that the kubelet may have skipped a file: what it read before the skipped file is as late and arrives
-    /// first. `None` when there is no line yet from which to tell.
-    pub(super) fn feed_if_punctual(&mut self, bytes: &Bytes) -> Option<bool> {
+    /// Processes bytes that a stream sends after a silence. Takes nothing of them when they are late: if the kubelet has
+    /// skipped a file, the lines before that file are as late and arrive first.
+    pub(super) fn feed_unless_late(&mut self, bytes: &Bytes) -> Punctuality {
         let (before, gap) = (self.writer.batch.lines.len(), self.writer.gap);
-        // A line is stamped when it begins, and may end much later; so an unfinished line is not judged.
-        let unfinished = !self.ends_with_a_line();
+        // A line has the timestamp of its beginning and may end much later, so an unfinished line shows nothing.
+        let unfinished = !self.decoder.ends_with_a_line();
         self.take_lines(bytes);
-        let first = self.writer.batch.lines.get(before + usize::from(unfinished))?.time;
-        if self.delay.of(first, self.clock.now()) < MAX_DELAY {
+        let Some(first) = self.writer.batch.lines.get(before + usize::from(unfinished)) else {
+            return Punctuality::Unknown;
+        };
+        if self.delay.measure(first.time, self.clock.now()) < MAX_DELAY {
             self.record_delay();
-            return Some(true);
+            return Punctuality::OnTime;
         }
         self.writer.batch.truncate(before);
         self.writer.gap = gap;
         self.delay.reset();
-        Some(false)
+        Punctuality::Late
     }
 
     fn take_lines(&mut self, bytes: &Bytes) {

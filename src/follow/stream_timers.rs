@@ -5,7 +5,7 @@
 use std::time::Duration;
 
 use super::context::ReadSettings;
-use super::reader::QUIET;
+use super::log_reader::QUIET;
 
 /// Once lines arrive, a stream must show the stored line before it pauses for this long, and within
 /// [`MAX_SEARCH`] in any case.
@@ -15,9 +15,9 @@ pub(super) const SEARCH_PAUSE: Duration = Duration::from_secs(1);
 /// written in some 2 s.
 const MAX_SEARCH: Duration = Duration::from_secs(10);
 
-/// Time after the opening from which bytes show that the kubelet watches for new files. It does so only once it has
-/// read the present file to its end. When the file is rotated before that, the stream stays silent until the next
-/// rotation, and the file between is skipped. So a stream that has sent nothing since this time is probed, well before
+/// Time after the opening from which bytes show that the kubelet watches for new files. It watches only once it has read
+/// the present file to its end. When the file is rotated before that, the stream stays silent until the next rotation,
+/// and the file between the two is skipped. So a stream that has sent nothing since this time is probed, well before
 /// the 10 s that lie between two rotations with default settings.
 pub(super) const WATCH_START: Duration = Duration::from_secs(2);
 
@@ -30,14 +30,23 @@ const END_WAIT: Duration = Duration::from_secs(10);
 /// usual file, and a probe costs less than to read that.
 const BUSY: usize = 1024 * 1024;
 
+/// How far a stream has come.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct StreamProgress {
+    /// Whether it has shown the stored line.
+    pub(super) position_found: bool,
+    /// Whether lines of it wait to be written.
+    pub(super) lines_to_write: bool,
+}
+
 /// What is known of an open follow stream, and when something is due. All times are of the boot clock.
 pub(super) struct StreamTimers {
     /// Time at which the stream was opened or the latest bytes arrived.
-    pub(super) heard_at: Duration,
+    pub(super) last_bytes_at: Duration,
     /// For how long the stream was not read since then.
-    pub(super) unread: Duration,
-    /// Whether bytes count as late until a line among them is found to be punctual.
-    pub(super) judging_delay: bool,
+    pub(super) unread_for: Duration,
+    /// Whether the next line shows whether the lines after a silence are late.
+    pub(super) checks_delay: bool,
     /// Number of probes in a row that did not show whether the kubelet watches for new files.
     pub(super) unclear_probes: u32,
     /// Time at which the stream is closed and opened again.
@@ -47,9 +56,9 @@ pub(super) struct StreamTimers {
     /// Time at which the stream is compared with the last line of the log, unless bytes arrive before.
     pub(super) probe_at: Duration,
     /// Time from which bytes show that the kubelet watches for new files.
-    pub(super) watches_from: Duration,
+    pub(super) watches_files_from: Duration,
     /// Whether the kubelet is known to watch for new files.
-    pub(super) watches: bool,
+    pub(super) watches_files: bool,
     /// Time at which the stream is closed because it has not sent a new file that is there, unless bytes arrive
     /// before.
     pub(super) new_file_missed_at: Option<Duration>,
@@ -60,7 +69,7 @@ pub(super) struct StreamTimers {
     /// Time after which the stream is closed unless it has shown the stored line, even if lines keep arriving.
     search_limit_at: Option<Duration>,
     /// Number of bytes since the latest probe.
-    pub(super) bytes: usize,
+    pub(super) bytes_since_probe: usize,
     /// Time at which the stream counts as mute, unless the line that a probe found arrives before.
     pub(super) mute_at: Option<Duration>,
 }
@@ -68,21 +77,21 @@ pub(super) struct StreamTimers {
 impl StreamTimers {
     /// The timers of a stream that is opened `now`.
     pub(super) fn new(now: Duration, settings: &ReadSettings, expects_new_file: bool) -> Self {
-        let watches_from = now + WATCH_START;
+        let watches_files_from = now + WATCH_START;
         Self {
-            heard_at: now,
-            unread: Duration::ZERO,
-            judging_delay: false,
+            last_bytes_at: now,
+            unread_for: Duration::ZERO,
+            checks_delay: false,
             unclear_probes: 0,
             reopen_at: now + settings.reopen.mul_f64(0.75 + 0.25 * fastrand::f64()),
             awaits_end: false,
-            // A while after that, so that a busy stream needs no probe.
-            probe_at: watches_from + SEARCH_PAUSE,
-            watches_from,
+            // Some time after `watches_files_from`, so that a busy stream needs no probe.
+            probe_at: watches_files_from + SEARCH_PAUSE,
+            watches_files_from,
             // An empty file is read to its end at once.
-            watches: expects_new_file,
+            watches_files: expects_new_file,
             new_file_missed_at: None,
-            bytes: 0,
+            bytes_since_probe: 0,
             flush_at: None,
             search_ends_at: None,
             search_limit_at: None,
@@ -109,19 +118,18 @@ impl StreamTimers {
         (self.probe_at, self.mute_at, self.new_file_missed_at) = (Duration::MAX, None, None);
     }
 
-    /// Sets what is due after this many bytes arrived `now`. `found`: whether the stored line has been shown.
-    /// `unwritten`: whether lines wait to be written.
+    /// Sets what is due after this many bytes arrived `now`.
     pub(super) fn record_bytes(
         &mut self,
         now: Duration,
         bytes: usize,
+        progress: StreamProgress,
         settings: &ReadSettings,
-        (found, unwritten): (bool, bool),
     ) {
-        self.bytes += bytes;
-        if now >= self.watches_from && !self.awaits_end {
-            self.watches = true;
-            let busy = self.bytes >= BUSY;
+        self.bytes_since_probe += bytes;
+        if now >= self.watches_files_from && !self.awaits_end {
+            self.watches_files = true;
+            let busy = self.bytes_since_probe >= BUSY;
             self.probe_at = now + if busy { QUIET } else { settings.probe };
         }
         (self.mute_at, self.new_file_missed_at) = (None, None);
@@ -129,13 +137,13 @@ impl StreamTimers {
             // The log of a deleted pod can be read only through this stream.
             self.reopen_at = now + END_WAIT;
         }
-        if found {
+        if progress.position_found {
             self.search_ends_at = None;
         } else {
             let limit = *self.search_limit_at.get_or_insert(now + MAX_SEARCH);
             self.search_ends_at = Some(limit.min(now + SEARCH_PAUSE));
         }
-        if unwritten {
+        if progress.lines_to_write {
             self.flush_at.get_or_insert(shared_flush_time(now, settings.chunk_age));
         }
     }

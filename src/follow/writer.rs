@@ -1,7 +1,8 @@
-//! Writes the lines of one stream to the sink, and moves the stream's position.
+//! Writes the lines of one stream to the sink, and moves the stream's position after the sink has stored them.
 //!
-//! This is the only place where a position moves: after the sink has stored the lines. It never opens a log, but it
-//! says when an open one must be closed because a write takes too long.
+//! `Writer::flush` is the only place where a line is handed to the sink and where a position moves. The new position
+//! goes into the checkpoint of the pod, which the renewer stores. This file never opens a log, but it says when an open
+//! log must be closed because a write takes too long.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -15,7 +16,7 @@ use crate::sinks::SinkError;
 use super::assignment::PodAssignment;
 use super::context::Context;
 
-/// Time after which a write closes the stream, because the kubelet skips whole files when its client does not read.
+/// Time after which a write closes the stream, because the kubelet skips whole files for a client that does not read.
 const SLOW_WRITE: Duration = Duration::from_secs(2);
 
 /// Largest number of lines in a chunk. With the shortest lines, the descriptions of the lines of 1 000 streams then
@@ -43,18 +44,20 @@ pub(super) struct Writer<'a> {
     started: Option<Time>,
     /// Lines that are not written yet.
     pub(super) batch: Batch,
-    /// A gap that is written before them.
+    /// A gap before them that is not written yet.
     pub(super) gap: Option<Gap>,
-    /// The last line that was written.
+    /// The last line that is stored.
     position: Option<Position>,
 }
 
 impl<'a> Writer<'a> {
-    /// The writer of an instance: where its lines come from, when it started, and its stored position.
+    /// The writer of the stream of one instance. `started`: when the instance started. `position`: the last line that is
+    /// stored.
     pub(super) fn new(
         context: &'a Context,
         assignment: &'a PodAssignment,
-        (origin, started): (Arc<Origin>, Option<Time>),
+        origin: Arc<Origin>,
+        started: Option<Time>,
         position: Option<Position>,
     ) -> Self {
         Self {
@@ -68,7 +71,7 @@ impl<'a> Writer<'a> {
         }
     }
 
-    /// The last line that was written.
+    /// The last line that is stored.
     pub(super) fn position(&self) -> Option<Position> {
         self.position
     }
@@ -96,8 +99,7 @@ impl<'a> Writer<'a> {
         }
         let chunks = [Arc::new(self.chunk())];
         if defect::on(Defect::CheckpointBeforeWrite) {
-            self.position = chunks[0].end;
-            self.update_checkpoint(false);
+            self.move_position(chunks[0].end);
         }
         let started = self.context.clock.now();
         let (answers, written) = self.write(&chunks, close).await;
@@ -112,9 +114,8 @@ impl<'a> Writer<'a> {
             // `Retrying` returns `Again` only when it gives up, which it does when the claim ends.
             Some(Err(SinkError::Fenced | SinkError::Again { .. })) | None => return WriteOutcome::Fenced,
         }
-        // The lines are stored, or refused for good: here, and nowhere else, the position moves.
-        self.position = chunk.end;
-        self.update_checkpoint(false);
+        // The lines are stored, or refused for good: only now the position moves.
+        self.move_position(chunk.end);
         self.reuse_buffers(chunk);
         written
     }
@@ -126,6 +127,12 @@ impl<'a> Writer<'a> {
         }
         close();
         (write.await, WriteOutcome::Slow)
+    }
+
+    /// Moves the position of the stream, also in the checkpoint of the pod.
+    fn move_position(&mut self, end: Option<Position>) {
+        self.position = end;
+        self.update_checkpoint(false);
     }
 
     /// Records in the checkpoint that the stream is being read.

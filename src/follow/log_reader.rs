@@ -1,14 +1,14 @@
-//! Reads the log of one instance: a plain read of what is there, and the writing of what was taken.
+//! Reads the log of one instance once, from the stored position to its present end, and has the new lines written.
 //!
-//! It never keeps a log open: following is the work of `follow_stream`, and what to do after each read is decided in
-//! `instance`.
+//! It never keeps a log open: `follow_stream` does. It never decides what follows a read: `instance` does. The lines
+//! that it has taken wait in the `writer`, which stores them and moves the position.
 
 use std::time::Duration;
 
 use crate::cluster::{LogError, LogStream};
 use crate::domain::line_decoder::ResumeMode;
-use crate::domain::resume::{ReadOutcome, is_just_before};
-use crate::domain::{Gap, GapReason, Time};
+use crate::domain::resume::ReadOutcome;
+use crate::domain::{Gap, GapReason, Position, Time};
 
 use super::assignment::{ContainerEnd, PodAssignment};
 use super::context::Context;
@@ -19,7 +19,7 @@ use super::stream_lines::StreamLines;
 use super::writer::{WriteOutcome, Writer};
 
 /// Time without bytes after which a plain read counts as broken.
-const STALLED: Duration = Duration::from_secs(30);
+const READ_TIMEOUT: Duration = Duration::from_secs(30);
 
 /// Time without bytes after which a stream has sent everything that was written before.
 pub(super) const QUIET: Duration = Duration::from_secs(2);
@@ -32,24 +32,42 @@ pub(super) const MAX_UNREAD: Duration = Duration::from_secs(2);
 /// An open log, or why it was closed while it was not read.
 pub(super) type OpenLog = Result<LogStream, ReadEnd>;
 
+/// The last line of a log, as a probe has found it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct LastLine {
+    /// Its timestamp.
+    pub(super) time: Time,
+    /// Its [`Position::hash`].
+    pub(super) hash: u64,
+}
+
+impl From<Position> for LastLine {
+    fn from(position: Position) -> Self {
+        Self {
+            time: position.time,
+            hash: position.hash,
+        }
+    }
+}
+
 /// Reads the log of one instance.
-pub(super) struct Reader<'a> {
+pub(super) struct LogReader<'a> {
     pub(super) context: &'a Context,
     pub(super) assignment: &'a PodAssignment,
     pub(super) log: InstanceLog<'a>,
     pub(super) lines: StreamLines<'a>,
-    /// Number of lines taken so far that are certainly of this instance.
-    lines_taken: u64,
-    /// Whether lines that a read took were dropped, because they may have been another instance's, and no read has come
-    /// to its end since.
+    /// Number of lines taken so far that this instance has certainly written.
+    pub(super) lines_taken: u64,
+    /// Whether lines that a read took were dropped, because another instance may have written them, and no read has
+    /// come to its end since.
     pub(super) dropped_lines: bool,
     /// Whether a probe has shown an end of the log that the stream has not sent, and nothing has arrived since.
     pub(super) probe_contradicts: bool,
-    /// Timestamp and hash of the last line that a probe has found and that no read has found to be new.
-    pub(super) probed_line: Option<(Time, u64)>,
+    /// The last line that a probe has found and that no read has found to be new.
+    pub(super) probed_line: Option<LastLine>,
 }
 
-impl<'a> Reader<'a> {
+impl<'a> LogReader<'a> {
     pub(super) fn new(
         context: &'a Context,
         assignment: &'a PodAssignment,
@@ -68,27 +86,12 @@ impl<'a> Reader<'a> {
         }
     }
 
-    /// Number of lines taken so far that are certainly of this instance.
-    pub(super) fn lines_taken(&self) -> u64 {
-        self.lines_taken
-    }
-
-    /// Whether the whole log had been read just before now.
-    pub(super) fn was_caught_up(&self) -> bool {
-        self.lines.resume.was_caught_up(self.context.clock.now())
-    }
-
-    /// Whether `at` is just before now.
-    pub(super) fn is_just_before_now(&self, at: Option<Duration>) -> bool {
-        is_just_before(at, self.context.clock.now())
-    }
-
     /// The present time, if a stream that has just ended certainly ended at the end of the log. A process that was
     /// paused does not know when the stream ended, a stream that ended in the middle of a line was not at the end, and
     /// the end of an empty log does not show what was rotated away before.
     pub(super) fn certain_end(&self) -> Option<Duration> {
         let certain = !self.probe_contradicts
-            && self.lines.ends_with_a_line()
+            && self.lines.decoder.ends_with_a_line()
             && !self.lines.resume.was_emptied_unobserved()
             && self.context.stall_detector.ran_without_stall_for(QUIET);
         certain.then(|| self.context.clock.now())
@@ -167,7 +170,7 @@ impl<'a> Reader<'a> {
             let frame = tokio::select! {
                 biased;
                 () = self.assignment.stop.cancelled() => return ReadEnd::Stopped,
-                frame = tokio::time::timeout(STALLED, open.next()) => frame,
+                frame = tokio::time::timeout(READ_TIMEOUT, open.next()) => frame,
             };
             match frame {
                 Ok(Ok(Some(bytes))) => self.lines.feed(&bytes),
@@ -213,7 +216,7 @@ impl<'a> Reader<'a> {
         }
     }
 
-    /// Drops the lines that were taken: they may be another instance's.
+    /// Drops the lines that were taken, because another instance may have written them.
     fn drop_lines(&mut self, end: ReadEnd) {
         self.lines.writer.discard();
         self.dropped_lines = true;
@@ -221,12 +224,12 @@ impl<'a> Reader<'a> {
             end,
             ReadEnd::InstanceChanged | ReadEnd::InstanceUnknown | ReadEnd::PodDeleted
         ) {
-            // Another log does not show whether this one has been read.
+            // The log of another instance does not show how far this one was read.
             self.lines.resume.set_caught_up(None);
         }
     }
 
-    /// Counts the lines about to be written: they are certainly of this instance.
+    /// Counts the lines that are about to be written: this instance has certainly written them.
     fn confirm_lines(&mut self) {
         let lines = self.lines.writer.batch.lines.len() as u64;
         self.lines_taken += lines;
@@ -238,7 +241,7 @@ impl<'a> Reader<'a> {
 
     /// Adds what a read has shown to the metrics.
     pub(super) fn count_lines(&self) {
-        let stats = self.lines.stats();
+        let stats = self.lines.decoder.stats();
         self.context.metrics.kubelet_messages.inc_by(stats.kubelet_messages);
         self.context.metrics.lines_cut.inc_by(stats.cut);
     }
