@@ -21,7 +21,7 @@ use tracing::warn;
 
 use super::sink::{SinkError, WriteResults};
 use crate::defect::{self, Defect};
-use crate::domain::{Chunk, Fence, Gap, Position, StreamId, Time};
+use crate::domain::{Chunk, Fence, Gap, Position, StreamId};
 
 /// A stream's row.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -31,29 +31,6 @@ pub(crate) struct StreamRow {
     pub(crate) position: Option<Position>,
     /// The number of the next record.
     pub(crate) seq: i64,
-}
-
-/// The columns of a row as every dialect selects them: id, fence, `time_ns`, ordinal, hash, seq.
-pub(crate) type StreamColumns = (i64, i64, Option<i64>, Option<i64>, Option<i64>, i64);
-
-impl From<StreamColumns> for StreamRow {
-    fn from((id, fence, time, ordinal, hash, seq): StreamColumns) -> Self {
-        let position = match (time, ordinal, hash) {
-            (Some(time), Some(ordinal), Some(hash)) => Some(Position {
-                time: Time(time),
-                ordinal: ordinal as u32,
-                hash: hash.cast_unsigned(),
-            }),
-            _ => None,
-        };
-        let fence = Fence(fence.cast_unsigned());
-        Self {
-            id,
-            fence,
-            position,
-            seq,
-        }
-    }
 }
 
 /// A record to insert.
@@ -186,6 +163,7 @@ fn append<'a>(plan: &mut WritePlan<'a>, row: &mut StreamRow, chunk: &'a Chunk, f
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::domain::Time;
     use crate::sinks::fixtures::{chunk, origin};
 
     fn row(position: Option<Position>) -> StreamRow {

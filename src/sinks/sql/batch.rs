@@ -11,9 +11,17 @@ const LARGEST_POWER: u32 = 9;
 /// Bytes of a record in a statement beside its message: five numbers, and the lengths and types of six values.
 const RECORD_BYTES: usize = 64;
 
-/// Statements that insert 1, 2, 4 … 512 records of six values each. `head` is the text up to `VALUES`.
-pub(super) fn inserts(head: &str) -> Vec<String> {
-    let rows = |power| vec!["(?,?,?,?,?,?)"; 1_usize << power].join(",");
+/// Values of a record: stream, seq, time, ordinal, message, cut.
+pub(super) const VALUES: usize = 6;
+
+/// Statements that insert 1, 2, 4 … 512 records. `placeholder` writes a value by its number in the statement, from 1.
+pub(super) fn inserts(placeholder: impl Fn(usize) -> String) -> Vec<String> {
+    let row = |row: usize| {
+        let values: Vec<String> = (1..=VALUES).map(|value| placeholder(row * VALUES + value)).collect();
+        format!("({})", values.join(","))
+    };
+    let rows = |power| (0..1_usize << power).map(row).collect::<Vec<_>>().join(",");
+    let head = "INSERT INTO log_record (stream, seq, time_ns, ordinal, message, cut) VALUES ";
     (0..=LARGEST_POWER)
         .map(|power| format!("{head}{}", rows(power)))
         .collect()
@@ -45,6 +53,17 @@ mod tests {
             cut: 0,
         };
         sizes.iter().map(record).collect()
+    }
+
+    #[test]
+    fn a_statement_has_a_placeholder_for_each_value() {
+        let texts = inserts(|number| format!("${number}"));
+        assert!(
+            texts[1].ends_with(" VALUES ($1,$2,$3,$4,$5,$6),($7,$8,$9,$10,$11,$12)"),
+            "{}",
+            texts[1]
+        );
+        assert_eq!(texts[9].matches('$').count(), 512 * VALUES);
     }
 
     #[test]

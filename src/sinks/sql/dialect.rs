@@ -1,20 +1,20 @@
-//! What differs between the databases that records are stored in: the statements, and what the server allows.
+//! What differs between the databases that records are stored in: the texts of the statements, how values are bound to
+//! them, and what the server allows.
 //!
 //! To support another database, implement [`SqlDialect`] for its driver in a file of its own. What is stored, and when, is
 //! decided outside: in `dedup`, `records` and `retention`.
 
 use sqlx::Error;
+use sqlx::error::BoxDynError;
 
 use crate::db::database::Database;
-use crate::domain::{BackendError, Fence, Origin, StreamId, Time};
-use crate::sinks::dedup::{NewGap, NewRecord, StreamRow};
+use crate::domain::{BackendError, Fence, Position, StreamId, Time};
+use crate::sinks::dedup::StreamRow;
 
-/// The statements of one database. They run on a connection that is in a transaction, unless they only read.
+/// A database that stores records.
 pub(in crate::sinks) trait SqlDialect: sqlx::Database {
-    /// Begins a transaction that writes.
-    const BEGIN: &'static str;
-    /// The statements that delete old records.
-    const PURGE: Purge;
+    /// The texts of the statements.
+    const STATEMENTS: Statements;
     /// Why a database of this kind does not answer in time, for people.
     const SLOW: &'static str;
 
@@ -27,57 +27,108 @@ pub(in crate::sinks) trait SqlDialect: sqlx::Database {
     /// What the server and the connection allow.
     fn limits(conn: &mut Self::Connection) -> impl Future<Output = Result<StatementLimits, Error>> + Send;
 
-    /// The stream's row, locked until the transaction ends.
-    fn find(
-        conn: &mut Self::Connection,
-        stream: &StreamId,
-    ) -> impl Future<Output = Result<Option<StreamRow>, Error>> + Send;
+    /// Adds a value to the arguments of a statement.
+    fn bind(arguments: &mut Self::Arguments, value: &Value<'_>) -> Result<(), BoxDynError>;
 
-    /// Creates the stream's row and returns its id.
+    /// Executes a statement and returns the number of rows that it has changed.
+    fn execute(
+        conn: &mut Self::Connection,
+        text: &'static str,
+        arguments: Self::Arguments,
+    ) -> impl Future<Output = Result<u64, Error>> + Send;
+
+    /// The first column of the rows that a query returns.
+    fn numbers(
+        conn: &mut Self::Connection,
+        text: &'static str,
+        arguments: Self::Arguments,
+    ) -> impl Future<Output = Result<Vec<i64>, Error>> + Send;
+
+    /// The rows of `log_stream` that a query returns.
+    fn stream_rows(
+        conn: &mut Self::Connection,
+        text: &'static str,
+        arguments: Self::Arguments,
+    ) -> impl Future<Output = Result<Vec<LockedRow>, Error>> + Send;
+
+    /// Executes [`Statements::create`] and returns the id of the new row.
     fn create(
         conn: &mut Self::Connection,
-        origin: &Origin,
-        fence: Fence,
+        arguments: Self::Arguments,
     ) -> impl Future<Output = Result<i64, Error>> + Send;
-
-    /// Sets the row's fence, and its labels and node as they are now.
-    fn reopen(
-        conn: &mut Self::Connection,
-        id: i64,
-        origin: &Origin,
-        fence: Fence,
-    ) -> impl Future<Output = Result<(), Error>> + Send;
 
     /// The rows of these ids, which are sorted and differ, locked until the transaction ends. Rows that do not exist
     /// are left out.
     fn lock(conn: &mut Self::Connection, ids: &[i64]) -> impl Future<Output = Result<Vec<LockedRow>, Error>> + Send;
 
-    /// Inserts records; as many as [`batch::size`](super::batch::size) returns.
-    fn insert(conn: &mut Self::Connection, records: &[NewRecord<'_>])
-    -> impl Future<Output = Result<(), Error>> + Send;
+    /// The statements of [`batch::inserts`](super::batch::inserts).
+    fn inserts() -> &'static [String];
 
-    /// Inserts a gap, or replaces the end and the reason of the gap that is already there.
-    fn insert_gap(conn: &mut Self::Connection, row: &NewGap) -> impl Future<Output = Result<(), Error>> + Send;
-
-    /// Stores fence, position and seq of these rows.
-    fn advance(conn: &mut Self::Connection, rows: &[StreamRow]) -> impl Future<Output = Result<(), Error>> + Send;
-
-    /// The first column of a statement of [`SqlDialect::PURGE`] that reads.
-    fn numbers(
-        conn: &mut Self::Connection,
-        statement: &'static str,
-        parameters: &[i64],
-    ) -> impl Future<Output = Result<Vec<i64>, Error>> + Send;
-
-    /// Runs a statement of [`SqlDialect::PURGE`] that deletes. Returns the number of deleted rows.
-    fn delete(
-        conn: &mut Self::Connection,
-        statement: &'static str,
-        parameters: &[i64],
-    ) -> impl Future<Output = Result<u64, Error>> + Send;
-
-    /// A time as `log_stream.updated_at` is compared with it by [`Purge::empty_streams`].
+    /// A time as `log_stream.updated_at` is compared with it by [`Statements::empty_streams`].
     fn updated_at(time: Time) -> i64;
+
+    /// These values as the arguments of a statement.
+    fn arguments<'a>(values: impl IntoIterator<Item = Value<'a>>) -> Result<Self::Arguments, Error> {
+        let mut arguments = Self::Arguments::default();
+        for value in values {
+            Self::bind(&mut arguments, &value).map_err(Error::Encode)?;
+        }
+        Ok(arguments)
+    }
+}
+
+/// A value of a statement.
+#[derive(Clone, Copy, Debug)]
+pub(in crate::sinks) enum Value<'a> {
+    Number(Option<i64>),
+    Text(Option<&'a str>),
+    /// Text of a column that is compared byte by byte.
+    Name(&'a str),
+    Bytes(&'a [u8]),
+}
+
+impl From<i64> for Value<'_> {
+    fn from(number: i64) -> Self {
+        Self::Number(Some(number))
+    }
+}
+
+impl<'a> From<&'a str> for Value<'a> {
+    fn from(text: &'a str) -> Self {
+        Self::Text(Some(text))
+    }
+}
+
+/// The texts of the statements of one database. The values of each are listed in their order.
+#[derive(Debug)]
+pub(in crate::sinks) struct Statements {
+    /// Begins a transaction that writes.
+    pub(in crate::sinks) begin: &'static str,
+    /// The row of a stream, locked until the transaction ends: uid, container, container id.
+    pub(in crate::sinks) find: &'static str,
+    /// Creates the row of a stream: fence, labels, node, uid, container, container id, namespace, pod, restart count.
+    pub(in crate::sinks) create: &'static str,
+    /// Sets a row's fence, and its labels and node as they are now: fence, labels, node, id.
+    pub(in crate::sinks) reopen: &'static str,
+    /// Inserts a gap, or replaces the end and the reason of the gap that is already there: stream, seq, from, to,
+    /// reason.
+    pub(in crate::sinks) insert_gap: &'static str,
+    /// Stores fence, position and seq of rows: a JSON array of arrays of id, fence, time, ordinal, hash, seq.
+    pub(in crate::sinks) advance: &'static str,
+    /// Streams whose first record is old: ids above a stream, older than a time (nanoseconds), how many at most.
+    pub(in crate::sinks) old_streams: &'static str,
+    /// The end of the old records among the first ones of a stream, as the seq of the record after them: the
+    /// time (nanoseconds), the stream, how many records at most.
+    pub(in crate::sinks) old_end: &'static str,
+    /// Deletes records: the stream, the seq of the first one that stays.
+    pub(in crate::sinks) delete_records: &'static str,
+    /// Deletes gaps: the stream, the seq of the first one that stays.
+    pub(in crate::sinks) delete_gaps: &'static str,
+    /// Streams that have no record, and were neither opened nor written since a time
+    /// ([`SqlDialect::updated_at`]) and for a day: the time, how many at most.
+    pub(in crate::sinks) empty_streams: &'static str,
+    /// Deletes the row of a stream if it is still one of those: the stream.
+    pub(in crate::sinks) delete_stream: &'static str,
 }
 
 /// How much a database takes at once.
@@ -89,52 +140,51 @@ pub(in crate::sinks) struct StatementLimits {
     pub(in crate::sinks) statement: usize,
 }
 
-/// The statements that delete old records, and their parameters in order.
-#[derive(Debug)]
-pub(in crate::sinks) struct Purge {
-    /// Streams whose first record is old: ids above a stream, older than a time (nanoseconds), how many at most.
-    pub(in crate::sinks) old_streams: &'static str,
-    /// The end of the old records among the first ones of a stream, as the seq of the record after them: the
-    /// time (nanoseconds), the stream, how many records at most.
-    pub(in crate::sinks) old_end: &'static str,
-    /// Deletes records: the stream, the seq of the first one that stays.
-    pub(in crate::sinks) records: &'static str,
-    /// Deletes gaps: the stream, the seq of the first one that stays.
-    pub(in crate::sinks) gaps: &'static str,
-    /// Streams that have no record, and were neither opened nor written since a time
-    /// ([`SqlDialect::updated_at`]) and for a day: the time, how many at most.
-    pub(in crate::sinks) empty_streams: &'static str,
-    /// Deletes the row of a stream if it is still one of those: the stream.
-    pub(in crate::sinks) stream: &'static str,
-}
-
-/// A stream's row, and the stream it belongs to.
+/// A row of `log_stream`, locked until the transaction ends.
 #[derive(Debug, sqlx::FromRow)]
 pub(in crate::sinks) struct LockedRow {
-    id: i64,
+    pub(in crate::sinks) id: i64,
     fence: i64,
     time_ns: Option<i64>,
     ordinal: Option<i64>,
     hash: Option<i64>,
     seq: i64,
+    // The stream that the row belongs to. Empty if the query does not select it.
+    #[sqlx(default)]
     uid: Vec<u8>,
+    #[sqlx(default)]
     container: Vec<u8>,
+    #[sqlx(default)]
     container_id: Vec<u8>,
+}
+
+impl From<&LockedRow> for StreamRow {
+    fn from(row: &LockedRow) -> Self {
+        let position = match (row.time_ns, row.ordinal, row.hash) {
+            (Some(time), Some(ordinal), Some(hash)) => Some(Position {
+                time: Time(time),
+                ordinal: ordinal as u32,
+                hash: hash.cast_unsigned(),
+            }),
+            _ => None,
+        };
+        Self {
+            id: row.id,
+            fence: Fence(row.fence.cast_unsigned()),
+            position,
+            seq: row.seq,
+        }
+    }
 }
 
 impl LockedRow {
     /// The row, if it is this stream's. A server that was failed over to, or restored from a backup, may have given
     /// the id that is remembered to another stream.
-    pub(in crate::sinks) fn of(&self, stream: &StreamId) -> Option<StreamRow> {
+    pub(in crate::sinks) fn if_of(&self, stream: &StreamId) -> Option<StreamRow> {
         let same = self.uid == stream.uid.as_str().as_bytes()
             && self.container == stream.container.as_bytes()
             && self.container_id == stream.container_id.as_str().as_bytes();
-        same.then(|| (self.id, self.fence, self.time_ns, self.ordinal, self.hash, self.seq).into())
-    }
-
-    /// The row's id.
-    pub(in crate::sinks) fn id(&self) -> i64 {
-        self.id
+        same.then(|| self.into())
     }
 }
 
@@ -157,7 +207,7 @@ mod tests {
             container: stream.container.as_bytes().to_vec(),
             container_id: stream.container_id.as_str().as_bytes().to_vec(),
         };
-        assert_eq!(row(b"u1").of(stream).map(|row| row.id), Some(7));
-        assert_eq!(row(b"u2").of(stream), None);
+        assert_eq!(row(b"u1").if_of(stream).map(|row| row.id), Some(7));
+        assert_eq!(row(b"u2").if_of(stream), None);
     }
 }

@@ -6,10 +6,10 @@
 mod batch;
 mod connections;
 mod dialect;
-mod json;
 pub(super) mod mysql;
 mod records;
 mod retention;
+mod rows;
 pub(super) mod sqlite;
 mod stream_ids;
 

@@ -4,40 +4,17 @@
 use std::sync::LazyLock;
 use std::time::Duration;
 
-use sqlx::mysql::MySqlConnection;
-use sqlx::{Error, MySql};
+use sqlx::error::BoxDynError;
+use sqlx::mysql::{MySqlArguments, MySqlConnection};
+use sqlx::{Arguments as _, Error, MySql, query_as_with, query_scalar_with, query_with};
 
 use super::batch;
-use super::dialect::{LockedRow, Purge, SqlDialect, StatementLimits};
-use super::json::{labels, positions};
+use super::dialect::{LockedRow, SqlDialect, StatementLimits, Statements, Value};
 use crate::db::database::Database;
 use crate::db::mysql::errors;
 use crate::db::mysql::server::SessionLimits;
 use crate::db::schema::Privilege;
-use crate::domain::{BackendError, Fence, Origin, StreamId, Time};
-use crate::sinks::dedup::{NewGap, NewRecord, StreamColumns, StreamRow};
-
-const FIND: &str = "SELECT id, fence, time_ns, ordinal, hash, seq FROM log_stream \
-    WHERE uid = ? AND container = ? AND container_id = ? FOR UPDATE";
-
-const CREATE: &str = "INSERT INTO log_stream \
-    (fence, labels, node, uid, container, container_id, namespace, pod, restart, created_at, updated_at) \
-    VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, UTC_TIMESTAMP(6), UTC_TIMESTAMP(6))";
-
-const REOPEN: &str =
-    "UPDATE log_stream SET fence = ?, labels = ?, node = ?, updated_at = UTC_TIMESTAMP(6) WHERE id = ?";
-
-const INSERT_GAP: &str = "INSERT INTO log_gap (stream, seq, from_ns, to_ns, reason) VALUES (?, ?, ?, ?, ?) \
-    ON DUPLICATE KEY UPDATE to_ns = VALUES(to_ns), reason = VALUES(reason)";
-
-/// One statement for all streams of a group. The join order is fixed: if the server read all of `log_stream` instead, it
-/// would lock rows of other writers.
-const ADVANCE: &str = "UPDATE JSON_TABLE(?, '$[*]' COLUMNS ( \
-        id BIGINT PATH '$[0]', fence BIGINT PATH '$[1]', time_ns BIGINT PATH '$[2]', \
-        ordinal BIGINT PATH '$[3]', hash BIGINT PATH '$[4]', seq BIGINT PATH '$[5]')) AS now \
-    STRAIGHT_JOIN log_stream s ON s.id = now.id \
-    SET s.fence = now.fence, s.time_ns = now.time_ns, s.ordinal = now.ordinal, s.hash = now.hash, s.seq = now.seq, \
-        s.updated_at = UTC_TIMESTAMP(6)";
+use crate::domain::{BackendError, Time};
 
 /// Rows are locked in the order of their ids, so that two groups cannot wait for each other. Statements for 1, 8, 64 and
 /// 512 ids; shorter lists repeat their last id.
@@ -52,24 +29,40 @@ static LOCK: LazyLock<[(usize, String); 4]> = LazyLock::new(|| {
     })
 });
 
-static INSERT: LazyLock<Vec<String>> =
-    LazyLock::new(|| batch::inserts("INSERT INTO log_record (stream, seq, time_ns, ordinal, message, cut) VALUES "));
+static INSERTS: LazyLock<Vec<String>> = LazyLock::new(|| batch::inserts(|_| "?".into()));
 
-/// `ORDER BY r.stream, r.seq` makes the server read one record per stream; `ORDER BY r.seq` would make it sort all of
-/// the stream's records.
-const PURGE: Purge = Purge {
+const STATEMENTS: Statements = Statements {
+    begin: "BEGIN",
+    find: "SELECT id, fence, time_ns, ordinal, hash, seq FROM log_stream \
+        WHERE uid = ? AND container = ? AND container_id = ? FOR UPDATE",
+    create: "INSERT INTO log_stream \
+        (fence, labels, node, uid, container, container_id, namespace, pod, restart, created_at, updated_at) \
+        VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, UTC_TIMESTAMP(6), UTC_TIMESTAMP(6))",
+    reopen: "UPDATE log_stream SET fence = ?, labels = ?, node = ?, updated_at = UTC_TIMESTAMP(6) WHERE id = ?",
+    insert_gap: "INSERT INTO log_gap (stream, seq, from_ns, to_ns, reason) VALUES (?, ?, ?, ?, ?) \
+        ON DUPLICATE KEY UPDATE to_ns = VALUES(to_ns), reason = VALUES(reason)",
+    // One statement for all streams of a group. The join order is fixed: if the server read all of `log_stream` instead, it
+    // would lock rows of other writers.
+    advance: "UPDATE JSON_TABLE(?, '$[*]' COLUMNS ( \
+        id BIGINT PATH '$[0]', fence BIGINT PATH '$[1]', time_ns BIGINT PATH '$[2]', \
+        ordinal BIGINT PATH '$[3]', hash BIGINT PATH '$[4]', seq BIGINT PATH '$[5]')) AS now \
+        STRAIGHT_JOIN log_stream s ON s.id = now.id \
+        SET s.fence = now.fence, s.time_ns = now.time_ns, s.ordinal = now.ordinal, s.hash = now.hash, s.seq = now.seq, \
+        s.updated_at = UTC_TIMESTAMP(6)",
+    // `ORDER BY r.stream, r.seq` makes the server read one record per stream; `ORDER BY r.seq` would make it sort all of
+    // the stream's records.
     old_streams: "SELECT s.id FROM log_stream s WHERE s.id > ? AND \
         (SELECT r.time_ns FROM log_record r WHERE r.stream = s.id ORDER BY r.stream, r.seq LIMIT 1) < ? \
         ORDER BY s.id LIMIT ?",
     old_end: "SELECT COALESCE(MIN(CASE WHEN time_ns >= ? THEN seq END), MAX(seq) + 1, 0) \
         FROM (SELECT seq, time_ns FROM log_record WHERE stream = ? ORDER BY seq LIMIT ?) AS first",
-    records: "DELETE FROM log_record WHERE stream = ? AND seq < ?",
-    gaps: "DELETE FROM log_gap WHERE stream = ? AND seq < ?",
+    delete_records: "DELETE FROM log_record WHERE stream = ? AND seq < ?",
+    delete_gaps: "DELETE FROM log_gap WHERE stream = ? AND seq < ?",
     empty_streams: "SELECT s.id FROM log_stream s \
         WHERE s.updated_at < LEAST(TIMESTAMPADD(MICROSECOND, ?, TIMESTAMP '1970-01-01 00:00:00'), \
             UTC_TIMESTAMP(6) - INTERVAL 1 DAY) \
         AND NOT EXISTS (SELECT 1 FROM log_record r WHERE r.stream = s.id) ORDER BY s.id LIMIT ?",
-    stream: "DELETE FROM log_stream WHERE id = ? AND updated_at < UTC_TIMESTAMP(6) - INTERVAL 1 DAY \
+    delete_stream: "DELETE FROM log_stream WHERE id = ? AND updated_at < UTC_TIMESTAMP(6) - INTERVAL 1 DAY \
         AND NOT EXISTS (SELECT 1 FROM log_record r WHERE r.stream = log_stream.id)",
 };
 
@@ -110,8 +103,7 @@ const PLAIN_BYTES: usize = 1 << 20;
 const TLS_BYTES: usize = 15 << 10;
 
 impl SqlDialect for MySql {
-    const BEGIN: &'static str = "BEGIN";
-    const PURGE: Purge = PURGE;
+    const STATEMENTS: Statements = STATEMENTS;
     const SLOW: &'static str = "it is slow or unreachable";
 
     fn explain(db: &Database, error: &Error) -> BackendError {
@@ -137,43 +129,39 @@ impl SqlDialect for MySql {
         })
     }
 
-    // The columns that name a stream hold bytes, so they are compared with bytes.
-    async fn find(conn: &mut MySqlConnection, stream: &StreamId) -> Result<Option<StreamRow>, Error> {
-        let found: Option<StreamColumns> = sqlx::query_as(FIND)
-            .bind(stream.uid.as_str().as_bytes())
-            .bind(stream.container.as_bytes())
-            .bind(stream.container_id.as_str().as_bytes())
-            .fetch_optional(conn)
-            .await?;
-        Ok(found.map(StreamRow::from))
+    fn bind(arguments: &mut MySqlArguments, value: &Value<'_>) -> Result<(), BoxDynError> {
+        match *value {
+            Value::Number(number) => arguments.add(number),
+            Value::Text(text) => arguments.add(text),
+            // These columns hold bytes, so they are compared with bytes.
+            Value::Name(name) => arguments.add(name.as_bytes()),
+            Value::Bytes(bytes) => arguments.add(bytes),
+        }
     }
 
-    async fn create(conn: &mut MySqlConnection, origin: &Origin, fence: Fence) -> Result<i64, Error> {
-        let stream = &origin.stream;
-        let done = sqlx::query(CREATE)
-            .bind(fence.0.cast_signed())
-            .bind(labels(origin))
-            .bind(origin.node.as_deref())
-            .bind(stream.uid.as_str().as_bytes())
-            .bind(stream.container.as_bytes())
-            .bind(stream.container_id.as_str().as_bytes())
-            .bind(&*origin.namespace)
-            .bind(&*origin.pod)
-            .bind(origin.restart_count)
-            .execute(conn)
-            .await?;
+    async fn execute(conn: &mut MySqlConnection, text: &'static str, arguments: MySqlArguments) -> Result<u64, Error> {
+        Ok(query_with(text, arguments).execute(conn).await?.rows_affected())
+    }
+
+    async fn numbers(
+        conn: &mut MySqlConnection,
+        text: &'static str,
+        arguments: MySqlArguments,
+    ) -> Result<Vec<i64>, Error> {
+        query_scalar_with(text, arguments).fetch_all(conn).await
+    }
+
+    async fn stream_rows(
+        conn: &mut MySqlConnection,
+        text: &'static str,
+        arguments: MySqlArguments,
+    ) -> Result<Vec<LockedRow>, Error> {
+        query_as_with(text, arguments).fetch_all(conn).await
+    }
+
+    async fn create(conn: &mut MySqlConnection, arguments: MySqlArguments) -> Result<i64, Error> {
+        let done = query_with(STATEMENTS.create, arguments).execute(conn).await?;
         Ok(done.last_insert_id().cast_signed())
-    }
-
-    async fn reopen(conn: &mut MySqlConnection, id: i64, origin: &Origin, fence: Fence) -> Result<(), Error> {
-        sqlx::query(REOPEN)
-            .bind(fence.0.cast_signed())
-            .bind(labels(origin))
-            .bind(origin.node.as_deref())
-            .bind(id)
-            .execute(conn)
-            .await
-            .map(drop)
     }
 
     async fn lock(conn: &mut MySqlConnection, ids: &[i64]) -> Result<Vec<LockedRow>, Error> {
@@ -189,46 +177,8 @@ impl SqlDialect for MySql {
         Ok(rows)
     }
 
-    async fn insert(conn: &mut MySqlConnection, records: &[NewRecord<'_>]) -> Result<(), Error> {
-        let mut query = sqlx::query(INSERT[records.len().ilog2() as usize].as_str());
-        for record in records {
-            query = query
-                .bind(record.stream)
-                .bind(record.seq)
-                .bind(record.time)
-                .bind(record.ordinal)
-                .bind(record.message)
-                .bind(record.cut.cast_signed());
-        }
-        query.execute(conn).await.map(drop)
-    }
-
-    async fn insert_gap(conn: &mut MySqlConnection, row: &NewGap) -> Result<(), Error> {
-        sqlx::query(INSERT_GAP)
-            .bind(row.stream)
-            .bind(row.seq)
-            .bind(row.gap.from.map(|t| t.0))
-            .bind(row.gap.to.map(|t| t.0))
-            .bind(row.gap.reason.as_str())
-            .execute(conn)
-            .await
-            .map(drop)
-    }
-
-    async fn advance(conn: &mut MySqlConnection, rows: &[StreamRow]) -> Result<(), Error> {
-        sqlx::query(ADVANCE).bind(positions(rows)).execute(conn).await.map(drop)
-    }
-
-    async fn numbers(conn: &mut MySqlConnection, text: &'static str, parameters: &[i64]) -> Result<Vec<i64>, Error> {
-        let query = sqlx::query_scalar(text);
-        let query = parameters.iter().fold(query, |query, number| query.bind(*number));
-        query.fetch_all(conn).await
-    }
-
-    async fn delete(conn: &mut MySqlConnection, text: &'static str, parameters: &[i64]) -> Result<u64, Error> {
-        let query = sqlx::query(text);
-        let query = parameters.iter().fold(query, |query, number| query.bind(*number));
-        Ok(query.execute(conn).await?.rows_affected())
+    fn inserts() -> &'static [String] {
+        &INSERTS
     }
 
     fn updated_at(time: Time) -> i64 {

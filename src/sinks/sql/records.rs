@@ -10,12 +10,12 @@ use std::sync::{Arc, Mutex, MutexGuard};
 use async_trait::async_trait;
 use sqlx::{Connection, Error};
 
-use super::batch;
 use super::connections::{Connections, WorkError};
 use super::dialect::{SqlDialect, StatementLimits};
+use super::rows;
 use super::stream_ids::StreamIds;
 use crate::domain::{Chunk, Fence, Origin, Position, StreamId};
-use crate::sinks::dedup::{self, StreamRow, WritePlan};
+use crate::sinks::dedup::{self, StreamRow};
 use crate::sinks::sink::{Sink, SinkError, WriteResults};
 use crate::sync::lock;
 
@@ -140,23 +140,29 @@ impl<DB: SqlDialect> SqlSink<DB> {
             None => DB::limits(connection).await?,
         };
         *self.known_limits() = Some(limits);
-        let mut tx = connection.begin_with(DB::BEGIN).await?;
+        let mut tx = connection.begin_with(DB::STATEMENTS.begin).await?;
         let mut sorted = ids.to_vec();
         sorted.sort_unstable();
         sorted.dedup();
         let locked = DB::lock(&mut tx, &sorted).await?;
-        let locked: HashMap<i64, _> = locked.into_iter().map(|row| (row.id(), row)).collect();
-        let mut rows = HashMap::new();
+        let locked: HashMap<i64, _> = locked.into_iter().map(|row| (row.id, row)).collect();
+        let mut found = HashMap::new();
         for (id, chunk) in ids.iter().zip(chunks) {
             let stream = &chunk.origin.stream;
-            if let Some(row) = locked.get(id).and_then(|row| row.of(stream)) {
-                rows.insert(stream, row);
+            if let Some(row) = locked.get(id).and_then(|row| row.if_of(stream)) {
+                found.insert(stream, row);
             } else {
                 self.ids.remove(stream);
             }
         }
-        let plan = dedup::plan(&mut rows, chunks, limits.message);
-        insert::<DB>(&mut tx, &plan, limits.statement).await?;
+        let plan = dedup::plan(&mut found, chunks, limits.message);
+        rows::insert::<DB>(&mut tx, &plan.records, limits.statement).await?;
+        for gap in &plan.gaps {
+            rows::insert_gap::<DB>(&mut tx, gap).await?;
+        }
+        if !plan.moved.is_empty() {
+            rows::advance::<DB>(&mut tx, &plan.moved).await?;
+        }
         tx.commit().await?;
         Ok(plan.results)
     }
@@ -200,15 +206,15 @@ async fn open_in<DB: SqlDialect>(
     origin: &Origin,
     fence: Fence,
 ) -> Result<Option<StreamRow>, Error> {
-    let mut tx = connection.begin_with(DB::BEGIN).await?;
-    let row = match DB::find(&mut tx, &origin.stream).await? {
+    let mut tx = connection.begin_with(DB::STATEMENTS.begin).await?;
+    let row = match rows::find::<DB>(&mut tx, &origin.stream).await? {
         Some(row) if row.fence > fence => return Ok(None),
         Some(row) => {
-            DB::reopen(&mut tx, row.id, origin, fence).await?;
+            rows::reopen::<DB>(&mut tx, row.id, origin, fence).await?;
             StreamRow { fence, ..row }
         }
         None => StreamRow {
-            id: DB::create(&mut tx, origin, fence).await?,
+            id: rows::create::<DB>(&mut tx, origin, fence).await?,
             fence,
             position: None,
             seq: 0,
@@ -216,27 +222,6 @@ async fn open_in<DB: SqlDialect>(
     };
     tx.commit().await?;
     Ok(Some(row))
-}
-
-/// Stores what was planned, in statements of at most `limit` bytes.
-async fn insert<DB: SqlDialect>(
-    connection: &mut DB::Connection,
-    plan: &WritePlan<'_>,
-    limit: usize,
-) -> Result<(), Error> {
-    let mut rest = &plan.records[..];
-    while !rest.is_empty() {
-        let (records, after) = rest.split_at(batch::size(rest, limit));
-        DB::insert(connection, records).await?;
-        rest = after;
-    }
-    for row in &plan.gaps {
-        DB::insert_gap(connection, row).await?;
-    }
-    if !plan.moved.is_empty() {
-        DB::advance(connection, &plan.moved).await?;
-    }
-    Ok(())
 }
 
 fn no_result() -> Result<(), SinkError> {

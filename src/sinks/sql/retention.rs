@@ -4,7 +4,7 @@ use async_trait::async_trait;
 use sqlx::{Connection, Error};
 
 use super::connections::Connections;
-use super::dialect::SqlDialect;
+use super::dialect::{SqlDialect, Value};
 use crate::domain::Time;
 use crate::sinks::sink::{Retention, SinkError};
 
@@ -56,20 +56,20 @@ impl<DB: SqlDialect> SqlRetention<DB> {
     async fn purge_records(&self, after: i64, older_than: Time, limit: u64) -> Result<Round, Error> {
         let mut acquired = self.connections.acquire().await?;
         let connection = acquired.get()?;
-        let old = [after, older_than.0, STREAMS_PER_ROUND];
-        let streams = DB::numbers(connection, DB::PURGE.old_streams, &old).await?;
+        let old = numbers::<DB>([after, older_than.0, STREAMS_PER_ROUND])?;
+        let streams = DB::numbers(connection, DB::STATEMENTS.old_streams, old).await?;
         let (mut deleted, mut last) = (0, None);
         for stream in streams {
             let left = limit.saturating_sub(deleted);
             if left == 0 {
                 break;
             }
-            let first = [older_than.0, stream, left.cast_signed()];
-            let end = DB::numbers(connection, DB::PURGE.old_end, &first).await?;
+            let first = numbers::<DB>([older_than.0, stream, left.cast_signed()])?;
+            let end = DB::numbers(connection, DB::STATEMENTS.old_end, first).await?;
             let end = end.first().copied().unwrap_or(0);
-            let mut tx = connection.begin_with(DB::BEGIN).await?;
-            deleted += DB::delete(&mut tx, DB::PURGE.records, &[stream, end]).await?;
-            DB::delete(&mut tx, DB::PURGE.gaps, &[stream, end]).await?;
+            let mut tx = connection.begin_with(DB::STATEMENTS.begin).await?;
+            deleted += DB::execute(&mut tx, DB::STATEMENTS.delete_records, numbers::<DB>([stream, end])?).await?;
+            DB::execute(&mut tx, DB::STATEMENTS.delete_gaps, numbers::<DB>([stream, end])?).await?;
             tx.commit().await?;
             last = Some(stream);
         }
@@ -81,15 +81,19 @@ impl<DB: SqlDialect> SqlRetention<DB> {
     async fn purge_empty_streams(&self, older_than: Time) -> Result<(), Error> {
         let mut acquired = self.connections.acquire().await?;
         let connection = acquired.get()?;
-        let empty = [DB::updated_at(older_than), EMPTY_STREAMS];
-        for stream in DB::numbers(connection, DB::PURGE.empty_streams, &empty).await? {
-            let mut tx = connection.begin_with(DB::BEGIN).await?;
-            if DB::delete(&mut tx, DB::PURGE.stream, &[stream]).await? > 0 {
-                DB::delete(&mut tx, DB::PURGE.gaps, &[stream, i64::MAX]).await?;
+        let empty = numbers::<DB>([DB::updated_at(older_than), EMPTY_STREAMS])?;
+        for stream in DB::numbers(connection, DB::STATEMENTS.empty_streams, empty).await? {
+            let mut tx = connection.begin_with(DB::STATEMENTS.begin).await?;
+            if DB::execute(&mut tx, DB::STATEMENTS.delete_stream, numbers::<DB>([stream])?).await? > 0 {
+                DB::execute(&mut tx, DB::STATEMENTS.delete_gaps, numbers::<DB>([stream, i64::MAX])?).await?;
             }
             tx.commit().await?;
         }
         acquired.succeed();
         Ok(())
     }
+}
+
+fn numbers<DB: SqlDialect>(values: impl IntoIterator<Item = i64>) -> Result<DB::Arguments, Error> {
+    DB::arguments(values.into_iter().map(Value::from))
 }

@@ -3,52 +3,46 @@
 use std::sync::LazyLock;
 use std::time::Duration;
 
-use sqlx::sqlite::SqliteConnection;
-use sqlx::{Error, Sqlite};
+use sqlx::error::BoxDynError;
+use sqlx::sqlite::{SqliteArguments, SqliteConnection};
+use sqlx::{Arguments as _, Error, Sqlite, query_as_with, query_scalar_with, query_with};
 
 use super::batch;
-use super::dialect::{LockedRow, Purge, SqlDialect, StatementLimits};
-use super::json::{labels, positions};
+use super::dialect::{LockedRow, SqlDialect, StatementLimits, Statements, Value};
 use crate::db::database::Database;
 use crate::db::sqlite::connect::BEGIN;
 use crate::db::sqlite::errors;
-use crate::domain::{BackendError, Fence, Origin, StreamId, Time};
-use crate::sinks::dedup::{NewGap, NewRecord, StreamColumns, StreamRow};
-
-const FIND: &str = "SELECT id, fence, time_ns, ordinal, hash, seq FROM log_stream \
-    WHERE uid = ? AND container = ? AND container_id = ?";
-
-const CREATE: &str = "INSERT INTO log_stream \
-    (fence, labels, node, uid, container, container_id, namespace, pod, restart, created_at, updated_at) \
-    VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, unixepoch(), unixepoch())";
-
-const REOPEN: &str = "UPDATE log_stream SET fence = ?, labels = ?, node = ?, updated_at = unixepoch() WHERE id = ?";
-
-const INSERT_GAP: &str = "INSERT INTO log_gap (stream, seq, from_ns, to_ns, reason) VALUES (?, ?, ?, ?, ?) \
-    ON CONFLICT (stream, seq) DO UPDATE SET to_ns = excluded.to_ns, reason = excluded.reason";
+use crate::domain::{BackendError, Time};
 
 /// The transaction's write lock covers the rows.
 const LOCK: &str = "SELECT id, fence, time_ns, ordinal, hash, seq, uid, container, container_id FROM log_stream \
     WHERE id IN (SELECT value FROM json_each(?))";
 
-const ADVANCE: &str = "UPDATE log_stream SET fence = now.value ->> 1, time_ns = now.value ->> 2, \
-    ordinal = now.value ->> 3, hash = now.value ->> 4, seq = now.value ->> 5, updated_at = unixepoch() \
-    FROM json_each(?) AS now WHERE log_stream.id = now.value ->> 0";
+static INSERTS: LazyLock<Vec<String>> = LazyLock::new(|| batch::inserts(|_| "?".into()));
 
-static INSERT: LazyLock<Vec<String>> =
-    LazyLock::new(|| batch::inserts("INSERT INTO log_record (stream, seq, time_ns, ordinal, message, cut) VALUES "));
-
-const PURGE: Purge = Purge {
+const STATEMENTS: Statements = Statements {
+    begin: BEGIN,
+    find: "SELECT id, fence, time_ns, ordinal, hash, seq FROM log_stream \
+        WHERE uid = ? AND container = ? AND container_id = ?",
+    create: "INSERT INTO log_stream \
+        (fence, labels, node, uid, container, container_id, namespace, pod, restart, created_at, updated_at) \
+        VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, unixepoch(), unixepoch())",
+    reopen: "UPDATE log_stream SET fence = ?, labels = ?, node = ?, updated_at = unixepoch() WHERE id = ?",
+    insert_gap: "INSERT INTO log_gap (stream, seq, from_ns, to_ns, reason) VALUES (?, ?, ?, ?, ?) \
+        ON CONFLICT (stream, seq) DO UPDATE SET to_ns = excluded.to_ns, reason = excluded.reason",
+    advance: "UPDATE log_stream SET fence = now.value ->> 1, time_ns = now.value ->> 2, \
+        ordinal = now.value ->> 3, hash = now.value ->> 4, seq = now.value ->> 5, updated_at = unixepoch() \
+        FROM json_each(?) AS now WHERE log_stream.id = now.value ->> 0",
     old_streams: "SELECT s.id FROM log_stream s WHERE s.id > ? AND \
         (SELECT r.time_ns FROM log_record r WHERE r.stream = s.id ORDER BY r.stream, r.seq LIMIT 1) < ? \
         ORDER BY s.id LIMIT ?",
     old_end: "SELECT COALESCE(MIN(CASE WHEN time_ns >= ? THEN seq END), MAX(seq) + 1, 0) \
         FROM (SELECT seq, time_ns FROM log_record WHERE stream = ? ORDER BY seq LIMIT ?) AS first",
-    records: "DELETE FROM log_record WHERE stream = ? AND seq < ?",
-    gaps: "DELETE FROM log_gap WHERE stream = ? AND seq < ?",
+    delete_records: "DELETE FROM log_record WHERE stream = ? AND seq < ?",
+    delete_gaps: "DELETE FROM log_gap WHERE stream = ? AND seq < ?",
     empty_streams: "SELECT s.id FROM log_stream s WHERE s.updated_at < MIN(?, unixepoch() - 86400) \
         AND NOT EXISTS (SELECT 1 FROM log_record r WHERE r.stream = s.id) ORDER BY s.id LIMIT ?",
-    stream: "DELETE FROM log_stream WHERE id = ? AND updated_at < unixepoch() - 86400 \
+    delete_stream: "DELETE FROM log_stream WHERE id = ? AND updated_at < unixepoch() - 86400 \
         AND NOT EXISTS (SELECT 1 FROM log_record r WHERE r.stream = log_stream.id)",
 };
 
@@ -64,8 +58,7 @@ const LIMITS: StatementLimits = StatementLimits {
 };
 
 impl SqlDialect for Sqlite {
-    const BEGIN: &'static str = BEGIN;
-    const PURGE: Purge = PURGE;
+    const STATEMENTS: Statements = STATEMENTS;
     const SLOW: &'static str = "its disk is too slow or too busy";
 
     fn explain(db: &Database, error: &Error) -> BackendError {
@@ -81,42 +74,42 @@ impl SqlDialect for Sqlite {
         Ok(LIMITS)
     }
 
-    async fn find(conn: &mut SqliteConnection, stream: &StreamId) -> Result<Option<StreamRow>, Error> {
-        let found: Option<StreamColumns> = sqlx::query_as(FIND)
-            .bind(stream.uid.as_str())
-            .bind(&*stream.container)
-            .bind(stream.container_id.as_str())
-            .fetch_optional(conn)
-            .await?;
-        Ok(found.map(StreamRow::from))
+    fn bind(arguments: &mut SqliteArguments, value: &Value<'_>) -> Result<(), BoxDynError> {
+        match *value {
+            Value::Number(number) => arguments.add(number),
+            Value::Text(text) => arguments.add(text),
+            Value::Name(name) => arguments.add(name),
+            Value::Bytes(bytes) => arguments.add(bytes),
+        }
     }
 
-    async fn create(conn: &mut SqliteConnection, origin: &Origin, fence: Fence) -> Result<i64, Error> {
-        let stream = &origin.stream;
-        let done = sqlx::query(CREATE)
-            .bind(fence.0.cast_signed())
-            .bind(labels(origin))
-            .bind(origin.node.as_deref())
-            .bind(stream.uid.as_str())
-            .bind(&*stream.container)
-            .bind(stream.container_id.as_str())
-            .bind(&*origin.namespace)
-            .bind(&*origin.pod)
-            .bind(i64::from(origin.restart_count))
-            .execute(conn)
-            .await?;
+    async fn execute(
+        conn: &mut SqliteConnection,
+        text: &'static str,
+        arguments: SqliteArguments,
+    ) -> Result<u64, Error> {
+        Ok(query_with(text, arguments).execute(conn).await?.rows_affected())
+    }
+
+    async fn numbers(
+        conn: &mut SqliteConnection,
+        text: &'static str,
+        arguments: SqliteArguments,
+    ) -> Result<Vec<i64>, Error> {
+        query_scalar_with(text, arguments).fetch_all(conn).await
+    }
+
+    async fn stream_rows(
+        conn: &mut SqliteConnection,
+        text: &'static str,
+        arguments: SqliteArguments,
+    ) -> Result<Vec<LockedRow>, Error> {
+        query_as_with(text, arguments).fetch_all(conn).await
+    }
+
+    async fn create(conn: &mut SqliteConnection, arguments: SqliteArguments) -> Result<i64, Error> {
+        let done = query_with(STATEMENTS.create, arguments).execute(conn).await?;
         Ok(done.last_insert_rowid())
-    }
-
-    async fn reopen(conn: &mut SqliteConnection, id: i64, origin: &Origin, fence: Fence) -> Result<(), Error> {
-        sqlx::query(REOPEN)
-            .bind(fence.0.cast_signed())
-            .bind(labels(origin))
-            .bind(origin.node.as_deref())
-            .bind(id)
-            .execute(conn)
-            .await
-            .map(drop)
     }
 
     async fn lock(conn: &mut SqliteConnection, ids: &[i64]) -> Result<Vec<LockedRow>, Error> {
@@ -124,46 +117,8 @@ impl SqlDialect for Sqlite {
         sqlx::query_as(LOCK).bind(ids).fetch_all(conn).await
     }
 
-    async fn insert(conn: &mut SqliteConnection, records: &[NewRecord<'_>]) -> Result<(), Error> {
-        let mut query = sqlx::query(INSERT[records.len().ilog2() as usize].as_str());
-        for record in records {
-            query = query
-                .bind(record.stream)
-                .bind(record.seq)
-                .bind(record.time)
-                .bind(i64::from(record.ordinal))
-                .bind(record.message)
-                .bind(record.cut.cast_signed());
-        }
-        query.execute(conn).await.map(drop)
-    }
-
-    async fn insert_gap(conn: &mut SqliteConnection, row: &NewGap) -> Result<(), Error> {
-        sqlx::query(INSERT_GAP)
-            .bind(row.stream)
-            .bind(row.seq)
-            .bind(row.gap.from.map(|t| t.0))
-            .bind(row.gap.to.map(|t| t.0))
-            .bind(row.gap.reason.as_str())
-            .execute(conn)
-            .await
-            .map(drop)
-    }
-
-    async fn advance(conn: &mut SqliteConnection, rows: &[StreamRow]) -> Result<(), Error> {
-        sqlx::query(ADVANCE).bind(positions(rows)).execute(conn).await.map(drop)
-    }
-
-    async fn numbers(conn: &mut SqliteConnection, text: &'static str, parameters: &[i64]) -> Result<Vec<i64>, Error> {
-        let query = sqlx::query_scalar(text);
-        let query = parameters.iter().fold(query, |query, number| query.bind(*number));
-        query.fetch_all(conn).await
-    }
-
-    async fn delete(conn: &mut SqliteConnection, text: &'static str, parameters: &[i64]) -> Result<u64, Error> {
-        let query = sqlx::query(text);
-        let query = parameters.iter().fold(query, |query, number| query.bind(*number));
-        Ok(query.execute(conn).await?.rows_affected())
+    fn inserts() -> &'static [String] {
+        &INSERTS
     }
 
     fn updated_at(time: Time) -> i64 {
