@@ -11,7 +11,7 @@ use tokio_util::sync::CancellationToken;
 use crate::cli::{Cli, Command, Locks, flags};
 use crate::config::{Config, LockConfig, Passwords, SinkConfig, checked};
 use crate::exit::Failure;
-use crate::{cli, stop, telemetry};
+use crate::{admin, backends, cli, stop, telemetry};
 
 /// How long the end of the process waits for blocking calls once the work is over.
 const RUNTIME_SHUTDOWN_TIMEOUT: Duration = Duration::from_millis(200);
@@ -85,12 +85,12 @@ async fn work(cli: Cli) -> Result<(), Failure> {
         Command::Demo(demo) => stop::run(signals, token.clone(), crate::lab::demo(demo, token)).await,
         Command::Migrate(flags::Migrate { lock, sink }) => {
             let (store, sink) = (LockConfig::new(&lock, &passwords)?, SinkConfig::new(&sink, &passwords)?);
-            stop::run(signals, token.clone(), crate::migrate(store, sink, token)).await
+            stop::run(signals, token.clone(), backends::migrate(store, sink, token)).await
         }
         Command::Locks(locks) => {
             let (Locks::List { lock, .. } | Locks::Release { lock, .. }) = &locks;
             let store = LockConfig::new(lock, &passwords)?;
-            stop::run(signals, token.clone(), crate::locks_command(store, locks, token)).await
+            stop::run(signals, token.clone(), admin::execute(store, locks, token)).await
         }
         #[cfg(not(feature = "lab"))]
         Command::Demo(_) => Ok(()),

@@ -46,6 +46,7 @@
 //! The other modules are public so that the tests can use each part alone. They may change in every release.
 
 mod admin;
+mod backends;
 mod check;
 pub mod cli;
 pub mod clock;
@@ -73,4 +74,4 @@ mod sync;
 mod telemetry;
 
 pub use check::execute as check;
-pub use run::{locks_command, migrate, run};
+pub use run::run;

@@ -13,29 +13,24 @@ use tokio::sync::watch;
 use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 
-use crate::admin;
-use crate::cli::Locks;
+use crate::backends::{Backends, open_lock_store};
 use crate::clock::{self, Clock};
 use crate::cluster::{BURST, Cluster, Scope, StreamLimiter, StreamLimits, discover};
 use crate::collector::{Collector, Deps};
-use crate::config::{Config, LockConfig, SinkConfig};
+use crate::config::Config;
 use crate::domain::PodSet;
-use crate::domain::backoff::Backoff;
 use crate::exit::Failure;
 use crate::follow::stall_detector::StallDetector;
 use crate::follow::{Context, ReadSettings};
-use crate::locks::{self, Holder, LockStore, LockUrl};
+use crate::locks::{Holder, LockUrl};
 use crate::metrics::Metrics;
 use crate::renewer::{RenewalLoop, renewer};
 use crate::retention::Cleaner;
-use crate::sinks::{self, Opened, SinkUrl};
+use crate::sinks::{self, Opened};
 use crate::status::Status;
 use crate::status::health::Health;
 use crate::status::ready::Readiness;
 use crate::status::server::{self, Pages};
-
-/// How long connecting to a server is tried again at the start before podlog gives up.
-const CONNECT_PATIENCE: Duration = Duration::from_secs(30);
 
 /// Time without a heartbeat after which the collector's loop counts as stuck. It records one after each call to the
 /// store (at most 6 s) and each reconciliation (once a second): four times both together are 4 * (6 s + 1 s) = 28 s,
@@ -103,47 +98,6 @@ struct StatusHandles {
     readiness: Readiness,
     health: Health,
     status: watch::Sender<Arc<Status>>,
-}
-
-/// The servers and databases that a replica is connected to.
-struct Backends {
-    lock: LockUrl,
-    sink_url: SinkUrl,
-    holder: Holder,
-    store: Arc<dyn LockStore>,
-    cluster: Cluster,
-    sink: Opened,
-}
-
-impl Backends {
-    /// Connects to all of them. A failure that may pass is tried again for [`CONNECT_PATIENCE`].
-    async fn open(config: &Config, scope: &Scope, clock: Clock, metrics: &Metrics) -> Result<Self, Failure> {
-        let (lock, sink_url) = (config.store.url.clone(), config.sink.url.clone());
-        let holder = config.holder();
-        if config.migrate {
-            with_retries("lock store", || locks::migrate(&lock)).await?;
-            with_retries("sink", || sinks::migrate(&sink_url)).await?;
-        }
-        let store = with_retries("lock store", || locks::open(&lock, holder.clone())).await?;
-        let sink = with_retries("sink", || sinks::open(&sink_url, clock, metrics, config.sink.timeout)).await?;
-        let access = config.access();
-        let cluster = with_retries("API server", || async {
-            let cluster = Cluster::connect(&access, metrics.clone())
-                .await
-                .map_err(Failure::from)?;
-            cluster.version().await.map_err(Failure::from)?;
-            cluster.require_list_right(scope).await.map_err(Failure::from)?;
-            Ok::<_, Failure>(cluster)
-        });
-        Ok(Self {
-            cluster: cluster.await?,
-            lock,
-            sink_url,
-            holder,
-            store,
-            sink,
-        })
-    }
 }
 
 /// Runs the collector and the parts that it needs until `stop` is cancelled or one of them ends.
@@ -250,62 +204,12 @@ async fn run_renewer(renewal_loop: RenewalLoop, lock: LockUrl, holder: Holder) -
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
         let runtime = runtime.map_err(|e| Failure::failed(format!("the thread for renewals cannot be set up: {e}")))?;
         runtime.block_on(async {
-            let store = with_retries("lock store", || locks::open(&lock, holder.clone())).await?;
+            let store = open_lock_store(&lock, &holder).await?;
             renewal_loop.run(store).await;
             Ok(())
         })
     };
     tokio::task::spawn_blocking(work).await.map_err(Failure::panicked)?
-}
-
-/// Repeats an attempt whose failure may pass, for [`CONNECT_PATIENCE`].
-async fn with_retries<T, E, F>(what: &str, mut attempt: impl FnMut() -> F) -> Result<T, Failure>
-where
-    F: Future<Output = Result<T, E>>,
-    Failure: From<E>,
-{
-    let mut backoff = Backoff::new(Duration::from_secs(1), Duration::from_secs(5));
-    let give_up = tokio::time::Instant::now() + CONNECT_PATIENCE;
-    loop {
-        let failure = match attempt().await {
-            Ok(done) => return Ok(done),
-            Err(error) => Failure::from(error),
-        };
-        let wait = backoff.wait(fastrand::f64());
-        if !failure.is_temporary() || tokio::time::Instant::now() + wait > give_up {
-            return Err(failure);
-        }
-        tracing::warn!(error = %failure, "the {what} cannot be used yet; trying again");
-        tokio::time::sleep(wait).await;
-    }
-}
-
-/// `podlog migrate`: creates or updates the tables of both databases.
-pub async fn migrate(store: LockConfig, sink: SinkConfig, stop: CancellationToken) -> Result<(), Failure> {
-    let (lock, sink) = (store.url, sink.url);
-    tokio::select! {
-        biased;
-        () = stop.cancelled() => Ok(()),
-        done = async {
-            locks::migrate(&lock).await?;
-            sinks::migrate(&sink).await?;
-            tracing::info!(%lock, %sink, "the tables are up to date");
-            Ok(())
-        } => done,
-    }
-}
-
-/// `podlog locks`: opens the store and runs the command.
-pub async fn locks_command(store: LockConfig, locks: Locks, stop: CancellationToken) -> Result<(), Failure> {
-    let holder = Holder::read_only("podlog-locks", store.cluster);
-    tokio::select! {
-        biased;
-        () = stop.cancelled() => Ok(()),
-        done = async {
-            let store = locks::open(&store.url, holder).await?;
-            admin::execute(&*store, locks).await
-        } => done,
-    }
 }
 
 fn follow_context(

@@ -5,21 +5,33 @@
 use std::io::Write;
 
 use serde::Serialize;
+use tokio_util::sync::CancellationToken;
 
 use crate::cli::Locks;
+use crate::config::LockConfig;
 use crate::domain::{Escaped, LockKey, LockRow, LockTable};
 use crate::exit::Failure;
-use crate::locks::LockStore;
+use crate::locks::{self, Holder, LockStore};
 
 /// Where to look when there is no claim to release.
 const SEE_LIST: &str = "see podlog locks list";
 
-/// Executes a `podlog locks` command. The result goes to standard output.
-pub(crate) async fn execute(store: &dyn LockStore, command: Locks) -> Result<(), Failure> {
-    let mut out = std::io::stdout();
-    match command {
-        Locks::List { json, .. } => list(store, json, &mut out).await,
-        Locks::Release { pod, uid, .. } => release(store, &pod, uid.as_deref(), &mut out).await,
+/// Opens the store and executes a `podlog locks` command, unless `stop` is cancelled meanwhile. The result goes to
+/// standard output.
+pub(crate) async fn execute(store: LockConfig, command: Locks, stop: CancellationToken) -> Result<(), Failure> {
+    let holder = Holder::read_only("podlog-locks", store.cluster);
+    let work = async {
+        let store = locks::open(&store.url, holder).await?;
+        let mut out = std::io::stdout();
+        match command {
+            Locks::List { json, .. } => list(&*store, json, &mut out).await,
+            Locks::Release { pod, uid, .. } => release(&*store, &pod, uid.as_deref(), &mut out).await,
+        }
+    };
+    tokio::select! {
+        biased;
+        () = stop.cancelled() => Ok(()),
+        done = work => done,
     }
 }
 
