@@ -28,11 +28,11 @@ use super::pod_tasks::{EndedTask, PodTask, PodTasks, TaskOutcome};
 use super::store_client::StoreClient;
 
 /// How long a pod is not claimed again after its task panicked or its checkpoint could not be read.
-const REST: Duration = Duration::from_mins(1);
+const BACKOFF: Duration = Duration::from_mins(1);
 
-/// How long a pod is not claimed again after the sink refused to store under its claim. Shorter than [`REST`], because
+/// How long a pod is not claimed again after the sink refused to store under its claim. Shorter than [`BACKOFF`], because
 /// a new claim ends most such refusals; not zero, because it may not, and a claim and an opening take milliseconds.
-const REST_REFUSED: Duration = Duration::from_secs(5);
+const BACKOFF_REFUSED: Duration = Duration::from_secs(5);
 
 /// The claims, the tasks that run under them, and what is remembered of pods.
 #[derive(Debug)]
@@ -131,12 +131,12 @@ impl Claims {
                 "the pod was deleted before any of its lines was stored; its containers are unknown, so no gap record is written");
         }
         let grant = self.grant(claim.fence, sent);
-        let (sender, mut receiver) = watch::channel(progress.checkpoint);
+        let (checkpoint, mut to_renew) = watch::channel(progress.checkpoint);
         if !progress.is_saved {
-            receiver.mark_changed();
+            to_renew.mark_changed();
         }
-        self.renewer.add(claim, grant.clone(), Some(receiver.clone()));
-        self.tasks.start(self.context.clone(), pod, grant, (sender, receiver));
+        self.renewer.add(claim, grant.clone(), Some(to_renew));
+        self.tasks.start(self.context.clone(), pod, grant, checkpoint);
         None
     }
 
@@ -155,11 +155,11 @@ impl Claims {
         })
     }
 
-    /// Releases claims whose checkpoints cannot be read, and lets their pods rest.
+    /// Releases claims whose checkpoints cannot be read. Their pods are not claimed again for [`BACKOFF`].
     async fn release_unreadable(&mut self, claims: Vec<Claim>) {
-        let until = self.clock().now() + REST;
+        let until = self.clock().now() + BACKOFF;
         for uid in claims.iter().filter_map(|claim| claim.key.pod()) {
-            self.memory.rest(uid, until);
+            self.memory.back_off(uid, until);
         }
         let release = |claim| Release {
             claim,
@@ -223,18 +223,18 @@ impl Claims {
             "the pod is no longer collected by this replica");
         // A sink also refuses a write that cannot be finished before the deadline; that is no fault of the claim.
         let has_time = task.grant.deadline.allows(now, self.lease.margin);
-        let (rest, lost) = match outcome {
+        let (backoff, lost) = match outcome {
             TaskOutcome::Panicked => {
                 tracing::error!(namespace = %pod.namespace, pod = %pod.name,
                     "the task that collects the pod panicked, which is a bug; the pod is claimed again in a minute");
-                (Some(REST), None)
+                (Some(BACKOFF), None)
             }
-            TaskOutcome::Ended(TaskEnd::Fenced) if has_time => (Some(REST_REFUSED), Some("fenced")),
+            TaskOutcome::Ended(TaskEnd::Fenced) if has_time => (Some(BACKOFF_REFUSED), Some("fenced")),
             TaskOutcome::Ended(TaskEnd::Fenced | TaskEnd::Lost) => (None, Some("deadline")),
             TaskOutcome::Ended(_) | TaskOutcome::Aborted => (None, None),
         };
-        if let Some(rest) = rest {
-            self.memory.rest(&uid, now + rest);
+        if let Some(backoff) = backoff {
+            self.memory.back_off(&uid, now + backoff);
         }
         let after = task.after_release(outcome, members);
         // What the task has queued elsewhere must not be written under the claim of another replica.

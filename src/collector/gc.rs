@@ -66,7 +66,7 @@ impl GarbageCollector {
             return;
         }
         let now = claims.clock().now();
-        claims.memory.compare_departed(table, now, TOMBSTONE_AGE);
+        claims.memory.update_missing(table, now, TOMBSTONE_AGE);
         let unread = self.on_answers(claims, set, table, now);
         delete_rows(claims, table, now).await;
         claims.acquire(unread).await;
@@ -101,13 +101,13 @@ impl GarbageCollector {
                 (Existence::Deleted, false, Some(row)) if row.finished => memory.add_tombstone(&uid, now),
                 (Existence::Deleted, false, Some(_)) => {
                     let pod = memory
-                        .departed_as_deleted(&uid)
+                        .missing_as_deleted(&uid)
                         .unwrap_or_else(|| deleted_pod(uid, pod_ref));
                     unread.push(Arc::new(pod));
                 }
                 // No replica has ever held it.
-                (Existence::Deleted, false, None) => unread.extend(memory.departed_as_deleted(&uid).map(Arc::new)),
-                (Existence::NotSelected, false, _) => memory.forget_departed(&uid),
+                (Existence::Deleted, false, None) => unread.extend(memory.missing_as_deleted(&uid).map(Arc::new)),
+                (Existence::NotSelected, false, _) => memory.forget_missing(&uid),
             }
         }
         unread
@@ -133,7 +133,7 @@ fn missing(claims: &Claims, members: &Members, set: &PodSet, table: &LockTable) 
             missing.insert(uid.clone(), row.pod_ref.clone());
         }
     }
-    let never_claimed = claims.memory.departed_without_row();
+    let never_claimed = claims.memory.missing_without_row();
     let mine = never_claimed.filter(|pod| is_missing(&pod.uid) && members.is_responsible(&pod.uid));
     missing.extend(mine.map(|pod| (pod.uid.clone(), PodRef::from_pod(pod))));
     missing

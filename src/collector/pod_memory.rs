@@ -9,56 +9,65 @@ use std::time::Duration;
 
 use crate::domain::{Checkpoint, Fence, LockRow, LockTable, Pod, PodSet, PodUid, ReplicaId};
 
-/// The most departed pods that are remembered. While the lock table cannot be read, none is forgotten: 10 000 pods of
+/// The most missing pods that are remembered. While the lock table cannot be read, none is forgotten: 10 000 pods of
 /// 5 KB each take 50 MB.
-const MAX_DEPARTED: usize = 10_000;
+const MAX_MISSING: usize = 10_000;
 
 /// What is remembered of all pods.
 #[derive(Debug, Default)]
 pub(super) struct PodMemory {
     pods: BTreeMap<PodUid, PodState>,
-    /// The latest complete set of pods. A pod that is in it and not in the next one has departed.
+    /// The latest complete set of pods. A pod that is in it and not in the next one is missing from then on.
     last_complete_set: Arc<PodSet>,
 }
 
-/// What is remembered of one pod. Times are boot-clock times.
+/// What is remembered of one pod.
 #[derive(Debug, Default, PartialEq, Eq)]
 struct PodState {
-    /// Time before which the pod is not claimed again, because its task failed.
+    /// Boot-clock time before which the pod is not claimed again, because its task failed.
     retry_at: Option<Duration>,
-    /// Time since which the pod may be claimed and no replica's name is in its row.
+    /// Boot-clock time since which the pod may be claimed and its row names no owner.
     free_since: Option<Duration>,
-    /// Time since which no live replica has held the pod.
+    /// Since when no live replica has held the pod.
     unclaimed: Option<Unclaimed>,
-    /// The final checkpoint of this replica's last claim, when the store may not have it.
-    unsaved: Option<(Fence, Checkpoint)>,
-    /// The pod as it was seen last, when it is no longer in the set and may not have been read to its end.
-    departed: Option<Departed>,
-    /// Time before which the API server is not asked again whether the pod exists.
+    /// The final checkpoint of this replica's last claim, if the store may not have it.
+    unsaved: Option<UnsavedCheckpoint>,
+    /// The pod as it was seen last, if it is missing from the set and may not have been read to its end.
+    missing: Option<MissingPod>,
+    /// Boot-clock time before which the API server is not asked again whether the pod exists.
     next_lookup: Option<Duration>,
-    /// Time since which the pod is known to be deleted and its row finished.
+    /// Boot-clock time since which the pod is known to be deleted and its row to be finished.
     tombstone_since: Option<Duration>,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 struct Unclaimed {
+    /// Boot-clock time since which no live replica has held the pod.
     since: Duration,
     /// Whether the pod has been reported.
     reported: bool,
 }
 
 #[derive(Debug, PartialEq, Eq)]
-struct Departed {
+struct UnsavedCheckpoint {
+    /// The number of the claim under which the pod was stored up to the checkpoint.
+    fence: Fence,
+    checkpoint: Checkpoint,
+}
+
+#[derive(Debug, PartialEq, Eq)]
+struct MissingPod {
+    /// The pod as it was seen last.
     pod: Arc<Pod>,
     row: RowHistory,
 }
 
-/// What the lock table has shown of a pod since the pod departed.
+/// What the lock table has shown of a pod since the pod is missing.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum RowHistory {
     /// The table has not been read since.
     NotRead,
-    /// There has been no row since this time: no replica has ever claimed the pod.
+    /// There has been no row since this boot-clock time: no replica has ever claimed the pod.
     NeverSeen { since: Duration },
     /// There has been a row. The replica that finishes or deletes it reports what was not read.
     Seen,
@@ -69,7 +78,7 @@ impl PodState {
         *self == Self::default()
     }
 
-    fn is_resting(&self) -> bool {
+    fn is_backing_off(&self) -> bool {
         self.retry_at.is_some()
     }
 }
@@ -81,13 +90,13 @@ impl PodMemory {
             state.retry_at = state.retry_at.filter(|until| now < *until);
             // A checkpoint is newer than the stored one only while no other replica has held the pod.
             let is_latest = |fence: Fence| table.pod(uid).is_some_and(|row| row.fence == fence);
-            state.unsaved.take_if(|(fence, _)| !is_latest(*fence));
+            state.unsaved.take_if(|unsaved| !is_latest(unsaved.fence));
             !state.is_empty()
         });
     }
 
     /// The pods that may be claimed, each with the time for which it has been known to be free (zero for pods that are
-    /// held). Pods that rest after a failure are left out.
+    /// held). Pods that back off after a failure are left out.
     pub(super) fn acquirable(
         &mut self,
         set: &PodSet,
@@ -98,14 +107,14 @@ impl PodMemory {
         let has_free_row = |row: Option<&LockRow>| row.is_none_or(|row| row.owner.is_none() && !row.finished);
         let is_free = |uid: &PodUid| has_free_row(table.pod(uid)) && !is_held(uid);
         self.pods.retain(|uid, state| {
-            if !set.pods.contains_key(uid) || state.is_resting() || !is_free(uid) {
+            if !set.pods.contains_key(uid) || state.is_backing_off() || !is_free(uid) {
                 state.free_since = None;
             }
             !state.is_empty()
         });
         let mut acquirable = BTreeMap::new();
         for uid in set.pods.keys() {
-            if self.is_resting(uid) {
+            if self.is_backing_off(uid) {
                 continue;
             }
             let mut age = Duration::ZERO;
@@ -119,27 +128,28 @@ impl PodMemory {
     }
 
     /// The pods that no live replica has held for `limit` and that have not been reported yet. Each is named once; a
-    /// pod that is held in between counts anew. Pods that rest are left out: their failure has been reported.
+    /// pod that is held in between counts anew. Pods that back off are left out: their failure has been reported.
     pub(super) fn newly_unclaimed(
         &mut self,
         set: &PodSet,
         table: &LockTable,
         is_held: impl Fn(&PodUid) -> bool,
         is_alive: impl Fn(&ReplicaId) -> bool,
-        (now, limit): (Duration, Duration),
+        now: Duration,
+        limit: Duration,
     ) -> Vec<Arc<Pod>> {
         let lacks_holder =
             |row: Option<&LockRow>| row.is_none_or(|row| !row.finished && !row.owner.as_ref().is_some_and(&is_alive));
         let is_unclaimed = |uid: &PodUid| lacks_holder(table.pod(uid)) && !is_held(uid);
         self.pods.retain(|uid, state| {
-            if !set.pods.contains_key(uid) || state.is_resting() || !is_unclaimed(uid) {
+            if !set.pods.contains_key(uid) || state.is_backing_off() || !is_unclaimed(uid) {
                 state.unclaimed = None;
             }
             !state.is_empty()
         });
         let mut newly = Vec::new();
         for (uid, pod) in &set.pods {
-            if self.is_resting(uid) || !is_unclaimed(uid) {
+            if self.is_backing_off(uid) || !is_unclaimed(uid) {
                 continue;
             }
             let begin = Unclaimed {
@@ -156,17 +166,17 @@ impl PodMemory {
     }
 
     /// Does not let the pod be claimed before `until`.
-    pub(super) fn rest(&mut self, uid: &PodUid, until: Duration) {
+    pub(super) fn back_off(&mut self, uid: &PodUid, until: Duration) {
         self.state(uid).retry_at = Some(until);
     }
 
-    fn is_resting(&self, uid: &PodUid) -> bool {
-        self.pods.get(uid).is_some_and(PodState::is_resting)
+    fn is_backing_off(&self, uid: &PodUid) -> bool {
+        self.pods.get(uid).is_some_and(PodState::is_backing_off)
     }
 
     /// Keeps the final checkpoint of a claim until the store has it, or another replica has held the pod.
     pub(super) fn keep_unsaved(&mut self, uid: &PodUid, fence: Fence, checkpoint: Checkpoint) {
-        self.state(uid).unsaved = Some((fence, checkpoint));
+        self.state(uid).unsaved = Some(UnsavedCheckpoint { fence, checkpoint });
     }
 
     /// The store has the final checkpoint of the pod.
@@ -179,31 +189,31 @@ impl PodMemory {
     pub(super) fn take_unsaved(&mut self, uid: &PodUid, previous: Fence) -> Option<Checkpoint> {
         let unsaved = self.update(uid, |state| state.unsaved.take()).flatten();
         unsaved
-            .filter(|(fence, _)| *fence == previous)
-            .map(|(_, checkpoint)| checkpoint)
+            .filter(|unsaved| unsaved.fence == previous)
+            .map(|unsaved| unsaved.checkpoint)
     }
 
-    /// Compares a complete set of pods with the one before, and remembers the pods that have departed and have a log.
-    /// Returns how many of them found no room.
+    /// Compares a complete set of pods with the one before, and remembers the pods that are missing and have a log.
+    /// Returns the number of pods that are not remembered, because too many are missing.
     pub(super) fn on_complete_set(&mut self, set: &Arc<PodSet>) -> usize {
         let before = std::mem::replace(&mut self.last_complete_set, set.clone());
         let mut count = 0;
         self.pods.retain(|uid, state| {
             if set.pods.contains_key(uid) {
-                state.departed = None;
+                state.missing = None;
             }
-            count += usize::from(state.departed.is_some());
+            count += usize::from(state.missing.is_some());
             !state.is_empty()
         });
-        let departed = before.pods.iter().filter(|(uid, _)| !set.pods.contains_key(*uid));
+        let missing = before.pods.iter().filter(|(uid, _)| !set.pods.contains_key(*uid));
         let mut no_room = 0;
-        for (uid, pod) in departed.filter(|(_, pod)| pod.has_log()) {
-            if count >= MAX_DEPARTED {
+        for (uid, pod) in missing.filter(|(_, pod)| pod.has_log()) {
+            if count >= MAX_MISSING {
                 no_room += 1;
                 continue;
             }
             count += 1;
-            self.state(uid).departed = Some(Departed {
+            self.state(uid).missing = Some(MissingPod {
                 pod: pod.clone(),
                 row: RowHistory::NotRead,
             });
@@ -211,20 +221,20 @@ impl PodMemory {
         no_room
     }
 
-    /// Notes which departed pods have a row at `now`. A pod is forgotten when its row is finished or deleted, or when
-    /// it has had none for `patience`.
-    pub(super) fn compare_departed(&mut self, table: &LockTable, now: Duration, patience: Duration) {
+    /// Records which missing pods have a row at `now`. A pod is forgotten when its row is finished or deleted, or when
+    /// it has had none for `keep_for`.
+    pub(super) fn update_missing(&mut self, table: &LockTable, now: Duration, keep_for: Duration) {
         self.pods.retain(|uid, state| {
-            state.departed.take_if(|departed| {
+            state.missing.take_if(|missing| {
                 let row = table.pod(uid);
-                departed.row = match (row, departed.row) {
+                missing.row = match (row, missing.row) {
                     (Some(_), _) | (None, RowHistory::Seen) => RowHistory::Seen,
                     (None, RowHistory::NeverSeen { since }) => RowHistory::NeverSeen { since },
                     (None, RowHistory::NotRead) => RowHistory::NeverSeen { since: now },
                 };
-                match (row, departed.row) {
+                match (row, missing.row) {
                     (Some(row), _) => row.finished,
-                    (None, RowHistory::NeverSeen { since }) => now >= since + patience,
+                    (None, RowHistory::NeverSeen { since }) => now >= since + keep_for,
                     (None, _) => true,
                 }
             });
@@ -232,26 +242,26 @@ impl PodMemory {
         });
     }
 
-    /// The departed pods that have no row: no replica has ever claimed them.
-    pub(super) fn departed_without_row(&self) -> impl Iterator<Item = &Arc<Pod>> {
-        let departed = self.pods.values().filter_map(|state| state.departed.as_ref());
-        departed
-            .filter(|departed| matches!(departed.row, RowHistory::NeverSeen { .. }))
-            .map(|departed| &departed.pod)
+    /// The missing pods that have no row: no replica has ever claimed them.
+    pub(super) fn missing_without_row(&self) -> impl Iterator<Item = &Arc<Pod>> {
+        let missing = self.pods.values().filter_map(|state| state.missing.as_ref());
+        missing
+            .filter(|missing| matches!(missing.row, RowHistory::NeverSeen { .. }))
+            .map(|missing| &missing.pod)
     }
 
-    /// A departed pod as it was seen last, marked as deleted.
-    pub(super) fn departed_as_deleted(&self, uid: &PodUid) -> Option<Pod> {
-        let departed = self.pods.get(uid)?.departed.as_ref()?;
+    /// A missing pod as it was seen last, marked as deleted.
+    pub(super) fn missing_as_deleted(&self, uid: &PodUid) -> Option<Pod> {
+        let missing = self.pods.get(uid)?.missing.as_ref()?;
         Some(Pod {
             deleted: true,
-            ..Pod::clone(&departed.pod)
+            ..Pod::clone(&missing.pod)
         })
     }
 
     /// The pod still exists; it only does not match the selection any more.
-    pub(super) fn forget_departed(&mut self, uid: &PodUid) {
-        self.update(uid, |state| state.departed = None);
+    pub(super) fn forget_missing(&mut self, uid: &PodUid) {
+        self.update(uid, |state| state.missing = None);
     }
 
     /// Does not let the API server be asked about the pod before `at`.

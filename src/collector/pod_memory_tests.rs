@@ -98,9 +98,9 @@ fn a_pod_that_this_replica_holds_has_no_age_and_is_not_remembered() {
 }
 
 #[test]
-fn a_pod_that_rests_is_left_out_until_its_time_has_come() {
+fn a_pod_that_backs_off_is_left_out_until_its_time_has_come() {
     let mut memory = PodMemory::default();
-    memory.rest(&"a".into(), at(20));
+    memory.back_off(&"a".into(), at(20));
     assert_eq!(ages(&mut memory, &[], at(19)), [("b".into(), 0)]);
     assert_eq!(ages(&mut memory, &[], at(20)), pair(0, 1));
 }
@@ -137,8 +137,8 @@ fn a_pod_without_a_live_holder_is_reported_once_after_the_limit() {
     let mut memory = PodMemory::default();
     let mut reported = |rows: &[TestRow<'_>], now| -> Vec<String> {
         let is_alive = |id: &ReplicaId| id.as_str() == "alive";
-        let (set, table, limits) = (set(&["a", "b", "c"]), table(rows), (at(now), at(40)));
-        let pods = memory.newly_unclaimed(&set, &table, not_held, is_alive, limits);
+        let (set, table) = (set(&["a", "b", "c"]), table(rows));
+        let pods = memory.newly_unclaimed(&set, &table, not_held, is_alive, at(now), at(40));
         pods.iter().map(|pod| pod.name.to_string()).collect()
     };
     let rows = [("a", "alive", 1, false), ("b", "dead", 1, false), ("c", "", 1, true)];
@@ -154,18 +154,17 @@ fn a_pod_without_a_live_holder_is_reported_once_after_the_limit() {
 }
 
 #[test]
-fn a_pod_that_rests_is_not_reported_as_unclaimed() {
+fn a_pod_that_backs_off_is_not_reported_as_unclaimed() {
     let mut memory = PodMemory::default();
-    let limits = (at(100), Duration::ZERO);
-    memory.rest(&"a".into(), at(200));
-    let pods = memory.newly_unclaimed(&set(&["a"]), &table(&[]), not_held, |_| false, limits);
+    memory.back_off(&"a".into(), at(200));
+    let pods = memory.newly_unclaimed(&set(&["a"]), &table(&[]), not_held, |_| false, at(100), Duration::ZERO);
     assert!(pods.is_empty());
 }
 
-const PATIENCE: Duration = Duration::from_mins(3);
+const KEEP_FOR: Duration = Duration::from_mins(3);
 
-/// A memory from whose set pod `a` has departed.
-fn departed() -> PodMemory {
+/// A memory from whose set pod `a` is missing.
+fn one_missing() -> PodMemory {
     let mut memory = PodMemory::default();
     assert_eq!(memory.on_complete_set(&set(&["a", "b"])), 0);
     assert_eq!(memory.on_complete_set(&set(&["b"])), 0);
@@ -173,42 +172,42 @@ fn departed() -> PodMemory {
 }
 
 fn without_row(memory: &PodMemory) -> Vec<&str> {
-    memory.departed_without_row().map(|pod| pod.uid.as_str()).collect()
+    memory.missing_without_row().map(|pod| pod.uid.as_str()).collect()
 }
 
 #[test]
-fn a_departed_pod_without_a_row_is_remembered_for_three_minutes_after_the_table_was_read() {
-    let mut memory = departed();
+fn a_missing_pod_without_a_row_is_remembered_for_three_minutes_after_the_table_was_read() {
+    let mut memory = one_missing();
     assert!(without_row(&memory).is_empty(), "the table has not been read");
-    memory.compare_departed(&table(&[]), at(10), PATIENCE);
+    memory.update_missing(&table(&[]), at(10), KEEP_FOR);
     assert_eq!(without_row(&memory), ["a"]);
-    assert!(memory.departed_as_deleted(&"a".into()).is_some_and(|pod| pod.deleted));
-    memory.compare_departed(&table(&[]), at(189), PATIENCE);
+    assert!(memory.missing_as_deleted(&"a".into()).is_some_and(|pod| pod.deleted));
+    memory.update_missing(&table(&[]), at(189), KEEP_FOR);
     assert_eq!(without_row(&memory), ["a"]);
-    memory.compare_departed(&table(&[]), at(190), PATIENCE);
+    memory.update_missing(&table(&[]), at(190), KEEP_FOR);
     assert!(memory.pods.is_empty());
 }
 
 #[test]
-fn a_departed_pod_with_a_row_is_remembered_until_the_row_is_finished_or_deleted() {
+fn a_missing_pod_with_a_row_is_remembered_until_the_row_is_finished_or_deleted() {
     for end in [&[("a", "", 1, true)][..], &[]] {
-        let mut memory = departed();
-        memory.compare_departed(&table(&[("a", "other", 1, false)]), at(10), PATIENCE);
-        memory.compare_departed(&table(&[("a", "", 1, false)]), at(1000), PATIENCE);
+        let mut memory = one_missing();
+        memory.update_missing(&table(&[("a", "other", 1, false)]), at(10), KEEP_FOR);
+        memory.update_missing(&table(&[("a", "", 1, false)]), at(1000), KEEP_FOR);
         assert!(without_row(&memory).is_empty());
-        assert!(memory.departed_as_deleted(&"a".into()).is_some());
-        memory.compare_departed(&table(end), at(1001), PATIENCE);
+        assert!(memory.missing_as_deleted(&"a".into()).is_some());
+        memory.update_missing(&table(end), at(1001), KEEP_FOR);
         assert!(memory.pods.is_empty(), "{end:?}");
     }
 }
 
 #[test]
-fn a_pod_that_comes_back_or_is_not_selected_any_more_has_not_departed() {
-    let mut memory = departed();
+fn a_pod_that_comes_back_or_is_not_selected_any_more_is_not_missing() {
+    let mut memory = one_missing();
     memory.on_complete_set(&set(&["a", "b"]));
     assert!(memory.pods.is_empty());
-    let mut memory = departed();
-    memory.forget_departed(&"a".into());
+    let mut memory = one_missing();
+    memory.forget_missing(&"a".into());
     assert!(memory.pods.is_empty());
 }
 
@@ -225,12 +224,12 @@ fn a_pod_that_never_ran_leaves_nothing_to_report() {
 }
 
 #[test]
-fn departed_pods_beyond_the_limit_are_counted_and_not_remembered() {
+fn missing_pods_beyond_the_limit_are_counted_and_not_remembered() {
     let mut memory = PodMemory::default();
-    let many = (0..MAX_DEPARTED + 3).map(|i| pod(&format!("pod-{i}")));
+    let many = (0..MAX_MISSING + 3).map(|i| pod(&format!("pod-{i}")));
     memory.on_complete_set(&set_of(many));
     assert_eq!(memory.on_complete_set(&set(&[])), 3);
-    assert_eq!(memory.pods.len(), MAX_DEPARTED);
+    assert_eq!(memory.pods.len(), MAX_MISSING);
 }
 
 #[test]
@@ -251,8 +250,8 @@ fn a_tombstone_is_old_after_its_age_and_forgotten_with_its_row() {
     let mut memory = PodMemory::default();
     let rows = table(&[("a", "", 1, true)]);
     memory.add_tombstone(&"a".into(), at(10));
-    assert!(memory.old_tombstones(&rows, at(189), PATIENCE).is_empty());
-    assert_eq!(memory.old_tombstones(&rows, at(190), PATIENCE), ["a".into()]);
-    assert!(memory.old_tombstones(&table(&[]), at(191), PATIENCE).is_empty());
+    assert!(memory.old_tombstones(&rows, at(189), KEEP_FOR).is_empty());
+    assert_eq!(memory.old_tombstones(&rows, at(190), KEEP_FOR), ["a".into()]);
+    assert!(memory.old_tombstones(&table(&[]), at(191), KEEP_FOR).is_empty());
     assert!(memory.pods.is_empty());
 }

@@ -79,13 +79,13 @@ pub(super) enum HandOver {
 }
 
 impl PodTasks {
-    /// Starts a task. `progress` is the channel on which it shows how far the pod is stored.
+    /// Starts a task. On `progress` it shows how far the pod is stored.
     pub(super) fn start(
         &mut self,
         context: Arc<Context>,
         pod: Arc<Pod>,
         grant: Grant,
-        progress: (watch::Sender<Checkpoint>, watch::Receiver<Checkpoint>),
+        progress: watch::Sender<Checkpoint>,
     ) {
         let span = tracing::info_span!("pod", namespace = %pod.namespace, pod = %pod.name, fence = %grant.fence);
         let uid = pod.uid.clone();
@@ -95,7 +95,7 @@ impl PodTasks {
             fence: grant.fence,
             grant: grant.clone(),
             pod: sender,
-            progress: progress.1,
+            progress: progress.subscribe(),
             stop: stop.clone(),
             when_stopped: AfterRelease::Free,
             handing_over_since: None,
@@ -106,7 +106,7 @@ impl PodTasks {
             PodAssignment {
                 pod: receiver,
                 grant,
-                progress: progress.0,
+                progress,
                 stop,
             },
         );

@@ -62,7 +62,7 @@ impl Reconciler {
         }
     }
 
-    /// Shows pod tasks what has become of their pods, and remembers pods that have departed.
+    /// Shows pod tasks what has become of their pods, and remembers pods that are missing from the set.
     pub(super) fn on_pods_changed(&mut self, set: &Arc<PodSet>) {
         let claims = &mut self.claims;
         if set.complete {
@@ -183,7 +183,7 @@ impl Reconciler {
         let is_held = |uid: &PodUid| tasks.holds(uid);
         let is_alive = |id: &_| members.contains(id);
         let memory = &mut self.claims.memory;
-        unclaimed::warn(&memory.newly_unclaimed(set, table, is_held, is_alive, (now, limit)));
+        unclaimed::warn(&memory.newly_unclaimed(set, table, is_held, is_alive, now, limit));
     }
 
     /// Stops the tasks of pods that another replica has requested; they are handed over when they end. Returns those
