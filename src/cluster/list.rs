@@ -22,6 +22,13 @@ const PAGE: u32 = 500;
 /// 2 x 150,000 / 250 = 1,200.
 const PAGES: usize = 1_200;
 
+/// The selected pods of a namespace, or of all.
+pub(super) struct PodList {
+    pub(super) pods: Vec<Pod>,
+    /// The resource version of the list.
+    pub(super) version: String,
+}
+
 /// The selected pods of one page.
 struct PodPage {
     pods: Vec<Pod>,
@@ -34,25 +41,28 @@ struct PodPage {
 /// The selected pods of a namespace, or of all, that there are now.
 pub async fn list_pods(cluster: &Cluster, scope: &Scope, namespace: Option<&str>) -> Result<Vec<Pod>, ApiError> {
     let mut names = SharedNames::default();
-    let (pods, _) = list(cluster, scope, namespace, &mut names, GET_DEADLINE).await?;
-    Ok(pods)
+    let list = list(cluster, scope, namespace, &mut names, GET_DEADLINE).await?;
+    Ok(list.pods)
 }
 
-/// The selected pods of a namespace, or of all, and the resource version of that list. `deadline` is for each page.
+/// Lists the selected pods of a namespace, or of all. `deadline` is for each page.
 pub(super) async fn list(
     cluster: &Cluster,
     scope: &Scope,
     namespace: Option<&str>,
     names: &mut SharedNames,
     deadline: Duration,
-) -> Result<(Vec<Pod>, String), ApiError> {
+) -> Result<PodList, ApiError> {
     let (mut pods, mut next) = (Vec::new(), None);
     for _ in 0..PAGES {
         let page = page(cluster, scope, namespace, next, names, deadline).await?;
         pods.extend(page.pods);
         next = page.next;
         if next.is_none() {
-            return Ok((pods, page.version));
+            return Ok(PodList {
+                pods,
+                version: page.version,
+            });
         }
     }
     Err(ApiError::Unavailable(Message::new(

@@ -51,11 +51,17 @@ struct PoolInner {
     connections: Mutex<Vec<Arc<Http2Connection>>>,
     /// Held while connecting. Other requests wait for it and then use the new connection.
     connecting: tokio::sync::Mutex<()>,
-    /// The number of failed attempts to connect and the latest error. Requests that waited meanwhile fail with it.
-    failed: Mutex<(u64, Option<ConnectError>)>,
+    failures: Mutex<ConnectFailures>,
     /// Whether the latest connection is HTTP/1.1. Then requests connect at the same time.
     http1: AtomicBool,
     tasks: ConnectionTasks,
+}
+
+/// The failed attempts to connect. Requests that waited for an attempt fail with its error.
+#[derive(Default)]
+struct ConnectFailures {
+    count: u64,
+    latest: Option<ConnectError>,
 }
 
 /// One HTTP/2 connection.
@@ -111,7 +117,7 @@ impl Pool {
             connector,
             connections: Mutex::default(),
             connecting: tokio::sync::Mutex::default(),
-            failed: Mutex::default(),
+            failures: Mutex::default(),
             http1: AtomicBool::new(false),
             tasks: ConnectionTasks::default(),
         }))
@@ -142,17 +148,21 @@ impl Pool {
         if self.0.http1.load(Ordering::Relaxed) {
             return self.connect().await;
         }
-        let failed_before = lock(&self.0.failed).0;
+        let failures_before = lock(&self.0.failures).count;
         let _connecting = self.0.connecting.lock().await;
         if let Some(slot) = self.free_slot() {
             return Ok(PooledConnection::Http2(slot));
         }
-        if let (failed, Some(error)) = &*lock(&self.0.failed)
-            && *failed != failed_before
-        {
-            return Err(error.clone());
+        if let Some(error) = self.failure_since(failures_before) {
+            return Err(error);
         }
         self.connect().await
+    }
+
+    /// The latest error, if more attempts to connect have failed than `count`.
+    fn failure_since(&self, count: u64) -> Option<ConnectError> {
+        let failures = lock(&self.0.failures);
+        failures.latest.clone().filter(|_| failures.count != count)
     }
 
     async fn connect(&self) -> Result<PooledConnection, ConnectError> {
@@ -176,8 +186,9 @@ impl Pool {
                 Ok(PooledConnection::Http2(self.take_slot(&connection)))
             }
             Err(error) => {
-                let mut failed = lock(&self.0.failed);
-                *failed = (failed.0 + 1, Some(error.clone()));
+                let mut failures = lock(&self.0.failures);
+                failures.count += 1;
+                failures.latest = Some(error.clone());
                 Err(error)
             }
         }

@@ -1,6 +1,6 @@
 //! Text of errors and answers, made fit for one line of a log or a message.
 //!
-//! It never judges what the text says.
+//! It never interprets the text.
 
 /// The most characters that are kept of a text from elsewhere.
 const LONGEST: usize = 400;

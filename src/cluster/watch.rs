@@ -16,7 +16,7 @@ use super::client::{Cluster, HEADERS_DEADLINE};
 use super::convert::{SharedNames, convert_selected};
 use super::error::ApiError;
 use super::events::watch_events;
-use super::list;
+use super::list::{self, PodList};
 use super::operation::Operation;
 use super::pod_cache::PodCache;
 use super::select::Scope;
@@ -148,7 +148,7 @@ impl<'a> Watcher<'a> {
     /// Lists all pods, puts them into the cache and returns the resource version to watch from.
     async fn list(&mut self) -> Result<String, ApiError> {
         let listing = list::list(self.cluster, self.scope, self.namespace, &mut self.names, LIST_DEADLINE);
-        let (pods, version) = listing.await?;
+        let PodList { pods, version } = listing.await?;
         if pods.is_empty() {
             self.check_namespace().await;
         }

@@ -181,7 +181,7 @@ impl PodTasks {
         }
     }
 
-    /// Stops a task because replica `to` has asked for its pod, or judges whether that has taken too long. The pod is
+    /// Stops a task because replica `to` has asked for its pod, or says that this has taken too long. The pod is
     /// handed over when the task has ended.
     pub(super) fn hand_over(&mut self, uid: &PodUid, to: &ReplicaId, now: Duration) -> HandOver {
         let Some(task) = self.by_uid.get_mut(uid) else {
