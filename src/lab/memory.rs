@@ -1,7 +1,7 @@
-//! A lock store in memory, for tests and simulated histories. It is the shortest form of the contract of a lock store.
+//! A lock store in memory, for tests and simulations. It is the shortest implementation of [`LockStore`].
 //!
-//! Several holders share one table. It is never used across processes and keeps nothing when the
-//! process ends. Its clock is handed in and never read from elsewhere.
+//! Several holders share one table. The table is never shared between processes, and it reads only the clock that it is
+//! given.
 
 use std::collections::BTreeMap;
 use std::fmt;
@@ -31,9 +31,9 @@ pub struct MemoryTable {
 #[derive(Default)]
 struct TableState {
     rows: BTreeMap<(String, LockKey), Row>,
-    /// The largest fence given out, so that none repeats even if the clock stands still.
+    /// The largest fence so far, so that no fence repeats even if the clock stands still.
     top: Fence,
-    /// How far the table's clock has been moved, in milliseconds.
+    /// How far the table's clock was moved, in milliseconds.
     skew: i64,
 }
 
@@ -44,7 +44,7 @@ struct Row {
 }
 
 impl TableState {
-    /// A fence larger than any before it, and at least the time in microseconds.
+    /// A fence that is larger than all fences before, and at least the time in microseconds.
     fn next_fence(&mut self, now: Duration) -> Fence {
         self.top = fence_after(self.top, now);
         self.top
@@ -70,7 +70,7 @@ impl MemoryTable {
         }
     }
 
-    /// Moves the table's clock by so many milliseconds, as a failover to a server with another clock does.
+    /// Moves the table's clock by this many milliseconds, like a failover to a server with another clock.
     pub fn skew(&self, millis: i64) {
         lock(&self.state).skew += millis;
     }

@@ -1,6 +1,8 @@
-//! The laboratory: `podlog demo`, `podlog simulate`, and the lock store in memory that simulation and tests share.
+//! The laboratory: `podlog demo`, `podlog simulate`, and the lock store in memory that the simulation and the tests
+//! use.
 //!
-//! Only a build with the cargo feature `lab` has it. Of the product only `command` imports it, to start the two commands.
+//! Only a build with the cargo feature `lab` contains it. `command` imports it to start the two commands; no other part
+//! of the product does.
 
 mod demo;
 pub mod memory;

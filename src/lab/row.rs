@@ -1,31 +1,31 @@
-//! The rules of a row: who may acquire, renew, release or request it, and what it is afterwards.
+//! The rules of a row in the table of claims: who may acquire, renew, release or request it, and how that changes it.
 //!
-//! A reference model: the functions say what the SQL stores do in statements. The store in memory runs them, one contract
-//! suite tests all stores alike, and the model checker explores them. Nothing here reads a clock: `now` is always the
-//! time of the database.
+//! This is the reference model. The SQL stores do the same in statements, and one contract suite tests all stores. The
+//! store in memory calls these functions, and the model checker explores them. Nothing here reads a clock: `now` is
+//! always the time of the database.
 
 use std::time::Duration;
 
 use crate::defect::{self, Defect};
 use crate::domain::{AfterRelease, Fence, ReplicaId};
 
-/// The part of a row that decides who may do what.
+/// The columns of a row that decide who may do what.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Hold {
-    /// Who holds it; `None` when free.
+    /// The replica that has the row; `None` if it is free.
     pub owner: Option<ReplicaId>,
     /// The number of its latest claim.
     pub fence: Fence,
     /// When it expires.
     pub expires_at: Duration,
-    /// Whether the pod is done with.
+    /// Whether the pod is collected completely.
     pub finished: bool,
     /// The replica that has requested the row.
     pub requested_by: Option<ReplicaId>,
 }
 
 impl Hold {
-    /// What a row is once `me` has acquired it under `fence`.
+    /// A row that `me` has just acquired under `fence`.
     #[must_use]
     pub fn acquired(me: &ReplicaId, fence: Fence, now: Duration, ttl: Duration) -> Self {
         Self {
@@ -37,8 +37,8 @@ impl Hold {
         }
     }
 
-    /// Whether `me` may acquire the row: it is free, in the name of `me` (handed to it, or acquired by a
-    /// statement whose answer was lost), or has been expired for the grace.
+    /// Whether `me` may acquire the row. It may if the row is free, if it has been expired for the grace, or if it is
+    /// in the name of `me` already: because it was handed over, or because the answer to an earlier statement was lost.
     #[must_use]
     pub fn may_be_acquired(&self, me: &ReplicaId, now: Duration, grace: Duration) -> bool {
         let mine = self.owner.as_ref().is_none_or(|owner| owner == me);
@@ -51,8 +51,8 @@ impl Hold {
         self.fence == fence && self.owner.as_ref() == Some(me) || defect::on(Defect::NoFenceCheck)
     }
 
-    /// Extends the claim of `me` by one ttl from now, never to an earlier time. Answers whether it
-    /// is held: under this fence, and unexpired even if nobody else has acquired it.
+    /// Extends the claim of `me` to one ttl from now, never to an earlier time. Returns whether `me` still holds the
+    /// claim. An expired claim is not held any more, even if no other replica has acquired the row.
     #[must_use]
     pub fn renew(&mut self, me: &ReplicaId, fence: Fence, now: Duration, ttl: Duration) -> bool {
         let held = self.is_owned(me, fence) && self.expires_at > now;
@@ -62,8 +62,8 @@ impl Hold {
         held
     }
 
-    /// Releases the row, which its holder may do even after expiry while nobody else has acquired it.
-    /// The receiver of a hand-over has the row under the fence `handed`, and one ttl to acquire it.
+    /// Releases the row. Its holder may do that even after expiry, while no other replica has acquired it. The receiver
+    /// of a hand-over gets the row under the fence `handed`, and has one ttl to acquire it.
     pub fn release(&mut self, next: &AfterRelease, handed: Fence, now: Duration, ttl: Duration) {
         (self.owner, self.requested_by, self.expires_at) = (None, None, now);
         match next {
@@ -75,8 +75,7 @@ impl Hold {
         }
     }
 
-    /// Requests the row for `me`, unless it was requested before, the fence is another, or no other replica
-    /// has it.
+    /// Requests the row for `me`, unless it was requested before, has another fence, or belongs to no other replica.
     pub fn request_handover(&mut self, me: &ReplicaId, fence: Fence) {
         let held = self.owner.as_ref().is_some_and(|owner| owner != me);
         if self.fence == fence && !self.finished && self.requested_by.is_none() && held {
@@ -85,8 +84,8 @@ impl Hold {
     }
 }
 
-/// The fence that follows `last`: larger than it whatever the clock says, and at least the time in
-/// microseconds, so that it is also larger than the fences of rows that are deleted.
+/// The fence after `last`. It is larger than `last` whatever the clock shows. It is also at least the time in
+/// microseconds, so that it is larger than the fences of deleted rows.
 #[must_use]
 pub fn fence_after(last: Fence, now: Duration) -> Fence {
     if defect::on(Defect::FenceRepeats) {
@@ -114,7 +113,7 @@ mod tests {
     }
 
     #[test]
-    fn a_fence_grows_whether_or_not_the_clock_does() {
+    fn a_fence_grows_even_if_the_clock_stands_still() {
         assert_eq!(fence_after(Fence(7), Duration::ZERO), Fence(8));
         assert_eq!(fence_after(Fence(7), Duration::from_micros(8)), Fence(8));
         assert_eq!(fence_after(Fence(7), Duration::from_micros(90)), Fence(90));

@@ -1,4 +1,4 @@
-//! The simulation as a test harness: it fails the test when a rule is broken or when something awaited does not happen
+//! The simulation as a test harness. It fails the test when a rule is broken, or when an expected event does not happen
 //! in time.
 
 use std::ops::{Deref, DerefMut};
@@ -11,7 +11,7 @@ use podlog::lab::simulate::{self, LedgerAudit};
 /// The smallest step in which a test lets time pass.
 const STEP: Duration = Duration::from_millis(20);
 
-/// Whole collectors over one table, one simulated cluster and one sink, in virtual time.
+/// Several replicas with one table of claims, one simulated cluster and one sink, in virtual time.
 pub(crate) struct Harness(simulate::Fleet);
 
 impl Deref for Harness {
@@ -29,23 +29,23 @@ impl DerefMut for Harness {
 }
 
 impl Harness {
-    /// A harness without replicas and pods, around a sink that fences or one that does not. Its random choices are the
-    /// same each time; `PODLOG_TEST_SEED` changes them.
+    /// A harness without replicas and pods. The sink behaves like a database if it is `fencing`, otherwise like a file.
+    /// `PODLOG_TEST_SEED` sets the seed of the random numbers.
     pub(crate) fn new(fencing: bool) -> Self {
         let seed = std::env::var("PODLOG_TEST_SEED").map_or(0, |seed| seed.parse().unwrap());
         // Shown when the test fails.
         println!("PODLOG_TEST_SEED={seed}");
-        Self(simulate::Fleet::seeded(fencing, seed))
+        Self(simulate::Fleet::new(fencing, seed))
     }
 
-    /// A harness in which so many replicas share so many pods evenly.
-    pub(crate) fn shared(fencing: bool, replicas: usize, pods: usize) -> Self {
+    /// A harness with this many replicas and pods, in which all replicas hold the same number of pods.
+    pub(crate) fn balanced(fencing: bool, replicas: usize, pods: usize) -> Self {
         let mut harness = Self::new(fencing);
         for _ in 0..replicas {
-            harness.add();
+            harness.add_replica();
         }
         harness.pass(2);
-        (0..pods).for_each(|_| drop(harness.pod()));
+        (0..pods).for_each(|_| drop(harness.create_pod()));
         harness.pass(30);
         harness
     }
@@ -62,25 +62,25 @@ impl Harness {
         }
     }
 
-    /// Lets time pass until this holds; returns how long it took.
-    pub(crate) fn until(&mut self, limit: u64, what: &str, holds: impl Fn(&Self) -> bool) -> Duration {
+    /// Lets time pass until `holds` returns true, and returns how long that took.
+    pub(crate) fn wait_until(&mut self, limit: u64, what: &str, holds: impl Fn(&Self) -> bool) -> Duration {
         let begun = self.now();
         while !holds(self) {
             assert!(
                 self.now() < begun + Duration::from_secs(limit),
                 "not within {limit} s: {what}; {:?}",
-                self.shares()
+                self.pods_by_replica()
             );
             self.pass_for(STEP * 5);
         }
         self.now() - begun
     }
 
-    /// Asks a replica to stop and waits until it has, then removes it. Returns how long it took.
+    /// Asks a replica to stop, waits until it has stopped, and removes it. Returns how long that took.
     pub(crate) fn stop(&mut self, at: usize) -> Duration {
         self.ask_to_stop(at);
         let begun = self.now();
-        while !self.ended(at) {
+        while !self.has_ended(at) {
             assert!(self.now() < begun + Duration::from_mins(1), "the replica does not stop");
             self.pass_for(STEP);
         }
@@ -88,21 +88,21 @@ impl Harness {
         self.now() - begun
     }
 
-    /// Lets time pass in which every pod writes once a second.
-    pub(crate) fn busy(&mut self, seconds: u64) {
+    /// Lets seconds pass. In each, every running pod writes a line.
+    pub(crate) fn write_each_second(&mut self, seconds: u64) {
         for _ in 0..seconds {
             self.write_all();
             self.pass(1);
         }
     }
 
-    /// The row of a pod.
+    /// The key of a pod's row.
     pub(crate) fn key(pod: &SimPod) -> LockKey {
         simulate::pod_key(pod)
     }
 
-    /// Everything written is stored, once and in order.
-    pub(crate) fn assert_exact(&self) {
+    /// Asserts that every written line is stored once and in order.
+    pub(crate) fn assert_all_stored_once(&self) {
         let found = self.audit();
         let stored = found.stored;
         assert_eq!(
@@ -115,8 +115,8 @@ impl Harness {
         assert_eq!(stored, self.sim.lines_written());
     }
 
-    /// Every replica that lives holds its share, within a tenth or one pod.
-    pub(crate) fn assert_even(&self) {
-        assert_eq!(simulate::uneven(self), None);
+    /// Asserts that all replicas hold the same number of pods, within a tenth or one pod.
+    pub(crate) fn assert_balanced(&self) {
+        assert_eq!(simulate::find_imbalance(self), None);
     }
 }

@@ -1,5 +1,5 @@
-//! Random histories of whole collectors, as `podlog simulate` plays them. Pods, replicas, the store and streams suffer
-//! random faults drawn from a seed; at the end every line is stored or covered by a gap.
+//! Random histories of whole replicas, as `podlog simulate` plays them. Random faults from a seed happen to pods,
+//! replicas, the lock store and streams. At the end every line is stored or covered by a gap.
 //!
 //! `PODLOG_TEST_SEEDS=from..to` plays other seeds than the default.
 
@@ -25,14 +25,14 @@ fn in_random_histories_every_line_is_stored_or_covered_by_a_gap() {
     );
 }
 
-/// A history in which a database stores, and anything may fail.
-fn of(seed: u64, steps: &[(Action, u32)]) -> History {
+/// A history with a sink that is a database.
+fn history(seed: u64, steps: &[(Action, u32)]) -> History {
     History {
         seed,
         fencing: true,
         calm: false,
         replicas: 1,
-        steps: steps.iter().map(|(act, wait)| Step(act.clone(), *wait)).collect(),
+        steps: steps.iter().map(|(action, wait)| Step(action.clone(), *wait)).collect(),
     }
 }
 
@@ -41,10 +41,10 @@ fn stream_histories_that_once_failed_pass() {
     let calm = |steps: &[(Action, u32)]| History {
         fencing: false,
         calm: true,
-        ..of(19, steps)
+        ..history(19, steps)
     };
     let kept = [
-        // A stream that stopped delivering and stayed open when its pod was deleted.
+        // A stream that sent nothing more and stayed open when its pod was deleted.
         calm(&[
             (Action::Create(false), 1354),
             (Action::Write(0, 3), 5000),
@@ -52,26 +52,26 @@ fn stream_histories_that_once_failed_pass() {
             (Action::Write(0, 6), 809),
             (Action::Remove(0), 1471),
         ]),
-        // Half a line, and then the pod was deleted.
+        // An incomplete line, and then the pod was deleted.
         calm(&[
             (Action::Create(true), 863),
             (Action::Write(0, 5), 2022),
-            (Action::Half(0), 2125),
+            (Action::WriteHalfLine(0), 2125),
             (Action::Remove(0), 2249),
         ]),
-        // A log was rotated while nobody held the pod; the next holder found it empty, was shown the log of the next
-        // instance, and took those lines for the proof that nothing was missing.
-        of(
+        // A log was rotated while no replica held the pod. The next holder found the log empty, then got the log of the
+        // next instance, and took its lines as proof that nothing was missing.
+        history(
             3032,
             &[
                 (Action::Store(None, StoreFault::Silent), 1076),
                 (Action::Create(false), 403),
                 (Action::Nothing, 1812),
                 (Action::Write(0, 1), 1769),
-                (Action::Add, 878),
+                (Action::StartReplica, 878),
                 (Action::Write(0, 5), 1874),
                 (Action::Partition(1), 993),
-                (Action::Api(ApiFault::Short(Verb::Log, 61, 1)), 2241),
+                (Action::Api(ApiFault::CutAfter(Verb::Log, 61, 1)), 2241),
                 (Action::Write(0, 4), 25),
                 (Action::Rotate(0), 75),
                 (Action::BreakHandOver(false), 67),
@@ -87,7 +87,7 @@ fn stream_histories_that_once_failed_pass() {
 
 #[test]
 fn a_replica_frozen_while_it_reads_the_table_does_not_act_on_it_after_a_clock_jump() {
-    let history = of(
+    let history = history(
         19242,
         &[
             (Action::Api(ApiFault::Mute(Verb::Log)), 2224),
@@ -99,7 +99,7 @@ fn a_replica_frozen_while_it_reads_the_table_does_not_act_on_it_after_a_clock_ju
             (Action::Create(true), 815),
             (Action::Rotate(2_483_109_472), 1501),
             (Action::Freeze(2_031_823_506), 1470),
-            (Action::Add, 982),
+            (Action::StartReplica, 982),
             (Action::Write(1_060_630_863, 4), 2354),
             (Action::Sink(Some(1_819_711_431), SinkFault::Rejects), 1998),
             (Action::Jump(3_600_000), 921),

@@ -1,7 +1,7 @@
 //! Everything that is tested from outside, in one binary; this list is the table of contents.
 //!
-//! Tests that need a server read `PODLOG_TEST_MYSQL`, `PODLOG_TEST_MARIADB` (`mysql://user:password@host/database`, with
-//! the right to create databases) and `KUBECONFIG`; without them they are skipped, see [`servers`].
+//! Tests that need a server read `PODLOG_TEST_MYSQL`, `PODLOG_TEST_MARIADB` (`mysql://user:password@host/database`,
+//! with the right to create databases) and `KUBECONFIG`; without them they are skipped, see [`servers`].
 
 #![allow(
     clippy::unwrap_used,

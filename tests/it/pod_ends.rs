@@ -11,7 +11,7 @@ const SECOND: Duration = Duration::from_secs(1);
 
 #[test]
 fn finished_jobs_are_collected_once_and_their_rows_are_deleted_with_the_pods() {
-    let mut harness = Harness::shared(false, 3, 0);
+    let mut harness = Harness::balanced(false, 3, 0);
     let jobs: Vec<_> = (0..12)
         .map(|i| {
             let spec = PodSpec::new("jobs", format!("j{i}")).node("n1").app("app");
@@ -26,43 +26,43 @@ fn finished_jobs_are_collected_once_and_their_rows_are_deleted_with_the_pods() {
         harness.write(job);
     }
     for job in &jobs {
-        harness.act(|_| job.exit("app", 0).unwrap());
+        harness.change_cluster(|_| job.exit("app", 0).unwrap());
     }
-    let finished = |harness: &Harness| harness.rows().rows.values().filter(|row| row.finished).count();
-    harness.until(20, "all are finished", |harness| finished(harness) == 12);
+    let finished = |harness: &Harness| harness.lock_table().rows.values().filter(|row| row.finished).count();
+    harness.wait_until(20, "all are finished", |harness| finished(harness) == 12);
     harness.kill(0);
     harness.pass(60);
-    harness.assert_exact();
+    harness.assert_all_stored_once();
     assert_eq!(finished(&harness), 12);
     for job in &jobs {
-        harness.act(|_| job.remove().unwrap());
+        harness.change_cluster(|_| job.remove().unwrap());
     }
-    harness.until(300, "their rows are deleted", |harness| harness.pod_rows() == 0);
-    harness.assert_exact();
+    harness.wait_until(300, "their rows are deleted", |harness| harness.pod_rows() == 0);
+    harness.assert_all_stored_once();
 }
 
 #[test]
 fn a_replica_that_sees_a_deletion_late_does_not_collect_the_pod_again() {
     for finished in [false, true] {
-        let mut harness = Harness::shared(false, 1, 0);
+        let mut harness = Harness::balanced(false, 1, 0);
         let spec = |i| PodSpec::new("shop", format!("j{i}")).node("n1").app("app");
         let pods: Vec<_> = (0..12)
             .map(|i| harness.create(spec(i).restart_policy(RestartPolicy::Never)))
             .collect();
-        harness.busy(5);
+        harness.write_each_second(5);
         if finished {
             for pod in &pods {
-                harness.act(|_| pod.exit("app", 0).unwrap());
+                harness.change_cluster(|_| pod.exit("app", 0).unwrap());
             }
-            harness.until(60, "all are finished", |harness| harness.holders().is_empty());
+            harness.wait_until(60, "all are finished", |harness| harness.holders().is_empty());
         }
         // It knows all pods and would be the next to claim half of them, when time stands still for it,
         // for less than a claim lasts.
-        let late = harness.add();
+        let late = harness.add_replica();
         harness.pass(2);
         harness.freeze(late);
         for pod in &pods {
-            harness.act(|_| pod.remove().unwrap());
+            harness.change_cluster(|_| pod.remove().unwrap());
         }
         harness.pass(10);
         harness.thaw(late);
@@ -70,15 +70,15 @@ fn a_replica_that_sees_a_deletion_late_does_not_collect_the_pod_again() {
         let found = harness.audit();
         assert_eq!((found.lost, found.duplicated, found.gaps), (0, 0, 0), "{found:?}");
         assert_eq!(harness.replicas[late].metrics.claims_taken.get(), 0);
-        harness.until(300, "the rows are deleted", |harness| harness.pod_rows() == 0);
+        harness.wait_until(300, "the rows are deleted", |harness| harness.pod_rows() == 0);
     }
 }
 
 #[test]
 fn a_pod_deleted_while_its_replica_is_dead_leaves_a_gap_and_no_row() {
     for fencing in [true, false] {
-        let mut harness = Harness::shared(fencing, 2, 6);
-        harness.busy(6);
+        let mut harness = Harness::balanced(fencing, 2, 6);
+        harness.write_each_second(6);
         harness.pass(6);
         let dead = harness.kill(0);
         let orphans: Vec<_> = harness
@@ -87,14 +87,14 @@ fn a_pod_deleted_while_its_replica_is_dead_leaves_a_gap_and_no_row() {
             .into_iter()
             .filter(|pod| harness.holders().get(pod.uid()) == Some(&dead))
             .collect();
-        harness.busy(2);
+        harness.write_each_second(2);
         for pod in &orphans {
-            harness.act(|_| pod.remove().unwrap());
+            harness.change_cluster(|_| pod.remove().unwrap());
         }
-        harness.until(300, "the rows are deleted", |harness| {
+        harness.wait_until(300, "the rows are deleted", |harness| {
             orphans
                 .iter()
-                .all(|pod| !harness.rows().rows.contains_key(&Harness::key(pod)))
+                .all(|pod| !harness.lock_table().rows.contains_key(&Harness::key(pod)))
         });
         let found = harness.audit();
         assert_eq!(
@@ -107,24 +107,24 @@ fn a_pod_deleted_while_its_replica_is_dead_leaves_a_gap_and_no_row() {
 
 #[test]
 fn the_gap_of_a_deleted_pod_is_reported_once_even_if_its_release_is_lost() {
-    let mut harness = Harness::shared(false, 1, 3);
-    harness.busy(6);
+    let mut harness = Harness::balanced(false, 1, 3);
+    harness.write_each_second(6);
     harness.pass(6);
     harness.kill(0);
-    harness.busy(2);
+    harness.write_each_second(2);
     harness
         .sim
         .pods()
         .iter()
-        .for_each(|pod| harness.act(|_| pod.remove().unwrap()));
+        .for_each(|pod| harness.change_cluster(|_| pod.remove().unwrap()));
     harness.pass(30);
-    let heir = harness.add();
+    let heir = harness.add_replica();
     // Slowly, so that there is time to see to it that the release never arrives: the row stays.
     harness.replicas[heir].store.set(StoreFaults {
         delay: SECOND,
         ..StoreFaults::default()
     });
-    harness.until(120, "the pods are claimed once more", |harness| {
+    harness.wait_until(120, "the pods are claimed once more", |harness| {
         harness.holders().len() == 3
     });
     harness.replicas[heir].store.set(StoreFaults {
@@ -136,49 +136,49 @@ fn the_gap_of_a_deleted_pod_is_reported_once_even_if_its_release_is_lost() {
     harness.pass(400);
     let found = harness.audit();
     assert_eq!((found.lost, found.duplicated, found.gaps), (0, 0, 3), "{found:?}");
-    assert_eq!(harness.pod_rows(), 0, "{:#?}", harness.rows());
+    assert_eq!(harness.pod_rows(), 0, "{:#?}", harness.lock_table());
 }
 
 #[test]
 fn a_pod_that_stops_matching_is_released_without_a_gap_and_can_be_claimed_again() {
     let mut harness = Harness::new(false);
     harness.labels = Some("app=shop".into());
-    harness.add();
-    harness.add();
-    let pod = harness.pod();
-    harness.busy(10);
-    harness.act(|_| pod.set_label("app", "other").unwrap());
-    harness.until(30, "it is released", |harness| harness.holders().is_empty());
+    harness.add_replica();
+    harness.add_replica();
+    let pod = harness.create_pod();
+    harness.write_each_second(10);
+    harness.change_cluster(|_| pod.set_label("app", "other").unwrap());
+    harness.wait_until(30, "it is released", |harness| harness.holders().is_empty());
     let stored = harness.audit().stored;
-    harness.busy(10);
+    harness.write_each_second(10);
     assert_eq!(harness.audit().stored, stored);
-    harness.act(|_| pod.set_label("app", "shop").unwrap());
-    harness.until(30, "it is held again", |harness| harness.holders().len() == 1);
+    harness.change_cluster(|_| pod.set_label("app", "shop").unwrap());
+    harness.wait_until(30, "it is held again", |harness| harness.holders().len() == 1);
     harness.pass(5);
-    harness.assert_exact();
+    harness.assert_all_stored_once();
 }
 
 #[test]
 fn a_panic_in_one_task_does_not_stop_the_others() {
-    let mut harness = Harness::shared(true, 1, 10);
-    harness.busy(3);
+    let mut harness = Harness::balanced(true, 1, 10);
+    harness.write_each_second(3);
     harness.ledger.panic(1);
-    harness.busy(3);
+    harness.write_each_second(3);
     harness.pass(2);
     assert_eq!(harness.holders().len(), 9);
-    harness.busy(70);
+    harness.write_each_second(70);
     harness.pass(5);
-    harness.assert_exact();
+    harness.assert_all_stored_once();
 }
 
 #[test]
 fn a_pod_that_the_sink_rejects_is_not_claimed_repeatedly() {
-    let mut harness = Harness::shared(true, 1, 3);
-    harness.busy(3);
+    let mut harness = Harness::balanced(true, 1, 3);
+    harness.write_each_second(3);
     let taken = |harness: &Harness| harness.replicas[0].metrics.claims_taken.get();
-    harness.ledger.fence_off(harness.sim.pods()[0].uid());
+    harness.ledger.fence_all_streams(harness.sim.pods()[0].uid());
     let before = taken(&harness);
-    harness.busy(30);
+    harness.write_each_second(30);
     // Every five seconds or so.
     assert!(
         (4..=7).contains(&(taken(&harness) - before)),
@@ -190,19 +190,19 @@ fn a_pod_that_the_sink_rejects_is_not_claimed_repeatedly() {
 
 #[test]
 fn a_dead_api_server_does_not_prevent_the_release_of_claims() {
-    let mut harness = Harness::shared(false, 2, 40);
-    harness.busy(5);
+    let mut harness = Harness::balanced(false, 2, 40);
+    harness.write_each_second(5);
     let pods = harness.sim.pods();
     pods.iter()
         .take(20)
-        .for_each(|pod| harness.act(|_| pod.remove().unwrap()));
+        .for_each(|pod| harness.change_cluster(|_| pod.remove().unwrap()));
     let hang = Fault::Delay(Duration::from_mins(1));
-    harness.act(|sim| sim.inject(Target::verb(Verb::Get), hang, u32::MAX));
+    harness.change_cluster(|sim| sim.inject(Target::verb(Verb::Get), hang, u32::MAX));
     harness.pass(30);
     assert!(harness.replicas.iter().all(|replica| replica.health.stuck().is_empty()));
     let name = harness.replicas[0].name.clone();
     harness.ask_to_stop(0);
-    let took = harness.until(60, "the pods that are there are held by the other", |harness| {
+    let took = harness.wait_until(60, "the pods that are there are held by the other", |harness| {
         let holders = harness.holders();
         pods.iter()
             .skip(20)
@@ -214,32 +214,32 @@ fn a_dead_api_server_does_not_prevent_the_release_of_claims() {
 #[test]
 fn a_pod_created_and_deleted_while_the_store_is_unavailable_leaves_a_gap() {
     for (fencing, away) in [(true, 5), (false, 400)] {
-        let mut harness = Harness::shared(fencing, 2, 4);
+        let mut harness = Harness::balanced(fencing, 2, 4);
         let refused = || StoreFaults {
             refused: true,
             ..StoreFaults::default()
         };
         harness.replicas.iter().for_each(|replica| replica.store.set(refused()));
         harness.pass(1);
-        let pod = harness.pod();
+        let pod = harness.create_pod();
         harness.write(&pod);
         harness.pass(2);
-        harness.act(|_| pod.remove().unwrap());
+        harness.change_cluster(|_| pod.remove().unwrap());
         harness.pass(away);
         let quiet = harness.replicas.iter();
         quiet.for_each(|replica| replica.store.set(StoreFaults::default()));
-        harness.until(60, "its gap is reported", |harness| harness.audit().gaps == 1);
+        harness.wait_until(60, "its gap is reported", |harness| harness.audit().gaps == 1);
         harness.pass(400);
         let found = harness.audit();
         assert_eq!((found.lost, found.duplicated, found.gaps), (0, 0, 1), "{found:?}");
-        assert_eq!(harness.pod_rows(), 4, "{:#?}", harness.rows());
+        assert_eq!(harness.pod_rows(), 4, "{:#?}", harness.lock_table());
     }
 }
 
 #[test]
 fn instances_started_while_the_replica_was_dead_are_in_the_gap_of_the_deletion() {
-    let mut harness = Harness::shared(false, 2, 6);
-    harness.busy(6);
+    let mut harness = Harness::balanced(false, 2, 6);
+    harness.write_each_second(6);
     harness.pass(6);
     let dead = harness.kill(0);
     let pods = harness.sim.pods().into_iter();
@@ -248,16 +248,16 @@ fn instances_started_while_the_replica_was_dead_are_in_the_gap_of_the_deletion()
         .collect();
     assert!(!orphans.is_empty());
     for pod in &orphans {
-        harness.act(|_| pod.exit("app", 1).unwrap());
-        harness.act(|_| pod.start("app").unwrap());
+        harness.change_cluster(|_| pod.exit("app", 1).unwrap());
+        harness.change_cluster(|_| pod.start("app").unwrap());
         harness.write(pod);
     }
     harness.pass(2);
     for pod in &orphans {
-        harness.act(|_| pod.remove().unwrap());
+        harness.change_cluster(|_| pod.remove().unwrap());
     }
-    harness.until(300, "the rows are deleted", |harness| {
-        let rows = harness.rows();
+    harness.wait_until(300, "the rows are deleted", |harness| {
+        let rows = harness.lock_table();
         orphans.iter().all(|pod| !rows.rows.contains_key(&Harness::key(pod)))
     });
     let found = harness.audit();
@@ -268,20 +268,20 @@ fn instances_started_while_the_replica_was_dead_are_in_the_gap_of_the_deletion()
 
 #[test]
 fn a_stopping_replica_repeats_store_updates_that_failed() {
-    let mut harness = Harness::shared(false, 2, 10);
-    harness.busy(5);
+    let mut harness = Harness::balanced(false, 2, 10);
+    harness.write_each_second(5);
     harness.replicas[0].store.set(StoreFaults {
         refused: true,
         ..StoreFaults::default()
     });
     harness.ask_to_stop(0);
-    harness.busy(3);
-    assert!(!harness.ended(0));
+    harness.write_each_second(3);
+    assert!(!harness.has_ended(0));
     harness.replicas[0].store.set(StoreFaults::default());
     let took = harness.stop(0);
     assert!(took < 2 * SECOND, "{took:?}");
-    harness.until(3, "the other has its pods", |harness| harness.holders().len() == 10);
-    harness.busy(3);
+    harness.wait_until(3, "the other has its pods", |harness| harness.holders().len() == 10);
+    harness.write_each_second(3);
     harness.pass(5);
-    harness.assert_exact();
+    harness.assert_all_stored_once();
 }

@@ -49,59 +49,59 @@ fn slow(delay: Duration) -> StoreFaults {
 #[test]
 fn a_replica_cut_off_from_the_store_stops_before_its_pods_are_taken() {
     for faults in [cut(), silent()] {
-        let mut harness = Harness::shared(false, 3, 30);
-        harness.busy(7);
+        let mut harness = Harness::balanced(false, 3, 30);
+        harness.write_each_second(7);
         harness.replicas[0].store.set(faults);
-        harness.busy(60);
+        harness.write_each_second(60);
         let name = harness.replicas[0].name.clone();
-        assert_eq!(harness.shares().get(&name), None);
+        assert_eq!(harness.pods_by_replica().get(&name), None);
         harness.replicas[0].store.set(StoreFaults::default());
-        harness.busy(60);
+        harness.write_each_second(60);
         harness.pass(5);
         let found = harness.audit();
         assert_eq!((found.lost, found.out_of_order, found.gaps), (0, 0, 0), "{found:?}");
-        harness.assert_even();
+        harness.assert_balanced();
     }
 }
 
 #[test]
 fn a_single_replica_continues_from_its_own_positions_when_the_store_returns() {
     for faults in [cut(), silent()] {
-        let mut harness = Harness::shared(false, 1, 20);
-        harness.busy(7);
+        let mut harness = Harness::balanced(false, 1, 20);
+        harness.write_each_second(7);
         harness.replicas[0].store.set(faults);
-        harness.busy(40);
+        harness.write_each_second(40);
         let stored = harness.audit().stored;
-        harness.busy(5);
+        harness.write_each_second(5);
         assert_eq!(harness.audit().stored, stored, "it continues after its deadline");
         harness.replicas[0].store.set(StoreFaults::default());
-        let took = harness.until(60, "the pods are held again", |harness| harness.holders().len() == 20);
+        let took = harness.wait_until(60, "the pods are held again", |harness| harness.holders().len() == 20);
         assert!(took <= 6 * SECOND, "{took:?}");
-        harness.busy(5);
+        harness.write_each_second(5);
         harness.pass(5);
-        harness.assert_exact();
+        harness.assert_all_stored_once();
     }
 }
 
 #[test]
 fn all_replicas_stop_while_the_store_is_unavailable_and_nothing_is_lost() {
-    let mut harness = Harness::shared(true, 3, 30);
-    harness.busy(7);
+    let mut harness = Harness::balanced(true, 3, 30);
+    harness.write_each_second(7);
     for replica in &harness.replicas {
         replica.store.set(silent());
     }
-    harness.busy(20);
+    harness.write_each_second(20);
     let stored = harness.audit().stored;
-    harness.busy(20);
+    harness.write_each_second(20);
     assert_eq!(harness.audit().stored, stored);
     harness
         .replicas
         .iter()
         .for_each(|replica| replica.store.set(StoreFaults::default()));
-    harness.until(20, "all pods are held", |harness| harness.holders().len() == 30);
-    harness.busy(20);
+    harness.wait_until(20, "all pods are held", |harness| harness.holders().len() == 30);
+    harness.write_each_second(20);
     harness.pass(5);
-    harness.assert_exact();
+    harness.assert_all_stored_once();
 }
 
 #[test]
@@ -114,67 +114,67 @@ fn a_lost_answer_after_a_successful_write_changes_nothing() {
         "request_handover",
         "delete_rows",
     ] {
-        let mut harness = Harness::shared(true, 2, 20);
+        let mut harness = Harness::balanced(true, 2, 20);
         let lost = StoreFaults {
             lost: [(kind, 2)].into(),
             ..StoreFaults::default()
         };
-        harness.busy(3);
+        harness.write_each_second(3);
         harness.replicas[0].store.set(lost.clone());
         harness.replicas[1].store.set(lost.clone());
-        (0..4).for_each(|_| drop(harness.pod()));
-        harness.busy(8);
-        let third = harness.add();
+        (0..4).for_each(|_| drop(harness.create_pod()));
+        harness.write_each_second(8);
+        let third = harness.add_replica();
         harness.replicas[third].store.set(lost);
-        harness.busy(60);
+        harness.write_each_second(60);
         harness.stop(0);
-        harness.busy(30);
+        harness.write_each_second(30);
         harness.pass(5);
-        harness.assert_exact();
-        harness.assert_even();
+        harness.assert_all_stored_once();
+        harness.assert_balanced();
     }
 }
 
 #[test]
 fn a_store_that_answers_in_almost_three_seconds_costs_no_claim() {
-    let mut harness = Harness::shared(false, 3, 30);
+    let mut harness = Harness::balanced(false, 3, 30);
     let slowly = slow(Duration::from_millis(2900));
     harness
         .replicas
         .iter()
         .for_each(|replica| replica.store.set(slowly.clone()));
-    harness.busy(60);
-    (0..6).for_each(|_| drop(harness.pod()));
-    let took = harness.until(60, "new pods are claimed", |harness| harness.holders().len() == 36);
+    harness.write_each_second(60);
+    (0..6).for_each(|_| drop(harness.create_pod()));
+    let took = harness.wait_until(60, "new pods are claimed", |harness| harness.holders().len() == 36);
     assert!(took <= 25 * SECOND, "{took:?}");
-    harness.busy(20);
+    harness.write_each_second(20);
     harness.pass(5);
-    harness.assert_exact();
+    harness.assert_all_stored_once();
     assert!(harness.replicas.iter().all(|replica| replica.health.stuck().is_empty()));
 }
 
 #[test]
 fn a_force_released_row_gets_a_new_holder_after_the_old_one_has_stopped() {
     // This sink does not fence: nothing but time keeps two from writing.
-    let mut harness = Harness::shared(false, 3, 12);
-    harness.busy(5);
+    let mut harness = Harness::balanced(false, 3, 12);
+    harness.write_each_second(5);
     let pods = harness.sim.pods();
     for pod in &pods {
         let key = Harness::key(pod);
-        assert!(harness.ask(|locks| async move { locks.force_release(&key).await.unwrap() }));
+        assert!(harness.query_locks(|locks| async move { locks.force_release(&key).await.unwrap() }));
     }
     let released = |harness: &Harness| {
         harness
-            .rows()
+            .lock_table()
             .rows
             .values()
             .filter(|row| row.is_force_released())
             .count()
     };
     assert_eq!(released(&harness), 12);
-    harness.busy(25);
+    harness.write_each_second(25);
     assert_eq!(released(&harness), 0);
-    harness.busy(5);
+    harness.write_each_second(5);
     harness.pass(5);
     assert_eq!(harness.holders().len(), 12);
     let found = harness.audit();
@@ -186,7 +186,7 @@ fn a_force_released_row_gets_a_new_holder_after_the_old_one_has_stopped() {
 #[test]
 fn a_stopping_replica_does_not_wait_for_an_answer_it_no_longer_needs() {
     for tenths in 0..30 {
-        let mut harness = Harness::shared(false, 1, 0);
+        let mut harness = Harness::balanced(false, 1, 0);
         harness.replicas[0].store.set(silent());
         harness.pass_for(SECOND * tenths / 10);
         // A renewal that is under way, and giving back the replica's own row: three seconds each.
@@ -198,13 +198,13 @@ fn a_stopping_replica_does_not_wait_for_an_answer_it_no_longer_needs() {
 /// Lets the database's clock jump by an hour where three replicas share thirty pods, and returns who held them before,
 /// and at the end of each of the 70 s after it.
 fn jump(harness: &mut Harness, millis: i64) -> (HolderByPod, Vec<HolderByPod>) {
-    harness.busy(7);
+    harness.write_each_second(7);
     let before = harness.holders();
     assert_eq!(before.len(), 30);
     harness.table.skew(millis);
     let mut after = Vec::new();
     for _ in 0..70 {
-        harness.busy(1);
+        harness.write_each_second(1);
         after.push(harness.holders());
     }
     harness.pass(5);
@@ -220,16 +220,16 @@ fn moved(before: &HolderByPod, after: &HolderByPod) -> usize {
 
 #[test]
 fn a_database_clock_that_jumps_back_moves_no_pod_of_a_live_replica() {
-    let mut harness = Harness::shared(false, 3, 30);
+    let mut harness = Harness::balanced(false, 3, 30);
     let (before, after) = jump(&mut harness, -3_600_000);
     assert!(after.iter().all(|after| *after == before), "{before:?}\n{after:?}");
-    harness.assert_exact();
+    harness.assert_all_stored_once();
 }
 
 #[test]
 fn a_database_clock_that_jumps_forward_ends_all_claims_and_none_is_taken_for_one_ttl() {
     for fencing in [true, false] {
-        let mut harness = Harness::shared(fencing, 3, 30);
+        let mut harness = Harness::balanced(fencing, 3, 30);
         let (before, after) = jump(&mut harness, 3_600_000);
         // Nobody hears of the jump before it, and everybody waits for one ttl after hearing of it.
         let ttl = usize::try_from(LEASE.ttl.as_secs()).unwrap();
@@ -239,9 +239,9 @@ fn a_database_clock_that_jumps_forward_ends_all_claims_and_none_is_taken_for_one
         let all_again = after.iter().position(|after| after.len() == 30).unwrap();
         assert!(all_again <= ttl + 14, "held again after {} s", all_again + 1);
         assert!(after[all_again..].iter().all(|after| after.len() == 30), "{after:?}");
-        harness.assert_even();
+        harness.assert_balanced();
         if fencing {
-            harness.assert_exact();
+            harness.assert_all_stored_once();
             continue;
         }
         let found = harness.audit();
@@ -254,8 +254,8 @@ fn a_database_clock_that_jumps_forward_ends_all_claims_and_none_is_taken_for_one
 
 #[test]
 fn many_claims_that_end_while_the_store_is_silent_do_not_block_the_loop() {
-    let mut harness = Harness::shared(false, 1, 60);
-    harness.busy(3);
+    let mut harness = Harness::balanced(false, 1, 60);
+    harness.write_each_second(3);
     harness.replicas[0].store.set(silent());
     for _ in 0..60 {
         harness.pass(1);

@@ -1,8 +1,8 @@
-//! Compares the lines that containers wrote with the lines that a collector stored: which are lost, duplicated or out of
-//! order.
+//! Compares the lines that containers wrote with the lines that a collector stored: which are lost, duplicated or out
+//! of order.
 //!
-//! It only compares values: it reads nothing and trusts no counter of the collector. A missing line counts as a gap only
-//! if a gap record of its stream covers it.
+//! It only compares values: it reads nothing and trusts no counter of the collector. A missing line counts as a gap
+//! only if a gap record of its stream covers it.
 
 use std::collections::{BTreeMap, HashMap, VecDeque};
 use std::fmt;

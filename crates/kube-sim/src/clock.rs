@@ -1,5 +1,5 @@
-//! The clock of the simulated cluster, and how timestamps are written. The clock starts at a given time and advances with
-//! tokio's clock, so timestamps are repeatable while tokio's clock is paused. It never reads the wall clock.
+//! The clock of the simulated cluster, and how timestamps are written. The clock starts at a given time and advances
+//! with tokio's clock, so timestamps are repeatable while tokio's clock is paused. It never reads the wall clock.
 
 use jiff::Timestamp;
 use tokio::time::Instant;

@@ -38,9 +38,9 @@ impl SimCluster {
         }
     }
 
-    /// Takes a permission away, in one namespace or in all. The verb and the resource are those of RBAC, such as `get` and
-    /// `pods/log`. Until [`grant`](Self::grant) is called, requests that need the permission are refused, and access
-    /// reviews answer that it is missing.
+    /// Takes a permission away, in one namespace or in all. The verb and the resource are those of RBAC, such as `get`
+    /// and `pods/log`. Until [`grant`](Self::grant) is called, requests that need the permission are refused, and
+    /// access reviews answer that it is missing.
     pub fn revoke(&self, verb: &str, resource: &str, namespace: Option<&str>) {
         let right = (verb.to_owned(), resource.to_owned(), namespace.map(str::to_owned));
         self.shared.rights.change(right, true);
@@ -58,8 +58,8 @@ impl SimCluster {
         SimService::new(Arc::clone(&self.shared))
     }
 
-    /// Answers requests on `listener` until `stop` is cancelled. Then it ends open streams and closes connections. When it
-    /// returns, all its tasks have ended.
+    /// Answers requests on `listener` until `stop` is cancelled. Then it ends open streams and closes connections. When
+    /// it returns, all its tasks have ended.
     pub async fn serve(&self, listener: TcpListener, stop: CancellationToken) {
         serve::serve(&self.service(), listener, stop).await;
     }

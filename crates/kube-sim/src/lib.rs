@@ -1,8 +1,8 @@
 //! A simulated Kubernetes cluster for tests. It runs in the process of the test.
 //!
-//! [`SimCluster`] has pods, containers and their logs, and serves them over the HTTP API of Kubernetes. There are two ways
-//! to connect a client. [`SimCluster::service`] is a service for `kube::Client`. [`SimCluster::serve`] listens on a port,
-//! for `kubectl` and every other client.
+//! [`SimCluster`] has pods, containers and their logs, and serves them over the HTTP API of Kubernetes. There are two
+//! ways to connect a client. [`SimCluster::service`] is a service for `kube::Client`. [`SimCluster::serve`] listens on
+//! a port, for `kubectl` and every other client.
 //!
 //! ```
 //! use kube_sim::{PodSpec, SimCluster};
@@ -51,11 +51,12 @@
 //!
 //! # What a test controls
 //!
-//! Nothing happens by itself. A test starts containers, lets them write, rotates their logs and ends them, see [`SimPod`].
-//! It can delay what the API shows of them, see [`SimCluster::delay_status`]. [`workload::Workload`] does all this for a
-//! busy cluster: a seed determines what happens.
+//! Nothing happens by itself. A test starts containers, lets them write, rotates their logs and ends them, see
+//! [`SimPod`]. It can delay what the API shows of them, see [`SimCluster::delay_status`]. [`workload::Workload`] does
+//! all this for a busy cluster: a seed determines what happens.
 //!
-//! The time is that of tokio, and identifiers come from a seed. With a paused clock, the same calls give the same bytes.
+//! The time is that of tokio, and identifiers come from a seed. With a paused clock, the same calls give the same
+//! bytes.
 //!
 //! # How to check a collector
 //!
@@ -64,8 +65,8 @@
 //!
 //! # What is not simulated
 //!
-//! Objects other than pods (namespaces and nodes can only be listed), writes through the API, authentication, scheduling,
-//! probes, and restarts of containers by a kubelet.
+//! Objects other than pods (namespaces and nodes can only be listed), writes through the API, authentication,
+//! scheduling, probes, and restarts of containers by a kubelet.
 
 mod answer;
 mod api;

@@ -1,5 +1,5 @@
-//! Lists of pods, as objects or as a table, complete or in pages; lists of namespaces and nodes. All pages of a list show
-//! the same resource version. Nothing here waits.
+//! Lists of pods, as objects or as a table, complete or in pages; lists of namespaces and nodes. All pages of a list
+//! show the same resource version. Nothing here waits.
 
 use http::{Response, StatusCode};
 use serde_json::{Value, json};

@@ -1,5 +1,5 @@
-//! Requests for the log of a container: which parameters are valid, which container instance is read, and how the stream
-//! ends. The files are read in [`files`](super::files).
+//! Requests for the log of a container: which parameters are valid, which container instance is read, and how the
+//! stream ends. The files are read in [`files`](super::files).
 
 use std::sync::Arc;
 

@@ -49,8 +49,8 @@ impl Rights {
         Err(Refusal::new(StatusCode::FORBIDDEN, message))
     }
 
-    /// Whether the caller has the permission that an access review asks about. The answer to a review that cannot be read
-    /// is yes.
+    /// Whether the caller has the permission that an access review asks about. The answer to a review that cannot be
+    /// read is yes.
     pub(super) fn is_allowed(&self, review: &Value) -> bool {
         let asked = &review["spec"]["resourceAttributes"];
         let text = |name: &str| asked[name].as_str().unwrap_or_default();

@@ -1,5 +1,6 @@
-//! The state of the simulated cluster: the live pods, the pods that the API shows, and the history that watches read. Each
-//! change of a pod gets the next resource version. It does no I/O and never waits; [`shared`](super::shared) has the lock.
+//! The state of the simulated cluster: the live pods, the pods that the API shows, and the history that watches read.
+//! Each change of a pod gets the next resource version. It does no I/O and never waits; [`shared`](super::shared) has
+//! the lock.
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::sync::Arc;

@@ -1,5 +1,5 @@
-//! Watches on pods: events after a resource version, bookmarks, and an ERROR event when the history that a watch needs is
-//! compacted. It reads the state and never changes it.
+//! Watches on pods: events after a resource version, bookmarks, and an ERROR event when the history that a watch needs
+//! is compacted. It reads the state and never changes it.
 
 use std::collections::VecDeque;
 use std::sync::Arc;
@@ -85,8 +85,8 @@ pub(super) fn open(
 }
 
 impl WatchSource {
-    /// Sends the pods that exist if the client wants them. Otherwise checks that the history after its resource version is
-    /// not compacted.
+    /// Sends the pods that exist if the client wants them. Otherwise checks that the history after its resource version
+    /// is not compacted.
     fn send_initial(&mut self, initial: bool) {
         let shared = Arc::clone(&self.shared);
         let state = shared.state();
@@ -122,8 +122,8 @@ impl WatchSource {
         self.sent_version = state.version();
     }
 
-    /// The type of an event for this watch. A pod that begins to match the selector is added, one that no longer matches
-    /// is deleted.
+    /// The type of an event for this watch. A pod that begins to match the selector is added, one that no longer
+    /// matches is deleted.
     fn visible_change<'a>(&self, event: &'a Event) -> Option<(&'static str, &'a PublishedPod)> {
         let before = event.before.as_ref().is_some_and(|pod| self.selector.selects(pod));
         let after = !event.deletion && self.selector.selects(&event.after);

@@ -1,7 +1,7 @@
 //! The environment of a demo: a directory, a simulated cluster behind a port, and a kubeconfig that points at it.
 //!
-//! Dropping it ends the server and removes the directory, unless it is to be kept. It starts no replica and reads nothing
-//! of what replicas store.
+//! Dropping it ends the server and removes the directory, unless it is to be kept. It starts no replica and reads
+//! nothing of what replicas store.
 
 use std::path::{Path, PathBuf};
 

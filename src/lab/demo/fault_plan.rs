@@ -1,7 +1,7 @@
 //! What goes wrong in a soak, and when: chosen from the seed before it begins.
 //!
-//! Pure: it carries out nothing; `injector` does that. One replica is never touched, so that there is always one that collects, and one
-//! process is old enough at the end to judge its memory by.
+//! Pure: it carries out nothing; `injector` does that. One replica is never touched, so that there is always one that
+//! collects, and one process is old enough at the end to judge its memory by.
 
 use std::time::Duration;
 
@@ -163,8 +163,8 @@ impl Planner {
             FaultType::LockStore if self.store_free_at > at => return None,
             FaultType::LockStore => DemoFault::LockStore(self.seconds(LOCK_SECONDS)),
             FaultType::Cut => {
-                // A log stream that is muted and then ends in order, just before its pod is deleted, looks like one that
-                // was read to its end, and there is no log left to compare it with.
+                // A log stream that is muted and then ends in order, just before its pod is deleted, looks like one
+                // that was read to its end, and there is no log left to compare it with.
                 let how = if self.rng.bool() && !self.log_streams_muted {
                     Cut::Clean
                 } else {

@@ -18,8 +18,8 @@ use crate::exit::Failure;
 /// How long a replica may take to end: its grace period of 20 s, and 5 s for a busy machine.
 const ENDING: Duration = Duration::from_secs(25);
 
-/// The pause before the store's lock is tried again. A replica that is frozen while it writes keeps others from the lock
-/// until it continues, and each attempt waits for the lock for 4 s.
+/// The pause before the store's lock is tried again. A replica that is frozen while it writes keeps others from the
+/// lock until it continues, and each attempt waits for the lock for 4 s.
 const LOCK_RETRY: Duration = Duration::from_secs(1);
 
 /// What ends a fault.

@@ -1,5 +1,5 @@
-//! `podlog demo`: a simulated cluster, several real replicas, one of them killed, and an audit. With `--soak` it runs for
-//! a chosen time, and with `--chaos` faults are injected.
+//! `podlog demo`: a simulated cluster, several real replicas, one of them killed, and an audit. With `--soak` it runs
+//! for a chosen time, and with `--chaos` faults are injected.
 //!
 //! The audit compares what the simulated containers wrote with what is stored; nothing that a replica says about itself
 //! counts. With `--claims off` the replicas do not see each other's claims, which shows the problem that claims solve.

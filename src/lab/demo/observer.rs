@@ -76,7 +76,8 @@ impl Observer {
         self.takeovers.iter().map(|(_, takeover)| takeover.took())
     }
 
-    /// Measures from now on how long it takes until the pods of this replica, killed at `killed_at`, have other holders.
+    /// Measures from now on how long it takes until the pods of this replica, killed at `killed_at`, have other
+    /// holders.
     pub(super) async fn expect_takeover(&mut self, name: &str, killed_at: Instant) -> Result<(), Failure> {
         let takeover = Takeover::of(name, &self.table().await?);
         self.say(format!("{name} held {} pods", takeover.pods()));

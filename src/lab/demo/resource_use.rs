@@ -16,9 +16,9 @@ const EVERY: Duration = Duration::from_secs(10);
 /// The first samples of a process are left out for this long, while it opens its connections and first streams.
 const WARM_UP: Duration = Duration::from_mins(1);
 
-/// Open files and tasks may rise by so many, and by one more for each pod: a replica that collects a third of 60 pods has about 40
-/// files open, one that collects half of them 52, and the shares change whenever another dies or comes. One file left
-/// open for each stream, renewal or connection that was cut is hundreds within half an hour.
+/// Open files and tasks may rise by so many, and by one more for each pod: a replica that collects a third of 60 pods
+/// has about 40 files open, one that collects half of them 52, and the shares change whenever another dies or comes.
+/// One file left open for each stream, renewal or connection that was cut is hundreds within half an hour.
 const FILES: f64 = 16.0;
 
 /// Memory may rise by so many MiB an hour: a heap that settles, and shares that change as others come and go.

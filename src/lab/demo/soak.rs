@@ -1,5 +1,5 @@
-//! A soak: for a chosen time containers write at a moderate rate while pods come and go. The resource use of the replicas
-//! is sampled, and with `--chaos` faults are injected.
+//! A soak: for a chosen time containers write at a moderate rate while pods come and go. The resource use of the
+//! replicas is sampled, and with `--chaos` faults are injected.
 //!
 //! It knows what happens and for how long. `injector` carries faults out, `resource_use` judges the samples.
 
@@ -27,16 +27,17 @@ const RATE: f64 = 300.0;
 
 /// The demo keeps what was written, at some 300 bytes a line: 48 for the line and 48 for its record in the file, in
 /// vectors that are half empty at worst, and 100 of text with what the allocator adds. Half an hour is 540 000 lines,
-/// 160 MB; a longer soak writes more slowly, so that it is some 180 MB, and 16 MB for each hour by the 15 lines a second.
+/// 160 MB; a longer soak writes more slowly, so that it is some 180 MB, and 16 MB for each hour by the 15 lines a
+/// second.
 const MAX_LINES: f64 = 600_000.0;
 
-/// Pods that serve live for one to three times this long, the first ones from a quarter of it on: 48 of 60 pods serve and
-/// three of four are deleted, so one is deleted every 3 s. It must be longer than the 22 s of a takeover and a lock on the
-/// store together: podlog cannot report a pod that came and went while no replica could look.
+/// Pods that serve live for one to three times this long, the first ones from a quarter of it on: 48 of 60 pods serve
+/// and three of four are deleted, so one is deleted every 3 s. It must be longer than the 22 s of a takeover and a lock
+/// on the store together: podlog cannot report a pod that came and went while no replica could look.
 const POD_LIFETIME: Duration = Duration::from_mins(1);
 
-/// Pauses of a crash loop. The kubelet keeps the log of one instance before the present one. As with `POD_LIFETIME`, each
-/// log must stay longer than the time in which no replica can look.
+/// Pauses of a crash loop. The kubelet keeps the log of one instance before the present one. As with `POD_LIFETIME`,
+/// each log must stay longer than the time in which no replica can look.
 const FIRST_BACKOFF: Duration = Duration::from_secs(45);
 const MAX_BACKOFF: Duration = Duration::from_secs(90);
 
@@ -44,8 +45,8 @@ const MAX_BACKOFF: Duration = Duration::from_secs(90);
 const JOB_INTERVAL: Duration = Duration::from_secs(15);
 const JOB_RETENTION: Duration = Duration::from_secs(90);
 
-/// How long it may take after the last line until all is stored: the 22 s of a takeover that begins at the end, a minute
-/// for streams that wait to be retried, and 8 s to spare.
+/// How long it may take after the last line until all is stored: the 22 s of a takeover that begins at the end, a
+/// minute for streams that wait to be retried, and 8 s to spare.
 pub(super) const CATCH_UP: Duration = Duration::from_secs(90);
 
 /// Between two progress lines where there is no terminal.

@@ -1,5 +1,5 @@
 //! A gate between one replica and the API server. While it is closed, requests time out and open streams send nothing,
-//! as in a network that drops every packet.
+//! as in a network that drops every packet. It changes no request and no response.
 
 use std::io;
 use std::pin::Pin;
@@ -17,7 +17,7 @@ use tower::Service;
 use kube_sim::{SimBody, SimService};
 
 /// How long a request waits for a connection.
-const PATIENCE: Duration = Duration::from_secs(5);
+const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
 
 /// Opens and closes the gate of one replica.
 #[derive(Clone, Debug)]
@@ -41,8 +41,8 @@ impl ApiGate {
         *self.0.borrow()
     }
 
-    /// The API server behind it.
-    pub(super) fn before(&self, server: SimService) -> GatedApi {
+    /// The API server as the replica reaches it through the gate.
+    pub(super) fn wrap(&self, server: SimService) -> GatedApi {
         GatedApi {
             server,
             open: self.0.subscribe(),
@@ -57,8 +57,8 @@ pub(super) struct GatedApi {
     open: watch::Receiver<bool>,
 }
 
-/// Waits until the gate is open; for ever when what opens it is gone.
-async fn opened(open: &mut watch::Receiver<bool>) {
+/// Waits until the gate is open. Waits for ever if the [`ApiGate`] is dropped.
+async fn wait_until_open(open: &mut watch::Receiver<bool>) {
     if open.wait_for(|open| *open).await.is_err() {
         std::future::pending::<()>().await;
     }
@@ -82,21 +82,23 @@ where
         let answer = self.server.call(request);
         Box::pin(async move {
             let late = |_| io::Error::new(io::ErrorKind::TimedOut, "no answer from behind the closed gate");
-            tokio::time::timeout(PATIENCE, opened(&mut open)).await.map_err(late)?;
+            tokio::time::timeout(CONNECT_TIMEOUT, wait_until_open(&mut open))
+                .await
+                .map_err(late)?;
             let answer = answer.await?;
-            Ok(answer.map(|body| behind(body, open)))
+            Ok(answer.map(|body| gated_body(body, open)))
         })
     }
 }
 
-/// A body whose frames wait while the gate is closed. A whole answer passes at once.
-fn behind(body: SimBody, open: watch::Receiver<bool>) -> SimBody {
+/// A body whose frames wait while the gate is closed. A complete response is not delayed.
+fn gated_body(body: SimBody, open: watch::Receiver<bool>) -> SimBody {
     if body.size_hint().exact().is_some() {
         return body;
     }
     let frames = stream::unfold((body, open), |(mut body, mut open)| async move {
         let frame: Result<Frame<Bytes>, io::Error> = body.frame().await?;
-        opened(&mut open).await;
+        wait_until_open(&mut open).await;
         Some((frame, (body, open)))
     });
     BodyExt::boxed_unsync(StreamBody::new(frames))

@@ -1,6 +1,7 @@
-//! `podlog simulate`: plays the histories of many seeds on all cores, and shows the short form of one that fails.
+//! `podlog simulate`: plays the histories of many seeds on all cores, and prints a short history for each of the first
+//! that fail.
 //!
-//! Progress goes to stderr, the outcome to stdout. It needs no server and no runtime of its own.
+//! It prints progress to stderr and the outcome to stdout. It needs no server and starts no runtime.
 
 use std::fmt;
 use std::io::Write as _;
@@ -18,12 +19,12 @@ use crate::cli::lab::Simulate;
 use crate::exit::Failure;
 
 /// Time between two lines of progress.
-const LINE_EVERY: Duration = Duration::from_secs(10);
+const PROGRESS_INTERVAL: Duration = Duration::from_secs(10);
 
-/// How many plays the shortening of a history may cost: a minute or so.
-const ATTEMPTS: u32 = 300;
+/// How many times a history is played to make it shorter. That takes about a minute.
+const SHRINK_ATTEMPTS: u32 = 300;
 
-/// How many histories that fail are shortened and shown; of further ones only the seed.
+/// How many failed histories are printed. Of further ones only the seed is printed.
 const SHOWN_HISTORIES: usize = 3;
 
 /// The totals of all histories.
@@ -70,12 +71,12 @@ fn play_all(seeds: Range<u64>, jobs: usize) -> Summary {
             });
         }
         drop(sender);
-        gather(&outcomes, seeds.end - seeds.start)
+        collect_outcomes(&outcomes, seeds.end - seeds.start)
     })
 }
 
-fn gather(outcomes: &mpsc::Receiver<(u64, RunOutcome)>, all: u64) -> Summary {
-    let (mut summary, mut said) = (Summary::default(), Instant::now());
+fn collect_outcomes(outcomes: &mpsc::Receiver<(u64, RunOutcome)>, all: u64) -> Summary {
+    let (mut summary, mut last_progress) = (Summary::default(), Instant::now());
     for (seed, outcome) in outcomes {
         summary.histories += 1;
         summary.steps += outcome.steps;
@@ -86,8 +87,8 @@ fn gather(outcomes: &mpsc::Receiver<(u64, RunOutcome)>, all: u64) -> Summary {
                 show(seed, &outcome);
             }
         }
-        if said.elapsed() >= LINE_EVERY {
-            said = Instant::now();
+        if last_progress.elapsed() >= PROGRESS_INTERVAL {
+            last_progress = Instant::now();
             let (done, failed) = (summary.histories, summary.failed.len());
             writeln!(
                 std::io::stderr(),
@@ -100,10 +101,10 @@ fn gather(outcomes: &mpsc::Receiver<(u64, RunOutcome)>, all: u64) -> Summary {
     summary
 }
 
-/// Shows a short history that breaks the same rule.
+/// Prints a short history that breaks the same rule.
 fn show(seed: u64, outcome: &RunOutcome) {
     let rule = |outcome: &RunOutcome| outcome.breach.as_ref().map(|breach| breach.rule);
-    let shrunk = shrink(&random_history(seed), ATTEMPTS, |history| {
+    let shrunk = shrink(&random_history(seed), SHRINK_ATTEMPTS, |history| {
         rule(&play(history)) == rule(outcome)
     });
     if let Some(breach) = play(&shrunk).breach {

@@ -1,9 +1,9 @@
-//! Whole collectors over one table, one simulated cluster and one sink, in virtual time.
+//! Several replicas with one table of claims, one simulated cluster and one sink, in virtual time.
 //!
-//! Each replica has its own runtime with a paused clock, driven in steps on one thread. Killing a replica drops its
-//! runtime; a frozen replica is a runtime that is not driven until its clock jumps. No two clocks are further apart
-//! than a step. A fleet needs a thread on which no other fleet was: there clocks and random numbers start from the
-//! beginning, so that each run is the same.
+//! Each replica has its own runtime with a paused clock. One thread advances all runtimes in steps, so no two clocks
+//! differ by more than a step. To kill a replica is to drop its runtime. A frozen replica is not advanced, and its
+//! clock jumps when it continues. A fleet needs a new thread, because the clock and the random numbers of a thread
+//! start only once.
 
 use std::collections::BTreeMap;
 use std::future::Future;
@@ -14,8 +14,8 @@ use std::time::Duration;
 use tokio::runtime::Runtime;
 use tokio::time::Instant;
 
-use super::lease::LEASE;
 use super::ledger_audit::{self, LedgerAudit};
+use super::replica::LEASE;
 use super::replica::{ReplicaOptions, SimReplica, catch_up, runtime};
 use super::rule::{Breach, Breaches, Rule};
 use super::sink::Ledger;
@@ -26,10 +26,10 @@ use crate::lab::memory::{MemoryLocks, MemoryTable};
 use crate::locks::{Holder, LockStore};
 use kube_sim::{PodSpec, SimCluster, SimPod, Text};
 
-/// How far the clocks of two replicas are apart at most.
+/// The largest difference between the clocks of two replicas.
 const STEP: Duration = Duration::from_millis(20);
 
-/// The replicas and everything they are connected to.
+/// The replicas, and everything that they are connected to.
 #[derive(Debug)]
 pub struct Fleet {
     pub(super) main: Runtime,
@@ -38,39 +38,39 @@ pub struct Fleet {
     pub sim: SimCluster,
     /// The table of claims.
     pub table: MemoryTable,
-    /// What is stored.
+    /// The sink of all replicas.
     pub ledger: Ledger,
-    /// The replicas that run.
+    /// The replicas, including frozen ones.
     pub replicas: Vec<SimReplica>,
-    /// Label selector of the next replicas; without it they collect all pods.
+    /// Label selector of replicas that are added; `None` for all pods.
     pub labels: Option<String>,
-    /// How many pods each of the next replicas holds at most.
+    /// The most pods that a replica holds, for replicas that are added.
     pub max_pods: usize,
-    /// Whether writers of the next replicas share requests to the sink, with a deadline for each.
+    /// Whether the writers of a replica share requests to the sink, for replicas that are added.
     pub grouped: bool,
     /// The breaches found so far.
     pub breaches: Breaches,
     fences: Fences,
     calls: Arc<AtomicU64>,
     /// The running time of all replicas together.
-    lived: Duration,
+    running_time: Duration,
     started: usize,
     lines: usize,
 }
 
 impl Fleet {
-    /// A fleet without replicas and pods, around a sink that fences or one that does not. Its chances all come
-    /// from this seed: those of the collectors, and when in a second it begins.
+    /// A fleet without replicas and pods. The sink behaves like a database if it is `fencing`, otherwise like a file.
+    /// All random numbers come from the seed.
     #[must_use]
-    pub fn seeded(fencing: bool, seed: u64) -> Self {
+    pub fn new(fencing: bool, seed: u64) -> Self {
         fastrand::seed(seed);
         let nanos = fastrand::i32(0..1_000_000_000);
         let begins = jiff::Timestamp::from_nanosecond(1_800_000_000_000_000_000 + i128::from(nanos));
         let (main, breaches) = (runtime(), Breaches::default());
-        // It stays ahead of real time, so that the clocks of later runtimes can be moved to it.
+        // An hour ahead of real time, so that the clocks of later runtimes can be moved to it.
         let now = main.block_on(async {
             tokio::time::advance(Duration::from_hours(1)).await;
-            // The first reading is where the clock begins.
+            // The clock starts with the first reading.
             let begin = Clock::tokio().now();
             debug_assert!(!begin.is_zero());
             Instant::now()
@@ -95,7 +95,7 @@ impl Fleet {
             breaches,
             fences: Fences::default(),
             calls: Arc::default(),
-            lived: Duration::ZERO,
+            running_time: Duration::ZERO,
             started: 0,
             lines: 0,
         }
@@ -110,8 +110,8 @@ impl Fleet {
         })
     }
 
-    /// Starts one more replica; answers with its place.
-    pub fn add(&mut self) -> usize {
+    /// Starts a replica, and returns its index.
+    pub fn add_replica(&mut self) -> usize {
         self.started += 1;
         let name = format!("r{}", self.started);
         let (runtime, control) = (runtime(), StoreControl::default());
@@ -134,7 +134,7 @@ impl Fleet {
         self.replicas.len() - 1
     }
 
-    /// Lets time pass in steps and checks the rules after each; stops at the first breach.
+    /// Lets time pass in steps, and checks rules after each step. Stops at the first breach.
     pub fn pass_for(&mut self, time: Duration) -> Result<(), Breach> {
         let end = self.now + time;
         while self.now < end {
@@ -143,7 +143,7 @@ impl Fleet {
             self.main.block_on(async { tokio::time::sleep_until(now).await });
             for replica in self.replicas.iter().filter(|replica| !replica.frozen) {
                 replica.runtime.block_on(async { tokio::time::sleep_until(now).await });
-                self.lived += STEP;
+                self.running_time += STEP;
             }
             self.ledger.check(self.time());
             if let Some(breach) = self.breaches.first() {
@@ -153,19 +153,19 @@ impl Fleet {
         Ok(())
     }
 
-    /// How many statements the lock store was sent, and how long replicas have run, all together.
+    /// The number of calls to the lock store, and the running time of all replicas together.
     #[must_use]
-    pub fn calls(&self) -> (u64, Duration) {
-        (self.calls.load(Ordering::Relaxed), self.lived)
+    pub fn lock_calls(&self) -> (u64, Duration) {
+        (self.calls.load(Ordering::Relaxed), self.running_time)
     }
 
-    /// The virtual time of the fleet.
+    /// The virtual time, as an instant of tokio.
     #[must_use]
     pub fn now(&self) -> Instant {
         self.now
     }
 
-    /// Kills a replica as SIGKILL does. The indexes of later ones move down by one.
+    /// Kills a replica, as SIGKILL does. The indexes of later replicas decrease by one.
     pub fn kill(&mut self, at: usize) -> String {
         let replica = self.replicas.remove(at);
         replica.name
@@ -176,8 +176,8 @@ impl Fleet {
         self.replicas[at].stop.cancel();
     }
 
-    /// Whether all of a replica's parts have ended.
-    pub fn ended(&mut self, at: usize) -> bool {
+    /// Whether all parts of a replica have ended.
+    pub fn has_ended(&mut self, at: usize) -> bool {
         let replica = &mut self.replicas[at];
         while let Some(ended) = replica.tasks.try_join_next() {
             if let Err(error) = ended {
@@ -193,18 +193,18 @@ impl Fleet {
     /// Removes replicas that have stopped.
     pub fn remove_ended(&mut self) {
         for at in (0..self.replicas.len()).rev() {
-            if self.ended(at) {
+            if self.has_ended(at) {
                 self.kill(at);
             }
         }
     }
 
-    /// Stops the time of a replica, as SIGSTOP does.
+    /// Freezes a replica, as SIGSTOP does.
     pub fn freeze(&mut self, at: usize) {
         self.replicas[at].frozen = true;
     }
 
-    /// Continues a frozen replica; its clock jumps to the present.
+    /// Continues a frozen replica. Its clock jumps to the present time.
     pub fn thaw(&mut self, at: usize) {
         let now = self.now;
         let replica = &mut self.replicas[at];
@@ -213,7 +213,7 @@ impl Fleet {
     }
 
     /// Creates the pod `shop/p<n>` with a running container `app`.
-    pub fn pod(&mut self) -> SimPod {
+    pub fn create_pod(&mut self) -> SimPod {
         self.lines += 1;
         let name = format!("p{}", self.lines);
         let node = format!("n{}", self.lines % 12);
@@ -224,8 +224,8 @@ impl Fleet {
     /// Creates a pod and starts its container `app`.
     ///
     /// # Panics
-    /// When there is a pod of that name, or it has no such container.
-    #[expect(clippy::expect_used, reason = "a mistake of the caller's")]
+    /// If a pod of that name exists, or the pod has no such container.
+    #[expect(clippy::expect_used, reason = "only a mistake of the caller makes it fail")]
     pub fn create(&mut self, spec: PodSpec) -> SimPod {
         let _inside = self.main.enter();
         let pod = self.sim.create(spec).expect("a new name");
@@ -233,8 +233,8 @@ impl Fleet {
         pod
     }
 
-    /// Does something to the cluster at the present virtual time.
-    pub fn act<T>(&self, act: impl FnOnce(&SimCluster) -> T) -> T {
+    /// Changes the cluster at the present virtual time.
+    pub fn change_cluster<T>(&self, act: impl FnOnce(&SimCluster) -> T) -> T {
         let _inside = self.main.enter();
         act(&self.sim)
     }
@@ -253,29 +253,29 @@ impl Fleet {
         pod.line("app", format!("line {}", self.lines)).ok();
     }
 
-    /// Lets a pod write the beginning of a line, which ends with a space, if it runs.
-    pub fn write_half(&mut self, pod: &SimPod) {
+    /// Lets a pod write an incomplete line, if it runs. The line ends with a space.
+    pub fn write_half_line(&mut self, pod: &SimPod) {
         let _inside = self.main.enter();
         self.lines += 1;
         let half = Text::out(format!("half {} ", self.lines)).partial();
         pod.write("app", &half).ok();
     }
 
-    /// Asks the table itself, without any fault.
-    pub fn ask<T, F: Future<Output = T>>(&self, ask: impl FnOnce(MemoryLocks) -> F) -> T {
-        self.main.block_on(ask(self.holder("observer")))
+    /// Calls a lock store on the table, without faults.
+    pub fn query_locks<T, F: Future<Output = T>>(&self, query: impl FnOnce(MemoryLocks) -> F) -> T {
+        self.main.block_on(query(self.holder("observer")))
     }
 
-    /// The table.
+    /// All rows of the table.
     #[must_use]
-    pub fn rows(&self) -> LockTable {
-        // A table in memory always answers.
-        self.ask(|locks| async move { locks.table().await.unwrap_or_default() })
+    pub fn lock_table(&self) -> LockTable {
+        // A table in memory never fails.
+        self.query_locks(|locks| async move { locks.table().await.unwrap_or_default() })
     }
 
-    /// Pods by holder, of rows that have not expired.
+    /// How many pods each replica holds.
     #[must_use]
-    pub fn shares(&self) -> BTreeMap<String, usize> {
+    pub fn pods_by_replica(&self) -> BTreeMap<String, usize> {
         let mut shares = BTreeMap::new();
         for name in self.holders().into_values() {
             *shares.entry(name).or_default() += 1;
@@ -283,10 +283,10 @@ impl Fleet {
         shares
     }
 
-    /// The holder of each pod that has one.
+    /// The holder of each pod whose claim has not expired.
     #[must_use]
     pub fn holders(&self) -> BTreeMap<String, String> {
-        let rows = self.rows().rows.into_iter();
+        let rows = self.lock_table().rows.into_iter();
         let held = rows.filter_map(|(key, row)| {
             let owner = row.owner.filter(|_| row.expires_in > 0)?;
             Some((key.pod()?.to_string(), owner.to_string()))
@@ -294,26 +294,26 @@ impl Fleet {
         held.collect()
     }
 
-    /// How many rows are about pods.
+    /// How many rows of pods the table has.
     #[must_use]
     pub fn pod_rows(&self) -> usize {
-        self.rows().rows.keys().filter(|key| key.pod().is_some()).count()
+        self.lock_table().rows.keys().filter(|key| key.pod().is_some()).count()
     }
 
-    /// How what is stored compares with what was written, when nothing more is to come.
+    /// Compares the stored lines with the written ones. Every line must be stored by now.
     #[must_use]
     pub fn audit(&self) -> LedgerAudit {
         ledger_audit::audit(&self.ledger, &self.sim.written(), true)
     }
 
-    /// What the clock of all replicas shows.
+    /// The virtual time, as the replicas' clocks show it.
     #[must_use]
     pub fn time(&self) -> Duration {
         self.main.block_on(async { crate::clock::Clock::tokio().now() })
     }
 }
 
-/// The row of a pod.
+/// The key of a pod's row.
 #[must_use]
 pub fn pod_key(pod: &SimPod) -> LockKey {
     LockKey::Pod(pod.uid().into())

@@ -1,53 +1,54 @@
-//! A history as data: what happens, step by step.
+//! A history as data: a list of steps.
 //!
-//! Steps name pods and replicas by numbers that always mean one of those there are, so that any part of a
-//! history is a history too. What cannot be done when its turn comes is passed over.
+//! Steps refer to pods and replicas by numbers. Every number stands for one of those that exist, so every part of a
+//! history is a valid history too. An action that is impossible at its time is skipped. Nothing is carried out here.
 
 use std::fmt;
 
 use kube_sim::Verb;
 
-/// One action. Numbers of pods and replicas are taken modulo how many there are; the replica `None` means all.
+/// One action. The number of a pod or a replica is taken modulo the count of those that exist. `None` means all
+/// replicas.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Action {
-    /// Time passes.
+    /// Nothing happens; only time passes.
     Nothing,
-    /// A pod writes so many lines.
+    /// A pod writes this many lines.
     Write(u32, u32),
     /// A pod writes the beginning of a line.
-    Half(u32),
-    /// A pod is created, whose containers are never restarted or always.
+    WriteHalfLine(u32),
+    /// A pod is created. With `true` its containers are never restarted.
     Create(bool),
     /// The log of a pod is rotated.
     Rotate(u32),
-    /// A pod's container ends with this status.
+    /// The container of a pod ends with this exit code.
     Exit(u32, i32),
-    /// A pod's container ends, if it runs, and begins again.
+    /// The container of a pod ends, if it runs, and starts again.
     Restart(u32),
-    /// A pod is being deleted: its container ends, and the pod is still there.
+    /// The deletion of a pod begins: it is marked, and its container ends.
     Terminate(u32),
     /// A pod is deleted at once.
     Remove(u32),
-    /// A pod is deleted at once, and another of its name is created.
+    /// A pod is deleted at once, and another pod of its name is created.
     Recreate(u32),
-    /// A pod's container ends and begins again, and its status tells of it some hundred milliseconds later.
+    /// The container of a pod ends and starts again, and the API shows it some hundred milliseconds later.
     LateRestart(u32),
-    /// One more replica starts.
-    Add,
+    /// A replica starts.
+    StartReplica,
     /// A replica is killed.
     Kill(u32),
     /// A replica is asked to stop.
     Stop(u32),
-    /// A replica is frozen, or a frozen one continues.
+    /// A replica is frozen. If it is frozen already, it continues.
     Freeze(u32),
-    /// A replica is cut off from the API server and the store, or reaches them again.
+    /// A replica is cut off from the API server and the lock store. If it is cut off already, it is connected again.
     Partition(u32),
-    /// One more replica starts. As soon as a replica asks another for a pod, the one that asks (true) or the one that is
-    /// asked is killed.
+    /// A replica starts. As soon as a replica requests a pod from another, one of the two is killed: with `true` the
+    /// one that requests it, with `false` its holder.
     BreakHandOver(bool),
-    /// A fault between a replica and the store.
+    /// A fault between a replica and the lock store.
     Store(Option<u32>, StoreFault),
-    /// The clock of the store jumps by so many milliseconds.
+    /// The clock of the lock store jumps by this many milliseconds.
     Jump(i64),
     /// A fault between a replica and the sink.
     Sink(Option<u32>, SinkFault),
@@ -55,18 +56,18 @@ pub enum Action {
     Api(ApiFault),
 }
 
-/// What goes wrong at the store.
+/// What goes wrong at the lock store.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum StoreFault {
     /// Nothing.
     Fine,
-    /// It refuses at once.
+    /// Calls fail at once.
     Refused,
-    /// It does not answer.
+    /// Calls get no answer and have no effect.
     Silent,
-    /// It takes so many milliseconds.
+    /// Calls take this many milliseconds.
     Slow(u32),
-    /// So many answers to this kind of statement are lost.
+    /// The next calls of this operation take effect, but get no answer.
     Lost(&'static str, u32),
 }
 
@@ -75,63 +76,63 @@ pub enum StoreFault {
 pub enum SinkFault {
     /// Nothing.
     Fine,
-    /// A write takes so many milliseconds.
+    /// Writes take this many milliseconds.
     Slow(u32),
-    /// It takes nothing for now.
+    /// Writes fail and must be tried again.
     Down,
-    /// It refuses for good what comes.
+    /// Lines are rejected permanently.
     Rejects,
 }
 
 /// What goes wrong at the API server.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum ApiFault {
-    /// All streams of this verb are cut, as if they were complete or not.
+    /// All open streams of this verb are cut. With `true` they end as if they were complete.
     Cut(Verb, bool),
-    /// The history of watches is compacted: resuming is answered 410.
+    /// The history of watches is compacted. Watches that resume get 410.
     Compact,
-    /// All open streams of this verb stay open and send nothing more.
+    /// All open streams of this verb stay open and send nothing.
     Mute(Verb),
     /// Muted streams send again.
     Unmute,
-    /// So many of the next streams of this verb are cut after so many bytes.
-    Short(Verb, u32, u32),
-    /// So many of the next requests of this verb are refused with this status.
+    /// Streams of this verb are cut after this many bytes: the bytes, and the number of streams.
+    CutAfter(Verb, u32, u32),
+    /// Requests of this verb are refused: the status, and the number of requests.
     Refuse(Verb, u16, u32),
-    /// So many of the next requests of this verb lose their connection.
+    /// Requests of this verb lose their connection: the number of requests.
     Disconnect(Verb, u32),
-    /// So many of the next requests of this verb are answered so many milliseconds late.
+    /// Requests of this verb are answered late: the milliseconds, and the number of requests.
     Delay(Verb, u32, u32),
 }
 
-/// What happens, and the milliseconds that pass after it.
+/// An action, and the milliseconds that pass after it.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Step(pub Action, pub u32);
 
-/// What happens to a fleet.
+/// Everything that happens to a fleet.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct History {
-    /// Seed of all random choices of the collectors.
+    /// The seed of all random choices of the collectors.
     pub seed: u64,
-    /// Whether the sink fences like a database, or takes what comes like a file.
+    /// Whether the sink behaves like a database, or like a file.
     pub fencing: bool,
-    /// Whether nothing goes wrong but at the API server and in pods: then nothing may be stored twice anywhere.
+    /// Whether faults concern only the API server and pods. Then no line may be stored twice, in any sink.
     pub calm: bool,
     /// How many replicas there are at first.
     pub replicas: u32,
-    /// What happens.
+    /// The steps.
     pub steps: Vec<Step>,
 }
 
 impl History {
-    /// The same with other steps.
+    /// The same history with other steps.
     #[must_use]
     pub fn with(&self, steps: Vec<Step>) -> Self {
         Self { steps, ..self.clone() }
     }
 }
 
-/// To be read: a step a line. A test also needs the names of the enums.
+/// One step per line, nearly as Rust code. Only the names of the enums are missing.
 impl fmt::Display for History {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let Self {

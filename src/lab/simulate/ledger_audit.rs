@@ -1,72 +1,73 @@
-//! Compares what is stored with what the containers wrote, also while the history goes on.
-//!
-//! Pure: the truth and the state go in, numbers and the first mistake come out.
+//! Compares the stored lines with the lines that containers wrote, at the end of a history or during it. It only
+//! compares values.
 
 use std::collections::BTreeMap;
 use std::ops::Range;
 
 use super::rule::{Breach, Rule};
-use super::sink::{Ledger, LedgerEntry, is_of};
+use super::sink::{Ledger, LedgerEntry, is_stream_of};
 use crate::domain::{Gap, GapReason, Time};
 use kube_sim::WrittenLog;
 
-/// How what was stored compares with what was written.
+/// The number of discrepancies of each kind.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct LedgerAudit {
-    /// Lines neither stored nor covered by a gap.
+    /// Lines that are neither stored nor covered by a gap.
     pub lost: usize,
-    /// Lines stored more often than once, each time but the first.
+    /// Stored copies of lines, except the first copy of each.
     pub duplicated: usize,
-    /// Lines stored after a later one.
+    /// Lines that are stored after a later line.
     pub out_of_order: usize,
-    /// Gaps.
+    /// All gaps.
     pub gaps: usize,
-    /// Gaps where no line is missing.
-    pub needless: usize,
-    /// Gaps in a log of which all is still there.
-    pub unfounded: usize,
-    /// Lines stored, repeats included.
+    /// Gaps at places where no line is missing.
+    pub gaps_without_loss: usize,
+    /// Gaps in logs whose lines the API still serves completely.
+    pub gaps_without_cause: usize,
+    /// Stored lines, including duplicates.
     pub stored: usize,
-    /// Lines stored in a stream whose container did not write them.
+    /// Lines that are stored in a stream whose container did not write them.
     pub foreign: usize,
 }
 
 impl LedgerAudit {
-    /// The promise that does not hold, if one does not. Storing twice breaks it only at a sink that promises `once`.
+    /// The rule that is broken, if one is. Duplicates break a rule only if the sink stores lines `exactly_once`.
     #[must_use]
-    pub fn breach(&self, once: bool) -> Option<Breach> {
+    pub fn breach(&self, exactly_once: bool) -> Option<Breach> {
         let rules = [
             (self.foreign, Rule::Foreign),
             (self.lost, Rule::Complete),
             (self.out_of_order, Rule::Order),
-            (if once { self.duplicated } else { 0 }, Rule::Once),
-            (self.unfounded, Rule::GapHasCause),
+            (if exactly_once { self.duplicated } else { 0 }, Rule::Once),
+            (self.gaps_without_cause, Rule::GapHasCause),
         ];
         let broken = rules.into_iter().find(|(count, _)| *count > 0);
         broken.map(|(_, rule)| Breach::new(rule, format!("{self:?}")))
     }
 }
 
-/// Compares with the truth. Every message of a stream must be different, and each written later than the one before.
-/// While it is not `over`, what comes after the last line that is stored is not missed.
+/// Compares the ledger with the logs. All messages of a log must be different, and their timestamps must increase.
+/// Lines after the last stored one are missing only if the history is `over`.
 #[must_use]
-pub(super) fn audit(ledger: &Ledger, truth: &[WrittenLog], over: bool) -> LedgerAudit {
+pub(super) fn audit(ledger: &Ledger, logs: &[WrittenLog], over: bool) -> LedgerAudit {
     let mut all = LedgerAudit::default();
     ledger.read(|streams| {
-        for log in truth {
-            let stream = streams.iter().find(|(id, _)| is_of(id, log));
+        for log in logs {
+            let stream = streams.iter().find(|(id, _)| is_stream_of(id, log));
             let entries = stream.map_or(&[][..], |(_, stream)| &stream.entries);
             audit_stream(log, entries, over, &mut all);
         }
-        let strange = streams.iter().filter(|(id, _)| !truth.iter().any(|log| is_of(id, log)));
-        let lines = strange.flat_map(|(_, stream)| &stream.entries);
+        let unknown = streams
+            .iter()
+            .filter(|(id, _)| !logs.iter().any(|log| is_stream_of(id, log)));
+        let lines = unknown.flat_map(|(_, stream)| &stream.entries);
         all.foreign += lines.filter(|entry| !matches!(entry, LedgerEntry::Gap(_))).count();
     });
     all
 }
 
-/// How many of these lines no gap covers. A gap covers lines that were written between its ends and that the API no
-/// longer serves; lines that it still serves must be stored.
+/// How many of these lines no gap covers. A gap covers lines that were written between its ends, if the API does not
+/// serve them any more.
 fn missed(log: &WrittenLog, lines: Range<usize>, gaps: &[&Gap]) -> usize {
     let covered = |at: usize| {
         let time = Time(log.lines[at].time);
@@ -87,9 +88,9 @@ fn audit_stream(log: &WrittenLog, entries: &[LedgerEntry], over: bool, all: &mut
             LedgerEntry::Gap(gap) => {
                 gaps.push(gap);
                 all.gaps += 1;
-                // Instances that ran unseen are reported in the stream of the next one.
+                // A gap for instances that were never seen is stored in the stream of the next instance.
                 let own = gap.reason != GapReason::Restarted;
-                all.unfounded += usize::from(own && log.first_served == 0 && !log.lines.is_empty());
+                all.gaps_without_cause += usize::from(own && log.first_served == 0 && !log.lines.is_empty());
                 continue;
             }
             LedgerEntry::Line(message) | LedgerEntry::Rejected(message) => message,
@@ -103,12 +104,12 @@ fn audit_stream(log: &WrittenLog, entries: &[LedgerEntry], over: bool, all: &mut
         if seen[at] {
             all.duplicated += usize::from(stored);
         } else if at < next {
-            // What was refused may be sent again.
+            // A rejected line may be sent again.
             all.out_of_order += usize::from(stored && !rejected[at]);
         } else {
             all.lost += missed(log, next..at, &gaps);
         }
-        all.needless += usize::from(!gaps.is_empty() && at <= next);
+        all.gaps_without_loss += usize::from(!gaps.is_empty() && at <= next);
         seen[at] |= stored;
         rejected[at] |= !stored;
         next = next.max(at + 1);
@@ -116,7 +117,7 @@ fn audit_stream(log: &WrittenLog, entries: &[LedgerEntry], over: bool, all: &mut
     }
     if over {
         all.lost += missed(log, next..log.lines.len(), &gaps);
-        all.needless += usize::from(!gaps.is_empty() && next >= log.lines.len());
+        all.gaps_without_loss += usize::from(!gaps.is_empty() && next >= log.lines.len());
     }
 }
 
@@ -125,8 +126,8 @@ mod tests {
     use super::*;
     use kube_sim::{ContainerInstance, Output, WrittenLine};
 
-    /// A log of five lines, a to e, at the times 1 to 5, of which the API serves those from a place on.
-    fn log(kept: usize) -> WrittenLog {
+    /// A log of five lines, `a` to `e`, at the times 1 to 5. The API serves the lines from the index `first_served`.
+    fn log(first_served: usize) -> WrittenLog {
         let line = |(at, text): (usize, &str)| WrittenLine {
             time: at as i64 + 1,
             output: Output::Stdout,
@@ -144,7 +145,7 @@ mod tests {
         WrittenLog {
             instance,
             lines,
-            first_served: kept,
+            first_served,
         }
     }
 
@@ -160,38 +161,38 @@ mod tests {
         LedgerEntry::Line(text.into())
     }
 
-    /// What is lost and what is unfounded, of a log of which so much is kept.
-    fn judged(kept: usize, entries: &[LedgerEntry]) -> (usize, usize) {
+    /// The numbers of lost lines and of gaps without cause.
+    fn counts(first_served: usize, entries: &[LedgerEntry]) -> (usize, usize) {
         let mut all = LedgerAudit::default();
-        audit_stream(&log(kept), entries, true, &mut all);
-        (all.lost, all.unfounded)
+        audit_stream(&log(first_served), entries, true, &mut all);
+        (all.lost, all.gaps_without_cause)
     }
 
     #[test]
-    fn a_gap_covers_what_was_written_between_its_ends() {
+    fn a_gap_covers_the_lines_that_were_written_between_its_ends() {
         let entries = [line("a"), gap(Some(1), Some(4)), line("d"), line("e")];
-        assert_eq!(judged(3, &entries), (0, 0));
+        assert_eq!(counts(3, &entries), (0, 0));
         let entries = [line("a"), gap(Some(2), Some(4)), line("d"), line("e")];
-        assert_eq!(judged(3, &entries), (1, 0));
+        assert_eq!(counts(3, &entries), (1, 0));
         let entries = [line("a"), gap(Some(1), None)];
-        assert_eq!(judged(5, &entries), (0, 0));
-        assert_eq!(judged(5, &[line("a")]), (4, 0));
+        assert_eq!(counts(5, &entries), (0, 0));
+        assert_eq!(counts(5, &[line("a")]), (4, 0));
     }
 
     #[test]
-    fn no_gap_covers_what_the_api_still_serves() {
+    fn a_gap_does_not_cover_lines_that_the_api_still_serves() {
         let entries = [line("a"), gap(Some(1), Some(4)), line("d"), line("e")];
-        assert_eq!(judged(2, &entries), (1, 0));
-        assert_eq!(judged(3, &[line("a"), gap(Some(1), None)]), (2, 0));
+        assert_eq!(counts(2, &entries), (1, 0));
+        assert_eq!(counts(3, &[line("a"), gap(Some(1), None)]), (2, 0));
     }
 
     #[test]
-    fn a_gap_in_a_log_of_which_all_is_there_is_groundless() {
+    fn a_gap_in_a_log_that_the_api_serves_completely_has_no_cause() {
         let entries = ["a", "b", "c", "d", "e"].map(line);
         assert_eq!(
-            judged(0, &[&entries[..2], &[gap(Some(2), Some(3))], &entries[2..]].concat()),
+            counts(0, &[&entries[..2], &[gap(Some(2), Some(3))], &entries[2..]].concat()),
             (0, 1)
         );
-        assert_eq!(judged(0, &entries), (0, 0));
+        assert_eq!(counts(0, &entries), (0, 0));
     }
 }

@@ -1,35 +1,34 @@
-//! Random histories of whole collectors on a paused clock, and the checks that each came to a good end.
+//! `podlog simulate`: random histories of whole replicas on a paused clock, and the rules that each history must keep.
 //!
-//! A [`Fleet`] is several real collectors over a simulated cluster, a table of claims in memory, and a sink that checks
-//! its writers. A [`History`] is data made from a seed: what happens to pods, replicas, the store, the API server and
-//! the sink, and how much time passes between. [`play`](play::play()) plays one and says which [`Rule`] was broken, if
-//! one was. [`shrink()`] shortens a history that fails. The tests and `podlog simulate` play the same histories.
+//! A [`Fleet`] has several real collectors, a simulated cluster, a table of claims in memory, and a sink that checks
+//! what is written to it. A [`History`] is a list of steps made from a seed. Each step changes pods, replicas, the lock
+//! store, the API server or the sink, and then time passes. [`play`](play::play()) plays a history and returns the
+//! [`Rule`] that was broken, if one was. [`shrink()`] shortens a history that fails. The tests and `podlog simulate`
+//! play the same histories.
 //!
-//! Nothing here opens a socket. The real clock is read only to say how long `podlog simulate` took.
+//! Nothing here opens a socket. The real clock is read only to measure how long `podlog simulate` takes.
 
 mod actions;
 pub mod api_gate;
+mod checks;
 mod command;
 mod fleet;
 pub mod history;
-mod lease;
 mod ledger_audit;
 pub mod play;
 mod random;
 mod replica;
 pub mod rule;
-mod rules;
 mod shrink;
 pub mod sink;
 pub mod store;
 
+pub use checks::find_imbalance;
 pub use command::simulate;
 pub use fleet::{Fleet, pod_key};
 pub use history::History;
-pub use lease::LEASE;
 pub use ledger_audit::LedgerAudit;
 pub use random::random_history;
-pub use replica::SimReplica;
+pub use replica::{LEASE, SimReplica};
 pub use rule::{Breach, Rule};
-pub use rules::uneven;
 pub use shrink::shrink;

@@ -1,6 +1,8 @@
-//! Plays a history to its end: step by step, then a rest without faults, then the audit.
+//! Plays a history: its steps, then a time without faults, then the shutdown. It checks the rules after each step and
+//! at the end.
 //!
-//! Each history has a thread of its own, where clocks begin anew and a panic affects no other history.
+//! Each history has its own thread, so that its clocks start at the same time in every run and a panic affects no other
+//! history.
 
 use std::cell::RefCell;
 use std::panic::PanicHookInfo;
@@ -11,16 +13,16 @@ use super::actions::ActionRunner;
 use super::fleet::Fleet;
 use super::history::History;
 use super::rule::{Breach, Rule};
-use super::{ledger_audit, rules};
+use super::{checks, ledger_audit};
 
 /// How a history went.
 #[derive(Clone, Debug)]
 pub struct RunOutcome {
-    /// How many steps were played, each followed by a check of all rules.
+    /// How many steps were played.
     pub steps: usize,
     /// The rule that was broken, if one was.
     pub breach: Option<Breach>,
-    /// A hash of all that was stored: the same history always comes to the same.
+    /// A hash of everything that was stored. It is the same each time the same history is played.
     pub trace: u64,
 }
 
@@ -30,7 +32,7 @@ thread_local! {
     static PLAYING: RefCell<bool> = const { RefCell::new(false) };
 }
 
-/// Panics of histories are kept and reported as a broken rule instead of being printed.
+/// Keeps panics of histories, to report them as a broken rule instead of printing them.
 fn catch_panics() {
     static ONCE: Once = Once::new();
     ONCE.call_once(|| {
@@ -49,7 +51,7 @@ fn catch_panics() {
 #[must_use]
 pub fn play(history: &History) -> RunOutcome {
     catch_panics();
-    let unplayed = |what: &str| RunOutcome {
+    let not_played = |what: &str| RunOutcome {
         steps: 0,
         breach: Some(Breach::new(Rule::Alive, what)),
         trace: 0,
@@ -65,8 +67,8 @@ pub fn play(history: &History) -> RunOutcome {
             RunOutcome { steps, breach, trace }
         });
         match thread {
-            Ok(thread) => thread.join().unwrap_or_else(|_| unplayed("the simulation panicked")),
-            Err(error) => unplayed(&format!("no thread could be started: {error}")),
+            Ok(thread) => thread.join().unwrap_or_else(|_| not_played("the simulation panicked")),
+            Err(error) => not_played(&format!("no thread could be started: {error}")),
         }
     })
 }
@@ -76,25 +78,25 @@ fn panicked() -> Option<Breach> {
     Some(Breach::new(Rule::Alive, panic))
 }
 
-/// How many seconds replicas are given to stop: their 25 s of grace, and some for the store.
-const STOPPED_WITHIN: u32 = 35;
+/// How many seconds replicas may take to stop: their 25 s of grace, and some for the lock store.
+const STOP_TIMEOUT_SECONDS: u32 = 35;
 
 struct HistoryRun {
     runner: ActionRunner,
-    once: bool,
+    exactly_once: bool,
     steps: usize,
 }
 
 impl HistoryRun {
     fn new(history: &History) -> Self {
-        let mut fleet = Fleet::seeded(history.fencing, history.seed);
+        let mut fleet = Fleet::new(history.fencing, history.seed);
         fleet.grouped = true;
         for _ in 0..history.replicas.max(1) {
-            fleet.add();
+            fleet.add_replica();
         }
         Self {
             runner: ActionRunner::new(fleet, history.fencing),
-            once: history.fencing || history.calm,
+            exactly_once: history.fencing || history.calm,
             steps: 0,
         }
     }
@@ -108,7 +110,7 @@ impl HistoryRun {
                 return Some(breach);
             }
         }
-        self.rest().or_else(|| self.check_end()).or_else(|| self.end())
+        self.settle().or_else(|| self.check_end()).or_else(|| self.end())
     }
 
     fn pass(&mut self, time: Duration) -> Option<Breach> {
@@ -120,25 +122,25 @@ impl HistoryRun {
     /// What must hold after every step.
     fn check_step(&self) -> Option<Breach> {
         let fleet = &self.runner.fleet;
-        let audited = ledger_audit::audit(&fleet.ledger, &fleet.sim.written(), false).breach(self.once);
+        let audited = ledger_audit::audit(&fleet.ledger, &fleet.sim.written(), false).breach(self.exactly_once);
         audited.or_else(|| {
-            if self.runner.has_jumped() {
+            if self.runner.has_recent_clock_jump() {
                 None
             } else {
-                rules::late_deadlines(fleet)
+                checks::find_late_deadline(fleet)
             }
         })
     }
 
-    /// All faults end; what is left to do is done.
-    fn rest(&mut self) -> Option<Breach> {
+    /// Ends all faults, and lets the replicas store everything that is left.
+    fn settle(&mut self) -> Option<Breach> {
         self.runner.end_faults();
         for round in 0..15 {
             if let Some(breach) = self.pass(Duration::from_secs(10)) {
                 return Some(breach);
             }
             if round == 4 {
-                // An empty log does not show that a file was rotated away unread; its next line does.
+                // Only the next line of a log shows that a file was rotated away before it was read.
                 self.runner.fleet.write_all();
             }
         }
@@ -148,19 +150,19 @@ impl HistoryRun {
     /// What must hold at the end.
     fn check_end(&self) -> Option<Breach> {
         let fleet = &self.runner.fleet;
-        let audited = fleet.audit().breach(self.once);
+        let audited = fleet.audit().breach(self.exactly_once);
         audited
-            .or_else(|| rules::pods_without_holder(fleet))
-            .or_else(|| rules::uneven(fleet))
+            .or_else(|| checks::find_unheld_pod(fleet))
+            .or_else(|| checks::find_imbalance(fleet))
     }
 
-    /// All replicas are asked to stop, and nothing may be left.
+    /// Asks all replicas to stop, and checks that nothing is left.
     fn end(&mut self) -> Option<Breach> {
         let fleet = &mut self.runner.fleet;
         for at in 0..fleet.replicas.len() {
             fleet.ask_to_stop(at);
         }
-        for _ in 0..STOPPED_WITHIN {
+        for _ in 0..STOP_TIMEOUT_SECONDS {
             if let Err(breach) = fleet.pass_for(Duration::from_secs(1)) {
                 return Some(breach);
             }
@@ -169,8 +171,8 @@ impl HistoryRun {
                 break;
             }
         }
-        rules::left_over(fleet)
-            .or_else(|| rules::too_many_calls(fleet))
-            .or_else(|| fleet.audit().breach(self.once))
+        checks::find_leftovers(fleet)
+            .or_else(|| checks::find_excess_calls(fleet))
+            .or_else(|| fleet.audit().breach(self.exactly_once))
     }
 }

@@ -1,15 +1,16 @@
-//! Makes a history out of a seed. How often each action comes is decided only here.
+//! Makes a random history from a seed. The probabilities of all actions are here. It plays nothing.
 
 use fastrand::Rng;
 use kube_sim::Verb;
 
 use super::history::{Action, ApiFault, History, SinkFault, Step, StoreFault};
-use super::store::STATEMENTS;
+use super::store::OPERATIONS;
 
 /// How many steps a history has.
 const STEPS: usize = 60;
 
-/// The history of a seed. Every other has a sink that fences, every fourth is calm and has one that does not.
+/// The history of a seed. Every second history has a sink that fences. Every fourth is calm, and its sink does not
+/// fence.
 #[must_use]
 pub fn random_history(seed: u64) -> History {
     let mut rng = Rng::with_seed(seed);
@@ -27,7 +28,7 @@ pub fn random_history(seed: u64) -> History {
     }
 }
 
-/// Whether the action can neither cause a line to be stored twice nor lose a checkpoint.
+/// Whether the action can neither make a line be stored twice nor lose a checkpoint.
 fn is_calm(action: &Action) -> bool {
     !matches!(
         action,
@@ -44,17 +45,17 @@ fn is_calm(action: &Action) -> bool {
 fn step(rng: &mut Rng) -> Step {
     let action = match rng.u32(0..100) {
         0..36 => Action::Write(rng.u32(..), lines(rng)),
-        36..38 => Action::Half(rng.u32(..)),
+        36..38 => Action::WriteHalfLine(rng.u32(..)),
         38..47 => Action::Create(rng.bool()),
         47..61 => pod_action(rng),
         61..73 => replica_action(rng),
-        73..82 => Action::Store(some(rng), store_fault(rng)),
+        73..82 => Action::Store(one_or_all(rng), store_fault(rng)),
         82..84 => Action::Jump(jump(rng)),
-        84..88 => Action::Sink(some(rng), sink_fault(rng)),
+        84..88 => Action::Sink(one_or_all(rng), sink_fault(rng)),
         88..96 => Action::Api(api_fault(rng)),
         _ => Action::Nothing,
     };
-    // Mostly short, so that faults overlap; now and then long enough for claims to end.
+    // Most pauses are short, so that faults overlap. Some are long enough for claims to expire.
     let long = rng.u32(0..50) == 0;
     Step(
         action,
@@ -66,14 +67,14 @@ fn step(rng: &mut Rng) -> Step {
     )
 }
 
-/// Mostly some, at times a burst that fills several chunks.
+/// Usually a few lines, sometimes enough for several chunks.
 fn lines(rng: &mut Rng) -> u32 {
     let burst = rng.u32(0..25) == 0;
     if burst { rng.u32(100..1_500) } else { rng.u32(1..8) }
 }
 
-/// All of them at times, mostly one.
-fn some(rng: &mut Rng) -> Option<u32> {
+/// Usually one replica, sometimes all.
+fn one_or_all(rng: &mut Rng) -> Option<u32> {
     (rng.u32(0..4) > 0).then(|| rng.u32(..))
 }
 
@@ -93,7 +94,7 @@ fn pod_action(rng: &mut Rng) -> Action {
 fn replica_action(rng: &mut Rng) -> Action {
     let at = rng.u32(..);
     match rng.u32(0..12) {
-        0..4 => Action::Add,
+        0..4 => Action::StartReplica,
         4..6 => Action::Kill(at),
         6..8 => Action::Stop(at),
         8..10 => Action::Freeze(at),
@@ -107,13 +108,13 @@ fn store_fault(rng: &mut Rng) -> StoreFault {
         0 => StoreFault::Refused,
         1 => StoreFault::Silent,
         2 => StoreFault::Slow(rng.u32(0..2_900)),
-        3 => StoreFault::Lost(STATEMENTS[rng.usize(0..STATEMENTS.len())], rng.u32(1..4)),
+        3 => StoreFault::Lost(OPERATIONS[rng.usize(0..OPERATIONS.len())], rng.u32(1..4)),
         _ => StoreFault::Fine,
     }
 }
 
-/// An hour forward, as after a failover to a server that is set wrong; or some seconds either way. Not an hour back:
-/// then the rows of a replica that dies next stay its own for an hour, as they must.
+/// An hour forward, as after a failover to a server whose clock is wrong, or some seconds forward or back. Never an
+/// hour back: then the rows of a replica that dies next would not expire for an hour, which is correct but too long.
 fn jump(rng: &mut Rng) -> i64 {
     if rng.u32(0..4) == 0 {
         3_600_000
@@ -140,12 +141,13 @@ fn api_fault(rng: &mut Rng) -> ApiFault {
         3 => ApiFault::Compact,
         4 | 5 => ApiFault::Mute(streams),
         6 => ApiFault::Unmute,
-        // Once: two reads that are cut at the same byte agree, and are believed.
-        7 | 8 => ApiFault::Short(streams, rng.u32(0..400), 1),
+        // Only one stream: if two reads are cut at the same byte, they agree, and podlog takes that for the end of the
+        // log.
+        7 | 8 => ApiFault::CutAfter(streams, rng.u32(0..400), 1),
         9 => {
-            // Only lists and watches are answered that a resource version is too old.
-            let old = matches!(any, Verb::Watch | Verb::List);
-            let status = [429, 500, 502, 503, 504, 410][rng.usize(0..if old { 6 } else { 5 })];
+            // Only lists and watches get 410, which means that their resource version is too old.
+            let has_version = matches!(any, Verb::Watch | Verb::List);
+            let status = [429, 500, 502, 503, 504, 410][rng.usize(0..if has_version { 6 } else { 5 })];
             ApiFault::Refuse(any, status, times)
         }
         10 => ApiFault::Disconnect(any, times),

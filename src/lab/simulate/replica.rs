@@ -1,5 +1,5 @@
-//! One replica: the real collector, discovery, renewer and sink on a runtime of their own. It only puts them together,
-//! as `run` does, and never drives them.
+//! A replica of a simulation: the real collector, discovery and renewer, and a simulated sink, on their own runtime. It
+//! only connects these parts, as `run` does. The fleet advances the runtime.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -12,13 +12,13 @@ use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
 use super::api_gate::ApiGate;
-use super::lease::LEASE;
 use super::rule::{Breaches, Rule};
 use super::sink::{Ledger, LedgerSink};
 use super::store::StoreControl;
 use crate::clock::Clock;
 use crate::cluster::{Cluster, Scope, StreamLimiter, StreamLimits, discover};
 use crate::collector::{Collector, Deps};
+use crate::domain::claim::Lease;
 use crate::domain::{PodSet, ReplicaId, Time};
 use crate::follow::stall_detector::StallDetector;
 use crate::follow::{Context, ReadSettings};
@@ -33,6 +33,14 @@ use crate::status::health::Health;
 use crate::status::ready::Readiness;
 use kube_sim::SimCluster;
 
+/// The times of claims, with their default values.
+pub const LEASE: Lease = Lease {
+    ttl: Duration::from_secs(20),
+    renew: Duration::from_secs(5),
+    margin: Duration::from_secs(5),
+    takeover_grace: Duration::from_secs(1),
+};
+
 /// One running collector.
 #[derive(Debug)]
 pub struct SimReplica {
@@ -41,13 +49,13 @@ pub struct SimReplica {
     pub(super) runtime: Runtime,
     pub(super) tasks: JoinSet<()>,
     pub(super) stop: CancellationToken,
-    /// Whether time stands still for it.
+    /// Whether its clock stands still.
     pub frozen: bool,
-    /// What goes wrong between it and the table.
+    /// The faults between it and the table of claims.
     pub store: StoreControl,
-    /// Its way to the API server.
+    /// The gate between it and the API server.
     pub api: ApiGate,
-    /// What goes wrong between it and the sink.
+    /// Its sink, with faults.
     pub sink: LedgerSink,
     /// Its counters.
     pub metrics: Metrics,
@@ -55,9 +63,9 @@ pub struct SimReplica {
     pub health: Health,
 }
 
-/// What kind of replica is started.
+/// The options of a replica.
 pub(super) struct ReplicaOptions {
-    /// Which pods it collects; all without.
+    /// Label selector of the pods that it collects; `None` for all.
     pub(super) labels: Option<String>,
     /// How many pods it holds at most.
     pub(super) max_pods: usize,
@@ -74,8 +82,9 @@ pub(super) fn runtime() -> Runtime {
     builder.enable_time().start_paused(true).build().expect("a runtime")
 }
 
-/// Moves the runtime's clock at once to this time, by whole milliseconds: between the ticks of its own
-/// timers, which began at some moment of the machine's, nothing would happen at the same time twice.
+/// Moves the runtime's clock to this time at once, by whole milliseconds. Timers of tokio have a resolution of a
+/// millisecond from the start of the runtime, which is different in each run. With whole milliseconds all runs are the
+/// same.
 pub(super) fn catch_up(runtime: &Runtime, to: Instant) {
     runtime.block_on(async {
         let behind = to.saturating_duration_since(Instant::now());
@@ -102,7 +111,7 @@ impl SimReplica {
         }
     }
 
-    /// How many calls of this operation the lock store has answered with success.
+    /// How many calls of this operation have succeeded.
     #[must_use]
     pub fn lock_calls(&self, operation: &'static str) -> u64 {
         let result = "ok";
@@ -112,7 +121,7 @@ impl SimReplica {
             .get()
     }
 
-    /// Starts all its parts, as `podlog run` does.
+    /// Starts all parts, as `podlog run` does.
     pub(super) fn start(
         &mut self,
         options: &ReplicaOptions,
@@ -122,7 +131,7 @@ impl SimReplica {
     ) {
         let _inside = self.runtime.enter();
         let (clock, metrics) = (Clock::tokio(), self.metrics.clone());
-        let cluster = Cluster::over(self.api.before(sim.service()), metrics.clone());
+        let cluster = Cluster::over(self.api.wrap(sim.service()), metrics.clone());
         let (pods_in, pods) = watch::channel(Arc::new(PodSet::default()));
         let heartbeat = self.health.watch("renewal", LEASE.ttl);
         let (renewer, driver) = renewer(LEASE, clock, metrics.clone(), heartbeat);
@@ -159,7 +168,7 @@ impl SimReplica {
         self.tasks.spawn_on(discovery, &handle);
     }
 
-    /// The sink as a replica has it, put together as the real ones are, and the future that does the writing.
+    /// The sink, with retries and groups like a real one, and the future that writes to it.
     fn sink(&self, options: &ReplicaOptions) -> (Arc<dyn Sink>, BoxFuture<'static, ()>) {
         let (clock, sink) = (Clock::tokio(), self.sink.clone());
         let metrics = self.metrics.clone();

@@ -1,11 +1,11 @@
-//! The rules that must hold, and the list of breaches that were found. Nothing is checked here.
+//! The rules that every history must keep, and the list of breaches that were found. It checks nothing.
 
 use std::fmt;
 use std::sync::{Arc, Mutex};
 
 use crate::sync::lock;
 
-/// What must hold at any time or at the end.
+/// What must be true at all times or at the end of a history.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Rule {
     /// At most one replica holds a pod, by the table and by the deadlines of the replicas.
@@ -16,7 +16,7 @@ pub enum Rule {
     Margin,
     /// The fences of a row grow.
     FencesGrow,
-    /// Nothing is written under a fence that is smaller than one seen.
+    /// Nothing is written under a fence that is smaller than an earlier one.
     StaleFence,
     /// Lines of a stream are stored in the order in which they were written.
     Order,
@@ -28,11 +28,11 @@ pub enum Rule {
     Complete,
     /// No gap is reported for a log whose lines are all still served.
     GapHasCause,
-    /// Once faults have ended, every pod that runs has a holder, and each other has one or is finished.
+    /// After faults have ended, every pod has a holder, unless it has ended and is finished.
     Held,
-    /// Pods are spread over the replicas within a tenth.
+    /// All replicas hold nearly the same number of pods.
     Even,
-    /// Calls to the lock store depend on the number of replicas only.
+    /// The number of calls to the lock store does not depend on the number of pods.
     FewCalls,
     /// Nothing that has ended leaves a row, a stream or a task behind.
     NothingLeft,
@@ -74,7 +74,7 @@ pub struct Breach {
 }
 
 impl Breach {
-    /// A rule was broken like this.
+    /// A breach of `rule`, with what was observed.
     pub fn new(rule: Rule, what: impl fmt::Display) -> Self {
         let what = what.to_string();
         Self { rule, what }

@@ -1,11 +1,11 @@
-//! Makes a failing history short: leaves out steps for as long as it still fails.
+//! Shortens a history that fails: it removes steps as long as the history still fails (delta debugging).
 //!
-//! Delta debugging with a bound on the attempts. It knows nothing of what the steps are.
+//! The number of attempts is limited. It never looks at what a step does.
 
 use super::history::{History, Step};
 
-/// The shortest history found with at most so many attempts that still `fails`. Halves are left out first,
-/// single steps last.
+/// The shortest history found that still `fails`, with at most this many attempts. It first removes halves, and at last
+/// single steps.
 #[must_use]
 pub fn shrink(history: &History, attempts: u32, fails: impl Fn(&History) -> bool) -> History {
     let mut best = history.clone();
@@ -41,7 +41,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_history_shrinks_to_the_steps_that_make_it_fail() {
+    fn a_history_is_shortened_to_the_steps_that_make_it_fail() {
         let history = random_history(1);
         let steps = (0..60).map(|number| Step(Action::Rotate(number), 20)).collect();
         let history = history.with(steps);
@@ -54,7 +54,7 @@ mod tests {
     }
 
     #[test]
-    fn shrinking_gives_up_after_so_many_attempts() {
+    fn the_number_of_attempts_is_limited() {
         let count = std::cell::Cell::new(0);
         let shrunk = shrink(&random_history(1), 9, |_| {
             count.set(count.get() + 1);

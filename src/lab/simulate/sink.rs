@@ -1,8 +1,8 @@
-//! A sink shared by several replicas. It checks its writers: their deadlines, their fences, and whether two of them
-//! act on one pod at the same time.
+//! The sink that all replicas of a fleet share. It records breaches of rules: writes after a deadline, writes under an
+//! old fence, and two replicas that may write the same pod.
 //!
-//! As a database it decides with the code of the SQL sinks what of a chunk is new; otherwise it takes what comes, as a
-//! file does. It never repairs anything.
+//! It behaves like a database or like a file. A database uses the code of the SQL sinks to decide which lines of a
+//! chunk are new. A file stores every line that it gets. It never repairs anything.
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::sync::{Arc, Mutex};
@@ -21,38 +21,39 @@ use kube_sim::WrittenLog;
 /// Timers fire up to a millisecond late.
 pub(super) const TIMER_SLACK: Duration = Duration::from_millis(2);
 
-/// The longest message in bytes; none here is so long.
+/// The maximum length of a message in bytes. No message of a simulation is longer.
 const LONGEST: usize = 1 << 20;
 
-/// One entry of a stream, in the order of writing.
+/// One entry of a stream.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) enum LedgerEntry {
     /// A line that is stored.
     Line(String),
     /// A gap record.
     Gap(Gap),
-    /// A line that was refused for good.
+    /// A line that was rejected permanently.
     Rejected(String),
 }
 
-/// A stream as it is stored.
+/// What is stored of one stream.
 #[derive(Debug, Default)]
 pub(super) struct LedgerStream {
     fence: Fence,
     position: Option<Position>,
+    /// Its entries, in the order in which they were stored.
     pub(super) entries: Vec<LedgerEntry>,
 }
 
 #[derive(Debug, Default)]
 struct LedgerState {
     streams: BTreeMap<StreamId, LedgerStream>,
-    /// Per pod, the deadline up to which each replica may write.
+    /// For each pod, the deadline until which each replica may write.
     deadlines: BTreeMap<PodUid, BTreeMap<String, Deadline>>,
     writes: u64,
     panics: u32,
 }
 
-/// All that was stored.
+/// Everything that was stored. Cloning shares it.
 #[derive(Clone, Debug)]
 pub struct Ledger {
     state: Arc<Mutex<LedgerState>>,
@@ -60,26 +61,30 @@ pub struct Ledger {
     breaches: Breaches,
 }
 
-/// The faults between a replica and the sink, until they are changed.
+/// The faults of the sink for one replica. They last until they are changed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct SinkFaults {
     /// How long a write takes.
-    pub takes: Duration,
-    /// Whether writes fail and are to be tried again.
+    pub write_duration: Duration,
+    /// Whether writes fail and must be tried again.
     pub down: bool,
-    /// Whether writes are refused for good.
+    /// Whether lines are rejected permanently.
     pub rejects: bool,
 }
 
 impl Default for SinkFaults {
     fn default() -> Self {
-        let takes = Duration::from_millis(10);
+        let write_duration = Duration::from_millis(10);
         let (down, rejects) = (false, false);
-        Self { takes, down, rejects }
+        Self {
+            write_duration,
+            down,
+            rejects,
+        }
     }
 }
 
-/// The sink as one replica has it.
+/// The sink of one replica.
 #[derive(Clone, Debug)]
 pub struct LedgerSink {
     ledger: Ledger,
@@ -88,7 +93,7 @@ pub struct LedgerSink {
 }
 
 impl Ledger {
-    /// An empty one that fences like a transactional sink, or not at all.
+    /// An empty ledger. With `fencing` it behaves like a database, without like a file.
     #[must_use]
     pub fn new(fencing: bool, breaches: Breaches) -> Self {
         let state = Arc::default();
@@ -99,7 +104,7 @@ impl Ledger {
         }
     }
 
-    /// The ledger as the replica of this name has it.
+    /// The sink of the replica with this name.
     #[must_use]
     pub fn sink(&self, name: &str) -> LedgerSink {
         LedgerSink {
@@ -109,19 +114,19 @@ impl Ledger {
         }
     }
 
-    /// Lets the next writes panic.
+    /// Makes the next `times` writes panic.
     pub fn panic(&self, times: u32) {
         lock(&self.state).panics = times;
     }
 
-    /// Sets the largest fence on all streams of this pod, as if a later holder had written: further writes are refused.
-    pub fn fence_off(&self, uid: &str) {
+    /// Sets the largest fence on all streams of this pod, as if a later holder had written. Further writes are fenced.
+    pub fn fence_all_streams(&self, uid: &str) {
         let mut state = lock(&self.state);
         let streams = state.streams.iter_mut().filter(|(id, _)| id.uid.as_str() == uid);
         streams.for_each(|(_, stream)| stream.fence = Fence(u64::MAX));
     }
 
-    /// Records a breach for each pod that more than one replica may write at `now`.
+    /// Records a breach for each pod that more than one replica may write at the time `now`.
     pub fn check(&self, now: Duration) {
         let mut state = lock(&self.state);
         for (uid, deadlines) in &mut state.deadlines {
@@ -143,7 +148,7 @@ impl Ledger {
         all.collect()
     }
 
-    /// How many lines of this pod are stored, repeats included.
+    /// How many lines of this pod are stored, including duplicates.
     #[must_use]
     pub fn count(&self, uid: &str) -> usize {
         let state = lock(&self.state);
@@ -154,12 +159,12 @@ impl Ledger {
             .sum()
     }
 
-    /// How many lines of this log are neither stored nor refused for good.
+    /// How many lines of this log are neither stored nor rejected.
     #[must_use]
     pub fn missing(&self, log: &WrittenLog) -> usize {
         let state = lock(&self.state);
         let mut streams = state.streams.iter();
-        let stream = streams.find(|(id, _)| is_of(id, log));
+        let stream = streams.find(|(id, _)| is_stream_of(id, log));
         let seen = stream.into_iter().flat_map(|(_, stream)| &stream.entries);
         let seen: BTreeSet<&[u8]> = seen
             .filter_map(|entry| match entry {
@@ -171,36 +176,36 @@ impl Ledger {
         missing.count()
     }
 
-    /// Whether a line of this log is stored, so that the next holder knows how far it was read. Lines refused for good
-    /// do not show it until the row of a claim does.
+    /// Whether a line of this log is stored, so that the next holder finds a position. Rejected lines have no position
+    /// in the sink.
     #[must_use]
-    pub fn is_placed(&self, log: &WrittenLog) -> bool {
+    pub fn has_position(&self, log: &WrittenLog) -> bool {
         let state = lock(&self.state);
         let mut streams = state.streams.iter();
-        streams.any(|(id, stream)| is_of(id, log) && stream.position.is_some())
+        streams.any(|(id, stream)| is_stream_of(id, log) && stream.position.is_some())
     }
 
-    /// A hash of all that is stored.
+    /// A hash of everything that is stored.
     pub(super) fn hash(&self) -> u64 {
         xxhash_rust::xxh3::xxh3_64(format!("{:?}", lock(&self.state).streams).as_bytes())
     }
 
-    /// Shows what is stored.
+    /// Calls `read` with what is stored.
     pub(super) fn read<T>(&self, read: impl FnOnce(&BTreeMap<StreamId, LedgerStream>) -> T) -> T {
         read(&lock(&self.state).streams)
     }
 }
 
-/// Whether this stream is of this instance.
-pub(super) fn is_of(id: &StreamId, log: &WrittenLog) -> bool {
+/// Whether `id` is the stream of this log.
+pub(super) fn is_stream_of(id: &StreamId, log: &WrittenLog) -> bool {
     let of = &log.instance;
     let bare = of.container_id.rsplit_once("//").map_or("", |(_, id)| id);
     id.uid.as_str() == of.uid && *id.container == *of.container && id.container_id.as_str() == bare
 }
 
 impl LedgerStream {
-    /// Stores what is new of a chunk, as the SQL sinks decide it.
-    fn place(&mut self, chunk: &Arc<Chunk>) -> Result<(), SinkError> {
+    /// Stores the new lines of a chunk, like a SQL sink.
+    fn store_new(&mut self, chunk: &Arc<Chunk>) -> Result<(), SinkError> {
         let row = StreamRow {
             id: 0,
             fence: self.fence,
@@ -224,8 +229,8 @@ impl LedgerStream {
         Ok(())
     }
 
-    /// Stores a chunk as it comes.
-    fn append(&mut self, chunk: &Chunk) {
+    /// Stores all lines of a chunk, like a file.
+    fn store_as_sent(&mut self, chunk: &Chunk) {
         self.fence = chunk.fence.max(self.fence);
         self.position = chunk.end;
         self.entries.extend(chunk.gap.map(LedgerEntry::Gap));
@@ -239,33 +244,33 @@ fn messages(chunk: &Chunk) -> impl Iterator<Item = String> {
 }
 
 impl LedgerSink {
-    /// Lets writes take this long.
-    pub fn set_duration(&self, takes: Duration) {
-        lock(&self.faults).takes = takes;
+    /// Sets how long a write takes.
+    pub fn set_write_duration(&self, write_duration: Duration) {
+        lock(&self.faults).write_duration = write_duration;
     }
 
-    /// Replaces the present faults by these.
+    /// Replaces the faults.
     pub fn set(&self, faults: SinkFaults) {
         *lock(&self.faults) = faults;
     }
 
-    /// Stores a chunk, or says why not.
+    /// Stores one chunk.
     fn store(&self, chunk: &Arc<Chunk>) -> Result<(), SinkError> {
         let (now, id) = (Clock::tokio().now(), &chunk.origin.stream);
         let ledger = &self.ledger;
         let mut state = lock(&ledger.state);
         let stream = state.streams.entry(id.clone()).or_default();
         if lock(&self.faults).rejects {
-            // The gap record is refused as well, and podlog logs that.
+            // The gap record is rejected as well, and podlog logs that. So it counts as reported.
             stream.entries.extend(chunk.gap.map(LedgerEntry::Gap));
             stream.entries.extend(messages(chunk).map(LedgerEntry::Rejected));
             return Err(SinkError::Rejected("told to".into()));
         }
         let seen = stream.fence;
         if ledger.fencing {
-            stream.place(chunk)?;
+            stream.store_new(chunk)?;
         } else {
-            stream.append(chunk);
+            stream.store_as_sent(chunk);
         }
         if chunk.fence < seen {
             let what = format!("{} wrote {id:?} under {}, seen {seen}", self.name, chunk.fence);
@@ -278,9 +283,9 @@ impl LedgerSink {
         Ok(())
     }
 
-    /// Stores what comes, and notes what was sent after its deadline. What was sent before may arrive
-    /// later, from a process that was frozen meanwhile; then the fence decides.
-    fn take_in(&self, chunks: &[Arc<Chunk>], in_time: &[bool]) -> Vec<Result<(), SinkError>> {
+    /// Stores chunks, and records a breach for each that was sent after its deadline. A chunk that was sent before may
+    /// arrive later, for example from a process that was frozen meanwhile. Then the fence decides.
+    fn store_all(&self, chunks: &[Arc<Chunk>], in_time: &[bool]) -> Vec<Result<(), SinkError>> {
         let each = chunks.iter().zip(in_time).map(|(chunk, in_time)| {
             if !in_time {
                 let what = format!("{} wrote {:?} after its deadline", self.name, chunk.origin.stream);
@@ -291,7 +296,7 @@ impl LedgerSink {
         each.collect()
     }
 
-    fn refuse_for_now(&self) -> Result<(), SinkError> {
+    fn check_available(&self) -> Result<(), SinkError> {
         let again = || SinkError::Again {
             after: None,
             why: "the simulated sink is down".into(),
@@ -303,7 +308,7 @@ impl LedgerSink {
 #[async_trait]
 impl Sink for LedgerSink {
     async fn open(&self, origin: &Arc<Origin>, fence: Fence) -> Result<Option<Position>, SinkError> {
-        self.refuse_for_now()?;
+        self.check_available()?;
         if !self.ledger.fencing {
             return Ok(None);
         }
@@ -317,7 +322,7 @@ impl Sink for LedgerSink {
     }
 
     async fn write(&self, chunks: &[Arc<Chunk>]) -> Vec<Result<(), SinkError>> {
-        let takes = lock(&self.faults).takes;
+        let write_duration = lock(&self.faults).write_duration;
         let early = {
             let mut state = lock(&self.ledger.state);
             if state.panics > 0 {
@@ -331,14 +336,14 @@ impl Sink for LedgerSink {
         let now = Clock::tokio().now();
         let in_time = |chunk: &Arc<Chunk>| now <= chunk.deadline.get() + TIMER_SLACK;
         let in_time: Vec<bool> = chunks.iter().map(in_time).collect();
-        if let Err(error) = self.refuse_for_now() {
-            tokio::time::sleep(takes).await;
+        if let Err(error) = self.check_available() {
+            tokio::time::sleep(write_duration).await;
             return vec![Err(error); chunks.len()];
         }
         // Every second write to a database, and every write to a file, takes effect long before its answer.
-        tokio::time::sleep(if early { Duration::ZERO } else { takes }).await;
-        let answers = self.take_in(chunks, &in_time);
-        tokio::time::sleep(if early { takes } else { Duration::ZERO }).await;
+        tokio::time::sleep(if early { Duration::ZERO } else { write_duration }).await;
+        let answers = self.store_all(chunks, &in_time);
+        tokio::time::sleep(if early { write_duration } else { Duration::ZERO }).await;
         answers
     }
 }

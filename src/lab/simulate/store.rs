@@ -1,5 +1,5 @@
-//! A lock store with faults between it and one replica. It passes on the answers of the table and records a breach when
-//! a fence does not grow.
+//! A lock store with faults between one replica and the table. It records a breach when a fence does not grow.
+//! Otherwise it only passes calls and answers on.
 
 use std::collections::BTreeMap;
 use std::future::Future;
@@ -15,8 +15,8 @@ use crate::lab::memory::MemoryLocks;
 use crate::locks::LockStore;
 use crate::sync::lock;
 
-/// The kinds of statement whose answers can be lost.
-pub const STATEMENTS: [&str; 7] = [
+/// The operations whose answers can be lost.
+pub const OPERATIONS: [&str; 7] = [
     "acquire",
     "renew",
     "release",
@@ -26,27 +26,30 @@ pub const STATEMENTS: [&str; 7] = [
     "delete_rows",
 ];
 
-/// The largest fence each row was claimed under, over all replicas.
+/// The largest fence under which each row was acquired by any replica.
 pub type Fences = Arc<Mutex<BTreeMap<LockKey, Fence>>>;
 
-/// The faults between a replica and the table, until they are changed.
+/// The faults between a replica and the table. They last until they are changed.
 #[derive(Clone, Debug, Default)]
 pub struct StoreFaults {
-    /// Refused at once.
+    /// Whether calls fail at once.
     pub refused: bool,
-    /// No answer, and nothing happens at the table.
+    /// Whether calls get no answer and have no effect.
     pub silent: bool,
-    /// Delay of each call: half of it on the way to the table, half on the way back.
+    /// The delay of each call: half of it before it takes effect, half of it before the answer.
     pub delay: Duration,
-    /// How many answers to a statement of this kind are lost after it took effect.
+    /// For each operation, how many of the next calls take effect but get no answer.
     pub lost: BTreeMap<&'static str, u32>,
 }
 
-/// Controls the faults of one replica and counts its calls.
+/// Controls the faults of one replica, and counts its calls. Cloning shares both.
 #[derive(Clone, Debug, Default)]
-pub struct StoreControl(Arc<Mutex<StoreFaults>>, Arc<Mutex<StoreTally>>);
+pub struct StoreControl {
+    faults: Arc<Mutex<StoreFaults>>,
+    tally: Arc<Mutex<StoreTally>>,
+}
 
-/// Counts of a replica's calls.
+/// The counts of a replica.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct StoreTally {
     /// Rows that were requested.
@@ -54,65 +57,65 @@ pub struct StoreTally {
     /// Rows that were acquired.
     pub acquired: usize,
     /// How often the whole table was read.
-    pub looks: usize,
+    pub table_reads: usize,
 }
 
 impl StoreControl {
-    /// Replaces the present faults by these.
+    /// Replaces the faults.
     pub fn set(&self, faults: StoreFaults) {
-        *lock(&self.0) = faults;
+        *lock(&self.faults) = faults;
     }
 
     /// The counts so far.
     #[must_use]
     pub fn tally(&self) -> StoreTally {
-        *lock(&self.1)
+        *lock(&self.tally)
     }
 
     fn get(&self) -> StoreFaults {
-        lock(&self.0).clone()
+        lock(&self.faults).clone()
     }
 
     /// Whether this answer is to be lost.
-    fn loses(&self, kind: &'static str) -> bool {
-        let mut faults = lock(&self.0);
-        let left = faults.lost.get_mut(kind).filter(|left| **left > 0);
+    fn loses_answer(&self, operation: &'static str) -> bool {
+        let mut faults = lock(&self.faults);
+        let left = faults.lost.get_mut(operation).filter(|left| **left > 0);
         left.map(|left| *left -= 1).is_some()
     }
 }
 
-/// One replica's way to the table.
+/// The lock store of one replica.
 #[derive(Debug)]
 pub struct FaultyLocks {
-    /// The table, on behalf of the replica.
+    /// The lock store without faults.
     pub inner: MemoryLocks,
-    /// What goes wrong on the way.
+    /// The faults and the counts.
     pub control: StoreControl,
     /// The fences of all replicas.
     pub fences: Fences,
-    /// Counts what all replicas ask of the table.
+    /// The number of calls of all replicas.
     pub calls: Arc<AtomicU64>,
     /// Where breaches are recorded.
     pub breaches: Breaches,
 }
 
-/// As long as a store lets its callers wait.
-const SILENCE: Duration = Duration::from_secs(3);
+/// How long a call without an answer takes: the deadline of a real store.
+const SILENT_TIMEOUT: Duration = Duration::from_secs(3);
 
 fn unavailable<T>(what: &str) -> Result<T, BackendError> {
     Err(BackendError::unavailable(what, ""))
 }
 
 impl FaultyLocks {
-    async fn pass<T>(
+    async fn forward<T>(
         &self,
-        kind: &'static str,
+        operation: &'static str,
         statement: impl Future<Output = Result<T, BackendError>>,
     ) -> Result<T, BackendError> {
         self.calls.fetch_add(1, Ordering::Relaxed);
         let faults = self.control.get();
         if faults.silent {
-            tokio::time::sleep(SILENCE).await;
+            tokio::time::sleep(SILENT_TIMEOUT).await;
             return unavailable("silent");
         }
         if faults.refused {
@@ -121,8 +124,8 @@ impl FaultyLocks {
         tokio::time::sleep(faults.delay / 2).await;
         let answer = statement.await;
         tokio::time::sleep(faults.delay / 2).await;
-        if self.control.loses(kind) {
-            tokio::time::sleep(SILENCE).await;
+        if self.control.loses_answer(operation) {
+            tokio::time::sleep(SILENT_TIMEOUT).await;
             return unavailable("the answer was lost");
         }
         answer
@@ -146,41 +149,43 @@ impl LockStore for FaultyLocks {
         let statement = async {
             let claims = self.inner.acquire(requests).await?;
             self.record(&claims);
-            let mut tally = lock(&self.control.1);
+            let mut tally = lock(&self.control.tally);
             tally.requested += requests.len();
             tally.acquired += claims.len();
             Ok(claims)
         };
-        self.pass("acquire", statement).await
+        self.forward("acquire", statement).await
     }
 
     async fn renew(&self, renewals: &[Renewal]) -> Result<Vec<RenewalOutcome>, BackendError> {
-        self.pass("renew", self.inner.renew(renewals)).await
+        self.forward("renew", self.inner.renew(renewals)).await
     }
 
     async fn release(&self, releases: &[Release]) -> Result<(), BackendError> {
-        self.pass("release", self.inner.release(releases)).await
+        self.forward("release", self.inner.release(releases)).await
     }
 
     async fn request_handover(&self, rows: &[(LockKey, Fence)]) -> Result<(), BackendError> {
-        self.pass("request_handover", self.inner.request_handover(rows)).await
+        self.forward("request_handover", self.inner.request_handover(rows))
+            .await
     }
 
     async fn decline_handover(&self, rows: &[(LockKey, Fence)]) -> Result<(), BackendError> {
-        self.pass("decline_handover", self.inner.decline_handover(rows)).await
+        self.forward("decline_handover", self.inner.decline_handover(rows))
+            .await
     }
 
     async fn delete_rows(&self, keys: &[LockKey]) -> Result<u64, BackendError> {
-        self.pass("delete_rows", self.inner.delete_rows(keys)).await
+        self.forward("delete_rows", self.inner.delete_rows(keys)).await
     }
 
     async fn force_release(&self, key: &LockKey) -> Result<bool, BackendError> {
-        self.pass("force_release", self.inner.force_release(key)).await
+        self.forward("force_release", self.inner.force_release(key)).await
     }
 
     async fn table(&self) -> Result<LockTable, BackendError> {
-        let table = self.pass("table", self.inner.table()).await?;
-        lock(&self.control.1).looks += 1;
+        let table = self.forward("table", self.inner.table()).await?;
+        lock(&self.control.tally).table_reads += 1;
         Ok(table)
     }
 }

@@ -1,4 +1,5 @@
-//! What must hold of the source tree as text: sizes, opening paragraphs, who imports whom. It reads files and runs nothing.
+//! What must hold of the source tree as text: sizes, opening paragraphs, who imports whom. It reads files and runs
+//! nothing.
 
 mod documents;
 mod graph;

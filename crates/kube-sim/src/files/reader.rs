@@ -3,12 +3,12 @@
 //!
 //! It reproduces three properties of the real reader that matter to a collector:
 //!
-//! - It notices new files only after it has reached an end of file. If the log is rotated before that, it stays on the old
-//!   file and sends nothing more.
-//! - It opens the newest file once for every rotation that it notices. If the log is rotated twice while the client does
-//!   not read, the file in the middle is lost, and the last one is sent twice.
-//! - It checks whether the container still runs before it checks for new files. If the container exits while new files are
-//!   unread, the stream ends without an error, and lines are missing.
+//! - It notices new files only after it has reached an end of file. If the log is rotated before that, it stays on the
+//!   old file and sends nothing more.
+//! - It opens the newest file once for every rotation that it notices. If the log is rotated twice while the client
+//!   does not read, the file in the middle is lost, and the last one is sent twice.
+//! - It checks whether the container still runs before it checks for new files. If the container exits while new files
+//!   are unread, the stream ends without an error, and lines are missing.
 
 use std::collections::{BTreeMap, VecDeque};
 

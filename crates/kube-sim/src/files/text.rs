@@ -13,8 +13,8 @@ pub enum Output {
 
 /// A text for a container to write.
 ///
-/// It is one line, or several lines if it contains newlines. A line of more than 16 KiB becomes several records, as with a
-/// real container runtime.
+/// It is one line, or several lines if it contains newlines. A line of more than 16 KiB becomes several records, as
+/// with a real container runtime.
 #[derive(Debug, Clone)]
 pub struct Text {
     pub(crate) bytes: Bytes,

@@ -1,5 +1,6 @@
-//! A workload that a seed determines: busy and quiet services, short jobs, crash loops, and pods with several containers.
-//! Their lines include everything that is known to confuse log collectors. It drives a [`SimCluster`] and checks nothing.
+//! A workload that a seed determines: busy and quiet services, short jobs, crash loops, and pods with several
+//! containers. Their lines include everything that is known to confuse log collectors. It drives a [`SimCluster`] and
+//! checks nothing.
 
 mod pod;
 mod text;
@@ -34,8 +35,8 @@ pub struct Workload {
     pub first_backoff: Duration,
     /// The longest back-off of a crash loop.
     pub max_backoff: Duration,
-    /// If set, three of four pods of services are deleted and created again with the same name. The first pods live for a
-    /// quarter to nine quarters of this time, later ones for one to three times this time.
+    /// If set, three of four pods of services are deleted and created again with the same name. The first pods live for
+    /// a quarter to nine quarters of this time, later ones for one to three times this time.
     pub lifetime: Option<Duration>,
     /// How long finished jobs are kept; `None` for ever.
     pub job_retention: Option<Duration>,

@@ -1,27 +1,28 @@
-//! The rules that are checked by looking at a fleet as a whole: its table of claims, who holds what, what is left over.
+//! The checks of a whole fleet: who holds which pods, by when replicas stop, how often they call the lock store, and
+//! what they leave behind.
 //!
-//! The checks bypass all faults and change nothing.
+//! The checks read the table of claims itself, without the injected faults. They change nothing.
 
 use std::time::Duration;
 
 use super::fleet::{Fleet, pod_key};
-use super::lease::LEASE;
+use super::replica::LEASE;
 use super::replica::SimReplica;
 use super::rule::{Breach, Rule};
 use super::sink::TIMER_SLACK;
 use crate::domain::{LockKey, LockRow};
 
-/// Calls to the lock store that a replica may make in a second, on average: 1.25 for the table, 0.2 for renewals (1
-/// while they fail), and as much again for claiming, asking, handing over and releasing.
+/// How many calls to the lock store a replica may make per second, on average: 1.25 to read the table, 0.2 to renew (1
+/// while renewals fail), and as many again to acquire, request, hand over and release.
 const CALLS: u64 = 4;
 
-/// Calls beyond, for the beginning.
+/// How many more calls are allowed at the start.
 const START: u64 = 100;
 
-/// What is wrong with the shares: every replica that lives is to hold its own, within a tenth or one pod.
+/// Finds a replica whose number of pods differs from the average by more than a tenth and more than one pod.
 #[must_use]
-pub fn uneven(fleet: &Fleet) -> Option<Breach> {
-    let shares = fleet.shares();
+pub fn find_imbalance(fleet: &Fleet) -> Option<Breach> {
+    let shares = fleet.pods_by_replica();
     let total: usize = shares.values().sum();
     let mean = total as f64 / fleet.replicas.len() as f64;
     let off = |replica: &&SimReplica| {
@@ -32,11 +33,11 @@ pub fn uneven(fleet: &Fleet) -> Option<Breach> {
     Some(Breach::new(Rule::Even, format!("{} of {shares:?}", replica.name)))
 }
 
-/// What is wrong with the rows once all has come to rest: each pod is held, or finished if it does not run, and no
-/// other row is left.
+/// Finds a pod that no replica holds, although it is not finished. Also finds a row that was left behind by a deleted
+/// pod. Valid only after all faults have ended and the replicas have had time to settle.
 #[must_use]
-pub(super) fn pods_without_holder(fleet: &Fleet) -> Option<Breach> {
-    let (pods, table) = (fleet.sim.pods(), fleet.rows());
+pub(super) fn find_unheld_pod(fleet: &Fleet) -> Option<Breach> {
+    let (pods, table) = (fleet.sim.pods(), fleet.lock_table());
     for pod in &pods {
         let row = table.rows.get(&pod_key(pod));
         let over = |row: &LockRow| row.finished && !pod.is_running("app");
@@ -54,11 +55,11 @@ pub(super) fn pods_without_holder(fleet: &Fleet) -> Option<Breach> {
     left.map(|(key, row)| Breach::new(Rule::NothingLeft, format!("{key} has no pod: {row:?}")))
 }
 
-/// What is wrong with the deadlines that replicas have set themselves, while the store's clock has not jumped: each
-/// is to be a margin before its row expires, and none may be left when the row is another's.
+/// Finds a deadline that is too late. A deadline must be a margin before its row expires, and a replica must not act on
+/// a row of another. Valid only while the store's clock has not jumped.
 #[must_use]
-pub(super) fn late_deadlines(fleet: &Fleet) -> Option<Breach> {
-    let (table, now) = (fleet.rows(), fleet.time());
+pub(super) fn find_late_deadline(fleet: &Fleet) -> Option<Breach> {
+    let (table, now) = (fleet.lock_table(), fleet.time());
     fleet
         .ledger
         .deadlines_by_replica()
@@ -86,27 +87,27 @@ pub(super) fn late_deadlines(fleet: &Fleet) -> Option<Breach> {
         })
 }
 
-/// Whether the lock store was asked more than the number of replicas explains, whatever the number of pods: once
-/// a second for the table, every five seconds for renewals, and for what changes.
+/// Finds out whether the replicas called the lock store too often. The number of calls must depend on the number of
+/// replicas and on changes, not on the number of pods.
 #[must_use]
-pub(super) fn too_many_calls(fleet: &Fleet) -> Option<Breach> {
-    let (calls, lived) = fleet.calls();
-    let most = CALLS * lived.as_secs() + START;
+pub(super) fn find_excess_calls(fleet: &Fleet) -> Option<Breach> {
+    let (calls, running_time) = fleet.lock_calls();
+    let most = CALLS * running_time.as_secs() + START;
     (calls > most).then(|| {
         Breach::new(
             Rule::FewCalls,
-            format!("{calls} calls in {lived:?} of replicas, at most {most}"),
+            format!("{calls} calls in {running_time:?} of replicas, at most {most}"),
         )
     })
 }
 
-/// What is left although all replicas were asked to stop long ago.
+/// Finds replicas, streams or claims that are left although all replicas were asked to stop long ago.
 #[must_use]
-pub(super) fn left_over(fleet: &Fleet) -> Option<Breach> {
+pub(super) fn find_leftovers(fleet: &Fleet) -> Option<Breach> {
     let running: Vec<&str> = fleet.replicas.iter().map(|replica| &*replica.name).collect();
     let streams = fleet.sim.streams();
     let held = |row: &&LockRow| row.owner.is_some() && row.expires_in > 0;
-    let rows = fleet.rows().rows.values().filter(held).count();
+    let rows = fleet.lock_table().rows.values().filter(held).count();
     (!running.is_empty() || !streams.is_empty() || rows > 0).then(|| {
         let what = format!("replicas {running:?}, streams {streams:?}, {rows} rows that are held");
         Breach::new(Rule::NothingLeft, what)
