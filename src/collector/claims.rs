@@ -230,7 +230,7 @@ impl Claims {
                 (Some(BACKOFF), None)
             }
             TaskOutcome::Ended(TaskEnd::Fenced) if has_time => (Some(BACKOFF_REFUSED), Some("fenced")),
-            TaskOutcome::Ended(TaskEnd::Fenced | TaskEnd::Lost) => (None, Some("deadline")),
+            TaskOutcome::Ended(TaskEnd::Fenced | TaskEnd::ClaimLost) => (None, Some("deadline")),
             TaskOutcome::Ended(_) | TaskOutcome::Aborted => (None, None),
         };
         if let Some(backoff) = backoff {

@@ -273,7 +273,7 @@ impl PodTask {
                 AfterRelease::Handed(receiver) if !members.contains(receiver) => AfterRelease::Free,
                 when_stopped => when_stopped.clone(),
             },
-            TaskOutcome::Ended(TaskEnd::Lost | TaskEnd::Fenced) | TaskOutcome::Panicked | TaskOutcome::Aborted => {
+            TaskOutcome::Ended(TaskEnd::ClaimLost | TaskEnd::Fenced) | TaskOutcome::Panicked | TaskOutcome::Aborted => {
                 AfterRelease::Free
             }
         }
@@ -287,7 +287,7 @@ impl TaskOutcome {
             Self::Ended(TaskEnd::Finished) => "finished",
             Self::Ended(TaskEnd::PodDeleted) => "deleted",
             Self::Ended(TaskEnd::Stopped) => "stopped",
-            Self::Ended(TaskEnd::Lost) => "claim_lost",
+            Self::Ended(TaskEnd::ClaimLost) => "claim_lost",
             Self::Ended(TaskEnd::Fenced) => "refused_by_sink",
             Self::Panicked => "panicked",
             Self::Aborted => "aborted",

@@ -1,7 +1,7 @@
 //! How far a stream, a container and a pod are stored.
 //!
-//! Values and their stored form; nothing here reads or writes a store. A position names the last stored line by its
-//! content, because the log API has no offsets, and timestamps repeat and go backwards.
+//! Values and their stored form. Nothing here moves a position, and nothing reads or writes a store. A position names
+//! the last stored line by its content, because the log API has no offsets, and timestamps repeat and go backwards.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -43,7 +43,7 @@ pub struct ContainerProgress {
     /// The instance.
     #[serde(rename = "i")]
     pub container_id: ContainerId,
-    /// Number of instances before it. Those are stored, or reported as gaps.
+    /// Number of instances before it. They are stored, or reported as gaps.
     #[serde(rename = "r")]
     pub restart_count: u32,
     /// When it started, as the API says; `None` when this is not known or was stored by an older version.

@@ -1,9 +1,9 @@
-//! Where a read of a log continues, and whether lines are missing there: how the stored line is searched for, what a
-//! finished read shows, and when a gap must be reported.
+//! Where a read of a log continues, and whether lines are missing there: how the next read searches for the stored line,
+//! what a finished read has shown, and when a gap must be reported.
 //!
 //! Pure: it gets what a read has shown and the time, and it never reads a log or a clock. A stored line that is no
 //! longer in the log was rotated away. That is a gap as soon as the log is known to begin later, unless the whole log
-//! had been read just before.
+//! had been read just before. The position is an input here; it moves only when lines are stored.
 
 use std::time::Duration;
 
@@ -25,7 +25,7 @@ const CAUGHT_UP_VALIDITY: Duration = Duration::from_secs(2);
 /// How many searches for the stored line may fail in a row before later timestamps decide what is new.
 const MAX_FAILED_SEARCHES: u32 = 5;
 
-/// Whether `at` is so short before `now` that no lines can have been written and rotated away between them.
+/// Whether the time from `at` to `now` is too short for lines to be written and rotated away.
 #[must_use]
 pub fn is_just_before(at: Option<Duration>, now: Duration) -> bool {
     at.is_some_and(|at| now < at + CAUGHT_UP_VALIDITY)
@@ -60,7 +60,7 @@ pub enum ReadOutcome {
     Refused,
 }
 
-/// What the reads of one instance have shown so far: it decides how the next read finds its place.
+/// What the reads of one instance have shown so far. It decides how the next read searches for the stored line.
 #[derive(Clone, Debug, Default)]
 pub struct ResumeState {
     strategy: Strategy,
@@ -69,13 +69,14 @@ pub struct ResumeState {
     /// Reads in a row that found the log empty although lines of it are stored.
     empty_reads: u32,
     /// Whether the log became empty although it had not been read to its end just before, so that lines may be missing.
-    emptied_unobserved: bool,
-    /// Whether the next read asks for the whole log. A stream has missed lines that are there; after a step of the
-    /// node's clock, new lines may carry timestamps far before the stored one.
+    emptied_unread: bool,
+    /// Whether the next read asks for the whole log, because a stream has missed lines of it. After a step of the node's
+    /// clock, new lines may have timestamps far before that of the stored line.
     read_whole_log: bool,
     /// Boot-clock time at which the whole log was known to be read.
     caught_up_at: Option<Duration>,
-    /// Whether the whole log had been read just before the present read was opened: a new file is then the next file.
+    /// Whether the whole log had been read just before the present read was opened. A new file is then the next file,
+    /// and nothing is missing before it.
     caught_up_at_open: bool,
     /// Boot-clock time at which the present read was requested.
     requested_at: Duration,
@@ -102,7 +103,8 @@ impl ResumeState {
         if defect::on(Defect::SinceRoundedUp) {
             return (ResumeMode::All, Some(position.time.plus_nanos(1_000_000_000)));
         }
-        // An ended instance is read only once or twice more, so all of its log is read: its clock may have stepped.
+        // An ended instance is read only once or twice more. All of its log is read, because the node's clock may have
+        // stepped.
         let since = (!ended && !self.read_whole_log).then(|| position.time.plus_nanos(-OVERLAP));
         match self.strategy {
             Strategy::ByPosition => (ResumeMode::After(position), since),
@@ -125,7 +127,7 @@ impl ResumeState {
     /// Whether the whole log had been read just before `now`.
     #[must_use]
     pub fn was_caught_up(&self, now: Duration) -> bool {
-        !self.emptied_unobserved && is_just_before(self.caught_up_at, now)
+        !self.emptied_unread && is_just_before(self.caught_up_at, now)
     }
 
     /// Records that a read was opened `now` which had been requested at `requested_at`.
@@ -135,8 +137,8 @@ impl ResumeState {
 
     /// Whether the log became empty although it had not been read to its end just before, so that lines may be missing.
     #[must_use]
-    pub fn was_emptied_unobserved(&self) -> bool {
-        self.emptied_unobserved
+    pub fn was_emptied_unread(&self) -> bool {
+        self.emptied_unread
     }
 
     /// Whether the log is assumed to be a new file.
@@ -150,12 +152,12 @@ impl ResumeState {
         self.empty_reads = self.empty_reads.max(1);
     }
 
-    /// Makes the next read ask for the whole log, because a stream has missed lines that are there.
+    /// Makes the next read ask for the whole log, because a stream has missed lines of it.
     pub fn request_whole_log(&mut self) {
         self.read_whole_log = true;
     }
 
-    /// Lets reads begin near the stored line again.
+    /// Makes reads begin shortly before the stored line again.
     pub fn clear_whole_log_request(&mut self) {
         self.read_whole_log = false;
     }
@@ -167,12 +169,12 @@ impl ResumeState {
     }
 
     fn reset_failures(&mut self) {
-        (self.failed_searches, self.empty_reads, self.emptied_unobserved) = (0, 0, false);
+        (self.failed_searches, self.empty_reads, self.emptied_unread) = (0, 0, false);
     }
 
     /// Whether the end of this read is the end of the log, so that bytes after the last line end are a line. An answer
-    /// may be cut short in the middle of a line, so for an instance that has `ended` two reads must agree: on these
-    /// bytes (`unfinished_line` is their hash), and on a log without `lines`.
+    /// may be cut short in the middle of a line. So for an instance that has `ended` two reads must agree on these bytes
+    /// (`unfinished_line` is their hash), and two reads must find the log empty before it counts as empty.
     pub fn is_end_confirmed(&mut self, ended: bool, lines: u64, unfinished_line: Option<u64>) -> bool {
         let before = std::mem::replace(
             &mut self.last_end,
@@ -232,7 +234,7 @@ impl ResumeState {
             self.strategy = Strategy::ByPosition;
             return ReadOutcome::PositionNotFound;
         }
-        self.emptied_unobserved |= !self.caught_up_at_open;
+        self.emptied_unread |= !self.caught_up_at_open;
         self.strategy = Strategy::NewFile;
         ReadOutcome::EmptyLog
     }

@@ -149,7 +149,7 @@ fn empty_reads_that_follow_each_other_within_the_limit_prove_that_nothing_is_mis
             let (mode, _) = state.next_read(Some(position()), true);
             state.classify_read(mode, read(0, 0));
         }
-        !state.was_emptied_unobserved()
+        !state.was_emptied_unread()
     };
     assert!(observed(&[1_900, 3_800, 5_700]));
     assert!(!observed(&[1_900, 4_000]) && !observed(&[2_000, 2_100]));

@@ -33,7 +33,7 @@ pub enum TaskEnd {
     /// The task was asked to stop, and has written what it had read.
     Stopped,
     /// The claim has expired or was revoked.
-    Lost,
+    ClaimLost,
     /// The sink refuses to store under this claim: the stream has a larger fence there, or is at another position than
     /// expected.
     Fenced,

@@ -164,7 +164,7 @@ impl<'a> InstanceReader<'a> {
     /// Lines of an ended instance are stored, yet its log is empty: it was rotated at the end.
     async fn after_empty_log(&mut self) -> AfterRead {
         self.empty_reads += 1;
-        if !self.reader.lines.resume.was_emptied_unobserved() {
+        if !self.reader.lines.resume.was_emptied_unread() {
             return self.finish(None).await;
         }
         if self.empty_reads < EMPTY_READS {

@@ -39,7 +39,7 @@ struct Identity {
     /// Whether this instance wrote it, or no line of another log would be taken from it.
     proven: bool,
     /// Whether the pod no longer existed after the opening, so that the log cannot be opened again.
-    pod_vanished: bool,
+    pod_deleted: bool,
     /// Whether another pod has the name now.
     name_reused: bool,
     /// Boot-clock time at which the log was opened.
@@ -74,8 +74,8 @@ impl<'a> InstanceLog<'a> {
     }
 
     /// Whether the pod no longer existed after the log was opened, so that the log cannot be opened again.
-    pub(super) fn pod_vanished(&self) -> bool {
-        self.identity.pod_vanished
+    pub(super) fn is_pod_deleted(&self) -> bool {
+        self.identity.pod_deleted
     }
 
     /// Opens the log and checks that it is this instance's.
@@ -121,7 +121,7 @@ impl<'a> InstanceLog<'a> {
         if certain {
             self.identity = Identity {
                 proven: true,
-                pod_vanished: true,
+                pod_deleted: true,
                 ..self.identity
             };
         }

@@ -92,7 +92,7 @@ impl<'a> LogReader<'a> {
     pub(super) fn certain_end(&self) -> Option<Duration> {
         let certain = !self.probe_contradicts
             && self.lines.decoder.ends_with_a_line()
-            && !self.lines.resume.was_emptied_unobserved()
+            && !self.lines.resume.was_emptied_unread()
             && self.context.stall_detector.ran_without_stall_for(QUIET);
         certain.then(|| self.context.clock.now())
     }
@@ -123,7 +123,7 @@ impl<'a> LogReader<'a> {
         let mut complete = true;
         if end == ReadEnd::EndOfLog {
             complete = self.lines.finish_read(ended);
-            if ended && complete && self.log.pod_vanished() {
+            if ended && complete && self.log.is_pod_deleted() {
                 self.lines.resume.set_caught_up_at_request();
             }
         }

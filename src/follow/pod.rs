@@ -20,7 +20,7 @@ pub async fn follow(context: Arc<Context>, assignment: PodAssignment) -> TaskEnd
     let grant = assignment.grant.clone();
     tokio::select! {
         biased;
-        () = grant.lost() => TaskEnd::Lost,
+        () = grant.lost() => TaskEnd::ClaimLost,
         end = follow_containers(&context, &assignment) => end,
     }
 }

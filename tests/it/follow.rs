@@ -278,7 +278,7 @@ async fn nothing_is_written_after_the_claim_is_lost() {
     fixture.stored(&["a"]).await;
     fixture.grant.revoke();
     fixture.lines(["b"]);
-    assert_eq!(fixture.ended().await, TaskEnd::Lost);
+    assert_eq!(fixture.ended().await, TaskEnd::ClaimLost);
     tokio::time::sleep(MINUTE).await;
     fixture.stored(&["a"]).await;
 }

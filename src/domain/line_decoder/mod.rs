@@ -1,9 +1,9 @@
-//! From the bytes of a log answer to the lines that are not stored yet.
+//! From the bytes of a log to the lines that are not stored yet.
 //!
-//! The log API can only be asked for lines "since this second", so every read begins with lines that are stored
+//! The log API can only be asked for lines since a whole second, so every read begins with lines that are stored
 //! already. [`LineDecoder`] splits bytes into lines, numbers the lines that have the same timestamp, and finds the last
-//! stored line by its content. It never decides by timestamps alone where a read continues: timestamps repeat and go
-//! backwards.
+//! stored line by its content. It never decides by timestamps alone where a read continues, because timestamps repeat
+//! and go backwards; only [`ResumeMode::LaterStamps`] does, as the last resort. Nothing here stores a line.
 
 mod ordinals;
 #[cfg(test)]
@@ -62,8 +62,9 @@ pub enum ResumeMode {
         nth: u32,
     },
     /// The line at this position was rotated away, so the log should be a new file. If its first line is later than the
-    /// position, every line is taken; if its first line is the stored line, the lines after it are. Any other first
-    /// line means that the log does reach back to the position and an earlier answer was cut short: nothing is taken.
+    /// position, every line is taken. If its first line is the stored line, the lines after it are taken. Any other first
+    /// line means that the log does reach back to the position and an earlier answer was cut short; then nothing is
+    /// taken.
     NewFile(Position),
     /// Lines with a later timestamp. The last resort, when the stored line cannot be found in a log that reaches back
     /// to it.
@@ -95,33 +96,33 @@ pub struct ReadStats {
 #[derive(Debug)]
 pub struct LineDecoder {
     /// Longest line in bytes; longer lines are cut.
-    cap: usize,
+    max_line: usize,
     mode: ResumeMode,
     stats: ReadStats,
     /// The beginning of the line whose end has not arrived, timestamp included.
-    carry: Vec<u8>,
-    /// Number of bytes of that line that did not fit in `carry`.
-    dropped: u64,
+    unfinished: Vec<u8>,
+    /// Number of bytes of that line that were cut off.
+    unfinished_cut: u64,
     ordinals: Ordinals,
 }
 
 /// Longest length in bytes of the timestamp and the blank before the message.
 const PREFIX: usize = 36;
 
-/// Capacity in bytes above which the carry buffer is freed when it is empty, so that one long line does not occupy the
-/// memory of a quiet stream for ever.
-const MAX_IDLE_CARRY: usize = 4096;
+/// Capacity in bytes above which the buffer of an unfinished line is freed when it is empty. Otherwise one long line would
+/// hold memory for as long as its stream is open.
+const MAX_EMPTY_CAPACITY: usize = 4096;
 
 impl LineDecoder {
-    /// A decoder that cuts lines longer than `cap` bytes.
+    /// A decoder that cuts lines longer than `max_line` bytes.
     #[must_use]
-    pub fn new(cap: usize) -> Self {
+    pub fn new(max_line: usize) -> Self {
         Self {
-            cap,
+            max_line,
             mode: ResumeMode::All,
             stats: ReadStats::default(),
-            carry: Vec::new(),
-            dropped: 0,
+            unfinished: Vec::new(),
+            unfinished_cut: 0,
             ordinals: Ordinals::default(),
         }
     }
@@ -133,7 +134,7 @@ impl LineDecoder {
             taking: mode == ResumeMode::All,
             ..ReadStats::default()
         };
-        self.clear_carry();
+        self.clear_unfinished();
         self.ordinals = Ordinals::default();
     }
 
@@ -147,71 +148,71 @@ impl LineDecoder {
     pub fn feed(&mut self, mut bytes: &[u8], batch: &mut Batch) {
         while let Some(end) = memchr::memchr(b'\n', bytes) {
             let (head, rest) = bytes.split_at(end);
-            if self.carry.is_empty() {
-                self.line(head, 0, batch);
+            if self.unfinished.is_empty() {
+                self.process_line(head, 0, batch);
             } else {
-                self.keep(head);
-                self.carried_line(batch);
+                self.extend_unfinished(head);
+                self.process_unfinished(batch);
             }
             bytes = &rest[1..];
         }
-        self.keep(bytes);
+        self.extend_unfinished(bytes);
     }
 
-    /// Bytes of memory held for an unfinished line, free capacity included.
+    /// Capacity in bytes of the buffer for an unfinished line.
     #[must_use]
-    pub fn held(&self) -> usize {
-        self.carry.capacity()
+    pub fn buffer_capacity(&self) -> usize {
+        self.unfinished.capacity()
     }
 
     /// Whether the bytes so far end with a line end.
     #[must_use]
     pub fn ends_with_a_line(&self) -> bool {
-        self.carry.is_empty()
+        self.unfinished.is_empty()
     }
 
     /// Hash of the bytes after the last line end; `None` if there are none.
     #[must_use]
     pub fn unfinished_line(&self) -> Option<u64> {
-        (!self.carry.is_empty()).then(|| Position::hash(&self.carry))
+        (!self.unfinished.is_empty()).then(|| Position::hash(&self.unfinished))
     }
 
     /// Ends a read that came to its end without an error. Bytes after the last line end are a line if the instance has
-    /// `ended`; before that they are a line that is still being written. Without a timestamp they are counted as a
-    /// message of the kubelet.
+    /// `ended`; before that the line is still being written. Bytes without a timestamp count as a message of the
+    /// kubelet.
     pub fn finish(&mut self, ended: bool, batch: &mut Batch) {
-        let kubelet_message = !self.carry.is_empty() && Time::split_line(&self.carry).is_none();
+        let kubelet_message = !self.unfinished.is_empty() && Time::split_line(&self.unfinished).is_none();
         let ended = ended || defect::on(Defect::HalfLineTaken);
-        if kubelet_message || ended && !self.carry.is_empty() {
-            self.carried_line(batch);
+        if kubelet_message || ended && !self.unfinished.is_empty() {
+            self.process_unfinished(batch);
         }
     }
 
-    fn keep(&mut self, bytes: &[u8]) {
-        let room = (self.cap + PREFIX).saturating_sub(self.carry.len());
+    fn extend_unfinished(&mut self, bytes: &[u8]) {
+        let room = (self.max_line + PREFIX).saturating_sub(self.unfinished.len());
         let kept = bytes.len().min(room);
-        self.carry.extend_from_slice(&bytes[..kept]);
-        self.dropped += (bytes.len() - kept) as u64;
+        self.unfinished.extend_from_slice(&bytes[..kept]);
+        self.unfinished_cut += (bytes.len() - kept) as u64;
     }
 
-    fn carried_line(&mut self, batch: &mut Batch) {
-        let carry = std::mem::take(&mut self.carry);
-        let dropped = std::mem::take(&mut self.dropped);
-        self.line(&carry, dropped, batch);
-        self.carry = carry;
-        self.clear_carry();
+    fn process_unfinished(&mut self, batch: &mut Batch) {
+        let line = std::mem::take(&mut self.unfinished);
+        let cut = std::mem::take(&mut self.unfinished_cut);
+        self.process_line(&line, cut, batch);
+        self.unfinished = line;
+        self.clear_unfinished();
     }
 
-    fn clear_carry(&mut self) {
-        self.dropped = 0;
-        if self.carry.capacity() > MAX_IDLE_CARRY {
-            self.carry = Vec::new();
+    fn clear_unfinished(&mut self) {
+        self.unfinished_cut = 0;
+        if self.unfinished.capacity() > MAX_EMPTY_CAPACITY {
+            self.unfinished = Vec::new();
         } else {
-            self.carry.clear();
+            self.unfinished.clear();
         }
     }
 
-    fn line(&mut self, raw: &[u8], dropped: u64, batch: &mut Batch) {
+    fn process_line(&mut self, raw: &[u8], already_cut: u64, batch: &mut Batch) {
         let Some((time, message)) = Time::split_line(raw) else {
             self.stats.kubelet_messages += 1;
             self.stats.ends_in_kubelet_message = true;
@@ -223,8 +224,8 @@ impl LineDecoder {
         if !self.takes(time, ordinal, message) {
             return;
         }
-        let kept = &message[..message.len().min(self.cap)];
-        let cut = dropped + (message.len() - kept.len()) as u64;
+        let kept = &message[..message.len().min(self.max_line)];
+        let cut = already_cut + (message.len() - kept.len()) as u64;
         self.stats.taken += 1;
         self.stats.cut += u64::from(cut > 0);
         self.stats.first_taken.get_or_insert(time);

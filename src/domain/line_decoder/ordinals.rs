@@ -23,7 +23,7 @@ impl Ordinals {
     /// The ordinal of the next line, which has this timestamp.
     pub(super) fn next(&mut self, time: Time) -> u32 {
         if time != self.time {
-            // Each timestamp is kept once, so that two which alternate do not push out the others.
+            // Each timestamp is kept once, so that two alternating timestamps do not push out the others.
             if let Some(known) = self.recent.iter_mut().find(|(t, _)| *t == self.time) {
                 known.1 = self.next;
             } else {
