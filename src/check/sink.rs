@@ -9,18 +9,18 @@ use crate::db::diagnose::TABLES;
 use crate::domain::Finding;
 use crate::exit::Failure;
 use crate::metrics::Metrics;
-use crate::sinks::{self, SinkNeeds, SinkUrl};
+use crate::sinks::{self, DiagnoseOptions, SinkUrl};
 
 const OPENING: &str = "opening";
 
 pub(super) async fn diagnose(config: &Config) -> Vec<Finding> {
     let url = &config.sink.url;
-    let needs = SinkNeeds {
+    let options = DiagnoseOptions {
         migrates: config.migrate,
         retains: config.sink.retain.is_some(),
         max_line: config.streams.max_line,
     };
-    let mut findings = sinks::diagnose(url, needs).await;
+    let mut findings = sinks::diagnose(url, options).await;
     // To open a file sink would create directories; to open stdout does nothing.
     if url.is_transactional() {
         findings.push(if is_ready(&findings, TABLES) {

@@ -1,20 +1,21 @@
-//! What `podlog check` finds out about every database, whichever it is: the subjects, the deadlines, and how the version
-//! of the tables and the clock are judged.
+//! What `podlog check` finds out about every database, whichever kind it is: that it can be reached, the version of its
+//! tables, and that it can be written.
+//!
+//! What is begun is rolled back. A check that fails does not hide the next one; what depends on it is skipped.
 
-use std::future::Future;
 use std::io;
 use std::time::Duration;
 
+use sqlx::{Connection, Error, SqlSafeStr};
 use tokio::time::timeout;
 
-use super::database::Database;
+use super::backend::{Backend, Database, DiagnoseOptions, Purpose, close};
+use super::migrate::state;
 use super::version::SchemaState;
 use crate::domain::Finding;
 
 /// How long one question may take.
 pub(crate) const DEADLINE: Duration = Duration::from_secs(10);
-/// How long all questions together may take: a server that leaves three unanswered hangs.
-pub(super) const ALL: Duration = Duration::from_secs(30);
 
 /// The subject of connecting.
 pub(crate) const CONNECTION: &str = "connection";
@@ -27,19 +28,6 @@ pub(crate) const WRITING: &str = "writing";
 /// The subject of whether tables could be created.
 pub(super) const MIGRATE: &str = "podlog migrate";
 
-/// What is checked, beyond what every use of a database needs.
-#[derive(Clone, Copy, Debug)]
-pub(crate) struct Scope {
-    /// Whether `podlog run` would create the tables itself.
-    pub migrates: bool,
-    /// Whether old records are deleted, so that the privileges for that are needed.
-    pub retains: bool,
-    /// Whether the server's clock is compared with this machine's.
-    pub clock: bool,
-    /// The length of the largest statement, bytes, if its limit is checked.
-    pub largest_statement: Option<usize>,
-}
-
 /// Findings for what depends on something that failed.
 pub(super) fn skipped(subjects: &[&str], reason: &str) -> Vec<Finding> {
     subjects
@@ -49,18 +37,94 @@ pub(super) fn skipped(subjects: &[&str], reason: &str) -> Vec<Finding> {
 }
 
 /// Asks a question under its deadline.
-pub(super) async fn within<T>(question: impl Future<Output = Result<T, sqlx::Error>>) -> Result<T, sqlx::Error> {
-    let late = || {
+pub(super) async fn within<T>(question: impl Future<Output = Result<T, Error>>) -> Result<T, Error> {
+    let timed_out = || {
         let text = format!("no answer within {} s", DEADLINE.as_secs());
-        sqlx::Error::Io(io::Error::new(io::ErrorKind::TimedOut, text))
+        Error::Io(io::Error::new(io::ErrorKind::TimedOut, text))
     };
-    timeout(DEADLINE, question).await.unwrap_or_else(|_| Err(late()))
+    timeout(DEADLINE, question).await.unwrap_or_else(|_| Err(timed_out()))
+}
+
+/// A connection, and what was found out over it.
+pub(super) struct Diagnosis<'a, B: Backend> {
+    pub(super) conn: B::Connection,
+    pub(super) db: &'a Database<B>,
+    pub(super) options: DiagnoseOptions,
+    pub(super) findings: Vec<Finding>,
+}
+
+impl<'a, B: Backend> Diagnosis<'a, B> {
+    /// Connects. The first finding says `reached` after the database's name. Without a connection there are only
+    /// findings: `dependent` subjects are skipped for this reason.
+    pub(super) async fn begin(
+        db: &'a Database<B>,
+        options: DiagnoseOptions,
+        reached: &str,
+        (dependent, reason): (&[&str], &str),
+    ) -> Result<(Self, B::Server), Vec<Finding>> {
+        match B::connect(db, &db.schema.diagnose_limits, Purpose::Diagnose).await {
+            Ok((conn, server)) => {
+                let findings = vec![Finding::ok(CONNECTION, format!("{} {reached}", db.name))];
+                let diagnosis = Self {
+                    conn,
+                    db,
+                    options,
+                    findings,
+                };
+                Ok((diagnosis, server))
+            }
+            Err(error) => Err([vec![Finding::of(CONNECTION, &error)], skipped(dependent, reason)].concat()),
+        }
+    }
+
+    /// Closes the connection.
+    pub(super) async fn end(self) -> Vec<Finding> {
+        close(self.conn).await;
+        self.findings
+    }
+
+    /// Adds the finding of a question that was not answered.
+    pub(super) fn failed(&mut self, subject: &str, error: &Error) {
+        self.findings.push(Finding::of(subject, &B::explain(self.db, error)));
+    }
+
+    /// Finds out the version of the tables; `may_create` says whether the user may create some.
+    pub(super) async fn tables(&mut self, may_create: bool) -> Result<SchemaState, Error> {
+        let found = within(state(&mut self.conn, self.db.schema)).await;
+        match &found {
+            Ok(state) => {
+                let finding = tables(self.db, *state, self.options.migrates, may_create);
+                self.findings.push(finding);
+            }
+            Err(error) => self.failed(TABLES, error),
+        }
+        found
+    }
+
+    /// Writes as the statements of podlog do, and takes it all back.
+    pub(super) async fn writing(&mut self) {
+        let (conn, schema) = (&mut self.conn, self.db.schema);
+        let work = async {
+            let mut transaction = conn.begin_with(B::BEGIN.into_sql_str()).await?;
+            for statement in schema.probe {
+                B::execute_text(&mut transaction, statement).await?;
+            }
+            transaction.rollback().await
+        };
+        match within(work).await {
+            Ok(()) => {
+                let text = format!("{}, and all of it rolled back", schema.tables.probed);
+                self.findings.push(Finding::ok(WRITING, text));
+            }
+            Err(error) => self.failed(WRITING, &error),
+        }
+    }
 }
 
 /// The version of the tables. Missing and older tables are no failure where `podlog run` creates them itself and may.
-pub(super) fn tables(db: &Database, state: SchemaState, migrates: bool, may_create: bool) -> Finding {
+fn tables<B: Backend>(db: &Database<B>, state: SchemaState, migrates: bool, may_create: bool) -> Finding {
     let known = db.schema.known();
-    match (state, db.schema.check(&db.name, state)) {
+    match (state, db.check(state)) {
         (SchemaState::Differs(version), _) => Finding::warning(
             TABLES,
             format!("migration {version} is not the one this podlog has: a development version created the tables"),
@@ -83,29 +147,6 @@ pub(super) fn tables(db: &Database, state: SchemaState, migrates: bool, may_crea
     }
 }
 
-/// The time on this machine since 1970, microseconds.
-pub(super) fn local_time() -> i64 {
-    crate::clock::wall().0 / 1000
-}
-
-/// Two clocks that differ by more are not set by NTP, seconds.
-const LARGEST_DIFFERENCE: f64 = 5.0;
-
-/// The server's clock compared with this machine's, which was read before and after. All in microseconds.
-pub(super) fn clock(server: i64, before: i64, after: i64) -> Finding {
-    let ahead = (server - i64::midpoint(before, after)) as f64 / 1e6;
-    let text = if ahead < 0.0 {
-        format!("the server's is {:.3} s behind this machine's", -ahead)
-    } else {
-        format!("the server's is {ahead:.3} s ahead of this machine's")
-    };
-    if ahead.abs() <= LARGEST_DIFFERENCE {
-        return Finding::ok("clock", text);
-    }
-    let harm = "claims do not suffer, but ages and times of different machines cannot be compared";
-    Finding::warning("clock", format!("{text}; {harm}"), "have both set by NTP")
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -115,7 +156,8 @@ mod tests {
     fn missing_tables_are_a_failure_only_where_run_would_not_create_them() {
         let db = Database {
             name: "db".into(),
-            schema: &crate::db::fixtures::CLAIMS,
+            location: "podlog.db".into(),
+            schema: &crate::locks::schema::SQLITE,
         };
         let tables = |state, migrates, may_create| tables(&db, state, migrates, may_create);
         assert_eq!(tables(SchemaState::Missing, true, true).outcome, Outcome::Warning);
@@ -128,19 +170,6 @@ mod tests {
         assert_eq!(
             (newer.outcome, &*newer.message.remedy),
             (Outcome::Failed(Cause::Refused), "run a newer podlog")
-        );
-    }
-
-    #[test]
-    fn clocks_that_differ_by_seconds_are_warned_about() {
-        assert_eq!(
-            clock(1_500_000, 1_000_000, 2_000_000),
-            Finding::ok("clock", "the server's is 0.000 s ahead of this machine's")
-        );
-        let behind = clock(0, 9_000_000, 11_000_000);
-        assert!(
-            behind.outcome == Outcome::Warning && behind.message.text.contains("10.000 s behind"),
-            "{behind:?}"
         );
     }
 }

@@ -1,19 +1,16 @@
-//! The tables of one part of podlog, as data: its migrations, the privileges it needs, and what messages call it.
-//!
-//! Applied migrations are recorded in a table of podlog's own, one for claims and one for records. So neither podlog's
-//! other tables nor another program's migrations in the same database are taken for these. Nothing here asks a database.
+//! The tables of one part of podlog, as data: what messages call them, which privileges they need, and what is wrong with
+//! tables of another version. Nothing here asks a database.
 
-use sqlx::migrate::{MigrateError, Migrator};
+use sqlx::migrate::MigrateError;
 
-use super::demands::Demands;
-use super::version::{Applied, SchemaState};
+use super::version::SchemaState;
 use crate::domain::BackendError;
 
-/// The tables of one part of podlog.
+/// The tables of one part of podlog, whatever database they are in.
 #[derive(Debug)]
-pub(crate) struct Schema {
-    /// What messages call the tables: `lock tables`.
-    pub tables: &'static str,
+pub(crate) struct Tables {
+    /// What messages call them: `lock tables`.
+    pub name: &'static str,
     /// The table in which applied migrations are recorded. sqlx's default name would be shared with every other user of
     /// sqlx in the database.
     pub versions: &'static str,
@@ -28,27 +25,12 @@ pub(crate) struct Schema {
     pub leftovers: &'static str,
     /// Whether there are views among the tables; they need a privilege of their own.
     pub has_views: bool,
-    /// What the statements of [`Dialect::probe`] do.
+    /// What the statements of the probe do.
     pub probed: &'static str,
     /// What `podlog check` says about creating an `SQLite` file, if anything.
     pub new_file: Option<&'static str>,
-    /// What sessions of `MySQL` and `MariaDB` get, and what is demanded of the server.
-    pub demands: Demands,
-    /// How it is in `MySQL` and `MariaDB`.
-    pub mysql: Dialect,
-    /// How it is in `SQLite`.
-    pub sqlite: Dialect,
-}
-
-/// What differs between the databases.
-#[derive(Debug)]
-pub(crate) struct Dialect {
-    /// The migrations. They have the same numbers in every dialect.
-    pub migrations: Migrator,
-    /// The privileges that are tried before the tables are used.
-    pub privileges: &'static [Privilege],
-    /// Statements that write, in a transaction that is rolled back.
-    pub probe: &'static [&'static str],
+    /// Whether `podlog check` compares a server's clock with this machine's.
+    pub has_times: bool,
 }
 
 /// A privilege on a table.
@@ -88,65 +70,15 @@ impl Privilege {
     }
 }
 
-/// A row of [`Schema::applied`]: version, description, success, checksum.
-pub(crate) type AppliedRow = (i64, String, bool, Vec<u8>);
-
-impl Schema {
-    /// The last migration this program knows.
-    #[must_use]
-    pub(crate) fn known(&self) -> i64 {
-        self.mysql.migrations.iter().map(|one| one.version).max().unwrap_or(0)
-    }
-
-    /// The statement that reads the applied migrations, the same in every dialect.
-    #[must_use]
-    pub(crate) fn applied(&self) -> String {
-        let versions = self.versions;
-        format!("SELECT version, description, success, checksum FROM {versions} ORDER BY version")
-    }
-
-    /// The state of the tables, given the rows that [`applied`](Self::applied) read.
-    #[must_use]
-    pub(crate) fn state(&self, rows: Vec<AppliedRow>, migrations: &Migrator) -> SchemaState {
-        let known = self.known();
-        let same = |version: i64, checksum: &[u8]| {
-            let ours = migrations.iter().find(|one| one.version == version);
-            version > known || ours.is_some_and(|one| *one.checksum == *checksum)
-        };
-        let applied: Vec<Applied> = rows
-            .into_iter()
-            .map(|(version, description, success, checksum)| Applied {
-                same: same(version, &checksum),
-                version,
-                description,
-                success,
-            })
-            .collect();
-        SchemaState::of(&applied, known)
-    }
-
-    /// The migrations of a dialect, to be recorded in podlog's own table.
-    #[must_use]
-    pub(crate) fn migrator(&self, dialect: &Dialect) -> Migrator {
-        let mut migrator = Migrator::with_migrations(dialect.migrations.iter().cloned().collect());
-        migrator.dangerous_set_table_name(self.versions);
-        // Each dialect locks in its own way, with a limit on the wait. sqlx would wait without end, and on MariaDB its
-        // lock keeps nobody out.
-        migrator.set_locking(false);
-        migrator
-    }
-
+impl Tables {
     /// Refuses tables that this program cannot work with, in the database called `name`.
-    pub(crate) fn check(&self, name: &str, state: SchemaState) -> Result<(), BackendError> {
-        let (tables, known) = (self.tables, self.known());
+    pub(crate) fn check(&self, name: &str, state: SchemaState, known: i64) -> Result<(), BackendError> {
+        let tables = self.name;
         Err(match state {
             SchemaState::Current | SchemaState::Extended(_) | SchemaState::Differs(_) => return Ok(()),
-            SchemaState::Missing => self.missing(name),
+            SchemaState::Missing => BackendError::refused(format!("{name} has no {tables}"), "run `podlog migrate`"),
             SchemaState::Interrupted => self.interrupted(name),
-            SchemaState::Newer(newer) => BackendError::refused(
-                format!("the {tables} in {name} have version {newer}; this podlog knows {known} and cannot use them"),
-                "run a newer podlog",
-            ),
+            SchemaState::Newer(newer) => self.newer(name, newer, known),
             SchemaState::Older(older) => BackendError::refused(
                 format!("the {tables} in {name} have version {older}; this podlog needs {known}"),
                 "run `podlog migrate`",
@@ -154,22 +86,24 @@ impl Schema {
         })
     }
 
-    /// The error for a database without these tables.
-    #[must_use]
-    pub(crate) fn missing(&self, name: &str) -> BackendError {
-        BackendError::refused(format!("{name} has no {}", self.tables), "run `podlog migrate`")
-    }
-
     /// The error for a statement that found one of these tables missing.
     #[must_use]
     pub(crate) fn missing_table(&self, name: &str, cause: &str) -> BackendError {
-        let text = format!("{name} lacks some of its {}: {cause}", self.tables);
+        let text = format!("{name} lacks some of its {}: {cause}", self.name);
         BackendError::refused(text, "run `podlog migrate`")
+    }
+
+    fn newer(&self, name: &str, newer: i64, known: i64) -> BackendError {
+        let tables = self.name;
+        BackendError::refused(
+            format!("the {tables} in {name} have version {newer}; this podlog knows {known} and cannot use them"),
+            "run a newer podlog",
+        )
     }
 
     fn interrupted(&self, name: &str) -> BackendError {
         let Self {
-            tables,
+            name: tables,
             versions,
             leftovers,
             ..
@@ -183,7 +117,7 @@ impl Schema {
     /// The error for a migration that failed, and that has left something behind.
     pub(super) fn migration_failed(&self, name: &str, cause: &str) -> BackendError {
         let Self {
-            tables,
+            name: tables,
             versions,
             create_grant,
             leftovers,
@@ -198,26 +132,17 @@ impl Schema {
         )
     }
 
-    /// What a failed migration means; `explain` turns an error of the database into ours.
-    pub(super) fn failed(
-        &self,
-        name: &str,
-        error: MigrateError,
-        explain: impl Fn(&sqlx::Error) -> BackendError,
-    ) -> BackendError {
+    /// The error for a migration that sqlx refused to begin. This program knows migrations up to `known`.
+    pub(super) fn refused_migration(&self, name: &str, error: &MigrateError, known: i64) -> BackendError {
         let Self {
-            tables,
+            name: tables,
             versions,
             leftovers,
             ..
         } = self;
         match error {
-            MigrateError::Execute(error) | MigrateError::ExecuteMigration(error, _) => explain(&error),
             MigrateError::Dirty(_) => self.interrupted(name),
-            MigrateError::VersionMissing(newer) => match self.check(name, SchemaState::Newer(newer)) {
-                Ok(()) => self.missing(name),
-                Err(error) => error,
-            },
+            MigrateError::VersionMissing(newer) => self.newer(name, *newer, known),
             MigrateError::VersionMismatch(version) => BackendError::refused(
                 format!(
                     "migration {version} of the {tables} in {name} is not the one this podlog would apply: \
@@ -236,18 +161,18 @@ impl Schema {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::db::fixtures::CLAIMS;
+    use crate::locks::schema::MYSQL;
 
     #[test]
     fn each_wrong_version_has_its_own_remedy() {
-        let says = |state| CLAIMS.check("db", state).unwrap_err().to_string();
-        let known = CLAIMS.known();
+        let (tables, known) = (MYSQL.tables, MYSQL.known());
+        let says = |state| tables.check("db", state, known).unwrap_err().to_string();
         for fine in [
             SchemaState::Current,
             SchemaState::Extended(known + 1),
             SchemaState::Differs(known),
         ] {
-            assert_eq!(CLAIMS.check("db", fine), Ok(()));
+            assert_eq!(tables.check("db", fine, known), Ok(()));
         }
         assert!(says(SchemaState::Older(known - 1)).ends_with("run `podlog migrate`"));
         assert!(says(SchemaState::Newer(known + 1)).ends_with("run a newer podlog"));
@@ -260,23 +185,6 @@ mod tests {
             "podlog migrate",
         ] {
             assert!(interrupted.contains(what), "{interrupted}");
-        }
-    }
-
-    #[test]
-    fn a_migration_is_recognised_by_its_text() {
-        for dialect in [&CLAIMS.mysql, &CLAIMS.sqlite] {
-            let applied = dialect.migrations.iter();
-            let applied = applied.map(|m| (m.version, m.description.to_string(), true, m.checksum.to_vec()));
-            assert_eq!(
-                CLAIMS.state(applied.collect(), &dialect.migrations),
-                SchemaState::Current
-            );
-            let other = vec![(CLAIMS.known(), "x".into(), true, vec![1])];
-            assert_eq!(
-                CLAIMS.state(other, &dialect.migrations),
-                SchemaState::Differs(CLAIMS.known())
-            );
         }
     }
 }

@@ -7,7 +7,7 @@
 pub(crate) mod batch;
 mod mysql;
 mod open;
-mod schema;
+pub(crate) mod schema;
 mod sqlite;
 mod store;
 mod url;

@@ -5,16 +5,18 @@
 
 use std::sync::Arc;
 
+use async_trait::async_trait;
+use sqlx::{MySql, Sqlite};
+
 use super::batch::check_name;
-use super::mysql::{self, MySqlLocks};
-use super::schema::SCHEMA;
+use super::mysql::MySqlLocks;
+use super::schema;
 use super::sqlite::SqliteLocks;
 use super::store::{Holder, LockStore};
 use super::url::LockUrl;
-use crate::db::database::Database;
-use crate::db::diagnose::Scope;
+use crate::db::any::AnyDatabase;
+use crate::db::backend::{Database, DiagnoseOptions};
 use crate::db::url::DatabaseUrl;
-use crate::db::{mysql as mysql_db, sqlite as sqlite_db};
 use crate::domain::{BackendError, Finding};
 
 /// Opens the store that `url` names, on behalf of `holder`. The store keeps one connection of its
@@ -24,42 +26,58 @@ pub async fn open(url: &LockUrl, holder: Holder) -> Result<Arc<dyn LockStore>, B
     check_name("replica's row", &format!("replica/{}", holder.replica))?;
     check_name("replica id", holder.replica.as_str())?;
     check_name("cluster name", &holder.cluster)?;
-    let db = database(url);
-    Ok(match &url.0 {
-        DatabaseUrl::MySql(url) => Arc::new(MySqlLocks::open(url, db, holder).await?),
-        DatabaseUrl::Sqlite(path) => Arc::new(SqliteLocks::open(path, db, holder).await?),
-    })
+    database(url).open(holder).await
 }
 
 /// Creates the tables of the store that `url` names, or brings them up to date. Any number of
 /// replicas may do so at once; each waits for the others, up to half a minute.
 pub async fn migrate(url: &LockUrl) -> Result<(), BackendError> {
-    let db = database(url);
-    match &url.0 {
-        DatabaseUrl::MySql(url) => mysql_db::migrate::migrate(url, &db).await,
-        DatabaseUrl::Sqlite(path) => sqlite_db::migrate::migrate(path, &db).await,
-    }
+    database(url).migrate().await
 }
 
 /// Checks the store that `url` names without changing it. `migrates` says whether `podlog run` would create the tables
 /// itself.
 pub async fn diagnose(url: &LockUrl, migrates: bool) -> Vec<Finding> {
-    let db = database(url);
-    let scope = Scope {
+    let options = DiagnoseOptions {
         migrates,
         retains: false,
-        clock: true,
-        largest_statement: None,
+        max_line: 0,
     };
-    match &url.0 {
-        DatabaseUrl::MySql(url) => mysql_db::diagnose::diagnose(url, &db, &mysql::LIMITS, scope).await,
-        DatabaseUrl::Sqlite(path) => sqlite_db::diagnose::diagnose(path, &db, migrates).await,
+    database(url).diagnose(options).await
+}
+
+/// A database in which claims can be stored.
+#[async_trait]
+trait LockDatabase: AnyDatabase {
+    async fn open(self: Box<Self>, holder: Holder) -> Result<Arc<dyn LockStore>, BackendError>;
+}
+
+#[async_trait]
+impl LockDatabase for Database<MySql> {
+    async fn open(self: Box<Self>, holder: Holder) -> Result<Arc<dyn LockStore>, BackendError> {
+        Ok(Arc::new(MySqlLocks::open(*self, holder).await?))
     }
 }
 
-fn database(url: &LockUrl) -> Database {
-    Database {
-        name: format!("the lock store {url}"),
-        schema: &SCHEMA,
+#[async_trait]
+impl LockDatabase for Database<Sqlite> {
+    async fn open(self: Box<Self>, holder: Holder) -> Result<Arc<dyn LockStore>, BackendError> {
+        Ok(Arc::new(SqliteLocks::open(*self, holder).await?))
+    }
+}
+
+fn database(url: &LockUrl) -> Box<dyn LockDatabase> {
+    let name = format!("the lock store {url}");
+    match &url.0 {
+        DatabaseUrl::MySql(url) => Box::new(Database {
+            name,
+            location: url.clone(),
+            schema: &schema::MYSQL,
+        }),
+        DatabaseUrl::Sqlite(path) => Box::new(Database {
+            name,
+            location: path.clone(),
+            schema: &schema::SQLITE,
+        }),
     }
 }

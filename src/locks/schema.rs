@@ -1,23 +1,37 @@
 //! What a lock store needs of its database, as data: the table of claims, and the privileges on it.
 
+use std::time::Duration;
+
+use sqlx::{MySql, Sqlite};
+
 use super::{mysql, sqlite};
-use crate::db::demands::{Aspect, Demands};
-use crate::db::schema::{Dialect, Schema};
+use crate::db::backend::Schema;
+use crate::db::mysql::server::{Aspect, Demands};
+use crate::db::schema::Tables;
 
 /// A claim is worth nothing on a server that fails any of these.
 const ALL: [Aspect; 4] = [Aspect::Version, Aspect::Session, Aspect::BinaryLog, Aspect::Writable];
 
-/// The table of claims.
-pub(super) static SCHEMA: Schema = Schema {
-    tables: "lock tables",
+static TABLES: Tables = Tables {
+    name: "lock tables",
     versions: "podlog_locks_migrations",
     lock: "podlog locks",
     grant: "SELECT, INSERT, UPDATE and DELETE on distributed_lock",
     create_grant: "CREATE, ALTER and INDEX",
     leftovers: "distributed_lock",
     has_views: false,
+    has_times: true,
     probed: "a row was written, changed and removed",
     new_file: Some("needs the right to write the directory, nothing else"),
+};
+
+/// The table of claims in `MySQL` and `MariaDB`.
+pub(crate) static MYSQL: Schema<MySql> = Schema {
+    tables: &TABLES,
+    migrations: sqlx::migrate!("migrations/mysql/locks"),
+    privileges: &mysql::PRIVILEGES,
+    probe: &mysql::PROBE,
+    diagnose_limits: mysql::LIMITS,
     demands: Demands {
         settings: &[
             // Strict, so that no value is cut silently. Without the server's other modes, which could change what
@@ -31,18 +45,20 @@ pub(super) static SCHEMA: Schema = Schema {
         reported: &ALL,
         to_open: &ALL,
         to_migrate: &ALL,
+        packet_overhead: None,
         final_connect_errors: true,
     },
-    mysql: Dialect {
-        migrations: sqlx::migrate!("migrations/mysql/locks"),
-        privileges: &mysql::PRIVILEGES,
-        probe: &mysql::PROBE,
-    },
-    sqlite: Dialect {
-        migrations: sqlx::migrate!("migrations/sqlite/locks"),
-        privileges: &sqlite::PRIVILEGES,
-        probe: &sqlite::PROBE,
-    },
+};
+
+/// The table of claims in `SQLite`.
+pub(crate) static SQLITE: Schema<Sqlite> = Schema {
+    tables: &TABLES,
+    migrations: sqlx::migrate!("migrations/sqlite/locks"),
+    privileges: &sqlite::PRIVILEGES,
+    probe: &sqlite::PROBE,
+    // Less than the deadline of a question.
+    diagnose_limits: Duration::from_secs(4),
+    demands: (),
 };
 
 #[cfg(test)]
@@ -50,8 +66,8 @@ mod tests {
     use super::*;
 
     #[test]
-    fn both_dialects_have_the_same_versions() {
-        let versions = |dialect: &Dialect| dialect.migrations.iter().map(|one| one.version).collect::<Vec<_>>();
-        assert_eq!(versions(&SCHEMA.mysql), versions(&SCHEMA.sqlite));
+    fn all_databases_have_the_same_versions() {
+        let mysql = MYSQL.migrations.iter().map(|one| one.version);
+        assert!(mysql.eq(SQLITE.migrations.iter().map(|one| one.version)));
     }
 }

@@ -2,7 +2,6 @@
 //! again what failed.
 
 pub(crate) mod dedup;
-mod diagnose;
 mod file;
 #[cfg(test)]
 mod fixtures;
@@ -10,14 +9,14 @@ pub mod group;
 pub mod json;
 mod open;
 pub mod retry;
-mod schema;
+pub(crate) mod schema;
 mod sink;
 mod sql;
 mod stdout;
 mod unacked;
 mod url;
 
-pub use diagnose::{SinkNeeds, diagnose};
-pub use open::{Opened, migrate, open};
+pub use crate::db::backend::DiagnoseOptions;
+pub use open::{Opened, diagnose, migrate, open};
 pub use sink::{Retention, Sink, SinkError, WriteResults};
 pub use url::{FILE_PARAMETERS, SinkUrl};

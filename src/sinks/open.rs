@@ -1,25 +1,28 @@
-//! Opening a sink by its URL, with grouping and trying again around it. This file alone knows every kind of sink.
+//! From the URL of a sink to a sink, with grouping and trying again around it: opening it, creating its tables, and what
+//! `podlog check` finds out about it. This file alone knows every kind of sink.
 
 use std::fmt;
 use std::sync::Arc;
 use std::time::Duration;
 
+use async_trait::async_trait;
 use futures::FutureExt;
 use futures::future::BoxFuture;
 
-use super::file::FileSink;
+use super::file::{self, FileSink};
 use super::group::{GroupLimits, grouped};
 use super::retry::Retrying;
-use super::schema::SCHEMA;
+use super::schema;
 use super::sink::{Retention, Sink};
-use super::sql::{Connections, SqlDialect, SqlRetention, SqlSink, mysql, sqlite};
+use super::sql::{Connections, SqlDialect, SqlRetention, SqlSink};
 use super::stdout::StdoutSink;
 use super::url::{Destination, SinkUrl};
 use crate::clock::Clock;
-use crate::db;
-use crate::db::database::Database;
+use crate::db::any::AnyDatabase;
+use crate::db::backend::{Database, DiagnoseOptions};
+use crate::db::open::open_pool;
 use crate::db::url::DatabaseUrl;
-use crate::domain::BackendError;
+use crate::domain::{BackendError, Finding};
 use crate::metrics::Metrics;
 
 /// A sink in use.
@@ -41,7 +44,6 @@ impl fmt::Debug for Opened {
 
 /// Opens a sink. An error says why it cannot be used, and what to do. One attempt to write may take `attempt`.
 pub async fn open(url: &SinkUrl, clock: Clock, metrics: &Metrics, attempt: Duration) -> Result<Opened, BackendError> {
-    let store = database(url);
     let limits = GroupLimits {
         attempt,
         ..GroupLimits::default()
@@ -59,50 +61,77 @@ pub async fn open(url: &SinkUrl, clock: Clock, metrics: &Metrics, attempt: Durat
             let opened = compose(file, clock, metrics, limits);
             Ok(stop_when(opened, async move { sync.sync_forever().await }.boxed()))
         }
-        Destination::Database(DatabaseUrl::Sqlite(path)) => {
-            let pool = db::sqlite::pool::open(path, &store, sqlite::BUSY, attempt).await?;
-            Ok(open_sql(Connections::new(pool, store, attempt), clock, metrics, limits))
-        }
-        Destination::Database(DatabaseUrl::MySql(url)) => {
-            let session = mysql::session_limits(attempt);
-            let pool = db::mysql::pool::open(url, &store, session, mysql::CONNECTIONS, attempt).await?;
-            let limits = GroupLimits {
-                in_flight: mysql::IN_FLIGHT,
-                ..limits
-            };
-            Ok(open_sql(Connections::new(pool, store, attempt), clock, metrics, limits))
-        }
-    }
-}
-
-/// The database that `url` names, for messages.
-pub(super) fn database(url: &SinkUrl) -> Database {
-    Database {
-        name: format!("the sink {url}"),
-        schema: &SCHEMA,
-    }
-}
-
-fn open_sql<DB: SqlDialect>(
-    connections: Connections<DB>,
-    clock: Clock,
-    metrics: &Metrics,
-    limits: GroupLimits,
-) -> Opened {
-    let retention = SqlRetention::new(connections.clone());
-    Opened {
-        retention: Some(Arc::new(retention)),
-        ..compose(Arc::new(SqlSink::new(connections)), clock, metrics, limits)
+        Destination::Database(url) => database(url).open(clock, metrics, limits).await,
     }
 }
 
 /// Creates or updates the tables of a sink. Sinks without tables need nothing.
 pub async fn migrate(url: &SinkUrl) -> Result<(), BackendError> {
-    let store = database(url);
     match &url.destination {
         Destination::Stdout | Destination::File(_) => Ok(()),
-        Destination::Database(DatabaseUrl::Sqlite(path)) => db::sqlite::migrate::migrate(path, &store).await,
-        Destination::Database(DatabaseUrl::MySql(url)) => db::mysql::migrate::migrate(url, &store).await,
+        Destination::Database(url) => database(url).migrate().await,
+    }
+}
+
+/// What `podlog check` finds out about a sink. It stores nothing: what a check begins it rolls back or removes.
+pub async fn diagnose(url: &SinkUrl, options: DiagnoseOptions) -> Vec<Finding> {
+    match &url.destination {
+        Destination::Stdout => vec![Finding::ok(
+            "stdout",
+            "records go to standard output; there is nothing to check",
+        )],
+        Destination::File(options) => file::diagnose(options).await,
+        Destination::Database(url) => database(url).diagnose(options).await,
+    }
+}
+
+/// A database in which records can be stored.
+#[async_trait]
+trait SinkDatabase: AnyDatabase {
+    async fn open(
+        self: Box<Self>,
+        clock: Clock,
+        metrics: &Metrics,
+        limits: GroupLimits,
+    ) -> Result<Opened, BackendError>;
+}
+
+#[async_trait]
+impl<DB: SqlDialect> SinkDatabase for Database<DB> {
+    async fn open(
+        self: Box<Self>,
+        clock: Clock,
+        metrics: &Metrics,
+        limits: GroupLimits,
+    ) -> Result<Opened, BackendError> {
+        let attempt = limits.attempt;
+        let pool = open_pool(&*self, DB::connection_limits(attempt), DB::CONNECTIONS, attempt).await?;
+        let connections = Connections::new(pool, *self, attempt);
+        let retention = SqlRetention::new(connections.clone());
+        let limits = GroupLimits {
+            in_flight: DB::IN_FLIGHT,
+            ..limits
+        };
+        Ok(Opened {
+            retention: Some(Arc::new(retention)),
+            ..compose(Arc::new(SqlSink::new(connections)), clock, metrics, limits)
+        })
+    }
+}
+
+fn database(url: &DatabaseUrl) -> Box<dyn SinkDatabase> {
+    let name = format!("the sink {url}");
+    match url {
+        DatabaseUrl::MySql(url) => Box::new(Database {
+            name,
+            location: url.clone(),
+            schema: &schema::MYSQL,
+        }),
+        DatabaseUrl::Sqlite(path) => Box::new(Database {
+            name,
+            location: path.clone(),
+            schema: &schema::SQLITE,
+        }),
     }
 }
 

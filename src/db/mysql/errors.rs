@@ -2,26 +2,11 @@
 //!
 //! Errors are told apart by their number, never by their text. Nothing here logs or retries.
 
-use sqlx::Error;
 use sqlx::mysql::MySqlDatabaseError;
+use sqlx::{Error, MySql};
 
-use crate::db::database::Database;
+use crate::db::backend::{Database, ErrorClass, cause};
 use crate::domain::BackendError;
-
-/// What to do after an error.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum ErrorClass {
-    /// Another transaction was in the way. The statement had no effect and may be sent again.
-    Contended,
-    /// The connection cannot be used any more.
-    Broken,
-    /// The server accepts no writes: it is failing over.
-    ReadOnly,
-    /// A person must change something.
-    Refused,
-    /// The server cannot do it now.
-    Busy,
-}
 
 /// `ER_LOCK_WAIT_TIMEOUT`: another transaction holds a row lock longer than the session waits.
 const LOCK_WAIT: u16 = 1205;
@@ -43,7 +28,7 @@ pub(crate) fn is_lock_wait(error: &Error) -> bool {
 
 /// Whether a table does not exist.
 #[must_use]
-pub(crate) fn is_no_table(error: &Error) -> bool {
+pub(super) fn is_no_table(error: &Error) -> bool {
     number(error) == Some(NO_TABLE)
 }
 
@@ -65,7 +50,7 @@ pub(super) fn is_duplicate_column(error: &Error) -> bool {
 
 /// Classifies an error.
 #[must_use]
-pub(crate) fn classify(error: &Error) -> ErrorClass {
+pub(super) fn classify(error: &Error) -> ErrorClass {
     let Some(number) = number(error) else {
         return match error {
             Error::Configuration(_)
@@ -81,7 +66,7 @@ pub(crate) fn classify(error: &Error) -> ErrorClass {
         1213 | LOCK_WAIT => ErrorClass::Contended,
         // read_only or super_read_only; read-only transaction; server in read-only mode; server in offline mode, in which
         // it is set while it is being replaced: a new connection may reach the new primary.
-        1290 | 1792 | 1836 | 3032 => ErrorClass::ReadOnly,
+        1290 | 1792 | 1836 | 3032 => ErrorClass::Reconnect,
         // Shutting down; interrupted; killed (both spellings); disconnected because idle; Galera node not in the cluster.
         1053 | 1317 | 1927 | 3169 | 4031 | 1047 => ErrorClass::Broken,
         // Privileges; user and password; database; table or column; values that do not fit; packet too large; log-in without a
@@ -94,24 +79,16 @@ pub(crate) fn classify(error: &Error) -> ErrorClass {
 
 const CHANGED: &str = "the tables were changed by hand or have another version; run `podlog migrate`";
 
-/// What the server says, or the driver.
-pub(super) fn cause(error: &Error) -> String {
-    match error.as_database_error() {
-        Some(error) => error.message().to_owned(),
-        None => error.to_string(),
-    }
-}
-
 /// Explains an error in one line.
 #[must_use]
-pub(crate) fn explain(db: &Database, error: &Error) -> BackendError {
+pub(super) fn explain(db: &Database<MySql>, error: &Error) -> BackendError {
     let name = &db.name;
     let cause = cause(error);
     let remedy = match number(error) {
         Some(1045 | 1698) => "check the user and the password, and from which hosts the user may connect",
         Some(1044) => "check the database's name, and grant the user its rights on it",
         Some(1049) => "create the database, or correct its name in the URL",
-        Some(NO_TABLE) => return db.schema.missing_table(name, &cause),
+        Some(NO_TABLE) => return db.schema.tables.missing_table(name, &cause),
         Some(1054) => CHANGED,
         Some(1142 | 1143 | 1227 | 1370) => return denied(db, &cause),
         Some(3118) => "unlock the account",
@@ -141,8 +118,8 @@ pub(crate) fn explain(db: &Database, error: &Error) -> BackendError {
     }
 }
 
-fn denied(db: &Database, cause: &str) -> BackendError {
-    let (grant, create) = (db.schema.grant, db.schema.create_grant);
+fn denied(db: &Database<MySql>, cause: &str) -> BackendError {
+    let (grant, create) = (db.schema.tables.grant, db.schema.tables.create_grant);
     BackendError::refused(
         format!("{} failed: {cause}", db.name),
         format!("grant the user {grant} (for `podlog migrate` also {create})"),

@@ -6,14 +6,49 @@ use std::collections::BTreeMap;
 use std::time::Duration;
 
 use sqlx::mysql::MySqlConnection;
-use sqlx::{AssertSqlSafe, Error, Executor, Row as _};
+use sqlx::{AssertSqlSafe, Error, Executor, MySql, Row as _};
 
-use crate::db::database::Database;
-use crate::db::demands::{Aspect, Demands};
+use crate::db::backend::Database;
 use crate::domain::BackendError;
 
 /// Under `REPEATABLE READ` a statement would lock rows that it only passes by, and gaps between rows.
 const ISOLATION: &str = "SET SESSION TRANSACTION ISOLATION LEVEL READ COMMITTED, READ WRITE";
+
+/// What a server or a session is checked for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Aspect {
+    /// The product and its version.
+    Version,
+    /// The settings of the session: a proxy in between may drop them.
+    Session,
+    /// The format of the binary log.
+    BinaryLog,
+    /// Whether the server accepts writes.
+    Writable,
+}
+
+/// What one use of a database sets and demands.
+#[derive(Debug)]
+pub(crate) struct Demands {
+    /// Settings that every session gets and must keep, besides the transaction isolation. Other settings are the
+    /// server's, with what the driver adds.
+    pub settings: &'static [(&'static str, &'static str)],
+    /// Whether a session must keep `innodb_lock_wait_timeout` as well.
+    pub keeps_lock_wait: bool,
+    /// What messages say when a session has kept all of this.
+    pub in_force: &'static str,
+    /// What `podlog check` reports.
+    pub reported: &'static [Aspect],
+    /// What must be correct before the tables are used.
+    pub to_open: &'static [Aspect],
+    /// What must be correct before the tables are created.
+    pub to_migrate: &'static [Aspect],
+    /// Bytes of a packet that a statement needs beside the longest line, if `podlog check` reports the limit of packets.
+    pub packet_overhead: Option<usize>,
+    /// Whether an unknown host and a failed TLS handshake are errors that only a person can correct. Otherwise
+    /// connecting is tried again.
+    pub final_connect_errors: bool,
+}
 
 /// How long a session waits. The server counts whole seconds.
 #[derive(Clone, Copy, Debug)]
@@ -112,19 +147,23 @@ impl Server {
     }
 
     /// Refuses a server or a session on which the statements would not do what they say.
-    pub(crate) fn check(&self, db: &Database, aspects: &[Aspect]) -> Result<(), BackendError> {
+    pub(crate) fn check(&self, db: &Database<MySql>, aspects: &[Aspect]) -> Result<(), BackendError> {
         aspects
             .iter()
-            .try_for_each(|aspect| self.judge(db, *aspect).1.map(drop))
+            .try_for_each(|aspect| self.check_aspect(db, *aspect).1.map(drop))
     }
 
-    /// Judges one thing: its name, and what it is or why it cannot be used.
-    pub(super) fn judge(&self, db: &Database, aspect: Aspect) -> (&'static str, Result<String, BackendError>) {
+    /// Checks one thing: its name, and what it is or why it cannot be used.
+    pub(super) fn check_aspect(
+        &self,
+        db: &Database<MySql>,
+        aspect: Aspect,
+    ) -> (&'static str, Result<String, BackendError>) {
         match aspect {
-            Aspect::Version => ("server", self.judge_version(&db.name)),
-            Aspect::Session => ("session", self.judge_session(&db.name, &db.schema.demands)),
-            Aspect::BinaryLog => ("binary log", self.judge_binlog(&db.name)),
-            Aspect::Writable => ("read-only", self.judge_writing(&db.name)),
+            Aspect::Version => ("server", self.check_version(&db.name)),
+            Aspect::Session => ("session", self.check_session(&db.name, &db.schema.demands)),
+            Aspect::BinaryLog => ("binary log", self.check_binlog(&db.name)),
+            Aspect::Writable => ("read-only", self.check_writing(&db.name)),
         }
     }
 
@@ -137,7 +176,7 @@ impl Server {
         }
     }
 
-    fn judge_version(&self, name: &str) -> Result<String, BackendError> {
+    fn check_version(&self, name: &str) -> Result<String, BackendError> {
         let (product, oldest) = self.product();
         let found = format!("{product} {}", self.version());
         if release(self.version()) < oldest {
@@ -147,7 +186,7 @@ impl Server {
         Ok(found)
     }
 
-    fn judge_session(&self, name: &str, demands: &Demands) -> Result<String, BackendError> {
+    fn check_session(&self, name: &str, demands: &Demands) -> Result<String, BackendError> {
         let isolation = [self.variable("transaction_isolation"), self.variable("tx_isolation")];
         let isolation = isolation.into_iter().find(|is| !is.is_empty()).unwrap_or_default();
         let isolation = ("transaction isolation", isolation, "READ-COMMITTED");
@@ -173,7 +212,7 @@ impl Server {
         Ok(demands.in_force.into())
     }
 
-    fn judge_binlog(&self, name: &str) -> Result<String, BackendError> {
+    fn check_binlog(&self, name: &str) -> Result<String, BackendError> {
         let (format, is_off) = (self.variable("binlog_format"), self.variable("log_bin") == "OFF");
         if format == "STATEMENT" && !is_off {
             return Err(BackendError::refused(
@@ -188,7 +227,7 @@ impl Server {
         })
     }
 
-    fn judge_writing(&self, name: &str) -> Result<String, BackendError> {
+    fn check_writing(&self, name: &str) -> Result<String, BackendError> {
         if [self.variable("read_only"), self.variable("innodb_read_only")].contains(&"ON") {
             return Err(BackendError::unavailable(
                 format!("{name} is read-only: it is failing over, or the address is a replica's"),
@@ -211,8 +250,17 @@ fn release(version: &str) -> (u32, u32) {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::db::fixtures::{CLAIMS, RECORDS, database};
-    use crate::db::schema::Schema;
+    use crate::db::backend::Schema;
+    use crate::locks::schema::MYSQL as CLAIMS;
+    use crate::sinks::schema::MYSQL as RECORDS;
+
+    fn database(schema: &'static Schema<MySql>) -> Database<MySql> {
+        Database {
+            name: "db".into(),
+            location: "mysql://h/d".parse().unwrap(),
+            schema,
+        }
+    }
 
     #[test]
     fn the_release_is_read_from_every_form_of_version() {
@@ -228,7 +276,7 @@ mod tests {
             ("transaction_isolation", "READ-COMMITTED"),
             ("time_zone", "+00:00"),
             ("autocommit", "ON"),
-            ("sql_mode", "STRICT_ALL_TABLES"),
+            ("sql_mode", "STRICT_ALL_TABLES,NO_ENGINE_SUBSTITUTION"),
             ("innodb_lock_wait_timeout", "3"),
             ("binlog_format", "ROW"),
             ("log_bin", "ON"),
@@ -243,7 +291,7 @@ mod tests {
         }
     }
 
-    fn check(server: &Server, schema: &'static Schema) -> Result<(), String> {
+    fn check(server: &Server, schema: &'static Schema<MySql>) -> Result<(), String> {
         let checked = server.check(&database(schema), schema.demands.to_open);
         checked.map_err(|error| error.to_string())
     }
@@ -253,7 +301,7 @@ mod tests {
         let good = server(&[]);
         assert!(good.is_strict());
         assert_eq!(
-            good.judge(&database(&CLAIMS), Aspect::Version).1,
+            good.check_aspect(&database(&CLAIMS), Aspect::Version).1,
             Ok("MySQL 9.7.4-2".into())
         );
         for good in [good, server(&[("version", "11.4.2-MariaDB")])] {
@@ -293,7 +341,7 @@ mod tests {
             assert_eq!(check(&server, &RECORDS), Ok(()));
         }
         let read_only = server(&[("read_only", "ON")]);
-        assert!(read_only.judge(&database(&RECORDS), Aspect::Writable).1.is_err());
+        assert!(read_only.check_aspect(&database(&RECORDS), Aspect::Writable).1.is_err());
         assert!(!server(&[("sql_mode", "")]).is_strict());
     }
 
@@ -320,7 +368,7 @@ mod tests {
         };
         assert_eq!(
             settings(&limits, &CLAIMS.demands),
-            "sql_mode = 'STRICT_ALL_TABLES', time_zone = '+00:00', innodb_lock_wait_timeout = 1, lock_wait_timeout = 2, \
+            "sql_mode = 'STRICT_ALL_TABLES,NO_ENGINE_SUBSTITUTION', time_zone = '+00:00', autocommit = 'ON', innodb_lock_wait_timeout = 1, lock_wait_timeout = 2, \
              wait_timeout = 600"
         );
     }

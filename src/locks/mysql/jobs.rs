@@ -11,8 +11,8 @@ use sqlx::{Connection, Row as _};
 use super::super::batch::{Keyed, Packed, Row, pack, readable};
 use super::super::store::Holder;
 use super::statements as sql;
-use crate::db::job::Job;
 use crate::db::mysql::errors::is_lock_wait;
+use crate::db::session::Job;
 use crate::domain::{AcquireRequest, Claim, Fence, Renewal, RenewalOutcome};
 
 /// Whose statements they are, as they are bound.

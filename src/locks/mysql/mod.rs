@@ -11,9 +11,8 @@ use std::collections::HashMap;
 use std::time::Duration;
 
 use async_trait::async_trait;
-use sqlx::Row as _;
 use sqlx::mysql::MySqlRow;
-use url::Url;
+use sqlx::{MySql, Row as _};
 
 use self::jobs::{Acquire, BoundHolder, Param, Read, Renew, Write};
 use self::statements as sql;
@@ -21,12 +20,10 @@ pub(super) use self::statements::{PRIVILEGES, PROBE};
 use super::batch::{Keyed, ROWS, Row, STORED_ROWS, check_checkpoint, check_name, cut, pack, sorted};
 use super::store::{DEAD_REPLICA_TTL, Holder, LockStore, STATEMENT_DEADLINE};
 use crate::clock::Clock;
-use crate::db::database::Database;
-use crate::db::mysql::connect::options;
-use crate::db::mysql::errors;
-use crate::db::mysql::open::open;
+use crate::db::backend::{Backend, Database};
 use crate::db::mysql::server::SessionLimits;
-use crate::db::mysql::session::Session;
+use crate::db::open::open;
+use crate::db::session::Session;
 use crate::domain::claim::FORCE_RELEASED;
 use crate::domain::{
     AcquireRequest, AfterRelease, BackendError, Claim, Fence, LockKey, LockRow, LockTable, PodRef, Release, Renewal,
@@ -46,7 +43,7 @@ pub(super) const LIMITS: SessionLimits = SessionLimits {
 /// The lock store of one holder in a `MySQL` or `MariaDB` database. One connection; calls queue.
 #[derive(Debug)]
 pub(super) struct MySqlLocks {
-    session: Session,
+    session: Session<MySql>,
     holder: BoundHolder,
     /// Orders the renewals of this process, whichever store sends them.
     clock: Clock,
@@ -54,11 +51,10 @@ pub(super) struct MySqlLocks {
 
 impl MySqlLocks {
     /// Connects, and checks server, tables and privileges.
-    pub(super) async fn open(url: &Url, db: Database, holder: Holder) -> Result<Self, BackendError> {
-        let options = options(url, &db)?;
-        let (conn, server) = open(&options, &db, &LIMITS).await?;
+    pub(super) async fn open(db: Database<MySql>, holder: Holder) -> Result<Self, BackendError> {
+        let (conn, server) = open(&db, &LIMITS).await?;
         Ok(Self {
-            session: Session::new(options, db, LIMITS, STATEMENT_DEADLINE, conn),
+            session: Session::new(db, LIMITS, STATEMENT_DEADLINE, conn),
             holder: BoundHolder::new(&holder, server.is_mariadb()),
             clock: Clock::boottime(),
         })
@@ -236,7 +232,7 @@ impl LockStore for MySqlLocks {
             cluster: &self.holder.cluster,
         };
         let rows = self.session.run(&read).await?;
-        table_of(&rows).map_err(|error| errors::explain(self.session.database(), &error))
+        table_of(&rows).map_err(|error| MySql::explain(self.session.database(), &error))
     }
 }
 

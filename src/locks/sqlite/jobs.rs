@@ -11,8 +11,8 @@ use sqlx::{Connection, Row as _};
 use super::super::batch::{Keyed, Packed, Row, pack, readable};
 use super::super::store::{DEAD_REPLICA_TTL, Holder};
 use super::statements as sql;
-use crate::db::job::Job;
-use crate::db::sqlite::connect::BEGIN;
+use crate::db::session::Job;
+use crate::db::sqlite::BEGIN;
 use crate::domain::claim::FORCE_RELEASED;
 use crate::domain::{AcquireRequest, AfterRelease, Claim, Fence, LockKey, Renewal};
 

@@ -7,22 +7,20 @@ mod jobs;
 mod statements;
 
 use std::collections::HashSet;
-use std::path::Path;
 use std::time::Duration;
 
 use async_trait::async_trait;
-use sqlx::Row as _;
 use sqlx::sqlite::SqliteRow;
+use sqlx::{Row as _, Sqlite};
 
 use self::jobs::{Acquire, Ask, BoundHolder, DeleteRows, ForceRelease, Read, Refuse, Release as ReleaseJob, Renew};
 use self::statements as sql;
 pub(super) use self::statements::{PRIVILEGES, PROBE};
 use super::batch::{ROWS, STORED_ROWS, check_checkpoint, check_name, cut, sorted};
 use super::store::{Holder, LockStore, STATEMENT_DEADLINE};
-use crate::db::database::Database;
-use crate::db::sqlite::errors::explain;
-use crate::db::sqlite::open::open;
-use crate::db::sqlite::session::Session;
+use crate::db::backend::{Backend, Database};
+use crate::db::open::open;
+use crate::db::session::Session;
 use crate::domain::{
     AcquireRequest, BackendError, Claim, Fence, LockKey, LockRow, LockTable, PodRef, Release, Renewal, RenewalOutcome,
 };
@@ -33,16 +31,16 @@ const BUSY: Duration = Duration::from_secs(2);
 /// The lock store of one holder in a file. One connection; calls queue.
 #[derive(Debug)]
 pub(super) struct SqliteLocks {
-    session: Session,
+    session: Session<Sqlite>,
     holder: BoundHolder,
 }
 
 impl SqliteLocks {
     /// Opens the file and checks its tables.
-    pub(super) async fn open(path: &Path, db: Database, holder: Holder) -> Result<Self, BackendError> {
-        let conn = open(path, &db, BUSY).await?;
+    pub(super) async fn open(db: Database<Sqlite>, holder: Holder) -> Result<Self, BackendError> {
+        let (conn, ()) = open(&db, &BUSY).await?;
         Ok(Self {
-            session: Session::new(path, db, BUSY, STATEMENT_DEADLINE, conn),
+            session: Session::new(db, BUSY, STATEMENT_DEADLINE, conn),
             holder: BoundHolder::new(&holder),
         })
     }
@@ -174,8 +172,8 @@ impl LockStore for SqliteLocks {
                 cluster: &self.holder.cluster,
             })
             .await?;
-        let mut table = table_of(&rows).map_err(|error| explain(self.session.database(), &error))?;
-        table.server = self.session.path().display().to_string().into();
+        let mut table = table_of(&rows).map_err(|error| Sqlite::explain(self.session.database(), &error))?;
+        table.server = self.session.database().location.display().to_string().into();
         Ok(table)
     }
 }

@@ -10,14 +10,14 @@ use sqlx::{Error, Pool};
 use tokio::time::timeout;
 
 use super::dialect::SqlDialect;
-use crate::db::database::Database;
+use crate::db::backend::Database;
 use crate::sinks::sink::SinkError;
 
 /// A pool of connections to one database.
 #[derive(Debug)]
 pub(in crate::sinks) struct Connections<DB: SqlDialect> {
     pool: Pool<DB>,
-    db: Arc<Database>,
+    db: Arc<Database<DB>>,
     /// How long one piece of work may take, waiting for a connection included.
     deadline: Duration,
 }
@@ -51,7 +51,7 @@ impl WorkError {
 }
 
 impl<DB: SqlDialect> Connections<DB> {
-    pub(in crate::sinks) fn new(pool: Pool<DB>, db: Database, deadline: Duration) -> Self {
+    pub(in crate::sinks) fn new(pool: Pool<DB>, db: Database<DB>, deadline: Duration) -> Self {
         let db = Arc::new(db);
         Self { pool, db, deadline }
     }

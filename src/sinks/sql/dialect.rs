@@ -4,22 +4,28 @@
 //! To support another database, implement [`SqlDialect`] for its driver in a file of its own. What is stored, and when, is
 //! decided outside: in `dedup`, `records` and `retention`.
 
+use std::time::Duration;
+
 use sqlx::Error;
 use sqlx::error::BoxDynError;
 
-use crate::db::database::Database;
-use crate::domain::{BackendError, Fence, Position, StreamId, Time};
+use crate::db::backend::Backend;
+use crate::domain::{Fence, Position, StreamId, Time};
 use crate::sinks::dedup::StreamRow;
 
 /// A database that stores records.
-pub(in crate::sinks) trait SqlDialect: sqlx::Database {
+pub(in crate::sinks) trait SqlDialect: Backend {
+    /// Connections at most.
+    const CONNECTIONS: u32;
+    /// Groups of chunks that are written at the same time.
+    const IN_FLIGHT: usize;
     /// The texts of the statements.
     const STATEMENTS: Statements;
     /// Why a database of this kind does not answer in time, for people.
     const SLOW: &'static str;
 
-    /// The failure and its remedy, for people.
-    fn explain(db: &Database, error: &Error) -> BackendError;
+    /// How long connecting and statements wait, if an attempt to write may take `attempt`.
+    fn connection_limits(attempt: Duration) -> Self::Limits;
 
     /// Whether a value is longer than its column: no later attempt can help.
     fn is_too_long(error: &Error) -> bool;
@@ -102,8 +108,6 @@ impl<'a> From<&'a str> for Value<'a> {
 /// The texts of the statements of one database. The values of each are listed in their order.
 #[derive(Debug)]
 pub(in crate::sinks) struct Statements {
-    /// Begins a transaction that writes.
-    pub(in crate::sinks) begin: &'static str,
     /// The row of a stream, locked until the transaction ends: uid, container, container id.
     pub(in crate::sinks) find: &'static str,
     /// Creates the row of a stream: fence, labels, node, uid, container, container id, namespace, pod, restart count.

@@ -10,11 +10,10 @@ use sqlx::{Arguments as _, Error, MySql, query_as_with, query_scalar_with, query
 
 use super::batch;
 use super::dialect::{LockedRow, SqlDialect, StatementLimits, Statements, Value};
-use crate::db::database::Database;
 use crate::db::mysql::errors;
 use crate::db::mysql::server::SessionLimits;
 use crate::db::schema::Privilege;
-use crate::domain::{BackendError, Time};
+use crate::domain::Time;
 
 /// Rows are locked in the order of their ids, so that two groups cannot wait for each other. Statements for 1, 8, 64 and
 /// 512 ids; shorter lists repeat their last id.
@@ -32,7 +31,6 @@ static LOCK: LazyLock<[(usize, String); 4]> = LazyLock::new(|| {
 static INSERTS: LazyLock<Vec<String>> = LazyLock::new(|| batch::inserts(|_| "?".into()));
 
 const STATEMENTS: Statements = Statements {
-    begin: "BEGIN",
     find: "SELECT id, fence, time_ns, ordinal, hash, seq FROM log_stream \
         WHERE uid = ? AND container = ? AND container_id = ? FOR UPDATE",
     create: "INSERT INTO log_stream \
@@ -67,7 +65,7 @@ const STATEMENTS: Statements = Statements {
 };
 
 /// Requests in flight at the same time.
-pub(in crate::sinks) const IN_FLIGHT: usize = 3;
+const IN_FLIGHT: usize = 3;
 /// One more for streams being opened, and one for retention.
 pub(in crate::sinks) const CONNECTIONS: u32 = IN_FLIGHT as u32 + 2;
 
@@ -77,8 +75,8 @@ pub(in crate::sinks) const CONNECTIONS: u32 = IN_FLIGHT as u32 + 2;
 /// and 5 s: otherwise a replica that is frozen in the middle of a write would keep the next holder of the claim from the
 /// streams for hours. With attempts of 5 s that is 15 s, sooner than its claims can be taken
 /// (20 s ttl - 5 s renewal + 1 s grace = 16 s).
-pub(in crate::sinks) fn session_limits(attempt: Duration) -> SessionLimits {
-    let silence = attempt * 2 + Duration::from_secs(5);
+pub(in crate::sinks) const fn session_limits(attempt: Duration) -> SessionLimits {
+    let silence = attempt.saturating_mul(2).saturating_add(Duration::from_secs(5));
     SessionLimits {
         connect: Duration::from_secs(10),
         // Ends before the attempt does, so that the connection survives.
@@ -103,11 +101,13 @@ const PLAIN_BYTES: usize = 1 << 20;
 const TLS_BYTES: usize = 15 << 10;
 
 impl SqlDialect for MySql {
+    const CONNECTIONS: u32 = CONNECTIONS;
+    const IN_FLIGHT: usize = IN_FLIGHT;
     const STATEMENTS: Statements = STATEMENTS;
     const SLOW: &'static str = "it is slow or unreachable";
 
-    fn explain(db: &Database, error: &Error) -> BackendError {
-        errors::explain(db, error)
+    fn connection_limits(attempt: Duration) -> SessionLimits {
+        session_limits(attempt)
     }
 
     fn is_too_long(error: &Error) -> bool {

@@ -140,7 +140,7 @@ impl<DB: SqlDialect> SqlSink<DB> {
             None => DB::limits(connection).await?,
         };
         *self.known_limits() = Some(limits);
-        let mut tx = connection.begin_with(DB::STATEMENTS.begin).await?;
+        let mut tx = connection.begin_with(DB::BEGIN).await?;
         let mut sorted = ids.to_vec();
         sorted.sort_unstable();
         sorted.dedup();
@@ -206,7 +206,7 @@ async fn open_in<DB: SqlDialect>(
     origin: &Origin,
     fence: Fence,
 ) -> Result<Option<StreamRow>, Error> {
-    let mut tx = connection.begin_with(DB::STATEMENTS.begin).await?;
+    let mut tx = connection.begin_with(DB::BEGIN).await?;
     let row = match rows::find::<DB>(&mut tx, &origin.stream).await? {
         Some(row) if row.fence > fence => return Ok(None),
         Some(row) => {

@@ -67,7 +67,7 @@ impl<DB: SqlDialect> SqlRetention<DB> {
             let first = numbers::<DB>([older_than.0, stream, left.cast_signed()])?;
             let end = DB::numbers(connection, DB::STATEMENTS.old_end, first).await?;
             let end = end.first().copied().unwrap_or(0);
-            let mut tx = connection.begin_with(DB::STATEMENTS.begin).await?;
+            let mut tx = connection.begin_with(DB::BEGIN).await?;
             deleted += DB::execute(&mut tx, DB::STATEMENTS.delete_records, numbers::<DB>([stream, end])?).await?;
             DB::execute(&mut tx, DB::STATEMENTS.delete_gaps, numbers::<DB>([stream, end])?).await?;
             tx.commit().await?;
@@ -83,7 +83,7 @@ impl<DB: SqlDialect> SqlRetention<DB> {
         let connection = acquired.get()?;
         let empty = numbers::<DB>([DB::updated_at(older_than), EMPTY_STREAMS])?;
         for stream in DB::numbers(connection, DB::STATEMENTS.empty_streams, empty).await? {
-            let mut tx = connection.begin_with(DB::STATEMENTS.begin).await?;
+            let mut tx = connection.begin_with(DB::BEGIN).await?;
             if DB::execute(&mut tx, DB::STATEMENTS.delete_stream, numbers::<DB>([stream])?).await? > 0 {
                 DB::execute(&mut tx, DB::STATEMENTS.delete_gaps, numbers::<DB>([stream, i64::MAX])?).await?;
             }

@@ -9,10 +9,7 @@ use sqlx::{Arguments as _, Error, Sqlite, query_as_with, query_scalar_with, quer
 
 use super::batch;
 use super::dialect::{LockedRow, SqlDialect, StatementLimits, Statements, Value};
-use crate::db::database::Database;
-use crate::db::sqlite::connect::BEGIN;
-use crate::db::sqlite::errors;
-use crate::domain::{BackendError, Time};
+use crate::domain::Time;
 
 /// The transaction's write lock covers the rows.
 const LOCK: &str = "SELECT id, fence, time_ns, ordinal, hash, seq, uid, container, container_id FROM log_stream \
@@ -21,7 +18,6 @@ const LOCK: &str = "SELECT id, fence, time_ns, ordinal, hash, seq, uid, containe
 static INSERTS: LazyLock<Vec<String>> = LazyLock::new(|| batch::inserts(|_| "?".into()));
 
 const STATEMENTS: Statements = Statements {
-    begin: BEGIN,
     find: "SELECT id, fence, time_ns, ordinal, hash, seq FROM log_stream \
         WHERE uid = ? AND container = ? AND container_id = ?",
     create: "INSERT INTO log_stream \
@@ -58,11 +54,13 @@ const LIMITS: StatementLimits = StatementLimits {
 };
 
 impl SqlDialect for Sqlite {
+    const CONNECTIONS: u32 = 1;
+    const IN_FLIGHT: usize = 1;
     const STATEMENTS: Statements = STATEMENTS;
     const SLOW: &'static str = "its disk is too slow or too busy";
 
-    fn explain(db: &Database, error: &Error) -> BackendError {
-        errors::explain(db, error)
+    fn connection_limits(_: Duration) -> Duration {
+        BUSY
     }
 
     /// Columns have no length here.

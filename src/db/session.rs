@@ -1,0 +1,148 @@
+//! One connection that is kept, and replaced when it breaks.
+//!
+//! A job either returns the connection in order or the connection is closed. A statement that was cancelled or timed out
+//! would keep it busy, and what became of it is read from the database, never assumed. There is no pool, because a pool
+//! pings before and after every statement.
+
+use std::fmt;
+use std::time::Duration;
+
+use tokio::sync::Mutex;
+use tokio::time::{Instant, sleep, sleep_until, timeout_at};
+
+use super::backend::{Backend, Database, ErrorClass, Purpose, Work};
+use crate::domain::BackendError;
+
+/// Work on a connection of type `C`. It can be done again from the start after any failure.
+pub(crate) trait Job<C>: Sync {
+    /// What it returns.
+    type Answer: Send;
+
+    /// Does the work once.
+    fn run(&self, conn: &mut C) -> impl Future<Output = Result<Self::Answer, sqlx::Error>> + Send;
+}
+
+/// A connection that is replaced when it breaks. Calls queue for it.
+pub(crate) struct Session<B: Backend> {
+    db: Database<B>,
+    limits: B::Limits,
+    /// How long a job may take.
+    deadline: Duration,
+    connection: Mutex<SessionConnection<B>>,
+}
+
+struct SessionConnection<B: Backend> {
+    /// None while a job uses it, and after it broke.
+    conn: Option<B::Connection>,
+    /// When the next attempt to connect may begin.
+    not_before: Instant,
+    /// The pause after the next failed attempt. It doubles with each failure; success resets it.
+    pause: Duration,
+}
+
+impl<B: Backend> fmt::Debug for Session<B> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Session")
+            .field("db", &self.db)
+            .field("limits", &self.limits)
+            .field("deadline", &self.deadline)
+            .finish_non_exhaustive()
+    }
+}
+
+impl<B: Backend> Session<B> {
+    /// Starts with a connection that was just made.
+    #[must_use]
+    pub(crate) fn new(db: Database<B>, limits: B::Limits, deadline: Duration, conn: B::Connection) -> Self {
+        let connection = SessionConnection {
+            conn: Some(conn),
+            not_before: Instant::now(),
+            pause: B::PAUSES.0,
+        };
+        Self {
+            db,
+            limits,
+            deadline,
+            connection: Mutex::new(connection),
+        }
+    }
+
+    /// The database it is connected to.
+    #[must_use]
+    pub(crate) fn database(&self) -> &Database<B> {
+        &self.db
+    }
+
+    /// Does a job within the deadline: again after a contention, and on a new connection if the old one broke. The
+    /// deadline does not cover the wait for the job before it.
+    pub(crate) async fn run<J: Job<B::Connection>>(&self, job: &J) -> Result<J::Answer, BackendError> {
+        let mut connection = self.connection.lock().await;
+        let deadline = Instant::now() + self.deadline;
+        loop {
+            // Taken out while in use: when this future is dropped half-way, the connection is dropped too.
+            let mut conn = match connection.conn.take() {
+                Some(conn) => conn,
+                None => self.reconnect(&mut connection, deadline).await?,
+            };
+            let Ok(done) = timeout_at(deadline, job.run(&mut conn)).await else {
+                return Err(self.timed_out("the statement was not answered"));
+            };
+            let error = match done {
+                Ok(answer) => {
+                    connection.conn = Some(conn);
+                    return Ok(answer);
+                }
+                Err(error) => error,
+            };
+            match B::classify(&error) {
+                ErrorClass::Contended => {
+                    connection.conn = Some(conn);
+                    let pause = Duration::from_millis(fastrand::u64(10..100));
+                    if Instant::now() + pause >= deadline {
+                        return Err(B::explain(&self.db, &error));
+                    }
+                    sleep(pause).await;
+                }
+                ErrorClass::Broken => {
+                    tracing::debug!(database = self.db.name, %error, "the connection broke; making another");
+                }
+                ErrorClass::Reconnect => {
+                    connection.not_before = Instant::now() + B::PAUSES.0;
+                    return Err(B::explain(&self.db, &error));
+                }
+                ErrorClass::Refused | ErrorClass::Busy => {
+                    connection.conn = Some(conn);
+                    return Err(B::explain(&self.db, &error));
+                }
+            }
+        }
+    }
+
+    async fn reconnect(
+        &self,
+        connection: &mut SessionConnection<B>,
+        deadline: Instant,
+    ) -> Result<B::Connection, BackendError> {
+        if connection.not_before >= deadline {
+            return Err(self.timed_out("the pause before the next attempt to connect"));
+        }
+        sleep_until(connection.not_before).await;
+        let made = timeout_at(deadline, B::connect(&self.db, &self.limits, Purpose::Use)).await;
+        // ±25 %, so that replicas do not reconnect in step after an outage.
+        connection.not_before = Instant::now() + connection.pause.mul_f64(0.75 + fastrand::f64() / 2.0);
+        let error = match made {
+            Ok(Ok((conn, _))) => {
+                connection.pause = B::PAUSES.0;
+                return Ok(conn);
+            }
+            Ok(Err(error)) => error,
+            Err(_) => self.timed_out("connecting took too long"),
+        };
+        connection.pause = (connection.pause * 2).min(B::PAUSES.1);
+        Err(error)
+    }
+
+    fn timed_out(&self, step: &'static str) -> BackendError {
+        B::timed_out(&self.db, Work::Job(step), self.deadline)
+    }
+}
