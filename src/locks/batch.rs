@@ -3,9 +3,12 @@
 //! Rows are sorted by the bytes of their keys, because statements that lock rows in one order cannot
 //! deadlock each other. Nothing here talks to a store.
 
+use std::time::Duration;
+
 use serde::Serialize;
 
-use crate::domain::{BackendError, LockKey};
+use super::store::{Holder, STATE_FINISHED};
+use crate::domain::{AcquireRequest, AfterRelease, BackendError, Fence, LockKey, Release, Renewal};
 
 /// Rows per statement: a row is named in about 70 bytes, so that 200 fit into one TLS record (16 KiB).
 /// sqlx writes each record by itself with Nagle's algorithm on; a statement of three records waits
@@ -90,38 +93,102 @@ pub(crate) fn check_checkpoint(key: &LockKey, checkpoint: Option<&[u8]>) -> Resu
     }
 }
 
-/// One row of a packed batch. The names in JSON are short: they travel with every row.
-#[derive(Serialize, Default)]
-pub(super) struct Row<'a> {
-    #[serde(rename = "k")]
-    pub(super) key: &'a str,
-    /// The fence that the row must have.
-    #[serde(rename = "f", skip_serializing_if = "Option::is_none")]
-    pub(super) fence: Option<u64>,
-    /// Where its checkpoint begins in [`Packed::blob`], counted from 1 as SQL does.
-    #[serde(rename = "a", skip_serializing_if = "Option::is_none")]
-    pub(super) offset: Option<usize>,
-    /// The length of its checkpoint; absent when it stays as it is.
-    #[serde(rename = "l", skip_serializing_if = "Option::is_none")]
-    pub(super) length: Option<usize>,
-    #[serde(rename = "ns", skip_serializing_if = "Option::is_none")]
-    pub(super) namespace: Option<&'a str>,
-    #[serde(rename = "p", skip_serializing_if = "Option::is_none")]
-    pub(super) pod: Option<&'a str>,
-    #[serde(rename = "n", skip_serializing_if = "Option::is_none")]
-    pub(super) node: Option<&'a str>,
-    /// The replica that the row is handed to.
-    #[serde(rename = "o", skip_serializing_if = "Option::is_none")]
-    pub(super) receiver: Option<&'a str>,
-    /// Its new state.
-    #[serde(rename = "s", skip_serializing_if = "Option::is_none")]
-    pub(super) state: Option<u8>,
+/// The holder as it is bound to statements.
+#[derive(Clone, Debug)]
+pub(super) struct BoundHolder {
+    pub(super) replica: String,
+    pub(super) cluster: String,
+    /// Microseconds.
+    pub(super) ttl: i64,
+    /// Microseconds.
+    pub(super) takeover_grace: i64,
 }
 
-impl<'a> Row<'a> {
+impl From<Holder> for BoundHolder {
+    fn from(holder: Holder) -> Self {
+        let micros = |time: Duration| i64::try_from(time.as_micros()).unwrap_or(i64::MAX);
+        Self {
+            replica: holder.replica.to_string(),
+            cluster: holder.cluster,
+            ttl: micros(holder.ttl),
+            takeover_grace: micros(holder.takeover_grace),
+        }
+    }
+}
+
+/// A parameter of a statement.
+#[derive(Clone, Copy)]
+pub(super) enum Param<'a> {
+    Text(&'a str),
+    Bytes(&'a [u8]),
+    Number(i64),
+}
+
+/// One row of a packed batch. The names in JSON are short: they travel with every row.
+#[derive(Serialize, Default)]
+pub(super) struct PackedRow<'a> {
+    #[serde(rename = "k")]
+    key: &'a str,
+    /// The fence that the row must have.
+    #[serde(rename = "f", skip_serializing_if = "Option::is_none")]
+    fence: Option<u64>,
+    /// Where its checkpoint begins in [`Packed::blob`], counted from 1 as SQL does.
+    #[serde(rename = "a", skip_serializing_if = "Option::is_none")]
+    offset: Option<usize>,
+    /// The length of its checkpoint; absent when it stays as it is.
+    #[serde(rename = "l", skip_serializing_if = "Option::is_none")]
+    length: Option<usize>,
+    #[serde(rename = "ns", skip_serializing_if = "Option::is_none")]
+    namespace: Option<&'a str>,
+    #[serde(rename = "p", skip_serializing_if = "Option::is_none")]
+    pod: Option<&'a str>,
+    #[serde(rename = "n", skip_serializing_if = "Option::is_none")]
+    node: Option<&'a str>,
+    /// The replica that the row is handed to.
+    #[serde(rename = "o", skip_serializing_if = "Option::is_none")]
+    receiver: Option<&'a str>,
+    /// Its new state.
+    #[serde(rename = "s", skip_serializing_if = "Option::is_none")]
+    state: Option<u8>,
+}
+
+impl<'a> PackedRow<'a> {
     /// A row named by its key alone.
     pub(super) fn key(key: &'a str) -> Self {
         Self { key, ..Self::default() }
+    }
+
+    /// A row that must have this fence.
+    pub(super) fn fenced(key: &'a str, fence: Fence) -> Self {
+        Self {
+            fence: Some(fence.0),
+            ..Self::key(key)
+        }
+    }
+
+    /// A row to acquire, which must have this fence if one is given.
+    pub(super) fn acquired(key: &'a str, request: &'a AcquireRequest, fence: Option<u64>) -> Self {
+        Self {
+            fence,
+            namespace: Some(readable(&request.pod_ref.namespace)),
+            pod: Some(readable(&request.pod_ref.pod)),
+            node: Some(readable(&request.pod_ref.node)),
+            ..Self::key(key)
+        }
+    }
+
+    /// A row to release.
+    fn released(key: &'a str, release: &'a Release) -> Self {
+        let (receiver, state) = match &release.after {
+            AfterRelease::Handed(receiver) => (Some(receiver.as_str()), None),
+            AfterRelease::Finished => (None, Some(STATE_FINISHED)),
+            AfterRelease::Free | AfterRelease::Deleted => (None, None),
+        };
+        Self {
+            receiver,
+            state,
+            ..Self::fenced(key, release.claim.fence)
+        }
     }
 }
 
@@ -135,8 +202,31 @@ pub(super) struct Packed {
     pub(super) blob: Vec<u8>,
 }
 
+/// Packs renewals with their checkpoints.
+pub(super) fn pack_renewals<'a>(renewals: impl IntoIterator<Item = &'a Keyed<'a, Renewal>>) -> Packed {
+    let row = |(key, renewal): &'a Keyed<'a, Renewal>| {
+        let row = PackedRow::fenced(key, renewal.fence);
+        (row, renewal.checkpoint.as_deref())
+    };
+    pack(renewals.into_iter().map(row))
+}
+
+/// Packs releases with their checkpoints.
+pub(super) fn pack_releases<'a>(releases: &'a [Keyed<'a, Release>]) -> Packed {
+    let row = |(key, release): &'a Keyed<'a, Release>| {
+        let row = PackedRow::released(key, release);
+        (row, release.checkpoint.as_deref())
+    };
+    pack(releases.iter().map(row))
+}
+
+/// Packs rows without checkpoints.
+pub(super) fn pack_rows<'a>(rows: impl IntoIterator<Item = PackedRow<'a>>) -> String {
+    pack(rows.into_iter().map(|row| (row, None))).rows
+}
+
 /// Packs rows and their checkpoints.
-pub(super) fn pack<'a>(rows: impl IntoIterator<Item = (Row<'a>, Option<&'a [u8]>)>) -> Packed {
+fn pack<'a>(rows: impl IntoIterator<Item = (PackedRow<'a>, Option<&'a [u8]>)>) -> Packed {
     let (mut packed, mut all) = (Packed::default(), Vec::new());
     for (mut row, checkpoint) in rows {
         if let Some(bytes) = checkpoint {
@@ -152,7 +242,7 @@ pub(super) fn pack<'a>(rows: impl IntoIterator<Item = (Row<'a>, Option<&'a [u8]>
 }
 
 /// Readable text cut to what its column takes: 255 characters.
-pub(super) fn readable(text: &str) -> &str {
+fn readable(text: &str) -> &str {
     text.char_indices().nth(NAME).map_or(text, |(end, _)| &text[..end])
 }
 
@@ -199,10 +289,10 @@ mod tests {
     #[test]
     fn a_checkpoint_is_found_at_the_place_its_row_names() {
         let packed = pack([
-            (Row::key("a"), Some(&b"one"[..])),
-            (Row::key("b"), None),
-            (Row::key("c"), Some(&b""[..])),
-            (Row::key("d"), Some(&b"two"[..])),
+            (PackedRow::key("a"), Some(&b"one"[..])),
+            (PackedRow::key("b"), None),
+            (PackedRow::key("c"), Some(&b""[..])),
+            (PackedRow::key("d"), Some(&b"two"[..])),
         ]);
         assert_eq!(packed.blob, b"onetwo");
         assert_eq!(

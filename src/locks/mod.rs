@@ -4,7 +4,15 @@
 //! `domain::plan`), and it never starts anything. "Held by another" is an answer; "the store
 //! failed" is an error; nothing here turns one into the other.
 
+/// The state of a row whose pod is collected to its end.
+macro_rules! state_finished {
+    () => {
+        2
+    };
+}
+
 pub(crate) mod batch;
+mod batched_store;
 mod mysql;
 mod open;
 pub(crate) mod schema;

@@ -82,6 +82,9 @@ pub const STATEMENT_DEADLINE: Duration = Duration::from_secs(3);
 /// How long another call may take: it is up to three jobs.
 pub const CALL_DEADLINE: Duration = Duration::from_secs(6);
 
+/// The value of `distributed_lock.state` of a row whose pod is collected to its end.
+pub(super) const STATE_FINISHED: u8 = state_finished!();
+
 /// How long the row of a replica must have been expired before it may be deleted: long enough that no peer still needs
 /// to see which replica died.
 pub const DEAD_REPLICA_TTL: Duration = Duration::from_mins(1);

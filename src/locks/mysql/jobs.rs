@@ -8,43 +8,29 @@ use std::collections::{HashMap, HashSet};
 use sqlx::mysql::{MySqlConnection, MySqlRow};
 use sqlx::{Connection, Row as _};
 
-use super::super::batch::{Keyed, Packed, Row, pack, readable};
-use super::super::store::Holder;
+use super::super::batch::{BoundHolder, Keyed, Packed, PackedRow, Param, pack_renewals, pack_rows};
 use super::statements as sql;
 use crate::db::mysql::errors::is_lock_wait;
 use crate::db::session::Job;
 use crate::domain::{AcquireRequest, Claim, Fence, Renewal, RenewalOutcome};
 
-/// Whose statements they are, as they are bound.
-#[derive(Clone, Debug)]
-pub(super) struct BoundHolder {
-    pub(super) replica: Vec<u8>,
-    pub(super) cluster: Vec<u8>,
-    /// Microseconds.
-    pub(super) ttl: i64,
-    /// Microseconds.
-    pub(super) takeover_grace: i64,
-    /// The two statements that differ: which rows are unlocked, and all rows.
-    pub(super) unlocked: &'static str,
+/// The statements that differ between the servers.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Variants {
+    /// Which rows no other transaction locks.
+    unlocked: &'static str,
+    /// All rows.
     pub(super) table: &'static str,
 }
 
-impl BoundHolder {
-    pub(super) fn new(holder: &Holder, is_mariadb: bool) -> Self {
+impl Variants {
+    pub(super) fn new(is_mariadb: bool) -> Self {
         let (unlocked, table) = if is_mariadb {
             (sql::UNLOCKED_MARIADB, sql::TABLE_MARIADB)
         } else {
             (sql::UNLOCKED_MYSQL, sql::TABLE_MYSQL)
         };
-        let micros = |time: std::time::Duration| i64::try_from(time.as_micros()).unwrap_or(i64::MAX);
-        Self {
-            replica: holder.replica.as_str().into(),
-            cluster: holder.cluster.as_bytes().into(),
-            ttl: micros(holder.ttl),
-            takeover_grace: micros(holder.takeover_grace),
-            unlocked,
-            table,
-        }
+        Self { unlocked, table }
     }
 }
 
@@ -59,30 +45,32 @@ fn text(row: &MySqlRow, column: &str) -> Result<String, sqlx::Error> {
 }
 
 fn keys<'a>(keys: impl IntoIterator<Item = &'a str>) -> String {
-    pack(keys.into_iter().map(|key| (Row::key(key), None))).rows
+    pack_rows(keys.into_iter().map(PackedRow::key))
 }
 
 /// The keys among these whose rows nobody else's transaction locks, now locked by this one.
 async fn lock_free(
     conn: &mut MySqlConnection,
-    holder: &BoundHolder,
+    unlocked: &'static str,
+    cluster: &str,
     rows: &str,
 ) -> Result<HashSet<String>, sqlx::Error> {
-    let found = sqlx::query(holder.unlocked)
+    let found = sqlx::query(unlocked)
         .bind(rows)
-        .bind(&holder.cluster)
+        .bind(cluster.as_bytes())
         .fetch_all(conn)
         .await?;
     found.iter().map(|row| text(row, "id")).collect()
 }
 
-/// Claims a batch.
-pub(super) struct Acquire<'a> {
+/// Acquires a batch.
+pub(super) struct AcquireJob<'a> {
     pub(super) holder: &'a BoundHolder,
+    pub(super) variants: Variants,
     pub(super) requests: &'a [Keyed<'a, AcquireRequest>],
 }
 
-impl Job<MySqlConnection> for Acquire<'_> {
+impl Job<MySqlConnection> for AcquireJob<'_> {
     type Answer = Vec<Claim>;
 
     async fn run(&self, conn: &mut MySqlConnection) -> Result<Vec<Claim>, sqlx::Error> {
@@ -115,13 +103,13 @@ impl Job<MySqlConnection> for Acquire<'_> {
 /// Fence and whether it can be acquired, by key.
 type Seen = HashMap<String, (u64, bool)>;
 
-impl Acquire<'_> {
+impl AcquireJob<'_> {
     async fn read_current(&self, conn: &mut MySqlConnection) -> Result<Seen, sqlx::Error> {
         let rows = sqlx::query(sql::READ_CURRENT)
-            .bind(&self.holder.replica)
+            .bind(self.holder.replica.as_bytes())
             .bind(self.holder.takeover_grace)
             .bind(keys(self.requests.iter().map(|(key, _)| key.as_str())))
-            .bind(&self.holder.cluster)
+            .bind(self.holder.cluster.as_bytes())
             .fetch_all(conn)
             .await?;
         rows.iter()
@@ -146,33 +134,28 @@ impl Acquire<'_> {
             return outcome;
         }
         let mut transaction = conn.begin().await?;
-        let free = lock_free(&mut transaction, self.holder, &all).await?;
+        let free = lock_free(&mut transaction, self.variants.unlocked, &self.holder.cluster, &all).await?;
         let unlocked: Vec<_> = existing.iter().filter(|(key, _)| free.contains(key)).copied().collect();
         self.update(&mut transaction, &Self::pack(&unlocked, seen)).await?;
         transaction.commit().await
     }
 
     fn pack<'a>(requests: &[&'a Keyed<'a, AcquireRequest>], seen: &Seen) -> String {
-        let row = |(key, request): &'a Keyed<'a, AcquireRequest>| {
-            let row = Row {
-                fence: seen.get(key.as_str()).map(|(fence, _)| *fence),
-                namespace: Some(readable(&request.pod_ref.namespace)),
-                pod: Some(readable(&request.pod_ref.pod)),
-                node: Some(readable(&request.pod_ref.node)),
-                ..Row::key(key)
-            };
-            (row, None)
-        };
-        pack(requests.iter().copied().map(row)).rows
+        let fence = |key: &str| seen.get(key).map(|(fence, _)| *fence);
+        pack_rows(
+            requests
+                .iter()
+                .map(|(key, request)| PackedRow::acquired(key, request, fence(key))),
+        )
     }
 
     async fn update(&self, conn: &mut MySqlConnection, rows: &str) -> Result<(), sqlx::Error> {
         sqlx::query(sql::ACQUIRE_EXISTING)
             .bind(rows)
-            .bind(&self.holder.cluster)
-            .bind(&self.holder.replica)
+            .bind(self.holder.cluster.as_bytes())
+            .bind(self.holder.replica.as_bytes())
             .bind(self.holder.ttl)
-            .bind(&self.holder.replica)
+            .bind(self.holder.replica.as_bytes())
             .bind(self.holder.takeover_grace)
             .execute(conn)
             .await
@@ -185,8 +168,8 @@ impl Acquire<'_> {
         absent: &[&Keyed<'_, AcquireRequest>],
     ) -> Result<(), sqlx::Error> {
         sqlx::query(sql::ACQUIRE_ABSENT)
-            .bind(&self.holder.cluster)
-            .bind(&self.holder.replica)
+            .bind(self.holder.cluster.as_bytes())
+            .bind(self.holder.replica.as_bytes())
             .bind(self.holder.ttl)
             .bind(Self::pack(absent, &Seen::new()))
             .execute(conn)
@@ -194,8 +177,7 @@ impl Acquire<'_> {
             .map(drop)
     }
 
-    /// What of the tried rows is mine now. A fence that is not larger than the one looked at is not
-    /// of this claim.
+    /// The claims on the tried rows. A row whose fence is not larger than the one that was read is of an earlier claim.
     async fn read_back(
         &self,
         conn: &mut MySqlConnection,
@@ -207,8 +189,8 @@ impl Acquire<'_> {
         }
         let rows = sqlx::query(sql::ACQUIRED)
             .bind(keys(tried.keys().copied()))
-            .bind(&self.holder.cluster)
-            .bind(&self.holder.replica)
+            .bind(self.holder.cluster.as_bytes())
+            .bind(self.holder.replica.as_bytes())
             .fetch_all(conn)
             .await?;
         let mut claims = Vec::with_capacity(rows.len());
@@ -229,14 +211,15 @@ impl Acquire<'_> {
 }
 
 /// Renews a batch, of which either all rows or none carry checkpoints.
-pub(super) struct Renew<'a> {
+pub(super) struct RenewJob<'a> {
     pub(super) holder: &'a BoundHolder,
+    pub(super) variants: Variants,
     pub(super) renewals: &'a [Keyed<'a, Renewal>],
     /// When this was sent, by the holder's clock, in microseconds.
     pub(super) sent: u64,
 }
 
-impl Job<MySqlConnection> for Renew<'_> {
+impl Job<MySqlConnection> for RenewJob<'_> {
     type Answer = Vec<RenewalOutcome>;
 
     async fn run(&self, conn: &mut MySqlConnection) -> Result<Vec<RenewalOutcome>, sqlx::Error> {
@@ -250,8 +233,8 @@ impl Job<MySqlConnection> for Renew<'_> {
         }
         let found = sqlx::query(sql::HELD)
             .bind(keys(self.renewals.iter().map(|(key, _)| key.as_str())))
-            .bind(&self.holder.cluster)
-            .bind(&self.holder.replica)
+            .bind(self.holder.cluster.as_bytes())
+            .bind(self.holder.replica.as_bytes())
             .fetch_all(conn)
             .await?;
         let held = found.iter().map(|row| Ok((text(row, "id")?, row.try_get("fence")?)));
@@ -269,29 +252,19 @@ impl Job<MySqlConnection> for Renew<'_> {
     }
 }
 
-fn pack_renewals<'a>(renewals: impl IntoIterator<Item = &'a Keyed<'a, Renewal>>) -> Packed {
-    pack(renewals.into_iter().map(|(key, renewal)| {
-        let row = Row {
-            fence: Some(renewal.fence.0),
-            ..Row::key(key)
-        };
-        (row, renewal.checkpoint.as_deref())
-    }))
-}
-
-impl Renew<'_> {
+impl RenewJob<'_> {
     async fn update(&self, conn: &mut MySqlConnection, batch: &Packed) -> Result<(), sqlx::Error> {
         let stores = self.renewals.iter().any(|(_, renewal)| renewal.checkpoint.is_some());
         let mut query = sqlx::query(if stores { sql::RENEW_AND_STORE } else { sql::RENEW })
             .bind(&batch.rows)
-            .bind(&self.holder.cluster)
+            .bind(self.holder.cluster.as_bytes())
             .bind(self.holder.ttl)
             .bind(self.sent);
         if stores {
             query = query.bind(&batch.blob);
         }
         query
-            .bind(&self.holder.replica)
+            .bind(self.holder.replica.as_bytes())
             .bind(self.sent)
             .execute(conn)
             .await
@@ -301,7 +274,7 @@ impl Renew<'_> {
     /// Renews all but the rows that another transaction locks, and returns which it renewed.
     async fn update_unlocked(&self, conn: &mut MySqlConnection, rows: &str) -> Result<HashSet<String>, sqlx::Error> {
         let mut transaction = conn.begin().await?;
-        let free = lock_free(&mut transaction, self.holder, rows).await?;
+        let free = lock_free(&mut transaction, self.variants.unlocked, &self.holder.cluster, rows).await?;
         let some = pack_renewals(self.renewals.iter().filter(|(key, _)| free.contains(key)));
         self.update(&mut transaction, &some).await?;
         transaction.commit().await?;
@@ -309,48 +282,41 @@ impl Renew<'_> {
     }
 }
 
-/// One statement whose parameters are byte strings and numbers and whose answer is a count.
-pub(super) struct Write<'a> {
+/// Executes one statement. Returns the number of rows that it has changed.
+pub(super) struct WriteJob<'a> {
     pub(super) text: &'static str,
-    pub(super) bind: Vec<Param<'a>>,
+    pub(super) params: &'a [Param<'a>],
 }
 
-/// A parameter.
-pub(super) enum Param<'a> {
-    /// A JSON array.
-    Rows(&'a str),
-    /// Bytes.
-    Bytes(&'a [u8]),
-    /// A number.
-    Number(i64),
-}
-
-impl Job<MySqlConnection> for Write<'_> {
+impl Job<MySqlConnection> for WriteJob<'_> {
     type Answer = u64;
 
     async fn run(&self, conn: &mut MySqlConnection) -> Result<u64, sqlx::Error> {
-        let mut query = sqlx::query(self.text);
-        for bind in &self.bind {
-            query = match bind {
-                Param::Rows(rows) => query.bind(*rows),
-                Param::Bytes(bytes) => query.bind(*bytes),
-                Param::Number(number) => query.bind(*number),
-            };
-        }
+        let query = self
+            .params
+            .iter()
+            .fold(sqlx::query(self.text), |query, param| match *param {
+                Param::Text(text) => query.bind(text),
+                Param::Bytes(bytes) => query.bind(bytes),
+                Param::Number(number) => query.bind(number),
+            });
         Ok(query.execute(conn).await?.rows_affected())
     }
 }
 
-/// Reads the rows of a query.
-pub(super) struct Read<'a> {
+/// Reads the table.
+pub(super) struct TableJob<'a> {
     pub(super) text: &'static str,
-    pub(super) cluster: &'a [u8],
+    pub(super) cluster: &'a str,
 }
 
-impl Job<MySqlConnection> for Read<'_> {
+impl Job<MySqlConnection> for TableJob<'_> {
     type Answer = Vec<MySqlRow>;
 
     async fn run(&self, conn: &mut MySqlConnection) -> Result<Vec<MySqlRow>, sqlx::Error> {
-        sqlx::query(self.text).bind(self.cluster).fetch_all(conn).await
+        sqlx::query(self.text)
+            .bind(self.cluster.as_bytes())
+            .fetch_all(conn)
+            .await
     }
 }

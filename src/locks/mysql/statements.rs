@@ -44,15 +44,17 @@ macro_rules! join {
     };
 }
 
-/// What can be claimed. Parameters: replica, grace in microseconds, array, cluster.
+/// What can be acquired. Parameters: replica, grace in microseconds, array, cluster.
 pub(super) const READ_CURRENT: &str = concat!(
     // There is no fence after the last, and trying to count on would fail the statement for all its rows.
-    "SELECT l.id, l.fence, l.state <> 2 AND l.fence < 18446744073709551615 AND (l.owner IS NULL OR l.owner = ? \
+    "SELECT l.id, l.fence, l.state <> ",
+    state_finished!(),
+    " AND l.fence < 18446744073709551615 AND (l.owner IS NULL OR l.owner = ? \
      OR l.expires_at <= UTC_TIMESTAMP(6) - INTERVAL ? MICROSECOND) AS acquirable FROM ",
     join!()
 );
 
-/// Takes rows, each only if it is as it was looked at. Parameters: array, cluster, replica, ttl,
+/// Acquires rows, each only if it is as it was read. Parameters: array, cluster, replica, ttl,
 /// replica, grace.
 pub(super) const ACQUIRE_EXISTING: &str = concat!(
     "UPDATE ",
@@ -66,7 +68,9 @@ pub(super) const ACQUIRE_EXISTING: &str = concat!(
     next_fence!(),
     ", l.expires_at = UTC_TIMESTAMP(6) + INTERVAL ? MICROSECOND, l.wanted_by = NULL, l.sent = 0, \
      l.namespace = j.ns, l.pod = j.pod, l.node = j.node, l.acquired_at = UTC_TIMESTAMP(6), l.updated_at = UTC_TIMESTAMP(6) \
-     WHERE l.fence = j.fence AND l.state <> 2 AND (l.owner IS NULL OR l.owner = ? \
+     WHERE l.fence = j.fence AND l.state <> ",
+    state_finished!(),
+    " AND (l.owner IS NULL OR l.owner = ? \
      OR l.expires_at <= UTC_TIMESTAMP(6) - INTERVAL ? MICROSECOND)"
 );
 
@@ -91,7 +95,7 @@ pub(super) const ACQUIRE_ABSENT: &str = concat!(
     " ON DUPLICATE KEY UPDATE id = distributed_lock.id"
 );
 
-/// What of these is mine. Parameters: array, cluster, replica.
+/// Which of these rows this replica holds. Parameters: array, cluster, replica.
 pub(super) const ACQUIRED: &str = concat!(
     "SELECT l.id, l.fence, l.checkpoint FROM ",
     join!(),
@@ -128,7 +132,7 @@ pub(super) const HELD: &str = concat!(
     " WHERE l.owner = ? AND l.expires_at > UTC_TIMESTAMP(6)"
 );
 
-/// Gives claims back: free, handed to a replica or finished. Parameters: array, cluster, ttl,
+/// Releases claims: free, handed to a replica or finished. Parameters: array, cluster, ttl,
 /// checkpoints, replica.
 pub(super) const RELEASE: &str = concat!(
     "UPDATE ",
@@ -147,21 +151,22 @@ pub(super) const RELEASE: &str = concat!(
      WHERE l.fence = j.fence AND l.owner = ?"
 );
 
-/// Deletes rows that are given back for good. Parameters: array, cluster, replica.
+/// Deletes rows that are released for good. Parameters: array, cluster, replica.
 pub(super) const RELEASE_AND_DELETE: &str = concat!(
     "DELETE l FROM ",
     join!("fence BIGINT UNSIGNED PATH '$.f' ERROR ON ERROR"),
     " WHERE l.fence = j.fence AND l.owner = ?"
 );
 
-/// Asks for rows. Parameters: array, cluster, replica, replica.
+/// Requests rows. Parameters: array, cluster, replica, replica.
 pub(super) const REQUEST_HANDOVER: &str = concat!(
     "UPDATE ",
     join!("fence BIGINT UNSIGNED PATH '$.f' ERROR ON ERROR"),
-    " SET l.wanted_by = ? WHERE l.fence = j.fence AND l.owner <> ? AND l.wanted_by IS NULL AND l.state <> 2"
+    " SET l.wanted_by = ? WHERE l.fence = j.fence AND l.owner <> ? AND l.wanted_by IS NULL AND l.state <> ",
+    state_finished!()
 );
 
-/// Takes requests back. Parameters: array, cluster, replica.
+/// Declines requests. Parameters: array, cluster, replica.
 pub(super) const DECLINE_HANDOVER: &str = concat!(
     "UPDATE ",
     join!("fence BIGINT UNSIGNED PATH '$.f' ERROR ON ERROR"),
@@ -172,10 +177,12 @@ pub(super) const DECLINE_HANDOVER: &str = concat!(
 pub(super) const DELETE_ROWS: &str = concat!(
     "DELETE l FROM ",
     join!(),
-    " WHERE l.state = 2 OR (l.id LIKE CAST('replica/%' AS BINARY) AND l.expires_at <= UTC_TIMESTAMP(6) - INTERVAL ? SECOND)"
+    " WHERE l.state = ",
+    state_finished!(),
+    " OR (l.id LIKE CAST('replica/%' AS BINARY) AND l.expires_at <= UTC_TIMESTAMP(6) - INTERVAL ? SECOND)"
 );
 
-/// Takes a row from its holder, for nobody until it would have expired. Parameters: nobody's name, cluster, key.
+/// Releases a row whoever holds it, for nobody until it would have expired. Parameters: nobody's name, cluster, key.
 pub(super) const FORCE_RELEASE: &str = concat!(
     "UPDATE distributed_lock l SET l.owner = IF(l.owner IS NULL, NULL, ?), l.wanted_by = NULL, l.sent = 0, l.fence = ",
     next_fence!(),

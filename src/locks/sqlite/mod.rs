@@ -6,23 +6,24 @@
 mod jobs;
 mod statements;
 
-use std::collections::HashSet;
 use std::time::Duration;
 
 use async_trait::async_trait;
 use sqlx::sqlite::SqliteRow;
 use sqlx::{Row as _, Sqlite};
 
-use self::jobs::{Acquire, Ask, BoundHolder, DeleteRows, ForceRelease, Read, Refuse, Release as ReleaseJob, Renew};
+use self::jobs::{AcquireJob, FencedWriteJob, RenewJob, TableJob, WriteJob};
 use self::statements as sql;
 pub(super) use self::statements::{PRIVILEGES, PROBE};
-use super::batch::{ROWS, STORED_ROWS, check_checkpoint, check_name, cut, sorted};
-use super::store::{Holder, LockStore, STATEMENT_DEADLINE};
+use super::batch::{BoundHolder, Keyed, Packed, Param};
+use super::batched_store::{BatchStore, RowOperation};
+use super::store::{DEAD_REPLICA_TTL, Holder, STATE_FINISHED, STATEMENT_DEADLINE};
 use crate::db::backend::{Backend, Database};
 use crate::db::open::open;
 use crate::db::session::Session;
+use crate::domain::claim::FORCE_RELEASED;
 use crate::domain::{
-    AcquireRequest, BackendError, Claim, Fence, LockKey, LockRow, LockTable, PodRef, Release, Renewal, RenewalOutcome,
+    AcquireRequest, BackendError, Claim, Fence, LockKey, LockRow, LockTable, PodRef, Renewal, RenewalOutcome,
 };
 
 /// How long a statement waits for another process's transaction: less than the statement deadline of 3 s.
@@ -41,137 +42,63 @@ impl SqliteLocks {
         let (conn, ()) = open(&db, &BUSY).await?;
         Ok(Self {
             session: Session::new(db, BUSY, STATEMENT_DEADLINE, conn),
-            holder: BoundHolder::new(&holder),
+            holder: holder.into(),
         })
     }
 }
 
 #[async_trait]
-impl LockStore for SqliteLocks {
-    async fn acquire(&self, requests: &[AcquireRequest]) -> Result<Vec<Claim>, BackendError> {
-        let mut sorted = sorted(requests, |request| &request.key)?;
-        sorted.dedup_by(|a, b| a.0 == b.0);
-        let mut claims = Vec::new();
-        for requests in cut(&sorted, ROWS, |_| 0) {
-            claims.extend(
-                self.session
-                    .run(&Acquire {
-                        holder: &self.holder,
-                        requests,
-                    })
-                    .await?,
-            );
-        }
-        Ok(claims)
+impl BatchStore for SqliteLocks {
+    const PLAIN_RENEWALS_APART: bool = false;
+
+    async fn acquire_batch(&self, requests: &[Keyed<'_, AcquireRequest>]) -> Result<Vec<Claim>, BackendError> {
+        let holder = &self.holder;
+        self.session.run(&AcquireJob { holder, requests }).await
     }
 
-    async fn renew(&self, renewals: &[Renewal]) -> Result<Vec<RenewalOutcome>, BackendError> {
-        for renewal in renewals {
-            check_checkpoint(&renewal.key, renewal.checkpoint.as_deref())?;
-        }
-        let sorted = sorted(renewals, |renewal| &renewal.key)?;
-        let mut held = HashSet::with_capacity(renewals.len());
-        for renewals in cut(&sorted, STORED_ROWS, |renewal| {
-            renewal.checkpoint.as_ref().map_or(0, Vec::len)
-        }) {
-            held.extend(
-                self.session
-                    .run(&Renew {
-                        holder: &self.holder,
-                        renewals,
-                    })
-                    .await?,
-            );
-        }
-        let outcome = |renewal: &Renewal| {
-            let is_held = held.contains(&(renewal.key.to_string(), renewal.fence));
-            if is_held {
-                RenewalOutcome::Held
-            } else {
-                RenewalOutcome::Lost
-            }
+    async fn renew_batch(&self, renewals: &[Keyed<'_, Renewal>]) -> Result<Vec<RenewalOutcome>, BackendError> {
+        let holder = &self.holder;
+        self.session.run(&RenewJob { holder, renewals }).await
+    }
+
+    async fn release_batch(&self, releases: &Packed) -> Result<(), BackendError> {
+        let holder = &self.holder;
+        let job = FencedWriteJob {
+            text: sql::RELEASE,
+            params: &[
+                Param::Text(&releases.rows),
+                Param::Text(&holder.cluster),
+                Param::Text(&holder.replica),
+                Param::Bytes(&releases.blob),
+                Param::Number(holder.ttl),
+            ],
         };
-        Ok(renewals.iter().map(outcome).collect())
+        self.session.run(&job).await.map(drop)
     }
 
-    async fn release(&self, releases: &[Release]) -> Result<(), BackendError> {
-        for release in releases {
-            check_checkpoint(&release.claim.key, release.checkpoint.as_deref())?;
-        }
-        let sorted = sorted(releases, |release| &release.claim.key)?;
-        for releases in cut(&sorted, STORED_ROWS, |release| {
-            release.checkpoint.as_ref().map_or(0, Vec::len)
-        }) {
-            self.session
-                .run(&ReleaseJob {
-                    holder: &self.holder,
-                    releases,
-                })
-                .await?;
-        }
-        Ok(())
+    async fn change_rows(&self, operation: RowOperation, rows: &str) -> Result<u64, BackendError> {
+        let replica = Param::Text(&self.holder.replica);
+        let (text, last) = match operation {
+            RowOperation::ReleaseAndDelete => (sql::RELEASE_AND_DELETE, replica),
+            RowOperation::RequestHandover => (sql::REQUEST_HANDOVER, replica),
+            RowOperation::DeclineHandover => (sql::DECLINE_HANDOVER, replica),
+            RowOperation::DeleteRows => (sql::DELETE_ROWS, Param::Number(DEAD_REPLICA_TTL.as_micros() as i64)),
+        };
+        let params = &[Param::Text(rows), Param::Text(&self.holder.cluster), last];
+        self.session.run(&WriteJob { text, params }).await
     }
 
-    async fn request_handover(&self, rows: &[(LockKey, Fence)]) -> Result<(), BackendError> {
-        let sorted = sorted(rows, |(key, _)| key)?;
-        for rows in cut(&sorted, ROWS, |_| 0) {
-            self.session
-                .run(&Ask {
-                    holder: &self.holder,
-                    rows,
-                })
-                .await?;
-        }
-        Ok(())
+    async fn force_release_row(&self, key: &str) -> Result<bool, BackendError> {
+        let job = FencedWriteJob {
+            text: sql::FORCE_RELEASE,
+            params: &[&self.holder.cluster, key, FORCE_RELEASED].map(Param::Text),
+        };
+        Ok(self.session.run(&job).await? > 0)
     }
 
-    async fn decline_handover(&self, rows: &[(LockKey, Fence)]) -> Result<(), BackendError> {
-        let sorted = sorted(rows, |(key, _)| key)?;
-        for rows in cut(&sorted, ROWS, |_| 0) {
-            self.session
-                .run(&Refuse {
-                    holder: &self.holder,
-                    rows,
-                })
-                .await?;
-        }
-        Ok(())
-    }
-
-    async fn delete_rows(&self, keys: &[LockKey]) -> Result<u64, BackendError> {
-        let sorted = sorted(keys, |key| key)?;
-        let mut gone = 0;
-        for keys in cut(&sorted, ROWS, |_| 0) {
-            gone += self
-                .session
-                .run(&DeleteRows {
-                    holder: &self.holder,
-                    keys,
-                })
-                .await?;
-        }
-        Ok(gone)
-    }
-
-    async fn force_release(&self, key: &LockKey) -> Result<bool, BackendError> {
-        let key = key.to_string();
-        check_name("lock key", &key)?;
-        self.session
-            .run(&ForceRelease {
-                holder: &self.holder,
-                key: &key,
-            })
-            .await
-    }
-
-    async fn table(&self) -> Result<LockTable, BackendError> {
-        let rows = self
-            .session
-            .run(&Read {
-                text: sql::TABLE,
-                cluster: &self.holder.cluster,
-            })
-            .await?;
+    async fn read_table(&self) -> Result<LockTable, BackendError> {
+        let cluster = &self.holder.cluster;
+        let rows = self.session.run(&TableJob { cluster }).await?;
         let mut table = table_of(&rows).map_err(|error| Sqlite::explain(self.session.database(), &error))?;
         table.server = self.session.database().location.display().to_string().into();
         Ok(table)
@@ -206,7 +133,7 @@ fn table_of(rows: &[SqliteRow]) -> Result<LockTable, sqlx::Error> {
                 .try_get::<i64, _>("expires_at")?
                 .saturating_sub(now)
                 .div_euclid(1000),
-            finished: row.try_get::<i64, _>("state")? == 2,
+            finished: row.try_get::<i64, _>("state")? == i64::from(STATE_FINISHED),
             requested_by: text(row, "wanted_by")?.map(Into::into),
             pod_ref,
             checkpoint_len: row.try_get::<Option<i64>, _>("checkpoint_len")?.unwrap_or(0) as u32,

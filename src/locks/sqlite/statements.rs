@@ -24,12 +24,14 @@ pub(super) const DRAW: &str = concat!(
 
 /// What of these rows there is. Parameters: array, cluster, replica, grace.
 pub(super) const READ_CURRENT: &str = concat!(
-    "SELECT l.id, l.fence, l.state <> 2 AND (l.owner IS NULL OR l.owner = ?3 OR l.expires_at + ?4 <= ",
+    "SELECT l.id, l.fence, l.state <> ",
+    state_finished!(),
+    " AND (l.owner IS NULL OR l.owner = ?3 OR l.expires_at + ?4 <= ",
     now!(),
     ") AS acquirable FROM json_each(?1) j CROSS JOIN distributed_lock l ON l.cluster = ?2 AND l.id = j.value ->> 'k'"
 );
 
-/// Claims rows that were looked at in the same transaction. Parameters: array, cluster, replica,
+/// Acquires rows that were read in the same transaction. Parameters: array, cluster, replica,
 /// fence, now, ttl.
 pub(super) const ACQUIRE: &str = "\
     INSERT INTO distributed_lock (cluster, id, owner, fence, expires_at, namespace, pod, node, acquired_at, updated_at) \
@@ -54,28 +56,30 @@ pub(super) const RENEW: &str = concat!(
     " RETURNING id, fence"
 );
 
-/// Gives claims back: free, handed or finished. Parameters: array, cluster, replica, checkpoints,
-/// fence, now, ttl.
+/// Releases claims: free, handed or finished. Parameters: fence, now, array, cluster, replica,
+/// checkpoints, ttl.
 pub(super) const RELEASE: &str = "\
     UPDATE distributed_lock AS l SET owner = j.value ->> 'o', \
-    fence = CASE WHEN j.value ->> 'o' IS NULL THEN l.fence ELSE ?5 END, \
-    expires_at = CASE WHEN j.value ->> 'o' IS NULL THEN ?6 ELSE ?6 + ?7 END, \
-    state = COALESCE(j.value ->> 's', l.state), wanted_by = NULL, updated_at = ?6, \
+    fence = CASE WHEN j.value ->> 'o' IS NULL THEN l.fence ELSE ?1 END, \
+    expires_at = CASE WHEN j.value ->> 'o' IS NULL THEN ?2 ELSE ?2 + ?7 END, \
+    state = COALESCE(j.value ->> 's', l.state), wanted_by = NULL, updated_at = ?2, \
     checkpoint = CASE WHEN j.value ->> 'l' IS NULL THEN l.checkpoint \
-    ELSE substr(?4, j.value ->> 'a', j.value ->> 'l') END \
-    FROM json_each(?1) j WHERE l.cluster = ?2 AND l.id = j.value ->> 'k' AND l.fence = j.value ->> 'f' AND l.owner = ?3";
+    ELSE substr(?6, j.value ->> 'a', j.value ->> 'l') END \
+    FROM json_each(?3) j WHERE l.cluster = ?4 AND l.id = j.value ->> 'k' AND l.fence = j.value ->> 'f' AND l.owner = ?5";
 
-/// Deletes rows that are given back for good. Parameters: array, cluster, replica.
+/// Deletes rows that are released for good. Parameters: array, cluster, replica.
 pub(super) const RELEASE_AND_DELETE: &str = "\
     DELETE FROM distributed_lock WHERE cluster = ?2 AND owner = ?3 AND (id, fence) IN \
     (SELECT j.value ->> 'k', j.value ->> 'f' FROM json_each(?1) j)";
 
-/// Asks for rows. Parameters: array, cluster, replica.
-pub(super) const REQUEST_HANDOVER: &str = "\
-    UPDATE distributed_lock AS l SET wanted_by = ?3 FROM json_each(?1) j WHERE l.cluster = ?2 \
-    AND l.id = j.value ->> 'k' AND l.fence = j.value ->> 'f' AND l.owner <> ?3 AND l.wanted_by IS NULL AND l.state <> 2";
+/// Requests rows. Parameters: array, cluster, replica.
+pub(super) const REQUEST_HANDOVER: &str = concat!(
+    "UPDATE distributed_lock AS l SET wanted_by = ?3 FROM json_each(?1) j WHERE l.cluster = ?2 \
+    AND l.id = j.value ->> 'k' AND l.fence = j.value ->> 'f' AND l.owner <> ?3 AND l.wanted_by IS NULL AND l.state <> ",
+    state_finished!()
+);
 
-/// Takes requests back. Parameters: array, cluster, replica.
+/// Declines requests. Parameters: array, cluster, replica.
 pub(super) const DECLINE_HANDOVER: &str = "\
     UPDATE distributed_lock AS l SET wanted_by = NULL FROM json_each(?1) j WHERE l.cluster = ?2 \
     AND l.id = j.value ->> 'k' AND l.fence = j.value ->> 'f' AND l.owner = ?3";
@@ -83,16 +87,18 @@ pub(super) const DECLINE_HANDOVER: &str = "\
 /// Deletes finished rows and those of dead replicas. Parameters: array, cluster, microseconds.
 pub(super) const DELETE_ROWS: &str = concat!(
     "DELETE FROM distributed_lock WHERE cluster = ?2 AND id IN (SELECT j.value ->> 'k' FROM json_each(?1) j) \
-     AND (state = 2 OR (id GLOB 'replica/*' AND expires_at + ?3 <= ",
+     AND (state = ",
+    state_finished!(),
+    " OR (id GLOB 'replica/*' AND expires_at + ?3 <= ",
     now!(),
     "))"
 );
 
-/// Takes a row from its holder, for nobody until it would have expired. Parameters: cluster, key, fence,
-/// now, nobody's name.
+/// Releases a row whoever holds it, for nobody until it would have expired. Parameters: fence, now, cluster,
+/// key, nobody's name.
 pub(super) const FORCE_RELEASE: &str = "\
     UPDATE distributed_lock SET owner = CASE WHEN owner IS NULL THEN NULL ELSE ?5 END, wanted_by = NULL, \
-    fence = ?3, updated_at = ?4 WHERE cluster = ?1 AND id = ?2";
+    fence = ?1, updated_at = ?2 WHERE cluster = ?3 AND id = ?4";
 
 /// All rows of a cluster, at least one line even without rows. Parameter: cluster.
 pub(super) const TABLE: &str = concat!(
