@@ -30,7 +30,7 @@ use crate::sinks::{self, Opened};
 use crate::status::Status;
 use crate::status::health::Health;
 use crate::status::ready::Readiness;
-use crate::status::server::{self, Pages};
+use crate::status::server::{self, ServerState};
 
 /// Time without a heartbeat after which the collector's loop counts as stuck. It records one after each call to the
 /// store (at most 6 s) and each reconciliation (once a second): four times both together are 4 * (6 s + 1 s) = 28 s,
@@ -58,7 +58,7 @@ pub async fn run(config: Config, stop: CancellationToken) -> Result<(), Failure>
         config.store.cluster.as_str().into(),
         clock::wall(),
     )));
-    let pages = Pages {
+    let state = ServerState {
         status: status.1,
         readiness: readiness.clone(),
         health: health.clone(),
@@ -70,7 +70,7 @@ pub async fn run(config: Config, stop: CancellationToken) -> Result<(), Failure>
     let stop_http = CancellationToken::new();
     let mut http = JoinSet::new();
     if let Some(listener) = listener {
-        http.spawn(server::serve(listener, pages, stop_http.clone()));
+        http.spawn(server::serve(listener, state, stop_http.clone()));
     }
     let outcome = collect(
         &config,
@@ -111,7 +111,7 @@ async fn collect(
     stop: CancellationToken,
 ) -> Result<(), Failure> {
     let (pods_in, pods) = watch::channel(Arc::new(PodSet::default()));
-    let renewal = handles.health.watch("renewal", config.lease.ttl);
+    let renewal = handles.health.register("renewal", config.lease.ttl);
     let (renewer, renewal_loop) = renewer(config.lease, clock, metrics.clone(), renewal);
     let Opened {
         sink,
@@ -138,7 +138,7 @@ async fn collect(
         max_pods: config.max_pods,
         grace: config.grace,
         status: handles.status,
-        heartbeat: handles.health.watch("collector", COLLECTOR_LIMIT),
+        heartbeat: handles.health.register("collector", COLLECTOR_LIMIT),
         store_reached: handles.readiness.condition("lock store reached"),
         listed: handles.readiness.condition("first list of pods done"),
     });

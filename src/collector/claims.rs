@@ -47,7 +47,8 @@ pub(super) struct Claims {
     pub(super) memory: PodMemory,
     /// The times of claims.
     pub(super) lease: Lease,
-    context: Arc<Context>,
+    /// What pod tasks share.
+    pub(super) context: Arc<Context>,
 }
 
 /// How far a pod is stored.
@@ -79,11 +80,6 @@ impl Claims {
     /// Counters.
     pub(super) fn metrics(&self) -> &Metrics {
         &self.context.metrics
-    }
-
-    /// What pod tasks share.
-    pub(super) fn context(&self) -> &Context {
-        &self.context
     }
 
     /// The right to act under a claim that was acquired by a statement sent at `sent`.
@@ -200,8 +196,8 @@ impl Claims {
                 self.memory.keep_unsaved(&ended.uid, task.fence, task.checkpoint());
             }
             if let Some(reason) = ended.lost {
-                let reason = if removed.claim.is_some() { reason } else { "not_ours" };
-                self.report_loss(&ended.task, reason);
+                let still_held = removed.claim.is_some();
+                self.report_loss(&ended.task, if still_held { reason } else { LossReason::NotHeld });
             }
             let after = ended.after;
             releases.extend(removed.claim.map(|claim| Release {
@@ -229,8 +225,8 @@ impl Claims {
                     "the task that collects the pod panicked, which is a bug; the pod is claimed again in a minute");
                 (Some(BACKOFF), None)
             }
-            TaskOutcome::Ended(TaskEnd::Fenced) if has_time => (Some(BACKOFF_REFUSED), Some("fenced")),
-            TaskOutcome::Ended(TaskEnd::Fenced | TaskEnd::ClaimLost) => (None, Some("deadline")),
+            TaskOutcome::Ended(TaskEnd::Fenced) if has_time => (Some(BACKOFF_REFUSED), Some(LossReason::Fenced)),
+            TaskOutcome::Ended(TaskEnd::Fenced | TaskEnd::ClaimLost) => (None, Some(LossReason::Deadline)),
             TaskOutcome::Ended(_) | TaskOutcome::Aborted => (None, None),
         };
         if let Some(backoff) = backoff {
@@ -243,21 +239,11 @@ impl Claims {
     }
 
     /// Counts and logs that a claim ended before its task was done.
-    fn report_loss(&self, task: &PodTask, reason: &'static str) {
-        self.metrics().claims_lost.get_or_create(&Reason { reason }).inc();
+    fn report_loss(&self, task: &PodTask, reason: LossReason) {
+        let (why, message) = (reason.as_str(), reason.message());
+        self.metrics().claims_lost.get_or_create(&Reason { reason: why }).inc();
         let pod = task.pod();
-        let message = match reason {
-            "deadline" => {
-                "the claim was not renewed in time, so collecting the pod was stopped before another replica may take it; find out why the lock store did not answer"
-            }
-            "fenced" => {
-                "the sink refuses to store under this claim; the pod is claimed and opened again in a few seconds; see the message of the sink"
-            }
-            _ => {
-                "the claim has expired, was released by hand, or has another holder; this replica has stopped collecting the pod"
-            }
-        };
-        tracing::warn!(namespace = %pod.namespace, pod = %pod.name, fence = %task.fence, reason, "{message}");
+        tracing::warn!(namespace = %pod.namespace, pod = %pod.name, fence = %task.fence, reason = why, "{message}");
     }
 
     /// Releases claims. Returns whether the store has confirmed it.
@@ -283,7 +269,44 @@ struct EndedClaim {
     /// What becomes of the row.
     after: AfterRelease,
     /// Why the claim was lost, if it was.
-    lost: Option<&'static str>,
+    lost: Option<LossReason>,
+}
+
+/// Why a claim ended before its task was done.
+#[derive(Clone, Copy, Debug)]
+enum LossReason {
+    /// It was not renewed in time.
+    Deadline,
+    /// The sink refuses to store under it.
+    Fenced,
+    /// The lock store says that this replica does not hold it.
+    NotHeld,
+}
+
+impl LossReason {
+    /// The value of the label `reason`.
+    fn as_str(self) -> &'static str {
+        match self {
+            Self::Deadline => "deadline",
+            Self::Fenced => "fenced",
+            Self::NotHeld => "not_ours",
+        }
+    }
+
+    /// What the log says.
+    fn message(self) -> &'static str {
+        match self {
+            Self::Deadline => {
+                "the claim was not renewed in time, so collecting the pod was stopped before another replica may take it; find out why the lock store did not answer"
+            }
+            Self::Fenced => {
+                "the sink refuses to store under this claim; the pod is claimed and opened again in a few seconds; see the message of the sink"
+            }
+            Self::NotHeld => {
+                "the claim has expired, was released by hand, or has another holder; this replica has stopped collecting the pod"
+            }
+        }
+    }
 }
 
 fn request(pod: &Pod) -> AcquireRequest {

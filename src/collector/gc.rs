@@ -75,7 +75,7 @@ impl GarbageCollector {
         let room = MAX_LOOKUPS.saturating_sub(self.lookups.len());
         for (uid, pod_ref) in missing(claims, members, set, table).into_iter().take(room) {
             claims.memory.set_next_lookup(&uid, now + ANSWER_VALID);
-            let cluster = claims.context().cluster.clone();
+            let cluster = claims.context.cluster.clone();
             self.lookups.spawn(look_up(cluster, uid, pod_ref));
         }
     }

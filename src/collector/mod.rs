@@ -7,7 +7,6 @@
 //! the file that calls it.
 
 mod claims;
-mod deps;
 mod gc;
 mod members;
 mod pod_memory;
@@ -16,7 +15,6 @@ mod reconcile;
 mod shutdown;
 mod status;
 mod store_client;
-mod unclaimed;
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -27,7 +25,7 @@ use tokio_util::sync::CancellationToken;
 use crate::domain::PodSet;
 use crate::follow::stall_detector::StallDetector;
 
-pub(crate) use deps::Deps;
+pub(crate) use reconcile::Deps;
 use reconcile::Reconciler;
 
 /// The time from one reconciliation to the next when nothing calls for one. A replica that stops releases its claims at

@@ -189,7 +189,7 @@ impl PodTasks {
         };
         match task.handing_over_since {
             None => {
-                task.when_stopped = AfterRelease::Handed(to.clone());
+                task.when_stopped = AfterRelease::HandedOver(to.clone());
                 task.handing_over_since = Some(now);
                 task.stop.cancel();
                 HandOver::Begun
@@ -270,7 +270,7 @@ impl PodTask {
             TaskOutcome::Ended(TaskEnd::Finished | TaskEnd::PodDeleted) => AfterRelease::Finished,
             // The replica that asked may have died while the task wrote what it had read.
             TaskOutcome::Ended(TaskEnd::Stopped) => match &self.when_stopped {
-                AfterRelease::Handed(receiver) if !members.contains(receiver) => AfterRelease::Free,
+                AfterRelease::HandedOver(receiver) if !members.contains(receiver) => AfterRelease::Free,
                 when_stopped => when_stopped.clone(),
             },
             TaskOutcome::Ended(TaskEnd::ClaimLost | TaskEnd::Fenced) | TaskOutcome::Panicked | TaskOutcome::Aborted => {

@@ -8,22 +8,61 @@ use std::time::Duration;
 use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 
+use crate::domain::claim::Lease;
 use crate::domain::holdoff::HoldOff;
 use crate::domain::plan::{Plan, PlanInput, plan};
-use crate::domain::{AcquireRequest, Fence, LockKey, LockTable, PodRef, PodSet, PodUid};
+use crate::domain::{AcquireRequest, Fence, LockKey, LockTable, Pod, PodRef, PodSet, PodUid, ReplicaId};
+use crate::follow::Context;
 use crate::grant::Grant;
-use crate::locks;
+use crate::locks::{self, LockStore};
 use crate::metrics::Reason;
+use crate::renewer::Renewer;
 use crate::status::Status;
+use crate::status::health::Heartbeat;
 use crate::status::ready::Condition;
 
 use super::claims::Claims;
-use super::deps::Deps;
 use super::gc::GarbageCollector;
 use super::members::Members;
 use super::pod_tasks::HandOver;
+use super::status;
 use super::store_client::StoreClient;
-use super::{status, unclaimed};
+
+/// Ttls for which a pod may lack a live holder before a warning: one for the claim of a dead replica or a hold-off, and
+/// one for the takeover grace, the waiting by rank and a slow lock store.
+const UNCLAIMED_TTLS: u32 = 2;
+
+/// The most names in one log line: there may be thousands of pods with one cause.
+const MAX_NAMES: usize = 10;
+
+/// What a collector needs from outside.
+#[derive(Debug)]
+pub(crate) struct Deps {
+    /// This replica.
+    pub me: ReplicaId,
+    /// Where claims are stored.
+    pub store: Arc<dyn LockStore>,
+    /// Renews them.
+    pub renewer: Renewer,
+    /// What pod tasks share.
+    pub context: Arc<Context>,
+    /// The pods to collect.
+    pub pods: watch::Receiver<Arc<PodSet>>,
+    /// The times of claims.
+    pub lease: Lease,
+    /// The most pods this replica holds.
+    pub max_pods: usize,
+    /// How long stopping may take.
+    pub grace: Duration,
+    /// Where the state for the status page is published.
+    pub status: watch::Sender<Arc<Status>>,
+    /// Shows that the collector's loop is not stuck.
+    pub heartbeat: Heartbeat,
+    /// Fulfilled once the lock store has answered.
+    pub store_reached: Condition,
+    /// Fulfilled once all pods have been listed.
+    pub listed: Condition,
+}
 
 /// What one reconciliation leaves to the next.
 #[derive(Debug)]
@@ -110,7 +149,7 @@ impl Reconciler {
         self.warn_of_unclaimed(&set, &table, now);
         let timed_out = self.hand_over(&plan, now);
         self.decline_handover(&plan, timed_out).await;
-        if !self.holdoff.is_on(now) && !stop.is_cancelled() {
+        if !self.holdoff.is_active(now) && !stop.is_cancelled() {
             self.acquire(&plan).await;
             self.request_handover(&plan).await;
             let set = self.pods.borrow().clone();
@@ -177,13 +216,24 @@ impl Reconciler {
         })
     }
 
+    /// Warns of pods that no live replica has held for long.
     fn warn_of_unclaimed(&mut self, set: &PodSet, table: &LockTable, now: Duration) {
-        let limit = self.claims.lease.ttl * unclaimed::TTLS;
+        let limit = self.claims.lease.ttl * UNCLAIMED_TTLS;
         let (tasks, members) = (&self.claims.tasks, &self.members);
         let is_held = |uid: &PodUid| tasks.holds(uid);
         let is_alive = |id: &_| members.contains(id);
         let memory = &mut self.claims.memory;
-        unclaimed::warn(&memory.newly_unclaimed(set, table, is_held, is_alive, now, limit));
+        let pods = memory.newly_unclaimed(set, table, is_held, is_alive, now, limit);
+        if pods.is_empty() {
+            return;
+        }
+        let name = |pod: &Arc<Pod>| format!("{}/{}", pod.namespace, pod.name);
+        let names: Vec<String> = pods.iter().take(MAX_NAMES).map(name).collect();
+        tracing::warn!(
+            count = pods.len(),
+            pods = names.join(" "),
+            "no live replica has held these pods for two ttls, so their logs are not collected; a dead replica's claim may last too long, a row may be locked by an open transaction, or all replicas may hold --max-pods; see podlog locks list, and free a claim with podlog locks release"
+        );
     }
 
     /// Stops the tasks of pods that another replica has requested; they are handed over when they end. Returns those

@@ -96,7 +96,7 @@ pub enum AfterRelease {
     /// Any replica may acquire it.
     Free,
     /// Only this replica, which has requested the row, may acquire it until one ttl has passed.
-    Handed(ReplicaId),
+    HandedOver(ReplicaId),
     /// The pod is collected to its end and the row cannot be acquired. It stays until all replicas have learned that the
     /// pod is deleted.
     Finished,

@@ -79,7 +79,7 @@ impl HoldOff {
 
     /// Whether claiming is held off at `now`.
     #[must_use]
-    pub fn is_on(&self, now: Duration) -> bool {
+    pub fn is_active(&self, now: Duration) -> bool {
         now < self.until && !defect::on(Defect::JumpIgnored)
     }
 }
@@ -112,7 +112,7 @@ mod tests {
         assert_eq!(holdoff.observe(&answer("a", 1000), at(0), at(10)), None);
         assert_eq!(holdoff.observe(&answer("a", 4900), at(1000), at(3900)), None);
         assert_eq!(holdoff.observe(&answer("a", 6000), at(5000), at(5010)), None);
-        assert!(!holdoff.is_on(at(5010)));
+        assert!(!holdoff.is_active(at(5010)));
     }
 
     #[test]
@@ -121,8 +121,8 @@ mod tests {
             let mut holdoff = HoldOff::new(TTL);
             assert_eq!(holdoff.observe(&answer("a", 1000), at(0), at(10)), None);
             assert!(holdoff.observe(&second, at(1000), at(1010)).is_some());
-            assert!(holdoff.is_on((at(1010) + TTL).checked_sub(at(1)).unwrap()));
-            assert!(!holdoff.is_on(at(1010) + TTL));
+            assert!(holdoff.is_active((at(1010) + TTL).checked_sub(at(1)).unwrap()));
+            assert!(!holdoff.is_active(at(1010) + TTL));
         }
     }
 }

@@ -39,7 +39,7 @@ impl Pod {
 
     /// Whether no container will ever run again.
     #[must_use]
-    pub fn is_over(&self) -> bool {
+    pub fn has_ended(&self) -> bool {
         self.deleted || self.phase == Phase::Ended
     }
 

@@ -47,9 +47,9 @@ pub fn next_step(pod: &Pod, name: &str, stored: Option<&ContainerProgress>) -> C
     match stored.filter(|stored| !stored.finished) {
         Some(stored) if pod.deleted => ContainerStep::GiveUp(stored.clone(), GapReason::Deleted),
         // For the moment the status does not show the instance, as after a restart of the kubelet.
-        Some(_) if !pod.is_over() => ContainerStep::Wait,
+        Some(_) if !pod.has_ended() => ContainerStep::Wait,
         Some(stored) => ContainerStep::GiveUp(stored.clone(), GapReason::Unavailable),
-        None if pod.is_over() => ContainerStep::Done,
+        None if pod.has_ended() => ContainerStep::Done,
         None => ContainerStep::Wait,
     }
 }

@@ -42,7 +42,7 @@ async fn follow_containers(context: &Context, assignment: &PodAssignment) -> Tas
         if running.is_empty() && last == ContainerEnd::Stopped {
             return TaskEnd::Stopped;
         }
-        if running.is_empty() && present.is_over() {
+        if running.is_empty() && present.has_ended() {
             return if present.deleted {
                 TaskEnd::PodDeleted
             } else {

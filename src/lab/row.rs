@@ -67,7 +67,7 @@ impl Hold {
     pub fn release(&mut self, next: &AfterRelease, handed: Fence, now: Duration, ttl: Duration) {
         (self.owner, self.requested_by, self.expires_at) = (None, None, now);
         match next {
-            AfterRelease::Handed(receiver) => {
+            AfterRelease::HandedOver(receiver) => {
                 (self.owner, self.fence, self.expires_at) = (Some(receiver.clone()), handed, now + ttl);
             }
             AfterRelease::Finished => self.finished = true,

@@ -180,7 +180,7 @@ impl<'a> PackedRow<'a> {
     /// A row to release.
     fn released(key: &'a str, release: &'a Release) -> Self {
         let (receiver, state) = match &release.after {
-            AfterRelease::Handed(receiver) => (Some(receiver.as_str()), None),
+            AfterRelease::HandedOver(receiver) => (Some(receiver.as_str()), None),
             AfterRelease::Finished => (None, Some(STATE_FINISHED)),
             AfterRelease::Free | AfterRelease::Deleted => (None, None),
         };

@@ -55,7 +55,7 @@ impl Health {
 
     /// Adds a loop that must run at least every `limit`, starting now.
     #[must_use]
-    pub fn watch(&self, name: &'static str, limit: Duration) -> Heartbeat {
+    pub fn register(&self, name: &'static str, limit: Duration) -> Heartbeat {
         let heartbeat = Heartbeat {
             clock: self.clock,
             last: Arc::default(),
@@ -106,7 +106,7 @@ mod tests {
     async fn a_loop_that_does_not_run_is_stuck_until_it_runs_or_retires() {
         let health = Health::new(Clock::tokio());
         let limit = Duration::from_secs(15);
-        let (renewal, collector) = (health.watch("renewal", limit), health.watch("collector", limit));
+        let (renewal, collector) = (health.register("renewal", limit), health.register("collector", limit));
         tokio::time::advance(limit).await;
         assert_eq!(health.stuck(), []);
         collector.record();

@@ -34,7 +34,7 @@ const OPENMETRICS: &str = "application/openmetrics-text; version=1.0.0; charset=
 
 /// The data of all endpoints.
 #[derive(Clone, Debug)]
-pub struct Pages {
+pub struct ServerState {
     /// The latest snapshot of the replica's work.
     pub status: watch::Receiver<Arc<Status>>,
     /// The conditions of readiness.
@@ -75,13 +75,13 @@ pub async fn bind(address: SocketAddr) -> Result<TcpListener, Failure> {
 }
 
 /// Serves the endpoints until `stop` is cancelled and the open requests are answered.
-pub async fn serve(listener: TcpListener, pages: Pages, stop: CancellationToken) -> Result<(), Failure> {
+pub async fn serve(listener: TcpListener, state: ServerState, stop: CancellationToken) -> Result<(), Failure> {
     let router = Router::new()
         .route("/healthz", get(healthz))
         .route("/readyz", get(readyz))
         .route("/metrics", get(metrics))
         .route("/status", get(status))
-        .with_state(pages);
+        .with_state(state);
     let server = axum::serve(listener, router).with_graceful_shutdown(stop.clone().cancelled_owned());
     finish_within(&stop, SHUTDOWN_TIMEOUT, server.into_future())
         .await
@@ -89,8 +89,8 @@ pub async fn serve(listener: TcpListener, pages: Pages, stop: CancellationToken)
         .map_err(|e| Failure::failed(format!("serving --http failed: {e}")).with_remedy("restart, or use --http off"))
 }
 
-async fn healthz(State(pages): State<Pages>) -> Response {
-    let stuck = pages.health.stuck();
+async fn healthz(State(state): State<ServerState>) -> Response {
+    let stuck = state.health.stuck();
     if stuck.is_empty() {
         return "ok\n".into_response();
     }
@@ -102,9 +102,9 @@ async fn healthz(State(pages): State<Pages>) -> Response {
     (StatusCode::SERVICE_UNAVAILABLE, text).into_response()
 }
 
-async fn readyz(State(pages): State<Pages>) -> Response {
-    let mut missing = pages.readiness.missing();
-    if pages.stopping.is_cancelled() {
+async fn readyz(State(state): State<ServerState>) -> Response {
+    let mut missing = state.readiness.missing();
+    if state.stopping.is_cancelled() {
         missing.push("not stopping");
     }
     if missing.is_empty() {
@@ -114,16 +114,16 @@ async fn readyz(State(pages): State<Pages>) -> Response {
     (StatusCode::SERVICE_UNAVAILABLE, text).into_response()
 }
 
-async fn metrics(State(pages): State<Pages>) -> Response {
+async fn metrics(State(state): State<ServerState>) -> Response {
     let mut text = String::new();
-    match encode(&mut text, &pages.registry) {
+    match encode(&mut text, &state.registry) {
         Ok(()) => ([(CONTENT_TYPE, OPENMETRICS)], text).into_response(),
         Err(_) => (StatusCode::INTERNAL_SERVER_ERROR, "metrics could not be written\n").into_response(),
     }
 }
 
-async fn status(State(pages): State<Pages>) -> Json<Arc<Status>> {
-    Json(pages.status.borrow().clone())
+async fn status(State(state): State<ServerState>) -> Json<Arc<Status>> {
+    Json(state.status.borrow().clone())
 }
 
 #[cfg(test)]
@@ -158,7 +158,7 @@ mod tests {
         let listener = bind(([127, 0, 0, 1], 0).into()).await.unwrap();
         let address = listener.local_addr().unwrap();
         let (stop, stopping) = (CancellationToken::new(), CancellationToken::new());
-        let pages = Pages {
+        let state = ServerState {
             status,
             readiness: readiness.clone(),
             health: health.clone(),
@@ -166,7 +166,7 @@ mod tests {
             stopping: stopping.clone(),
         };
         let mut tasks = JoinSet::new();
-        tasks.spawn(serve(listener, pages, stop.clone()));
+        tasks.spawn(serve(listener, state, stop.clone()));
         Served {
             address,
             tell,
@@ -223,10 +223,10 @@ mod tests {
     #[tokio::test]
     async fn a_loop_that_does_not_run_makes_the_replica_unhealthy() {
         let served = served().await;
-        let heartbeat = served.health.watch("renewal", Duration::from_mins(1));
+        let heartbeat = served.health.register("renewal", Duration::from_mins(1));
         assert_eq!(served.get("/healthz").await, (200, "ok\n".into()));
         heartbeat.retire();
-        let stuck = served.health.watch("collector", Duration::ZERO);
+        let stuck = served.health.register("collector", Duration::ZERO);
         let (code, text) = served.get("/healthz").await;
         assert_eq!(code, 503);
         assert!(text.starts_with("collector has not run for "), "{text}");

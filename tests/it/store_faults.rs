@@ -288,7 +288,7 @@ async fn kept(lease: Lease, clock: Clock, tasks: &mut JoinSet<()>) -> (Grant, St
         calls: Arc::default(),
         breaches: Breaches::default(),
     };
-    let heartbeat = Health::new(clock).watch("renewal", lease.ttl);
+    let heartbeat = Health::new(clock).register("renewal", lease.ttl);
     let (renewer, driver) = renewer(lease, clock, Metrics::default(), heartbeat);
     renewer.add(claim, grant.clone(), None);
     tasks.spawn(async move {

@@ -139,7 +139,7 @@ pub(crate) fn release(config: &ModelConfig, row: &mut Row, message: Message) {
         return;
     }
     let next = match message.kind {
-        MessageKind::Handed => AfterRelease::Handed(name(message.receiver).clone()),
+        MessageKind::Handed => AfterRelease::HandedOver(name(message.receiver).clone()),
         MessageKind::Finished => AfterRelease::Finished,
         _ => AfterRelease::Free,
     };
@@ -193,6 +193,6 @@ fn holds_off(config: &ModelConfig, seen: i8) -> Option<u8> {
         holdoff.observe(&answer(seen), NOW, NOW);
     }
     holdoff.observe(&answer(0), NOW, NOW)?;
-    let ends = (0..=u8::MAX).find(|tick| !holdoff.is_on(NOW + ticks(*tick)));
+    let ends = (0..=u8::MAX).find(|tick| !holdoff.is_active(NOW + ticks(*tick)));
     ends.filter(|_| config.defect != Some(Defect::JumpIgnored))
 }

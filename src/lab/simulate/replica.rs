@@ -133,7 +133,7 @@ impl SimReplica {
         let (clock, metrics) = (Clock::tokio(), self.metrics.clone());
         let cluster = Cluster::over(self.api.wrap(sim.service()), metrics.clone());
         let (pods_in, pods) = watch::channel(Arc::new(PodSet::default()));
-        let heartbeat = self.health.watch("renewal", LEASE.ttl);
+        let heartbeat = self.health.register("renewal", LEASE.ttl);
         let (renewer, driver) = renewer(LEASE, clock, metrics.clone(), heartbeat);
         let me = ReplicaId::from(self.name.as_str());
         let readiness = Readiness::default();
@@ -148,7 +148,7 @@ impl SimReplica {
             max_pods: options.max_pods,
             grace: Duration::from_secs(25),
             status: watch::channel(Arc::new(Status::new(me, "test".into(), Time(0)))).0,
-            heartbeat: self.health.watch("collector", Duration::from_secs(30)),
+            heartbeat: self.health.register("collector", Duration::from_secs(30)),
             store_reached: readiness.condition("store"),
             listed: readiness.condition("list"),
         });

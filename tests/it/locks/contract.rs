@@ -157,7 +157,7 @@ pub(crate) async fn a_release_under_an_old_fence_is_ignored(fixture: &LockFixtur
     let held = acquire(&b, &key).await.unwrap();
     for next in [
         AfterRelease::Free,
-        AfterRelease::Handed("a".into()),
+        AfterRelease::HandedOver("a".into()),
         AfterRelease::Finished,
         AfterRelease::Deleted,
     ] {

@@ -28,7 +28,7 @@ pub(crate) async fn a_requested_row_is_handed_over_and_taken_by_the_replica_that
     );
     let fence = old.fence;
     let stale = acquire_like(&old);
-    release(&a, old, Some(b"final"), AfterRelease::Handed("b".into())).await;
+    release(&a, old, Some(b"final"), AfterRelease::HandedOver("b".into())).await;
     let row = a.table().await.unwrap().rows.remove(&key).unwrap();
     assert_eq!((row.owner, row.requested_by), (Some("b".into()), None));
     assert!(row.fence > fence && row.expires_in > 0);
@@ -54,7 +54,7 @@ pub(crate) async fn a_row_handed_over_that_nobody_takes_is_free_again_after_a_ti
     let key = pod("x");
     let claim = acquire(&a, &key).await.unwrap();
     fixture.pass(TTL / 2).await;
-    release(&a, claim, None, AfterRelease::Handed("dead".into())).await;
+    release(&a, claim, None, AfterRelease::HandedOver("dead".into())).await;
     fixture.pass(TTL.saturating_sub(Duration::from_secs(10))).await;
     assert_eq!(acquire(&c, &key).await, None, "the time counts from handing over");
     fixture.pass(GRACE + Duration::from_secs(10)).await;
