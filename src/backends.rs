@@ -99,7 +99,7 @@ where
             Ok(done) => return Ok(done),
             Err(error) => Failure::from(error),
         };
-        let wait = backoff.wait(fastrand::f64());
+        let wait = backoff.next_wait(fastrand::f64());
         if !failure.is_temporary() || tokio::time::Instant::now() + wait > give_up {
             return Err(failure);
         }

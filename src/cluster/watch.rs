@@ -116,7 +116,7 @@ impl<'a> Watcher<'a> {
             tracing::warn!(namespace, error = %text, "the pods cannot be watched; trying again");
             self.warned = Some(text);
         }
-        let mut wait = self.backoff.wait(fastrand::f64());
+        let mut wait = self.backoff.next_wait(fastrand::f64());
         if let ApiError::Throttled { after } = error {
             wait = wait.max(*after);
         }
@@ -197,10 +197,10 @@ impl<'a> Watcher<'a> {
                 None if !worked_now => return (ApiError::unavailable("the watch ended at once").into(), worked),
                 Some(error) => {
                     tracing::debug!(%error, "a watch broke; it continues from the version it had reached");
-                    tokio::time::sleep(self.backoff.wait(fastrand::f64())).await;
+                    tokio::time::sleep(self.backoff.next_wait(fastrand::f64())).await;
                 }
                 None if opened.elapsed() < WORKING_AFTER => {
-                    tokio::time::sleep(self.backoff.wait(fastrand::f64())).await;
+                    tokio::time::sleep(self.backoff.next_wait(fastrand::f64())).await;
                 }
                 None => {}
             }

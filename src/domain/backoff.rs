@@ -26,7 +26,7 @@ impl Backoff {
 
     /// The next wait. `jitter`, a random number from 0 to 1, takes off up to half of it, so that many tasks do not
     /// retry at the same time.
-    pub fn wait(&mut self, jitter: f64) -> Duration {
+    pub fn next_wait(&mut self, jitter: f64) -> Duration {
         let wait = self.next;
         self.next = (wait * 2).min(self.limit);
         wait.mul_f64(1.0 - 0.5 * jitter.clamp(0.0, 1.0))
@@ -45,10 +45,10 @@ mod tests {
     #[test]
     fn waits_double_to_the_limit_and_begin_again_after_a_reset() {
         let mut backoff = Backoff::new(Duration::from_secs(1), Duration::from_secs(5));
-        let waits: Vec<u64> = (0..5).map(|_| backoff.wait(0.0).as_secs()).collect();
+        let waits: Vec<u64> = (0..5).map(|_| backoff.next_wait(0.0).as_secs()).collect();
         assert_eq!(waits, [1, 2, 4, 5, 5]);
         backoff.reset();
-        assert_eq!(backoff.wait(0.0), Duration::from_secs(1));
-        assert_eq!(backoff.wait(1.0), Duration::from_secs(1));
+        assert_eq!(backoff.next_wait(0.0), Duration::from_secs(1));
+        assert_eq!(backoff.next_wait(1.0), Duration::from_secs(1));
     }
 }

@@ -1,5 +1,5 @@
-//! Where a read of a log continues, and whether lines are missing there: how the next read searches for the stored line,
-//! what a finished read has shown, and when a gap must be reported.
+//! Where a read of a log continues, and whether lines are missing there: how the next read searches for the stored
+//! line, what a finished read has shown, and when a gap must be reported.
 //!
 //! Pure: it gets what a read has shown and the time, and it never reads a log or a clock. A stored line that is no
 //! longer in the log was rotated away. That is a gap as soon as the log is known to begin later, unless the whole log
@@ -45,6 +45,15 @@ enum Strategy {
     LaterStamps,
 }
 
+/// What the next read asks for and takes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct NextRead {
+    /// Which lines it takes.
+    pub mode: ResumeMode,
+    /// The time from which it asks for lines; `None` for the whole log.
+    pub since: Option<Time>,
+}
+
 /// What a read that ended without an error has shown.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum ReadOutcome {
@@ -70,8 +79,8 @@ pub struct ResumeState {
     empty_reads: u32,
     /// Whether the log became empty although it had not been read to its end just before, so that lines may be missing.
     emptied_unread: bool,
-    /// Whether the next read asks for the whole log, because a stream has missed lines of it. After a step of the node's
-    /// clock, new lines may have timestamps far before that of the stored line.
+    /// Whether the next read asks for the whole log, because a stream has missed lines of it. After a step of the
+    /// node's clock, new lines may have timestamps far before that of the stored line.
     read_whole_log: bool,
     /// Boot-clock time at which the whole log was known to be read.
     caught_up_at: Option<Duration>,
@@ -93,25 +102,30 @@ struct LogEnd {
 }
 
 impl ResumeState {
-    /// Which lines the next read takes, and the time from which it asks for lines (`None`: the whole log). `ended`:
-    /// whether the instance has ended.
+    /// What the next read asks for and takes. `ended`: whether the instance has ended.
     #[must_use]
-    pub fn next_read(&self, position: Option<Position>, ended: bool) -> (ResumeMode, Option<Time>) {
+    pub fn next_read(&self, position: Option<Position>, ended: bool) -> NextRead {
         let Some(position) = position else {
-            return (ResumeMode::All, None);
+            let mode = ResumeMode::All;
+            return NextRead { mode, since: None };
         };
         if defect::on(Defect::SinceRoundedUp) {
-            return (ResumeMode::All, Some(position.time.plus_nanos(1_000_000_000)));
+            return NextRead {
+                mode: ResumeMode::All,
+                since: Some(position.time.plus_nanos(1_000_000_000)),
+            };
         }
         // An ended instance is read only once or twice more. All of its log is read, because the node's clock may have
         // stepped.
-        let since = (!ended && !self.read_whole_log).then(|| position.time.plus_nanos(-OVERLAP));
-        match self.strategy {
-            Strategy::ByPosition => (ResumeMode::After(position), since),
-            Strategy::EqualStamp(nth) => (ResumeMode::AfterEqualStamp { position, nth }, since),
-            Strategy::NewFile => (ResumeMode::NewFile(position), None),
-            Strategy::LaterStamps => (ResumeMode::LaterStamps(position), since),
-        }
+        let whole_log = ended || self.read_whole_log || self.strategy == Strategy::NewFile;
+        let mode = match self.strategy {
+            Strategy::ByPosition => ResumeMode::After(position),
+            Strategy::EqualStamp(nth) => ResumeMode::AfterEqualStamp { position, nth },
+            Strategy::NewFile => ResumeMode::NewFile(position),
+            Strategy::LaterStamps => ResumeMode::LaterStamps(position),
+        };
+        let since = (!whole_log).then(|| position.time.plus_nanos(-OVERLAP));
+        NextRead { mode, since }
     }
 
     /// Records the time at which the whole log had been read; `None` when this is no longer known.
@@ -173,8 +187,8 @@ impl ResumeState {
     }
 
     /// Whether the end of this read is the end of the log, so that bytes after the last line end are a line. An answer
-    /// may be cut short in the middle of a line. So for an instance that has `ended` two reads must agree on these bytes
-    /// (`unfinished_line` is their hash), and two reads must find the log empty before it counts as empty.
+    /// may be cut short in the middle of a line. So for an instance that has `ended` two reads must agree on these
+    /// bytes (`unfinished_line` is their hash), and two reads must find the log empty before it counts as empty.
     pub fn is_end_confirmed(&mut self, ended: bool, lines: u64, unfinished_line: Option<u64>) -> bool {
         let before = std::mem::replace(
             &mut self.last_end,
@@ -221,8 +235,8 @@ impl ResumeState {
         ReadOutcome::CutShort
     }
 
-    /// Classifies a log without a line. One empty answer may have been cut short, so the second one counts. From then on
-    /// every line is new: a stream that searched for the stored line would skip all of them, and they may be rotated
+    /// Classifies a log without a line. One empty answer may have been cut short, so the second one counts. From then
+    /// on every line is new: a stream that searched for the stored line would skip all of them, and they may be rotated
     /// away before another read finds them.
     fn classify_empty_log(&mut self) -> ReadOutcome {
         self.empty_reads += 1;

@@ -26,7 +26,7 @@ fn read(lines: u64, taken: u64) -> ReadStats {
 /// Classifies one plain read after another.
 fn play(state: &mut ResumeState, reads: &[ReadStats]) -> Vec<ReadOutcome> {
     let classify = |shown: &ReadStats| {
-        let (mode, _) = state.next_read(Some(position()), false);
+        let mode = state.next_read(Some(position()), false).mode;
         state.record_opened(NOW, NOW);
         state.classify_read(mode, *shown)
     };
@@ -78,9 +78,13 @@ fn the_outcome_and_the_next_search_follow_from_what_a_read_shows() {
     for (reads, outcomes, next) in cases {
         let mut state = ResumeState::default();
         assert_eq!(play(&mut state, reads), outcomes);
-        assert_eq!(state.next_read(Some(p), false).0, next, "{reads:?}");
+        assert_eq!(state.next_read(Some(p), false).mode, next, "{reads:?}");
     }
-    assert_eq!(ResumeState::default().next_read(None, false), (ResumeMode::All, None));
+    let first = NextRead {
+        mode: ResumeMode::All,
+        since: None,
+    };
+    assert_eq!(ResumeState::default().next_read(None, false), first);
 }
 
 #[test]
@@ -89,7 +93,7 @@ fn after_too_many_failed_searches_later_timestamps_decide_and_a_gap_is_reported(
     let failed = [read(3, 0); 2 * MAX_FAILED_SEARCHES as usize];
     assert_eq!(play(&mut state, &failed).last(), Some(&ReadOutcome::CutShort));
     assert_eq!(
-        state.next_read(Some(position()), false).0,
+        state.next_read(Some(position()), false).mode,
         ResumeMode::LaterStamps(position())
     );
     assert_eq!(play(&mut state, &[read(3, 0)]), [ReadOutcome::Refused]);
@@ -123,10 +127,11 @@ fn a_log_counts_as_empty_at_the_second_read_and_until_lines_are_taken() {
         play(&mut state, &[empty, empty]),
         [ReadOutcome::PositionNotFound, ReadOutcome::EmptyLog]
     );
-    assert_eq!(
-        state.next_read(Some(position()), false),
-        (ResumeMode::NewFile(position()), None)
-    );
+    let new_file = NextRead {
+        mode: ResumeMode::NewFile(position()),
+        since: None,
+    };
+    assert_eq!(state.next_read(Some(position()), false), new_file);
     // A stream that is silent afterwards does not show what was written before.
     state.set_caught_up(Some(NOW));
     assert!(!state.was_caught_up(NOW) && gap(&state, read(1, 1)));
@@ -146,7 +151,7 @@ fn empty_reads_that_follow_each_other_within_the_limit_prove_that_nothing_is_mis
         for time in times {
             let at = NOW + Duration::from_millis(*time);
             state.record_opened(at, at);
-            let (mode, _) = state.next_read(Some(position()), true);
+            let mode = state.next_read(Some(position()), true).mode;
             state.classify_read(mode, read(0, 0));
         }
         !state.was_emptied_unread()
@@ -157,7 +162,7 @@ fn empty_reads_that_follow_each_other_within_the_limit_prove_that_nothing_is_mis
 
 #[test]
 fn the_whole_log_is_asked_for_on_request_and_of_an_ended_instance() {
-    let since = |state: &ResumeState, ended| state.next_read(Some(position()), ended).1;
+    let since = |state: &ResumeState, ended| state.next_read(Some(position()), ended).since;
     let mut state = ResumeState::default();
     assert_eq!(since(&state, false), Some(Time(3_000_000_000)));
     assert_eq!(since(&state, true), None);

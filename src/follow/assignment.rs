@@ -17,7 +17,8 @@ pub struct PodAssignment {
     pub pod: watch::Receiver<Arc<Pod>>,
     /// The permission to act under the claim.
     pub grant: Grant,
-    /// How far the pod is stored. It starts with the stored checkpoint. `writer` moves it on, and the renewer stores it.
+    /// How far the pod is stored. It starts with the stored checkpoint. `writer` moves it on, and the renewer stores
+    /// it.
     pub progress: watch::Sender<Checkpoint>,
     /// When cancelled, the task writes what it has read and ends.
     pub stop: CancellationToken,

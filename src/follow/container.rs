@@ -20,8 +20,8 @@ use super::instance_status::InstanceStatus;
 use super::log_reader::LogReader;
 use super::writer::{WriteOutcome, Writer};
 
-/// How long the status of a pod may show an older instance than the stored one, as after a switch to another API server.
-/// A watch brings the present status within seconds.
+/// How long the status of a pod may show an older instance than the stored one, as after a switch to another API
+/// server. A watch brings the present status within seconds.
 const MAX_STATUS_DELAY: Duration = Duration::from_secs(30);
 
 /// Reads one container until nothing of it is left to read.

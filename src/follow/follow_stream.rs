@@ -1,8 +1,8 @@
 //! Follows the log of one instance: one stream, from its opening until it ends or must be closed.
 //!
 //! A stream is never left open and unread. It is opened again on a schedule, and a stream that is silent for long is
-//! compared with the last line of the log (`probe`), because a stream may miss lines without an error. It decides nothing
-//! about the instance.
+//! compared with the last line of the log (`probe`), because a stream may miss lines without an error. It decides
+//! nothing about the instance.
 
 use std::time::Duration;
 
@@ -23,7 +23,7 @@ pub(super) async fn follow_stream(reader: &mut LogReader<'_>) -> ReadEnd {
     let Some(_permit) = context.limiter.try_acquire(node.as_deref().unwrap_or_default()) else {
         return ReadEnd::NoStreamFree(context.settings.poll);
     };
-    let (_, since) = reader.begin_read();
+    let since = reader.begin_read().since;
     let log = match Box::pin(reader.log.open(true, since, &mut reader.lines.resume)).await {
         Ok(stream) => Ok(stream),
         Err(end) => return end,
@@ -117,7 +117,7 @@ impl FollowStream<'_, '_> {
             self.reader.lines.feed(bytes);
         }
         (timers.last_bytes_at, timers.unread_for) = (now, Duration::ZERO);
-        self.reader.probe_contradicts = false;
+        self.reader.probe_found_unsent = false;
         let lines = &self.reader.lines;
         let progress = StreamProgress {
             position_found: lines.decoder.stats().taking,
@@ -182,7 +182,7 @@ impl FollowStream<'_, '_> {
         let over = self.reader.log.status.refresh() || self.reader.assignment.pod.borrow().deleted;
         let orderly = end == ReadEnd::EndOfLog || end == ReadEnd::Reopen && !over;
         let whole = orderly
-            && !self.reader.probe_contradicts
+            && !self.reader.probe_found_unsent
             && self.reader.lines.decoder.ends_with_a_line()
             && self.is_quiet(now);
         self.reader.lines.resume.set_caught_up(whole.then_some(now));

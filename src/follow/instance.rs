@@ -83,8 +83,8 @@ impl<'a> InstanceReader<'a> {
         }
     }
 
-    /// Makes one plain read, and follows the log after it. Futures that last only moments are boxed, so that they take no
-    /// memory during the hours of following.
+    /// Makes one plain read, and follows the log after it. Futures that last only moments are boxed, so that they take
+    /// no memory during the hours of following.
     async fn read_once(&mut self) -> AfterRead {
         let before = self.reader.lines_taken;
         let ended = self.reader.log.status.refresh();
@@ -188,6 +188,6 @@ impl<'a> InstanceReader<'a> {
     }
 
     fn next_wait(&mut self) -> Duration {
-        self.backoff.wait(fastrand::f64())
+        self.backoff.next_wait(fastrand::f64())
     }
 }

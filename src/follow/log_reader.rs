@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use crate::cluster::{LogError, LogStream};
 use crate::domain::line_decoder::ResumeMode;
-use crate::domain::resume::ReadOutcome;
+use crate::domain::resume::{NextRead, ReadOutcome};
 use crate::domain::{Gap, GapReason, Position, Time};
 
 use super::assignment::{ContainerEnd, PodAssignment};
@@ -62,7 +62,7 @@ pub(super) struct LogReader<'a> {
     /// come to its end since.
     pub(super) dropped_lines: bool,
     /// Whether a probe has shown an end of the log that the stream has not sent, and nothing has arrived since.
-    pub(super) probe_contradicts: bool,
+    pub(super) probe_found_unsent: bool,
     /// The last line that a probe has found and that no read has found to be new.
     pub(super) probed_line: Option<LastLine>,
 }
@@ -81,7 +81,7 @@ impl<'a> LogReader<'a> {
             lines: StreamLines::new(context.clock, context.settings.max_line, writer),
             lines_taken: 0,
             dropped_lines: false,
-            probe_contradicts: false,
+            probe_found_unsent: false,
             probed_line: None,
         }
     }
@@ -90,7 +90,7 @@ impl<'a> LogReader<'a> {
     /// paused does not know when the stream ended, a stream that ended in the middle of a line was not at the end, and
     /// the end of an empty log does not show what was rotated away before.
     pub(super) fn certain_end(&self) -> Option<Duration> {
-        let certain = !self.probe_contradicts
+        let certain = !self.probe_found_unsent
             && self.lines.decoder.ends_with_a_line()
             && !self.lines.resume.was_emptied_unread()
             && self.context.stall_detector.ran_without_stall_for(QUIET);
@@ -114,8 +114,8 @@ impl<'a> LogReader<'a> {
     /// Reads what is there, from the stored position to the present end of the log.
     pub(super) async fn catch_up(&mut self) -> ReadEnd {
         let ended = self.log.status.has_ended();
-        let (mode, since) = self.begin_read();
-        let mut log = match self.log.open(false, since, &mut self.lines.resume).await {
+        let read = self.begin_read();
+        let mut log = match self.log.open(false, read.since, &mut self.lines.resume).await {
             Ok(stream) => Ok(stream),
             Err(end) => return end,
         };
@@ -133,7 +133,7 @@ impl<'a> LogReader<'a> {
             Some(end) => end,
             None if end == ReadEnd::EndOfLog => {
                 self.dropped_lines = false;
-                match self.classify_read(mode) {
+                match self.classify_read(read.mode) {
                     ReadEnd::EndOfLog if !complete => ReadEnd::PositionNotFound,
                     outcome => outcome,
                 }
@@ -143,7 +143,7 @@ impl<'a> LogReader<'a> {
     }
 
     fn classify_read(&mut self, mode: ResumeMode) -> ReadEnd {
-        match self.lines.classify_read(mode) {
+        match self.lines.resume.classify_read(mode, self.lines.decoder.stats()) {
             ReadOutcome::Complete => ReadEnd::EndOfLog,
             ReadOutcome::EmptyLog => ReadEnd::EmptyLog,
             ReadOutcome::PositionNotFound => ReadEnd::PositionNotFound,
@@ -152,12 +152,12 @@ impl<'a> LogReader<'a> {
         }
     }
 
-    /// Prepares the next read: which lines it takes, and from which time it asks for lines.
-    pub(super) fn begin_read(&mut self) -> (ResumeMode, Option<Time>) {
-        let (mode, since) = self.lines.begin_read(self.log.status.has_ended());
-        self.probe_contradicts = false;
-        self.log.begin_read(mode);
-        (mode, since)
+    /// Prepares the next read.
+    pub(super) fn begin_read(&mut self) -> NextRead {
+        let read = self.lines.begin_read(self.log.status.has_ended());
+        self.probe_found_unsent = false;
+        self.log.begin_read(read.mode);
+        read
     }
 
     /// Processes everything that a plain read receives.

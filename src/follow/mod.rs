@@ -10,8 +10,8 @@
 //! - `pod`: runs one future per container.
 //! - `container`: reads one instance after another. `domain::steps` decides which.
 //! - `instance`: reads one instance again and again, and decides what follows each read (`read_end`).
-//! - `log_reader`: one plain read of what is there. `follow_stream` (with `stream_timers` and `probe`): the stream after
-//!   it.
+//! - `log_reader`: one plain read of what is there. `follow_stream` (with `stream_timers` and `probe`): the stream
+//!   after it.
 //! - `instance_log`, `instance_status`: open the log, and make sure that it is the log of this instance.
 //! - `stream_lines`, `delivery_delay`: take the new lines from the bytes, and put them into the writer.
 //! - `writer`: makes chunks of them, has the sink store them, and moves the position.

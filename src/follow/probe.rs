@@ -19,9 +19,9 @@ const IN_FLIGHT: Duration = Duration::from_secs(2);
 /// meanwhile: with a write that is just fast enough, for less than 4 s.
 const PROBE_TIMEOUT: Duration = Duration::from_secs(1);
 
-/// How long after its latest bytes a silent stream has certainly sent all of the file before the new file that it has
-/// not noticed: 2 s until it must watch, 1 s until it is probed, 2 s for the probe, and 1 s to notice the new file.
-const SILENCE_EXPLAINED: Duration = Duration::from_secs(6);
+/// Longest silence that a new file explains which the stream has not noticed: 2 s until the kubelet must watch for new
+/// files, 1 s until the probe, 2 s for the probe, and 1 s to notice the new file.
+const MAX_NEW_FILE_SILENCE: Duration = Duration::from_secs(6);
 
 /// What the end of a log shows.
 enum ProbeResult {
@@ -57,7 +57,7 @@ pub(super) async fn probe(reader: &mut LogReader<'_>, log: &mut OpenLog, timers:
         ProbeResult::NothingNew => timers.watches_files = true,
         ProbeResult::NewLine(line) => {
             timers.mute_at = Some(clock.now() + IN_FLIGHT);
-            (reader.probed_line, reader.probe_contradicts) = (Some(line), true);
+            (reader.probed_line, reader.probe_found_unsent) = (Some(line), true);
         }
         // A kubelet that watches for new files will send this one.
         ProbeResult::EmptyLog | ProbeResult::Unclear if timers.watches_files => {}
@@ -70,7 +70,7 @@ pub(super) async fn probe(reader: &mut LogReader<'_>, log: &mut OpenLog, timers:
                 Err(_) => return Some(unread_reason(reader.context, began, ReadEnd::SlowApi)),
             }
             timers.new_file_missed_at = Some(clock.now() + SEARCH_PAUSE);
-            reader.probe_contradicts = true;
+            reader.probe_found_unsent = true;
         }
         ProbeResult::EmptyLog | ProbeResult::Unclear => {
             timers.unclear_probes += 1;
@@ -86,8 +86,8 @@ pub(super) async fn probe(reader: &mut LogReader<'_>, log: &mut OpenLog, timers:
 /// mute for another reason.
 pub(super) fn close_for_new_file(reader: &mut LogReader<'_>, last_bytes_at: Duration, now: Duration) -> ReadEnd {
     reader.lines.resume.record_empty_probe();
-    reader.probe_contradicts = false;
-    if now < last_bytes_at + SILENCE_EXPLAINED {
+    reader.probe_found_unsent = false;
+    if now < last_bytes_at + MAX_NEW_FILE_SILENCE {
         ReadEnd::Reopen
     } else {
         ReadEnd::Mute

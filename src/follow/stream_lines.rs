@@ -9,16 +9,15 @@ use std::time::Duration;
 use bytes::Bytes;
 
 use crate::clock::Clock;
-use crate::domain::Time;
-use crate::domain::line_decoder::{LineDecoder, ResumeMode};
-use crate::domain::resume::{ReadOutcome, ResumeState};
+use crate::domain::line_decoder::LineDecoder;
+use crate::domain::resume::{NextRead, ResumeState};
 
 use super::delivery_delay::DeliveryDelay;
 use super::writer::Writer;
 
 /// How late lines may arrive in a stream after a silence. A stream that is held up by the network or the API server
-/// falls silent, and then sends its lines late. After 8 s the kubelet may have skipped a file: with default settings two
-/// rotations are 10 s apart, and 2 s of these are for noticing late.
+/// falls silent, and then sends its lines late. After 8 s the kubelet may have skipped a file: with default settings
+/// two rotations are 10 s apart, and 2 s of these are for noticing late.
 pub(super) const MAX_DELAY: Duration = Duration::from_secs(8);
 
 /// Whether the lines that a stream sends after a silence are late.
@@ -56,12 +55,11 @@ impl<'a> StreamLines<'a> {
         }
     }
 
-    /// Begins a read: returns which lines it takes, and from which time it asks for lines. `ended`: whether the
-    /// instance has ended.
-    pub(super) fn begin_read(&mut self, ended: bool) -> (ResumeMode, Option<Time>) {
-        let (mode, since) = self.resume.next_read(self.writer.position(), ended);
-        self.decoder.begin(mode);
-        (mode, since)
+    /// Begins a read. `ended`: whether the instance has ended.
+    pub(super) fn begin_read(&mut self, ended: bool) -> NextRead {
+        let read = self.resume.next_read(self.writer.position(), ended);
+        self.decoder.begin(read.mode);
+        read
     }
 
     /// Ends a plain read. `ended`: whether the instance had ended when the read began. Returns whether the end of the
@@ -74,19 +72,14 @@ impl<'a> StreamLines<'a> {
         confirmed
     }
 
-    /// Classifies a plain read that came to its end.
-    pub(super) fn classify_read(&mut self, mode: ResumeMode) -> ReadOutcome {
-        self.resume.classify_read(mode, self.decoder.stats())
-    }
-
     /// Processes the next bytes of a log.
     pub(super) fn feed(&mut self, bytes: &Bytes) {
         self.take_lines(bytes);
         self.record_delay();
     }
 
-    /// Processes bytes that a stream sends after a silence. Takes nothing of them when they are late: if the kubelet has
-    /// skipped a file, the lines before that file are as late and arrive first.
+    /// Processes bytes that a stream sends after a silence. Takes nothing of them when they are late: if the kubelet
+    /// has skipped a file, the lines before that file are as late and arrive first.
     pub(super) fn feed_unless_late(&mut self, bytes: &Bytes) -> Punctuality {
         let (before, gap) = (self.writer.batch.lines.len(), self.writer.gap);
         // A line has the timestamp of its beginning and may end much later, so an unfinished line shows nothing.

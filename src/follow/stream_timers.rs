@@ -15,10 +15,10 @@ pub(super) const SEARCH_PAUSE: Duration = Duration::from_secs(1);
 /// written in some 2 s.
 const MAX_SEARCH: Duration = Duration::from_secs(10);
 
-/// Time after the opening from which bytes show that the kubelet watches for new files. It watches only once it has read
-/// the present file to its end. When the file is rotated before that, the stream stays silent until the next rotation,
-/// and the file between the two is skipped. So a stream that has sent nothing since this time is probed, well before
-/// the 10 s that lie between two rotations with default settings.
+/// Time after the opening from which bytes show that the kubelet watches for new files. It watches only once it has
+/// read the present file to its end. When the file is rotated before that, the stream stays silent until the next
+/// rotation, and the file between the two is skipped. So a stream that has sent nothing since this time is probed, well
+/// before the 10 s that lie between two rotations with default settings.
 pub(super) const WATCH_START: Duration = Duration::from_secs(2);
 
 /// Time that a stream of an ended instance or a deleted pod is given to end by itself after its latest bytes.

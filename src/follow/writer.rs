@@ -51,8 +51,8 @@ pub(super) struct Writer<'a> {
 }
 
 impl<'a> Writer<'a> {
-    /// The writer of the stream of one instance. `started`: when the instance started. `position`: the last line that is
-    /// stored.
+    /// The writer of the stream of one instance. `started`: when the instance started. `position`: the last line that
+    /// is stored.
     pub(super) fn new(
         context: &'a Context,
         assignment: &'a PodAssignment,

@@ -169,7 +169,7 @@ impl<'a, S> Failures<'a, S> {
         self.sink.metrics.write_retries.inc();
         self.sink.record_failure(!self.begun, why);
         self.begun = true;
-        let pause = self.backoff.wait(fastrand::f64()).max(after.unwrap_or_default());
+        let pause = self.backoff.next_wait(fastrand::f64()).max(after.unwrap_or_default());
         tokio::time::sleep(pause).await;
     }
 }

@@ -62,9 +62,9 @@ pub enum ResumeMode {
         nth: u32,
     },
     /// The line at this position was rotated away, so the log should be a new file. If its first line is later than the
-    /// position, every line is taken. If its first line is the stored line, the lines after it are taken. Any other first
-    /// line means that the log does reach back to the position and an earlier answer was cut short; then nothing is
-    /// taken.
+    /// position, every line is taken. If its first line is the stored line, the lines after it are taken. Any other
+    /// first line means that the log does reach back to the position and an earlier answer was cut short; then nothing
+    /// is taken.
     NewFile(Position),
     /// Lines with a later timestamp. The last resort, when the stored line cannot be found in a log that reaches back
     /// to it.
@@ -109,8 +109,8 @@ pub struct LineDecoder {
 /// Longest length in bytes of the timestamp and the blank before the message.
 const PREFIX: usize = 36;
 
-/// Capacity in bytes above which the buffer of an unfinished line is freed when it is empty. Otherwise one long line would
-/// hold memory for as long as its stream is open.
+/// Capacity in bytes above which the buffer of an unfinished line is freed when it is empty. Otherwise one long line
+/// would hold memory for as long as its stream is open.
 const MAX_EMPTY_CAPACITY: usize = 4096;
 
 impl LineDecoder {
