@@ -86,7 +86,7 @@ fn scope_text(namespace: Option<&str>) -> String {
 async fn connect(config: &Config) -> Result<(Finding, Cluster), Finding> {
     let subject = "connection";
     let made = timeout(DEADLINE, Cluster::connect(&config.access(), Metrics::default())).await;
-    let late = Failure::refused(format!("the credentials were not ready within {DEADLINE:?}"))
+    let timed_out = Failure::refused(format!("the credentials were not ready within {DEADLINE:?}"))
         .with_remedy("check the exec plugin in the kubeconfig");
     let failure = match made {
         Ok(Ok(cluster)) => match cluster.version().await {
@@ -94,7 +94,7 @@ async fn connect(config: &Config) -> Result<(Finding, Cluster), Finding> {
             Err(error) => error.into(),
         },
         Ok(Err(error)) => error.into(),
-        Err(_) => late,
+        Err(_) => timed_out,
     };
     Err(failure.to_finding(subject))
 }

@@ -42,11 +42,11 @@ async fn claims(config: &Config, url: &LockUrl) -> Result<(Finding, Vec<ReplicaI
         let store = locks::open(url, config.holder()).await?;
         store.table().await
     };
-    let late = |_| {
+    let timed_out = |_| {
         Failure::unreachable(format!("the lock store {url} did not answer within {DEADLINE:?}"))
             .with_remedy("check whether it is overloaded")
     };
-    let table = timeout(DEADLINE, reading).await.map_err(late)??;
+    let table = timeout(DEADLINE, reading).await.map_err(timed_out)??;
     let alive: Vec<ReplicaId> = table.replicas().cloned().collect();
     let held = table
         .rows

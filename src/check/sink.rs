@@ -40,9 +40,9 @@ async fn open(config: &Config, url: &SinkUrl) -> Finding {
         Ok(Ok(_)) => Finding::ok(OPENING, "works as in `podlog run`"),
         Ok(Err(error)) => Failure::from(error).to_finding(OPENING),
         Err(_) => {
-            let late = Failure::unreachable(format!("{url} did not answer within {DEADLINE:?}"))
+            let timed_out = Failure::unreachable(format!("{url} did not answer within {DEADLINE:?}"))
                 .with_remedy("check whether it is overloaded");
-            late.to_finding(OPENING)
+            timed_out.to_finding(OPENING)
         }
     }
 }

@@ -12,14 +12,11 @@ use sqlx::{Connection, Error};
 use tokio::time::timeout;
 
 use super::schema::{Privilege, Tables};
-use super::version::{Applied, SchemaState};
+use super::version::{AppliedMigration, SchemaState};
 use crate::domain::{BackendError, Finding};
 
 /// The driver's options of a connection.
 pub(crate) type ConnectOptions<B> = <<B as sqlx::Database>::Connection as Connection>::Options;
-
-/// A row of the table of applied migrations: version, description, success, checksum.
-pub(crate) type AppliedRow = (i64, String, bool, Vec<u8>);
 
 /// How long closing a connection may take. It is optional: without it a server counts an aborted connection, and the
 /// thread of an `SQLite` file ends a moment later.
@@ -31,15 +28,15 @@ pub(crate) trait Backend: sqlx::Database<Connection: Migrate> {
     type Location: Send + Sync;
     /// How long connecting and statements may wait.
     type Limits: Copy + fmt::Debug + Send + Sync;
-    /// What a use of a database sets and demands beyond its tables.
-    type Demands: fmt::Debug + Send + Sync;
+    /// What a use needs of a database of this kind, beyond its tables.
+    type Requirements: fmt::Debug + Send + Sync;
     /// What is known of the server when it was connected to.
     type Server: Send + Sync;
 
     /// Begins a transaction that writes.
     const BEGIN: &'static str;
     /// The pause after the first failed attempt of a session to connect again, and the longest one.
-    const PAUSES: (Duration, Duration);
+    const RECONNECT_PAUSES: (Duration, Duration);
     /// The limits of a connection that migrates.
     const MIGRATION_LIMITS: Self::Limits;
     /// How long a migration may take, the wait for those of other processes included.
@@ -50,20 +47,22 @@ pub(crate) trait Backend: sqlx::Database<Connection: Migrate> {
     /// What the driver needs to connect.
     fn options(db: &Database<Self>, limits: &Self::Limits) -> Result<ConnectOptions<Self>, BackendError>;
 
-    /// Makes a connection within a deadline, and checks what its purpose demands of the server.
+    /// Makes a connection within a deadline, and checks what its purpose needs of the server.
     fn connect(
         db: &Database<Self>,
         limits: &Self::Limits,
         purpose: Purpose,
     ) -> impl Future<Output = Result<(Self::Connection, Self::Server), BackendError>> + Send;
 
-    /// What a pool needs beyond the number of connections. Work waits for `deadline` for one of them.
-    fn pool(
-        options: PoolOptions<Self>,
-        db: &Database<Self>,
-        limits: Self::Limits,
-        deadline: Duration,
-    ) -> PoolOptions<Self>;
+    /// Adds to the options of a pool what its connections need. Work waits for one of them for `deadline`.
+    fn pool_options(
+        pool: PoolOptions<Self>,
+        _db: &Database<Self>,
+        _limits: Self::Limits,
+        _deadline: Duration,
+    ) -> PoolOptions<Self> {
+        pool
+    }
 
     /// Classifies an error.
     fn classify(error: &Error) -> ErrorClass;
@@ -77,17 +76,17 @@ pub(crate) trait Backend: sqlx::Database<Connection: Migrate> {
     /// Explains that something was not done within `limit`.
     fn timed_out(db: &Database<Self>, work: Work, limit: Duration) -> BackendError;
 
-    /// Runs a statement without parameters.
+    /// Executes a statement without parameters.
     fn execute_text(
         conn: &mut Self::Connection,
         statement: &'static str,
     ) -> impl Future<Output = Result<(), Error>> + Send;
 
-    /// Reads the rows of applied migrations.
+    /// Reads the applied migrations.
     fn applied(
         conn: &mut Self::Connection,
         statement: String,
-    ) -> impl Future<Output = Result<Vec<AppliedRow>, Error>> + Send;
+    ) -> impl Future<Output = Result<Vec<AppliedMigration>, Error>> + Send;
 
     /// Calls [`apply`](super::migrate::apply) while no other process does.
     fn migrate_alone(
@@ -159,8 +158,8 @@ pub(crate) struct Schema<B: Backend> {
     pub probe: &'static [&'static str],
     /// The limits of a connection of `podlog check`.
     pub diagnose_limits: B::Limits,
-    /// What is set and demanded beyond the tables.
-    pub demands: B::Demands,
+    /// What is needed beyond the tables.
+    pub requirements: B::Requirements,
 }
 
 impl<B: Backend> Schema<B> {
@@ -172,22 +171,9 @@ impl<B: Backend> Schema<B> {
 
     /// The state of the tables, given the applied migrations.
     #[must_use]
-    pub(crate) fn state(&self, rows: Vec<AppliedRow>) -> SchemaState {
-        let known = self.known();
-        let same = |version: i64, checksum: &[u8]| {
-            let ours = self.migrations.iter().find(|one| one.version == version);
-            version > known || ours.is_some_and(|one| *one.checksum == *checksum)
-        };
-        let applied: Vec<Applied> = rows
-            .into_iter()
-            .map(|(version, description, success, checksum)| Applied {
-                same: same(version, &checksum),
-                version,
-                description,
-                success,
-            })
-            .collect();
-        SchemaState::of(&applied, known)
+    pub(crate) fn state(&self, applied: &[AppliedMigration]) -> SchemaState {
+        let ours = self.migrations.iter().map(|one| (one.version, &*one.checksum));
+        SchemaState::compare(applied, &ours.collect())
     }
 }
 
@@ -210,6 +196,11 @@ impl<B: Backend> fmt::Debug for Database<B> {
 }
 
 impl<B: Backend> Database<B> {
+    pub(crate) fn new(name: impl Into<String>, location: B::Location, schema: &'static Schema<B>) -> Self {
+        let name = name.into();
+        Self { name, location, schema }
+    }
+
     /// Refuses tables that this program cannot work with.
     pub(crate) fn check(&self, state: SchemaState) -> Result<(), BackendError> {
         self.schema.tables.check(&self.name, state, self.schema.known())
@@ -239,15 +230,15 @@ mod tests {
 
     fn check_versions<B: Backend>(schema: &Schema<B>) {
         let row = |one: &Migration| (one.version, one.description.to_string(), true, one.checksum.to_vec());
-        let all: Vec<AppliedRow> = schema.migrations.iter().map(row).collect();
+        let all: Vec<AppliedMigration> = schema.migrations.iter().map(row).collect();
         let older = all[..all.len() - 1].to_vec();
         let older_state = older
             .last()
             .map_or(SchemaState::Missing, |last| SchemaState::Older(last.0));
-        assert_eq!(schema.state(all), SchemaState::Current);
-        assert_eq!(schema.state(older), older_state);
+        assert_eq!(schema.state(&all), SchemaState::Current);
+        assert_eq!(schema.state(&older), older_state);
         let other = vec![(schema.known(), "x".into(), true, vec![1])];
-        assert_eq!(schema.state(other), SchemaState::Differs(schema.known()));
+        assert_eq!(schema.state(&other), SchemaState::Differs(schema.known()));
     }
 
     #[test]
@@ -260,11 +251,8 @@ mod tests {
 
     #[test]
     fn the_password_of_a_database_is_not_shown() {
-        let db = Database {
-            name: "the lock store mysql://u:***@db/podlog".into(),
-            location: "mysql://u:s3cret@db/podlog".parse().unwrap(),
-            schema: &locks::schema::MYSQL,
-        };
+        let url = "mysql://u:s3cret@db/podlog".parse().unwrap();
+        let db = Database::new("the lock store mysql://u:***@db/podlog", url, &locks::schema::MYSQL);
         let shown = format!("{db:?}");
         assert!(shown.contains("u:***@db") && !shown.contains("s3cret"), "{shown}");
     }

@@ -154,11 +154,7 @@ mod tests {
 
     #[test]
     fn missing_tables_are_a_failure_only_where_run_would_not_create_them() {
-        let db = Database {
-            name: "db".into(),
-            location: "podlog.db".into(),
-            schema: &crate::locks::schema::SQLITE,
-        };
+        let db = Database::new("db", "podlog.db".into(), &crate::locks::schema::SQLITE);
         let tables = |state, migrates, may_create| tables(&db, state, migrates, may_create);
         assert_eq!(tables(SchemaState::Missing, true, true).outcome, Outcome::Warning);
         for (migrates, may_create) in [(false, true), (true, false)] {

@@ -16,7 +16,7 @@ pub(crate) async fn state<B: Backend>(conn: &mut B::Connection, schema: &Schema<
     let versions = schema.tables.versions;
     let statement = format!("SELECT version, description, success, checksum FROM {versions} ORDER BY version");
     match B::applied(conn, statement).await {
-        Ok(rows) => Ok(schema.state(rows)),
+        Ok(applied) => Ok(schema.state(&applied)),
         Err(error) if B::is_no_table(&error) => Ok(SchemaState::Missing),
         Err(error) => Err(error),
     }
@@ -62,7 +62,7 @@ pub(super) async fn apply<B: Backend>(conn: &mut B::Connection, db: &Database<B>
             tables.migration_failed(name, &cause(&error))
         }
         MigrateError::Execute(error) | MigrateError::ExecuteMigration(error, _) => B::explain(db, &error),
-        other => tables.refused_migration(name, &other, schema.known()),
+        other => tables.migration_refused(name, &other, schema.known()),
     })
 }
 

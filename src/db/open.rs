@@ -12,7 +12,7 @@ use super::migrate::state;
 use crate::domain::BackendError;
 
 /// How long checking tables and privileges may take: about ten short statements.
-pub(super) const CHECKS: Duration = Duration::from_secs(10);
+const CHECKS: Duration = Duration::from_secs(10);
 
 /// Makes a connection and checks everything.
 pub(crate) async fn open<B: Backend>(
@@ -47,5 +47,5 @@ pub(crate) async fn open_pool<B: Backend>(
     let pool = PoolOptions::new()
         .max_connections(connections)
         .acquire_timeout(deadline);
-    Ok(B::pool(pool, db, limits, deadline).connect_lazy_with(B::options(db, &limits)?))
+    Ok(B::pool_options(pool, db, limits, deadline).connect_lazy_with(B::options(db, &limits)?))
 }

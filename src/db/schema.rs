@@ -102,44 +102,30 @@ impl Tables {
     }
 
     fn interrupted(&self, name: &str) -> BackendError {
-        let Self {
-            name: tables,
-            versions,
-            leftovers,
-            ..
-        } = self;
         BackendError::refused(
-            format!("a migration of the {tables} in {name} was interrupted"),
-            format!("drop what it created ({leftovers}) and {versions}, and run `podlog migrate` again"),
+            format!("a migration of the {} in {name} was interrupted", self.name),
+            format!(
+                "drop what it created ({}) and {}, and run `podlog migrate` again",
+                self.leftovers, self.versions
+            ),
         )
     }
 
     /// The error for a migration that failed, and that has left something behind.
     pub(super) fn migration_failed(&self, name: &str, cause: &str) -> BackendError {
-        let Self {
-            name: tables,
-            versions,
-            create_grant,
-            leftovers,
-            ..
-        } = self;
         BackendError::refused(
-            format!("the {tables} in {name} cannot be created: {cause}"),
+            format!("the {} in {name} cannot be created: {cause}", self.name),
             format!(
-                "the user needs {create_grant}, and the names must be free; correct that, drop what this migration has \
-                 created of {leftovers}, drop {versions}, and run `podlog migrate` again"
+                "the user needs {}, and the names must be free; correct that, drop what this migration has created of {}, \
+                 drop {}, and run `podlog migrate` again",
+                self.create_grant, self.leftovers, self.versions
             ),
         )
     }
 
     /// The error for a migration that sqlx refused to begin. This program knows migrations up to `known`.
-    pub(super) fn refused_migration(&self, name: &str, error: &MigrateError, known: i64) -> BackendError {
-        let Self {
-            name: tables,
-            versions,
-            leftovers,
-            ..
-        } = self;
+    pub(super) fn migration_refused(&self, name: &str, error: &MigrateError, known: i64) -> BackendError {
+        let tables = self.name;
         match error {
             MigrateError::Dirty(_) => self.interrupted(name),
             MigrateError::VersionMissing(newer) => self.newer(name, *newer, known),
@@ -148,7 +134,10 @@ impl Tables {
                     "migration {version} of the {tables} in {name} is not the one this podlog would apply: \
                      a development version created the tables"
                 ),
-                format!("drop {leftovers} and {versions}, and run `podlog migrate`"),
+                format!(
+                    "drop {} and {}, and run `podlog migrate`",
+                    self.leftovers, self.versions
+                ),
             ),
             other => BackendError::refused(
                 format!("the {tables} in {name} cannot be created: {other}"),

@@ -57,7 +57,7 @@ impl<B: Backend> Session<B> {
         let connection = SessionConnection {
             conn: Some(conn),
             not_before: Instant::now(),
-            pause: B::PAUSES.0,
+            pause: B::RECONNECT_PAUSES.0,
         };
         Self {
             db,
@@ -107,7 +107,7 @@ impl<B: Backend> Session<B> {
                     tracing::debug!(database = self.db.name, %error, "the connection broke; making another");
                 }
                 ErrorClass::Reconnect => {
-                    connection.not_before = Instant::now() + B::PAUSES.0;
+                    connection.not_before = Instant::now() + B::RECONNECT_PAUSES.0;
                     return Err(B::explain(&self.db, &error));
                 }
                 ErrorClass::Refused | ErrorClass::Busy => {
@@ -132,13 +132,13 @@ impl<B: Backend> Session<B> {
         connection.not_before = Instant::now() + connection.pause.mul_f64(0.75 + fastrand::f64() / 2.0);
         let error = match made {
             Ok(Ok((conn, _))) => {
-                connection.pause = B::PAUSES.0;
+                connection.pause = B::RECONNECT_PAUSES.0;
                 return Ok(conn);
             }
             Ok(Err(error)) => error,
             Err(_) => self.timed_out("connecting took too long"),
         };
-        connection.pause = (connection.pause * 2).min(B::PAUSES.1);
+        connection.pause = (connection.pause * 2).min(B::RECONNECT_PAUSES.1);
         Err(error)
     }
 

@@ -6,14 +6,14 @@
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use sqlx::pool::PoolOptions;
 use sqlx::sqlite::{SqliteConnectOptions, SqliteConnection, SqliteJournalMode, SqliteSynchronous};
 use sqlx::{AssertSqlSafe, ConnectOptions, Connection, Error, Executor, Sqlite};
 use tokio::time::{Instant, sleep, timeout};
 
-use super::backend::{AppliedRow, Backend, Database, DiagnoseOptions, ErrorClass, Purpose, Work};
+use super::backend::{Backend, Database, DiagnoseOptions, ErrorClass, Purpose, Work};
 use super::diagnose::{CONNECTION, Diagnosis, MIGRATE, TABLES, WRITING, skipped};
 use super::migrate::apply;
+use super::version::AppliedMigration;
 use crate::domain::{BackendError, Finding, Outcome};
 
 /// Takes the write lock when the transaction begins. Taking it later fails at once if another process wrote in between.
@@ -34,11 +34,11 @@ impl Backend for Sqlite {
     /// How long a statement waits for another process's transaction: less than the deadline of the statement, so that the
     /// answer is "busy" and the connection can be used again.
     type Limits = Duration;
-    type Demands = ();
+    type Requirements = ();
     type Server = ();
 
     const BEGIN: &'static str = BEGIN;
-    const PAUSES: (Duration, Duration) = (Duration::ZERO, Duration::ZERO);
+    const RECONNECT_PAUSES: (Duration, Duration) = (Duration::ZERO, Duration::ZERO);
     const MIGRATION_LIMITS: Duration = Duration::from_secs(20);
     const MIGRATION: Duration = MIGRATION;
     const ATOMIC_MIGRATIONS: bool = true;
@@ -71,7 +71,7 @@ impl Backend for Sqlite {
                     // While another process writes a file that is not in WAL mode yet, `SQLite` refuses the change to WAL
                     // mode at once instead of waiting for `busy`. Processes that create the file together meet there.
                     Err(error) if is_busy(&error) && Instant::now() < give_up => sleep(BUSY_PAUSE).await,
-                    Err(error) => return Err(explain(db, &error)),
+                    Err(error) => return Err(Self::explain(db, &error)),
                 }
             }
         };
@@ -84,10 +84,6 @@ impl Backend for Sqlite {
         timeout(limit, opening)
             .await
             .unwrap_or_else(|_| Err(Self::timed_out(db, work, limit)))
-    }
-
-    fn pool(options: PoolOptions<Self>, _: &Database<Self>, _: Duration, _: Duration) -> PoolOptions<Self> {
-        options
     }
 
     /// When another process wrote for longer than the connection waits, the connection can be used again. After any other
@@ -106,7 +102,55 @@ impl Backend for Sqlite {
     }
 
     fn explain(db: &Database<Self>, error: &Error) -> BackendError {
-        explain(db, error)
+        const DISK: &str = "look at the system log for failures of the disk";
+        let name = &db.name;
+        if matches!(error, Error::PoolTimedOut) {
+            return BackendError::unavailable(
+                format!("{name} did not answer: earlier statements still occupy its only connection"),
+                "check whether the disk is overloaded or another process holds the file",
+            );
+        }
+        let Some(database) = error.as_database_error() else {
+            return BackendError::unavailable(format!("{name} failed: {error}"), DISK);
+        };
+        let message = database.message();
+        match code(error).unwrap_or(1) {
+            1 if Self::is_no_table(error) => db.schema.tables.missing_table(name, message),
+            1 => BackendError::refused(
+                format!("{name} refused a statement: {message}"),
+                "undo what was changed in its tables by hand",
+            ),
+            3 | 23 => BackendError::refused(
+                format!("{name} may not be used: {message}"),
+                "change the permissions of the file and its directory",
+            ),
+            BUSY | 6 => BackendError::unavailable(
+                format!("{name} is busy: another process has been writing for long"),
+                "end it if it hangs",
+            ),
+            8 => BackendError::refused(
+                format!("{name} is read-only"),
+                "give this user the right to write the file and its directory",
+            ),
+            11 => BackendError::refused(
+                format!("{name} is damaged: {message}"),
+                "restore it, or delete it and run `podlog migrate`",
+            ),
+            13 => BackendError::unavailable(
+                format!("{name} cannot grow: the disk or a quota is full"),
+                "free some space",
+            ),
+            14 => BackendError::refused(
+                format!("{name} cannot be opened: {message}"),
+                "check that it exists, and the permissions of the file and its directory",
+            ),
+            26 => BackendError::refused(
+                format!("{name} is not an SQLite database"),
+                "correct the URL, or move the file away",
+            ),
+            // 10 is a failed read or write.
+            _ => BackendError::unavailable(format!("{name} failed: {message}"), DISK),
+        }
     }
 
     fn timed_out(db: &Database<Self>, work: Work, limit: Duration) -> BackendError {
@@ -132,12 +176,12 @@ impl Backend for Sqlite {
         conn.execute(statement).await.map(drop)
     }
 
-    async fn applied(conn: &mut SqliteConnection, statement: String) -> Result<Vec<AppliedRow>, Error> {
+    async fn applied(conn: &mut SqliteConnection, statement: String) -> Result<Vec<AppliedMigration>, Error> {
         sqlx::query_as(AssertSqlSafe(statement)).fetch_all(conn).await
     }
 
     async fn migrate_alone(conn: &mut SqliteConnection, db: &Database<Self>) -> Result<(), BackendError> {
-        let explain = |error: Error| explain(db, &error);
+        let explain = |error: Error| Self::explain(db, &error);
         let mut transaction = conn.begin_with(BEGIN).await.map_err(explain)?;
         apply::<Self>(&mut transaction, db).await?;
         transaction.commit().await.map_err(explain)
@@ -214,69 +258,13 @@ fn is_busy(error: &Error) -> bool {
     code(error) == Some(BUSY)
 }
 
-/// Explains an error in one line.
-fn explain(db: &Database<Sqlite>, error: &Error) -> BackendError {
-    const DISK: &str = "look at the system log for failures of the disk";
-    let name = &db.name;
-    if matches!(error, Error::PoolTimedOut) {
-        return BackendError::unavailable(
-            format!("{name} did not answer: earlier statements still occupy its only connection"),
-            "check whether the disk is overloaded or another process holds the file",
-        );
-    }
-    let Some(database) = error.as_database_error() else {
-        return BackendError::unavailable(format!("{name} failed: {error}"), DISK);
-    };
-    let message = database.message();
-    match code(error).unwrap_or(1) {
-        1 if Sqlite::is_no_table(error) => db.schema.tables.missing_table(name, message),
-        1 => BackendError::refused(
-            format!("{name} refused a statement: {message}"),
-            "undo what was changed in its tables by hand",
-        ),
-        3 | 23 => BackendError::refused(
-            format!("{name} may not be used: {message}"),
-            "change the permissions of the file and its directory",
-        ),
-        BUSY | 6 => BackendError::unavailable(
-            format!("{name} is busy: another process has been writing for long"),
-            "end it if it hangs",
-        ),
-        8 => BackendError::refused(
-            format!("{name} is read-only"),
-            "give this user the right to write the file and its directory",
-        ),
-        11 => BackendError::refused(
-            format!("{name} is damaged: {message}"),
-            "restore it, or delete it and run `podlog migrate`",
-        ),
-        13 => BackendError::unavailable(
-            format!("{name} cannot grow: the disk or a quota is full"),
-            "free some space",
-        ),
-        14 => BackendError::refused(
-            format!("{name} cannot be opened: {message}"),
-            "check that it exists, and the permissions of the file and its directory",
-        ),
-        26 => BackendError::refused(
-            format!("{name} is not an SQLite database"),
-            "correct the URL, or move the file away",
-        ),
-        // 10 is a failed read or write.
-        _ => BackendError::unavailable(format!("{name} failed: {message}"), DISK),
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
 
     fn database(location: PathBuf) -> Database<Sqlite> {
-        Database {
-            name: "the lock store sqlite:///claims.db".into(),
-            location,
-            schema: &crate::locks::schema::SQLITE,
-        }
+        let name = "the lock store sqlite:///claims.db";
+        Database::new(name, location, &crate::locks::schema::SQLITE)
     }
 
     #[tokio::test]
@@ -310,7 +298,7 @@ mod tests {
             .unwrap();
         let insert = sqlx::query("INSERT INTO t VALUES (zeroblob(100000))");
         let error = insert.execute(&mut conn).await.unwrap_err();
-        let error = explain(&database("claims.db".into()), &error);
+        let error = Sqlite::explain(&database("claims.db".into()), &error);
         assert!(matches!(error, BackendError::Unavailable(_)), "{error:?}");
         assert_eq!(
             error.to_string(),

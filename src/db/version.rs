@@ -4,22 +4,14 @@
 //! programs read and write as it was, so that they continue to work beside newer ones. Any other newer migration stops them
 //! from starting. Nothing here asks a database.
 
+use std::collections::BTreeMap;
+
 /// How the description of a migration begins that earlier programs need not know. It may add tables, views,
 /// indexes, and columns that are nullable or have a default; it changes and removes nothing.
 pub(crate) const ADDITIVE: &str = "additive";
 
-/// A migration that the database says was applied.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub(crate) struct Applied {
-    /// Its number.
-    pub version: i64,
-    /// What it is called.
-    pub description: String,
-    /// Whether it completed.
-    pub success: bool,
-    /// Whether its text is the one this program has. True for migrations that this program does not know.
-    pub same: bool,
-}
+/// A migration that the database says was applied: its version, its description, whether it completed, its checksum.
+pub(crate) type AppliedMigration = (i64, String, bool, Vec<u8>);
 
 /// Which version the tables have, compared with the one this program needs.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -41,22 +33,26 @@ pub(crate) enum SchemaState {
 }
 
 impl SchemaState {
-    /// Compares the migrations that were applied with `known`, the last one this program has.
+    /// Compares the migrations that were applied with those that this program has: their versions and checksums.
     #[must_use]
-    pub(crate) fn of(applied: &[Applied], known: i64) -> Self {
-        let Some(last) = applied.iter().map(|one| one.version).max() else {
+    pub(crate) fn compare(applied: &[AppliedMigration], ours: &BTreeMap<i64, &[u8]>) -> Self {
+        let known = ours.last_key_value().map_or(0, |(version, _)| *version);
+        let Some(last) = applied.iter().map(|(version, ..)| *version).max() else {
             return Self::Missing;
         };
-        let later = |one: &&Applied| one.version > known;
-        let breaks = |one: &Applied| !one.description.starts_with(ADDITIVE);
-        if applied.iter().any(|one| !one.success) {
+        let breaks =
+            |(version, description, ..): &AppliedMigration| *version > known && !description.starts_with(ADDITIVE);
+        let differs = |(version, _, _, checksum): &&AppliedMigration| {
+            *version <= known && ours.get(version) != Some(&&**checksum)
+        };
+        if applied.iter().any(|(_, _, completed, _)| !completed) {
             Self::Interrupted
-        } else if applied.iter().filter(later).any(breaks) {
+        } else if applied.iter().any(breaks) {
             Self::Newer(last)
-        } else if !applied.iter().any(|one| one.version >= known) {
+        } else if last < known {
             Self::Older(last)
-        } else if let Some(other) = applied.iter().find(|one| !one.same) {
-            Self::Differs(other.version)
+        } else if let Some((version, ..)) = applied.iter().find(differs) {
+            Self::Differs(*version)
         } else if last > known {
             Self::Extended(last)
         } else {
@@ -75,17 +71,20 @@ impl SchemaState {
 mod tests {
     use super::*;
 
+    fn migration(version: i64, description: &str, completed: bool, checksum: u8) -> AppliedMigration {
+        (version, description.to_owned(), completed, vec![checksum])
+    }
+
+    fn compare(applied: &[AppliedMigration]) -> SchemaState {
+        SchemaState::compare(applied, &BTreeMap::from([(101, &[1][..]), (102, &[2])]))
+    }
+
     fn state(applied: &[(i64, &str)]) -> SchemaState {
-        let applied: Vec<Applied> = applied
-            .iter()
-            .map(|(version, description)| Applied {
-                version: *version,
-                description: (*description).to_owned(),
-                success: true,
-                same: true,
-            })
-            .collect();
-        SchemaState::of(&applied, 102)
+        let applied = applied.iter().map(|(version, description)| {
+            let checksum = u8::try_from(version - 100).unwrap();
+            migration(*version, description, true, checksum)
+        });
+        compare(&applied.collect::<Vec<_>>())
     }
 
     #[test]
@@ -102,14 +101,7 @@ mod tests {
 
     #[test]
     fn an_interrupted_migration_and_one_with_another_text_are_recognised() {
-        let mut one = Applied {
-            version: 102,
-            description: String::new(),
-            success: true,
-            same: false,
-        };
-        assert_eq!(SchemaState::of(&[one.clone()], 102), SchemaState::Differs(102));
-        one.success = false;
-        assert_eq!(SchemaState::of(&[one], 102), SchemaState::Interrupted);
+        assert_eq!(compare(&[migration(102, "b", true, 7)]), SchemaState::Differs(102));
+        assert_eq!(compare(&[migration(102, "b", false, 7)]), SchemaState::Interrupted);
     }
 }

@@ -69,15 +69,7 @@ impl LockDatabase for Database<Sqlite> {
 fn database(url: &LockUrl) -> Box<dyn LockDatabase> {
     let name = format!("the lock store {url}");
     match &url.0 {
-        DatabaseUrl::MySql(url) => Box::new(Database {
-            name,
-            location: url.clone(),
-            schema: &schema::MYSQL,
-        }),
-        DatabaseUrl::Sqlite(path) => Box::new(Database {
-            name,
-            location: path.clone(),
-            schema: &schema::SQLITE,
-        }),
+        DatabaseUrl::MySql(url) => Box::new(Database::new(name, url.clone(), &schema::MYSQL)),
+        DatabaseUrl::Sqlite(path) => Box::new(Database::new(name, path.clone(), &schema::SQLITE)),
     }
 }

@@ -6,11 +6,16 @@ use sqlx::{MySql, Sqlite};
 
 use super::{mysql, sqlite};
 use crate::db::backend::Schema;
-use crate::db::mysql::server::{Aspect, Demands};
+use crate::db::mysql::server::{Property, Requirements};
 use crate::db::schema::Tables;
 
 /// A claim is worth nothing on a server that fails any of these.
-const ALL: [Aspect; 4] = [Aspect::Version, Aspect::Session, Aspect::BinaryLog, Aspect::Writable];
+const ALL: [Property; 4] = [
+    Property::Version,
+    Property::Session,
+    Property::BinaryLog,
+    Property::Writable,
+];
 
 static TABLES: Tables = Tables {
     name: "lock tables",
@@ -32,7 +37,7 @@ pub(crate) static MYSQL: Schema<MySql> = Schema {
     privileges: &mysql::PRIVILEGES,
     probe: &mysql::PROBE,
     diagnose_limits: mysql::LIMITS,
-    demands: Demands {
+    requirements: Requirements {
         settings: &[
             // Strict, so that no value is cut silently. Without the server's other modes, which could change what
             // statements mean.
@@ -58,7 +63,7 @@ pub(crate) static SQLITE: Schema<Sqlite> = Schema {
     probe: &sqlite::PROBE,
     // Less than the deadline of a question.
     diagnose_limits: Duration::from_secs(4),
-    demands: (),
+    requirements: (),
 };
 
 #[cfg(test)]

@@ -122,16 +122,8 @@ impl<DB: SqlDialect> SinkDatabase for Database<DB> {
 fn database(url: &DatabaseUrl) -> Box<dyn SinkDatabase> {
     let name = format!("the sink {url}");
     match url {
-        DatabaseUrl::MySql(url) => Box::new(Database {
-            name,
-            location: url.clone(),
-            schema: &schema::MYSQL,
-        }),
-        DatabaseUrl::Sqlite(path) => Box::new(Database {
-            name,
-            location: path.clone(),
-            schema: &schema::SQLITE,
-        }),
+        DatabaseUrl::MySql(url) => Box::new(Database::new(name, url.clone(), &schema::MYSQL)),
+        DatabaseUrl::Sqlite(path) => Box::new(Database::new(name, path.clone(), &schema::SQLITE)),
     }
 }
 

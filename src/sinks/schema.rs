@@ -5,7 +5,7 @@ use sqlx::{MySql, Sqlite};
 use super::sql::{mysql, sqlite};
 use crate::db::backend::Schema;
 use crate::db::diagnose;
-use crate::db::mysql::server::{Aspect, Demands};
+use crate::db::mysql::server::{Property, Requirements};
 use crate::db::schema::Tables;
 
 static TABLES: Tables = Tables {
@@ -28,13 +28,13 @@ pub(crate) static MYSQL: Schema<MySql> = Schema {
     privileges: &mysql::PRIVILEGES,
     probe: &mysql::PROBE,
     diagnose_limits: mysql::session_limits(diagnose::DEADLINE),
-    demands: Demands {
+    requirements: Requirements {
         settings: &[],
         keeps_lock_wait: false,
         in_force: "isolation READ-COMMITTED is in force",
-        reported: &[Aspect::Version, Aspect::Session, Aspect::Writable],
+        reported: &[Property::Version, Property::Session, Property::Writable],
         // A sink opens while its server is failing over: records wait until it is writable again.
-        to_open: &[Aspect::Version, Aspect::Session],
+        to_open: &[Property::Version, Property::Session],
         to_migrate: &[],
         packet_overhead: Some(mysql::PACKET_REST),
         final_connect_errors: false,
@@ -49,7 +49,7 @@ pub(crate) static SQLITE: Schema<Sqlite> = Schema {
     privileges: &[],
     probe: &sqlite::PROBE,
     diagnose_limits: sqlite::BUSY,
-    demands: (),
+    requirements: (),
 };
 
 #[cfg(test)]

@@ -3,9 +3,11 @@
 use std::fmt;
 use std::str::FromStr;
 
+use sqlx::MySql;
 use url::Url;
 
 use super::file::{FileOptions, Fsync, OPEN_FILES};
+use super::sql::SqlDialect;
 use crate::db::url::{self as urls, DatabaseUrl, UrlForm};
 use crate::domain::Message;
 
@@ -69,7 +71,7 @@ impl SinkUrl {
             Destination::File(_) => streams.min(OPEN_FILES),
             // The file, its write-ahead log and the log's index.
             Destination::Database(DatabaseUrl::Sqlite(_)) => 3,
-            Destination::Database(DatabaseUrl::MySql(_)) => super::sql::mysql::CONNECTIONS as usize,
+            Destination::Database(DatabaseUrl::MySql(_)) => MySql::CONNECTIONS as usize,
         }
     }
 

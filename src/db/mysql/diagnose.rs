@@ -17,14 +17,14 @@ impl ServerBackend for MySql {
     const PROCESS_LIST: &'static str = "SHOW PROCESSLIST";
 
     fn report(db: &Database<Self>, server: &Server) -> Vec<Finding> {
-        let demands = &db.schema.demands;
-        let aspects = demands.reported.iter().map(|aspect| {
-            let (subject, checked) = server.check_aspect(db, *aspect);
+        let requirements = &db.schema.requirements;
+        let properties = requirements.reported.iter().map(|property| {
+            let (subject, checked) = server.check_property(db, *property);
             checked.map_or_else(|error| Finding::of(subject, &error), |text| Finding::ok(subject, text))
         });
-        let mut findings: Vec<Finding> = aspects.collect();
+        let mut findings: Vec<Finding> = properties.collect();
         // Where podlog does not set the mode, the server's counts.
-        if demands.settings.is_empty() && !server.is_strict() {
+        if requirements.settings.is_empty() && !server.is_strict() {
             findings.push(Finding::warning(
                 "sql_mode",
                 "not strict: names that are too long for their columns are cut",
@@ -35,12 +35,12 @@ impl ServerBackend for MySql {
     }
 
     fn limits_subject(db: &Database<Self>) -> Option<&'static str> {
-        db.schema.demands.packet_overhead.map(|_| "packets")
+        db.schema.requirements.packet_overhead.map(|_| "packets")
     }
 
     /// Whether a statement with the longest line fits into a packet.
     async fn check_limits(diagnosis: &mut Diagnosis<'_, Self>) {
-        let Some(overhead) = diagnosis.db.schema.demands.packet_overhead else {
+        let Some(overhead) = diagnosis.db.schema.requirements.packet_overhead else {
             return;
         };
         let bytes = diagnosis.options.max_line + overhead;

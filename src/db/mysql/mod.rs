@@ -12,9 +12,10 @@ use sqlx::{AssertSqlSafe, ConnectOptions, Error, Executor, MySql};
 use tokio::time::timeout;
 use url::Url;
 
-use self::server::{Demands, Server, SessionLimits, prepare};
-use super::backend::{AppliedRow, Backend, Database, DiagnoseOptions, ErrorClass, Purpose, Work};
+use self::server::{Requirements, Server, SessionLimits, prepare};
+use super::backend::{Backend, Database, DiagnoseOptions, ErrorClass, Purpose, Work};
 use super::migrate::apply;
+use super::version::AppliedMigration;
 use crate::domain::{BackendError, Finding};
 
 /// How long another replica's migration is waited for, seconds.
@@ -25,12 +26,12 @@ const MIGRATION: Duration = Duration::from_mins(2);
 impl Backend for MySql {
     type Location = Url;
     type Limits = SessionLimits;
-    type Demands = Demands;
+    type Requirements = Requirements;
     type Server = Server;
 
     const BEGIN: &'static str = "BEGIN";
     /// The longest pause leaves time for an attempt within a deadline of 3 s.
-    const PAUSES: (Duration, Duration) = (Duration::from_millis(100), Duration::from_secs(1));
+    const RECONNECT_PAUSES: (Duration, Duration) = (Duration::from_millis(100), Duration::from_secs(1));
     /// A table that other replicas use may be altered when their transactions are done. Because a migration that gave up
     /// waiting would have to be repaired by a person, it waits for long.
     const MIGRATION_LIMITS: SessionLimits = SessionLimits {
@@ -49,7 +50,7 @@ impl Backend for MySql {
             BackendError::refused(format!("{} cannot be used: {error}", db.name), "correct the URL")
         })?;
         // The driver adds to the server's SQL mode, unless `prepare` sets a mode.
-        let adds_modes = db.schema.demands.settings.is_empty();
+        let adds_modes = db.schema.requirements.settings.is_empty();
         Ok(options
             .charset("utf8mb4")
             .pipes_as_concat(adds_modes)
@@ -69,7 +70,7 @@ impl Backend for MySql {
                 Err(error) => return Err(unreachable(&options, db, &error).await),
             };
             let prepared = async {
-                prepare(&mut conn, limits, &db.schema.demands).await?;
+                prepare(&mut conn, limits, &db.schema.requirements).await?;
                 Server::ask(&mut conn, limits).await
             };
             let server = prepared.await.map_err(|error| Self::explain(db, &error))?;
@@ -81,29 +82,29 @@ impl Backend for MySql {
                 "check that the address is right and the port open",
             ))
         })?;
-        let demands = &db.schema.demands;
+        let requirements = &db.schema.requirements;
         server.check(
             db,
             match purpose {
-                Purpose::Use => demands.to_open,
-                Purpose::Migrate => demands.to_migrate,
+                Purpose::Use => requirements.to_open,
+                Purpose::Migrate => requirements.to_migrate,
                 Purpose::Diagnose => &[],
             },
         )?;
         Ok((conn, server))
     }
 
-    fn pool(
-        options: MySqlPoolOptions,
+    fn pool_options(
+        pool: MySqlPoolOptions,
         db: &Database<Self>,
         limits: SessionLimits,
         deadline: Duration,
     ) -> MySqlPoolOptions {
-        let demands = &db.schema.demands;
-        options
+        let requirements = &db.schema.requirements;
+        pool
             // Checked once in this time, so that idle connections go before the server drops them.
             .idle_timeout(deadline)
-            .after_connect(move |conn, _| Box::pin(async move { prepare(conn, &limits, demands).await }))
+            .after_connect(move |conn, _| Box::pin(async move { prepare(conn, &limits, requirements).await }))
     }
 
     fn classify(error: &Error) -> ErrorClass {
@@ -136,7 +137,7 @@ impl Backend for MySql {
         conn.execute(statement).await.map(drop)
     }
 
-    async fn applied(conn: &mut MySqlConnection, statement: String) -> Result<Vec<AppliedRow>, Error> {
+    async fn applied(conn: &mut MySqlConnection, statement: String) -> Result<Vec<AppliedMigration>, Error> {
         sqlx::query_as(AssertSqlSafe(statement)).fetch_all(conn).await
     }
 
@@ -202,7 +203,7 @@ fn not_found_or_down(db: &Database<MySql>, host: &str, cause: &io::Error, lookup
 
 /// An error that rarely goes away by itself. Whether connecting is tried again depends on the use of the database.
 fn lasting(db: &Database<MySql>, text: String, remedy: &str) -> BackendError {
-    if db.schema.demands.final_connect_errors {
+    if db.schema.requirements.final_connect_errors {
         BackendError::refused(text, remedy)
     } else {
         BackendError::unavailable(text, remedy)
@@ -222,11 +223,7 @@ mod tests {
     use crate::{locks, sinks};
 
     fn database(schema: &'static Schema<MySql>) -> Database<MySql> {
-        Database {
-            name: "db".into(),
-            location: "mysql://h/d".parse().unwrap(),
-            schema,
-        }
+        Database::new("db", "mysql://h/d".parse().unwrap(), schema)
     }
 
     #[test]

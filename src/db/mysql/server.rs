@@ -16,7 +16,7 @@ const ISOLATION: &str = "SET SESSION TRANSACTION ISOLATION LEVEL READ COMMITTED,
 
 /// What a server or a session is checked for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Aspect {
+pub(crate) enum Property {
     /// The product and its version.
     Version,
     /// The settings of the session: a proxy in between may drop them.
@@ -27,9 +27,9 @@ pub(crate) enum Aspect {
     Writable,
 }
 
-/// What one use of a database sets and demands.
+/// What one use of a database needs of server and sessions, as data: claims need more than records.
 #[derive(Debug)]
-pub(crate) struct Demands {
+pub(crate) struct Requirements {
     /// Settings that every session gets and must keep, besides the transaction isolation. Other settings are the
     /// server's, with what the driver adds.
     pub settings: &'static [(&'static str, &'static str)],
@@ -38,11 +38,11 @@ pub(crate) struct Demands {
     /// What messages say when a session has kept all of this.
     pub in_force: &'static str,
     /// What `podlog check` reports.
-    pub reported: &'static [Aspect],
+    pub reported: &'static [Property],
     /// What must be correct before the tables are used.
-    pub to_open: &'static [Aspect],
+    pub to_open: &'static [Property],
     /// What must be correct before the tables are created.
-    pub to_migrate: &'static [Aspect],
+    pub to_migrate: &'static [Property],
     /// Bytes of a packet that a statement needs beside the longest line, if `podlog check` reports the limit of packets.
     pub packet_overhead: Option<usize>,
     /// Whether an unknown host and a failed TLS handshake are errors that only a person can correct. Otherwise
@@ -70,17 +70,17 @@ pub(crate) struct SessionLimits {
 pub(crate) async fn prepare(
     conn: &mut MySqlConnection,
     limits: &SessionLimits,
-    demands: &Demands,
+    requirements: &Requirements,
 ) -> Result<(), Error> {
     // As text, which takes one exchange. A prepared statement takes two.
-    let settings = format!("SET SESSION {}", settings(limits, demands));
+    let settings = format!("SET SESSION {}", settings(limits, requirements));
     conn.execute(AssertSqlSafe(settings)).await?;
     conn.execute(ISOLATION).await.map(drop)
 }
 
 /// Name and value of each setting, as `SET SESSION` takes them.
-fn settings(limits: &SessionLimits, demands: &Demands) -> String {
-    let texts = demands
+fn settings(limits: &SessionLimits, requirements: &Requirements) -> String {
+    let texts = requirements
         .settings
         .iter()
         .map(|(name, value)| format!("{name} = '{value}'"));
@@ -147,23 +147,23 @@ impl Server {
     }
 
     /// Refuses a server or a session on which the statements would not do what they say.
-    pub(crate) fn check(&self, db: &Database<MySql>, aspects: &[Aspect]) -> Result<(), BackendError> {
-        aspects
+    pub(crate) fn check(&self, db: &Database<MySql>, properties: &[Property]) -> Result<(), BackendError> {
+        properties
             .iter()
-            .try_for_each(|aspect| self.check_aspect(db, *aspect).1.map(drop))
+            .try_for_each(|property| self.check_property(db, *property).1.map(drop))
     }
 
     /// Checks one thing: its name, and what it is or why it cannot be used.
-    pub(super) fn check_aspect(
+    pub(super) fn check_property(
         &self,
         db: &Database<MySql>,
-        aspect: Aspect,
+        property: Property,
     ) -> (&'static str, Result<String, BackendError>) {
-        match aspect {
-            Aspect::Version => ("server", self.check_version(&db.name)),
-            Aspect::Session => ("session", self.check_session(&db.name, &db.schema.demands)),
-            Aspect::BinaryLog => ("binary log", self.check_binlog(&db.name)),
-            Aspect::Writable => ("read-only", self.check_writing(&db.name)),
+        match property {
+            Property::Version => ("server", self.check_version(&db.name)),
+            Property::Session => ("session", self.check_session(&db.name, &db.schema.requirements)),
+            Property::BinaryLog => ("binary log", self.check_binlog(&db.name)),
+            Property::Writable => ("read-only", self.check_writing(&db.name)),
         }
     }
 
@@ -186,11 +186,11 @@ impl Server {
         Ok(found)
     }
 
-    fn check_session(&self, name: &str, demands: &Demands) -> Result<String, BackendError> {
+    fn check_session(&self, name: &str, requirements: &Requirements) -> Result<String, BackendError> {
         let isolation = [self.variable("transaction_isolation"), self.variable("tx_isolation")];
         let isolation = isolation.into_iter().find(|is| !is.is_empty()).unwrap_or_default();
         let isolation = ("transaction isolation", isolation, "READ-COMMITTED");
-        let settings = demands
+        let settings = requirements
             .settings
             .iter()
             .map(|(what, must)| (*what, self.variable(what), *must));
@@ -202,14 +202,14 @@ impl Server {
         let mut all = [isolation]
             .into_iter()
             .chain(settings)
-            .chain(demands.keeps_lock_wait.then_some(lock_wait));
+            .chain(requirements.keeps_lock_wait.then_some(lock_wait));
         if let Some((what, is, must)) = all.find(|(_, is, must)| is != must) {
             return Err(BackendError::refused(
                 format!("{name} keeps {what} at {is} although podlog set it to {must}"),
                 "a proxy in between must pass session settings on",
             ));
         }
-        Ok(demands.in_force.into())
+        Ok(requirements.in_force.into())
     }
 
     fn check_binlog(&self, name: &str) -> Result<String, BackendError> {
@@ -255,11 +255,7 @@ mod tests {
     use crate::sinks::schema::MYSQL as RECORDS;
 
     fn database(schema: &'static Schema<MySql>) -> Database<MySql> {
-        Database {
-            name: "db".into(),
-            location: "mysql://h/d".parse().unwrap(),
-            schema,
-        }
+        Database::new("db", "mysql://h/d".parse().unwrap(), schema)
     }
 
     #[test]
@@ -292,7 +288,7 @@ mod tests {
     }
 
     fn check(server: &Server, schema: &'static Schema<MySql>) -> Result<(), String> {
-        let checked = server.check(&database(schema), schema.demands.to_open);
+        let checked = server.check(&database(schema), schema.requirements.to_open);
         checked.map_err(|error| error.to_string())
     }
 
@@ -301,7 +297,7 @@ mod tests {
         let good = server(&[]);
         assert!(good.is_strict());
         assert_eq!(
-            good.check_aspect(&database(&CLAIMS), Aspect::Version).1,
+            good.check_property(&database(&CLAIMS), Property::Version).1,
             Ok("MySQL 9.7.4-2".into())
         );
         for good in [good, server(&[("version", "11.4.2-MariaDB")])] {
@@ -325,7 +321,7 @@ mod tests {
     }
 
     #[test]
-    fn what_only_claims_demand_is_not_demanded_for_records() {
+    fn what_only_claims_require_is_not_required_for_records() {
         for (name, value, says) in [
             ("time_zone", "SYSTEM", "+00:00"),
             ("sql_mode", "", "sql_mode"),
@@ -341,7 +337,12 @@ mod tests {
             assert_eq!(check(&server, &RECORDS), Ok(()));
         }
         let read_only = server(&[("read_only", "ON")]);
-        assert!(read_only.check_aspect(&database(&RECORDS), Aspect::Writable).1.is_err());
+        assert!(
+            read_only
+                .check_property(&database(&RECORDS), Property::Writable)
+                .1
+                .is_err()
+        );
         assert!(!server(&[("sql_mode", "")]).is_strict());
     }
 
@@ -356,7 +357,7 @@ mod tests {
             read: Some(second * 15),
         };
         assert_eq!(
-            settings(&limits, &RECORDS.demands),
+            settings(&limits, &RECORDS.requirements),
             "innodb_lock_wait_timeout = 3, wait_timeout = 15, net_read_timeout = 15"
         );
         let limits = SessionLimits {
@@ -367,7 +368,7 @@ mod tests {
             ..limits
         };
         assert_eq!(
-            settings(&limits, &CLAIMS.demands),
+            settings(&limits, &CLAIMS.requirements),
             "sql_mode = 'STRICT_ALL_TABLES,NO_ENGINE_SUBSTITUTION', time_zone = '+00:00', autocommit = 'ON', innodb_lock_wait_timeout = 1, lock_wait_timeout = 2, \
              wait_timeout = 600"
         );

@@ -10,7 +10,7 @@ use std::path::{Path, PathBuf};
 use std::thread;
 use std::time::Duration;
 
-use super::options::{FileOptions, Fsync};
+use super::directory::{FileOptions, Fsync};
 use super::rotate;
 
 /// A lock is held for one append. After 40 attempts with pauses of 25 ms, one second, its holder is paused or the disk

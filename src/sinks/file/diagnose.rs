@@ -5,8 +5,7 @@ use std::path::{Path, PathBuf};
 
 use tokio::time::timeout;
 
-use super::directory::{explain, is_full, try_to_create_file};
-use super::options::FileOptions;
+use super::directory::{FileOptions, explain, is_full, try_to_create_file};
 use crate::db::diagnose::{DEADLINE, WRITING};
 use crate::domain::{Cause, Finding, Message};
 

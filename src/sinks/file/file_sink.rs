@@ -11,8 +11,7 @@ use tokio::sync::Mutex;
 use tracing::warn;
 
 use super::appender::Appender;
-use super::directory::{explain, is_full, try_to_create_file};
-use super::options::{FileOptions, Fsync, OPEN_FILES};
+use super::directory::{FileOptions, Fsync, OPEN_FILES, explain, is_full, try_to_create_file};
 use super::path;
 use crate::clock::Clock;
 use crate::domain::{BackendError, Chunk, StreamId};

@@ -8,10 +8,9 @@ mod appender;
 mod diagnose;
 mod directory;
 mod file_sink;
-mod options;
 mod path;
 mod rotate;
 
 pub(super) use diagnose::diagnose;
+pub(super) use directory::{FileOptions, Fsync, OPEN_FILES};
 pub(super) use file_sink::FileSink;
-pub(super) use options::{FileOptions, Fsync, OPEN_FILES};

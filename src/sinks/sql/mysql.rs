@@ -64,11 +64,6 @@ const STATEMENTS: Statements = Statements {
         AND NOT EXISTS (SELECT 1 FROM log_record r WHERE r.stream = log_stream.id)",
 };
 
-/// Requests in flight at the same time.
-const IN_FLIGHT: usize = 3;
-/// One more for streams being opened, and one for retention.
-pub(in crate::sinks) const CONNECTIONS: u32 = IN_FLIGHT as u32 + 2;
-
 /// How long sessions wait, if an attempt to write may take `attempt`.
 ///
 /// The server drops a connection, and with it an open transaction and its row locks, when nothing has come for two attempts
@@ -101,8 +96,9 @@ const PLAIN_BYTES: usize = 1 << 20;
 const TLS_BYTES: usize = 15 << 10;
 
 impl SqlDialect for MySql {
-    const CONNECTIONS: u32 = CONNECTIONS;
-    const IN_FLIGHT: usize = IN_FLIGHT;
+    /// One for each group, one for streams that are opened, and one for retention.
+    const CONNECTIONS: u32 = Self::IN_FLIGHT as u32 + 2;
+    const IN_FLIGHT: usize = 3;
     const STATEMENTS: Statements = STATEMENTS;
     const SLOW: &'static str = "it is slow or unreachable";
 
