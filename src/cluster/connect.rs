@@ -19,7 +19,7 @@ use socket2::{SockRef, TcpKeepalive};
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::TcpStream;
 
-use super::tasks::{ConnectionTasks, Executor};
+use super::tasks::{DriverTasks, Executor};
 use super::text::error_chain;
 use crate::domain::Message;
 
@@ -154,7 +154,7 @@ impl<T: AsyncRead + AsyncWrite + Send + Unpin> ByteStream for T {}
 
 impl Connector {
     /// Connects within [`CONNECT_DEADLINE`].
-    pub(super) async fn connect(&self, tasks: &ConnectionTasks) -> Result<Connection, ConnectError> {
+    pub(super) async fn connect(&self, tasks: &DriverTasks) -> Result<Connection, ConnectError> {
         let address = self.address();
         tokio::time::timeout(CONNECT_DEADLINE, self.connect_tls(tasks))
             .await
@@ -169,7 +169,7 @@ impl Connector {
         format!("{}:{}", self.host, self.port)
     }
 
-    async fn connect_tls(&self, tasks: &ConnectionTasks) -> Result<Connection, ConnectError> {
+    async fn connect_tls(&self, tasks: &DriverTasks) -> Result<Connection, ConnectError> {
         let tcp = self.tcp().await?;
         let Some((config, name)) = &self.tls else {
             // The HTTP version is negotiated by TLS, so without TLS it is HTTP/1.1.
@@ -236,7 +236,7 @@ impl Connector {
         &self,
         stream: Box<dyn ByteStream>,
         is_http2: bool,
-        tasks: &ConnectionTasks,
+        tasks: &DriverTasks,
     ) -> Result<Connection, ConnectError> {
         let broken = |error: hyper::Error| self.broken(error_chain(&error));
         let io = TokioIo::new(stream);

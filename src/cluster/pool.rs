@@ -21,7 +21,7 @@ use hyper::client::conn::{http1, http2};
 use tower::BoxError;
 
 use super::connect::{ConnectError, Connection, Connector, Http2Driver, RequestBody};
-use super::tasks::ConnectionTasks;
+use super::tasks::DriverTasks;
 use super::text::error_chain;
 use crate::sync::lock;
 
@@ -54,7 +54,7 @@ struct PoolInner {
     failures: Mutex<ConnectFailures>,
     /// Whether the latest connection is HTTP/1.1. Then requests connect at the same time.
     http1: AtomicBool,
-    tasks: ConnectionTasks,
+    tasks: DriverTasks,
 }
 
 /// The failed attempts to connect. Requests that waited for an attempt fail with its error.
@@ -119,7 +119,7 @@ impl Pool {
             connecting: tokio::sync::Mutex::default(),
             failures: Mutex::default(),
             http1: AtomicBool::new(false),
-            tasks: ConnectionTasks::default(),
+            tasks: DriverTasks::default(),
         }))
     }
 

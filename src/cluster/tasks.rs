@@ -12,9 +12,9 @@ use crate::sync::lock;
 
 /// The owner of the tasks. When its last clone is dropped, every task ends.
 #[derive(Clone, Debug, Default)]
-pub(super) struct ConnectionTasks(Arc<Mutex<JoinSet<()>>>);
+pub(super) struct DriverTasks(Arc<Mutex<JoinSet<()>>>);
 
-impl ConnectionTasks {
+impl DriverTasks {
     /// Spawns `task`.
     pub(super) fn run(&self, task: impl Future<Output = ()> + Send + 'static) {
         add(&self.0, task);
@@ -58,7 +58,7 @@ mod tests {
 
     #[tokio::test]
     async fn tasks_end_with_their_owner_even_if_they_hold_the_executor() {
-        let tasks = ConnectionTasks::default();
+        let tasks = DriverTasks::default();
         let executor = tasks.executor();
         let (held, mut released) = tokio::sync::mpsc::channel::<()>(1);
         let inner = executor.clone();
@@ -74,7 +74,7 @@ mod tests {
 
     #[tokio::test]
     async fn finished_tasks_are_removed_when_another_is_added() {
-        let tasks = ConnectionTasks::default();
+        let tasks = DriverTasks::default();
         for _ in 0..100 {
             tasks.run(async {});
             tokio::task::yield_now().await;

@@ -73,7 +73,11 @@ impl<'a, B: Backend> Diagnosis<'a, B> {
                 };
                 Ok((diagnosis, server))
             }
-            Err(error) => Err([vec![Finding::of(CONNECTION, &error)], skipped(dependent, reason)].concat()),
+            Err(error) => Err([
+                vec![Finding::from_error(CONNECTION, &error)],
+                skipped(dependent, reason),
+            ]
+            .concat()),
         }
     }
 
@@ -85,7 +89,8 @@ impl<'a, B: Backend> Diagnosis<'a, B> {
 
     /// Adds the finding of a question that was not answered.
     pub(super) fn failed(&mut self, subject: &str, error: &Error) {
-        self.findings.push(Finding::of(subject, &B::explain(self.db, error)));
+        self.findings
+            .push(Finding::from_error(subject, &B::explain(self.db, error)));
     }
 
     /// Finds out the version of the tables; `may_create` says whether the user may create some.
@@ -143,7 +148,7 @@ fn tables<B: Backend>(db: &Database<B>, state: SchemaState, migrates: bool, may_
                 "run `podlog migrate` to create them before",
             )
         }
-        (_, Err(error)) => Finding::of(TABLES, &error),
+        (_, Err(error)) => Finding::from_error(TABLES, &error),
     }
 }
 

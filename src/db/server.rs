@@ -167,7 +167,7 @@ async fn check_privileges<B: ServerBackend>(diagnosis: &mut Diagnosis<'_, B>, ac
                 let text = format!("the user {account} does not have this right");
                 Finding::failed(Cause::Refused, subject, text, grant())
             }
-            Err(error) => Finding::of(subject, &B::explain(diagnosis.db, &error)),
+            Err(error) => Finding::from_error(subject, &B::explain(diagnosis.db, &error)),
         };
         all &= !finding.has_failed();
         diagnosis.findings.push(finding);

@@ -223,7 +223,7 @@ fn absent(db: &Database<Sqlite>) -> Vec<Finding> {
             let migrate = db.schema.tables.new_file.map(|text| Finding::ok(MIGRATE, text));
             [vec![first], skipped, Vec::from_iter(migrate)].concat()
         }
-        Err(error) => [vec![Finding::of(CONNECTION, &error)], skipped].concat(),
+        Err(error) => [vec![Finding::from_error(CONNECTION, &error)], skipped].concat(),
     }
 }
 

@@ -131,7 +131,7 @@ impl Finding {
 
     /// Does not work, because of this error.
     #[must_use]
-    pub fn of(subject: impl Into<String>, error: &BackendError) -> Self {
+    pub fn from_error(subject: impl Into<String>, error: &BackendError) -> Self {
         let cause = match error {
             BackendError::Unavailable(_) => Cause::Unreachable,
             BackendError::Refused(_) => Cause::Refused,

@@ -20,7 +20,10 @@ impl ServerBackend for MySql {
         let requirements = &db.schema.requirements;
         let properties = requirements.reported.iter().map(|property| {
             let (subject, checked) = server.check_property(db, *property);
-            checked.map_or_else(|error| Finding::of(subject, &error), |text| Finding::ok(subject, text))
+            checked.map_or_else(
+                |error| Finding::from_error(subject, &error),
+                |text| Finding::ok(subject, text),
+            )
         });
         let mut findings: Vec<Finding> = properties.collect();
         // Where podlog does not set the mode, the server's counts.
