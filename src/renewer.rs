@@ -165,7 +165,7 @@ impl RenewalLoop {
             .map(RenewedClaim::renewal)
             .collect();
         // In batches, so that each has a deadline of its own: the first claims must not wait for the last ones.
-        let mut batches = renewals.chunks(locks::ROWS);
+        let mut batches = renewals.chunks(locks::BATCH_ROWS);
         for batch in batches.by_ref() {
             if let Err(error) = self.renew_batch(store, batch).await {
                 self.mark_unsaved(batch);

@@ -267,7 +267,7 @@ impl Reconciler {
     async fn acquire(&mut self, plan: &Plan) {
         let set = self.pods.borrow().clone();
         let pods = plan.acquire.iter().filter_map(|uid| set.pods.get(uid));
-        let batch = pods.take(locks::ROWS).cloned().collect();
+        let batch = pods.take(locks::BATCH_ROWS).cloned().collect();
         self.claims.acquire(batch).await;
     }
 

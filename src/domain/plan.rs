@@ -297,7 +297,7 @@ mod tests {
     }
 
     #[test]
-    fn live_replicas_get_the_pods_they_ask_for_and_dead_ones_are_refused() {
+    fn live_replicas_get_the_pods_they_request_and_requests_of_dead_ones_are_declined() {
         let plan = planned(&[
             ("a", "me", "you", 9000),
             ("b", "me", "dead", 9000),
@@ -309,7 +309,7 @@ mod tests {
     }
 
     #[test]
-    fn a_pod_that_a_replica_has_asked_for_is_not_asked_for_again() {
+    fn a_requested_pod_is_not_requested_again() {
         let all = |requester| ["a", "b", "c", "d", "e", "f"].map(|uid| (uid, "you", requester, 9000));
         assert_eq!(planned(&all("")).request_handover.len(), 3);
         let mut rows = all("dead");
@@ -326,7 +326,7 @@ mod tests {
     }
 
     #[test]
-    fn the_plan_wakes_when_the_first_claim_of_another_could_be_taken() {
+    fn the_plan_wakes_when_the_first_row_of_another_could_be_acquired() {
         let plan = planned(&[("a", "you", "", 4000), ("b", "you", "", 6000)]);
         assert_eq!(plan.wake, Some(Duration::from_secs(5)));
         assert_eq!(planned(&[("a", "me", "", 4000)]).wake, None);
@@ -343,7 +343,7 @@ mod tests {
     }
 
     #[test]
-    fn an_expired_claim_is_taken_after_the_grace_and_in_the_end_by_any_replica() {
+    fn an_expired_row_is_acquired_after_the_grace_and_in_the_end_by_any_replica() {
         assert_eq!(planned(&[("a", "dead", "", -900)]).acquire, []);
         assert_eq!(planned(&[("a", "dead", "", -4000)]).acquire, ["a".into()]);
         let beside_its_holder = planned(&[("a", "you", "", -1000)]);

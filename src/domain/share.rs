@@ -192,7 +192,7 @@ mod tests {
     }
 
     #[test]
-    fn claiming_some_pods_does_not_change_who_gets_the_others() {
+    fn acquiring_some_pods_does_not_change_who_gets_the_others() {
         let names = names(3);
         let uids: Vec<PodUid> = (0..90).map(|i| format!("pod-{i}").into()).collect();
         let first = |loads: &[usize], uids: &[&PodUid]| -> BTreeMap<PodUid, usize> {

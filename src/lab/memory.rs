@@ -30,14 +30,14 @@ pub struct MemoryTable {
 
 #[derive(Default)]
 struct TableState {
-    rows: BTreeMap<(String, LockKey), Row>,
+    rows: BTreeMap<(String, LockKey), StoredRow>,
     /// The largest fence so far, so that no fence repeats even if the clock stands still.
     top: Fence,
     /// How far the table's clock was moved, in milliseconds.
     skew: i64,
 }
 
-struct Row {
+struct StoredRow {
     hold: Hold,
     pod_ref: PodRef,
     checkpoint: Vec<u8>,
@@ -114,7 +114,7 @@ impl MemoryLocks {
         let previous = old.map_or(Fence(0), |row| row.hold.fence);
         let checkpoint = old.map_or_else(Vec::new, |row| row.checkpoint.clone());
         let fence = state.next_fence(now);
-        let row = Row {
+        let row = StoredRow {
             hold: Hold::acquired(&self.holder.replica, fence, now, self.holder.ttl),
             pod_ref: request.pod_ref.clone(),
             checkpoint: checkpoint.clone(),
@@ -131,7 +131,7 @@ impl MemoryLocks {
     fn release_one(&self, state: &mut TableState, release: &Release, now: Duration) {
         let id = self.id(&release.claim.key);
         let fence = state.next_fence(now);
-        let owned = |row: &&mut Row| row.hold.is_owned(&self.holder.replica, release.claim.fence);
+        let owned = |row: &&mut StoredRow| row.hold.is_owned(&self.holder.replica, release.claim.fence);
         let Some(row) = state.rows.get_mut(&id).filter(owned) else {
             return;
         };
@@ -203,7 +203,7 @@ impl LockStore for MemoryLocks {
     async fn decline_handover(&self, rows: &[(LockKey, Fence)]) -> Result<(), BackendError> {
         let mut state = lock(&self.table.state);
         for (key, fence) in rows {
-            let owned = |row: &&mut Row| row.hold.is_owned(&self.holder.replica, *fence);
+            let owned = |row: &&mut StoredRow| row.hold.is_owned(&self.holder.replica, *fence);
             if let Some(row) = state.rows.get_mut(&self.id(key)).filter(owned) {
                 row.hold.requested_by = None;
             }
@@ -216,7 +216,8 @@ impl LockStore for MemoryLocks {
         let before = state.rows.len();
         for key in keys {
             let id = self.id(key);
-            let dead = |row: &Row| matches!(key, LockKey::Replica(_)) && row.hold.expires_at + DEAD_REPLICA_TTL <= now;
+            let dead =
+                |row: &StoredRow| matches!(key, LockKey::Replica(_)) && row.hold.expires_at + DEAD_REPLICA_TTL <= now;
             if state.rows.get(&id).is_some_and(|row| row.hold.finished || dead(row)) {
                 state.rows.remove(&id);
             }

@@ -1,7 +1,7 @@
-//! Batches: what one statement is given, sorted, cut and packed.
+//! Batches: what one statement is given, sorted, split and packed.
 //!
-//! Rows are sorted by the bytes of their keys, because statements that lock rows in one order cannot
-//! deadlock each other. Nothing here talks to a store.
+//! Rows are sorted by the bytes of their keys, because statements that lock rows in the same order cannot deadlock each
+//! other. Nothing here talks to a store.
 
 use std::time::Duration;
 
@@ -10,24 +10,24 @@ use serde::Serialize;
 use super::store::{Holder, STATE_FINISHED};
 use crate::domain::{AcquireRequest, AfterRelease, BackendError, Fence, LockKey, Release, Renewal};
 
-/// Rows per statement: a row is named in about 70 bytes, so that 200 fit into one TLS record (16 KiB).
-/// sqlx writes each record by itself with Nagle's algorithm on; a statement of three records waits
-/// 42 ms for the server's delayed acknowledgement, many times as long as the work takes.
-pub const ROWS: usize = 200;
+/// Rows per statement. A row is named in about 70 bytes, so 200 rows fit into one TLS record (16 KiB). sqlx writes each
+/// record by itself with Nagle's algorithm on: a statement of three records waits 42 ms for the server's delayed
+/// acknowledgement, many times as long as the work takes.
+pub const BATCH_ROWS: usize = 200;
 
-/// Rows per statement that stores checkpoints. It needs many records however few its rows are, so
-/// it is made large, to wait seldom.
-pub(super) const STORED_ROWS: usize = 500;
+/// Rows per statement that stores checkpoints. It has many TLS records even with few rows, so each waits: large
+/// statements are few.
+pub(super) const CHECKPOINT_BATCH_ROWS: usize = 500;
 
-/// The largest checkpoint, in bytes. The progress of a container takes about 150 bytes, so thirty
-/// containers need 5 KiB; this leaves room for a hundred times as many.
-pub(super) const CHECKPOINT: usize = 1 << 20;
+/// The largest checkpoint, in bytes. The progress of a container takes about 150 bytes, so thirty containers need 5 KiB.
+/// 1 MiB leaves room for two hundred times as many.
+pub(super) const CHECKPOINT_BYTES: usize = 1 << 20;
 
 /// Bytes of checkpoints per statement: a quarter of the smallest default packet limit (16 MiB, `MariaDB`).
-const BYTES: usize = 4 << 20;
+const BATCH_BYTES: usize = 4 << 20;
 
 /// The longest key, owner or cluster name, in bytes: the width of the columns.
-pub(super) const NAME: usize = 255;
+pub(super) const NAME_BYTES: usize = 255;
 
 /// An item with its key as the store has it.
 pub(super) type Keyed<'a, T> = (String, &'a T);
@@ -44,8 +44,8 @@ pub(super) fn sorted<T>(items: &[T], key: impl Fn(&T) -> &LockKey) -> Result<Vec
     Ok(sorted)
 }
 
-/// Cuts sorted items into batches of at most `rows` rows and about [`BYTES`] bytes.
-pub(super) fn cut<'a, 'b, T>(
+/// Splits sorted items into batches of at most `rows` rows and about [`BATCH_BYTES`] bytes.
+pub(super) fn split<'a, 'b, T>(
     items: &'b [Keyed<'a, T>],
     rows: usize,
     bytes: impl Fn(&T) -> usize,
@@ -53,7 +53,7 @@ pub(super) fn cut<'a, 'b, T>(
     let (mut batches, mut from, mut sum) = (Vec::new(), 0, 0);
     for (index, (_, item)) in items.iter().enumerate() {
         let size = bytes(item);
-        if index - from == rows || (index > from && sum + size > BYTES) {
+        if index - from == rows || (index > from && sum + size > BATCH_BYTES) {
             batches.push(&items[from..index]);
             (from, sum) = (index, 0);
         }
@@ -67,10 +67,10 @@ pub(super) fn cut<'a, 'b, T>(
 
 /// Refuses names that do not fit their column.
 pub(crate) fn check_name(what: &str, text: &str) -> Result<(), BackendError> {
-    if text.is_empty() || text.len() > NAME {
+    if text.is_empty() || text.len() > NAME_BYTES {
         return Err(BackendError::refused(
             format!(
-                "the {what} {text:?} has {} bytes, which is not between 1 and {NAME}",
+                "the {what} {text:?} has {} bytes, which is not between 1 and {NAME_BYTES}",
                 text.len()
             ),
             "choose another name",
@@ -82,9 +82,9 @@ pub(crate) fn check_name(what: &str, text: &str) -> Result<(), BackendError> {
 /// Refuses checkpoints that are too large to store.
 pub(crate) fn check_checkpoint(key: &LockKey, checkpoint: Option<&[u8]>) -> Result<(), BackendError> {
     match checkpoint {
-        Some(bytes) if bytes.len() > CHECKPOINT => Err(BackendError::refused(
+        Some(bytes) if bytes.len() > CHECKPOINT_BYTES => Err(BackendError::refused(
             format!(
-                "the checkpoint of {key} has {} bytes, more than the {CHECKPOINT} that fit",
+                "the checkpoint of {key} has {} bytes, more than the {CHECKPOINT_BYTES} that fit",
                 bytes.len()
             ),
             "leave containers of the pod out; it has too many to be collected",
@@ -170,9 +170,9 @@ impl<'a> PackedRow<'a> {
     pub(super) fn acquired(key: &'a str, request: &'a AcquireRequest, fence: Option<u64>) -> Self {
         Self {
             fence,
-            namespace: Some(readable(&request.pod_ref.namespace)),
-            pod: Some(readable(&request.pod_ref.pod)),
-            node: Some(readable(&request.pod_ref.node)),
+            namespace: Some(truncated(&request.pod_ref.namespace)),
+            pod: Some(truncated(&request.pod_ref.pod)),
+            node: Some(truncated(&request.pod_ref.node)),
             ..Self::key(key)
         }
     }
@@ -241,9 +241,11 @@ fn pack<'a>(rows: impl IntoIterator<Item = (PackedRow<'a>, Option<&'a [u8]>)>) -
     packed
 }
 
-/// Readable text cut to what its column takes: 255 characters.
-fn readable(text: &str) -> &str {
-    text.char_indices().nth(NAME).map_or(text, |(end, _)| &text[..end])
+/// Text for people, cut to what its column takes: 255 characters.
+fn truncated(text: &str) -> &str {
+    text.char_indices()
+        .nth(NAME_BYTES)
+        .map_or(text, |(end, _)| &text[..end])
 }
 
 #[cfg(test)]
@@ -274,16 +276,16 @@ mod tests {
         let keys = keys(1201);
         let items = sorted(&keys, |key| key).unwrap();
         let sizes = |bytes: usize| {
-            cut(&items, STORED_ROWS, |_| bytes)
+            split(&items, CHECKPOINT_BATCH_ROWS, |_| bytes)
                 .iter()
                 .map(|batch| batch.len())
                 .collect::<Vec<_>>()
         };
         assert_eq!(sizes(0), [500, 500, 201]);
-        assert_eq!(sizes(BYTES / 400).iter().sum::<usize>(), 1201);
-        assert_eq!(sizes(BYTES / 400)[0], 400);
-        assert_eq!(sizes(BYTES + 1).len(), 1201);
-        assert!(cut::<LockKey>(&[], ROWS, |_| 0).is_empty());
+        assert_eq!(sizes(BATCH_BYTES / 400).iter().sum::<usize>(), 1201);
+        assert_eq!(sizes(BATCH_BYTES / 400)[0], 400);
+        assert_eq!(sizes(BATCH_BYTES + 1).len(), 1201);
+        assert!(split::<LockKey>(&[], BATCH_ROWS, |_| 0).is_empty());
     }
 
     #[test]
@@ -305,8 +307,8 @@ mod tests {
     fn what_does_not_fit_is_refused_by_name() {
         let long = [LockKey::Pod("x".repeat(252).into())];
         assert!(sorted(&long, |key| key).unwrap_err().to_string().contains("256 bytes"));
-        let error = check_checkpoint(&long[0], Some(&vec![0; CHECKPOINT + 1])).unwrap_err();
+        let error = check_checkpoint(&long[0], Some(&vec![0; CHECKPOINT_BYTES + 1])).unwrap_err();
         assert!(error.to_string().contains("1048577"), "{error}");
-        assert_eq!(readable(&"ä".repeat(300)).chars().count(), 255);
+        assert_eq!(truncated(&"ä".repeat(300)).chars().count(), 255);
     }
 }

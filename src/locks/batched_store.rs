@@ -1,5 +1,5 @@
-//! What all lock stores in databases have in common: they sort what their callers give, cut it into batches, and store
-//! one batch after another.
+//! What all lock stores in databases have in common: they sort what their callers give, split it into batches, and
+//! store one batch after another.
 //!
 //! Nothing here knows a database.
 
@@ -9,7 +9,8 @@ use std::fmt;
 use async_trait::async_trait;
 
 use super::batch::{
-    Keyed, Packed, PackedRow, ROWS, STORED_ROWS, check_checkpoint, check_name, cut, pack_releases, pack_rows, sorted,
+    BATCH_ROWS, CHECKPOINT_BATCH_ROWS, Keyed, Packed, PackedRow, check_checkpoint, check_name, pack_releases,
+    pack_rows, sorted, split,
 };
 use super::store::LockStore;
 use crate::domain::{
@@ -58,7 +59,7 @@ async fn change_fenced<S: BatchStore>(
     rows: &[(LockKey, Fence)],
 ) -> Result<(), BackendError> {
     let sorted = sorted(rows, |(key, _)| key)?;
-    for batch in cut(&sorted, ROWS, |_| 0) {
+    for batch in split(&sorted, BATCH_ROWS, |_| 0) {
         let rows = pack_rows(batch.iter().map(|(key, (_, fence))| PackedRow::fenced(key, *fence)));
         store.change_rows(operation, &rows).await?;
     }
@@ -75,7 +76,7 @@ impl<S: BatchStore> LockStore for S {
         let mut sorted = sorted(requests, |request| &request.key)?;
         sorted.dedup_by(|a, b| a.0 == b.0);
         let mut claims = Vec::new();
-        for batch in cut(&sorted, ROWS, |_| 0) {
+        for batch in split(&sorted, BATCH_ROWS, |_| 0) {
             claims.extend(self.acquire_batch(batch).await?);
         }
         Ok(claims)
@@ -88,8 +89,10 @@ impl<S: BatchStore> LockStore for S {
         let (plain, others): (Vec<_>, Vec<_>) = sorted(renewals, |renewal| &renewal.key)?
             .into_iter()
             .partition(|(_, renewal)| S::PLAIN_RENEWALS_APART && renewal.checkpoint.is_none());
-        let mut batches = cut(&plain, ROWS, |_| 0);
-        batches.extend(cut(&others, STORED_ROWS, |renewal| length(renewal.checkpoint.as_ref())));
+        let mut batches = split(&plain, BATCH_ROWS, |_| 0);
+        batches.extend(split(&others, CHECKPOINT_BATCH_ROWS, |renewal| {
+            length(renewal.checkpoint.as_ref())
+        }));
         let mut outcomes = HashMap::with_capacity(renewals.len());
         for batch in batches {
             let keys = batch.iter().map(|(_, renewal)| (&renewal.key, renewal.fence));
@@ -109,10 +112,12 @@ impl<S: BatchStore> LockStore for S {
         let (deleted, kept): (Vec<_>, Vec<_>) = sorted(releases, |release| &release.claim.key)?
             .into_iter()
             .partition(|(_, release)| release.after == AfterRelease::Deleted);
-        for batch in cut(&kept, STORED_ROWS, |release| length(release.checkpoint.as_ref())) {
+        for batch in split(&kept, CHECKPOINT_BATCH_ROWS, |release| {
+            length(release.checkpoint.as_ref())
+        }) {
             self.release_batch(&pack_releases(batch)).await?;
         }
-        for batch in cut(&deleted, ROWS, |_| 0) {
+        for batch in split(&deleted, BATCH_ROWS, |_| 0) {
             let rows = pack_rows(
                 batch
                     .iter()
@@ -134,7 +139,7 @@ impl<S: BatchStore> LockStore for S {
     async fn delete_rows(&self, keys: &[LockKey]) -> Result<u64, BackendError> {
         let sorted = sorted(keys, |key| key)?;
         let mut deleted = 0;
-        for batch in cut(&sorted, ROWS, |_| 0) {
+        for batch in split(&sorted, BATCH_ROWS, |_| 0) {
             let rows = pack_rows(batch.iter().map(|(key, _)| PackedRow::key(key)));
             deleted += self.change_rows(RowOperation::DeleteRows, &rows).await?;
         }

@@ -20,7 +20,7 @@ mod sqlite;
 mod store;
 mod url;
 
-pub use batch::ROWS;
+pub use batch::BATCH_ROWS;
 pub use open::{diagnose, migrate, open};
 pub use store::{CALL_DEADLINE, DEAD_REPLICA_TTL, Holder, LockStore, STATEMENT_DEADLINE, call};
 pub use url::LockUrl;

@@ -11,12 +11,12 @@ use crate::domain::{
 };
 use crate::metrics::{LockCall, Metrics};
 
-/// On whose behalf a store acts, and the times it writes.
+/// The replica for which a store acts, and the times that it writes.
 #[derive(Clone, Debug)]
 pub struct Holder {
     /// This replica.
     pub replica: ReplicaId,
-    /// The cluster whose rows are seen and written; rows of other clusters in the table are not touched.
+    /// The cluster whose rows are read and written. Rows of other clusters in the table stay as they are.
     pub cluster: String,
     /// How long a claim lasts without renewal.
     pub ttl: Duration,
@@ -37,8 +37,8 @@ impl Holder {
     }
 }
 
-/// A table of claims. Every method takes a batch of any size, sorts it and cuts it as the store
-/// needs; every job of a batch is done within [`STATEMENT_DEADLINE`] or fails. See [`call`] for all of a call.
+/// A table of claims. Every method takes any number of rows, and sorts and splits them as the store needs. Each job is
+/// done within [`STATEMENT_DEADLINE`] or fails; [`call`] limits a whole call.
 #[async_trait]
 pub trait LockStore: Send + Sync + fmt::Debug {
     /// Acquires the rows that are absent, free, expired for longer than the grace, or handed to this replica, and
@@ -75,11 +75,11 @@ pub trait LockStore: Send + Sync + fmt::Debug {
     async fn table(&self) -> Result<LockTable, BackendError>;
 }
 
-/// How long one statement, or one call that renews a batch, may take before it counts as failed. The
-/// times of a claim are judged with it (`config/checks.rs`).
+/// How long one statement, or one call that renews a batch, may take before it counts as failed. `config/checks.rs`
+/// checks the times of a claim with it.
 pub const STATEMENT_DEADLINE: Duration = Duration::from_secs(3);
 
-/// How long another call may take: it is up to three jobs.
+/// How long a call that does not renew may take: it has up to three jobs.
 pub const CALL_DEADLINE: Duration = Duration::from_secs(6);
 
 /// The value of `distributed_lock.state` of a row whose pod is collected to its end.

@@ -36,7 +36,7 @@ pub(crate) static MYSQL: Schema<MySql> = Schema {
         // A sink opens while its server is failing over: records wait until it is writable again.
         to_open: &[Property::Version, Property::Session],
         to_migrate: &[],
-        packet_overhead: Some(mysql::PACKET_REST),
+        packet_overhead: Some(mysql::PACKET_OVERHEAD),
         final_connect_errors: false,
     },
 };

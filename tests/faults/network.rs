@@ -67,7 +67,7 @@ fn release(claim: &Claim) -> Vec<Release> {
     }]
 }
 
-pub(crate) fn a_claim_interrupted_at_any_point_is_won_once_or_not_at_all() {
+pub(crate) fn an_acquisition_interrupted_at_any_point_succeeds_once_or_not_at_all() {
     on_both(async |database| {
         let (a, proxy, b) = two(database).await;
         let mut cuts = CutCoverage::default();
@@ -137,11 +137,11 @@ pub(crate) fn a_release_interrupted_at_any_point_frees_the_row_once_with_its_las
                 // As it was or released: sent again it does no harm.
                 a.release(&release(&claim)).await.unwrap();
             }
-            let heir = acquire(&b, &key).await.unwrap().expect("it is free");
-            assert!(heir.fence > claim.fence && heir.checkpoint == b"final", "{heir:?}");
+            let next = acquire(&b, &key).await.unwrap().expect("it is free");
+            assert!(next.fence > claim.fence && next.checkpoint == b"final", "{next:?}");
             // A late release does not free the row of the next holder.
             a.release(&release(&claim)).await.unwrap();
-            assert_eq!(b.renew(&renewal(&heir, b"y")).await.unwrap(), [RenewalOutcome::Held]);
+            assert_eq!(b.renew(&renewal(&next, b"y")).await.unwrap(), [RenewalOutcome::Held]);
         }
         cuts.assert_complete(1);
     });
@@ -319,7 +319,7 @@ pub(crate) fn a_killed_statement_is_sent_again() {
     });
 }
 
-pub(crate) fn rows_restored_to_an_earlier_state_are_claimed_under_larger_fences() {
+pub(crate) fn rows_restored_to_an_earlier_state_are_acquired_under_larger_fences() {
     on_both(async |database| {
         let (a, _proxy, b) = two(database).await;
         let key = pod("x");

@@ -64,7 +64,7 @@ scenarios! {
         a_database_file_that_cannot_grow_only_delays_collection,
     }
     network takes ONE {
-        a_claim_interrupted_at_any_point_is_won_once_or_not_at_all,
+        an_acquisition_interrupted_at_any_point_succeeds_once_or_not_at_all,
         a_renewal_interrupted_at_any_point_keeps_the_claim_and_the_confirmed_checkpoint,
         a_release_interrupted_at_any_point_frees_the_row_once_with_its_last_checkpoint,
         a_write_interrupted_at_any_point_is_stored_once,
@@ -72,7 +72,7 @@ scenarios! {
         many_replicas_can_create_the_tables_at_once,
         many_deadlocks_delay_renewals_but_cost_no_claim,
         a_killed_statement_is_sent_again,
-        rows_restored_to_an_earlier_state_are_claimed_under_larger_fences,
+        rows_restored_to_an_earlier_state_are_acquired_under_larger_fences,
     }
     scaling takes CROWD {
         five_hundred_pods_change_holders_and_mysql_has_each_line_once,

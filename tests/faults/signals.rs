@@ -93,10 +93,10 @@ pub(crate) fn a_second_signal_ends_a_process_at_once_and_its_claims_expire() {
 }
 
 /// Stops a replica for so long after another has taken its pods, and lets it go on.
-async fn stop_and_continue(fixture: &Fixture<'_>, a: &Replica, heir: &str, rest: Duration) -> Duration {
+async fn stop_and_continue(fixture: &Fixture<'_>, a: &Replica, other: &str, rest: Duration) -> Duration {
     let stopped = Instant::now();
     a.signal(Signal::STOP);
-    fixture.all_held_by(&[heir]).await;
+    fixture.all_held_by(&[other]).await;
     let took = stopped.elapsed();
     // All streams go on while the former holder sleeps.
     fixture.progress(2).await;
@@ -114,11 +114,11 @@ pub(crate) fn a_holder_suspended_beyond_its_ttl_writes_nothing_when_it_continues
         let took = stop_and_continue(&fixture, &a, "b", TTL + Duration::from_secs(10)).await;
         println!("SIGSTOP: taken over after {took:?}");
         assert!(took < TAKEOVER, "{took:?}");
-        let heir = database.claims().await;
-        assert_fences_grew(&before, &heir);
-        // It comes back as a replica among others and gets pods by asking, not by believing what it knew.
+        let moved = database.claims().await;
+        assert_fences_grew(&before, &moved);
+        // It comes back as a replica among others and gets pods by requesting them, not from what it remembers.
         fixture.all_held_by(&["a", "b"]).await;
-        assert_fences_grew(&heir, &database.claims().await);
+        assert_fences_grew(&moved, &database.claims().await);
         assert!(a.is_running());
         fixture.progress(2).await;
         fixture.finish_exactly("SIGSTOP for ttl + 10 s, SIGCONT").await;
@@ -171,12 +171,12 @@ pub(crate) fn lines_read_before_a_suspension_are_not_delivered_after_it() {
         delivered(8, &[&of_a, &of_b], 10).await;
         fixture.quiet().await;
         // The new holder has delivered everything that waited in the old holder's connections.
-        let heir: BTreeSet<_> = records(&of_b).into_values().flatten().collect();
+        let of_b_records: BTreeSet<_> = records(&of_b).into_values().flatten().collect();
         let (mut late, mut new) = (Vec::new(), 0);
         for (pod, records) in records(&of_a) {
             for record in &records[before.get(&pod).map_or(0, Vec::len)..] {
                 new += 1;
-                if heir.contains(record) {
+                if of_b_records.contains(record) {
                     late.push(record.0.clone());
                 }
             }

@@ -118,21 +118,21 @@ fn the_gap_of_a_deleted_pod_is_reported_once_even_if_its_release_is_lost() {
         .iter()
         .for_each(|pod| harness.change_cluster(|_| pod.remove().unwrap()));
     harness.pass(30);
-    let heir = harness.add_replica();
+    let other = harness.add_replica();
     // Slowly, so that there is time to see to it that the release never arrives: the row stays.
-    harness.replicas[heir].store.set(StoreFaults {
+    harness.replicas[other].store.set(StoreFaults {
         delay: SECOND,
         ..StoreFaults::default()
     });
     harness.wait_until(120, "the pods are claimed once more", |harness| {
         harness.holders().len() == 3
     });
-    harness.replicas[heir].store.set(StoreFaults {
+    harness.replicas[other].store.set(StoreFaults {
         refused: true,
         ..StoreFaults::default()
     });
     harness.pass(10);
-    harness.replicas[heir].store.set(StoreFaults::default());
+    harness.replicas[other].store.set(StoreFaults::default());
     harness.pass(400);
     let found = harness.audit();
     assert_eq!((found.lost, found.duplicated, found.gaps), (0, 0, 3), "{found:?}");

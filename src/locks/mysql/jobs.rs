@@ -1,7 +1,7 @@
 //! The statements as jobs: what is bound to them, in which order they run, and what their answers mean.
 //!
-//! Each job may be run again from its beginning after any failure. None trusts the number of
-//! affected rows; what is held is read back.
+//! Each job may be run again from its beginning after any failure. None trusts the number of changed rows: what is held
+//! is read back.
 
 use std::collections::{HashMap, HashSet};
 
@@ -48,8 +48,8 @@ fn keys<'a>(keys: impl IntoIterator<Item = &'a str>) -> String {
     pack_rows(keys.into_iter().map(PackedRow::key))
 }
 
-/// The keys among these whose rows nobody else's transaction locks, now locked by this one.
-async fn lock_free(
+/// Locks those of these rows that no other transaction locks, and returns their keys.
+async fn lock_available(
     conn: &mut MySqlConnection,
     unlocked: &'static str,
     cluster: &str,
@@ -87,7 +87,7 @@ impl Job<MySqlConnection> for AcquireJob<'_> {
         }
         if !absent.is_empty() {
             let inserted = self.acquire_absent(conn, &absent).await;
-            // Another transaction locks the place of one of them. The next call inserts the rest of this batch.
+            // Another transaction locks the place of one of the rows. The next call inserts the rest of this batch.
             if !is_locked(&inserted) {
                 inserted?;
             }
@@ -101,10 +101,10 @@ impl Job<MySqlConnection> for AcquireJob<'_> {
 }
 
 /// Fence and whether it can be acquired, by key.
-type Seen = HashMap<String, (u64, bool)>;
+type CurrentRows = HashMap<String, (u64, bool)>;
 
 impl AcquireJob<'_> {
-    async fn read_current(&self, conn: &mut MySqlConnection) -> Result<Seen, sqlx::Error> {
+    async fn read_current(&self, conn: &mut MySqlConnection) -> Result<CurrentRows, sqlx::Error> {
         let rows = sqlx::query(sql::READ_CURRENT)
             .bind(self.holder.replica.as_bytes())
             .bind(self.holder.takeover_grace)
@@ -126,7 +126,7 @@ impl AcquireJob<'_> {
         &self,
         conn: &mut MySqlConnection,
         existing: &[&Keyed<'_, AcquireRequest>],
-        seen: &Seen,
+        seen: &CurrentRows,
     ) -> Result<(), sqlx::Error> {
         let all = Self::pack(existing, seen);
         let outcome = self.update(conn, &all).await;
@@ -134,13 +134,13 @@ impl AcquireJob<'_> {
             return outcome;
         }
         let mut transaction = conn.begin().await?;
-        let free = lock_free(&mut transaction, self.variants.unlocked, &self.holder.cluster, &all).await?;
+        let free = lock_available(&mut transaction, self.variants.unlocked, &self.holder.cluster, &all).await?;
         let unlocked: Vec<_> = existing.iter().filter(|(key, _)| free.contains(key)).copied().collect();
         self.update(&mut transaction, &Self::pack(&unlocked, seen)).await?;
         transaction.commit().await
     }
 
-    fn pack<'a>(requests: &[&'a Keyed<'a, AcquireRequest>], seen: &Seen) -> String {
+    fn pack<'a>(requests: &[&'a Keyed<'a, AcquireRequest>], seen: &CurrentRows) -> String {
         let fence = |key: &str| seen.get(key).map(|(fence, _)| *fence);
         pack_rows(
             requests
@@ -171,7 +171,7 @@ impl AcquireJob<'_> {
             .bind(self.holder.cluster.as_bytes())
             .bind(self.holder.replica.as_bytes())
             .bind(self.holder.ttl)
-            .bind(Self::pack(absent, &Seen::new()))
+            .bind(Self::pack(absent, &CurrentRows::new()))
             .execute(conn)
             .await
             .map(drop)
@@ -182,7 +182,7 @@ impl AcquireJob<'_> {
         &self,
         conn: &mut MySqlConnection,
         tried: &HashMap<&str, &AcquireRequest>,
-        seen: &Seen,
+        seen: &CurrentRows,
     ) -> Result<Vec<Claim>, sqlx::Error> {
         if tried.is_empty() {
             return Ok(Vec::new());
@@ -239,7 +239,7 @@ impl Job<MySqlConnection> for RenewJob<'_> {
             .await?;
         let held = found.iter().map(|row| Ok((text(row, "id")?, row.try_get("fence")?)));
         let held: HashSet<(String, u64)> = held.collect::<Result<_, sqlx::Error>>()?;
-        let judge = |(key, renewal): &Keyed<'_, Renewal>| {
+        let outcome = |(key, renewal): &Keyed<'_, Renewal>| {
             if !held.contains(&(key.clone(), renewal.fence.0)) {
                 RenewalOutcome::Lost
             } else if extended.as_ref().is_some_and(|extended| !extended.contains(key)) {
@@ -248,7 +248,7 @@ impl Job<MySqlConnection> for RenewJob<'_> {
                 RenewalOutcome::Held
             }
         };
-        Ok(self.renewals.iter().map(judge).collect())
+        Ok(self.renewals.iter().map(outcome).collect())
     }
 }
 
@@ -274,11 +274,11 @@ impl RenewJob<'_> {
     /// Renews all but the rows that another transaction locks, and returns which it renewed.
     async fn update_unlocked(&self, conn: &mut MySqlConnection, rows: &str) -> Result<HashSet<String>, sqlx::Error> {
         let mut transaction = conn.begin().await?;
-        let free = lock_free(&mut transaction, self.variants.unlocked, &self.holder.cluster, rows).await?;
-        let some = pack_renewals(self.renewals.iter().filter(|(key, _)| free.contains(key)));
+        let available = lock_available(&mut transaction, self.variants.unlocked, &self.holder.cluster, rows).await?;
+        let some = pack_renewals(self.renewals.iter().filter(|(key, _)| available.contains(key)));
         self.update(&mut transaction, &some).await?;
         transaction.commit().await?;
-        Ok(free)
+        Ok(available)
     }
 }
 

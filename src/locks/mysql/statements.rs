@@ -1,14 +1,13 @@
 //! The SQL of `MySQL` and `MariaDB`: one text per purpose, whatever the size of the batch.
 //!
-//! A batch comes as one JSON array that is joined to the table by primary key. `STRAIGHT_JOIN` fixes
-//! the order and `FORCE INDEX` the way: the array first, then one row lookup per element, so a
-//! statement touches and locks exactly the rows it names, in their order. (Left alone, the server
-//! scans a table of few rows, and waits for rows that another transaction has locked.) (`IN` lists make the server scan the whole table when
-//! they name a third of it, and each length would be another text to prepare.) Keys are cast to
-//! bytes before they are compared, so no collation takes part in the comparison.
+//! A batch is one JSON array that is joined to the table by primary key. `STRAIGHT_JOIN` fixes the order of the join, and
+//! `FORCE INDEX` how a row is found: the array first, then one row lookup per element. So a statement reads and locks
+//! exactly the rows that it names, in their order. Without them the server scans a table of few rows, and waits for rows
+//! that another transaction locks. With an `IN` list it scans the whole table when the list names a third of it, and
+//! each length of the list is another text to prepare. Keys are cast to bytes, so that no collation compares them.
 //!
-//! No assignment reads a column that the same statement assigns, except its own, because an
-//! `UPDATE` with a join has no defined order of assignments.
+//! An assignment reads no column that the same statement assigns, except its own, because an `UPDATE` with a join has no
+//! defined order of assignments.
 
 use crate::db::schema::Privilege;
 
@@ -25,7 +24,7 @@ macro_rules! next_fence {
     };
 }
 
-/// The JSON array as rows `j` with `id` and these further columns.
+/// The JSON array as rows `j` with `id` and these other columns.
 macro_rules! named {
     ($($column:literal),*) => {
         concat!(
@@ -34,7 +33,7 @@ macro_rules! named {
         )
     };
 }
-/// The rows of the table that it names. Parameters: the array, the cluster.
+/// The rows of the table that the array names. Parameters: the array, the cluster.
 macro_rules! join {
     ($($column:literal),*) => {
         concat!(
@@ -74,14 +73,14 @@ pub(super) const ACQUIRE_EXISTING: &str = concat!(
      OR l.expires_at <= UTC_TIMESTAMP(6) - INTERVAL ? MICROSECOND)"
 );
 
-/// Of these rows, those that nobody's transaction locks; locks them. Parameters: array, cluster.
-/// `MariaDB` does not know `OF`; `MySQL`, in a prepared statement, cannot do without.
+/// Locks those of these rows that no other transaction locks, and returns their keys. Parameters: array, cluster.
+/// `MariaDB` does not know `OF`; `MySQL` needs it in a prepared statement.
 pub(super) const UNLOCKED_MYSQL: &str = concat!("SELECT l.id FROM ", join!(), " FOR UPDATE OF l SKIP LOCKED");
 /// The same for `MariaDB`.
 pub(super) const UNLOCKED_MARIADB: &str = concat!("SELECT l.id FROM ", join!(), " FOR UPDATE SKIP LOCKED");
 
-/// Inserts rows, each unless it is there by now. Not `IGNORE`, which would turn values that do not
-/// fit into warnings. Parameters: cluster, replica, ttl, array.
+/// Inserts rows, each unless it exists by now. Not with `IGNORE`, which would turn values that do not fit into
+/// warnings. Parameters: cluster, replica, ttl, array.
 pub(super) const ACQUIRE_ABSENT: &str = concat!(
     "INSERT INTO distributed_lock (cluster, id, owner, fence, expires_at, namespace, pod, node, acquired_at, updated_at) \
      SELECT ?, CAST(j.id AS BINARY), ?, ",
@@ -189,7 +188,8 @@ pub(super) const FORCE_RELEASE: &str = concat!(
     ", l.updated_at = UTC_TIMESTAMP(6) WHERE l.cluster = ? AND l.id = ?"
 );
 
-/// All rows of a cluster, at least one line even without rows. `{}` is the server. Parameter: cluster.
+/// All rows of a cluster, and one line without a row if there is none. `$server` identifies the server. Parameter:
+/// cluster.
 macro_rules! table {
     ($server:literal) => {
         concat!(

@@ -1,19 +1,20 @@
 //! The SQL of `SQLite`: one text per purpose, whatever the size of the batch.
 //!
-//! A batch comes as one JSON array and one string of all checkpoints. `CROSS JOIN` fixes the order:
-//! the array first, then one row lookup per element.
+//! A batch is one JSON array and one string of all checkpoints. `CROSS JOIN` fixes the order of the join: the array
+//! first, then one row lookup per element.
 
 use crate::db::schema::Privilege;
 
-/// The database's time in microseconds since 1970. The clock has milliseconds; going by way of
-/// whole ones keeps floating point out of comparisons. It stands still within a statement.
+/// The database's time in microseconds since 1970. The clock has milliseconds; they are rounded to whole ones, so that
+/// no floating point takes part in comparisons. The time is the same within a statement.
 macro_rules! now {
     () => {
         "(CAST(ROUND(unixepoch('subsec') * 1000) AS INTEGER) * 1000)"
     };
 }
 
-/// Draws the next fence, larger than any before it; answers it and the time. First in its transaction.
+/// Draws the next fence, which is larger than any before it, and returns it with the time. It is the first statement of
+/// its transaction.
 pub(super) const DRAW: &str = concat!(
     "UPDATE distributed_lock_fence SET fence = MAX(fence + 1, ",
     now!(),
@@ -22,7 +23,7 @@ pub(super) const DRAW: &str = concat!(
     " AS now"
 );
 
-/// What of these rows there is. Parameters: array, cluster, replica, grace.
+/// Which of these rows exist. Parameters: array, cluster, replica, grace.
 pub(super) const READ_CURRENT: &str = concat!(
     "SELECT l.id, l.fence, l.state <> ",
     state_finished!(),
@@ -100,7 +101,7 @@ pub(super) const FORCE_RELEASE: &str = "\
     UPDATE distributed_lock SET owner = CASE WHEN owner IS NULL THEN NULL ELSE ?5 END, wanted_by = NULL, \
     fence = ?1, updated_at = ?2 WHERE cluster = ?3 AND id = ?4";
 
-/// All rows of a cluster, at least one line even without rows. Parameter: cluster.
+/// All rows of a cluster, and one line without a row if there is none. Parameter: cluster.
 pub(super) const TABLE: &str = concat!(
     "SELECT t.now, l.id, l.owner, l.fence, l.expires_at, l.state, l.wanted_by, l.namespace, l.pod, l.node, \
      LENGTH(l.checkpoint) AS checkpoint_len FROM (SELECT ",

@@ -19,10 +19,10 @@ use crate::domain::Time;
 /// 512 ids; shorter lists repeat their last id.
 static LOCK: LazyLock<[(usize, String); 4]> = LazyLock::new(|| {
     [1, 8, 64, 512].map(|size| {
-        let marks = vec!["?"; size].join(",");
+        let placeholders = vec!["?"; size].join(",");
         let text = format!(
             "SELECT id, fence, time_ns, ordinal, hash, seq, uid, container, container_id \
-             FROM log_stream FORCE INDEX (PRIMARY) WHERE id IN ({marks}) ORDER BY id FOR UPDATE"
+             FROM log_stream FORCE INDEX (PRIMARY) WHERE id IN ({placeholders}) ORDER BY id FOR UPDATE"
         );
         (size, text)
     })
@@ -86,7 +86,7 @@ pub(in crate::sinks) const fn session_limits(attempt: Duration) -> SessionLimits
 const LONGEST_MESSAGE: usize = (1 << 24) - 1;
 
 /// Bytes of a packet that a statement needs beside one message.
-pub(in crate::sinks) const PACKET_REST: usize = 4096;
+pub(in crate::sinks) const PACKET_OVERHEAD: usize = 4096;
 
 /// Bytes of one statement. The client's sockets wait for an acknowledgement before they send a second small packet
 /// (Nagle's algorithm; sqlx 0.9.0 does not turn it off), and the server delays the acknowledgement by 40 ms. Over TLS
@@ -120,7 +120,7 @@ impl SqlDialect for MySql {
             .await?;
         let plain = cipher.is_none_or(|(_, cipher)| cipher.is_empty());
         Ok(StatementLimits {
-            message: packet.saturating_sub(PACKET_REST).min(LONGEST_MESSAGE),
+            message: packet.saturating_sub(PACKET_OVERHEAD).min(LONGEST_MESSAGE),
             statement: packet.min(if plain { PLAIN_BYTES } else { TLS_BYTES }),
         })
     }

@@ -20,14 +20,14 @@ fn copy(claim: &Claim) -> Claim {
     }
 }
 
-pub(crate) async fn of_two_claimants_one_wins(fixture: &LockFixture) {
+pub(crate) async fn of_two_replicas_one_acquires_the_row(fixture: &LockFixture) {
     let (a, b) = (fixture.holder("a").await, fixture.holder("b").await);
     let key = pod("x");
-    let (won_a, won_b) = tokio::join!(acquire(&a, &key), acquire(&b, &key));
-    assert_eq!(usize::from(won_a.is_some()) + usize::from(won_b.is_some()), 1);
+    let (claim_a, claim_b) = tokio::join!(acquire(&a, &key), acquire(&b, &key));
+    assert_eq!(usize::from(claim_a.is_some()) + usize::from(claim_b.is_some()), 1);
     let row = a.table().await.unwrap().rows.remove(&key).unwrap();
-    assert_eq!(row.owner, Some(if won_a.is_some() { "a" } else { "b" }.into()));
-    assert_eq!(row.fence, won_a.or(won_b).unwrap().fence);
+    assert_eq!(row.owner, Some(if claim_a.is_some() { "a" } else { "b" }.into()));
+    assert_eq!(row.fence, claim_a.or(claim_b).unwrap().fence);
     assert!(
         row.expires_in > 50_000 && row.expires_in <= 60_000,
         "{}",
@@ -72,7 +72,7 @@ pub(crate) async fn twelve_hundred_rows_fit_in_one_call(fixture: &LockFixture) {
     assert!(a.acquire(&[]).await.unwrap().is_empty() && a.renew(&[]).await.unwrap().is_empty());
 }
 
-pub(crate) async fn four_claimants_contend_without_errors_and_each_row_has_one_winner(fixture: &LockFixture) {
+pub(crate) async fn four_replicas_contend_without_errors_and_each_row_gets_one_holder(fixture: &LockFixture) {
     let seed = fastrand::u64(..);
     println!("seed {seed}");
     let mut rng = fastrand::Rng::with_seed(seed);
@@ -138,7 +138,7 @@ pub(crate) async fn a_claim_that_was_taken_over_is_not_renewed(fixture: &LockFix
     );
 }
 
-pub(crate) async fn a_late_renewal_is_refused_even_if_nobody_took_the_row(fixture: &LockFixture) {
+pub(crate) async fn a_late_renewal_is_refused_even_if_nobody_acquired_the_row(fixture: &LockFixture) {
     let a = fixture.holder("a").await;
     let claim = acquire(&a, &pod("x")).await.unwrap();
     fixture.pass(TTL / 2).await;
@@ -172,7 +172,7 @@ pub(crate) async fn a_release_under_an_old_fence_is_ignored(fixture: &LockFixtur
     assert_eq!(row.checkpoint_len, 0);
 }
 
-pub(crate) async fn a_row_is_taken_after_expiry_and_grace_but_not_before(fixture: &LockFixture) {
+pub(crate) async fn a_row_is_acquired_after_expiry_and_grace_but_not_before(fixture: &LockFixture) {
     let (a, b) = (fixture.holder("a").await, fixture.holder("b").await);
     let key = pod("x");
     acquire(&a, &key).await.unwrap();
@@ -219,7 +219,7 @@ pub(crate) async fn a_claim_carries_the_previous_fence(fixture: &LockFixture) {
     assert_eq!(acquire(&a, &key).await.unwrap().previous, Fence(0), "the row is new");
 }
 
-pub(crate) async fn a_holder_can_claim_its_own_row_again(fixture: &LockFixture) {
+pub(crate) async fn a_holder_can_acquire_its_own_row_again(fixture: &LockFixture) {
     let (a, b) = (fixture.holder("a").await, fixture.holder("b").await);
     let key = pod("x");
     let lost_reply = acquire(&a, &key).await.unwrap();

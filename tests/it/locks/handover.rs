@@ -6,7 +6,7 @@ use podlog::domain::{AfterRelease, LockKey, RenewalOutcome};
 
 use crate::locks::fixture::{GRACE, LockFixture, TTL, acquire, pod, release, renew};
 
-pub(crate) async fn a_requested_row_is_handed_over_and_taken_by_the_replica_that_asked(fixture: &LockFixture) {
+pub(crate) async fn a_requested_row_is_handed_over_and_acquired_by_the_requester(fixture: &LockFixture) {
     let (a, b, c) = (
         fixture.holder("a").await,
         fixture.holder("b").await,
@@ -49,7 +49,7 @@ fn acquire_like(claim: &podlog::domain::Claim) -> podlog::domain::Claim {
     }
 }
 
-pub(crate) async fn a_row_handed_over_that_nobody_takes_is_free_again_after_a_timeout(fixture: &LockFixture) {
+pub(crate) async fn a_row_handed_over_that_nobody_acquires_is_free_again_after_a_timeout(fixture: &LockFixture) {
     let (a, c) = (fixture.holder("a").await, fixture.holder("c").await);
     let key = pod("x");
     let claim = acquire(&a, &key).await.unwrap();
@@ -107,7 +107,7 @@ pub(crate) async fn a_request_for_an_old_fence_or_for_an_own_row_is_ignored(fixt
     assert!(table.rows.values().all(|row| row.requested_by.is_none()), "{table:?}");
 }
 
-pub(crate) async fn a_finished_row_cannot_be_claimed_and_can_be_deleted(fixture: &LockFixture) {
+pub(crate) async fn a_finished_row_cannot_be_acquired_and_can_be_deleted(fixture: &LockFixture) {
     let (a, b) = (fixture.holder("a").await, fixture.holder("b").await);
     let key = pod("x");
     let claim = acquire(&a, &key).await.unwrap();
