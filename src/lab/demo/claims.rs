@@ -1,7 +1,7 @@
-//! Who holds what, as an outsider sees it: the table of claims is read, never written.
+//! Which replica holds how many pods, and how long takeovers take, according to the table of claims.
 //!
-//! How long a take-over takes is measured here, from the kill until the table shows other holders, so
-//! that no replica's own opinion counts.
+//! A takeover is measured from the kill until the table shows other holders. What replicas report about themselves does
+//! not count. The table is only read.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
@@ -11,14 +11,14 @@ use crate::domain::{Cause, LockKey, LockTable, ReplicaId};
 use crate::exit::Failure;
 use crate::locks::{self, Holder, LockStore, LockUrl};
 
-/// An observer of the table.
+/// Reads the table of claims.
 #[derive(Debug)]
 pub(super) struct ClaimsObserver {
     store: Arc<dyn LockStore>,
 }
 
 impl ClaimsObserver {
-    /// Makes the table and opens it. The replicas find it ready.
+    /// Creates the table, so that it exists before the replicas start, and opens it.
     pub(super) async fn open(url: &str) -> Result<Self, Failure> {
         let url: LockUrl = url.parse().map_err(|message| Failure::of(Cause::Setting, message))?;
         locks::migrate(&url).await?;
@@ -34,25 +34,25 @@ impl ClaimsObserver {
     }
 }
 
-/// The readable part of a replica's id.
+/// The readable part of a replica's identity.
 fn name(id: &ReplicaId) -> &str {
     id.as_str().split('#').next().unwrap_or_default()
 }
 
-/// Who holds how many pods.
+/// How many pods each replica holds.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub(super) struct Holdings {
     /// The pods of each replica that has a row of its own or holds a pod.
     pub(super) pods: BTreeMap<String, usize>,
     /// The replicas whose own row is unexpired.
     pub(super) alive: BTreeSet<String>,
-    /// Pods to be collected that no replica holds any more, or whose claim has expired.
+    /// Pods that are not finished and that no replica holds.
     pub(super) unheld: usize,
 }
 
 impl Holdings {
-    /// What the table says.
-    pub(super) fn of(table: &LockTable) -> Self {
+    /// Counts the rows of the table.
+    pub(super) fn from_table(table: &LockTable) -> Self {
         let alive: BTreeSet<String> = table.replicas().map(|id| name(id).to_owned()).collect();
         let mut pods: BTreeMap<String, usize> = alive.iter().map(|name| (name.clone(), 0)).collect();
         let mut unheld = 0;
@@ -72,18 +72,19 @@ impl Holdings {
     }
 }
 
-/// The pods of a killed replica on their way to others.
+/// The takeover of the pods of a killed replica.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) struct Takeover {
     replica: String,
+    /// The pods that have no other holder yet.
     waiting: BTreeSet<LockKey>,
     pods: usize,
     took: Option<Duration>,
 }
 
 impl Takeover {
-    /// The replica was killed just before `table` was read: what it holds there is waited for.
-    pub(super) fn of(replica: &str, table: &LockTable) -> Self {
+    /// The takeover of the pods that `replica` holds in `table`, which was read just after the replica was killed.
+    pub(super) fn begin(replica: &str, table: &LockTable) -> Self {
         let held = |row: &crate::domain::LockRow| row.owner.as_ref().is_some_and(|id| name(id) == replica);
         let waiting: BTreeSet<_> = table
             .rows
@@ -109,12 +110,12 @@ impl Takeover {
         self.pods
     }
 
-    /// How long it took, once every pod that is still to be collected has another holder.
+    /// How long the takeover took. `None` until every pod is finished or has another holder.
     pub(super) fn took(&self) -> Option<Duration> {
         self.took
     }
 
-    /// Takes in what the table says `since` the kill. Returns whether it is now complete, and was not before.
+    /// Updates it with the table as it is `since` the kill. Returns whether this completes the takeover.
     pub(super) fn observe(&mut self, table: &LockTable, since: Duration) -> bool {
         if self.took.is_some() {
             return false;
@@ -162,9 +163,9 @@ mod tests {
     }
 
     #[test]
-    fn holdings_count_what_is_held_and_unexpired() {
+    fn only_claims_that_have_not_expired_count_as_held() {
         let replica = |id: &str| LockKey::Replica(id.into());
-        let seen = Holdings::of(&table(&[
+        let seen = Holdings::from_table(&table(&[
             (pod("1"), Some("a#1"), 5, false),
             (pod("2"), Some("a#1"), -5, false),
             (pod("3"), None, 0, false),
@@ -181,7 +182,7 @@ mod tests {
     }
 
     #[test]
-    fn a_takeover_ends_when_the_last_pod_that_is_to_be_collected_has_another_holder() {
+    fn a_takeover_ends_when_every_unfinished_pod_has_another_holder() {
         let all = |owner: &str, left| {
             table(&[
                 (pod("1"), Some(owner), left, false),
@@ -190,10 +191,10 @@ mod tests {
                 (pod("4"), Some("b#2"), 5, false),
             ])
         };
-        let mut takeover = Takeover::of("a", &all("a#1", 5));
+        let mut takeover = Takeover::begin("a", &all("a#1", 5));
         assert_eq!(takeover.pods(), 2);
         let second = Duration::from_secs;
-        // Pod 2 finishes meanwhile; a claim that has expired already is no take-over.
+        // Pod 2 finishes meanwhile. An expired claim does not count as another holder.
         let finished = |mut table: LockTable| {
             table.rows.get_mut(&pod("2")).unwrap().finished = true;
             table

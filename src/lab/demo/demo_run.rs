@@ -1,7 +1,7 @@
-//! The course of a demo: replicas start, containers write, one replica is killed half-way and replaced (or a soak runs
-//! instead), all lines are stored, the replicas end, the lines are audited.
+//! The steps of a demo: replicas start, containers write, one replica is killed after half of the time and replaced (or
+//! a soak runs instead), all lines are stored, the replicas stop, and the lines are audited.
 //!
-//! It runs in one task. Only the simulated cluster and the replicas run at the same time.
+//! One task does all steps. The simulated cluster and the replicas run beside it.
 
 use std::time::Duration;
 
@@ -28,16 +28,16 @@ use crate::domain::{Cause, StreamId};
 use crate::exit::Failure;
 use crate::sinks::{self, SinkUrl};
 
-/// Faulty lines that are named.
-const NAMED: usize = 5;
+/// How many discrepancies are printed.
+const SHOWN_DISCREPANCIES: usize = 5;
 
-/// Lines per second of all pods together.
+/// How many lines all pods together write per second.
 const RATE: u32 = 2_000;
 
 /// Time between two progress lines where there is no terminal.
-const LINE_EVERY: Duration = Duration::from_secs(3);
+const PROGRESS_INTERVAL: Duration = Duration::from_secs(3);
 
-/// How long replicas may take until they are at work.
+/// How long replicas may take to start.
 const START_TIME: Duration = Duration::from_secs(15);
 
 /// Time between the kill and the replacement, so that the missing replica can be seen.
@@ -46,8 +46,8 @@ const REPLACE_AFTER: Duration = Duration::from_secs(2);
 /// How long a takeover may take: the ttl of 20 s, the grace of 1 s, and 1 s.
 const TAKEOVER: Duration = Duration::from_secs(22);
 
-/// How long reading up to the end may take after that. In all: 2 s to start, 15 s to the kill, 22 s, these
-/// 12 s, and some 2 s to end and to audit are 53 s with the default of 30 s of writing.
+/// How long the replicas may take after that to store all lines. With the default of 30 s of writing a demo takes at
+/// most 53 s: 2 s to start, 15 s until the kill, 22 s for the takeover, these 12 s, and 2 s to stop and to audit.
 const CATCH_UP: Duration = Duration::from_secs(12);
 
 /// A demo while it runs.
@@ -71,9 +71,9 @@ impl DemoRun {
         .await?;
         let (claims, records) = open_store(&environment, demo).await?;
         let line_every = if demo.soak.is_some() {
-            soak::LINE_EVERY
+            soak::PROGRESS_INTERVAL
         } else {
-            LINE_EVERY
+            PROGRESS_INTERVAL
         };
         let limit = demo
             .soak
@@ -86,7 +86,7 @@ impl DemoRun {
             most: Duration::from_secs(2) + limit,
             ..View::default()
         };
-        let observer = Observer::new(claims, records, view, Screen::find(line_every));
+        let observer = Observer::new(claims, records, view, Screen::detect(line_every));
         let mut replicas = Replicas::new(demo.claims);
         for _ in 0..demo.replicas {
             replicas.add(&environment.dir)?;
@@ -113,8 +113,8 @@ impl DemoRun {
     /// Runs the demo to its end.
     pub(super) async fn run(&mut self) -> Result<DemoOutcome, Failure> {
         self.await_replicas().await?;
-        self.running.environment.begin();
-        self.running.observer.say("the containers begin to write");
+        self.running.environment.start_writing();
+        self.running.observer.show_event("the containers begin to write");
         let deadline = match &mut self.soak {
             Some(soak) => soak.run(&mut self.running).await?,
             None => self.kill_one().await?,
@@ -126,31 +126,31 @@ impl DemoRun {
             stop,
             ..
         } = &mut self.running;
-        observer.say("the replicas are asked to stop");
+        observer.show_event("the replicas are asked to stop");
         observer.show(replicas.all(), true);
         let failures = tokio::select! {
             biased;
             () = stop.cancelled() => return Err(stopped()),
-            failures = replicas.end() => failures,
+            failures = replicas.stop_all() => failures,
         };
         self.outcome(failures).await
     }
 
-    /// Kills all replicas that are left. The directory is removed when this is dropped.
-    pub(super) async fn clear(mut self) {
-        self.running.replicas.kill().await;
+    /// Kills all remaining replicas. Dropping `self` removes the directory.
+    pub(super) async fn clean_up(mut self) {
+        self.running.replicas.kill_all().await;
         let dir = &self.running.environment.dir;
-        if dir.stays() {
+        if dir.is_kept() {
             screen::print_below(format_args!("kept: {}", dir.path().display()));
         }
     }
 
-    /// Waits until all replicas are at work, by the table of claims.
+    /// Waits until the table of claims shows all replicas as alive.
     async fn await_replicas(&mut self) -> Result<(), Failure> {
         let running = &mut self.running;
         let count = running.replicas.count();
-        running.observer.say(format!("{count} replicas started"));
-        while running.observer.has_claims() && running.observer.alive() < count {
+        running.observer.show_event(format!("{count} replicas started"));
+        while running.observer.has_claims() && running.observer.alive_replicas() < count {
             if running.observer.elapsed() > START_TIME {
                 return Err(
                     Failure::failed(format!("not all replicas were at work within {START_TIME:?}"))
@@ -162,7 +162,7 @@ impl DemoRun {
         Ok(())
     }
 
-    /// Half-way kills a replica and replaces it. Returns the time by which all must be stored.
+    /// Kills a replica after half of the time and replaces it. Returns the time by which all lines must be stored.
     async fn kill_one(&mut self) -> Result<Instant, Failure> {
         let writing_since = Instant::now();
         while writing_since.elapsed() < self.duration / 2 {
@@ -183,12 +183,12 @@ impl DemoRun {
                 ..
             } = &mut self.running;
             let replica = replicas.add(&environment.dir)?;
-            observer.say(format!("{} started in its place", replica.name()));
+            observer.show_event(format!("{} started in its place", replica.name()));
         }
         Ok(writing_since + limit(self.duration, claims))
     }
 
-    /// A replica that holds pods, by the seed.
+    /// Chooses a replica that holds pods, by the seed.
     fn choose_victim(&self) -> Result<usize, Failure> {
         let replicas = self.running.replicas.all().iter().enumerate();
         let holders: Vec<usize> = replicas
@@ -202,7 +202,7 @@ impl DemoRun {
         })
     }
 
-    /// Waits until all is stored, or until the deadline.
+    /// Waits until all lines are stored, or until the deadline.
     async fn await_all_stored(&mut self, deadline: Instant) -> Result<(), Failure> {
         let (mut announced, mut audited_at) = (false, None);
         while Instant::now() < deadline {
@@ -213,10 +213,10 @@ impl DemoRun {
             let observer = &mut self.running.observer;
             if !announced {
                 announced = true;
-                observer.say("the containers have written all they had to");
+                observer.show_event("the containers have written all they had to");
             }
             let taken_over = observer.takeover_times().all(|took| took.is_some());
-            // The audit is much work, so only when the counts agree, or when nothing moves any more.
+            // The audit is expensive, so it runs only when the counts agree, or when no more lines are stored.
             let stalled = observer.is_stalled() && audited_at.is_none_or(|at: Instant| at.elapsed() > STALL);
             let claims = observer.has_claims();
             let all_counted = self.running.observer.all_counted(self.running.copies());
@@ -230,15 +230,15 @@ impl DemoRun {
                 all_counted
             };
             if complete {
-                self.running.observer.say("everything is stored");
+                self.running.observer.show_event("everything is stored");
                 return Ok(());
             }
         }
-        self.running.observer.say("time is up");
+        self.running.observer.show_event("time is up");
         Ok(())
     }
 
-    /// Audits the lines and gathers what else failed.
+    /// Audits the lines, and collects all other failures.
     async fn outcome(&mut self, mut failures: Vec<String>) -> Result<DemoOutcome, Failure> {
         let (audit, discrepancies) = self.audit().await?;
         let soak = match self.soak.take() {
@@ -271,29 +271,29 @@ impl DemoRun {
             observer, environment, ..
         } = &mut self.running;
         let stored = observer.records.read().await?;
-        let written = stored::written(&environment.cluster.written(), observer.records.is_lossy());
+        let written = stored::written_by_stream(&environment.cluster.written(), observer.records.is_lossy());
         let (audit, discrepancies) = find_discrepancies(&written, &stored);
-        let named = discrepancies.into_iter().take(NAMED);
-        let named = named.map(|(stream, discrepancy)| (stream.clone(), discrepancy));
-        Ok((audit, named.collect()))
+        let shown = discrepancies.into_iter().take(SHOWN_DISCREPANCIES);
+        let shown = shown.map(|(stream, discrepancy)| (stream.clone(), discrepancy));
+        Ok((audit, shown.collect()))
     }
 
-    /// How many lines are covered by gaps although the API server still serves them: of the present instances of pods
-    /// that exist. There are none, unless files were rotated.
+    /// How many lines are covered by gaps although the API server still serves them. Only present instances of existing
+    /// pods count. There are none, unless files were rotated.
     async fn needless_gaps(&mut self) -> Result<u64, Failure> {
         let RunningDemo {
             observer, environment, ..
         } = &mut self.running;
         let mut stored = observer.records.read().await?;
         let pods = environment.cluster.pods();
-        let present = stored::present(environment.cluster.written(), &pods.iter().map(SimPod::uid).collect());
-        let written = stored::written(&present, observer.records.is_lossy());
+        let present = stored::present_instances(environment.cluster.written(), &pods.iter().map(SimPod::uid).collect());
+        let written = stored::written_by_stream(&present, observer.records.is_lossy());
         stored.retain(|stream, _| written.contains_key(stream));
         Ok(compare(&written, &stored).gaps)
     }
 }
 
-/// Makes the tables that replicas share, if they do, and opens what they store.
+/// Creates the tables of the replicas if they share a store, and opens the stored records.
 async fn open_store(environment: &Environment, demo: &Demo) -> Result<(Option<ClaimsObserver>, Records), Failure> {
     match demo.claims {
         Switch::On => {
@@ -329,7 +329,7 @@ fn workload(demo: &Demo, seed: u64) -> Workload {
     }
 }
 
-/// How long it may take from the first line until the replicas are asked to stop.
+/// The longest time from the first line until the replicas are asked to stop.
 fn limit(writing: Duration, kill: bool) -> Duration {
     let takeover = if kill { writing / 2 + TAKEOVER } else { Duration::ZERO };
     writing.max(takeover) + CATCH_UP

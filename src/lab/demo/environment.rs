@@ -1,7 +1,7 @@
-//! The environment of a demo: a directory, a simulated cluster behind a port, and a kubeconfig that points at it.
+//! The environment of a demo: a directory, a simulated cluster on a port, and a kubeconfig for it.
 //!
-//! Dropping it ends the server and removes the directory, unless it is to be kept. It starts no replica and reads
-//! nothing of what replicas store.
+//! Dropping it stops the server, and removes the directory unless it is kept. It starts no replica and reads no
+//! records.
 
 use std::path::{Path, PathBuf};
 
@@ -13,11 +13,10 @@ use crate::exit::Failure;
 use kube_sim::workload::Workload;
 use kube_sim::{SimCluster, SimSettings};
 
-/// With `--rotate` a log file is rotated at this size. A chatty pod of sixty writes about 57 lines a second of about
-/// 130 bytes with what the runtime adds, so its file is full after 65 536 / (57 x 130) = 8.8 s: twice
-/// while a killed replica's pods are without a holder. It must be more than a container writes at once,
-/// which is 40 kB with a long line: what is rotated away before a replica has opened the log leaves no trace in the
-/// API, so no replica can report it.
+/// The size at which log files are rotated with `--rotate`. Of sixty pods, a busy one writes about 57 lines per second
+/// of about 130 bytes each. Its file is full after 65 536 / (57 x 130) = 8.8 s, so it is rotated twice during a
+/// takeover. The size must be more than a container writes at once, which is 40 kB with a long line. podlog cannot
+/// report lines that are rotated away before it has opened the log.
 const SMALL_FILE: u64 = 64 * 1024;
 
 /// The file with the claims and the records of all replicas, in the directory of the demo.
@@ -45,14 +44,14 @@ pub(super) struct Environment {
 }
 
 impl Environment {
-    /// Makes the directory and opens the cluster's port. Nothing is written yet.
+    /// Creates the directory and starts the API server. The containers do not write yet.
     pub(super) async fn create(wanted: EnvironmentSettings<'_>) -> Result<Self, Failure> {
         let dir = WorkDir::make(wanted.keep)?;
         let mut settings = SimSettings {
             seed: wanted.workload.seed,
             ..SimSettings::default()
         };
-        // What is rotated away is a gap, which is expected only with `--rotate`.
+        // Rotation causes gaps, which are expected only with `--rotate`.
         settings.rotate_bytes = if wanted.rotate { SMALL_FILE } else { u64::MAX };
         let cluster = SimCluster::new(settings);
         let port = |e: std::io::Error| {
@@ -80,11 +79,11 @@ impl Environment {
         self.dir.path().join(STORE_FILE)
     }
 
-    /// The containers begin to write.
-    pub(super) fn begin(&mut self) {
+    /// Lets the containers begin to write.
+    pub(super) fn start_writing(&mut self) {
         let (workload, cluster) = (self.workload.clone(), self.cluster.clone());
         self.writing.spawn(async move {
-            // It ends by being dropped, so its stop token is never cancelled.
+            // Dropping the task stops the workload, so the token is never cancelled.
             let done = workload.run(&cluster, &CancellationToken::new()).await;
             done.map_err(|e| {
                 Failure::failed(format!("the simulated pods cannot continue: {e}")).with_remedy("please report it")
@@ -109,7 +108,7 @@ impl Environment {
     }
 }
 
-/// A directory of the demo's own, removed on drop unless it is to be kept.
+/// The directory of a demo. Dropping it removes the directory, unless it is kept.
 #[derive(Debug)]
 pub(super) struct WorkDir {
     path: PathBuf,
@@ -142,7 +141,7 @@ impl WorkDir {
         Ok(dir)
     }
 
-    /// The directory; absolute.
+    /// The absolute path of the directory.
     pub(super) fn path(&self) -> &Path {
         &self.path
     }
@@ -152,8 +151,8 @@ impl WorkDir {
         self.path.join(name).display().to_string()
     }
 
-    /// Whether it stays.
-    pub(super) fn stays(&self) -> bool {
+    /// Whether the directory is kept.
+    pub(super) fn is_kept(&self) -> bool {
         self.keep
     }
 

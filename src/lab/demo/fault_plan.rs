@@ -1,7 +1,7 @@
-//! What goes wrong in a soak, and when: chosen from the seed before it begins.
+//! The faults of a soak and their times, which the seed determines before the soak begins.
 //!
-//! Pure: it carries out nothing; `injector` does that. One replica is never touched, so that there is always one that
-//! collects, and one process is old enough at the end to judge its memory by.
+//! It only makes the plan; `injector` carries it out. One replica gets no fault. So one replica always collects, and
+//! one process runs long enough to check its memory.
 
 use std::time::Duration;
 
@@ -9,13 +9,13 @@ use fastrand::Rng;
 
 use kube_sim::{Cut, Verb};
 
-/// Before the first fault, so that every container that was there from the beginning is known to a replica.
+/// The time of the first fault. Until then replicas have seen every container that exists from the beginning.
 const FIRST_FAULT: Duration = Duration::from_secs(8);
 
-/// A freeze that costs a replica its claims: the ttl of 20 s, the grace of 1 s, and more.
+/// A freeze after which a replica has lost its claims: longer than the ttl of 20 s and the grace of 1 s.
 const LONG_SECONDS: std::ops::Range<f64> = 22.0..32.0;
 
-/// A freeze after which it may hold them still.
+/// A freeze after which a replica may still hold its claims.
 const SHORT_SECONDS: std::ops::Range<f64> = 0.5..10.0;
 
 /// How long the store is locked: mostly less than the 15 s without a renewal after which a holder stops, but sometimes
@@ -26,13 +26,13 @@ const LOCK_SECONDS: std::ops::Range<f64> = 1.0..8.0;
 /// are not.
 const MUTE_SECONDS: std::ops::Range<f64> = 1.0..15.0;
 
-/// Between the end of a replica and the start of the one in its place.
+/// The time between the end of a replica and the start of its replacement.
 const VACANT_SECONDS: std::ops::Range<f64> = 1.0..10.0;
 
-/// How long a replica is left alone after a fault: to start collecting, or to end within its grace period.
+/// How long a replica gets no other fault after a fault: to start collecting, or to end within its grace period.
 const SETTLE_TIME: Duration = Duration::from_secs(6);
 
-/// One fault. A slot is the index of a replica; by now another replica may have replaced the one it began with.
+/// One fault. A slot is the index of a replica, or of the replica that has replaced it.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub(super) enum DemoFault {
     /// SIGKILL, and a new replica in this slot after this time.
@@ -52,7 +52,7 @@ pub(super) enum DemoFault {
 }
 
 impl DemoFault {
-    /// How long it lasts, including the time for which its slot is left alone afterwards.
+    /// How long it lasts, including the time for which its slot gets no other fault afterwards.
     fn duration(&self) -> Duration {
         match self {
             Self::Kill(_, time) | Self::Freeze(_, time) | Self::Terminate(_, time) => *time + SETTLE_TIME,
@@ -94,8 +94,8 @@ const ALL_TYPES: [FaultType; 8] = [
     FaultType::Refuse,
 ];
 
-/// All faults of a soak of `duration`, in order; all of them are over by then. With one replica only the store and the
-/// API server fail.
+/// All faults of a soak of `duration`, in order. All of them end before the soak ends. With one replica, only the store
+/// and the API server get faults.
 pub(super) fn plan(seed: u64, replicas: usize, duration: Duration) -> Vec<PlannedFault> {
     let mut planner = Planner {
         rng: Rng::with_seed(seed),
@@ -104,7 +104,7 @@ pub(super) fn plan(seed: u64, replicas: usize, duration: Duration) -> Vec<Planne
         store_free_at: Duration::ZERO,
         log_streams_muted: false,
     };
-    // On average one in 15 s over half an hour, one in 3 s over less than a minute.
+    // On average one fault in 15 s for half an hour, and one in 3 s for less than a minute.
     let pause = (duration / 10).clamp(Duration::from_secs(5), Duration::from_secs(30));
     let (mut faults, mut remaining) = (Vec::new(), Vec::new());
     let mut at = FIRST_FAULT;
@@ -113,7 +113,7 @@ pub(super) fn plan(seed: u64, replicas: usize, duration: Duration) -> Vec<Planne
             remaining.extend(ALL_TYPES);
             planner.rng.shuffle(&mut remaining);
         }
-        // The next type that is possible now; the others wait.
+        // The first type that is possible now. The others remain for later.
         let fault = (0..remaining.len()).rev().find_map(|place| {
             let fault = planner
                 .choose(remaining[place], at)
@@ -125,7 +125,7 @@ pub(super) fn plan(seed: u64, replicas: usize, duration: Duration) -> Vec<Planne
             planner.record(&fault, at);
             faults.push(PlannedFault { at, fault });
         } else {
-            // The types that are left may never become possible, as near the end.
+            // The remaining types may never become possible, for example near the end.
             remaining.clear();
         }
         at += Duration::from_secs(1) + pause.mul_f64(planner.rng.f64());
@@ -133,9 +133,11 @@ pub(super) fn plan(seed: u64, replicas: usize, duration: Duration) -> Vec<Planne
     faults
 }
 
-/// Knows which faults are possible at a time.
+/// Chooses faults that are possible at a time.
 struct Planner {
     rng: Rng,
+    /// The slot that gets no fault.
+    /// The slot that gets no fault.
     protected: usize,
     /// Per slot, the time from which it may get another fault.
     slot_free_at: Vec<Duration>,
@@ -163,8 +165,8 @@ impl Planner {
             FaultType::LockStore if self.store_free_at > at => return None,
             FaultType::LockStore => DemoFault::LockStore(self.seconds(LOCK_SECONDS)),
             FaultType::Cut => {
-                // A log stream that is muted and then ends in order, just before its pod is deleted, looks like one
-                // that was read to its end, and there is no log left to compare it with.
+                // If a muted stream ends without an error just before its pod is deleted, it looks like one that was
+                // read to its end, and no log is left to compare it with.
                 let how = if self.rng.bool() && !self.log_streams_muted {
                     Cut::Clean
                 } else {
@@ -215,14 +217,14 @@ mod tests {
     }
 
     #[test]
-    fn one_seed_is_one_plan() {
+    fn the_same_seed_gives_the_same_plan() {
         let plan = |seed| plan(seed, 3, HALF_AN_HOUR);
         assert_eq!(plan(7), plan(7));
         assert_ne!(plan(7), plan(8));
     }
 
     #[test]
-    fn everything_happens_in_order_and_is_over_in_time() {
+    fn every_type_of_fault_occurs_and_all_faults_end_in_time() {
         for seed in 0..50 {
             let faults = plan(seed, 3, HALF_AN_HOUR);
             assert!(
@@ -260,7 +262,7 @@ mod tests {
     }
 
     #[test]
-    fn one_replica_is_left_alone_and_nothing_befalls_one_twice_at_a_time() {
+    fn one_replica_gets_no_fault_and_no_replica_has_two_at_a_time() {
         for seed in 0..50 {
             let faults = plan(seed, 3, HALF_AN_HOUR);
             let mut slot_free_at = [Duration::ZERO; 3];
@@ -279,7 +281,7 @@ mod tests {
     }
 
     #[test]
-    fn half_a_minute_holds_some_of_it_and_no_time_nothing() {
+    fn a_short_soak_has_a_few_faults_and_an_empty_one_has_none() {
         for seed in 0..50 {
             let faults = plan(seed, 3, Duration::from_secs(30));
             assert!(faults.len() >= 3, "seed {seed}: {faults:?}");

@@ -1,7 +1,7 @@
-//! JSON lines in a directory of one replica, read as they grow.
+//! Reads the JSON lines that one replica stores in a directory, while the files grow.
 //!
-//! A line is read once, when it is complete. Files that were put aside are not looked for: a demo
-//! writes far less than makes a `file` sink put one aside.
+//! A line is read once, when it is complete. Rotated files are not read: a demo writes too little for the sink to
+//! rotate a file. Nothing is written.
 
 use std::collections::BTreeMap;
 use std::fs::File;
@@ -14,20 +14,20 @@ use crate::domain::StreamId;
 use crate::exit::Failure;
 use kube_sim::audit::{LineDigest, StoredStream};
 
-/// What is stored, by stream.
+/// The stored lines and gaps of each stream.
 pub(super) type StoredStreams = BTreeMap<StreamId, StoredStream>;
 
-/// What has been read so far.
+/// The files of one directory, and what has been read from them.
 #[derive(Debug)]
 pub(super) struct Files {
     dir: PathBuf,
-    /// How many bytes of each file have been read.
+    /// For each file, how many bytes have been read.
     read: BTreeMap<PathBuf, u64>,
     streams: StoredStreams,
     count: u64,
 }
 
-/// A record as it stands in the file; a gap record has no message.
+/// A record in a file. A gap record has no message.
 #[derive(Deserialize)]
 struct StoredRecord {
     time: Option<String>,
@@ -57,35 +57,35 @@ impl Files {
         self.count
     }
 
-    /// What has been read.
+    /// The lines and gaps that have been read.
     pub(super) fn streams(&self) -> &StoredStreams {
         &self.streams
     }
 
-    /// Reads what has been added.
-    pub(super) fn read_on(&mut self) -> Result<(), Failure> {
+    /// Reads what was added to the files.
+    pub(super) fn read_new(&mut self) -> Result<(), Failure> {
         let failed = |path: &Path, error: &dyn std::fmt::Display| {
             Failure::failed(format!("{} cannot be read: {error}", path.display()))
         };
         let mut paths = Vec::new();
-        find(&self.dir, &mut paths).map_err(|e| failed(&self.dir, &e))?;
+        find_files(&self.dir, &mut paths).map_err(|e| failed(&self.dir, &e))?;
         for path in paths {
             let offset = self.read.get(&path).copied().unwrap_or(0);
-            let bytes = added(&path, offset).map_err(|e| failed(&path, &e))?;
+            let bytes = read_from(&path, offset).map_err(|e| failed(&path, &e))?;
             let whole = memchr::memrchr(b'\n', &bytes).map_or(0, |end| end + 1);
             for line in bytes[..whole]
                 .split(|byte| *byte == b'\n')
                 .filter(|line| !line.is_empty())
             {
                 let record = serde_json::from_slice(line).map_err(|e| failed(&path, &e))?;
-                self.take(record);
+                self.add(record);
             }
             self.read.insert(path, offset + whole as u64);
         }
         Ok(())
     }
 
-    fn take(&mut self, record: StoredRecord) {
+    fn add(&mut self, record: StoredRecord) {
         let stream = StreamId {
             uid: record.kubernetes.uid.into(),
             container: record.kubernetes.container.into(),
@@ -96,7 +96,7 @@ impl Files {
             stored.gaps.push(stored.lines.len());
             return;
         };
-        // A time that cannot be read is none that was written: the line is then found to be foreign.
+        // No line has the time 0, so the audit finds a line whose time cannot be parsed.
         let time = record.time.and_then(|time| time.parse::<jiff::Timestamp>().ok());
         let time = time.map_or(0, |time| time.as_nanosecond() as i64);
         stored.lines.push(LineDigest::new(time, message.as_bytes()));
@@ -104,8 +104,8 @@ impl Files {
     }
 }
 
-/// All files below a directory; none if it does not exist yet.
-fn find(dir: &Path, found: &mut Vec<PathBuf>) -> io::Result<()> {
+/// Adds all record files below a directory. Adds none if it does not exist yet.
+fn find_files(dir: &Path, found: &mut Vec<PathBuf>) -> io::Result<()> {
     let entries = match dir.read_dir() {
         Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(()),
         entries => entries?,
@@ -113,7 +113,7 @@ fn find(dir: &Path, found: &mut Vec<PathBuf>) -> io::Result<()> {
     for entry in entries {
         let entry = entry?;
         if entry.file_type()?.is_dir() {
-            find(&entry.path(), found)?;
+            find_files(&entry.path(), found)?;
         } else if entry.path().extension().is_some_and(|extension| extension == "jsonl") {
             found.push(entry.path());
         }
@@ -121,7 +121,7 @@ fn find(dir: &Path, found: &mut Vec<PathBuf>) -> io::Result<()> {
     Ok(())
 }
 
-fn added(path: &Path, offset: u64) -> io::Result<Vec<u8>> {
+fn read_from(path: &Path, offset: u64) -> io::Result<Vec<u8>> {
     let mut file = File::open(path)?;
     let mut bytes = Vec::new();
     if file.metadata()?.len() > offset {
@@ -138,10 +138,10 @@ mod tests {
     use super::*;
 
     #[test]
-    fn records_are_read_once_and_when_they_are_complete() {
+    fn each_record_is_read_once_when_it_is_complete() {
         let dir = tempfile::tempdir().unwrap();
         let mut files = Files::new(dir.path().join("records"));
-        files.read_on().unwrap();
+        files.read_new().unwrap();
         assert_eq!(files.count(), 0);
         let path = dir.path().join("records/ns/pod/app");
         std::fs::create_dir_all(&path).unwrap();
@@ -154,10 +154,10 @@ mod tests {
             line.split_at(9).0
         )
         .unwrap();
-        files.read_on().unwrap();
+        files.read_new().unwrap();
         assert_eq!(files.count(), 1);
         writeln!(file, "{}", line.split_at(9).1).unwrap();
-        files.read_on().unwrap();
+        files.read_new().unwrap();
         assert_eq!(files.count(), 2);
         let stored = StoredStream {
             lines: vec![LineDigest::new(7, "é".as_bytes()); 2],

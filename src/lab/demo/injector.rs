@@ -1,7 +1,7 @@
-//! Carries out the faults that `fault_plan` has planned, and later undoes them: signals to replicas, a lock on the
-//! store's file, faults of the simulated API server. It reports each fault and judges none.
+//! Carries out the faults that `fault_plan` has planned, and ends them: signals to replicas, a lock on the store's
+//! file, faults of the simulated API server. It shows each fault, and checks no result.
 //!
-//! A replica that is frozen while it writes keeps the store locked for as long as it is frozen.
+//! If a replica is frozen while it writes, the store stays locked until the replica continues.
 
 use std::collections::VecDeque;
 use std::time::Duration;
@@ -16,13 +16,13 @@ use super::store_lock::StoreLock;
 use crate::exit::Failure;
 
 /// How long a replica may take to end: its grace period of 20 s, and 5 s for a busy machine.
-const ENDING: Duration = Duration::from_secs(25);
+const STOP_TIMEOUT: Duration = Duration::from_secs(25);
 
 /// The pause before the store's lock is tried again. A replica that is frozen while it writes keeps others from the
 /// lock until it continues, and each attempt waits for the lock for 4 s.
 const LOCK_RETRY: Duration = Duration::from_secs(1);
 
-/// What ends a fault.
+/// How a fault ends.
 #[derive(Clone, Copy, Debug, PartialEq)]
 enum Repair {
     /// Continue the frozen replica in this slot.
@@ -35,34 +35,34 @@ enum Repair {
     Unmute(Verb),
 }
 
-/// The faults to come and the repairs to come. Times are since the containers began to write.
+/// The faults and repairs that are still to be carried out. Times are since the containers began to write.
 #[derive(Debug)]
 pub(super) struct Injector {
     planned: VecDeque<PlannedFault>,
     repairs: Vec<(Duration, Repair)>,
     /// How many faults have been carried out.
     done: u32,
-    /// Replicas that did not end as they should.
-    badly_ended: Vec<String>,
+    /// Failures of replicas that were asked to stop.
+    failed_exits: Vec<String>,
 }
 
 impl Injector {
-    /// Will carry out these faults.
+    /// An injector of these faults.
     pub(super) fn new(planned: Vec<PlannedFault>) -> Self {
         Self {
             planned: planned.into(),
             repairs: Vec::new(),
             done: 0,
-            badly_ended: Vec::new(),
+            failed_exits: Vec::new(),
         }
     }
 
-    /// How many faults were carried out, and which replicas did not end as they should.
+    /// How many faults were carried out, and the failures of replicas that were asked to stop.
     pub(super) fn outcome(self) -> (u32, Vec<String>) {
-        (self.done, self.badly_ended)
+        (self.done, self.failed_exits)
     }
 
-    /// Does and undoes what is due at `now`.
+    /// Carries out the faults and repairs that are due at `now`.
     pub(super) async fn advance(&mut self, running: &mut RunningDemo, now: Duration) -> Result<(), Failure> {
         self.repair_due(running, now).await?;
         while let Some(planned) = self.planned.pop_front_if(|planned| planned.at <= now) {
@@ -76,7 +76,7 @@ impl Injector {
         Ok(())
     }
 
-    /// Undoes everything at once, and waits until all replicas run.
+    /// Ends all faults at once, and waits until all replicas run.
     pub(super) async fn repair_all(
         &mut self,
         running: &mut RunningDemo,
@@ -98,15 +98,15 @@ impl Injector {
         if let DemoFault::Kill(slot, _) | DemoFault::Freeze(slot, _) | DemoFault::Terminate(slot, _) = fault {
             let replica = running.replicas.slot(slot);
             if replica.state() != ProcessState::Running {
-                let event = format!("{} is left alone; it has not ended yet", replica.name());
-                running.observer.say(event);
+                let event = format!("{} gets no fault now, because it has not ended yet", replica.name());
+                running.observer.show_event(event);
                 return Ok(true);
             }
         }
         match fault {
             DemoFault::Kill(slot, vacant) => {
                 let killed = running.kill(slot).await;
-                running.tolerate(killed)?;
+                running.ignore_while_locked(killed)?;
                 self.repairs.push((now + vacant, Repair::Replace(slot, now)));
             }
             DemoFault::Freeze(slot, time) => {
@@ -117,14 +117,14 @@ impl Injector {
                     replica.name(),
                     time.as_secs_f64()
                 );
-                running.observer.say(event);
+                running.observer.show_event(event);
                 self.repairs.push((now + time, Repair::Continue(slot)));
             }
             DemoFault::Terminate(slot, vacant) => {
                 let replica = running.replicas.slot(slot);
                 replica.terminate();
                 let event = format!("{} is asked to stop with SIGTERM", replica.name());
-                running.observer.say(event);
+                running.observer.show_event(event);
                 self.repairs.push((now + vacant, Repair::Replace(slot, now)));
             }
             DemoFault::LockStore(time) => return Ok(self.lock_store(running, time, now).await),
@@ -134,14 +134,16 @@ impl Injector {
                     Cut::Clean => "end as if complete",
                     Cut::Reset => "are cut by a reset",
                 };
-                running.observer.say(format!("{count} open {} {how}", plural(verb)));
+                running
+                    .observer
+                    .show_event(format!("{count} open {} {how}", plural(verb)));
             }
             DemoFault::Mute(verb, time) => {
                 let count = running.environment.cluster.mute(&Target::verb(verb));
                 let (streams, seconds) = (plural(verb), time.as_secs_f64());
                 running
                     .observer
-                    .say(format!("{count} open {streams} send nothing for {seconds:.1} s"));
+                    .show_event(format!("{count} open {streams} send nothing for {seconds:.1} s"));
                 self.repairs.push((now + time, Repair::Unmute(verb)));
             }
             DemoFault::Refuse(verb, status, times) => refuse(running, verb, status, times),
@@ -157,14 +159,14 @@ impl Injector {
                 let seconds = time.as_secs_f64();
                 running
                     .observer
-                    .say(format!("the store's file is locked for {seconds:.1} s"));
+                    .show_event(format!("the store's file is locked for {seconds:.1} s"));
                 self.repairs.push((now + time, Repair::UnlockStore));
                 true
             }
             Err(why) => {
                 running
                     .observer
-                    .say(format!("the store's file could not be locked: {why}"));
+                    .show_event(format!("the store's file could not be locked: {why}"));
                 false
             }
         }
@@ -176,28 +178,28 @@ impl Injector {
             match repair {
                 Repair::Continue(slot) => {
                     let replica = running.replicas.slot(slot);
-                    replica.thaw();
+                    replica.resume();
                     let event = format!("{} continues", replica.name());
-                    running.observer.say(event);
+                    running.observer.show_event(event);
                 }
                 Repair::Replace(slot, since) => self.replace(running, slot, since, now).await?,
                 Repair::UnlockStore => {
                     if let Some(lock) = running.store_lock.take() {
                         lock.release().await;
                     }
-                    running.observer.say("the store's file is free again");
+                    running.observer.show_event("the store's file is free again");
                 }
                 Repair::Unmute(verb) => {
                     running.environment.cluster.unmute(&Target::verb(verb));
-                    running.observer.say(format!("muted {} continue", plural(verb)));
+                    running.observer.show_event(format!("muted {} continue", plural(verb)));
                 }
             }
         }
         Ok(())
     }
 
-    /// Starts a replica in place of one that was killed or asked to stop at `since`, if that has ended; tries again at
-    /// the next step if not.
+    /// Starts a replica in place of one that was killed or asked to stop at `since`. If that replica has not ended,
+    /// tries again later.
     async fn replace(
         &mut self,
         running: &mut RunningDemo,
@@ -210,26 +212,26 @@ impl Injector {
         if replica.state() == ProcessState::Ending {
             let failure = match replica.has_ended()? {
                 Some(ended) => ended.err(),
-                None if now < since + ENDING => {
+                None if now < since + STOP_TIMEOUT => {
                     self.repairs.push((now, Repair::Replace(slot, since)));
                     return Ok(());
                 }
                 None => {
                     replica.kill().await;
                     Some(format!(
-                        "{name} did not end within {ENDING:?} of SIGTERM and was killed"
+                        "{name} did not end within {STOP_TIMEOUT:?} of SIGTERM and was killed"
                     ))
                 }
             };
             if let Some(failure) = failure {
-                running.observer.say(&failure);
-                self.badly_ended.push(failure);
+                running.observer.show_event(&failure);
+                self.failed_exits.push(failure);
             }
         }
         let replica = running.replicas.replace(slot, &running.environment.dir)?;
         running
             .observer
-            .say(format!("{} started in place of {name}", replica.name()));
+            .show_event(format!("{} started in place of {name}", replica.name()));
         Ok(())
     }
 }
@@ -239,7 +241,7 @@ fn refuse(running: &mut RunningDemo, verb: Verb, status: u16, times: u32) {
     let fault = Fault::Refuse { status, retry_after };
     running.environment.cluster.inject(Target::verb(verb), fault, times);
     let what = plural(verb);
-    running.observer.say(format!(
+    running.observer.show_event(format!(
         "the next {times} requests for {what} are refused with {status}"
     ));
 }

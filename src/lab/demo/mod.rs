@@ -1,8 +1,9 @@
-//! `podlog demo`: a simulated cluster, several real replicas, one of them killed, and an audit. With `--soak` it runs
-//! for a chosen time, and with `--chaos` faults are injected.
+//! `podlog demo`: real replicas collect a simulated cluster, one replica is killed, and the stored lines are audited.
+//! With `--soak` it runs for a chosen time, and with `--chaos` faults are injected.
 //!
-//! The audit compares what the simulated containers wrote with what is stored; nothing that a replica says about itself
-//! counts. With `--claims off` the replicas do not see each other's claims, which shows the problem that claims solve.
+//! The audit compares the lines that the simulated containers wrote with the stored lines. It never relies on what a
+//! replica reports. With `--claims off` the replicas do not see each other's claims, which shows the problem that
+//! claims solve.
 
 mod claims;
 mod demo_run;
@@ -34,7 +35,7 @@ use crate::exit::Failure;
 use demo_run::DemoRun;
 use kube_sim::audit::Discrepancy;
 
-/// Refuses flags that have no meaning together.
+/// Refuses flags that cannot be combined.
 fn check(demo: &Demo) -> Result<(), Failure> {
     let refused = |what: &str, remedy: &str| Err(Failure::usage(what).with_remedy(remedy));
     match demo.soak {
@@ -58,7 +59,7 @@ pub async fn demo(demo: Demo, stop: CancellationToken) -> Result<(), Failure> {
     }
     let mut demo_run = DemoRun::start(&demo, seed, stop).await?;
     let outcome = demo_run.run().await;
-    demo_run.clear().await;
+    demo_run.clean_up().await;
     let outcome = outcome?;
     let line = if demo.json {
         outcome.json(&demo, seed)
@@ -98,7 +99,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn chaos_is_for_a_soak_and_a_soak_for_claims() {
+    fn chaos_needs_a_soak_and_a_soak_needs_claims() {
         let refused = |soak: Option<u64>, chaos, claims| {
             let demo = Demo {
                 json: false,

@@ -1,6 +1,6 @@
-//! What the demo sees: the table of claims, how much is written and stored, and what it shows of that.
+//! Observes a demo: reads the table of claims, counts the written and the stored lines, and shows them.
 //!
-//! It only reads. It never does anything to a replica or to the simulated cluster.
+//! It only reads. It never changes a replica or the simulated cluster.
 
 use std::time::Duration;
 
@@ -16,17 +16,17 @@ use super::view::{ReplicaRow, ReplicaStatus, View};
 use crate::domain::LockTable;
 use crate::exit::Failure;
 
-/// Time between two counts of what is stored.
-const COUNT_EVERY: Duration = Duration::from_millis(600);
+/// Time between two counts of the stored lines.
+const COUNT_INTERVAL: Duration = Duration::from_millis(600);
 
-/// What is observed, and where it is shown.
+/// The observed values, and the screen that shows them.
 #[derive(Debug)]
 pub(super) struct Observer {
     pub(super) records: Records,
     /// The table of claims; `None` when replicas do not share one.
     claims: Option<ClaimsObserver>,
     holdings: Holdings,
-    /// When replicas were killed, and who has their pods since.
+    /// The takeovers, each with the time of the kill.
     takeovers: Vec<(Instant, Takeover)>,
     progress: Progress,
     counted_at: Option<Instant>,
@@ -61,8 +61,8 @@ impl Observer {
         self.claims.is_some()
     }
 
-    /// How many replicas are alive by the table of claims.
-    pub(super) fn alive(&self) -> usize {
+    /// How many replicas are alive according to the table of claims.
+    pub(super) fn alive_replicas(&self) -> usize {
         self.holdings.alive.len()
     }
 
@@ -71,16 +71,15 @@ impl Observer {
         self.holdings.pods.get(name).is_some_and(|pods| *pods > 0)
     }
 
-    /// How long the pods of each killed replica were without another holder; `None` where some still are.
+    /// How long each takeover took; `None` for those that are not complete.
     pub(super) fn takeover_times(&self) -> impl Iterator<Item = Option<Duration>> {
         self.takeovers.iter().map(|(_, takeover)| takeover.took())
     }
 
-    /// Measures from now on how long it takes until the pods of this replica, killed at `killed_at`, have other
-    /// holders.
+    /// Begins to measure the takeover of the pods of a replica that was killed at `killed_at`.
     pub(super) async fn expect_takeover(&mut self, name: &str, killed_at: Instant) -> Result<(), Failure> {
-        let takeover = Takeover::of(name, &self.table().await?);
-        self.say(format!("{name} held {} pods", takeover.pods()));
+        let takeover = Takeover::begin(name, &self.table().await?);
+        self.show_event(format!("{name} held {} pods", takeover.pods()));
         self.takeovers.push((killed_at, takeover));
         Ok(())
     }
@@ -98,14 +97,14 @@ impl Observer {
             return Ok(());
         }
         let table = self.table().await?;
-        let before = std::mem::replace(&mut self.holdings, Holdings::of(&table));
+        let before = std::mem::replace(&mut self.holdings, Holdings::from_table(&table));
         let (held, held_before): (usize, usize) = (self.holdings.pods.values().sum(), before.pods.values().sum());
         let mut events = Vec::new();
         if held_before == 0 && held > 0 {
             events.push("the first pods are claimed".to_owned());
         }
         let new = self.holdings.alive.difference(&before.alive);
-        events.extend(new.map(|name| format!("{name} is at work")));
+        events.extend(new.map(|name| format!("{name} is alive")));
         for (killed_at, takeover) in &mut self.takeovers {
             let since = killed_at.elapsed();
             if takeover.observe(&table, since) {
@@ -117,14 +116,15 @@ impl Observer {
             }
         }
         for event in events {
-            self.say(event);
+            self.show_event(event);
         }
         Ok(())
     }
 
-    /// Counts what is written and stored, if it is time to. `copies` is how often each line is stored when all are.
+    /// Counts the written and the stored lines, if the interval has passed. `copies` is how many copies of each line
+    /// should be stored.
     pub(super) async fn count(&mut self, cluster: &SimCluster, copies: usize) -> Result<(), Failure> {
-        if self.counted_at.is_some_and(|at| at.elapsed() < COUNT_EVERY) {
+        if self.counted_at.is_some_and(|at| at.elapsed() < COUNT_INTERVAL) {
             return Ok(());
         }
         self.counted_at = Some(Instant::now());
@@ -133,26 +133,26 @@ impl Observer {
         let expected = self.view.written * copies as u64;
         match self.progress.record(self.elapsed(), self.view.stored, expected) {
             Some(ProgressChange::Stalled(lines)) => {
-                self.say(format!("nothing was stored for {STALL:?}; {lines} lines are missing"));
+                self.show_event(format!("nothing was stored for {STALL:?}; {lines} lines are missing"));
             }
-            Some(ProgressChange::Resumed) => self.say("lines are stored again"),
+            Some(ProgressChange::Resumed) => self.show_event("lines are stored again"),
             None => {}
         }
         self.view.per_second = self.progress.per_second();
         Ok(())
     }
 
-    /// Whether as many lines are stored as there should be, by the last count.
+    /// Whether the last count found as many stored lines as there should be.
     pub(super) fn all_counted(&self, copies: usize) -> bool {
         self.view.stored >= self.view.written * copies as u64
     }
 
-    /// Whether nothing was stored for a while.
+    /// Whether no line was stored for [`STALL`].
     pub(super) fn is_stalled(&self) -> bool {
-        self.progress.stands_still(self.elapsed())
+        self.progress.is_stalled(self.elapsed())
     }
 
-    /// Shows the replicas and the counts as they are now.
+    /// Shows the replicas and the counts.
     pub(super) fn show(&mut self, replicas: &[Replica], ending: bool) {
         self.view.elapsed = self.elapsed();
         self.view.unheld = self.holdings.unheld;
@@ -182,8 +182,8 @@ impl Observer {
     }
 
     /// Shows an event.
-    pub(super) fn say(&mut self, event: impl std::fmt::Display) {
+    pub(super) fn show_event(&mut self, event: impl std::fmt::Display) {
         self.view.elapsed = self.elapsed();
-        self.screen.say(&mut self.view, event);
+        self.screen.show_event(&mut self.view, event);
     }
 }

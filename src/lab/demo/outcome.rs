@@ -1,4 +1,4 @@
-//! How a demo went, and the lines and the JSON that say so. Values only.
+//! The outcome of a demo, as text and as JSON. Plain values.
 
 use std::time::Duration;
 
@@ -9,28 +9,28 @@ use super::soak::SoakReport;
 use crate::cli::lab::{Demo, Switch};
 use crate::domain::StreamId;
 
-/// How a demo went.
+/// The outcome of a demo.
 #[derive(Clone, Debug)]
 pub(super) struct DemoOutcome {
     pub(super) audit: Audit,
-    /// The first lines that something is wrong with.
+    /// The first discrepancies.
     pub(super) discrepancies: Vec<(StreamId, Discrepancy)>,
     /// The longest time that pods of a killed replica were without another holder.
     pub(super) takeover: Option<Duration>,
-    /// Killed replicas whose pods have not all got another holder.
+    /// The number of killed replicas of which some pods have no other holder.
     pub(super) unfinished_takeovers: usize,
-    /// Other failures: replicas that ended badly, resource use that grew, needless gaps.
+    /// Other failures: replicas that failed, growing resource use, unnecessary gaps.
     pub(super) failures: Vec<String>,
     pub(super) soak: Option<SoakReport>,
 }
 
 impl DemoOutcome {
-    /// Whether the demo showed no fault.
+    /// Whether there are no discrepancies and no failures.
     pub(super) fn is_clean(&self) -> bool {
         self.audit.is_clean() && self.unfinished_takeovers == 0 && self.failures.is_empty()
     }
 
-    /// What is printed to stdout: one line, after the lines of a soak.
+    /// The text for stdout: one line, after the lines of a soak.
     pub(super) fn line(&self) -> String {
         let took = self
             .takeover
@@ -69,7 +69,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn it_is_clean_only_if_lines_replicas_and_takeover_are() {
+    fn it_is_clean_only_without_discrepancies_failures_and_unfinished_takeovers() {
         let clean = DemoOutcome {
             audit: Audit {
                 written: 5,

@@ -1,26 +1,26 @@
-//! The progress of storing, computed from counts: lines per second, and stalls. No clock, no I/O.
+//! Computes the rate at which lines are stored, and stalls, from counts. It reads no clock and does no I/O.
 
 use std::collections::VecDeque;
 use std::time::Duration;
 
-/// Time over which lines per second are measured.
+/// The time over which the rate is measured.
 const RATE_OVER: Duration = Duration::from_secs(3);
 
-/// Nothing is stored for this long although lines are missing: that is a stall.
+/// How long no line is stored, although lines are missing, until that counts as a stall.
 pub(super) const STALL: Duration = Duration::from_secs(3);
 
-/// What the counts so far say. Times are since the demo began.
+/// The counts of the last seconds. Times are since the demo began.
 #[derive(Clone, Debug, Default)]
 pub(super) struct Progress {
     counts: VecDeque<(Duration, u64)>,
-    grew: Duration,
+    last_growth: Duration,
     stalled: bool,
 }
 
-/// What a count has brought to light.
+/// A change that a count has shown.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum ProgressChange {
-    /// Nothing has been stored for [`STALL`], and so many lines are missing.
+    /// No line was stored for [`STALL`], and this many lines are missing.
     Stalled(u64),
     /// Lines are stored again.
     Resumed,
@@ -35,17 +35,17 @@ impl Progress {
             self.counts.pop_front();
         }
         if stored > before || stored >= expected {
-            self.grew = at;
+            self.last_growth = at;
             return std::mem::take(&mut self.stalled).then_some(ProgressChange::Resumed);
         }
-        let stalls = self.stands_still(at) && !self.stalled;
+        let stalls = self.is_stalled(at) && !self.stalled;
         self.stalled |= stalls;
         stalls.then_some(ProgressChange::Stalled(expected - stored))
     }
 
-    /// Whether nothing was stored for a while.
-    pub(super) fn stands_still(&self, at: Duration) -> bool {
-        at > self.grew + STALL
+    /// Whether no line was stored for [`STALL`].
+    pub(super) fn is_stalled(&self, at: Duration) -> bool {
+        at > self.last_growth + STALL
     }
 
     /// Lines stored per second during the last seconds.

@@ -1,8 +1,8 @@
-//! The replicas of the demo: child processes that run `podlog run`, as a user would.
+//! A replica of the demo: a child process that runs `podlog run`, as a user would.
 //!
-//! They share nothing with this process but the kubeconfig and what their settings name. Each is killed
-//! when it is dropped, and on Linux also when this process dies without having dropped it; elsewhere a
-//! SIGKILL of the demo leaves them behind.
+//! It shares nothing with this process except the kubeconfig and the stores that its settings name. It is killed when
+//! it is dropped. On Linux it is also killed when this process dies; on other systems it may outlive a demo that gets
+//! SIGKILL.
 
 use std::fs::File;
 use std::io::{Read as _, Seek as _, SeekFrom};
@@ -20,13 +20,13 @@ use crate::exit::Failure;
 use crate::stop;
 
 /// How long replicas have to end after SIGTERM.
-const ENDING: Duration = Duration::from_secs(10);
+const STOP_TIMEOUT: Duration = Duration::from_secs(10);
 
-/// How much of a log's end is looked at, and how many lines of it are shown.
+/// How many bytes at the end of a log are read, and how many lines of them are shown.
 const TAIL_BYTES: u64 = 4096;
 const TAIL_LINES: usize = 3;
 
-/// Where a replica keeps its claims and its records.
+/// Where a replica stores its claims and its records.
 #[derive(Clone, Debug)]
 pub(super) struct StoreUrls {
     pub(super) lock: String,
@@ -53,12 +53,12 @@ impl StoreUrls {
     }
 }
 
-/// The directory with the records of a replica that shares no store, in the directory of the demo.
+/// The name of the directory with the records of a replica that shares no store.
 pub(super) fn records_dir(number: usize) -> String {
     format!("records-{number}")
 }
 
-/// What has been done to a replica.
+/// The state of a replica's process.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum ProcessState {
     /// It runs.
@@ -67,7 +67,7 @@ pub(super) enum ProcessState {
     Frozen,
     /// It was asked to stop.
     Ending,
-    /// It was killed, or has ended as it was asked to.
+    /// It was killed, or has ended after it was asked to stop.
     Gone,
 }
 
@@ -81,7 +81,7 @@ pub(super) struct Replica {
 }
 
 impl Replica {
-    /// Starts `podlog run` number `number`, logging to a file in the directory.
+    /// Starts the replica with this number. It logs to a file in the directory.
     pub(super) fn start(number: usize, dir: &WorkDir, urls: &StoreUrls) -> Result<Self, Failure> {
         let name = format!("replica-{number}");
         let failed = |e: std::io::Error| {
@@ -103,7 +103,7 @@ impl Replica {
             .args(["--http", "127.0.0.1:0", "--replica-id", &name]);
         command.args(["--lock", &urls.lock, "--sink", &urls.sink]);
         command.args(["--kubeconfig", &dir.file("kubeconfig.yaml")]);
-        // A stream that has gone mute is found out within a minute by default; the demo is over by then.
+        // By default a mute stream is detected within a minute. That is too late for a demo.
         command.args(["--probe", "5s"]);
         command.current_dir(dir.path()).kill_on_drop(true);
         command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(file);
@@ -117,46 +117,46 @@ impl Replica {
         })
     }
 
-    /// Its name, the readable part of its id in the table of claims.
+    /// Its name, which is the readable part of its identity in the table of claims.
     pub(super) fn name(&self) -> &str {
         &self.name
     }
 
-    /// What has been done to it.
+    /// The state of its process.
     pub(super) fn state(&self) -> ProcessState {
         self.state
     }
 
-    /// The number of its process, while there is one.
+    /// The process ID, while the process exists.
     pub(super) fn process(&self) -> Option<u32> {
         self.child.id()
     }
 
-    /// How many tasks it has, unless it does not answer.
+    /// How many tasks it has; `None` if it does not answer.
     pub(super) async fn tasks(&self) -> Option<f64> {
-        tasks::of(&self.log).await
+        tasks::count(&self.log).await
     }
 
-    /// Fails when it has ended although it was not asked to.
+    /// Fails if it has ended although it was not asked to stop.
     pub(super) fn check(&mut self) -> Result<(), Failure> {
         if matches!(self.state, ProcessState::Ending | ProcessState::Gone) {
             return Ok(());
         }
-        match self.left() {
+        match self.exit_status() {
             Ok(None) => Ok(()),
-            Ok(Some(status)) => Err(self.ended(status)),
+            Ok(Some(status)) => Err(self.unexpected_exit(status)),
             Err(failure) => Err(failure),
         }
     }
 
     /// The exit status, if it has ended.
-    fn left(&mut self) -> Result<Option<ExitStatus>, Failure> {
+    fn exit_status(&mut self) -> Result<Option<ExitStatus>, Failure> {
         let name = &self.name;
         let failed = |e| Failure::failed(format!("{name} cannot be waited for: {e}")).with_remedy("please report it");
         self.child.try_wait().map_err(failed)
     }
 
-    fn ended(&self, status: ExitStatus) -> Failure {
+    fn unexpected_exit(&self, status: ExitStatus) -> Failure {
         let (name, said) = (&self.name, tail(&self.log));
         Failure::failed(format!("{name} has ended by itself ({status}); its log ends: {said}"))
     }
@@ -182,7 +182,7 @@ impl Replica {
     }
 
     /// SIGCONT.
-    pub(super) fn thaw(&mut self) {
+    pub(super) fn resume(&mut self) {
         self.state = ProcessState::Running;
         self.send(Signal::CONT);
     }
@@ -194,9 +194,11 @@ impl Replica {
         }
     }
 
-    /// Whether it has ended after it was asked to; if it failed, the end of its log.
+    /// Whether it has ended after it was asked to stop. If it failed, the error has the end of its log.
     pub(super) fn has_ended(&mut self) -> Result<Option<Result<(), String>>, Failure> {
-        let Some(status) = self.left()? else { return Ok(None) };
+        let Some(status) = self.exit_status()? else {
+            return Ok(None);
+        };
         self.state = ProcessState::Gone;
         Ok(Some(self.check_exit(status)))
     }
@@ -209,10 +211,10 @@ impl Replica {
     }
 }
 
-/// Ends all replicas as a shutdown would. Returns those that had to be killed or ended with a failure.
-pub(super) async fn end(replicas: &mut [Replica]) -> Vec<String> {
-    let deadline = tokio::time::Instant::now() + ENDING;
-    let mut badly = Vec::new();
+/// Stops all replicas with SIGTERM. Returns the failures of those that failed or had to be killed.
+pub(super) async fn stop_all(replicas: &mut [Replica]) -> Vec<String> {
+    let deadline = tokio::time::Instant::now() + STOP_TIMEOUT;
+    let mut failed = Vec::new();
     let left = |r: &&mut Replica| r.state != ProcessState::Gone;
     // A second SIGTERM would end it at once.
     for replica in replicas
@@ -225,20 +227,20 @@ pub(super) async fn end(replicas: &mut [Replica]) -> Vec<String> {
     for replica in replicas.iter_mut().filter(left) {
         if let Ok(Ok(status)) = tokio::time::timeout_at(deadline, replica.child.wait()).await {
             replica.state = ProcessState::Gone;
-            badly.extend(replica.check_exit(status).err());
+            failed.extend(replica.check_exit(status).err());
         } else {
             let name = &replica.name;
-            badly.push(format!(
-                "{name} did not end within {ENDING:?} of SIGTERM and was killed"
+            failed.push(format!(
+                "{name} did not end within {STOP_TIMEOUT:?} of SIGTERM and was killed"
             ));
             replica.kill().await;
         }
     }
-    badly
+    failed
 }
 
 /// Kills all replicas and waits until they are gone.
-pub(super) async fn kill(replicas: &mut [Replica]) {
+pub(super) async fn kill_all(replicas: &mut [Replica]) {
     for replica in replicas.iter_mut().filter(|r| r.state != ProcessState::Gone) {
         replica.kill().await;
     }

@@ -1,6 +1,7 @@
-//! All replicas of the demo: it starts them where their stores are, and ends them together.
+//! All replicas of the demo: it starts, replaces and stops them.
 //!
-//! A slot is the index of a replica. When a soak replaces a replica, the new one gets the slot of the old one.
+//! A slot is the index of a replica. When a soak replaces a replica, the new one gets the slot of the old one. It never
+//! decides when a replica is replaced.
 
 use super::environment::WorkDir;
 use super::replica::{self, ProcessState, Replica, StoreUrls};
@@ -17,7 +18,7 @@ pub(super) struct Replicas {
 }
 
 impl Replicas {
-    /// None yet. With `claims` they share one store, without each has its own.
+    /// No replicas yet. With `claims` they will share one store, otherwise each has its own.
     pub(super) fn new(claims: Switch) -> Self {
         Self {
             slots: Vec::new(),
@@ -26,7 +27,7 @@ impl Replicas {
         }
     }
 
-    /// Starts one more replica in a slot of its own.
+    /// Starts a replica in a new slot.
     pub(super) fn add(&mut self, dir: &WorkDir) -> Result<&Replica, Failure> {
         let replica = self.start(dir)?;
         self.slots.push(replica);
@@ -64,18 +65,18 @@ impl Replicas {
         self.slots.iter().any(|replica| replica.state() == ProcessState::Frozen)
     }
 
-    /// Fails when one has ended although it was not asked to.
+    /// Fails if one has ended although it was not asked to stop.
     pub(super) fn check(&mut self) -> Result<(), Failure> {
         self.slots.iter_mut().try_for_each(Replica::check)
     }
 
-    /// Ends all of them as a shutdown would. Returns those that had to be killed or failed.
-    pub(super) async fn end(&mut self) -> Vec<String> {
-        replica::end(&mut self.slots).await
+    /// Stops all of them with SIGTERM. Returns the failures of those that failed or had to be killed.
+    pub(super) async fn stop_all(&mut self) -> Vec<String> {
+        replica::stop_all(&mut self.slots).await
     }
 
     /// Kills all of them and waits until they are gone.
-    pub(super) async fn kill(&mut self) {
-        replica::kill(&mut self.slots).await;
+    pub(super) async fn kill_all(&mut self) {
+        replica::kill_all(&mut self.slots).await;
     }
 }

@@ -1,6 +1,6 @@
-//! Everything that runs while a demo runs, and the short step by which all of it advances.
+//! The parts of a running demo, and the step that waits and observes all of them.
 //!
-//! Whatever a demo waits for, it waits by [`RunningDemo::tick`], so that a failure is seen at once.
+//! A demo always waits with [`RunningDemo::tick`], so that it detects a failure at once. It never waits in another way.
 
 use std::time::Duration;
 
@@ -13,16 +13,16 @@ use super::replicas::Replicas;
 use super::store_lock::StoreLock;
 use crate::exit::Failure;
 
-/// Time between two steps; also how exactly a takeover is timed.
+/// Time between two steps. It is also the precision of takeover times.
 const TICK: Duration = Duration::from_millis(200);
 
-/// The parts. The replicas come first, so that they are gone before their directory is.
+/// The parts. The replicas come first, so that they are dropped before their directory.
 #[derive(Debug)]
 pub(super) struct RunningDemo {
     pub(super) replicas: Replicas,
     pub(super) observer: Observer,
     pub(super) environment: Environment,
-    /// The lock that a soak holds on the store now.
+    /// The lock on the store, while a soak holds it.
     pub(super) store_lock: Option<StoreLock>,
     pub(super) stop: CancellationToken,
     /// Whether the containers still write.
@@ -30,7 +30,7 @@ pub(super) struct RunningDemo {
 }
 
 impl RunningDemo {
-    /// Waits a moment and observes everything.
+    /// Waits for a step, and observes everything.
     pub(super) async fn tick(&mut self) -> Result<(), Failure> {
         tokio::select! {
             biased;
@@ -38,7 +38,7 @@ impl RunningDemo {
             () = tokio::time::sleep(TICK) => {}
         }
         if let Err(failure) = self.replicas.check() {
-            // Ctrl-C reaches the replicas as well; then that is not their failure.
+            // Ctrl-C also stops the replicas. That is not a failure.
             tokio::select! {
                 biased;
                 () = self.stop.cancelled() => return Err(stopped()),
@@ -47,15 +47,15 @@ impl RunningDemo {
         }
         self.writing = self.environment.is_writing()?;
         let read = self.observer.read_claims().await;
-        self.tolerate(read)?;
+        self.ignore_while_locked(read)?;
         let copies = self.copies();
         let counted = self.observer.count(&self.environment.cluster, copies).await;
-        self.tolerate(counted)?;
+        self.ignore_while_locked(counted)?;
         self.observer.show(self.replicas.all(), false);
         Ok(())
     }
 
-    /// How often each line is stored when all are.
+    /// How many copies of each line should be stored.
     pub(super) fn copies(&self) -> usize {
         if self.observer.has_claims() {
             1
@@ -64,9 +64,8 @@ impl RunningDemo {
         }
     }
 
-    /// Drops a failure to read the store while the demo itself keeps it locked, or has frozen a replica that may hold
-    /// its lock.
-    pub(super) fn tolerate(&self, outcome: Result<(), Failure>) -> Result<(), Failure> {
+    /// Ignores a failure to read the store while the demo has locked it, or while a frozen replica may have locked it.
+    pub(super) fn ignore_while_locked(&self, outcome: Result<(), Failure>) -> Result<(), Failure> {
         match outcome {
             Err(failure) if self.store_lock.is_some() || self.replicas.any_frozen() => {
                 tracing::debug!(%failure, "the demo could not read the store");
@@ -76,12 +75,12 @@ impl RunningDemo {
         }
     }
 
-    /// Kills the replica in this slot with SIGKILL, and from then on measures the takeover of its pods.
+    /// Kills the replica in this slot with SIGKILL, and begins to measure the takeover of its pods.
     pub(super) async fn kill(&mut self, slot: usize) -> Result<(), Failure> {
         let name = self.replicas.slot(slot).name().to_owned();
         let killed_at = Instant::now();
         self.replicas.slot(slot).kill().await;
-        self.observer.say(format!("{name} was killed with SIGKILL"));
+        self.observer.show_event(format!("{name} was killed with SIGKILL"));
         self.observer.expect_takeover(&name, killed_at).await
     }
 }

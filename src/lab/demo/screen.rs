@@ -1,5 +1,5 @@
-//! Puts the view on the terminal, or progress lines where there is none. All of it goes to stderr;
-//! stdout is for the audit.
+//! Draws the view on a terminal, or prints progress lines if there is none. It writes to stderr only; stdout is for the
+//! audit.
 
 use std::fmt;
 use std::io::{IsTerminal as _, Write as _};
@@ -9,18 +9,18 @@ use tokio::time::Instant;
 
 use super::view::View;
 
-/// Where the view goes.
+/// Where the view is shown.
 #[derive(Debug)]
 pub(super) enum Screen {
-    /// A terminal, and how many lines the view takes on it now.
+    /// A terminal, and the number of lines that the view takes on it now.
     Terminal(usize),
-    /// Something else, the time between two lines on it, and when the last one was written.
+    /// No terminal: the interval of progress lines, and when the last one was printed.
     Plain(Duration, Option<Instant>),
 }
 
 impl Screen {
-    /// Finds out what stderr is. Where it is no terminal, a line is written after each such time.
-    pub(super) fn find(every: Duration) -> Self {
+    /// Finds out whether stderr is a terminal. If not, progress lines are printed with this interval.
+    pub(super) fn detect(every: Duration) -> Self {
         let dumb = std::env::var_os("TERM").is_none_or(|term| term == "dumb" || term.is_empty());
         if std::io::stderr().is_terminal() && !dumb {
             Self::Terminal(0)
@@ -29,12 +29,12 @@ impl Screen {
         }
     }
 
-    /// Shows how things are now.
+    /// Shows the view, or prints a progress line if one is due.
     pub(super) fn show(&mut self, view: &View) {
         match self {
             Self::Terminal(lines) => {
                 let drawn = view.draw();
-                print(&over(*lines, &drawn));
+                print(&redraw(*lines, &drawn));
                 *lines = drawn.lines().count();
             }
             Self::Plain(every, last) => {
@@ -46,8 +46,8 @@ impl Screen {
         }
     }
 
-    /// Adds an event to the view; prints it at once where the view is not drawn.
-    pub(super) fn say(&self, view: &mut View, what: impl fmt::Display) {
+    /// Adds an event to the view. Without a terminal it prints the event at once.
+    pub(super) fn show_event(&self, view: &mut View, what: impl fmt::Display) {
         let line = view.add_event(what);
         if matches!(self, Self::Plain(..)) {
             print(&format!("{line}\n"));
@@ -60,9 +60,9 @@ pub(super) fn print_below(text: impl fmt::Display) {
     print(&format!("{text}\n"));
 }
 
-/// Draws over the last `lines` lines. Lines are cut at the edge instead of wrapped, or the next drawing
-/// would begin too low; what stands below is erased.
-fn over(lines: usize, drawn: &str) -> String {
+/// The control sequences that draw over the last `lines` lines. Long lines are cut at the edge, because wrapped lines
+/// would make the next drawing begin too low. Everything below is erased.
+fn redraw(lines: usize, drawn: &str) -> String {
     let up = if lines == 0 {
         String::new()
     } else {
@@ -85,9 +85,9 @@ mod tests {
     use super::*;
 
     #[test]
-    fn the_first_drawing_stays_where_it_is_and_the_next_goes_over_it() {
+    fn the_second_drawing_replaces_the_first() {
         let plain = |text: String| text.replace("\x1b[?7l", "").replace("\x1b[?7h", "");
-        assert_eq!(plain(over(0, "a\nb\n")), "\r\x1b[2Ka\n\x1b[2Kb\n\x1b[2K\x1b[J");
-        assert!(plain(over(2, "a\n")).starts_with("\x1b[2A\r\x1b[2Ka\n"));
+        assert_eq!(plain(redraw(0, "a\nb\n")), "\r\x1b[2Ka\n\x1b[2Kb\n\x1b[2K\x1b[J");
+        assert!(plain(redraw(2, "a\n")).starts_with("\x1b[2A\r\x1b[2Ka\n"));
     }
 }

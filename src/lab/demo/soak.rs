@@ -1,7 +1,7 @@
-//! A soak: for a chosen time containers write at a moderate rate while pods come and go. The resource use of the
-//! replicas is sampled, and with `--chaos` faults are injected.
+//! A soak: for a chosen time, containers write at a moderate rate while pods are created and deleted. The resource use
+//! of the replicas is sampled, and with `--chaos` faults are injected.
 //!
-//! It knows what happens and for how long. `injector` carries faults out, `resource_use` judges the samples.
+//! It decides what happens and for how long. `injector` carries out faults, and `resource_use` checks the samples.
 
 use std::time::Duration;
 
@@ -21,36 +21,38 @@ use crate::exit::Failure;
 /// The shortest soak.
 pub(super) const SHORTEST: Duration = Duration::from_secs(10);
 
-/// Lines per second of all pods together: a seventh of what the demo writes otherwise. About 15 more come from jobs,
-/// crash loops and quiet pods.
+/// How many lines all pods together write per second: a seventh of the rate of a demo. Jobs, crash loops and quiet pods
+/// write about 15 more.
 const RATE: f64 = 300.0;
 
-/// The demo keeps what was written, at some 300 bytes a line: 48 for the line and 48 for its record in the file, in
-/// vectors that are half empty at worst, and 100 of text with what the allocator adds. Half an hour is 540 000 lines,
-/// 160 MB; a longer soak writes more slowly, so that it is some 180 MB, and 16 MB for each hour by the 15 lines a
-/// second.
+/// The most lines of a soak, because the demo keeps all of them in memory. A line takes some 300 bytes: 48 for the line
+/// and 48 for its record in the file, in vectors that may be half empty, and 100 for the text and the allocator. Half
+/// an hour is 540 000 lines, 160 MB. A longer soak writes more slowly. It needs some 180 MB, and 16 MB per hour for the
+/// other 15 lines per second.
 const MAX_LINES: f64 = 600_000.0;
 
-/// Pods that serve live for one to three times this long, the first ones from a quarter of it on: 48 of 60 pods serve
-/// and three of four are deleted, so one is deleted every 3 s. It must be longer than the 22 s of a takeover and a lock
-/// on the store together: podlog cannot report a pod that came and went while no replica could look.
+/// Pods of services live for one to three times this long, the first ones from a quarter of it on. Of 60 pods 48 are
+/// services, and three of four are deleted, so one is deleted every 3 s. The lifetime must be longer than a takeover
+/// (22 s) and a lock on the store together, because podlog cannot report a pod that was created and deleted while no
+/// replica could list pods.
 const POD_LIFETIME: Duration = Duration::from_mins(1);
 
-/// Pauses of a crash loop. The kubelet keeps the log of one instance before the present one. As with `POD_LIFETIME`,
-/// each log must stay longer than the time in which no replica can look.
+/// The back-offs of a crash loop. The kubelet keeps the log of one previous instance. As with `POD_LIFETIME`, each log
+/// must exist for longer than the time in which no replica can read it.
 const FIRST_BACKOFF: Duration = Duration::from_secs(45);
 const MAX_BACKOFF: Duration = Duration::from_secs(90);
 
-/// Pause between two jobs of one of six series, and how long a finished one stays: some 30 finished jobs at a time.
+/// The time between two jobs of one of six series, and how long a finished job is kept: about 30 finished jobs at a
+/// time.
 const JOB_INTERVAL: Duration = Duration::from_secs(15);
 const JOB_RETENTION: Duration = Duration::from_secs(90);
 
-/// How long it may take after the last line until all is stored: the 22 s of a takeover that begins at the end, a
-/// minute for streams that wait to be retried, and 8 s to spare.
+/// The longest time from the last line until all lines are stored: 22 s for a takeover that begins at the end, a minute
+/// for streams that wait to be opened again, and 8 s more.
 pub(super) const CATCH_UP: Duration = Duration::from_secs(90);
 
-/// Between two progress lines where there is no terminal.
-pub(super) const LINE_EVERY: Duration = Duration::from_secs(10);
+/// Time between two progress lines where there is no terminal.
+pub(super) const PROGRESS_INTERVAL: Duration = Duration::from_secs(10);
 
 /// What the pods of a soak do.
 pub(super) fn workload(seed: u64, pods: usize, duration: Duration) -> Workload {
@@ -78,7 +80,7 @@ pub(super) struct Soak {
 }
 
 impl Soak {
-    /// With a `fault_seed`, the faults are drawn from it.
+    /// With a `fault_seed`, faults are injected, and the seed determines them.
     pub(super) fn new(duration: Duration, pods: u32, fault_seed: Option<u64>, replicas: usize) -> Self {
         let injector = |seed| Injector::new(fault_plan::plan(seed, replicas, duration));
         Self {
@@ -106,18 +108,21 @@ impl Soak {
 
     /// Samples the resource use of the replicas when a sample is due.
     async fn sample(&mut self, running: &RunningDemo, now: Duration) {
-        if !self.samples.are_due(now) {
+        if !self.samples.is_due(now) {
             return;
         }
         let runs = |r: &&Replica| matches!(r.state(), ProcessState::Running | ProcessState::Frozen);
         let samples = running.replicas.all().iter().filter(runs).map(async |replica| {
             let tasks = replica.tasks().await;
-            Some((replica.name().to_owned(), ResourceUse::of(replica.process()?, tasks)?))
+            Some((
+                replica.name().to_owned(),
+                ResourceUse::measure(replica.process()?, tasks)?,
+            ))
         });
         let replicas = join_all(samples).await.into_iter().flatten().collect();
         let own = Handle::current().metrics().num_alive_tasks() as f64;
         self.samples
-            .take(now, replicas, ResourceUse::of(std::process::id(), Some(own)));
+            .add(now, replicas, ResourceUse::measure(std::process::id(), Some(own)));
     }
 
     /// The result, and the failures.
@@ -125,7 +130,7 @@ impl Soak {
         let figures = self.samples.figures();
         let (faults, mut failures) = self.injector.map(Injector::outcome).unzip();
         let mut all = failures.take().unwrap_or_default();
-        all.extend(figures.iter().flat_map(Figures::faults));
+        all.extend(figures.iter().flat_map(Figures::failures));
         (SoakReport { faults, figures }, all)
     }
 }
@@ -163,7 +168,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_long_soak_writes_more_slowly_so_that_all_of_it_can_be_kept() {
+    fn a_long_soak_writes_more_slowly_so_that_its_lines_fit_in_memory() {
         let rate = |minutes| workload(1, 60, Duration::from_mins(minutes)).rate;
         assert_eq!((rate(1), rate(30)), (300, 300));
         assert!((165..170).contains(&rate(60)), "{}", rate(60));

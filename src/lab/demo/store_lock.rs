@@ -1,6 +1,7 @@
-//! The lock that a soak takes on the store's file, so that no replica can write to it.
+//! The lock that a soak takes on the store's file, so that no replica can write to it. It is like an outage of a
+//! database.
 //!
-//! The store is one file without a server, so it cannot be restarted; this is the nearest to an outage.
+//! It never changes the contents of the file.
 
 use std::path::Path;
 use std::time::Duration;

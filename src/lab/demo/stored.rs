@@ -1,7 +1,7 @@
-//! What is stored, read from where the replicas store it; and what was written, in the same form.
+//! The stored lines, read from where the replicas store them, and the written lines in the same form.
 //!
-//! This is the demo's evidence, so it bypasses podlog's own code: the tables are read with SQL of its
-//! own, the files as JSON. Nothing here writes.
+//! The audit must not depend on podlog's own code. So tables are read with separate SQL statements, and files as JSON.
+//! Nothing here writes.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
@@ -18,19 +18,19 @@ use crate::exit::Failure;
 use kube_sim::WrittenLog;
 use kube_sim::audit::{LineDigest, StoredStream};
 
-/// How long counting may take, and reading so many lines.
+/// How long it may take to count the lines, or to read this many lines.
 const DEADLINE: Duration = Duration::from_secs(10);
 const LINES: u64 = 100_000;
 
-/// How long to wait for a table that a replica is just creating.
+/// How long to wait for a table that a replica is creating.
 const BUSY: Duration = Duration::from_secs(4);
 
 /// Where the replicas store records.
 #[derive(Debug)]
 pub(super) enum Records {
-    /// One SQLite file for all.
+    /// In one SQLite file.
     Tables(PathBuf, SqliteConnection),
-    /// A directory for each, and what has been read of it so far.
+    /// In one directory for each replica.
     Files(Vec<Files>),
 }
 
@@ -52,17 +52,17 @@ impl Records {
         Self::Files(dirs.into_iter().map(Files::new).collect())
     }
 
-    /// How many lines are stored, each as often as it is stored.
+    /// How many lines are stored, including duplicates.
     pub(super) async fn count(&mut self) -> Result<u64, Failure> {
         match self {
             Self::Tables(path, conn) => {
                 let sum = sqlx::query_scalar("SELECT COALESCE(SUM(seq), 0) FROM log_stream");
-                let sum: i64 = in_time(path, DEADLINE, sum.fetch_one(conn)).await?;
+                let sum: i64 = with_deadline(path, DEADLINE, sum.fetch_one(conn)).await?;
                 Ok(sum.cast_unsigned())
             }
             Self::Files(all) => {
                 for files in all.iter_mut() {
-                    files.read_on()?;
+                    files.read_new()?;
                 }
                 Ok(all.iter().map(Files::count).sum())
             }
@@ -75,12 +75,12 @@ impl Records {
         match self {
             Self::Tables(path, conn) => {
                 let parts = u32::try_from(lines.div_ceil(LINES)).unwrap_or(u32::MAX);
-                in_time(path, DEADLINE.saturating_mul(parts.max(1)), tables(conn)).await
+                with_deadline(path, DEADLINE.saturating_mul(parts.max(1)), tables(conn)).await
             }
             Self::Files(all) => {
                 let mut streams = StoredStreams::new();
                 for files in all {
-                    files.read_on()?;
+                    files.read_new()?;
                     for (stream, stored) in files.streams() {
                         streams.entry(stream.clone()).or_default().append(stored);
                     }
@@ -119,7 +119,8 @@ async fn tables(conn: &mut SqliteConnection) -> Result<StoredStreams, sqlx::Erro
         }
     }
     drop(rows);
-    // A stream's records are counted from 0 without holes, so the number is how many come before.
+    // The records of a stream are numbered from 0 without holes, so the number says how many records come before the
+    // gap.
     let find = "SELECT stream, seq FROM log_gap";
     let mut rows = sqlx::query_as::<_, (i64, i64)>(find).fetch(&mut *tx);
     while let Some((id, seq)) = rows.try_next().await? {
@@ -132,7 +133,7 @@ async fn tables(conn: &mut SqliteConnection) -> Result<StoredStreams, sqlx::Erro
     Ok(by_id.into_values().collect())
 }
 
-async fn in_time<T>(
+async fn with_deadline<T>(
     path: &Path,
     deadline: Duration,
     work: impl Future<Output = Result<T, sqlx::Error>>,
@@ -151,17 +152,17 @@ fn failed(path: &Path, error: &sqlx::Error) -> Failure {
     Failure::failed(format!("{} cannot be read: {error}", path.display())).with_remedy("is the disk full?")
 }
 
-/// Of what was written, the latest instance of each container of the pods that are there: the API server serves it.
-pub(super) fn present(truth: Vec<WrittenLog>, pods: &BTreeSet<&str>) -> Vec<WrittenLog> {
-    let there = truth.into_iter().filter(|log| pods.contains(log.instance.uid.as_str()));
-    // They come in the order of their starts, so the latest goes over those before.
+/// The logs of the latest instance of each container of these pods, which the API server serves.
+pub(super) fn present_instances(logs: Vec<WrittenLog>, pods: &BTreeSet<&str>) -> Vec<WrittenLog> {
+    let there = logs.into_iter().filter(|log| pods.contains(log.instance.uid.as_str()));
+    // Logs are in the order of their starts, so the latest replaces earlier ones.
     let place = |log: WrittenLog| ((log.instance.uid.clone(), log.instance.container.clone()), log);
     let latest: BTreeMap<_, _> = there.map(place).collect();
     latest.into_values().collect()
 }
 
-/// What the containers wrote, by stream. `lossy` as in [`Records::is_lossy`].
-pub(super) fn written(truth: &[WrittenLog], lossy: bool) -> BTreeMap<StreamId, Vec<LineDigest>> {
+/// The written lines of each stream. `lossy` is that of [`Records::is_lossy`].
+pub(super) fn written_by_stream(logs: &[WrittenLog], lossy: bool) -> BTreeMap<StreamId, Vec<LineDigest>> {
     let entry = |time, message: &[u8]| {
         if lossy {
             LineDigest::new(time, String::from_utf8_lossy(message).as_bytes())
@@ -169,10 +170,10 @@ pub(super) fn written(truth: &[WrittenLog], lossy: bool) -> BTreeMap<StreamId, V
             LineDigest::new(time, message)
         }
     };
-    let stream = |truth: &WrittenLog| {
-        let instance = &truth.instance;
+    let stream = |logs: &WrittenLog| {
+        let instance = &logs.instance;
         let id = instance.container_id.split_once("://");
-        let lines = truth.lines.iter().map(|line| entry(line.time, &line.message)).collect();
+        let lines = logs.lines.iter().map(|line| entry(line.time, &line.message)).collect();
         let stream = StreamId {
             uid: instance.uid.as_str().into(),
             container: instance.container.as_str().into(),
@@ -180,7 +181,7 @@ pub(super) fn written(truth: &[WrittenLog], lossy: bool) -> BTreeMap<StreamId, V
         };
         (stream, lines)
     };
-    truth.iter().map(stream).collect()
+    logs.iter().map(stream).collect()
 }
 
 #[cfg(test)]
@@ -189,7 +190,7 @@ mod tests {
     use kube_sim::{PodSpec, SimCluster, SimSettings};
 
     #[test]
-    fn present_are_the_latest_instances_of_pods_that_are_there() {
+    fn the_present_instances_are_the_latest_of_pods_that_exist() {
         let runtime = tokio::runtime::Builder::new_current_thread()
             .enable_time()
             .build()
@@ -204,7 +205,7 @@ mod tests {
         }
         goes.remove().unwrap();
         let uids = [stays.uid()].into();
-        let found: Vec<_> = present(sim.written(), &uids)
+        let found: Vec<_> = present_instances(sim.written(), &uids)
             .into_iter()
             .map(|log| log.instance)
             .collect();

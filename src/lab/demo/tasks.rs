@@ -1,5 +1,5 @@
-//! How many tasks a replica of the demo has, as its own `/metrics` says. A replica that is frozen, or has not begun to
-//! listen, does not answer and is not waited for.
+//! The number of tasks of a replica, from its own `/metrics`. It never waits long for a replica that does not answer,
+//! because it is frozen or does not listen yet.
 
 use std::fs::File;
 use std::io::Read as _;
@@ -13,39 +13,39 @@ use tokio::net::TcpStream;
 use crate::status::server::LISTENING;
 
 /// How long a replica may take to answer.
-const PATIENCE: Duration = Duration::from_secs(1);
+const TIMEOUT: Duration = Duration::from_secs(1);
 
-/// How much of an answer is read: some hundred lines of metrics are 20 KB.
-const ANSWER: u64 = 1 << 20;
+/// The most bytes of a response that are read. Some hundred lines of metrics are 20 KB.
+const MAX_RESPONSE: u64 = 1 << 20;
 
-/// How much of the beginning of a replica's log is read for its address, which is in one of the first lines.
-const HEAD: u64 = 4096;
+/// How many bytes of a replica's log are searched for its address, which is in one of the first lines.
+const LOG_START: u64 = 4096;
 
-/// The tasks of the replica that logs to the file.
-pub(super) async fn of(log: &Path) -> Option<f64> {
-    let answer = ask(address(log)?);
-    read(&tokio::time::timeout(PATIENCE, answer).await.ok()?.ok()?)
+/// The number of tasks of the replica with this log file.
+pub(super) async fn count(log: &Path) -> Option<f64> {
+    let answer = get_metrics(address(log)?);
+    parse(&tokio::time::timeout(TIMEOUT, answer).await.ok()?.ok()?)
 }
 
-/// Where the replica listens, once it has said so.
+/// The address on which the replica listens, once it has logged it.
 fn address(log: &Path) -> Option<SocketAddr> {
     let mut head = Vec::new();
-    File::open(log).ok()?.take(HEAD).read_to_end(&mut head).ok()?;
+    File::open(log).ok()?.take(LOG_START).read_to_end(&mut head).ok()?;
     let head = String::from_utf8_lossy(&head);
     let line = head.lines().find(|line| line.contains(LISTENING))?;
     line.rsplit_once("address=")?.1.trim().parse().ok()
 }
 
-async fn ask(address: SocketAddr) -> std::io::Result<String> {
+async fn get_metrics(address: SocketAddr) -> std::io::Result<String> {
     let mut stream = TcpStream::connect(address).await?;
     // The answer to HTTP/1.0 ends with the connection.
     stream.write_all(b"GET /metrics HTTP/1.0\r\n\r\n").await?;
     let mut answer = String::new();
-    stream.take(ANSWER).read_to_string(&mut answer).await?;
+    stream.take(MAX_RESPONSE).read_to_string(&mut answer).await?;
     Ok(answer)
 }
 
-fn read(metrics: &str) -> Option<f64> {
+fn parse(metrics: &str) -> Option<f64> {
     let line = metrics.lines().find_map(|line| line.strip_prefix("podlog_tasks "))?;
     line.parse().ok()
 }
@@ -57,9 +57,9 @@ mod tests {
     use super::*;
 
     #[tokio::test]
-    async fn a_replica_is_asked_where_its_log_says_it_listens() {
+    async fn the_address_of_a_replica_is_taken_from_its_log() {
         let log = tempfile::NamedTempFile::new().unwrap();
-        assert_eq!(of(log.path()).await, None);
+        assert_eq!(count(log.path()).await, None);
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let address = listener.local_addr().unwrap();
         let text = format!("T INFO one address=here\nT INFO {LISTENING} address={address}\nT INFO collecting\n");
@@ -71,7 +71,7 @@ mod tests {
             let said = "HTTP/1.0 200 OK\r\n\r\n# TYPE podlog_tasks gauge\npodlog_tasks 42\n";
             stream.write_all(said.as_bytes()).await.unwrap();
         };
-        assert_eq!(tokio::join!(of(log.path()), answer).0, Some(42.0));
+        assert_eq!(tokio::join!(count(log.path()), answer).0, Some(42.0));
     }
 
     #[tokio::test(start_paused = true)]
@@ -83,6 +83,6 @@ mod tests {
             format!("{LISTENING} address={}\n", listener.local_addr().unwrap()),
         )
         .unwrap();
-        assert_eq!(of(log.path()).await, None);
+        assert_eq!(count(log.path()).await, None);
     }
 }

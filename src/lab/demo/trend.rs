@@ -1,29 +1,30 @@
-//! What figures taken over time say: where they begin, where they end, and which way they go. Pure.
+//! The trend of measurements over time: the first value, the last value, and the growth. It only computes values.
 
 use serde_json::{Value, json};
 
 /// Seconds of an hour.
 const HOUR: f64 = 3_600.0;
 
-/// The trend of the figures of several processes.
+/// The trend of the measurements of several processes.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub(super) struct Trend {
-    /// The first figure, on average over the processes.
+    /// The average of the first measurements of the processes.
     pub(super) start: f64,
-    /// The last one.
+    /// The average of the last measurements.
     pub(super) end: f64,
-    /// Growth per hour: least squares through all processes at once, each about a mean of its own, so that a process
-    /// counts with the cube of the time it was seen for.
+    /// The growth per hour: a least-squares fit over all processes, each around its own mean. So the weight of a
+    /// process is the cube of the time for which it was measured.
     pub(super) slope: f64,
     /// The standard error of the slope.
     pub(super) std_error: f64,
-    /// Hours over which the oldest process was seen.
+    /// The longest time for which a process was measured, in hours.
     pub(super) hours: f64,
 }
 
 impl Trend {
-    /// From each process' figures, with their times in seconds. None without two times of one process.
-    pub(super) fn of(all: &[Vec<(f64, f64)>]) -> Option<Self> {
+    /// Fits the measurements of each process, pairs of a time in seconds and a value. `None` if no process has two of
+    /// them.
+    pub(super) fn fit(all: &[Vec<(f64, f64)>]) -> Option<Self> {
         let (mut xx, mut xy, mut yy, mut free, mut hours) = (0.0, 0.0, 0.0, -1.0, 0.0_f64);
         let (mut start, mut end, mut count) = (0.0, 0.0, 0.0);
         for one in all {
@@ -57,7 +58,7 @@ impl Trend {
         })
     }
 
-    /// The growth per hour that is certain: the slope less two standard errors, at least 0.
+    /// The growth per hour that is statistically certain: the slope minus two standard errors, at least 0.
     pub(super) fn certain_slope(&self) -> f64 {
         (self.slope - 2.0 * self.std_error).max(0.0)
     }
@@ -94,8 +95,8 @@ mod tests {
     }
 
     #[test]
-    fn a_straight_line_is_its_own_trend() {
-        let trend = Trend::of(&[line(180, |at| 30.0 + at / 360.0)]).unwrap();
+    fn the_trend_of_a_straight_line_is_its_slope() {
+        let trend = Trend::fit(&[line(180, |at| 30.0 + at / 360.0)]).unwrap();
         assert!((trend.slope - 10.0).abs() < 1e-6 && trend.std_error < 1e-6, "{trend:?}");
         assert!((trend.certain_slope() - 10.0).abs() < 1e-6);
         assert_eq!(trend.to_string(), "start=30.0 end=35.0 slope_per_hour=10.0");
@@ -103,30 +104,30 @@ mod tests {
     }
 
     #[test]
-    fn processes_of_different_size_that_do_not_grow_have_no_slope_together() {
+    fn processes_with_different_constant_values_have_no_slope() {
         let late = line(10, |_| 90.0)
             .into_iter()
             .map(|(at, figure)| (at + 500.0, figure))
             .collect();
-        let trend = Trend::of(&[line(20, |_| 30.0), late]).unwrap();
+        let trend = Trend::fit(&[line(20, |_| 30.0), late]).unwrap();
         assert!(trend.slope.abs() < 1e-9, "{trend:?}");
         assert_eq!(trend.to_string(), "start=60.0 end=60.0 slope_per_hour=0.0");
     }
 
     #[test]
-    fn ups_and_downs_are_no_growth() {
+    fn random_variation_is_no_growth() {
         let mut rng = fastrand::Rng::with_seed(3);
         let noise: Vec<_> = line(180, |_| 40.0)
             .into_iter()
             .map(|(at, y)| (at, y + 5.0 * rng.f64()))
             .collect();
-        let trend = Trend::of(&[noise]).unwrap();
+        let trend = Trend::fit(&[noise]).unwrap();
         assert!(trend.std_error > 0.1 && trend.certain_slope() < 1.0, "{trend:?}");
     }
 
     #[test]
-    fn one_look_is_no_trend() {
-        assert_eq!(Trend::of(&[]), None);
-        assert_eq!(Trend::of(&[vec![(5.0, 1.0)], vec![]]), None);
+    fn a_single_measurement_has_no_trend() {
+        assert_eq!(Trend::fit(&[]), None);
+        assert_eq!(Trend::fit(&[vec![(5.0, 1.0)], vec![]]), None);
     }
 }

@@ -1,30 +1,30 @@
-//! How the demo looks: from what is known to text. No terminal here, no clock.
+//! The text that the demo shows. It only formats values; it uses no terminal and reads no clock.
 
 use std::collections::VecDeque;
 use std::fmt::{self, Write as _};
 use std::time::Duration;
 
-/// Events shown.
+/// How many events are shown.
 const EVENTS: usize = 7;
 
-/// Replicas shown: with the events and the rest it fits into 24 lines.
+/// How many replicas are shown. With the events and the other lines the view fits into 24 lines.
 const REPLICAS: usize = 7;
 
-/// Cells of the bar.
+/// The width of the progress bar in characters.
 const BAR: usize = 30;
 
-/// What a replica does.
+/// The status of a replica.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum ReplicaStatus {
-    /// Started, and not yet seen at work.
+    /// Started, but not yet alive in the table of claims.
     Starting,
-    /// At work.
+    /// It collects pods.
     Collecting,
     /// Stopped with SIGSTOP.
     Frozen,
     /// Killed by the demo.
     Killed,
-    /// Told to end.
+    /// Asked to stop.
     Ending,
 }
 
@@ -40,7 +40,7 @@ impl fmt::Display for ReplicaStatus {
     }
 }
 
-/// A replica, as shown.
+/// The row of a replica.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) struct ReplicaRow {
     pub(super) name: String,
@@ -49,21 +49,21 @@ pub(super) struct ReplicaRow {
     pub(super) pods: Option<usize>,
 }
 
-/// Everything that is shown.
+/// Everything that the demo shows.
 #[derive(Clone, Debug, Default)]
 pub(super) struct View {
     pub(super) title: String,
-    /// Since the demo began, and how long it takes at most.
+    /// The time since the demo began, and the longest time that it may take.
     pub(super) elapsed: Duration,
     pub(super) most: Duration,
     /// Lines that containers wrote.
     pub(super) written: u64,
-    /// Lines that are stored, each as often as it is stored.
+    /// Stored lines, including duplicates.
     pub(super) stored: u64,
     /// Lines stored per second during the last seconds.
     pub(super) per_second: u64,
     pub(super) rows: Vec<ReplicaRow>,
-    /// Pods to be collected that no replica holds.
+    /// Pods that are not finished and that no replica holds.
     pub(super) unheld: usize,
     pub(super) events: VecDeque<String>,
 }
@@ -83,7 +83,7 @@ impl View {
         self.written.saturating_sub(self.stored)
     }
 
-    /// The live view: lines, each with its end.
+    /// The view for a terminal, as lines with their line ends.
     pub(super) fn draw(&self) -> String {
         let mut text = String::new();
         let part = self.elapsed.as_secs_f64() / self.most.as_secs_f64().max(1.0);
@@ -117,7 +117,7 @@ impl View {
         text
     }
 
-    /// The same on one line, for those who have no terminal.
+    /// A progress line with the same values, for output that is not a terminal.
     pub(super) fn line(&self) -> String {
         let rows = self.rows.iter().map(|row| match (row.state, row.pods) {
             (ReplicaStatus::Collecting, Some(pods)) => format!("{}={pods}", row.name),
@@ -185,7 +185,7 @@ mod tests {
     }
 
     #[test]
-    fn the_view_fits_a_small_terminal_whatever_happens() {
+    fn the_view_always_fits_on_a_small_terminal() {
         let mut view = view(100);
         view.elapsed = Duration::from_secs(500);
         for i in 0..100 {
@@ -198,7 +198,7 @@ mod tests {
     }
 
     #[test]
-    fn a_progress_line_says_the_same() {
+    fn a_progress_line_has_the_same_values() {
         let said = view(2).line();
         assert_eq!(
             said,
