@@ -92,21 +92,22 @@ impl<'a> Writer<'a> {
         self.gap = None;
     }
 
-    /// Writes the lines and the gap that wait. Calls `close` when the write takes too long, and goes on waiting for it.
+    /// Has the sink store the lines and the gap that wait, and moves the position after that. Calls `close` when the write
+    /// takes too long, and goes on waiting for it.
     pub(super) async fn flush(&mut self, close: impl FnOnce()) -> WriteOutcome {
         if self.is_empty() {
             return WriteOutcome::InTime;
         }
-        let chunks = [Arc::new(self.chunk())];
+        let chunks = [Arc::new(self.take_chunk())];
         if defect::on(Defect::CheckpointBeforeWrite) {
             self.move_position(chunks[0].end);
         }
-        let started = self.context.clock.now();
+        let began = self.context.clock.now();
         let (answers, written) = self.write(&chunks, close).await;
         self.context
             .metrics
             .write_seconds
-            .observe(self.context.clock.since(started).as_secs_f64());
+            .observe(self.context.clock.since(began).as_secs_f64());
         let [chunk] = chunks;
         match answers.into_iter().next() {
             Some(Ok(())) => self.record_delivered(&chunk),
@@ -145,7 +146,7 @@ impl<'a> Writer<'a> {
         self.update_checkpoint(true);
     }
 
-    fn chunk(&mut self) -> Chunk {
+    fn take_chunk(&mut self) -> Chunk {
         let batch = std::mem::take(&mut self.batch);
         Chunk {
             origin: self.origin.clone(),
