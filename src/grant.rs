@@ -21,7 +21,7 @@ pub struct Grant {
 }
 
 impl Grant {
-    /// A permission under `fence` until `deadline`, unless it is revoked.
+    /// A grant under `fence` until `deadline`, unless it is revoked.
     #[must_use]
     pub fn new(fence: Fence, deadline: Deadline, clock: Clock) -> Self {
         Self {
@@ -32,7 +32,7 @@ impl Grant {
         }
     }
 
-    /// Ends the permission at once.
+    /// Ends the grant at once.
     pub fn revoke(&self) {
         self.deadline.revoke();
         self.revoked.cancel();

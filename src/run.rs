@@ -93,7 +93,7 @@ pub async fn run(config: Config, stop: CancellationToken) -> Result<(), Failure>
     outcome
 }
 
-/// Through which the parts report how the replica is.
+/// Where the parts report the state of the replica.
 struct StatusHandles {
     readiness: Readiness,
     health: Health,
@@ -115,7 +115,7 @@ async fn collect(
     let (renewer, renewal_loop) = renewer(config.lease, clock, metrics.clone(), renewal);
     let Opened {
         sink,
-        driver: writing,
+        driver,
         retention,
     } = backends.sink;
     let context = follow_context(config, backends.cluster.clone(), sink, clock, metrics.clone());
@@ -149,7 +149,7 @@ async fn collect(
         "renewer",
         run_renewer(renewal_loop, backends.lock, backends.holder),
     ));
-    parts.spawn(named("sink", async move { writing.await.map_err(Failure::from) }));
+    parts.spawn(named("sink", async move { driver.await.map_err(Failure::from) }));
     let (cluster, token) = (backends.cluster, stopping.clone());
     let discovery = async move { discover(&cluster, &scope, pods_in, token).await.map_err(Failure::from) };
     parts.spawn(named("discovery", discovery));

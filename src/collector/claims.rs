@@ -31,7 +31,8 @@ use super::store_client::StoreClient;
 const BACKOFF: Duration = Duration::from_mins(1);
 
 /// How long a pod is not claimed again after the sink refused to store under its claim. Shorter than [`BACKOFF`], because
-/// a new claim ends most such refusals; not zero, because it may not, and a claim and an opening take milliseconds.
+/// a new claim ends most such refusals. Not zero, because claiming and opening take milliseconds: a refusal that lasts
+/// would keep the store and the sink busy.
 const BACKOFF_REFUSED: Duration = Duration::from_secs(5);
 
 /// The claims, the tasks that run under them, and what is remembered of pods.
@@ -60,7 +61,7 @@ struct StoredProgress {
 }
 
 impl Claims {
-    /// No claim yet.
+    /// Holds no claim yet.
     pub(super) fn new(store: StoreClient, renewer: Renewer, lease: Lease, context: Arc<Context>) -> Self {
         Self {
             store,
@@ -136,8 +137,8 @@ impl Claims {
         None
     }
 
-    /// How far the pod is stored: as the store says, or as this replica knows better, if it held the pod last and could
-    /// not tell the store.
+    /// How far the pod is stored: the checkpoint of this replica if it held the pod last and the store may not have it,
+    /// otherwise the checkpoint of the store.
     fn stored_progress(&mut self, claim: &Claim, uid: &PodUid) -> Result<StoredProgress, BadCheckpoint> {
         if let Some(checkpoint) = self.memory.take_unsaved(uid, claim.previous) {
             return Ok(StoredProgress {
@@ -174,7 +175,7 @@ impl Claims {
     }
 
     /// Takes the claims of a task that has ended, and of all others that have ended by now, back from the renewer.
-    /// Returns them as they are to be released.
+    /// Returns the releases to send.
     pub(super) async fn take_back(&mut self, first: EndedTask, members: &Members) -> Vec<Release> {
         let mut tasks = vec![first];
         tasks.extend(std::iter::from_fn(|| self.tasks.try_next_ended()));
@@ -217,7 +218,7 @@ impl Claims {
         let pod = task.pod();
         tracing::info!(namespace = %pod.namespace, pod = %pod.name, fence = %task.fence, why = outcome.as_str(),
             "the pod is no longer collected by this replica");
-        // A sink also refuses a write that cannot be finished before the deadline; that is no fault of the claim.
+        // A sink also refuses a write that cannot end before the deadline. Then the deadline is the cause.
         let has_time = task.grant.deadline.allows(now, self.lease.margin);
         let (backoff, lost) = match outcome {
             TaskOutcome::Panicked => {

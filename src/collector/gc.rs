@@ -22,15 +22,15 @@ use super::members::Members;
 /// at most 20 a second: at most 64 * 20 = 1280 requests to the API server a second, and usually 64.
 const MAX_LOOKUPS: usize = 64;
 
-/// How long the answer about a pod counts.
+/// How long the answer about a pod is valid.
 const ANSWER_VALID: Duration = Duration::from_mins(1);
 
 /// When to ask again after the API server could not say.
 const RETRY: Duration = Duration::from_secs(5);
 
 /// How long the finished row of a deleted pod stays. Another replica may not have learned of the deletion, and would
-/// claim the pod again if it had no row. A watch that is mute is given up after 150 s of silence; 30 s are left for its
-/// successor to answer.
+/// claim the pod again if it had no row. A silent watch is given up after 150 s, which leaves 30 s to
+/// list the pods again.
 const TOMBSTONE_AGE: Duration = Duration::from_mins(3);
 
 /// Finds out what has become of missing pods, and acts on it.
@@ -153,7 +153,7 @@ async fn delete_rows(claims: &mut Claims, table: &LockTable, now: Duration) {
     }
 }
 
-/// Asks the API server about a pod, which takes as long as the API server takes.
+/// Asks the API server whether a pod exists.
 async fn look_up(cluster: Cluster, uid: PodUid, pod_ref: PodRef) -> Lookup {
     let existence = match cluster.pod(&pod_ref.namespace, &pod_ref.pod).await {
         Ok(Some(pod)) if pod.uid == uid => Existence::NotSelected,

@@ -18,8 +18,8 @@ use crate::grant::Grant;
 
 use super::members::Members;
 
-/// How long a replica that asked for a pod waits for it at most. A task that has not stopped by then cannot write what
-/// it has read.
+/// The longest time for a task to stop for another replica. A task that takes longer cannot write what it has read, so
+/// the request is declined.
 const HAND_OVER_TIMEOUT: Duration = Duration::from_secs(30);
 
 /// All tasks.
@@ -27,6 +27,7 @@ const HAND_OVER_TIMEOUT: Duration = Duration::from_secs(30);
 pub(super) struct PodTasks {
     by_uid: BTreeMap<PodUid, PodTask>,
     running: JoinSet<TaskEnd>,
+    /// The pod of each running task.
     uids: BTreeMap<Id, PodUid>,
 }
 
@@ -37,8 +38,11 @@ pub(super) struct PodTask {
     pub(super) fence: Fence,
     /// What the task may do, and until when.
     pub(super) grant: Grant,
+    /// Shows the task its pod.
     pod: watch::Sender<Arc<Pod>>,
+    /// Where the task shows how far the pod is stored.
     progress: watch::Receiver<Checkpoint>,
+    /// Asks the task to stop.
     stop: CancellationToken,
     /// What becomes of the row when the task has been stopped.
     when_stopped: AfterRelease,
@@ -65,14 +69,14 @@ pub(super) enum TaskOutcome {
     Aborted,
 }
 
-/// What has come of asking a task to stop for another replica.
+/// How far the hand-over of a pod to another replica is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum HandOver {
     /// The task is asked to stop now; the pod is handed over when it has ended.
     Begun,
     /// The task is still stopping.
     Pending,
-    /// The task has not stopped in time, so the other replica must be refused. The pod stays here.
+    /// The task has not stopped in time, so the request must be declined. This replica keeps the pod.
     TimedOut(Fence),
     /// There is no such task.
     NotHeld,
@@ -181,8 +185,8 @@ impl PodTasks {
         }
     }
 
-    /// Stops a task because replica `to` has asked for its pod, or says that this has taken too long. The pod is
-    /// handed over when the task has ended.
+    /// Stops a task because replica `to` has requested its pod, or says that this has taken too long. The pod is handed
+    /// over when the task has ended.
     pub(super) fn hand_over(&mut self, uid: &PodUid, to: &ReplicaId, now: Duration) -> HandOver {
         let Some(task) = self.by_uid.get_mut(uid) else {
             return HandOver::NotHeld;
@@ -268,7 +272,7 @@ impl PodTask {
         match outcome {
             // The row of a deleted pod stays for a while too, for replicas that have not learned of the deletion.
             TaskOutcome::Ended(TaskEnd::Finished | TaskEnd::PodDeleted) => AfterRelease::Finished,
-            // The replica that asked may have died while the task wrote what it had read.
+            // The replica that requested the pod may have died while the task wrote what it had read.
             TaskOutcome::Ended(TaskEnd::Stopped) => match &self.when_stopped {
                 AfterRelease::HandedOver(receiver) if !members.contains(receiver) => AfterRelease::Free,
                 when_stopped => when_stopped.clone(),

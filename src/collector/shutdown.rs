@@ -1,5 +1,5 @@
 //! Stopping: first this replica's own row is released, so that its peers take over what is released next; then each pod
-//! is released as soon as its task has written what it had read.
+//! is released as soon as its task has written what it had read. It claims nothing.
 
 use std::time::Duration;
 
@@ -15,7 +15,7 @@ const RETRY: Duration = Duration::from_millis(500);
 pub(super) async fn shut_down(mut claims: Claims, members: &Members, grace: Duration) {
     let deadline = claims.clock().now() + grace;
     tracing::info!(pods = claims.tasks.len(), "stopping");
-    // They write what they have read while the own row is released.
+    // The tasks write what they have read while this replica's own row is released.
     claims.tasks.stop_all();
     let own = claims.renewer.remove(&LockKey::Replica(members.me().clone())).await;
     let release = own.claim.map(|claim| Release {

@@ -70,7 +70,7 @@ pub fn plan(input: &PlanInput<'_>) -> Plan {
     let mut plan = Plan::default();
     plan_acquisitions(input, &overview, &mut shares, &mut plan);
     plan_answers(input, &overview, &mut plan);
-    if input.settled && shares.uneven() {
+    if input.settled && shares.is_uneven() {
         let requested = shares.plan_moves(overview.movable, input.me).into_iter();
         let fenced = |uid: PodUid| {
             let fence = input.table.pod(&uid)?.fence;

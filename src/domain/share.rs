@@ -102,7 +102,7 @@ impl Shares {
 
     /// Whether the load of some replica differs from the mean by more than a tenth of it and by more than one pod. No pod
     /// is moved for less: pods come and go anyway.
-    pub(super) fn uneven(&self) -> bool {
+    pub(super) fn is_uneven(&self) -> bool {
         let count = self.members.len();
         let slack = (10 * count).max(self.total);
         self.members
@@ -230,11 +230,11 @@ mod tests {
     #[test]
     fn a_difference_of_a_tenth_of_the_mean_or_one_pod_is_even() {
         let names = names(2);
-        let uneven = |a, b| Shares::new(&loads(&names, &[a, b]), a + b, 1000).uneven();
-        assert!(!uneven(110, 90));
-        assert!(uneven(111, 89));
-        assert!(!uneven(3, 1));
-        assert!(uneven(4, 1));
+        let is_uneven = |a, b| Shares::new(&loads(&names, &[a, b]), a + b, 1000).is_uneven();
+        assert!(!is_uneven(110, 90));
+        assert!(is_uneven(111, 89));
+        assert!(!is_uneven(3, 1));
+        assert!(is_uneven(4, 1));
     }
 
     #[test]

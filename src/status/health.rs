@@ -71,15 +71,18 @@ impl Health {
     pub fn stuck(&self) -> Vec<StuckLoop> {
         let now = self.clock.now();
         let loops = lock(&self.loops);
-        let since = |one: &Loop| match one.last.load(Ordering::Relaxed) {
+        let since = |watched: &Loop| match watched.last.load(Ordering::Relaxed) {
             RETIRED => Duration::ZERO,
             nanos => now.saturating_sub(Duration::from_nanos(nanos)),
         };
         loops
             .iter()
-            .map(|one| (one, since(one)))
-            .filter(|(one, since)| *since > one.limit)
-            .map(|(one, since)| StuckLoop { name: one.name, since })
+            .map(|watched| (watched, since(watched)))
+            .filter(|(watched, since)| *since > watched.limit)
+            .map(|(watched, since)| StuckLoop {
+                name: watched.name,
+                since,
+            })
             .collect()
     }
 }

@@ -95,9 +95,15 @@ async fn healthz(State(state): State<ServerState>) -> Response {
         return "ok\n".into_response();
     }
     let mut text = String::new();
-    for one in stuck {
+    for stuck_loop in stuck {
         // Writing to a string cannot fail.
-        writeln!(text, "{} has not run for {} ms", one.name, one.since.as_millis()).ok();
+        writeln!(
+            text,
+            "{} has not run for {} ms",
+            stuck_loop.name,
+            stuck_loop.since.as_millis()
+        )
+        .ok();
     }
     (StatusCode::SERVICE_UNAVAILABLE, text).into_response()
 }
@@ -140,7 +146,7 @@ mod tests {
 
     struct Served {
         address: SocketAddr,
-        tell: watch::Sender<Arc<Status>>,
+        publisher: watch::Sender<Arc<Status>>,
         readiness: Readiness,
         health: Health,
         metrics: Metrics,
@@ -153,7 +159,7 @@ mod tests {
         let mut registry = Registry::default();
         let metrics = Metrics::new(&mut registry);
         let empty = Status::new("me#1".into(), "default".into(), Time(0));
-        let (tell, status) = watch::channel(Arc::new(empty));
+        let (publisher, status) = watch::channel(Arc::new(empty));
         let (readiness, health) = (Readiness::default(), Health::new(Clock::boottime()));
         let listener = bind(([127, 0, 0, 1], 0).into()).await.unwrap();
         let address = listener.local_addr().unwrap();
@@ -169,7 +175,7 @@ mod tests {
         tasks.spawn(serve(listener, state, stop.clone()));
         Served {
             address,
-            tell,
+            publisher,
             readiness,
             health,
             metrics,
@@ -254,7 +260,7 @@ mod tests {
             finished: false,
             streams: Vec::new(),
         });
-        served.tell.send_replace(Arc::new(status));
+        served.publisher.send_replace(Arc::new(status));
         let (code, text) = served.get("/status").await;
         let value: serde_json::Value = serde_json::from_str(&text).unwrap();
         assert_eq!(code, 200);
