@@ -37,8 +37,8 @@ pub(crate) struct Backends {
 }
 
 impl Backends {
-    /// Connects to all of them, and creates their tables before if the settings say so. A failure that may pass is tried
-    /// again for [`CONNECT_PATIENCE`].
+    /// Connects to all of them, and creates their tables before if the settings say so. A failure that may pass is
+    /// tried again for [`CONNECT_PATIENCE`].
     pub(crate) async fn open(config: &Config, scope: &Scope, clock: Clock, metrics: &Metrics) -> Result<Self, Failure> {
         let (lock, sink_url) = (config.store.url.clone(), config.sink.url.clone());
         let holder = config.holder();

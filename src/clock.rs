@@ -1,7 +1,7 @@
 //! The clock by which a replica judges its own claims: monotonic, and running during suspend.
 //!
-//! It is never compared with the clock of another machine or of a database. [`wall`] is only for display and for the age
-//! of lines.
+//! It is never compared with the clock of another machine or of a database. [`wall`] is only for display and for the
+//! age of lines.
 
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
@@ -23,8 +23,8 @@ pub fn wall() -> Time {
 pub struct Clock(fn() -> Duration);
 
 impl Clock {
-    /// Time since boot, including suspend. `Instant` cannot be used: on Linux it stops during suspend, and a replica that
-    /// wakes up would believe that its claims are still valid.
+    /// Time since boot, including suspend. `Instant` cannot be used: on Linux it stops during suspend, and a replica
+    /// that wakes up would believe that its claims are still valid.
     #[must_use]
     pub fn boottime() -> Self {
         Self(|| {
@@ -60,8 +60,8 @@ impl Clock {
         self.now().saturating_sub(then)
     }
 
-    /// Sleeps until `deadline`. Checks the time after each wake-up, because the timer of the runtime stops during suspend
-    /// and this clock does not.
+    /// Sleeps until `deadline`. Checks the time after each wake-up, because the timer of the runtime stops during
+    /// suspend and this clock does not.
     pub async fn sleep_until(self, deadline: Duration) {
         while let Some(left) = deadline.checked_sub(self.now()).filter(|left| !left.is_zero()) {
             tokio::time::sleep(left.min(LONGEST_SLEEP)).await;

@@ -1,6 +1,6 @@
 //! Reads the command line, sets up logging, signals and the runtime, and runs the chosen command.
 //!
-//! The runtime of everything but the renewer is made here.
+//! It creates the runtime of everything except the renewer. It never decides what a setting means.
 
 use std::ffi::OsString;
 use std::io::Write as _;
@@ -13,14 +13,14 @@ use crate::config::{Config, LockConfig, Passwords, SinkConfig, checked};
 use crate::exit::Failure;
 use crate::{admin, backends, cli, stop, telemetry};
 
-/// How long the end of the process waits for blocking calls once the work is over.
+/// How long the process waits for blocking calls after the command has ended.
 const RUNTIME_SHUTDOWN_TIMEOUT: Duration = Duration::from_millis(200);
 
 /// What `podlog demo` and `podlog simulate` say in a build that does not have them.
 #[cfg(not(feature = "lab"))]
 const WITHOUT_LAB: &str = "this podlog was built without its laboratory; run `cargo run --release -- demo` or `cargo run --release -- simulate` in a clone of its repository";
 
-/// Does what a command line says.
+/// Runs the command of a command line.
 pub fn execute(args: impl IntoIterator<Item = OsString>) -> Result<(), Failure> {
     let typed = cli::read(args)?;
     if let Command::Completions { shell } = typed.cli.command {
@@ -31,7 +31,7 @@ pub fn execute(args: impl IntoIterator<Item = OsString>) -> Result<(), Failure> 
         && run.process.print_config
     {
         print(|out| out.extend_from_slice(typed.settings.as_bytes()));
-        // Settings that are refused are shown first, since they tell why.
+        // Invalid settings are printed before the error, because they explain it.
         return checked(run, &Passwords::from_env()?).map(drop);
     }
     #[cfg(not(feature = "lab"))]
@@ -40,7 +40,7 @@ pub fn execute(args: impl IntoIterator<Item = OsString>) -> Result<(), Failure> 
     }
     #[cfg(feature = "lab")]
     if let Command::Simulate(simulate) = &typed.cli.command {
-        // The collectors of a thousand histories log too much to read, so they log only on request.
+        // A thousand histories would log too much to read, so they log only if a log level is set.
         if typed.cli.general.log_level.is_some() {
             telemetry::start(typed.cli.general.log_level.as_deref(), typed.cli.general.log_format)?;
         }
@@ -94,12 +94,12 @@ async fn work(cli: Cli) -> Result<(), Failure> {
         }
         #[cfg(not(feature = "lab"))]
         Command::Demo(_) => Ok(()),
-        // They need no runtime: `execute` has done them.
+        // They need no runtime, so `execute` has run them already.
         Command::Completions { .. } | Command::Simulate(_) => Ok(()),
     }
 }
 
-/// Writes to stdout at once; a closed stdout is not a failure.
+/// Writes a text to stdout. A closed stdout is not a failure.
 fn print(fill: impl FnOnce(&mut Vec<u8>)) {
     let mut text = Vec::new();
     fill(&mut text);

@@ -1,7 +1,7 @@
 //! Deliberate defects that can be switched on, to show that the simulation finds them.
 //!
-//! Only a build with the feature `defects` can switch one on, and podlog is never released with it. In every other build
-//! [`on`] is a constant `false`, so the compiler removes all of them.
+//! Only a build with the feature `defects` can switch one on, and podlog is never released with it. In every other
+//! build [`on`] is a constant `false`, so the compiler removes all of them.
 
 /// A deliberate defect. The code that it changes names it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

@@ -1,6 +1,6 @@
-//! How the program ends: one line on standard error, and an exit status that scripts can distinguish.
+//! How the program ends: one line on standard error, and an exit status that scripts can check.
 //!
-//! Errors become a [`Failure`] where no caller distinguishes them any more.
+//! Other errors become a [`Failure`] where no caller needs to distinguish them any more. Nothing here ends the process.
 
 use std::fmt;
 use std::io::Write as _;
@@ -85,7 +85,7 @@ impl Failure {
         Self::new(kind, text).with_remedy("they expire by themselves")
     }
 
-    /// The same failure as the status that belongs to `cause`.
+    /// A failure with the status that belongs to `cause`.
     #[must_use]
     pub fn of(cause: Cause, message: Message) -> Self {
         let kind = match cause {
@@ -97,14 +97,14 @@ impl Failure {
         Self { kind, message }
     }
 
-    /// Adds what to do about it.
+    /// Adds the remedy.
     #[must_use]
     pub fn with_remedy(mut self, remedy: impl Into<String>) -> Self {
         self.message.remedy = remedy.into();
         self
     }
 
-    /// What failed, and what to do about it.
+    /// What failed, and the remedy.
     #[must_use]
     pub fn message(&self) -> &Message {
         &self.message
@@ -186,7 +186,7 @@ impl From<ApiError> for Failure {
     }
 }
 
-/// Prints what the program ends with, and returns the exit status.
+/// Prints the help or the error with which the program ends, and returns the exit status.
 #[must_use]
 pub fn report(outcome: Result<(), Failure>) -> ExitCode {
     let Err(failure) = outcome else {

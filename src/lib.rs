@@ -1,23 +1,23 @@
 //! podlog collects the logs of Kubernetes pods through the Kubernetes API and stores each line once.
 //!
-//! It runs as any number of equal replicas. Each pod is collected by the one replica that holds the pod's row in a
-//! table of claims. This crate is the program `podlog` and the parts that it is made of. The manual is
-//! README.md and `docs/`; ARCHITECTURE.md follows a line from the API server to the sink.
+//! It runs as any number of equal replicas. The replica that holds a pod's row in a table of claims collects that pod.
+//! This crate contains the program `podlog` and all its parts. README.md and `docs/` are the manual. ARCHITECTURE.md
+//! follows a line from the API server to the sink.
 //!
 //! # How the parts fit together
 //!
 //! - [`domain`] holds the values and the decisions: which replica takes which pod, what to read next, which lines are
 //!   new, when lines are missing. It does no I/O and reads no clock. Start reading there.
-//! - [`cluster`], [`locks`] and [`sinks`] are the three sides to the outside: Kubernetes, the table of claims, and the
-//!   place for records. They never import one another.
+//! - [`cluster`], [`locks`] and [`sinks`] connect to the outside: to Kubernetes, to the table of claims, and to the
+//!   place where records are stored. They never import one another.
 //! - [`follow`] reads the logs of one pod. `collector` owns all claims of a replica and starts one task per pod.
 //!   [`renewer`] renews the claims on a thread of its own.
 //! - [`run()`] puts these parts together, and [`command`] starts it from a command line.
 //!
-//! # A claim in ten lines
+//! # Example: the deadline of a claim
 //!
-//! The holder of a claim stops acting before the row expires. It counts from the time at which it sent a renewal, so a
-//! slow answer makes it stop earlier, never later:
+//! The holder of a claim stops acting before the row expires. Its deadline counts from the time at which it sent the
+//! last renewal, not from the answer. So a slow answer never makes it stop later:
 //!
 //! ```
 //! use std::time::Duration;

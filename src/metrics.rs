@@ -95,7 +95,8 @@ pub struct Metrics {
     pub retention_deleted: Counter,
 }
 
-/// A histogram with 17 buckets from 1 ms to 65 s; each is twice the one before (0.001 s * 2^16 = 65.5 s).
+/// A histogram with 17 buckets from 1 ms to 65 s. Each bucket is twice as long as the one before (0.001 s * 2^16 = 65.5
+/// s).
 fn seconds() -> Histogram {
     Histogram::new(prometheus_client::metrics::histogram::exponential_buckets(
         0.001, 2.0, 17,
@@ -133,7 +134,8 @@ impl Metrics {
             lock_calls: Family::default(),
             retention_deleted: Counter::default(),
         };
-        // `increase` compares with an earlier value, so it misses the first gap of a series that begins with that gap.
+        // The function `increase` of Prometheus compares with an earlier value. If a series began with its first gap,
+        // `increase` would not see that gap.
         for reason in GapReason::ALL {
             let reason = reason.as_str();
             drop(all.gaps.get_or_create(&Reason { reason }));

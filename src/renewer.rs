@@ -1,7 +1,7 @@
 //! Renews claims, and stores the checkpoints with the renewals.
 //!
-//! It runs on a thread and a store connection of its own, so that parsing, a slow sink or a burst of claiming cannot make
-//! a renewal late. It never claims or releases anything: claims are given to it and taken back.
+//! It runs on a thread and a store connection of its own, so that parsing, a slow sink or a burst of claiming cannot
+//! make a renewal late. It never claims or releases anything: claims are given to it and taken back.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;

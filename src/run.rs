@@ -1,8 +1,8 @@
 //! Connects the parts of a replica, runs them, and ends them together.
 //!
-//! Wiring only: it collects nothing itself. Each part is a future in one `JoinSet`, and the first one that ends stops all
-//! others. They end in this order: the collector releases its claims, then the renewer and the sink have nothing left to
-//! do, and the HTTP server answers until the last of them has ended.
+//! Wiring only: it collects nothing itself. Each part is a future in one `JoinSet`, and the first one that ends stops
+//! all others. They end in this order: the collector releases its claims, then the renewer and the sink have nothing
+//! left to do, and the HTTP server answers until the last of them has ended.
 
 use std::future::Future;
 use std::sync::Arc;

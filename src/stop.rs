@@ -1,6 +1,6 @@
-//! Shutdown: the first SIGTERM or SIGINT stops the work in order, the second one stops at once.
+//! Shutdown: the first SIGTERM or SIGINT asks the work to stop, the second one drops it.
 //!
-//! Nothing here ends the process; `main` does, with the outcome that is returned here.
+//! Nothing here ends the process. `main` does, with the outcome that is returned here.
 
 use std::future::Future;
 use std::time::Duration;
@@ -11,8 +11,8 @@ use tokio_util::sync::CancellationToken;
 
 use crate::exit::Failure;
 
-/// The variable with the process ID of a parent that this process must not outlive. For programs that start podlog as
-/// their child, such as `podlog demo`. It is no setting, so its name does not begin with `PODLOG_`.
+/// The variable with the process ID of a parent that this process must not outlive. Programs that start podlog as their
+/// child set it, such as `podlog demo`. It is no setting, so its name does not begin with `PODLOG_`.
 pub const PARENT: &str = "STOP_PODLOG_WITH_PROCESS";
 
 /// Makes the kernel kill this process when the parent that [`PARENT`] names dies, however it dies. Does nothing without
@@ -21,7 +21,7 @@ pub fn die_with_parent() {
     #[cfg(target_os = "linux")]
     if let Some(parent) = std::env::var(PARENT).ok().and_then(|id| id.parse::<i32>().ok()) {
         let asked = rustix::process::set_parent_process_death_signal(Some(rustix::process::Signal::KILL));
-        // A parent that died before the line above is never reported.
+        // If the parent died before the line above, no signal is sent.
         let orphan = rustix::process::getppid().is_none_or(|id| id.as_raw_nonzero().get() != parent);
         if asked.is_err() || orphan {
             tracing::warn!(parent, "this process may outlive its parent; stop it by hand");
@@ -61,8 +61,8 @@ impl Signals {
     }
 }
 
-/// Runs `work` to its end. The first signal cancels `stop`; the second one drops the work. The work runs in a task of its
-/// own, so that signals are handled even when it is busy.
+/// Runs `work` to its end. The first signal cancels `stop`; the second one drops the work. The work runs in its own
+/// task, so that signals are handled even while it is busy.
 pub async fn run(
     mut signals: Signals,
     stop: CancellationToken,

@@ -1,6 +1,6 @@
 //! Logging: writes tracing events and panics to stderr, as text or as JSON.
 //!
-//! Set up once at the start. No event may contain a secret; nothing here could mask it.
+//! It is set up once, at the start of the process. It never masks secrets, so no event may contain one.
 
 use std::fmt::{self, Write as _};
 use std::io::IsTerminal;
@@ -19,8 +19,8 @@ use crate::exit::Failure;
 /// The filters for libraries, unless the user sets filters.
 const LIBRARIES: &str = "warn,sqlx=error";
 
-/// Starts logging. `level` is a level or a list of filters; the default is the variable `RUST_LOG`, or else `info`. Fails
-/// when the filters cannot be parsed.
+/// Starts logging. `level` is a level or a list of filters; the default is the variable `RUST_LOG`, or else `info`.
+/// Fails when the filters cannot be parsed.
 pub(crate) fn start(level: Option<&str>, format: LogFormat) -> Result<(), Failure> {
     let variable = std::env::var("RUST_LOG").ok().filter(|text| !text.is_empty());
     let filter = match (level, &variable) {
@@ -62,8 +62,8 @@ fn invalid_filter(setting: &str, text: &str, error: &ParseError) -> Failure {
     Failure::usage(format!("{setting} {text:?}: {error}")).with_remedy("use error, warn, info, debug, trace or filters")
 }
 
-/// Writes fields as `name=value`. Values come from API servers, databases and containers, so characters that could break
-/// a line or control a terminal are escaped.
+/// Writes fields as `name=value`. Values come from API servers, databases and containers, so characters that could
+/// break a line or control a terminal are escaped.
 struct Fields;
 
 impl<'w> FormatFields<'w> for Fields {

@@ -1,4 +1,4 @@
-//! Checks the cluster: the API server, each right, the list of pods, and one read of a log.
+//! Checks the cluster: the API server, each right, the list of pods, and one read of a log. It changes nothing there.
 
 use std::collections::BTreeMap;
 use std::time::Duration;
@@ -164,7 +164,7 @@ async fn list(cluster: &Cluster, scope: &Scope, namespace: Option<&str>, may: bo
     }
 }
 
-/// How many containers of these pods run. Each needs a stream.
+/// How many containers of these pods are running. Each needs a stream.
 pub(super) fn running(pods: &[Pod]) -> usize {
     pods.iter().map(streams).sum()
 }

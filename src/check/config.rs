@@ -1,4 +1,5 @@
-//! Checks the settings by themselves: whether they are safe together, and what they mean after a crash.
+//! Checks the settings alone: whether they are safe together, and how long a takeover takes with them. It connects to
+//! nothing.
 
 use std::time::Duration;
 
@@ -29,8 +30,8 @@ pub(super) fn diagnose(config: &Config) -> Vec<Finding> {
     findings
 }
 
-/// What the times of a claim mean after a crash. A holder stops ttl - margin after it sent its last renewal. That renewal
-/// arrived at most a statement later, so the claim expires ttl after that. Others wait for the takeover grace.
+/// What the times of a claim mean after a crash. A holder stops ttl - margin after it sent its last renewal. That
+/// renewal arrived at most a statement later, so the claim expires ttl after that. Others wait for the takeover grace.
 fn times(lease: &Lease) -> Finding {
     let stops = lease.ttl.saturating_sub(lease.margin);
     let latest = lease.ttl + lease.takeover_grace + CYCLE;

@@ -1,4 +1,5 @@
-//! Checks this machine: whether the limit of open files suffices, and whether the HTTP address is free.
+//! Checks this machine: whether the limit of open files is high enough, and whether the HTTP address is free. It
+//! changes no limit.
 
 use std::net::SocketAddr;
 
@@ -17,7 +18,7 @@ use crate::status::server;
 /// Open files of every replica: standard streams, the files of the runtimes, signals, and some requests to `--http`.
 const BASE: usize = 40;
 
-/// The work that the replicas share.
+/// The load that the replicas share.
 pub(super) struct Load {
     /// The selected pods, if they are known.
     pub(super) pods: Option<Vec<Pod>>,
@@ -65,7 +66,7 @@ fn files(config: &Config, load: &Load) -> Finding {
     enough(&what, net + stores + BASE, getrlimit(Resource::Nofile).current)
 }
 
-/// Compares the need with the limit; `None` is no limit. A fifth of the limit is left for pods that come later.
+/// Compares the need with the limit; `None` is no limit. A fifth of the limit must be left for more pods.
 fn enough(what: &str, need: usize, limit: Option<u64>) -> Finding {
     let subject = "open files";
     let Some(limit) = limit else {
@@ -106,7 +107,7 @@ async fn http(address: SocketAddr) -> Finding {
     }
 }
 
-/// Whether a podlog listens there. The names of its metrics show it.
+/// Whether a replica of podlog listens there. The names of its metrics show it.
 async fn answers(address: SocketAddr) -> std::io::Result<bool> {
     let mut stream = TcpStream::connect(address).await?;
     stream.write_all(b"GET /metrics HTTP/1.0\r\n\r\n").await?;

@@ -1,4 +1,5 @@
-//! Checks the lock store: its own findings, whether `podlog run` can open it, and which replicas use it.
+//! Checks the lock store: its own findings, whether `podlog run` can open it, and which replicas use it. It changes no
+//! row.
 
 use tokio::time::timeout;
 

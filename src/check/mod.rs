@@ -1,7 +1,7 @@
 //! `podlog check`: checks everything that `podlog run` needs, and reports what is missing.
 //!
-//! It uses the same code as `podlog run` to open things. It checks every part, even when others fail, and leaves nothing
-//! behind. It collects nothing and repairs nothing.
+//! It uses the same code as `podlog run` to open things. It checks every part, even when others fail, and leaves
+//! nothing behind. It collects nothing and repairs nothing.
 
 mod cluster;
 mod config;

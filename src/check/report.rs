@@ -1,4 +1,4 @@
-//! The findings as lines for people, as JSON, and as an exit status.
+//! The findings as text, as JSON, and as an exit status. It checks nothing.
 
 use std::fmt::Write as _;
 
@@ -7,7 +7,7 @@ use serde_json::{Value, json};
 use crate::domain::{Finding, Message, Outcome};
 use crate::exit::Failure;
 
-/// The parts, in the order in which `podlog run` meets them.
+/// The parts, in the order in which `podlog run` uses them.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Part {
     /// The settings themselves.
@@ -151,7 +151,7 @@ fn line(part: Part, finding: &Finding) -> String {
     ))
 }
 
-/// Errors of libraries come with line breaks.
+/// A text without line breaks, which errors of libraries contain.
 fn one_line(text: &str) -> String {
     text.split_whitespace().collect::<Vec<_>>().join(" ")
 }
@@ -185,7 +185,7 @@ mod tests {
     }
 
     #[test]
-    fn each_fact_is_one_line_with_its_mark_cause_and_remedy() {
+    fn each_finding_is_one_line_with_its_mark_cause_and_remedy() {
         assert_eq!(
             report().text(),
             "✓ settings: times: safe\n\
@@ -198,7 +198,7 @@ mod tests {
     }
 
     #[test]
-    fn the_status_is_that_of_the_first_failure_and_warnings_are_none() {
+    fn the_status_is_that_of_the_first_failure_and_warnings_do_not_count() {
         let failure = report().outcome().unwrap_err();
         assert_eq!(failure.code(), 4);
         assert!(failure.to_string().contains("(1 more above)"), "{failure}");
@@ -216,7 +216,7 @@ mod tests {
     }
 
     #[test]
-    fn json_has_the_same_facts_and_the_status() {
+    fn json_has_the_same_findings_and_the_status() {
         let value: Value = serde_json::from_str(&report().json()).unwrap();
         assert_eq!(value["status"], 4);
         assert_eq!(value["facts"].as_array().unwrap().len(), 5);

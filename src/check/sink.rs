@@ -1,4 +1,4 @@
-//! Checks the sink: its own findings, and whether `podlog run` can open it.
+//! Checks the sink: its own findings, and whether `podlog run` can open it. It stores no record.
 
 use tokio::time::timeout;
 
@@ -21,7 +21,7 @@ pub(super) async fn diagnose(config: &Config) -> Vec<Finding> {
         max_line: config.streams.max_line,
     };
     let mut findings = sinks::diagnose(url, options).await;
-    // To open a file sink would create directories; to open stdout does nothing.
+    // Opening a file sink would create directories, and opening stdout checks nothing.
     if url.is_transactional() {
         findings.push(if is_ready(&findings, TABLES) {
             open(config, url).await

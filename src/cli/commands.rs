@@ -1,6 +1,6 @@
 //! The commands and flags of podlog, as clap parses them.
 //!
-//! Nothing here reads anything; `read` does.
+//! Nothing here reads the command line, variables or files; `read` does.
 
 use clap::builder::BoolishValueParser;
 use clap::{ArgMatches, CommandFactory, Parser, Subcommand};
@@ -42,8 +42,8 @@ pub enum Command {
     /// Play random histories of several replicas in virtual time, and check every promise after each step.
     ///
     /// Needs no cluster, no database and no network: everything runs in one process with a simulated clock. A seed
-    /// decides when pods start, write, crash and end, and how replicas, the lock store, the API server and the sink fail.
-    /// The exit status is 1 if a promise is broken. Then the seed and a short history that breaks it are printed.
+    /// decides when pods start, write, crash and end, and how replicas, the lock store, the API server and the sink
+    /// fail. The exit status is 1 if a promise is broken. Then the seed and a short history that breaks it are printed.
     #[cfg(feature = "lab")]
     Simulate(lab::Simulate),
     /// Not in this build.
@@ -107,16 +107,18 @@ pub enum Locks {
 /// The commands and flags, as clap's values.
 #[must_use]
 pub fn command() -> clap::Command {
-    finish(Cli::command())
+    with_common_options(Cli::command())
 }
 
-/// Adds what all flags share. A switch may have a value, so that `--opt-in=false` can override a settings file. The help
-/// does not show the values of variables, which may be secret.
-fn finish(command: clap::Command) -> clap::Command {
-    command.mut_args(trim).mut_subcommands(finish)
+/// Adds what all flags share. A switch may have a value, so that `--opt-in=false` can override a settings file. The
+/// help does not show the values of variables, which may be secret.
+fn with_common_options(command: clap::Command) -> clap::Command {
+    command
+        .mut_args(arg_with_common_options)
+        .mut_subcommands(with_common_options)
 }
 
-fn trim(arg: clap::Arg) -> clap::Arg {
+fn arg_with_common_options(arg: clap::Arg) -> clap::Arg {
     let arg = arg.hide_env_values(true);
     if arg.get_value_parser().type_id() != clap::builder::ValueParser::bool().type_id() {
         return arg;

@@ -17,12 +17,12 @@ const NOT_IN_FILE: [&str; 2] = ["config", "print-config"];
 
 /// A settings file, with known keys only.
 #[derive(Debug)]
-pub struct File {
+pub struct SettingsFile {
     name: String,
     values: Vec<(String, Vec<String>)>,
 }
 
-impl File {
+impl SettingsFile {
     /// Reads a file. Fails when it cannot be read, is not TOML, or has a key that is not a flag.
     pub fn read(path: &Path) -> Result<Self, Failure> {
         let name = path.display().to_string();
@@ -59,7 +59,7 @@ impl File {
         Ok(Self { name, values })
     }
 
-    /// The file's name, for people.
+    /// The name of the file, for messages.
     #[must_use]
     pub fn name(&self) -> &str {
         &self.name
@@ -88,7 +88,7 @@ impl File {
             let Some(flag) = flags.iter().find(|flag| flag.get_long() == Some(key)) else {
                 continue;
             };
-            if !overruled(matches, flag.get_id().as_str()) {
+            if !is_overridden(matches, flag.get_id().as_str()) {
                 args.extend(texts.iter().map(|text| format!("--{key}={text}").into()));
             }
         }
@@ -97,13 +97,13 @@ impl File {
 }
 
 /// Whether a flag was given on the command line or as a variable.
-pub(crate) fn overruled(matches: &ArgMatches, id: &str) -> bool {
+pub(crate) fn is_overridden(matches: &ArgMatches, id: &str) -> bool {
     let source = matches.try_contains_id(id).ok().and_then(|_| matches.value_source(id));
     matches!(source, Some(ValueSource::CommandLine | ValueSource::EnvVariable))
 }
 
-/// The keys that a file may have: the flags of `run`, which include those of the other commands that use a cluster or a
-/// store.
+/// The keys that a file may have: the flags of `run`. They include the flags of `check`, `migrate` and `locks` for a
+/// cluster or a store.
 fn keys() -> Vec<String> {
     let command = commands::command();
     let run = command
@@ -118,7 +118,7 @@ fn keys() -> Vec<String> {
         .collect()
 }
 
-/// A value as on the command line; several for an array. `None` for a type that cannot be written there.
+/// A value as on the command line, or several values for an array. `None` for a type that has no form there.
 fn texts(value: &toml::Value) -> Option<Vec<String>> {
     let text = match value {
         toml::Value::String(text) => text.clone(),
@@ -165,7 +165,7 @@ mod tests {
     use super::*;
 
     fn refusal(text: &str) -> String {
-        let failure = File::parse("podlog.toml".into(), text).unwrap_err();
+        let failure = SettingsFile::parse("podlog.toml".into(), text).unwrap_err();
         assert_eq!(failure.code(), 2);
         failure.to_string()
     }

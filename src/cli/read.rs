@@ -19,7 +19,7 @@ pub struct Typed {
     pub cli: Cli,
     /// The settings as TOML, each with its source; secrets are masked.
     pub settings: String,
-    /// Variables whose names begin with `PODLOG_` and that have no meaning: probably misspelled.
+    /// Variables whose names begin with `PODLOG_` and that podlog does not know. They are probably misspelled.
     pub unknown: Vec<String>,
 }
 
@@ -37,8 +37,8 @@ pub fn read(args: impl IntoIterator<Item = impl Into<OsString>>) -> Result<Typed
             unknown: unknown_variables(std::env::vars_os()),
         });
     };
-    let file = file::File::read(path)?;
-    // Values of the file that nothing overrides are parsed like further arguments.
+    let file = file::SettingsFile::read(path)?;
+    // Values of the file that nothing overrides are parsed like additional arguments.
     let more = file.args(&command(), &typed);
     let matches = command()
         .try_get_matches_from(args.iter().cloned().chain(more))
@@ -52,8 +52,9 @@ pub fn read(args: impl IntoIterator<Item = impl Into<OsString>>) -> Result<Typed
     })
 }
 
-/// Converts an error of clap to one line. It quotes no secret: clap does not parse the values of flags that may be secret.
-fn refuse(error: &clap::Error, file: Option<&file::File>) -> Failure {
+/// Converts an error of clap to one line. It quotes no secret: clap does not parse the values of flags that may be
+/// secret.
+fn refuse(error: &clap::Error, file: Option<&file::SettingsFile>) -> Failure {
     if matches!(error.kind(), ErrorKind::DisplayHelp | ErrorKind::DisplayVersion) {
         return Failure::help(error.render().to_string());
     }
@@ -75,7 +76,7 @@ fn refuse(error: &clap::Error, file: Option<&file::File>) -> Failure {
     }
 }
 
-/// Variables that are read and have no flag.
+/// Variables that podlog reads and that have no flag.
 const OTHER_VARIABLES: [&str; 4] = [
     "PODLOG_LOCK_PASSWORD",
     "PODLOG_LOCK_PASSWORD_FILE",
@@ -86,7 +87,7 @@ const OTHER_VARIABLES: [&str; 4] = [
 /// Kubernetes sets these in every pod of a namespace that has a service named podlog.
 const SERVICE_VARIABLES: [&str; 2] = ["PODLOG_SERVICE_", "PODLOG_PORT"];
 
-/// Variables whose names begin with `PODLOG_` and that have no meaning.
+/// Variables whose names begin with `PODLOG_` and that podlog does not know.
 fn unknown_variables(variables: impl Iterator<Item = (OsString, OsString)>) -> Vec<String> {
     let flags = all_flags(&command());
     variables

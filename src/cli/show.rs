@@ -8,7 +8,7 @@ use clap::ArgMatches;
 use clap::parser::ValueSource;
 
 use super::commands;
-use super::file::{self, File};
+use super::file::{self, SettingsFile};
 use crate::config::SecretUrl;
 
 /// Flags whose values are URLs that may carry a password.
@@ -16,7 +16,7 @@ const SECRET: [&str; 2] = ["lock", "sink"];
 
 /// The settings of the chosen command as TOML, one per line, each with its source. `file` is the settings file,
 /// with the flags and variables as they were before the file was read.
-pub(crate) fn settings(matches: &ArgMatches, file: Option<(&File, &ArgMatches)>) -> String {
+pub(crate) fn settings(matches: &ArgMatches, file: Option<(&SettingsFile, &ArgMatches)>) -> String {
     let matches = commands::innermost(matches);
     let mut toml = String::new();
     for flag in commands::all_flags(&commands::command()) {
@@ -27,7 +27,7 @@ pub(crate) fn settings(matches: &ArgMatches, file: Option<(&File, &ArgMatches)>)
             continue;
         }
         let from_file =
-            file.filter(|(file, typed)| file.sets(name) && !file::overruled(commands::innermost(typed), id));
+            file.filter(|(file, typed)| file.sets(name) && !file::is_overridden(commands::innermost(typed), id));
         let source = match (from_file, matches.value_source(id)) {
             (Some((file, _)), _) => file.name().to_owned(),
             (None, Some(ValueSource::CommandLine)) => format!("--{name}"),

@@ -14,7 +14,7 @@ use crate::locks::STATEMENT_DEADLINE;
 
 const SECOND: Duration = Duration::from_secs(1);
 
-/// The smallest maximum of a line: below it ordinary stack frames and JSON lines would be cut.
+/// The smallest maximum length of a line. With less, ordinary stack frames and JSON lines would be cut.
 const SMALLEST_LINE: usize = 4 << 10;
 
 /// The largest line or chunk. `MariaDB` takes packets of 16 MiB by default, and a chunk may double
@@ -24,8 +24,8 @@ const LARGEST_CHUNK: usize = 8 << 20;
 /// The longest time between two openings of a stream. The kubelet closes streams after 4 h; 1 h is left for delays.
 const LONGEST_REOPEN: Duration = Duration::from_hours(3);
 
-/// The longest of the times that are added to each other and to the current time: more than anybody needs, and less than
-/// would overflow.
+/// The longest of the times that are added to each other and to the current time. It is longer than any useful time,
+/// and too short to overflow.
 const LONGEST_TIME: Duration = Duration::from_hours(24);
 
 /// The longest time for which records are kept: 100 years of 365.25 days. 64 bits of nanoseconds are 292 years.
@@ -90,8 +90,8 @@ fn times(config: &Config) -> Result<(), Failure> {
 ///    the next is sent at max(I, D). It has failed D later; `renewer.rs` sends it again by then, and
 ///    the answer, D later, must come by T - M: T >= M + max(I, D) + 2D.
 /// 3. A write begins only if it can end while the claim is good. Just before a renewal is answered,
-///    T - M - max(I, D) - D is left, so a longer W would let no write begin.
-/// 4. A renewal interval below 100 ms is load without use.
+///    T - M - max(I, D) - D is left. With a longer W, no write could begin.
+/// 4. A renewal interval below 100 ms would only be load.
 fn lease(lease: &Lease, write: Duration) -> Result<(), Failure> {
     let Lease {
         ttl,

@@ -1,6 +1,7 @@
 //! The settings: what the flags mean, and whether they are safe together.
 //!
-//! A [`Config`] that [`checked`] returns is safe to run with. Nothing here reads the command line or connects to anything.
+//! A [`Config`] that [`checked`] returns is safe to run with. Nothing here reads the command line or connects to
+//! anything.
 
 mod checks;
 mod names;

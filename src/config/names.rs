@@ -1,6 +1,6 @@
 //! Names that become part of keys: which are valid, and the identity of a replica.
 //!
-//! It reads the name of the host or the pod, nothing else.
+//! It reads the name of the pod or the host, and nothing else.
 
 use crate::domain::ReplicaId;
 use crate::exit::Failure;

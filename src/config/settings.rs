@@ -1,6 +1,6 @@
 //! All settings of a replica, built from the flags.
 //!
-//! Nothing here judges whether the settings are safe together, reads the command line or connects to anything.
+//! Nothing here checks whether the settings are safe together, reads the command line or connects to anything.
 
 use std::net::SocketAddr;
 use std::path::PathBuf;

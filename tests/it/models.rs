@@ -3,7 +3,7 @@
 
 use std::collections::BTreeMap;
 
-use podlog::cli::file::File;
+use podlog::cli::file::SettingsFile;
 use podlog::cli::units::{Listen, Size};
 use podlog::cli::{self, Command};
 use podlog::cluster::{Scope, Selection, pod_from_json};
@@ -210,11 +210,11 @@ pub(crate) fn check_file(before: &str, after: &str, rest: &str) {
     // A line end would turn the value into another line with a key of its own, and error messages name keys.
     if ![before, after, rest].iter().any(|text| text.contains(SECRET)) && !before.contains(['\n', '\r']) {
         let text = format!("lock = {before}mysql://user:{SECRET}@host/data{after}\n{rest}");
-        if let Err(failure) = File::parse("podlog.toml".into(), &text) {
+        if let Err(failure) = SettingsFile::parse("podlog.toml".into(), &text) {
             check_message(&failure.to_string());
         }
     }
-    if let Err(failure) = File::parse("podlog.toml".into(), rest) {
+    if let Err(failure) = SettingsFile::parse("podlog.toml".into(), rest) {
         assert_eq!(failure.code(), 2);
         assert!(!failure.to_string().chars().any(char::is_control), "{failure}");
     }

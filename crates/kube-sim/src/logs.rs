@@ -13,14 +13,14 @@ use tokio::time::Instant;
 use super::answer::Refusal;
 use super::clock::SECOND;
 use super::faults::{Fault, RequestSubject};
-use super::files::{Log, LogReader, Options, ReaderOutput};
+use super::files::{KubeletReader, Log, Options, ReaderOutput};
 use super::pod::{ContainerKind, LiveContainer, LivePod, RunState};
 use super::route::Query;
 use super::shared::Shared;
 use super::stream::{SimBody, Source, body};
 
 struct ContainerLog {
-    reader: Option<LogReader>,
+    reader: Option<KubeletReader>,
     expires_at: Instant,
     /// An error message of the kubelet, which is sent last.
     kubelet_message: Option<Bytes>,

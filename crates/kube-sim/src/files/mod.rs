@@ -132,7 +132,7 @@ impl Log {
     }
 
     /// Opens a reader on the newest file.
-    pub(super) fn open(self: &Arc<Self>, options: Options) -> LogReader {
+    pub(super) fn open(self: &Arc<Self>, options: Options) -> KubeletReader {
         let notify = Arc::new(Notify::new());
         let mut state = lock(&self.state);
         let id = state.next_cursor;
@@ -143,7 +143,7 @@ impl Log {
         state.cursors.push((cursor, Arc::clone(&notify)));
         state.move_cursors();
         drop(state);
-        LogReader {
+        KubeletReader {
             log: Arc::clone(self),
             id,
             notify,
@@ -256,13 +256,13 @@ impl LogState {
 
 /// An open reader. Dropping it closes it.
 #[derive(Debug)]
-pub(super) struct LogReader {
+pub(super) struct KubeletReader {
     log: Arc<Log>,
     id: u64,
     notify: Arc<Notify>,
 }
 
-impl LogReader {
+impl KubeletReader {
     /// Takes the next frame. Then the reader has room to read more.
     pub(super) fn next(&self) -> ReaderOutput {
         let mut guard = lock(&self.log.state);
@@ -275,13 +275,13 @@ impl LogReader {
         next
     }
 
-    /// Waits until [`LogReader::next`] may return something new.
+    /// Waits until [`KubeletReader::next`] may return something new.
     pub(super) async fn changed(&self) {
         self.notify.notified().await;
     }
 }
 
-impl Drop for LogReader {
+impl Drop for KubeletReader {
     fn drop(&mut self) {
         let mut state = lock(&self.log.state);
         state.cursors.retain(|(cursor, _)| cursor.id() != self.id);

@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use super::{ContainerInstance, Log, LogReader, Options, ReaderOutput, Text};
+use super::{ContainerInstance, KubeletReader, Log, Options, ReaderOutput, Text};
 
 const FOLLOW: Options = Options {
     follow: true,
@@ -37,7 +37,7 @@ fn write(log: &Log, lines: std::ops::Range<i64>) {
     }
 }
 
-fn drain(reader: &LogReader) -> (String, bool) {
+fn drain(reader: &KubeletReader) -> (String, bool) {
     let mut seen = Vec::new();
     loop {
         match reader.next() {
