@@ -14,5 +14,6 @@ pub(crate) mod schema;
 mod server;
 pub(crate) mod session;
 pub(crate) mod sqlite;
+pub(crate) mod statement;
 pub(crate) mod url;
 pub(crate) mod version;

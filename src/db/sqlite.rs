@@ -6,13 +6,17 @@
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use sqlx::sqlite::{SqliteConnectOptions, SqliteConnection, SqliteJournalMode, SqliteSynchronous};
-use sqlx::{AssertSqlSafe, ConnectOptions, Connection, Error, Executor, Sqlite};
+use sqlx::error::BoxDynError;
+use sqlx::sqlite::{SqliteArguments, SqliteConnectOptions, SqliteConnection, SqliteJournalMode, SqliteSynchronous};
+use sqlx::{
+    Arguments as _, AssertSqlSafe, ConnectOptions, Connection, Error, Executor, Sqlite, query_scalar_with, query_with,
+};
 use tokio::time::{Instant, sleep, timeout};
 
 use super::backend::{Backend, Database, DiagnoseOptions, ErrorClass, Purpose, Work};
 use super::diagnose::{CONNECTION, Diagnosis, MIGRATE, TABLES, WRITING, skipped};
 use super::migrate::apply;
+use super::statement::{Execute, Value};
 use super::version::AppliedMigration;
 use crate::domain::{BackendError, Finding, Outcome};
 
@@ -207,6 +211,33 @@ impl Backend for Sqlite {
             diagnosis.findings.push(skipped);
         }
         diagnosis.end().await
+    }
+}
+
+impl Execute for Sqlite {
+    fn bind(arguments: &mut SqliteArguments, value: &Value<'_>) -> Result<(), BoxDynError> {
+        match *value {
+            Value::Number(number) => arguments.add(number),
+            Value::Text(text) => arguments.add(text),
+            Value::Name(name) => arguments.add(name),
+            Value::Bytes(bytes) => arguments.add(bytes),
+        }
+    }
+
+    async fn execute(
+        conn: &mut SqliteConnection,
+        text: &'static str,
+        arguments: SqliteArguments,
+    ) -> Result<u64, Error> {
+        Ok(query_with(text, arguments).execute(conn).await?.rows_affected())
+    }
+
+    async fn numbers(
+        conn: &mut SqliteConnection,
+        text: &'static str,
+        arguments: SqliteArguments,
+    ) -> Result<Vec<i64>, Error> {
+        query_scalar_with(text, arguments).fetch_all(conn).await
     }
 }
 

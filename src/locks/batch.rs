@@ -3,11 +3,9 @@
 //! Rows are sorted by the bytes of their keys, because statements that lock rows in the same order cannot deadlock each
 //! other. Nothing here talks to a store.
 
-use std::time::Duration;
-
 use serde::Serialize;
 
-use super::store::{Holder, STATE_FINISHED};
+use super::store::STATE_FINISHED;
 use crate::domain::{AcquireRequest, AfterRelease, BackendError, Fence, LockKey, Release, Renewal};
 
 /// Rows per statement. A row is named in about 70 bytes, so 200 rows fit into one TLS record (16 KiB). sqlx writes each
@@ -91,37 +89,6 @@ pub(crate) fn check_checkpoint(key: &LockKey, checkpoint: Option<&[u8]>) -> Resu
         )),
         _ => Ok(()),
     }
-}
-
-/// The holder as it is bound to statements.
-#[derive(Clone, Debug)]
-pub(super) struct BoundHolder {
-    pub(super) replica: String,
-    pub(super) cluster: String,
-    /// Microseconds.
-    pub(super) ttl: i64,
-    /// Microseconds.
-    pub(super) takeover_grace: i64,
-}
-
-impl From<Holder> for BoundHolder {
-    fn from(holder: Holder) -> Self {
-        let micros = |time: Duration| i64::try_from(time.as_micros()).unwrap_or(i64::MAX);
-        Self {
-            replica: holder.replica.to_string(),
-            cluster: holder.cluster,
-            ttl: micros(holder.ttl),
-            takeover_grace: micros(holder.takeover_grace),
-        }
-    }
-}
-
-/// A parameter of a statement.
-#[derive(Clone, Copy)]
-pub(super) enum Param<'a> {
-    Text(&'a str),
-    Bytes(&'a [u8]),
-    Number(i64),
 }
 
 /// One row of a packed batch. The names in JSON are short: they travel with every row.

@@ -13,6 +13,7 @@ macro_rules! state_finished {
 
 pub(crate) mod batch;
 mod batched_store;
+mod jobs;
 mod mysql;
 mod open;
 pub(crate) mod schema;

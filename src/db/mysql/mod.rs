@@ -7,14 +7,16 @@ pub(crate) mod server;
 use std::io;
 use std::time::Duration;
 
-use sqlx::mysql::{MySqlConnectOptions, MySqlConnection, MySqlPoolOptions};
-use sqlx::{AssertSqlSafe, ConnectOptions, Error, Executor, MySql};
+use sqlx::error::BoxDynError;
+use sqlx::mysql::{MySqlArguments, MySqlConnectOptions, MySqlConnection, MySqlPoolOptions};
+use sqlx::{Arguments as _, AssertSqlSafe, ConnectOptions, Error, Executor, MySql, query_scalar_with, query_with};
 use tokio::time::timeout;
 use url::Url;
 
 use self::server::{Requirements, Server, SessionLimits, prepare};
 use super::backend::{Backend, Database, DiagnoseOptions, ErrorClass, Purpose, Work};
 use super::migrate::apply;
+use super::statement::{Execute, Value};
 use super::version::AppliedMigration;
 use crate::domain::{BackendError, Finding};
 
@@ -160,6 +162,30 @@ impl Backend for MySql {
 
     async fn diagnose(db: &Database<Self>, options: DiagnoseOptions) -> Vec<Finding> {
         super::server::diagnose(db, options).await
+    }
+}
+
+impl Execute for MySql {
+    fn bind(arguments: &mut MySqlArguments, value: &Value<'_>) -> Result<(), BoxDynError> {
+        match *value {
+            Value::Number(number) => arguments.add(number),
+            Value::Text(text) => arguments.add(text),
+            // These columns hold bytes, so they are compared with bytes.
+            Value::Name(name) => arguments.add(name.as_bytes()),
+            Value::Bytes(bytes) => arguments.add(bytes),
+        }
+    }
+
+    async fn execute(conn: &mut MySqlConnection, text: &'static str, arguments: MySqlArguments) -> Result<u64, Error> {
+        Ok(query_with(text, arguments).execute(conn).await?.rows_affected())
+    }
+
+    async fn numbers(
+        conn: &mut MySqlConnection,
+        text: &'static str,
+        arguments: MySqlArguments,
+    ) -> Result<Vec<i64>, Error> {
+        query_scalar_with(text, arguments).fetch_all(conn).await
     }
 }
 

@@ -8,7 +8,8 @@ use std::collections::{HashMap, HashSet};
 use sqlx::mysql::{MySqlConnection, MySqlRow};
 use sqlx::{Connection, Row as _};
 
-use super::super::batch::{BoundHolder, Keyed, Packed, PackedRow, Param, pack_renewals, pack_rows};
+use super::super::batch::{Keyed, Packed, PackedRow, pack_renewals, pack_rows};
+use super::super::jobs::BoundHolder;
 use super::statements as sql;
 use crate::db::mysql::errors::is_lock_wait;
 use crate::db::session::Job;
@@ -279,28 +280,6 @@ impl RenewJob<'_> {
         self.update(&mut transaction, &some).await?;
         transaction.commit().await?;
         Ok(available)
-    }
-}
-
-/// Executes one statement. Returns the number of rows that it has changed.
-pub(super) struct WriteJob<'a> {
-    pub(super) text: &'static str,
-    pub(super) params: &'a [Param<'a>],
-}
-
-impl Job<MySqlConnection> for WriteJob<'_> {
-    type Answer = u64;
-
-    async fn run(&self, conn: &mut MySqlConnection) -> Result<u64, sqlx::Error> {
-        let query = self
-            .params
-            .iter()
-            .fold(sqlx::query(self.text), |query, param| match *param {
-                Param::Text(text) => query.bind(text),
-                Param::Bytes(bytes) => query.bind(bytes),
-                Param::Number(number) => query.bind(number),
-            });
-        Ok(query.execute(conn).await?.rows_affected())
     }
 }
 

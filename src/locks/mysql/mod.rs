@@ -12,17 +12,19 @@ use async_trait::async_trait;
 use sqlx::mysql::MySqlRow;
 use sqlx::{MySql, Row as _};
 
-use self::jobs::{AcquireJob, RenewJob, TableJob, Variants, WriteJob};
+use self::jobs::{AcquireJob, RenewJob, TableJob, Variants};
 use self::statements as sql;
 pub(super) use self::statements::{PRIVILEGES, PROBE};
-use super::batch::{BoundHolder, Keyed, Packed, Param};
+use super::batch::{Keyed, Packed};
 use super::batched_store::{BatchStore, RowOperation};
+use super::jobs::{BoundHolder, WriteJob};
 use super::store::{DEAD_REPLICA_TTL, Holder, STATE_FINISHED, STATEMENT_DEADLINE};
 use crate::clock::Clock;
 use crate::db::backend::{Backend, Database};
 use crate::db::mysql::server::SessionLimits;
 use crate::db::open::open;
 use crate::db::session::Session;
+use crate::db::statement::Value;
 use crate::domain::claim::FORCE_RELEASED;
 use crate::domain::{
     AcquireRequest, BackendError, Claim, Fence, LockKey, LockRow, LockTable, PodRef, Renewal, RenewalOutcome, ReplicaId,
@@ -60,8 +62,8 @@ impl MySqlLocks {
         })
     }
 
-    async fn write(&self, text: &'static str, params: &[Param<'_>]) -> Result<u64, BackendError> {
-        self.session.run(&WriteJob { text, params }).await
+    async fn write(&self, text: &'static str, values: &[Value<'_>]) -> Result<u64, BackendError> {
+        self.session.run(&WriteJob { text, values }).await
     }
 }
 
@@ -92,32 +94,35 @@ impl BatchStore for MySqlLocks {
 
     async fn release_batch(&self, releases: &Packed) -> Result<(), BackendError> {
         let holder = &self.holder;
-        let params = [
-            Param::Text(&releases.rows),
-            Param::Bytes(holder.cluster.as_bytes()),
-            Param::Number(holder.ttl),
-            Param::Bytes(&releases.blob),
-            Param::Bytes(holder.replica.as_bytes()),
+        let values = [
+            releases.rows.as_str().into(),
+            Value::Name(&holder.cluster),
+            holder.ttl.into(),
+            Value::Bytes(&releases.blob),
+            Value::Name(&holder.replica),
         ];
-        self.write(sql::RELEASE, &params).await.map(drop)
+        self.write(sql::RELEASE, &values).await.map(drop)
     }
 
     async fn change_rows(&self, operation: RowOperation, rows: &str) -> Result<u64, BackendError> {
-        let replica = Param::Bytes(self.holder.replica.as_bytes());
+        let replica = Value::Name(&self.holder.replica);
         let (text, more): (_, &[_]) = match operation {
             RowOperation::ReleaseAndDelete => (sql::RELEASE_AND_DELETE, &[replica]),
             RowOperation::RequestHandover => (sql::REQUEST_HANDOVER, &[replica, replica]),
             RowOperation::DeclineHandover => (sql::DECLINE_HANDOVER, &[replica]),
-            RowOperation::DeleteRows => (sql::DELETE_ROWS, &[Param::Number(DEAD_REPLICA_TTL.as_secs() as i64)]),
+            RowOperation::DeleteRows => (
+                sql::DELETE_ROWS,
+                &[Value::Number(Some(DEAD_REPLICA_TTL.as_secs() as i64))],
+            ),
         };
-        let rows = [Param::Text(rows), Param::Bytes(self.holder.cluster.as_bytes())];
+        let rows = [rows.into(), Value::Name(&self.holder.cluster)];
         self.write(text, &[&rows, more].concat()).await
     }
 
     async fn force_release_row(&self, key: &str) -> Result<bool, BackendError> {
-        let params = [FORCE_RELEASED, &self.holder.cluster, key].map(|text| Param::Bytes(text.as_bytes()));
+        let values = [FORCE_RELEASED, &self.holder.cluster, key].map(Value::Name);
         // The fence always changes, so the count is exact however the server counts.
-        Ok(self.write(sql::FORCE_RELEASE, &params).await? > 0)
+        Ok(self.write(sql::FORCE_RELEASE, &values).await? > 0)
     }
 
     async fn read_table(&self) -> Result<LockTable, BackendError> {

@@ -5,17 +5,16 @@
 
 use std::collections::{HashMap, HashSet};
 
-use sqlx::query::Query;
-use sqlx::sqlite::{SqliteArguments, SqliteConnection, SqliteRow};
+use sqlx::sqlite::{SqliteConnection, SqliteRow};
 use sqlx::{Connection, Row as _, Sqlite};
 
-use super::super::batch::{BoundHolder, Keyed, PackedRow, Param, pack_renewals, pack_rows};
+use super::super::batch::{Keyed, PackedRow, pack_renewals, pack_rows};
+use super::super::jobs::BoundHolder;
 use super::statements as sql;
 use crate::db::session::Job;
 use crate::db::sqlite::BEGIN;
+use crate::db::statement::{Execute as _, Value};
 use crate::domain::{AcquireRequest, Claim, Fence, LockKey, Renewal, RenewalOutcome};
-
-type SqliteQuery<'q> = Query<'q, Sqlite, SqliteArguments>;
 
 fn fence_of(row: &SqliteRow, column: &str) -> Result<Fence, sqlx::Error> {
     Ok(Fence(row.try_get::<i64, _>(column)?.unsigned_abs()))
@@ -135,34 +134,11 @@ impl Job<SqliteConnection> for RenewJob<'_> {
     }
 }
 
-fn bind<'q>(query: SqliteQuery<'q>, params: &[Param<'_>]) -> SqliteQuery<'q> {
-    params.iter().fold(query, |query, param| match *param {
-        Param::Text(text) => query.bind(text),
-        Param::Bytes(bytes) => query.bind(bytes),
-        Param::Number(number) => query.bind(number),
-    })
-}
-
-/// Executes one statement. Returns the number of rows that it has changed.
-pub(super) struct WriteJob<'a> {
-    pub(super) text: &'static str,
-    pub(super) params: &'a [Param<'a>],
-}
-
-impl Job<SqliteConnection> for WriteJob<'_> {
-    type Answer = u64;
-
-    async fn run(&self, conn: &mut SqliteConnection) -> Result<u64, sqlx::Error> {
-        let done = bind(sqlx::query(self.text), self.params).execute(conn).await?;
-        Ok(done.rows_affected())
-    }
-}
-
 /// Executes one statement whose first two parameters are a new fence and the time. Returns the number of rows that it
 /// has changed.
 pub(super) struct FencedWriteJob<'a> {
     pub(super) text: &'static str,
-    pub(super) params: &'a [Param<'a>],
+    pub(super) values: &'a [Value<'a>],
 }
 
 impl Job<SqliteConnection> for FencedWriteJob<'_> {
@@ -171,10 +147,11 @@ impl Job<SqliteConnection> for FencedWriteJob<'_> {
     async fn run(&self, conn: &mut SqliteConnection) -> Result<u64, sqlx::Error> {
         let mut transaction = conn.begin_with(BEGIN).await?;
         let (fence, now) = draw(&mut transaction).await?;
-        let query = bind(sqlx::query(self.text).bind(fence).bind(now), self.params);
-        let done = query.execute(&mut *transaction).await?;
+        let drawn = [fence.into(), now.into()].into_iter();
+        let arguments = Sqlite::arguments(drawn.chain(self.values.iter().copied()))?;
+        let changed = Sqlite::execute(&mut transaction, self.text, arguments).await?;
         transaction.commit().await?;
-        Ok(done.rows_affected())
+        Ok(changed)
     }
 }
 

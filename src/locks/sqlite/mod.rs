@@ -12,15 +12,17 @@ use async_trait::async_trait;
 use sqlx::sqlite::SqliteRow;
 use sqlx::{Row as _, Sqlite};
 
-use self::jobs::{AcquireJob, FencedWriteJob, RenewJob, TableJob, WriteJob};
+use self::jobs::{AcquireJob, FencedWriteJob, RenewJob, TableJob};
 use self::statements as sql;
 pub(super) use self::statements::{PRIVILEGES, PROBE};
-use super::batch::{BoundHolder, Keyed, Packed, Param};
+use super::batch::{Keyed, Packed};
 use super::batched_store::{BatchStore, RowOperation};
+use super::jobs::{BoundHolder, WriteJob};
 use super::store::{DEAD_REPLICA_TTL, Holder, STATE_FINISHED, STATEMENT_DEADLINE};
 use crate::db::backend::{Backend, Database};
 use crate::db::open::open;
 use crate::db::session::Session;
+use crate::db::statement::Value;
 use crate::domain::claim::FORCE_RELEASED;
 use crate::domain::{
     AcquireRequest, BackendError, Claim, Fence, LockKey, LockRow, LockTable, PodRef, Renewal, RenewalOutcome,
@@ -65,33 +67,33 @@ impl BatchStore for SqliteLocks {
         let holder = &self.holder;
         let job = FencedWriteJob {
             text: sql::RELEASE,
-            params: &[
-                Param::Text(&releases.rows),
-                Param::Text(&holder.cluster),
-                Param::Text(&holder.replica),
-                Param::Bytes(&releases.blob),
-                Param::Number(holder.ttl),
+            values: &[
+                releases.rows.as_str().into(),
+                Value::Name(&holder.cluster),
+                Value::Name(&holder.replica),
+                Value::Bytes(&releases.blob),
+                holder.ttl.into(),
             ],
         };
         self.session.run(&job).await.map(drop)
     }
 
     async fn change_rows(&self, operation: RowOperation, rows: &str) -> Result<u64, BackendError> {
-        let replica = Param::Text(&self.holder.replica);
+        let replica = Value::Name(&self.holder.replica);
         let (text, last) = match operation {
             RowOperation::ReleaseAndDelete => (sql::RELEASE_AND_DELETE, replica),
             RowOperation::RequestHandover => (sql::REQUEST_HANDOVER, replica),
             RowOperation::DeclineHandover => (sql::DECLINE_HANDOVER, replica),
-            RowOperation::DeleteRows => (sql::DELETE_ROWS, Param::Number(DEAD_REPLICA_TTL.as_micros() as i64)),
+            RowOperation::DeleteRows => (sql::DELETE_ROWS, (DEAD_REPLICA_TTL.as_micros() as i64).into()),
         };
-        let params = &[Param::Text(rows), Param::Text(&self.holder.cluster), last];
-        self.session.run(&WriteJob { text, params }).await
+        let values = &[rows.into(), Value::Name(&self.holder.cluster), last];
+        self.session.run(&WriteJob { text, values }).await
     }
 
     async fn force_release_row(&self, key: &str) -> Result<bool, BackendError> {
         let job = FencedWriteJob {
             text: sql::FORCE_RELEASE,
-            params: &[&self.holder.cluster, key, FORCE_RELEASED].map(Param::Text),
+            values: &[&self.holder.cluster, key, FORCE_RELEASED].map(Value::Name),
         };
         Ok(self.session.run(&job).await? > 0)
     }

@@ -1,5 +1,5 @@
-//! What differs between the databases that records are stored in: the texts of the statements, how values are bound to
-//! them, and what the server allows.
+//! What differs between the databases that records are stored in: the texts of the statements, and what the
+//! server allows.
 //!
 //! To support another database, implement [`SqlDialect`] for its driver in a file of its own. What is stored, and when, is
 //! decided outside: in `dedup`, `records` and `retention`.
@@ -7,14 +7,14 @@
 use std::time::Duration;
 
 use sqlx::Error;
-use sqlx::error::BoxDynError;
 
 use crate::db::backend::Backend;
+use crate::db::statement::Execute;
 use crate::domain::{Fence, Position, StreamId, Time};
 use crate::sinks::dedup::StreamRow;
 
 /// A database that stores records.
-pub(in crate::sinks) trait SqlDialect: Backend {
+pub(in crate::sinks) trait SqlDialect: Backend + Execute {
     /// Connections at most.
     const CONNECTIONS: u32;
     /// Groups of chunks that are written at the same time.
@@ -32,23 +32,6 @@ pub(in crate::sinks) trait SqlDialect: Backend {
 
     /// What the server and the connection allow.
     fn limits(conn: &mut Self::Connection) -> impl Future<Output = Result<StatementLimits, Error>> + Send;
-
-    /// Adds a value to the arguments of a statement.
-    fn bind(arguments: &mut Self::Arguments, value: &Value<'_>) -> Result<(), BoxDynError>;
-
-    /// Executes a statement and returns the number of rows that it has changed.
-    fn execute(
-        conn: &mut Self::Connection,
-        text: &'static str,
-        arguments: Self::Arguments,
-    ) -> impl Future<Output = Result<u64, Error>> + Send;
-
-    /// The first column of the rows that a query returns.
-    fn numbers(
-        conn: &mut Self::Connection,
-        text: &'static str,
-        arguments: Self::Arguments,
-    ) -> impl Future<Output = Result<Vec<i64>, Error>> + Send;
 
     /// The rows of `log_stream` that a query returns.
     fn stream_rows(
@@ -72,37 +55,6 @@ pub(in crate::sinks) trait SqlDialect: Backend {
 
     /// A time as `log_stream.updated_at` is compared with it by [`Statements::empty_streams`].
     fn updated_at(time: Time) -> i64;
-
-    /// These values as the arguments of a statement.
-    fn arguments<'a>(values: impl IntoIterator<Item = Value<'a>>) -> Result<Self::Arguments, Error> {
-        let mut arguments = Self::Arguments::default();
-        for value in values {
-            Self::bind(&mut arguments, &value).map_err(Error::Encode)?;
-        }
-        Ok(arguments)
-    }
-}
-
-/// A value of a statement.
-#[derive(Clone, Copy, Debug)]
-pub(in crate::sinks) enum Value<'a> {
-    Number(Option<i64>),
-    Text(Option<&'a str>),
-    /// Text of a column that is compared byte by byte.
-    Name(&'a str),
-    Bytes(&'a [u8]),
-}
-
-impl From<i64> for Value<'_> {
-    fn from(number: i64) -> Self {
-        Self::Number(Some(number))
-    }
-}
-
-impl<'a> From<&'a str> for Value<'a> {
-    fn from(text: &'a str) -> Self {
-        Self::Text(Some(text))
-    }
 }
 
 /// The texts of the statements of one database. The values of each are listed in their order.

@@ -4,12 +4,11 @@
 use std::sync::LazyLock;
 use std::time::Duration;
 
-use sqlx::error::BoxDynError;
 use sqlx::mysql::{MySqlArguments, MySqlConnection};
-use sqlx::{Arguments as _, Error, MySql, query_as_with, query_scalar_with, query_with};
+use sqlx::{Error, MySql, query_as_with, query_with};
 
 use super::batch;
-use super::dialect::{LockedRow, SqlDialect, StatementLimits, Statements, Value};
+use super::dialect::{LockedRow, SqlDialect, StatementLimits, Statements};
 use crate::db::mysql::errors;
 use crate::db::mysql::server::SessionLimits;
 use crate::db::schema::Privilege;
@@ -123,28 +122,6 @@ impl SqlDialect for MySql {
             message: packet.saturating_sub(PACKET_OVERHEAD).min(LONGEST_MESSAGE),
             statement: packet.min(if plain { PLAIN_BYTES } else { TLS_BYTES }),
         })
-    }
-
-    fn bind(arguments: &mut MySqlArguments, value: &Value<'_>) -> Result<(), BoxDynError> {
-        match *value {
-            Value::Number(number) => arguments.add(number),
-            Value::Text(text) => arguments.add(text),
-            // These columns hold bytes, so they are compared with bytes.
-            Value::Name(name) => arguments.add(name.as_bytes()),
-            Value::Bytes(bytes) => arguments.add(bytes),
-        }
-    }
-
-    async fn execute(conn: &mut MySqlConnection, text: &'static str, arguments: MySqlArguments) -> Result<u64, Error> {
-        Ok(query_with(text, arguments).execute(conn).await?.rows_affected())
-    }
-
-    async fn numbers(
-        conn: &mut MySqlConnection,
-        text: &'static str,
-        arguments: MySqlArguments,
-    ) -> Result<Vec<i64>, Error> {
-        query_scalar_with(text, arguments).fetch_all(conn).await
     }
 
     async fn stream_rows(

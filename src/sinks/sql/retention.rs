@@ -4,7 +4,8 @@ use async_trait::async_trait;
 use sqlx::{Connection, Error};
 
 use super::connections::Connections;
-use super::dialect::{SqlDialect, Value};
+use super::dialect::SqlDialect;
+use crate::db::statement::Value;
 use crate::domain::Time;
 use crate::sinks::sink::{Retention, SinkError};
 

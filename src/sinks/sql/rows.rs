@@ -8,7 +8,8 @@ use std::collections::BTreeMap;
 use sqlx::Error;
 
 use super::batch;
-use super::dialect::{SqlDialect, Value};
+use super::dialect::SqlDialect;
+use crate::db::statement::Value;
 use crate::domain::{Fence, Origin, StreamId};
 use crate::sinks::dedup::{NewGap, NewRecord, StreamRow};
 

@@ -3,12 +3,11 @@
 use std::sync::LazyLock;
 use std::time::Duration;
 
-use sqlx::error::BoxDynError;
 use sqlx::sqlite::{SqliteArguments, SqliteConnection};
-use sqlx::{Arguments as _, Error, Sqlite, query_as_with, query_scalar_with, query_with};
+use sqlx::{Error, Sqlite, query_as_with, query_with};
 
 use super::batch;
-use super::dialect::{LockedRow, SqlDialect, StatementLimits, Statements, Value};
+use super::dialect::{LockedRow, SqlDialect, StatementLimits, Statements};
 use crate::domain::Time;
 
 /// The transaction's write lock covers the rows.
@@ -70,31 +69,6 @@ impl SqlDialect for Sqlite {
 
     async fn limits(_: &mut SqliteConnection) -> Result<StatementLimits, Error> {
         Ok(LIMITS)
-    }
-
-    fn bind(arguments: &mut SqliteArguments, value: &Value<'_>) -> Result<(), BoxDynError> {
-        match *value {
-            Value::Number(number) => arguments.add(number),
-            Value::Text(text) => arguments.add(text),
-            Value::Name(name) => arguments.add(name),
-            Value::Bytes(bytes) => arguments.add(bytes),
-        }
-    }
-
-    async fn execute(
-        conn: &mut SqliteConnection,
-        text: &'static str,
-        arguments: SqliteArguments,
-    ) -> Result<u64, Error> {
-        Ok(query_with(text, arguments).execute(conn).await?.rows_affected())
-    }
-
-    async fn numbers(
-        conn: &mut SqliteConnection,
-        text: &'static str,
-        arguments: SqliteArguments,
-    ) -> Result<Vec<i64>, Error> {
-        query_scalar_with(text, arguments).fetch_all(conn).await
     }
 
     async fn stream_rows(
