@@ -123,7 +123,7 @@ pub(crate) fn a_killed_database_comes_back_with_every_claim_and_every_line_once(
     });
 }
 
-pub(crate) fn a_database_that_becomes_read_only_is_left_and_found_again() {
+pub(crate) fn a_database_that_becomes_read_only_is_abandoned_and_used_again_when_writable() {
     on_own(&[], plain, async |server| {
         let database = Database::new(&server.url()).await;
         let mut fixture = Fixture::new(&database, 8).await;

@@ -4,7 +4,7 @@ use std::fmt;
 
 use crate::proxy::{Direction, Proxy};
 
-/// Pieces of data of one call: more than any call has, connecting included. [`CutCoverage`] judges that.
+/// Pieces of data of one call: more than any call has, connecting included. [`CutCoverage`] checks that.
 const PIECES: i64 = 28;
 
 /// What making a connection takes at least: a greeting and its answer, and the settings of the session.
@@ -56,9 +56,8 @@ impl CutCoverage {
         self.0.push(proxy.was_cut());
     }
 
-    /// Each request and each reply of a call was cut off once, and a call has at least
-    /// `exchanges` of them. At the last points there was nothing left to cut off. In between, a call that needed more pieces
-    /// than usual leaves holes.
+    /// Each request and each reply of a call was cut off once, and a call has at least `exchanges` of them. At the last
+    /// points there was nothing left to cut off. In between, a call that needed more pieces than usual leaves holes.
     pub(crate) fn assert_complete(&self, exchanges: usize) {
         let ways: Vec<String> = self.0.chunks(PIECES as usize).map(show).collect();
         println!("{ways:?}");

@@ -30,7 +30,7 @@ macro_rules! scenarios {
 scenarios! {
     crashes takes ONE {
         a_killed_database_comes_back_with_every_claim_and_every_line_once,
-        a_database_that_becomes_read_only_is_left_and_found_again,
+        a_database_that_becomes_read_only_is_abandoned_and_used_again_when_writable,
         claims_on_a_read_only_server_end_although_the_sink_accepts_records,
         expiry_times_of_a_replaced_server_are_not_trusted_for_one_ttl,
         renewals_continue_when_the_server_has_no_free_connection,

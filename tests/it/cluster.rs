@@ -41,15 +41,15 @@ contract! {
     selectors_choose_pods,
     pages_add_up_to_the_list,
     an_unknown_version_is_refused,
-    a_finished_pod_shows_how_it_ended,
+    the_status_of_a_finished_pod_has_its_exit_code,
     a_log_contains_the_printed_lines,
-    a_follower_ends_with_its_container,
+    a_stream_that_follows_a_log_ends_when_the_container_ends,
     a_log_can_be_limited,
     since_time_is_truncated_to_whole_seconds,
     invalid_log_parameters_are_refused,
-    a_container_must_be_named_if_there_are_several,
+    a_log_request_must_name_the_container_if_a_pod_has_several,
     an_unscheduled_pod_has_an_empty_log,
-    a_container_that_cannot_start_shows_why,
+    the_status_of_a_container_that_cannot_start_has_the_reason,
     a_deleted_pod_has_no_log,
     unknown_paths_and_wrong_methods_are_refused,
 }
@@ -183,7 +183,7 @@ async fn an_unknown_version_is_refused(cluster: &impl TestCluster) {
     cluster.delete(name).await;
 }
 
-async fn a_finished_pod_shows_how_it_ended(cluster: &impl TestCluster) {
+async fn the_status_of_a_finished_pod_has_its_exit_code(cluster: &impl TestCluster) {
     let name = name!("failed");
     cluster
         .run(
@@ -224,7 +224,7 @@ async fn a_log_contains_the_printed_lines(cluster: &impl TestCluster) {
     }
 }
 
-async fn a_follower_ends_with_its_container(cluster: &impl TestCluster) {
+async fn a_stream_that_follows_a_log_ends_when_the_container_ends(cluster: &impl TestCluster) {
     let name = name!("followed");
     cluster.run(name, &[PRINTS]).await;
     let params = LogParams {
@@ -287,7 +287,7 @@ async fn invalid_log_parameters_are_refused(cluster: &impl TestCluster) {
     }
 }
 
-async fn a_container_must_be_named_if_there_are_several(cluster: &impl TestCluster) {
+async fn a_log_request_must_name_the_container_if_a_pod_has_several(cluster: &impl TestCluster) {
     let name = name!("several");
     let other = Script {
         name: "other",
@@ -310,7 +310,7 @@ async fn an_unscheduled_pod_has_an_empty_log(cluster: &impl TestCluster) {
     cluster.delete(name).await;
 }
 
-async fn a_container_that_cannot_start_shows_why(cluster: &impl TestCluster) {
+async fn the_status_of_a_container_that_cannot_start_has_the_reason(cluster: &impl TestCluster) {
     let name = name!("imageless");
     cluster.run_without_image(name).await;
     let (status, answer) = cluster.get(&format!("/{name}/log")).await;

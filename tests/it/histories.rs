@@ -37,7 +37,7 @@ fn history(seed: u64, steps: &[(Action, u32)]) -> History {
 }
 
 #[test]
-fn stream_histories_that_once_failed_pass() {
+fn histories_that_failed_in_the_past_pass() {
     let calm = |steps: &[(Action, u32)]| History {
         fencing: false,
         calm: true,

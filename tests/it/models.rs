@@ -323,7 +323,7 @@ pub(crate) fn check_begin(position: Position) {
     }
 }
 
-/// A running pod with the container `app`, to be judged with checkpoints.
+/// A running pod with the container `app`, to be tested with checkpoints.
 pub(crate) fn running() -> Pod {
     let json = r#"{"metadata":{"name":"p","namespace":"n","uid":"u"},"spec":{"containers":[{"name":"app"}]},
         "status":{"phase":"Running","containerStatuses":[{"name":"app","image":"","imageID":"","ready":true,

@@ -87,7 +87,7 @@ async fn a_file_skipped_by_a_reader_delayed_before_its_first_end_of_file_is_a_ga
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_watching_reader_delayed_during_one_rotation_loses_nothing() {
+async fn a_reader_that_has_reached_an_end_of_file_loses_nothing_when_delayed_during_one_rotation() {
     let mut fixture = narrow(RestartPolicy::Always).await;
     fixture.follow();
     fixture.lines(["a"]);

@@ -29,7 +29,7 @@ async fn silent(body: &mut SimBody) -> bool {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_follower_gets_each_line_in_its_own_frame() {
+async fn a_stream_that_follows_a_log_sends_each_line_in_its_own_frame() {
     let cluster = cluster();
     let pod = running(&cluster);
     pod.line("app", "one\ntwo").unwrap();
@@ -136,7 +136,7 @@ async fn streams_can_be_cut_muted_and_unmuted() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn faults_happen_as_often_as_requested() {
+async fn a_fault_is_injected_as_often_as_requested() {
     let cluster = cluster();
     let pod = running(&cluster);
     pod.line("app", "0123456789").unwrap();

@@ -158,7 +158,7 @@ async fn malformed_lists_and_watches_stop_no_stream_and_new_pods_are_found_after
 }
 
 #[tokio::test]
-async fn truncated_and_malformed_events_cost_a_watch_but_no_pod() {
+async fn truncated_and_malformed_events_end_a_watch_but_lose_no_pod() {
     let mut fixture = HostileFixture::new().await;
     fixture.write(20);
     fixture.run();

@@ -288,7 +288,7 @@ async fn hostile_values_in_the_streams_table_affect_only_the_pod_of_their_row() 
 }
 
 #[tokio::test]
-async fn a_stream_that_cannot_be_stored_does_not_block_others_of_the_same_request() {
+async fn a_stream_that_cannot_be_stored_does_not_block_other_streams_of_the_same_request() {
     each_exact(async |database| {
         let running = database.open().await;
         let (poison, full, fine) = (origin("poison"), origin("full"), origin("fine"));

@@ -20,7 +20,7 @@ fn copy(claim: &Claim) -> Claim {
     }
 }
 
-pub(crate) async fn of_two_replicas_one_acquires_the_row(fixture: &LockFixture) {
+pub(crate) async fn only_one_of_two_replicas_acquires_a_row(fixture: &LockFixture) {
     let (a, b) = (fixture.holder("a").await, fixture.holder("b").await);
     let key = pod("x");
     let (claim_a, claim_b) = tokio::join!(acquire(&a, &key), acquire(&b, &key));
@@ -348,7 +348,7 @@ pub(crate) async fn an_empty_table_still_reports_time_and_server(fixture: &LockF
     assert_eq!(after.server, before.server);
 }
 
-pub(crate) async fn verdicts_come_in_the_order_of_the_renewals(fixture: &LockFixture) {
+pub(crate) async fn renewal_outcomes_are_in_the_order_of_the_renewals(fixture: &LockFixture) {
     let a = fixture.holder("a").await;
     let mut claims = a.acquire(&requests(40)).await.unwrap();
     fastrand::Rng::with_seed(3).shuffle(&mut claims);

@@ -61,7 +61,7 @@ pub(crate) async fn a_row_handed_over_that_nobody_acquires_is_free_again_after_a
     assert!(acquire(&c, &key).await.is_some());
 }
 
-pub(crate) async fn a_request_can_be_refused(fixture: &LockFixture) {
+pub(crate) async fn a_request_can_be_declined(fixture: &LockFixture) {
     let (a, b) = (fixture.holder("a").await, fixture.holder("b").await);
     let key = pod("x");
     let claim = acquire(&a, &key).await.unwrap();

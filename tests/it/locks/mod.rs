@@ -8,8 +8,8 @@ mod mysql;
 mod settings;
 mod sqlite;
 
-/// Runs each clause against each store; a store without a server is skipped with a message.
-macro_rules! judge {
+/// Makes a test of each clause for one store. Without its server, the test is skipped with a message.
+macro_rules! test_store {
     ($store:ident, $kind:expr, $($module:ident::$clause:ident),* $(,)?) => {
         mod $store {
             $(
@@ -24,10 +24,10 @@ macro_rules! judge {
 
 macro_rules! clauses {
     ($($store:ident = $kind:expr;)*) => {
-        $(judge!(
+        $(test_store!(
             $store,
             $kind,
-            contract::of_two_replicas_one_acquires_the_row,
+            contract::only_one_of_two_replicas_acquires_a_row,
             contract::twelve_hundred_rows_fit_in_one_call,
             contract::four_replicas_contend_without_errors_and_each_row_gets_one_holder,
             contract::a_claim_that_was_taken_over_is_not_renewed,
@@ -44,10 +44,10 @@ macro_rules! clauses {
             contract::ids_that_differ_in_case_or_trailing_spaces_are_different_rows,
             contract::any_name_is_stored_unchanged,
             contract::an_empty_table_still_reports_time_and_server,
-            contract::verdicts_come_in_the_order_of_the_renewals,
+            contract::renewal_outcomes_are_in_the_order_of_the_renewals,
             handover::a_requested_row_is_handed_over_and_acquired_by_the_requester,
             handover::a_row_handed_over_that_nobody_acquires_is_free_again_after_a_timeout,
-            handover::a_request_can_be_refused,
+            handover::a_request_can_be_declined,
             handover::a_request_for_an_old_fence_or_for_an_own_row_is_ignored,
             handover::a_finished_row_cannot_be_acquired_and_can_be_deleted,
             handover::an_unfinished_row_is_never_deleted,
@@ -84,7 +84,7 @@ servers! {
     run mysql::a_cancelled_call_does_not_delay_the_next_one,
     run mysql::a_statement_locks_only_the_rows_it_names,
     run mysql::a_renewal_that_arrives_after_a_newer_one_stores_no_checkpoint,
-    run settings::wrong_server_settings_are_named,
+    run settings::unsuitable_server_settings_are_named,
     run settings::an_error_of_a_user_without_privileges_says_what_to_grant,
     run settings::tables_of_another_version_are_refused,
     run_empty settings::many_replicas_can_migrate_at_once,

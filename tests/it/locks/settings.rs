@@ -20,7 +20,7 @@ fn changed(fixture: &LockFixture, change: impl Fn(&mut url::Url)) -> String {
     url.to_string()
 }
 
-pub(crate) async fn wrong_server_settings_are_named(fixture: &LockFixture) {
+pub(crate) async fn unsuitable_server_settings_are_named(fixture: &LockFixture) {
     // On every address, since the server may be known by another than 127.0.0.1.
     let silent = std::net::TcpListener::bind("0.0.0.0:0").unwrap();
     let silent_port = silent.local_addr().unwrap().port();
@@ -186,7 +186,7 @@ fn a_missing_privilege_on_mariadb_is_named() {
 }
 
 /// Switches the whole server read-only, so it runs alone.
-async fn a_server_that_becomes_read_only_is_left_and_found_again(fixture: &LockFixture) {
+async fn a_server_that_becomes_read_only_is_abandoned_and_used_again_when_writable(fixture: &LockFixture) {
     let mut admin = fixture.sql().await;
     let user: String = fixture.database().chars().take(28).collect();
     execute(&mut admin, &format!("CREATE USER '{user}'@'%' IDENTIFIED BY 'x'")).await;
@@ -219,20 +219,20 @@ async fn a_server_that_becomes_read_only_is_left_and_found_again(fixture: &LockF
 
 #[test]
 #[ignore = "switches the whole server read-only: run with --ignored --test-threads 1 on servers of your own"]
-fn mysql_becomes_read_only_and_is_found_again() {
+fn mysql_becomes_read_only_and_is_used_again_when_writable() {
     run(
         StoreKind::MySql,
         "read_only",
-        a_server_that_becomes_read_only_is_left_and_found_again,
+        a_server_that_becomes_read_only_is_abandoned_and_used_again_when_writable,
     );
 }
 
 #[test]
 #[ignore = "switches the whole server read-only: run with --ignored --test-threads 1 on servers of your own"]
-fn mariadb_becomes_read_only_and_is_found_again() {
+fn mariadb_becomes_read_only_and_is_used_again_when_writable() {
     run(
         StoreKind::MariaDb,
         "read_only",
-        a_server_that_becomes_read_only_is_left_and_found_again,
+        a_server_that_becomes_read_only_is_abandoned_and_used_again_when_writable,
     );
 }

@@ -143,7 +143,7 @@ async fn more_streams_than_open_files_are_all_written() {
 }
 
 #[tokio::test]
-async fn a_write_continues_once_its_obstacle_is_gone() {
+async fn a_write_succeeds_after_the_obstacle_is_removed() {
     let fixture = file_fixture("fsync=never").await;
     let running = fixture.open().await;
     let (stream, texts) = (origin("way"), texts(1));

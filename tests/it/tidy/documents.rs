@@ -226,7 +226,7 @@ fn later_migrations_say_that_they_only_add() {
 }
 
 #[test]
-fn nothing_speaks_of_how_it_was_made() {
+fn no_file_mentions_how_the_project_is_developed() {
     // In two parts each, so that this list does not find itself.
     let words = [
         ["/wo", "rk/"],

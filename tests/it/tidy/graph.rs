@@ -314,7 +314,7 @@ fn names_are_followed_through_reexports_to_the_file_that_defines_them() {
 }
 
 #[test]
-fn a_child_that_uses_its_parent_which_uses_it_is_a_circle() {
+fn a_child_and_a_parent_that_use_each_other_are_a_circle() {
     let sources = [
         parsed("src/lib.rs", "mod a;"),
         parsed("src/a/mod.rs", "mod inner; struct Shared; fn f() { inner::g(); }"),

@@ -58,7 +58,7 @@ fn files_and_functions_are_short() {
 }
 
 #[test]
-fn every_file_opens_with_a_paragraph_about_itself() {
+fn every_file_begins_with_a_paragraph_that_describes_it() {
     let silent = files(&FOLDERS, "rs")
         .into_iter()
         .filter(|file| !file.text.starts_with("//! "));
@@ -69,7 +69,7 @@ fn every_file_opens_with_a_paragraph_about_itself() {
 }
 
 #[test]
-fn no_two_files_use_each_other() {
+fn no_two_files_import_each_other() {
     let sources = sources(&FOLDERS);
     let mut faults = Vec::new();
     for folder in CRATES {

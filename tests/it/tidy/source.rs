@@ -1,4 +1,4 @@
-//! The project's Rust files, parsed. It reads files and judges nothing.
+//! The project's Rust files, parsed. It reads files and checks no rule.
 
 use std::path::{Path, PathBuf};
 
