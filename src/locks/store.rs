@@ -96,13 +96,13 @@ pub async fn call<T>(
     limit: Duration,
     call: impl Future<Output = Result<T, BackendError>>,
 ) -> Result<T, BackendError> {
-    let late = || {
+    let timed_out = || {
         Err(BackendError::unavailable(
             format!("the lock store did not answer within {} s", limit.as_secs()),
             "check whether it is overloaded, or the network down",
         ))
     };
-    let answer = tokio::time::timeout(limit, call).await.unwrap_or_else(|_| late());
+    let answer = tokio::time::timeout(limit, call).await.unwrap_or_else(|_| timed_out());
     let result = if answer.is_ok() { "ok" } else { "error" };
     metrics.lock_calls.get_or_create(&LockCall { operation, result }).inc();
     answer

@@ -79,11 +79,11 @@ pub(crate) async fn four_replicas_contend_without_errors_and_each_row_gets_one_h
     let mut last: BTreeMap<LockKey, Fence> = BTreeMap::new();
     // Twice: first the rows are absent, then they have expired.
     for round in 0..2 {
-        let mut claimants = Vec::new();
+        let mut contenders = Vec::new();
         for name in ["a", "b", "c", "d"] {
             let mut requests = requests(600);
             rng.shuffle(&mut requests);
-            claimants.push((fixture.holder(&format!("{name}{round}")).await, requests));
+            contenders.push((fixture.holder(&format!("{name}{round}")).await, requests));
         }
         let acquire_all = async |(store, requests): &(_, Vec<podlog::domain::AcquireRequest>)| {
             let store: &std::sync::Arc<dyn podlog::locks::LockStore> = store;
@@ -93,7 +93,7 @@ pub(crate) async fn four_replicas_contend_without_errors_and_each_row_gets_one_h
             }
             claims
         };
-        let claims = join_all(claimants.iter().map(acquire_all)).await;
+        let claims = join_all(contenders.iter().map(acquire_all)).await;
         let mut fences = BTreeMap::new();
         for claim in claims.into_iter().flatten() {
             assert_eq!(claim.previous, last.get(&claim.key).copied().unwrap_or_default());
