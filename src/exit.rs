@@ -87,7 +87,7 @@ impl Failure {
 
     /// A failure with the status that belongs to `cause`.
     #[must_use]
-    pub fn of(cause: Cause, message: Message) -> Self {
+    pub fn with_cause(cause: Cause, message: Message) -> Self {
         let kind = match cause {
             Cause::Setting => FailureKind::Usage,
             Cause::Unreachable => FailureKind::Unreachable,
@@ -158,21 +158,21 @@ impl std::error::Error for Failure {}
 impl From<BackendError> for Failure {
     fn from(error: BackendError) -> Self {
         match error {
-            BackendError::Unavailable(message) => Self::of(Cause::Unreachable, message),
-            BackendError::Refused(message) => Self::of(Cause::Refused, message),
+            BackendError::Unavailable(message) => Self::with_cause(Cause::Unreachable, message),
+            BackendError::Refused(message) => Self::with_cause(Cause::Refused, message),
         }
     }
 }
 
 impl From<AccessError> for Failure {
     fn from(error: AccessError) -> Self {
-        Self::of(Cause::Refused, error.message())
+        Self::with_cause(Cause::Refused, error.message())
     }
 }
 
 impl From<ScopeError> for Failure {
     fn from(error: ScopeError) -> Self {
-        Self::of(Cause::Setting, error.message())
+        Self::with_cause(Cause::Setting, error.message())
     }
 }
 
@@ -182,7 +182,7 @@ impl From<ApiError> for Failure {
             ApiError::Throttled { .. } | ApiError::Unavailable(_) => Cause::Unreachable,
             _ => Cause::Refused,
         };
-        Self::of(cause, error.message())
+        Self::with_cause(cause, error.message())
     }
 }
 
@@ -243,7 +243,7 @@ mod tests {
             (AccessError::Credentials("expired".into()).into(), 4, true),
             (ScopeError::Namespace("A".into()).into(), 2, true),
             (ScopeError::Labels("a b".into(), "a b".into()).into(), 2, true),
-            (Failure::of(Cause::Machine, message()), 1, true),
+            (Failure::with_cause(Cause::Machine, message()), 1, true),
         ];
         for (failure, code, has_remedy) in cases {
             let finding = failure.to_finding("subject");

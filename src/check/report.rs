@@ -103,7 +103,7 @@ impl Report {
             String::new()
         };
         let text = format!("{}: {}: {}{more}", part.name(), finding.subject, finding.message.text);
-        Err(Failure::of(cause, Message::new(text, &*finding.message.remedy)))
+        Err(Failure::with_cause(cause, Message::new(text, &*finding.message.remedy)))
     }
 
     /// The numbers of findings that are ok, warnings, failed and skipped.

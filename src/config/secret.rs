@@ -153,7 +153,7 @@ where
     let url = with_password(flag, text, password, example)?;
     url.expose()
         .parse()
-        .map_err(|message| Failure::of(Cause::Setting, message))
+        .map_err(|message| Failure::with_cause(Cause::Setting, message))
 }
 
 fn with_password(flag: &str, text: &Secret, password: Option<&Secret>, example: &str) -> Result<SecretUrl, Failure> {

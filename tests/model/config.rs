@@ -76,7 +76,7 @@ pub(crate) struct ModelConfig {
 
 impl ModelConfig {
     /// A configuration of this size, without a defect.
-    pub(crate) const fn of(replicas: usize, pods: usize, late: usize) -> Self {
+    pub(crate) const fn new(replicas: usize, pods: usize, late: usize) -> Self {
         Self {
             replicas,
             pods,

@@ -60,7 +60,7 @@ fn show(config: &ModelConfig, state: &State) -> String {
 fn with(defect: Defect, late: usize) -> ModelConfig {
     ModelConfig {
         defect: Some(defect),
-        ..ModelConfig::of(2, 1, late)
+        ..ModelConfig::new(2, 1, late)
     }
 }
 
@@ -120,7 +120,7 @@ fn a_clock_jump_between_a_read_and_its_claim_is_not_covered() {
     let config = ModelConfig {
         jump_by: &[8],
         jumps_under_claims: true,
-        ..ModelConfig::of(2, 1, 1)
+        ..ModelConfig::new(2, 1, 1)
     };
     refute("jump under a claim", &config);
 }
@@ -130,7 +130,7 @@ fn a_clock_jump_of_margin_plus_grace_before_the_first_read_is_not_covered() {
     let config = ModelConfig {
         jump_by: &[3],
         newcomers: true,
-        ..ModelConfig::of(2, 1, 0)
+        ..ModelConfig::new(2, 1, 0)
     };
     refute("jump before the first look", &config);
 }
@@ -139,7 +139,7 @@ fn a_clock_jump_of_margin_plus_grace_before_the_first_read_is_not_covered() {
 fn a_margin_smaller_than_the_clock_drift_outlasts_the_hold_off() {
     let mut config = ModelConfig {
         jump_by: &[8],
-        ..ModelConfig::of(2, 1, 0)
+        ..ModelConfig::new(2, 1, 0)
     };
     (config.times.margin, config.times.ttl) = (1, 4);
     refute("margin too small", &config);

@@ -30,7 +30,7 @@ const fn jumping(pods: usize, jump_by: &'static [i8]) -> ModelConfig {
     ModelConfig {
         jump_by,
         strays: false,
-        ..ModelConfig::of(3, pods, 0)
+        ..ModelConfig::new(3, pods, 0)
     }
 }
 
@@ -38,7 +38,7 @@ const fn jumping(pods: usize, jump_by: &'static [i8]) -> ModelConfig {
 fn no_two_of_three_replicas_act_on_the_same_of_two_pods() {
     let config = ModelConfig {
         strays: false,
-        ..ModelConfig::of(3, 2, 1)
+        ..ModelConfig::new(3, 2, 1)
     };
     prove("3 replicas, 2 pods, 1 late", &config);
 }
@@ -74,7 +74,7 @@ fn no_two_replicas_act_on_one_of_two_pods_however_the_database_clock_jumps() {
 fn no_two_of_three_replicas_act_when_statements_are_late_or_lost() {
     let config = ModelConfig {
         ends: true,
-        ..ModelConfig::of(3, 1, 2)
+        ..ModelConfig::new(3, 1, 2)
     };
     let kinds = prove("3 replicas, 1 pod, 2 late and astray", &config);
     let expected = [
@@ -116,7 +116,7 @@ fn no_two_of_three_replicas_act_however_the_database_clock_jumps() {
     prove("2 replicas, 1 pod, a jump, 1 late", &late);
     let astray = ModelConfig {
         jump_by: JUMPS,
-        ..ModelConfig::of(2, 1, 1)
+        ..ModelConfig::new(2, 1, 1)
     };
     prove("2 replicas, 1 pod, a jump, 1 late or astray", &astray);
 }
@@ -134,7 +134,7 @@ fn a_clock_jump_of_less_than_margin_plus_grace_is_harmless_even_before_the_first
 fn a_replica_left_alone_gets_the_pod_after_any_history() {
     let config = ModelConfig {
         alone: true,
-        ..ModelConfig::of(2, 1, 2)
+        ..ModelConfig::new(2, 1, 2)
     };
     prove("left alone, 2 late and astray", &config);
     let config = ModelConfig {

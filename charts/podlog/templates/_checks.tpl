@@ -62,7 +62,7 @@
 {{- end -}}
 {{- end -}}
 
-{{/* The rules of `podlog run` for times that depend on each other; it judges the rest itself when it starts. The 3 s are its deadline for statements. */}}
+{{/* The rules of `podlog run` for times that depend on each other; it checks the others when it starts. The 3 s are its deadline for statements. */}}
 {{- define "podlog.checkTimes" -}}
 {{- $s := .Values.settings -}}
 {{- $ttl := include "podlog.ms" $s.ttl | int64 -}}

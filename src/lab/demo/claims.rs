@@ -20,7 +20,9 @@ pub(super) struct ClaimsObserver {
 impl ClaimsObserver {
     /// Creates the table, so that it exists before the replicas start, and opens it.
     pub(super) async fn open(url: &str) -> Result<Self, Failure> {
-        let url: LockUrl = url.parse().map_err(|message| Failure::of(Cause::Setting, message))?;
+        let url: LockUrl = url
+            .parse()
+            .map_err(|message| Failure::with_cause(Cause::Setting, message))?;
         locks::migrate(&url).await?;
         // The cluster is the default of `podlog run --cluster`.
         let holder = Holder::read_only("podlog-demo", "default".into());

@@ -302,7 +302,7 @@ async fn open_store(environment: &Environment, demo: &Demo) -> Result<(Option<Cl
             sinks::migrate(
                 &sink
                     .parse::<SinkUrl>()
-                    .map_err(|message| Failure::of(Cause::Setting, message))?,
+                    .map_err(|message| Failure::with_cause(Cause::Setting, message))?,
             )
             .await?;
             Ok((Some(claims), Records::tables(&environment.store_file()).await?))
