@@ -81,8 +81,8 @@ pub struct Metrics {
     pub deadline_seconds: Gauge<f64, std::sync::atomic::AtomicU64>,
     /// Claims lost by reason.
     pub claims_lost: Family<Reason, Counter>,
-    /// Claims taken.
-    pub claims_taken: Counter,
+    /// Claims acquired.
+    pub claims_acquired: Counter,
     /// Pods handed over to another replica on request.
     pub claims_handed_over: Counter,
     /// Number of times that claiming was suspended because the database's clock or identity changed.
@@ -127,7 +127,7 @@ impl Metrics {
             renewal_seconds: seconds(),
             deadline_seconds: Gauge::default(),
             claims_lost: Family::default(),
-            claims_taken: Counter::default(),
+            claims_acquired: Counter::default(),
             claims_handed_over: Counter::default(),
             holdoffs: Counter::default(),
             api_requests: Family::default(),
@@ -250,7 +250,7 @@ impl Metrics {
             self.deadline_seconds.clone(),
         );
         r.register("claims_lost", "Claims lost, by reason", self.claims_lost.clone());
-        r.register("claims_taken", "Claims taken", self.claims_taken.clone());
+        r.register("claims_acquired", "Claims acquired", self.claims_acquired.clone());
         r.register(
             "claims_handed_over",
             "Pods handed over to another replica on request",

@@ -102,7 +102,7 @@ impl Claims {
             .into_iter()
             .map(|pod| (LockKey::Pod(pod.uid.clone()), pod))
             .collect();
-        self.metrics().claims_taken.inc_by(claims.len() as u64);
+        self.metrics().claims_acquired.inc_by(claims.len() as u64);
         let mut unreadable = Vec::new();
         for claim in claims {
             if let Some(pod) = by_key.get(&claim.key) {

@@ -79,11 +79,11 @@ pub(crate) fn an_acquisition_interrupted_at_any_point_succeeds_once_or_not_at_al
             let theirs = acquire(&b, &key).await.unwrap();
             match answer {
                 Ok(Some(mine)) => {
-                    assert_eq!(theirs, None, "won twice when cut at {cut}");
+                    assert_eq!(theirs, None, "acquired twice when cut at {cut}");
                     assert_eq!(a.renew(&renewal(&mine, b"x")).await.unwrap(), [RenewalOutcome::Held]);
                 }
                 Ok(None) => panic!("the claim was lost without a rival: {cut}"),
-                // It is unknown whether the claim was won, but exactly one replica has it now.
+                // It is unknown whether the row was acquired, but exactly one replica has it now.
                 Err(error) => {
                     assert!(matches!(error, BackendError::Unavailable(_)), "{error:?}");
                     let again = acquire(&a, &key).await.unwrap();

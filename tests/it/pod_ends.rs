@@ -69,7 +69,7 @@ fn a_replica_that_sees_a_deletion_late_does_not_collect_the_pod_again() {
         harness.pass(60);
         let found = harness.audit();
         assert_eq!((found.lost, found.duplicated, found.gaps), (0, 0, 0), "{found:?}");
-        assert_eq!(harness.replicas[late].metrics.claims_taken.get(), 0);
+        assert_eq!(harness.replicas[late].metrics.claims_acquired.get(), 0);
         harness.wait_until(300, "the rows are deleted", |harness| harness.pod_rows() == 0);
     }
 }
@@ -175,15 +175,15 @@ fn a_panic_in_one_task_does_not_stop_the_others() {
 fn a_pod_that_the_sink_rejects_is_not_claimed_repeatedly() {
     let mut harness = Harness::balanced(true, 1, 3);
     harness.write_each_second(3);
-    let taken = |harness: &Harness| harness.replicas[0].metrics.claims_taken.get();
+    let acquired = |harness: &Harness| harness.replicas[0].metrics.claims_acquired.get();
     harness.ledger.fence_all_streams(harness.sim.pods()[0].uid());
-    let before = taken(&harness);
+    let before = acquired(&harness);
     harness.write_each_second(30);
     // Every five seconds or so.
     assert!(
-        (4..=7).contains(&(taken(&harness) - before)),
+        (4..=7).contains(&(acquired(&harness) - before)),
         "{}",
-        taken(&harness) - before
+        acquired(&harness) - before
     );
     assert!(harness.holders().len() >= 2);
 }

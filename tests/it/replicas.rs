@@ -193,7 +193,7 @@ fn five_hundred_pods_at_once_are_all_collected() {
 }
 
 #[test]
-fn three_replicas_that_start_at_once_claim_each_of_two_thousand_pods_once() {
+fn three_replicas_that_start_at_once_acquire_each_of_two_thousand_pods_once() {
     let mut harness = Harness::new(false);
     (0..2000).for_each(|_| drop(harness.create_pod()));
     for _ in 0..3 {
