@@ -1,5 +1,5 @@
-//! Runs the demo of the built binary: real processes, a real SIGKILL, a real database file. It checks what the demo
-//! prints and what it leaves behind, not how it counts. It finds processes in `/proc`.
+//! Runs the demo of the built binary, with real processes, a real SIGKILL and a real database file. It checks what the
+//! demo prints and leaves behind, not how it counts. It finds processes in `/proc`.
 
 #![cfg(target_os = "linux")]
 // A binary that cannot be started should panic.

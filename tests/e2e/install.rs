@@ -122,7 +122,7 @@ impl Installation {
         print_line(&format!("e2e: {at:5.1} s {what}; {shares:?}"));
     }
 
-    /// Waits until so many replicas run and each of them, and nobody else, holds pods.
+    /// Waits until this many replicas run, each of them holds pods, and no other replica does.
     async fn shared_by(&self, replicas: i32) {
         self.release.settled(replicas).await;
         until("every replica holds pods", PATIENCE, async || {
@@ -136,7 +136,7 @@ impl Installation {
         self.report_progress(&format!("{replicas} replicas share the pods"));
     }
 
-    /// Waits until so many replicas run and between them hold every pod that still writes.
+    /// Waits until this many replicas run and between them hold every pod that still writes.
     async fn held_by(&self, replicas: i32) {
         self.release.settled(replicas).await;
         until("every pod is held", PATIENCE, async || {

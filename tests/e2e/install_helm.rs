@@ -177,7 +177,7 @@ impl Release {
         }
     }
 
-    /// Removes everything, also after a release that failed half-way.
+    /// Removes everything, also after a release that failed after half of the time.
     pub(crate) async fn remove(&self) {
         let mut helm = Command::new("helm");
         helm.args([
@@ -214,7 +214,7 @@ impl Release {
         found
     }
 
-    /// Waits until the deployment has so many replicas and all are ready.
+    /// Waits until the deployment has this many replicas and all are ready.
     pub(crate) async fn settled(&self, replicas: i32) {
         let deployments: Api<Deployment> = Api::namespaced(self.fixture.kube.clone(), &self.namespace);
         until("all replicas are ready", PATIENCE, async || {

@@ -18,7 +18,7 @@ fn logs() -> Value {
     json!({"apiGroups": [""], "resources": ["pods/log"], "verbs": ["get"]})
 }
 
-/// Waits until a pod's container has stored so many lines.
+/// Waits until a pod's container has stored this many lines.
 pub(crate) async fn stored(fixture: &Fixture, pod: &str, lines: usize) {
     until("the lines are stored", SOON, async || {
         let records = Records::load(&mut fixture.sql().await).await;

@@ -1,4 +1,4 @@
-//! A replica that is suspended while the real kubelet rotates the logs it follows: the log of a pod that goes on, and
+//! A replica that is suspended while the real kubelet rotates the logs it follows: the log of a pod that continues, and
 //! of a pod that ends during the suspension. Needs a kubelet that rotates logs at 1 MiB within a few seconds.
 
 use std::time::{Duration, SystemTime, UNIX_EPOCH};

@@ -1,4 +1,5 @@
-//! The main suite: three replicas and pods of all kinds; half-way, one replica is killed and another one gets SIGTERM.
+//! The main suite: three replicas and pods of all kinds; after half of the time, one replica is killed and another one
+//! gets SIGTERM.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
@@ -20,7 +21,7 @@ const AFTER_TERM: Duration = Duration::from_secs(2);
 
 /// When pods stop writing, in seconds after the start.
 const WRITING: u64 = 190;
-/// When one replica is asked to end; another is killed 5 s later.
+/// When one replica is asked to stop. Another is killed 5 s later.
 const HALF: u64 = 85;
 /// When both are started again.
 const BACK: u64 = 125;

@@ -1,4 +1,4 @@
-//! Compares what the simulated containers wrote with what is stored. It reads the tables with SQL of its own.
+//! Compares what the simulated containers wrote with what is stored. It reads the tables with its own SQL statements.
 
 use std::collections::BTreeMap;
 

@@ -24,7 +24,7 @@ const ODD: [&str; 3] = [
     "--sql-mode=",
 ];
 
-/// The environment of a server to whom nobody lies about the time.
+/// The environment of a server with the right time.
 fn plain(_: &str) -> Vec<Variable> {
     Vec::new()
 }
@@ -33,7 +33,7 @@ fn plain(_: &str) -> Vec<Variable> {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum CrashPoint {
     InSteadyState,
-    /// A replica's statement has written some of the rows it means to claim, and waits for the next.
+    /// A statement of a replica has written some of the rows to acquire, and waits for the next.
     InAClaim,
     /// The statement has claimed rows, and the replica does not know it.
     BeforeItsAnswer,
@@ -279,7 +279,7 @@ fn set_clock(file: &Path, offset: i64) {
     std::fs::write(file, format!("{offset:+}")).unwrap();
 }
 
-/// Watches claims for one ttl from now: each may end, and nobody may get one, not even its last holder. Returns how
+/// Watches claims for one ttl: each may end, and no replica may get one, not even its last holder. Returns how
 /// many have ended.
 async fn assert_no_claim_moves_for_one_ttl(database: &Database, before: &Claims) -> usize {
     let begun = Instant::now();

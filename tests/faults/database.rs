@@ -113,7 +113,7 @@ impl Database {
         url.into()
     }
 
-    /// A connection of somebody else to it.
+    /// A connection of another client to it.
     pub(crate) async fn sql(&self) -> MySqlConnection {
         let options = self.admin.as_ref().clone().database(&self.name);
         let connect = || options.connect();

@@ -42,7 +42,7 @@ pub(crate) struct Fixture<'a> {
 }
 
 impl<'a> Fixture<'a> {
-    /// A cluster that will have so many pods once the first replicas are at work.
+    /// A cluster that will have this many pods once the first replicas are alive.
     pub(crate) async fn new(database: &'a Database, pods: usize) -> Self {
         let sim = SimCluster::new(SimSettings::default());
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
@@ -75,7 +75,7 @@ impl<'a> Fixture<'a> {
         }
     }
 
-    /// Creates so many more pods, which write like all others; returns their UIDs.
+    /// Creates this many more pods, which write like all others; returns their UIDs.
     pub(crate) fn more_pods(&self, count: usize) -> Vec<String> {
         let first = self.sim.pods().len();
         let one = |n: usize| {
@@ -152,7 +152,7 @@ impl<'a> Fixture<'a> {
         replicas.try_into().ok().unwrap()
     }
 
-    /// Waits until so many replicas are at work. The pods come only then, if there are none yet: each replica has
+    /// Waits until this many replicas are at work. The pods come only then, if there are none yet: each replica has
     /// its share at once, and nothing needs to be moved.
     pub(crate) async fn begin(&mut self, replicas: usize) {
         if !self.sim.pods().is_empty() {
@@ -166,7 +166,8 @@ impl<'a> Fixture<'a> {
         self.write();
     }
 
-    /// Waits until every pod is held, all of these replicas hold some and nobody else does; returns how long it took.
+    /// Waits until every pod is held, all of these replicas hold some, and no other replica does. Returns how long it
+    /// took.
     pub(crate) async fn all_held_by(&self, names: &[&str]) -> Duration {
         let begun = Instant::now();
         let pods = self.sim.pods().len();
@@ -202,7 +203,7 @@ impl<'a> Fixture<'a> {
         self.records.stored().await.into_values().sum()
     }
 
-    /// Waits until so many more records are stored of every stream.
+    /// Waits until this many more records are stored of every stream.
     pub(crate) async fn progress(&self, records: i64) {
         let before = self.records.stored().await;
         let keys: Vec<_> = written(&self.sim).into_keys().map(|(uid, _, id)| (uid, id)).collect();

@@ -1,6 +1,6 @@
 //! Plays several scenarios at the same time. Scenarios mostly wait for claims to expire, so a machine can play more of
-//! them at a time than it has processors. Each scenario remains a test of its own: the first test that runs starts every
-//! scenario that the arguments of the program ask for, and each test waits for its own.
+//! them at a time than it has processors. Each scenario remains a test of its own: the first test that runs starts
+//! every scenario that the arguments of the program ask for, and each test waits for its own.
 
 use std::collections::HashMap;
 use std::sync::mpsc::{Receiver, channel};
@@ -19,7 +19,7 @@ pub(crate) struct Scenario {
 /// How many scenarios play at the same time: each has up to three processes of podlog on each of two servers.
 const PLACES: usize = 5;
 
-/// The outcome of each scenario: the message with which it failed, if it did.
+/// The outcome of each scenario: the message of its failure, if it failed.
 type Outcomes = HashMap<&'static str, Receiver<Option<String>>>;
 
 /// The places in use, and the news that some have become free.

@@ -136,7 +136,7 @@ impl Replica {
         kill_process(self.pid(), signal).unwrap();
     }
 
-    /// SIGKILL; returns when it is gone.
+    /// Kills it with SIGKILL; returns when it has ended.
     pub(crate) async fn kill(&mut self) {
         self.child.kill().await.unwrap();
     }

@@ -47,7 +47,7 @@ async fn end(replicas: &mut [Replica]) {
     }
 }
 
-/// Three replicas, six, two, and two others; the pods are silent afterwards, and the last two still at work.
+/// Three replicas, six, two, and two others. Afterwards the pods write nothing, and the last two replicas still run.
 async fn change_hands(fixture: &mut Fixture<'_>, sink: Option<&str>) -> Vec<Replica> {
     let database = fixture.database;
     fixture.every = EVERY;

@@ -73,7 +73,8 @@ pub(crate) fn programs() -> Vec<ServerProgram> {
     programs
 }
 
-/// Runs a test on one server of each program at the same time. What is in the environment of each may depend on its name.
+/// Runs a test on one server of each program at the same time. What is in the environment of each may depend on its
+/// name.
 pub(crate) fn on_own(options: &[&str], env: impl Fn(&str) -> Vec<Variable>, test: impl AsyncFn(&mut Server)) {
     crate::database::runtime().block_on(async {
         let one = async |program: ServerProgram| {
@@ -161,7 +162,7 @@ impl Server {
         Self::start(self.program.clone(), &[], Vec::new()).await
     }
 
-    /// `kill -9`; returns when it has gone.
+    /// Kills it with SIGKILL; returns when it has ended.
     pub(crate) async fn stop(&mut self) {
         let id = Pid::from_raw(self.child.id().unwrap().cast_signed()).unwrap();
         kill_process(id, Signal::KILL).unwrap();
@@ -191,7 +192,7 @@ impl Server {
     }
 }
 
-/// The folder of a new server: a copy of one that is made once and kept with what the build leaves behind.
+/// The folder of a new server: a copy of one that is made once and kept in the target directory.
 async fn new_data(program: &ServerProgram, data: &Path) {
     static MAKING: Mutex<()> = Mutex::const_new(());
     let kept = Path::new(env!("CARGO_TARGET_TMPDIR")).join(format!("{}-data", program.name()));

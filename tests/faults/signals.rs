@@ -125,7 +125,7 @@ pub(crate) fn a_holder_suspended_beyond_its_ttl_writes_nothing_when_it_continues
     });
 }
 
-/// Waits until so many more records of each pod lie in one of these folders.
+/// Waits until this many more records of each pod lie in one of these folders.
 async fn delivered(pods: usize, folders: &[&Path], more: usize) {
     let count = || {
         let mut count = BTreeMap::new();

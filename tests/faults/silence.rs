@@ -75,7 +75,7 @@ pub(crate) async fn sent(replicas: &[&Replica], time: Duration) -> Vec<u64> {
     now.zip(before).map(|(now, before)| now - before).collect()
 }
 
-/// Nobody writes to the sink, which is reachable: these replicas sent to it no more than the bytes that close a
+/// No replica writes to the sink, which is reachable: these replicas sent to it no more than the bytes that close a
 /// connection.
 pub(crate) fn assert_silent(sent: &[u64]) {
     assert!(sent.iter().all(|bytes| *bytes < FAREWELL), "they write: {sent:?}");

@@ -183,7 +183,7 @@ fn messages(sim: &SimCluster, uid: &str) -> Vec<String> {
         .collect()
 }
 
-/// Waits until so many more lines are stored of each pod.
+/// Waits until this many more lines are stored of each pod.
 async fn progress(url: &str, pods: usize, lines: usize) {
     let counts = async || -> BTreeMap<_, _> {
         let all = stored(url).await;

@@ -147,7 +147,7 @@ fn kubeconfig(address: &str) -> String {
     .to_string()
 }
 
-/// A port that nobody listens at.
+/// A port on which no program listens.
 pub(crate) fn closed() -> u16 {
     std::net::TcpListener::bind("127.0.0.1:0")
         .unwrap()

@@ -45,7 +45,7 @@ pub(crate) struct FollowFixture {
 }
 
 impl FollowFixture {
-    /// The pod exists and `app` runs; nobody follows it yet.
+    /// The pod exists and `app` runs. No task follows it yet.
     pub(crate) async fn new(settings: kube_sim::SimSettings, policy: RestartPolicy) -> Self {
         let sim = SimCluster::new(settings);
         let spec = PodSpec::new("shop", "cart")

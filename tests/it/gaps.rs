@@ -1,5 +1,5 @@
-//! Missing lines are reported as a gap: streams that were not read, that were silent, or that ended too early. On the
-//! simulated cluster and a paused clock.
+//! Missing lines are reported as a gap: after streams that were not read, were silent, or ended too early. The tests
+//! use the simulated cluster and a paused clock.
 
 use std::time::Duration;
 

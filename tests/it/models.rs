@@ -199,7 +199,7 @@ pub(crate) fn check_value(text: &str) {
     drop(text.parse::<Listen>());
 }
 
-/// Text for people: one line, and not the password.
+/// Text for people is one line without the password.
 fn check_message(text: &str) {
     let fine = !text.is_empty() && !text.chars().any(char::is_control) && !text.contains(SECRET);
     assert!(fine, "{text:?}");

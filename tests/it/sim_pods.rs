@@ -1,5 +1,5 @@
-//! What only the simulated cluster can be made to do: compaction between two pages, bookmarks in time, deletions step
-//! by step. On a paused clock, in the process.
+//! Behaviour that tests can cause only on the simulated cluster: compaction between two pages, bookmarks in time,
+//! deletions step by step. The tests use a paused clock and no port.
 
 use std::time::Duration;
 

@@ -1,5 +1,5 @@
-//! What only the simulated cluster can be made to do: streams that are cut, muted, blocked or too old, and faults of
-//! every kind. On a paused clock, in the process, except where connections are tested.
+//! Behaviour that tests can cause only on the simulated cluster: streams that are cut, muted, blocked or too old, and
+//! all kinds of faults. The tests use a paused clock, and a port only where they test connections.
 
 use std::time::Duration;
 

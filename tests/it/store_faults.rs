@@ -213,7 +213,7 @@ fn jump(harness: &mut Harness, millis: i64) -> (HolderByPod, Vec<HolderByPod>) {
     (before, after)
 }
 
-/// Pods that somebody has who did not have them before.
+/// Pods that a replica holds now and did not hold before.
 fn moved(before: &HolderByPod, after: &HolderByPod) -> usize {
     after.iter().filter(|(pod, holder)| before[*pod] != **holder).count()
 }

@@ -1,7 +1,7 @@
 //! Reduces states that differ in nothing that matters to one state: fences become ranks, replicas and pods lose their
 //! names, messages lose their order, messages that will certainly be refused are dropped, and clocks on which nothing
 //! depends are reset. The reduced state can do to a claim whatever each of them can do. Only [`learn`] removes steps:
-//! those that could only be refused, and only in configurations without strays.
+//! those that could only be refused, and only in configurations without abandoned statements.
 
 use crate::config::{Defect, ModelConfig};
 use crate::state::{LATE, MessageKind, PODS, REPLICAS, State};
@@ -146,7 +146,7 @@ pub(crate) fn forget(state: &mut State, config: &ModelConfig) {
         // Expired, and no jump of the clock makes it last again.
         let over = row.left + config.back(state.jumps_left) <= 0;
         let gone = match message.kind {
-            MessageKind::RenewStray => {
+            MessageKind::RenewAbandoned => {
                 (idle || over) && !store::renew(config, &mut { row }, message.sender, message.fence)
             }
             MessageKind::Free | MessageKind::Handed | MessageKind::Finished => {
@@ -156,7 +156,7 @@ pub(crate) fn forget(state: &mut State, config: &ModelConfig) {
                     after == row
                 }
             }
-            MessageKind::AcquireStray => row.finished && !store::may_acquire(config, row, message.sender),
+            MessageKind::AcquireAbandoned => row.finished && !store::may_acquire(config, row, message.sender),
             _ => false,
         };
         if gone {

@@ -1,7 +1,7 @@
 //! How the state changes when a clock ticks or jumps. The clocks of replicas run at different rates, and the database's
 //! clock may jump. Claims change here only because time passes.
 
-use crate::config::{GRACE, ModelConfig, PATIENCE};
+use crate::config::{ANSWER_TIMEOUT, GRACE, ModelConfig};
 use crate::state::{FOR_EVER, Message, MessageKind, OFFSETS, Row, State, UNSEEN};
 
 /// The database's clock ticks; every replica's clock is one tick behind it then.
@@ -20,7 +20,7 @@ pub(crate) fn database_ticked(config: &ModelConfig, old: &State) -> State {
 /// The database's clock jumps, if it may.
 pub(crate) fn database_jumped(config: &ModelConfig, old: &State, by: i8) -> Option<State> {
     let slack = (config.times.margin + GRACE) as i8;
-    let acquires = |message: &Message| matches!(message.kind, MessageKind::AcquireSent | MessageKind::AcquireStray);
+    let acquires = |message: &Message| matches!(message.kind, MessageKind::AcquireSent | MessageKind::AcquireAbandoned);
     let under_a_claim = by > slack && !config.jumps_under_claims && old.messages().iter().any(acquires);
     if old.jumps_left == 0 || under_a_claim {
         return None;
@@ -36,14 +36,15 @@ pub(crate) fn database_jumped(config: &ModelConfig, old: &State, by: i8) -> Opti
     Some(state)
 }
 
-/// Whether the replica has waited for an answer for as long as it may: it must stop waiting before its clock ticks again.
+/// Whether the replica has waited for an answer for as long as it may: it must stop waiting before its clock ticks
+/// again.
 pub(crate) fn must_stop_waiting(state: &State, replica: usize) -> bool {
-    let overdue = |message: &Message| message.awaited_by(replica) && message.age >= PATIENCE;
+    let overdue = |message: &Message| message.awaited_by(replica) && message.age >= ANSWER_TIMEOUT;
     state.messages().iter().any(overdue)
 }
 
-/// Moves a row's expiry nearer by so many ticks. Below zero it counts only as far as it can matter: until others may take
-/// the row, and by as much as the clock may still jump back.
+/// Moves a row's expiry nearer by this many ticks. Below zero it counts only as far as it can matter: until others may
+/// take the row, and by as much as the clock may still jump back.
 fn pass(config: &ModelConfig, row: &mut Row, by: i8, jumps_left: u8) {
     let back = if row.owner == 0 { 0 } else { config.back(jumps_left) };
     row.left = (row.left - by).max(-(config.grace() as i8) - back);

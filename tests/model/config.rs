@@ -1,16 +1,17 @@
-//! What is explored: the number of replicas and pods, the durations, the faults, and the deliberate defect, if any.
+//! The configuration of a model: the number of replicas and pods, the durations, the faults, and the deliberate defect,
+//! if any. Plain values.
 
-/// The durations of a claim, in ticks. A tick is 300 ms, so that one is not seen as a jump of a clock (more than 500 ms)
-/// and two are.
+/// The durations of a claim, in ticks. A tick is 300 ms, so that one is not seen as a jump of a clock (more than 500
+/// ms) and two are.
 ///
-/// They are not to scale: each is as small as it may be, since fewer ticks make fewer states.
+/// They are not to scale: each is as small as possible, because fewer ticks make fewer states.
 /// - margin 2: over the same time one replica's clock may tick once more and another's once less than the database's,
 ///   so that of the two who begin at once one has held off for a ttl two ticks before the other has
 ///   (`a_margin_smaller_than_the_clock_drift_outlasts_the_hold_off`);
 /// - grace 1: margin and grace make 3, for a jump by two ticks of which a tick of drift hides one, and for the tick by
 ///   which the holder's clock is slow (`without_a_grace_a_slow_clock_lets_two_replicas_act`);
-/// - ttl 5: margin + max(renewal, patience) + 2 x patience = 2 + 1 + 2, the least that the product's own check of its
-///   settings lets pass when it renews every tick and waits one for an answer.
+/// - ttl 5: margin + max(renewal, answer timeout) + 2 x answer timeout = 2 + 1 + 2, the least that the product's own
+///   check of its settings lets pass when it renews every tick and waits one for an answer.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Times {
     pub(crate) ttl: u8,
@@ -21,7 +22,7 @@ pub(crate) struct Times {
 pub(crate) const GRACE: u8 = 1;
 
 /// Ticks for which a replica waits for an answer.
-pub(crate) const PATIENCE: u8 = 1;
+pub(crate) const ANSWER_TIMEOUT: u8 = 1;
 
 /// A deliberate defect, to show that the model finds it. Defects that also exist in `podlog::defect` have the same
 /// names.
@@ -43,7 +44,7 @@ pub(crate) enum Defect {
     HandedBeforeDrained,
 }
 
-/// What is explored.
+/// What the checker explores.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct ModelConfig {
     pub(crate) replicas: usize,
@@ -59,17 +60,17 @@ pub(crate) struct ModelConfig {
     /// it.
     pub(crate) jumps_under_claims: bool,
     /// The clock may jump before replicas have read the table.
-    pub(crate) newcomers: bool,
-    /// Replicas may ask for pods and hand them over.
-    pub(crate) hands: bool,
+    pub(crate) jump_before_first_read: bool,
+    /// Replicas may request pods and hand them over.
+    pub(crate) handovers: bool,
     /// Pods may finish.
-    pub(crate) ends: bool,
-    /// A replica that is left alone must get each pod, whatever has happened.
-    pub(crate) alone: bool,
-    /// Statements that nobody waits for may arrive late, and a replica may learn late that it has lost a claim on
-    /// which it no longer acts. Otherwise such statements arrive at once or never, and it learns at once.
-    pub(crate) strays: bool,
-    /// States that differ only by names are one state. Off for counterexamples, which people read.
+    pub(crate) pods_finish: bool,
+    /// A replica that is left alone must get each pod, after any history.
+    pub(crate) check_progress: bool,
+    /// A statement may arrive after its sender has given up, and a replica may learn late that it has lost a claim on
+    /// which it no longer acts. Otherwise such statements arrive at once or never, and the replica learns at once.
+    pub(crate) abandoned_statements: bool,
+    /// States that differ only by names are one state. It is off for counterexamples, so that they can be read.
     pub(crate) symmetry: bool,
     pub(crate) defect: Option<Defect>,
 }
@@ -85,11 +86,11 @@ impl ModelConfig {
             jump_by: &[],
             jumps: 1,
             jumps_under_claims: false,
-            newcomers: false,
-            hands: true,
-            ends: false,
-            alone: false,
-            strays: true,
+            jump_before_first_read: false,
+            handovers: true,
+            pods_finish: false,
+            check_progress: false,
+            abandoned_statements: true,
             symmetry: true,
             defect: None,
         }

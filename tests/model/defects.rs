@@ -1,5 +1,5 @@
 //! Deliberate defects, and what the protocol does not cover. The model must find each, and prints the shortest
-//! counterexample. A model that found nothing here would prove nothing about the correct protocol.
+//! counterexample. Otherwise its result for the correct protocol would prove nothing.
 
 use crate::config::{Defect, ModelConfig};
 use crate::properties::ONE_ACTS;
@@ -129,7 +129,7 @@ fn a_clock_jump_between_a_read_and_its_claim_is_not_covered() {
 fn a_clock_jump_of_margin_plus_grace_before_the_first_read_is_not_covered() {
     let config = ModelConfig {
         jump_by: &[3],
-        newcomers: true,
+        jump_before_first_read: true,
         ..ModelConfig::new(2, 1, 0)
     };
     refute("jump before the first look", &config);

@@ -1,7 +1,7 @@
 //! The correct protocol: no step that is possible in these configurations violates a property.
 //!
-//! Pods share nothing but clocks and the hold-off. So late statements, strays and jumps are explored in depth with one
-//! pod; configurations with two pods show that one pod does not disturb the other.
+//! Pods share only clocks and the hold-off. So late statements, statements whose sender has given up, and jumps are
+//! explored in depth with one pod. Configurations with two pods show that one pod does not affect the other.
 
 use std::collections::BTreeSet;
 
@@ -29,7 +29,7 @@ fn prove(name: &str, config: &ModelConfig) -> BTreeSet<String> {
 const fn jumping(pods: usize, jump_by: &'static [i8]) -> ModelConfig {
     ModelConfig {
         jump_by,
-        strays: false,
+        abandoned_statements: false,
         ..ModelConfig::new(3, pods, 0)
     }
 }
@@ -37,7 +37,7 @@ const fn jumping(pods: usize, jump_by: &'static [i8]) -> ModelConfig {
 #[test]
 fn no_two_of_three_replicas_act_on_the_same_of_two_pods() {
     let config = ModelConfig {
-        strays: false,
+        abandoned_statements: false,
         ..ModelConfig::new(3, 2, 1)
     };
     prove("3 replicas, 2 pods, 1 late", &config);
@@ -73,19 +73,19 @@ fn no_two_replicas_act_on_one_of_two_pods_however_the_database_clock_jumps() {
 #[test]
 fn no_two_of_three_replicas_act_when_statements_are_late_or_lost() {
     let config = ModelConfig {
-        ends: true,
+        pods_finish: true,
         ..ModelConfig::new(3, 1, 2)
     };
-    let kinds = prove("3 replicas, 1 pod, 2 late and astray", &config);
+    let kinds = prove("3 replicas, 1 pod, 2 late and abandoned", &config);
     let expected = [
         "Acquires Late",
         "Acquires AnswerLost",
         "GivenUp Acquired",
-        "Arrives AcquireStray",
+        "Arrives AcquireAbandoned",
         "Renews AnswerLost",
         "Answers RenewHeld",
         "Answers RenewLost",
-        "Arrives RenewStray",
+        "Arrives RenewAbandoned",
         "HandsOver Answered",
         "Arrives Handed",
         "DeclinesHandover",
@@ -124,7 +124,7 @@ fn no_two_of_three_replicas_act_however_the_database_clock_jumps() {
 #[test]
 fn a_clock_jump_of_less_than_margin_plus_grace_is_harmless_even_before_the_first_read() {
     let config = ModelConfig {
-        newcomers: true,
+        jump_before_first_read: true,
         ..jumping(1, &[2])
     };
     prove("3 replicas that are new, 1 pod, a jump by 2", &config);
@@ -133,14 +133,14 @@ fn a_clock_jump_of_less_than_margin_plus_grace_is_harmless_even_before_the_first
 #[test]
 fn a_replica_left_alone_gets_the_pod_after_any_history() {
     let config = ModelConfig {
-        alone: true,
+        check_progress: true,
         ..ModelConfig::new(2, 1, 2)
     };
-    prove("left alone, 2 late and astray", &config);
+    prove("left alone, 2 late and abandoned", &config);
     let config = ModelConfig {
-        alone: true,
+        check_progress: true,
         replicas: 2,
-        hands: false,
+        handovers: false,
         ..jumping(1, JUMPS)
     };
     prove("left alone, a jump", &config);

@@ -1,6 +1,6 @@
 //! The protocol as the model checker sees it: the first state, the steps that may follow a state, and what must hold.
-//! The checker visits every state and keeps a hash of 64 bits of each. Among ten million states two are mistaken for one
-//! with a probability of 3 in a million: n^2 / 2^65 = 10^14 / 3.7 * 10^19.
+//! The checker visits every state and keeps a hash of 64 bits of each. Among ten million states two are mistaken for
+//! one with a probability of 3 in a million: n^2 / 2^65 = 10^14 / 3.7 * 10^19.
 
 use std::collections::{BTreeSet, HashSet};
 use std::num::NonZero;
@@ -36,7 +36,7 @@ impl Model for Protocol {
         if !self.config.jump_by.is_empty() {
             state.jumps_left = self.config.jumps;
         }
-        if self.config.newcomers {
+        if self.config.jump_before_first_read {
             state.replicas.iter_mut().for_each(|replica| replica.seen = UNSEEN);
         }
         vec![state]
@@ -70,7 +70,7 @@ impl Model for Protocol {
             ),
             Property::always("nobody claims a finished pod", |_, state: &State| !state.claimed_done),
         ];
-        if self.config.alone {
+        if self.config.check_progress {
             all.push(Property::always(
                 "a replica that is left alone gets every pod",
                 |it: &Self, state: &State| replica_left_alone_gets_every_pod(&it.config, &it.holdoffs, state),
@@ -98,8 +98,8 @@ pub(crate) fn explore(config: &ModelConfig) -> Exploration {
 
 /// Searches the states that take fewer than `steps` steps, until a property is violated.
 ///
-/// It uses one thread, which reaches every state by a shortest path. With several threads one may be ahead of another and
-/// reach a state by a detour; states near it would then seem to lie beyond the bound.
+/// It uses one thread, which reaches every state by a shortest path. With several threads one may be ahead of another
+/// and reach a state by a detour; states near it would then seem to lie beyond the bound.
 pub(crate) fn explore_within(config: &ModelConfig, steps: usize) -> Exploration {
     // The first state has depth 1, and states at the target depth are not checked.
     search(config, |checker| checker.threads(1).target_max_depth(steps + 1))

@@ -17,7 +17,7 @@ pub(crate) const UNSEEN: i8 = 4;
 /// The range of observed offsets between two clocks.
 pub(crate) const OFFSETS: std::ops::RangeInclusive<i8> = -3..=UNSEEN;
 
-/// A row of the table. Replicas are numbered from 1; 0 is nobody.
+/// A row of the table. Replicas are numbered from 1; 0 is no replica.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(crate) struct Row {
     pub(crate) owner: u8,
@@ -74,8 +74,8 @@ pub(crate) enum MessageKind {
     RenewHeld,
     RenewLost,
     /// An acquisition that its sender waits for no longer; all that follow are not waited for either.
-    AcquireStray,
-    RenewStray,
+    AcquireAbandoned,
+    RenewAbandoned,
     Free,
     Handed,
     Finished,

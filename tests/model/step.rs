@@ -22,7 +22,7 @@ pub(crate) enum Step {
     Database,
     /// The clock of a replica ticks.
     Clock(usize),
-    /// The database's clock jumps by so many ticks.
+    /// The database's clock jumps by this many ticks.
     Jump(i8),
     /// A replica reads the table and finds that the database's clock has jumped.
     HoldsOff(usize),

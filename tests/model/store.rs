@@ -31,7 +31,7 @@ fn ticks(count: u8) -> Duration {
     TICK * u32::from(count)
 }
 
-/// The moment so many ticks from now.
+/// The moment this many ticks from now.
 fn at(left: i8) -> Duration {
     let by = ticks(left.unsigned_abs());
     if left < 0 { NOW.saturating_sub(by) } else { NOW + by }

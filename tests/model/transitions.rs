@@ -60,7 +60,7 @@ impl Transitions<'_> {
         }
         canonical::rest(&mut state);
         canonical::forget(&mut state, self.config);
-        if !self.config.strays {
+        if !self.config.abandoned_statements {
             canonical::learn(&mut state);
         }
         canonical::tidy(&mut state);
@@ -111,7 +111,7 @@ impl Transitions<'_> {
             self.acquires(&after_read, replica, pod);
             after_read.replicas[replica].lag = 0;
         }
-        if config.hands && old.rows[pod].fence != 0 {
+        if config.handovers && old.rows[pod].fence != 0 {
             let mut state = after_read;
             store::request_handover(config, &mut state.rows[pod], me);
             self.add_if_changed(Step::RequestsHandover(replica + 1, pod + 1), state, old);
@@ -169,7 +169,7 @@ impl Transitions<'_> {
             MessageKind::Free,
             0,
         );
-        if config.ends && had.left > 0 {
+        if config.pods_finish && had.left > 0 {
             let step = |delivery| Step::Finishes(replica + 1, pod + 1, delivery);
             self.releases(old, replica, pod, step, MessageKind::Finished, 0);
         }
@@ -250,17 +250,17 @@ impl Transitions<'_> {
                     state.remove(at);
                 }
                 self.add(Step::Arrives(m.kind, name, number), state);
-                let mut stray = *old;
+                let mut abandoned = *old;
                 let kind = if m.kind == MessageKind::AcquireSent {
-                    MessageKind::AcquireStray
+                    MessageKind::AcquireAbandoned
                 } else {
-                    MessageKind::RenewStray
+                    MessageKind::RenewAbandoned
                 };
-                stray.net[at] = Message { kind, age: 0, ..m };
-                if !self.config.strays {
-                    stray.remove(at);
+                abandoned.net[at] = Message { kind, age: 0, ..m };
+                if !self.config.abandoned_statements {
+                    abandoned.remove(at);
                 }
-                self.add(Step::GivenUp(m.kind, name, number), stray);
+                self.add(Step::GivenUp(m.kind, name, number), abandoned);
             }
             MessageKind::Acquired | MessageKind::RenewHeld | MessageKind::RenewLost => {
                 state.remove(at);
@@ -278,7 +278,7 @@ impl Transitions<'_> {
         }
     }
 
-    /// What can happen to a late statement that nobody waits for.
+    /// What can happen to a late statement whose sender has given up.
     fn unawaited(&mut self, old: &State, at: usize) {
         let m = old.net[at];
         let (name, number) = (usize::from(m.sender), usize::from(m.pod) + 1);
@@ -286,7 +286,7 @@ impl Transitions<'_> {
         state.remove(at);
         let lost = state;
         match m.kind {
-            MessageKind::AcquireStray | MessageKind::RenewStray => {
+            MessageKind::AcquireAbandoned | MessageKind::RenewAbandoned => {
                 self.arrives(&mut state, m);
             }
             _ => store::release(self.config, &mut state.rows[usize::from(m.pod)], m),
@@ -299,12 +299,13 @@ impl Transitions<'_> {
     fn arrives(&self, state: &mut State, sent: Message) -> Message {
         let pod = usize::from(sent.pod);
         let (kind, fence) = match sent.kind {
-            MessageKind::AcquireSent | MessageKind::AcquireStray => match acquire(self.config, state, pod, sent.sender)
-            {
-                Some(fence) => (MessageKind::Acquired, fence),
-                // That the row was not acquired changes nothing for anybody.
-                None => return Message::default(),
-            },
+            MessageKind::AcquireSent | MessageKind::AcquireAbandoned => {
+                match acquire(self.config, state, pod, sent.sender) {
+                    Some(fence) => (MessageKind::Acquired, fence),
+                    // That the row was not acquired changes nothing for anybody.
+                    None => return Message::default(),
+                }
+            }
             _ if store::renew(self.config, &mut state.rows[pod], sent.sender, sent.fence) => {
                 (MessageKind::RenewHeld, sent.fence)
             }
@@ -314,7 +315,7 @@ impl Transitions<'_> {
     }
 
     fn send_late(&mut self, step: Step, old: &State, message: Message) {
-        if old.late < self.config.late.min(LATE) && (self.config.strays || message.awaited()) {
+        if old.late < self.config.late.min(LATE) && (self.config.abandoned_statements || message.awaited()) {
             let mut state = *old;
             state.send(message);
             self.add(step, state);

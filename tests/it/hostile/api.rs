@@ -65,7 +65,7 @@ fn each_in_turn(
     (counts, rule)
 }
 
-/// Waits until each of these kinds of request got so many answers and was sent again.
+/// Waits until each of these kinds of request got this many answers and was sent again.
 async fn all_answered(fixture: &mut HostileFixture, counts: &AnswerCounts, kinds: &[usize], answers: usize) {
     fixture
         .until("each kind of request was given each answer", async |_| {

@@ -94,7 +94,7 @@ const LINES: usize = 1_000_000;
 /// Lines of one answer: less than is read in a second, so that a stopped flood ends soon.
 const ANSWER_LINES: usize = 100_000;
 
-/// The flood's timestamps last for so many seconds, of 1000 lines each: many times more than [`LINES`].
+/// The flood's timestamps last for this many seconds, of 1000 lines each: many times more than [`LINES`].
 const SECONDS: usize = 20_000;
 
 /// A log of empty lines, a millisecond apart, that grows for as long as it is read.

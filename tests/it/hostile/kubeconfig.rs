@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 
 use super::fixture::{MARKER, kubeconfig};
 
-/// Files that nobody should write; each holds the marked credential somewhere if it can.
+/// Invalid files. Each contains the marked credential if possible.
 fn nonsense() -> Vec<Vec<u8>> {
     let good = kubeconfig(1);
     let with = |from: &str, to: &str| {

@@ -8,7 +8,7 @@ use tokio::net::{TcpListener, TcpStream};
 use super::fixture::{HostileFixture, MARKER};
 use super::proxy::{OPEN_END, RawAnswer};
 
-/// Text that breaks out of whatever it is put into without care.
+/// Text that breaks SQL, paths, terminals and JSON if it is not escaped.
 const ODD: &str = "\"'`);DROP TABLE log_record;--\\ \n\r\t\0\u{1b}[31m\u{9b}\u{202e}💥 {\"a\":1} %s %n ${x} </script>";
 
 pub(crate) async fn get(port: u16, path: &str) -> String {
@@ -20,7 +20,7 @@ pub(crate) async fn get(port: u16, path: &str) -> String {
     text.split_once("\r\n\r\n").unwrap().1.to_owned()
 }
 
-/// A port that nobody listens on.
+/// A port on which no program listens.
 pub(crate) async fn free_port() -> u16 {
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
     listener.local_addr().unwrap().port()

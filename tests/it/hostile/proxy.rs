@@ -14,7 +14,7 @@ use tokio::task::JoinSet;
 pub(crate) enum RawAnswer {
     /// These bytes, and the connection is closed.
     Bytes(Vec<u8>),
-    /// These bytes, then the piece again and again, so many bytes in all or until the client has enough.
+    /// These bytes, then the piece again and again, this many bytes in all or until the client has enough.
     Endless { head: Vec<u8>, piece: Vec<u8>, bytes: u64 },
     /// The same, with an end.
     Long {

@@ -179,7 +179,7 @@ impl LockFixture {
         }
     }
 
-    /// A connection of somebody else to the database of a server.
+    /// A connection of another client to the database of a server.
     pub(crate) async fn sql(&self) -> MySqlConnection {
         match &self.backend {
             Backend::Server { admin, database, .. } => {

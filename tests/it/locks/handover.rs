@@ -1,4 +1,4 @@
-//! Handing over, finishing, deleting and evicting: what every lock store must do.
+//! Handing over, finishing, deleting and releasing by force: what every lock store must do.
 
 use std::time::Duration;
 

@@ -1,4 +1,4 @@
-//! Further tests of `MySQL` and `MariaDB`: other clients and the network must not harm a claim.
+//! More tests of `MySQL` and `MariaDB`: other clients and the network must not harm a claim.
 
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -24,7 +24,7 @@ async fn hold(store: &Arc<dyn LockStore>, n: usize) -> Vec<podlog::domain::Renew
         .collect()
 }
 
-/// Waits until a statement of somebody else in this database has begun with `begin`; its connection.
+/// Waits until another client runs a statement in this database that begins with `begin`, and returns its connection.
 async fn running(fixture: &LockFixture, begin: &str) -> u64 {
     let mut conn = fixture.sql().await;
     let sql = format!(
@@ -41,7 +41,7 @@ async fn running(fixture: &LockFixture, begin: &str) -> u64 {
     panic!("no statement {begin} within five seconds");
 }
 
-/// Waits until somebody's transaction has locked this row.
+/// Waits until a transaction of another client has locked this row.
 async fn locked(fixture: &LockFixture, key: &str) {
     let mut conn = fixture.sql().await;
     let sql = format!("SELECT id FROM distributed_lock WHERE id = '{key}' AND cluster = 'here' FOR UPDATE NOWAIT");

@@ -1,4 +1,4 @@
-//! Further tests of `SQLite`: it explains what is wrong with a file, and several processes share one.
+//! More tests of `SQLite`: it explains what is wrong with a file, and several processes share one.
 
 use std::os::unix::fs::PermissionsExt;
 use std::path::Path;

@@ -1,5 +1,4 @@
-//! A proxy between sink and server that loses replies, killed connections, and that the sink stores each line once all
-//! the same.
+//! The sink stores each line once although a proxy loses replies or connections are killed.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicI64, Ordering};

@@ -1,4 +1,4 @@
-//! Faults of databases, as far as they can be caused on a shared server.
+//! Faults of databases that tests can cause on a shared server.
 
 use std::time::Duration;
 

@@ -1,5 +1,5 @@
-//! One contract for every sink, run against files, SQLite, and MySQL and MariaDB when they are there;
-//! and what only some sinks promise. On servers each test makes a database of its own and drops it.
+//! One contract for all sinks, and what only some sinks promise. The tests run on files, on SQLite, and on MySQL and
+//! MariaDB if the servers are there. On servers each test creates its own database and drops it.
 
 mod connections;
 mod contract;

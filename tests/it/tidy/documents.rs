@@ -1,6 +1,6 @@
-//! That the documents say what the program does: tables are made from the code, named tests exist.
+//! Checks that the documents agree with the program: tables are made from the code, and named tests exist.
 //!
-//! `PODLOG_TEST_WRITE_TABLES=1 cargo test --test it tidy` writes the tables anew instead of comparing them.
+//! `PODLOG_TEST_WRITE_TABLES=1 cargo test --test it tidy` writes the tables instead of comparing them.
 
 use std::collections::BTreeSet;
 use std::fmt::Write as _;
@@ -16,7 +16,7 @@ fn read(path: &str) -> String {
     std::fs::read_to_string(root().join(path)).unwrap_or_else(|error| panic!("{path}: {error}"))
 }
 
-/// Compares what stands between two comments of a document with what should.
+/// Compares the text between two comments of a document with the expected text.
 pub(crate) fn agree(path: &str, name: &str, table: &str) {
     let text = read(path);
     let (begin, end) = (

@@ -1,4 +1,4 @@
-//! Which file uses which: names are followed through imports and re-exports to the file that defines them.
+//! Finds out which file uses which. Names are followed through imports and re-exports to the file that defines them.
 //!
 //! It knows modules and `use`, not types: a method call alone is no use of the file that defines the method.
 

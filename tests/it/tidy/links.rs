@@ -1,4 +1,5 @@
-//! That what the documents name is there: source files in backticks, files and headings that links lead to.
+//! Checks that everything that the documents name exists: source files in backticks, and the files and headings of
+//! links.
 //!
 //! It reads files and follows no link to other places.
 

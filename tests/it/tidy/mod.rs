@@ -1,5 +1,5 @@
-//! What must hold of the source tree as text: sizes, opening paragraphs, who imports whom. It reads files and runs
-//! nothing.
+//! The rules for the source tree as text: sizes, opening paragraphs, and which part imports which. It reads files and
+//! runs nothing.
 
 mod documents;
 mod graph;
