@@ -8,8 +8,6 @@ use clap::{ArgMatches, CommandFactory, Parser, Subcommand};
 use super::flags;
 #[cfg(feature = "lab")]
 use super::lab;
-#[cfg(not(feature = "lab"))]
-use super::without_lab;
 
 /// Collects the logs of Kubernetes pods, each line once, from any number of equal replicas.
 ///
@@ -49,11 +47,11 @@ pub enum Command {
     /// Not in this build.
     #[cfg(not(feature = "lab"))]
     #[command(hide = true)]
-    Demo(without_lab::Arguments),
+    Demo(AnyArguments),
     /// Not in this build.
     #[cfg(not(feature = "lab"))]
     #[command(hide = true)]
-    Simulate(without_lab::Arguments),
+    Simulate(AnyArguments),
     /// Check that `podlog run` has everything it needs with these settings, and report what is missing.
     ///
     /// Takes the settings of `podlog run`. Connects to the lock store, the sink and the API server, tests the rights,
@@ -76,6 +74,17 @@ pub enum Command {
         /// The shell.
         shell: clap_complete::Shell,
     },
+}
+
+/// The arguments of a command that this build does not have. It accepts all arguments, so that the error always says how
+/// to get the command, and never that a flag is unknown.
+#[cfg(not(feature = "lab"))]
+#[derive(clap::Args, Clone, Debug)]
+#[command(disable_help_flag = true)]
+pub struct AnyArguments {
+    /// All arguments.
+    #[arg(hide = true, trailing_var_arg = true, allow_hyphen_values = true)]
+    pub all: Vec<std::ffi::OsString>,
 }
 
 /// The commands for claims.

@@ -10,8 +10,6 @@ pub mod lab;
 mod read;
 pub mod show;
 pub mod units;
-#[cfg(not(feature = "lab"))]
-pub mod without_lab;
 
 pub use commands::{Cli, Command, Locks, command};
 pub use read::{Typed, read};

@@ -1,6 +1,8 @@
-//! The API server on a port: HTTP/1.1 and HTTP/2 without TLS, distinguished by the first bytes of a connection. Every
-//! connection and every HTTP/2 stream is a task that [`serve`] owns. No task outlives it.
+//! The API server on a port, and a kubeconfig for it. HTTP/1.1 and HTTP/2 without TLS share the port; the first bytes of
+//! a connection distinguish them. Every connection and every HTTP/2 stream is a task that [`serve`] owns. No task
+//! outlives it.
 
+use std::fmt;
 use std::pin::pin;
 use std::sync::{Arc, Mutex, Weak};
 use std::time::Duration;
@@ -136,4 +138,16 @@ fn end_on_stop(response: Response<SimBody>, stop: CancellationToken) -> Response
         let frames = BodyStream::new(body).take_until(stop.cancelled_owned());
         BodyExt::boxed_unsync(StreamBody::new(frames))
     })
+}
+
+/// The text of a kubeconfig for the server at `address`, such as `127.0.0.1:6443`. It contains no credentials, because
+/// the server needs none.
+#[must_use]
+pub fn kubeconfig(address: impl fmt::Display) -> String {
+    format!(
+        "apiVersion: v1\nkind: Config\ncurrent-context: sim\n\
+         clusters:\n- name: sim\n  cluster:\n    server: http://{address}\n\
+         users:\n- name: sim\n  user: {{}}\n\
+         contexts:\n- name: sim\n  context:\n    cluster: sim\n    user: sim\n"
+    )
 }

@@ -77,11 +77,14 @@ impl Holdings {
 /// The takeover of the pods of a killed replica.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) struct Takeover {
-    replica: String,
+    /// The replica that was killed.
+    pub(super) replica: String,
+    /// How many pods it held.
+    pub(super) pods: usize,
     /// The pods that have no other holder yet.
     waiting: BTreeSet<LockKey>,
-    pods: usize,
-    took: Option<Duration>,
+    /// How long the takeover took. `None` until every pod is finished or has another holder.
+    pub(super) took: Option<Duration>,
 }
 
 impl Takeover {
@@ -100,21 +103,6 @@ impl Takeover {
             waiting,
             took: None,
         }
-    }
-
-    /// The replica that was killed.
-    pub(super) fn replica(&self) -> &str {
-        &self.replica
-    }
-
-    /// How many pods it held.
-    pub(super) fn pods(&self) -> usize {
-        self.pods
-    }
-
-    /// How long the takeover took. `None` until every pod is finished or has another holder.
-    pub(super) fn took(&self) -> Option<Duration> {
-        self.took
     }
 
     /// Updates it with the table as it is `since` the kill. Returns whether this completes the takeover.
@@ -194,7 +182,7 @@ mod tests {
             ])
         };
         let mut takeover = Takeover::begin("a", &all("a#1", 5));
-        assert_eq!(takeover.pods(), 2);
+        assert_eq!(takeover.pods, 2);
         let second = Duration::from_secs;
         // Pod 2 finishes meanwhile. An expired claim does not count as another holder.
         let finished = |mut table: LockTable| {
@@ -205,6 +193,6 @@ mod tests {
         assert!(!takeover.observe(&finished(all("a#1", 5)), second(2)));
         assert!(takeover.observe(&finished(all("b#2", 5)), second(3)));
         assert!(!takeover.observe(&all("b#2", 5), second(4)));
-        assert_eq!(takeover.took(), Some(second(3)));
+        assert_eq!(takeover.took, Some(second(3)));
     }
 }

@@ -73,13 +73,13 @@ impl Observer {
 
     /// How long each takeover took; `None` for those that are not complete.
     pub(super) fn takeover_times(&self) -> impl Iterator<Item = Option<Duration>> {
-        self.takeovers.iter().map(|(_, takeover)| takeover.took())
+        self.takeovers.iter().map(|(_, takeover)| takeover.took)
     }
 
     /// Begins to measure the takeover of the pods of a replica that was killed at `killed_at`.
     pub(super) async fn expect_takeover(&mut self, name: &str, killed_at: Instant) -> Result<(), Failure> {
         let takeover = Takeover::begin(name, &self.table().await?);
-        self.show_event(format!("{name} held {} pods", takeover.pods()));
+        self.show_event(format!("{name} held {} pods", takeover.pods));
         self.takeovers.push((killed_at, takeover));
         Ok(())
     }
@@ -108,7 +108,7 @@ impl Observer {
         for (killed_at, takeover) in &mut self.takeovers {
             let since = killed_at.elapsed();
             if takeover.observe(&table, since) {
-                let (pods, name) = (takeover.pods(), takeover.replica());
+                let (pods, name) = (takeover.pods, &takeover.replica);
                 let seconds = since.as_secs_f64();
                 events.push(format!(
                     "all {pods} pods of {name} have other holders, {seconds:.1} s after the kill"

@@ -250,7 +250,7 @@ impl LogState {
     fn remove_unread_files(&mut self) {
         let (newest, cursors) = (self.newest, &self.cursors);
         self.files
-            .retain(|file, _| *file == newest || cursors.iter().any(|(c, _)| c.file() == *file));
+            .retain(|file, _| *file == newest || cursors.iter().any(|(c, _)| c.file == *file));
     }
 }
 
@@ -267,7 +267,7 @@ impl KubeletReader {
     pub(super) fn next(&self) -> ReaderOutput {
         let mut guard = lock(&self.log.state);
         let state = &mut *guard;
-        let Some((cursor, _)) = state.cursors.iter_mut().find(|(c, _)| c.id() == self.id) else {
+        let Some((cursor, _)) = state.cursors.iter_mut().find(|(c, _)| c.id == self.id) else {
             return ReaderOutput::End;
         };
         let next = cursor.take();
@@ -284,7 +284,7 @@ impl KubeletReader {
 impl Drop for KubeletReader {
     fn drop(&mut self) {
         let mut state = lock(&self.log.state);
-        state.cursors.retain(|(cursor, _)| cursor.id() != self.id);
+        state.cursors.retain(|(cursor, _)| cursor.id != self.id);
         state.remove_unread_files();
     }
 }

@@ -59,10 +59,10 @@ pub(crate) enum ReaderOutput {
 /// The position of a reader, and what it has read for its client.
 #[derive(Debug)]
 pub(super) struct Cursor {
-    id: u64,
+    pub(super) id: u64,
     options: Options,
     /// The number of the file that it has open.
-    file: u64,
+    pub(super) file: u64,
     /// The index of the next record in that file.
     at: usize,
     /// Whether it has reached an end of file, and so notices new files.
@@ -97,15 +97,6 @@ impl Cursor {
             ended: false,
             options,
         }
-    }
-
-    pub(super) fn id(&self) -> u64 {
-        self.id
-    }
-
-    /// The number of the file that it has open.
-    pub(super) fn file(&self) -> u64 {
-        self.file
     }
 
     /// The log was rotated.
