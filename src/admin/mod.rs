@@ -165,7 +165,7 @@ impl PrintedRow {
             state: match (&row.owner, row.finished, row.expires_in > 0) {
                 (_, true, _) => "finished",
                 (None, ..) => "free",
-                (Some(_), ..) if row.is_force_released() => "released by hand",
+                (Some(_), ..) if row.is_force_released() => "released",
                 (Some(_), _, true) => "held",
                 (Some(_), _, false) => "expired",
             },
