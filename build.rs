@@ -1,4 +1,5 @@
-//! Tells cargo that the migrations, which a macro takes in by their folder, are part of the program.
+//! Tells cargo that the migrations are part of the program. A macro includes them by their folder, which cargo does not
+//! see.
 
 fn main() {
     println!("cargo:rerun-if-changed=migrations");

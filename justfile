@@ -113,7 +113,7 @@ rotation:
 install:
     cargo test --locked --test e2e -- --nocapture install::
 
-# Stop the API server and the kubelet for a while: disturbs everybody on the cluster
+# Stop the API server and the kubelet for a while, which affects every user of the cluster
 [group('long')]
 servers-away:
     cargo test --locked --test e2e -- --nocapture --ignored --test-threads 1 servers_away::

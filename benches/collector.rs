@@ -1,7 +1,7 @@
-//! The built binary against the simulated cluster over TLS and HTTP/2: CPU time per line and memory
-//! per quiet stream, of the `podlog run` process alone. The cluster runs in this process.
+//! Measures the built binary with a simulated cluster over TLS and HTTP/2: the CPU time per line, and the memory per
+//! silent stream, of the `podlog run` process alone. The cluster runs in this process.
 //!
-//! Ratios within one run are what counts; nothing here passes or fails.
+//! Compare only figures of the same run. Nothing here passes or fails.
 
 #![allow(clippy::print_stdout, reason = "a benchmark prints its figures")]
 
@@ -17,7 +17,7 @@ use tokio::task::JoinSet;
 use tokio_rustls::TlsAcceptor;
 use tokio_util::sync::CancellationToken;
 
-/// Where the replica serves its metrics; below the ephemeral ports.
+/// The address at which the replica serves its metrics. The port is below the ephemeral ports.
 const HTTP: &str = "127.0.0.1:19464";
 
 fn main() -> Result<()> {
@@ -31,7 +31,7 @@ fn main() -> Result<()> {
     })
 }
 
-/// 200 streams with 5 000 lines each, written before anybody reads.
+/// 200 streams with 5 000 lines each, which are written before the replica starts.
 async fn backlog() -> Result<()> {
     let scene = Scene::new().await?;
     let message = vec![b'x'; 100];
@@ -50,9 +50,9 @@ async fn backlog() -> Result<()> {
     scene.end(replica).await
 }
 
-/// 2 000 lines a second from 200 streams for ten seconds, so many lines at a time.
+/// 2 000 lines per second from 200 streams for ten seconds, this many lines at a time.
 ///
-/// The cost of a line is mostly waking up, so lines that come one at a time, evenly spread, are the worst case.
+/// Most of the cost of a line is waking up. So the worst case is lines that come one by one at equal intervals.
 async fn trickle(at_a_time: usize) -> Result<()> {
     let scene = Scene::new().await?;
     let pods = scene.pods(200)?;
@@ -98,7 +98,7 @@ fn write_round(pods: &[SimPod]) -> Result<()> {
     pods.iter().try_for_each(|pod| Ok(pod.line("app", vec![b'x'; 100])?))
 }
 
-/// A simulated cluster behind TLS, and a directory.
+/// A simulated cluster with TLS, and a directory.
 struct Scene {
     sim: SimCluster,
     directory: tempfile::TempDir,
@@ -159,7 +159,7 @@ impl Scene {
     }
 }
 
-/// Terminates TLS, which the simulated server does not speak.
+/// Terminates TLS, which the simulated server does not support.
 async fn terminate(listener: TcpListener, acceptor: TlsAcceptor, inside: std::net::SocketAddr) {
     let mut connections = JoinSet::new();
     while let Ok((outer, _)) = listener.accept().await {
@@ -219,7 +219,7 @@ impl Replica {
         Ok(Self { child, log })
     }
 
-    /// Waits until so many lines have been stored.
+    /// Waits until this many lines have been stored.
     async fn delivered(&mut self, lines: u64) -> Result<()> {
         let limit = Instant::now() + Duration::from_mins(2);
         let mut seen = 0;

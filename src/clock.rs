@@ -1,4 +1,4 @@
-//! The clock by which a replica judges its own claims: monotonic, and running during suspend.
+//! The clock with which a replica measures its own claims. It is monotonic, and runs while the machine is suspended.
 //!
 //! It is never compared with the clock of another machine or of a database. [`wall`] is only for display and for the
 //! age of lines.
