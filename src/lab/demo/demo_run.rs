@@ -153,7 +153,7 @@ impl DemoRun {
         while running.observer.has_claims() && running.observer.alive_replicas() < count {
             if running.observer.elapsed() > START_TIME {
                 return Err(
-                    Failure::failed(format!("not all replicas were at work within {START_TIME:?}"))
+                    Failure::failed(format!("not all replicas were alive within {START_TIME:?}"))
                         .with_remedy("the machine is too busy, or --keep a directory and read their logs"),
                 );
             }
