@@ -2,7 +2,7 @@
 
 use async_trait::async_trait;
 
-use super::backend::{Backend, Database, DiagnoseOptions};
+use super::database::{Database, DatabaseKind, DiagnoseOptions};
 use super::migrate::migrate;
 use crate::domain::{BackendError, Finding};
 
@@ -17,12 +17,12 @@ pub(crate) trait AnyDatabase: Send + Sync {
 }
 
 #[async_trait]
-impl<B: Backend> AnyDatabase for Database<B> {
+impl<K: DatabaseKind> AnyDatabase for Database<K> {
     async fn migrate(&self) -> Result<(), BackendError> {
         migrate(self).await
     }
 
     async fn diagnose(&self, options: DiagnoseOptions) -> Vec<Finding> {
-        B::diagnose(self, options).await
+        K::diagnose(self, options).await
     }
 }

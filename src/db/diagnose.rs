@@ -9,7 +9,7 @@ use std::time::Duration;
 use sqlx::{Connection, Error, SqlSafeStr};
 use tokio::time::timeout;
 
-use super::backend::{Backend, Database, DiagnoseOptions, Purpose, close};
+use super::database::{Database, DatabaseKind, DiagnoseOptions, Purpose, close};
 use super::migrate::state;
 use super::version::SchemaState;
 use crate::domain::Finding;
@@ -46,23 +46,23 @@ pub(super) async fn within<T>(question: impl Future<Output = Result<T, Error>>) 
 }
 
 /// A connection, and what was found out over it.
-pub(super) struct Diagnosis<'a, B: Backend> {
-    pub(super) conn: B::Connection,
-    pub(super) db: &'a Database<B>,
+pub(super) struct Diagnosis<'a, K: DatabaseKind> {
+    pub(super) conn: K::Connection,
+    pub(super) db: &'a Database<K>,
     pub(super) options: DiagnoseOptions,
     pub(super) findings: Vec<Finding>,
 }
 
-impl<'a, B: Backend> Diagnosis<'a, B> {
+impl<'a, K: DatabaseKind> Diagnosis<'a, K> {
     /// Connects. The first finding says `reached` after the database's name. Without a connection there are only
     /// findings: `dependent` subjects are skipped for this reason.
     pub(super) async fn begin(
-        db: &'a Database<B>,
+        db: &'a Database<K>,
         options: DiagnoseOptions,
         reached: &str,
         (dependent, reason): (&[&str], &str),
-    ) -> Result<(Self, B::Server), Vec<Finding>> {
-        match B::connect(db, &db.schema.diagnose_limits, Purpose::Diagnose).await {
+    ) -> Result<(Self, K::Server), Vec<Finding>> {
+        match K::connect(db, &db.schema.diagnose_limits, Purpose::Diagnose).await {
             Ok((conn, server)) => {
                 let findings = vec![Finding::ok(CONNECTION, format!("{} {reached}", db.name))];
                 let diagnosis = Self {
@@ -90,7 +90,7 @@ impl<'a, B: Backend> Diagnosis<'a, B> {
     /// Adds the finding of a question that was not answered.
     pub(super) fn failed(&mut self, subject: &str, error: &Error) {
         self.findings
-            .push(Finding::from_error(subject, &B::explain(self.db, error)));
+            .push(Finding::from_error(subject, &K::explain(self.db, error)));
     }
 
     /// Finds out the version of the tables; `may_create` says whether the user may create some.
@@ -110,9 +110,9 @@ impl<'a, B: Backend> Diagnosis<'a, B> {
     pub(super) async fn writing(&mut self) {
         let (conn, schema) = (&mut self.conn, self.db.schema);
         let work = async {
-            let mut transaction = conn.begin_with(B::BEGIN.into_sql_str()).await?;
+            let mut transaction = conn.begin_with(K::BEGIN.into_sql_str()).await?;
             for statement in schema.probe {
-                B::execute_text(&mut transaction, statement).await?;
+                K::execute_text(&mut transaction, statement).await?;
             }
             transaction.rollback().await
         };
@@ -127,7 +127,7 @@ impl<'a, B: Backend> Diagnosis<'a, B> {
 }
 
 /// The version of the tables. Missing and older tables are no failure where `podlog run` creates them itself and may.
-fn tables<B: Backend>(db: &Database<B>, state: SchemaState, migrates: bool, may_create: bool) -> Finding {
+fn tables<K: DatabaseKind>(db: &Database<K>, state: SchemaState, migrates: bool, may_create: bool) -> Finding {
     let known = db.schema.known();
     match (state, db.check(state)) {
         (SchemaState::Differs(version), _) => Finding::warning(

@@ -7,40 +7,40 @@ use sqlx::Error;
 use sqlx::migrate::{MigrateError, Migrator};
 use tokio::time::timeout;
 
-use super::backend::{Backend, Database, ErrorClass, Purpose, Schema, Work, cause, close};
+use super::database::{Database, DatabaseKind, ErrorClass, Purpose, Schema, Work, cause, close};
 use super::version::SchemaState;
 use crate::domain::BackendError;
 
 /// The state of the tables.
-pub(crate) async fn state<B: Backend>(conn: &mut B::Connection, schema: &Schema<B>) -> Result<SchemaState, Error> {
+pub(crate) async fn state<K: DatabaseKind>(conn: &mut K::Connection, schema: &Schema<K>) -> Result<SchemaState, Error> {
     let versions = schema.tables.versions;
     let statement = format!("SELECT version, description, success, checksum FROM {versions} ORDER BY version");
-    match B::applied(conn, statement).await {
+    match K::applied(conn, statement).await {
         Ok(applied) => Ok(schema.state(&applied)),
-        Err(error) if B::is_no_table(&error) => Ok(SchemaState::Missing),
+        Err(error) if K::is_no_table(&error) => Ok(SchemaState::Missing),
         Err(error) => Err(error),
     }
 }
 
 /// Creates the tables, or brings them up to date. Any number of replicas may do so at once: one does, the others wait.
-pub(crate) async fn migrate<B: Backend>(db: &Database<B>) -> Result<(), BackendError> {
-    let (mut conn, _) = B::connect(db, &B::MIGRATION_LIMITS, Purpose::Migrate).await?;
+pub(crate) async fn migrate<K: DatabaseKind>(db: &Database<K>) -> Result<(), BackendError> {
+    let (mut conn, _) = K::connect(db, &K::MIGRATION_LIMITS, Purpose::Migrate).await?;
     let work = async {
         // Before others are kept out: where nothing is to be done, no privilege to create tables is needed either.
         if is_done(&mut conn, db).await? {
             return Ok(());
         }
-        B::migrate_alone(&mut conn, db).await
+        K::migrate_alone(&mut conn, db).await
     };
-    let Ok(done) = timeout(B::MIGRATION, work).await else {
-        return Err(B::timed_out(db, Work::Migrate, B::MIGRATION));
+    let Ok(done) = timeout(K::MIGRATION, work).await else {
+        return Err(K::timed_out(db, Work::Migrate, K::MIGRATION));
     };
     close(conn).await;
     done
 }
 
 /// Applies the migrations that are missing. The caller keeps other processes out.
-pub(super) async fn apply<B: Backend>(conn: &mut B::Connection, db: &Database<B>) -> Result<(), BackendError> {
+pub(super) async fn apply<K: DatabaseKind>(conn: &mut K::Connection, db: &Database<K>) -> Result<(), BackendError> {
     // The process that was waited for may have done it.
     if is_done(conn, db).await? {
         return Ok(());
@@ -57,19 +57,19 @@ pub(super) async fn apply<B: Backend>(conn: &mut B::Connection, db: &Database<B>
         // The version is recorded before the migration runs, and the server commits with each table that is created. So
         // another attempt finds an interrupted migration: only a person can help, whatever the error is.
         MigrateError::ExecuteMigration(error, _)
-            if !B::ATOMIC_MIGRATIONS && B::classify(&error) != ErrorClass::Broken =>
+            if !K::ATOMIC_MIGRATIONS && K::classify(&error) != ErrorClass::Broken =>
         {
             tables.migration_failed(name, &cause(&error))
         }
-        MigrateError::Execute(error) | MigrateError::ExecuteMigration(error, _) => B::explain(db, &error),
+        MigrateError::Execute(error) | MigrateError::ExecuteMigration(error, _) => K::explain(db, &error),
         other => tables.migration_refused(name, &other, schema.known()),
     })
 }
 
 /// Whether migrating would change nothing. Refuses tables of a newer podlog, whose migrations sqlx does not know.
-async fn is_done<B: Backend>(conn: &mut B::Connection, db: &Database<B>) -> Result<bool, BackendError> {
+async fn is_done<K: DatabaseKind>(conn: &mut K::Connection, db: &Database<K>) -> Result<bool, BackendError> {
     let found = state(conn, db.schema).await;
-    let found = found.map_err(|error| B::explain(db, &error))?;
+    let found = found.map_err(|error| K::explain(db, &error))?;
     if matches!(found, SchemaState::Newer(_)) {
         db.check(found)?;
     }

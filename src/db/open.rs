@@ -7,7 +7,7 @@ use sqlx::Pool;
 use sqlx::pool::PoolOptions;
 use tokio::time::timeout;
 
-use super::backend::{Backend, Database, Purpose, Work, close};
+use super::database::{Database, DatabaseKind, Purpose, Work, close};
 use super::migrate::state;
 use crate::domain::BackendError;
 
@@ -15,37 +15,37 @@ use crate::domain::BackendError;
 const CHECKS: Duration = Duration::from_secs(10);
 
 /// Makes a connection and checks everything.
-pub(crate) async fn open<B: Backend>(
-    db: &Database<B>,
-    limits: &B::Limits,
-) -> Result<(B::Connection, B::Server), BackendError> {
-    let (mut conn, server) = B::connect(db, limits, Purpose::Use).await?;
+pub(crate) async fn open<K: DatabaseKind>(
+    db: &Database<K>,
+    limits: &K::Limits,
+) -> Result<(K::Connection, K::Server), BackendError> {
+    let (mut conn, server) = K::connect(db, limits, Purpose::Use).await?;
     let checked = timeout(CHECKS, check(&mut conn, db)).await;
-    checked.unwrap_or_else(|_| Err(B::timed_out(db, Work::Open, CHECKS)))?;
+    checked.unwrap_or_else(|_| Err(K::timed_out(db, Work::Open, CHECKS)))?;
     Ok((conn, server))
 }
 
-async fn check<B: Backend>(conn: &mut B::Connection, db: &Database<B>) -> Result<(), BackendError> {
-    let explain = |error| B::explain(db, &error);
+async fn check<K: DatabaseKind>(conn: &mut K::Connection, db: &Database<K>) -> Result<(), BackendError> {
+    let explain = |error| K::explain(db, &error);
     db.check(state(conn, db.schema).await.map_err(explain)?)?;
     for privilege in db.schema.privileges.iter().filter(|one| !one.retention_only) {
-        B::execute_text(conn, privilege.statement).await.map_err(explain)?;
+        K::execute_text(conn, privilege.statement).await.map_err(explain)?;
     }
     Ok(())
 }
 
 /// Opens a pool of at most so many connections. One connection outside the pool is checked first: a pool would hide the
 /// true error. `deadline` is how long work waits for a connection.
-pub(crate) async fn open_pool<B: Backend>(
-    db: &Database<B>,
-    limits: B::Limits,
+pub(crate) async fn open_pool<K: DatabaseKind>(
+    db: &Database<K>,
+    limits: K::Limits,
     connections: u32,
     deadline: Duration,
-) -> Result<Pool<B>, BackendError> {
+) -> Result<Pool<K>, BackendError> {
     let (conn, _) = open(db, &limits).await?;
     close(conn).await;
     let pool = PoolOptions::new()
         .max_connections(connections)
         .acquire_timeout(deadline);
-    Ok(B::pool_options(pool, db, limits, deadline).connect_lazy_with(B::options(db, &limits)?))
+    Ok(K::pool_options(pool, db, limits, deadline).connect_lazy_with(K::options(db, &limits)?))
 }

@@ -8,7 +8,7 @@ use std::time::Duration;
 use sqlx::Error;
 use tokio::time::timeout;
 
-use super::backend::{Backend, Database, DiagnoseOptions};
+use super::database::{Database, DatabaseKind, DiagnoseOptions};
 use super::diagnose::{Diagnosis, MIGRATE, PRIVILEGES, TABLES, WRITING, skipped, within};
 use super::version::SchemaState;
 use crate::domain::{Cause, Finding};
@@ -20,7 +20,7 @@ const ALL: Duration = Duration::from_secs(30);
 const LARGEST_DIFFERENCE: f64 = 5.0;
 
 /// A kind of database with servers, users and privileges.
-pub(crate) trait ServerBackend: Backend {
+pub(crate) trait ServerKind: DatabaseKind {
     /// How a person sees what a server is doing.
     const PROCESS_LIST: &'static str;
 
@@ -57,13 +57,13 @@ pub(crate) enum Object {
 }
 
 /// Checks everything.
-pub(super) async fn diagnose<B: ServerBackend>(db: &Database<B>, options: DiagnoseOptions) -> Vec<Finding> {
+pub(super) async fn diagnose<K: ServerKind>(db: &Database<K>, options: DiagnoseOptions) -> Vec<Finding> {
     let clock = if db.schema.tables.has_times {
         &["clock"][..]
     } else {
         &[]
     };
-    let limits = Vec::from_iter(B::limits_subject(db));
+    let limits = Vec::from_iter(K::limits_subject(db));
     let dependent = [
         &["server", "session"][..],
         clock,
@@ -77,32 +77,32 @@ pub(super) async fn diagnose<B: ServerBackend>(db: &Database<B>, options: Diagno
         Ok(begun) => begun,
         Err(findings) => return findings,
     };
-    diagnosis.findings.extend(B::report(db, &server));
+    diagnosis.findings.extend(K::report(db, &server));
     if timeout(ALL, ask_all(&mut diagnosis)).await.is_err() {
         let text = format!("{} left questions unanswered for {} s", db.name, ALL.as_secs());
-        let remedy = format!("look at what the server is doing ({})", B::PROCESS_LIST);
+        let remedy = format!("look at what the server is doing ({})", K::PROCESS_LIST);
         let finding = Finding::failed(Cause::Unreachable, "answering", text, remedy);
         diagnosis.findings.push(finding);
     }
     diagnosis.end().await
 }
 
-async fn ask_all<B: ServerBackend>(diagnosis: &mut Diagnosis<'_, B>) {
+async fn ask_all<K: ServerKind>(diagnosis: &mut Diagnosis<'_, K>) {
     let schema = diagnosis.db.schema;
     if schema.tables.has_times {
         check_clock(diagnosis).await;
     }
     // Empty if it could not be asked.
-    let account = within(B::account(&mut diagnosis.conn)).await.unwrap_or_default();
-    let may_create = B::may_create(&mut diagnosis.conn, Object::Table).await;
-    let may_view = !schema.tables.has_views || B::may_create(&mut diagnosis.conn, Object::View).await;
+    let account = within(K::account(&mut diagnosis.conn)).await.unwrap_or_default();
+    let may_create = K::may_create(&mut diagnosis.conn, Object::Table).await;
+    let may_view = !schema.tables.has_views || K::may_create(&mut diagnosis.conn, Object::View).await;
     let found = match diagnosis.tables(may_create && may_view).await {
         Ok(found) => found,
         Err(error) => {
-            if B::is_denied(&error)
+            if K::is_denied(&error)
                 && let Some(finding) = diagnosis.findings.last_mut()
             {
-                finding.message.remedy = B::grant("SELECT", schema.tables.versions, &account);
+                finding.message.remedy = K::grant("SELECT", schema.tables.versions, &account);
             }
             // Trying the privileges shows whether the tables are there.
             SchemaState::Current
@@ -117,14 +117,14 @@ async fn ask_all<B: ServerBackend>(diagnosis: &mut Diagnosis<'_, B>) {
         let skipped = Finding::skipped(WRITING, "a right is missing");
         diagnosis.findings.push(skipped);
     }
-    B::check_limits(diagnosis).await;
+    K::check_limits(diagnosis).await;
     let finding = migrating(diagnosis.db, may_create, may_view, &account, found.is_done());
     diagnosis.findings.push(finding);
 }
 
-async fn check_clock<B: ServerBackend>(diagnosis: &mut Diagnosis<'_, B>) {
+async fn check_clock<K: ServerKind>(diagnosis: &mut Diagnosis<'_, K>) {
     let before = local_time();
-    match within(B::now(&mut diagnosis.conn)).await {
+    match within(K::now(&mut diagnosis.conn)).await {
         Ok(server) => diagnosis.findings.push(clock(server, before, local_time())),
         Err(error) => diagnosis.failed("clock", &error),
     }
@@ -151,23 +151,23 @@ fn clock(server: i64, before: i64, after: i64) -> Finding {
 }
 
 /// Tries each privilege by a statement without effect. Returns whether the user has all that are needed.
-async fn check_privileges<B: ServerBackend>(diagnosis: &mut Diagnosis<'_, B>, account: &str) -> bool {
+async fn check_privileges<K: ServerKind>(diagnosis: &mut Diagnosis<'_, K>, account: &str) -> bool {
     let mut all = true;
     for privilege in diagnosis.db.schema.privileges {
         let subject = format!("{} on {}", privilege.verb, privilege.table);
         let needed = diagnosis.options.retains || !privilege.retention_only;
-        let tried = within(B::execute_text(&mut diagnosis.conn, privilege.statement)).await;
-        let grant = || B::grant(privilege.verb, privilege.table, account);
+        let tried = within(K::execute_text(&mut diagnosis.conn, privilege.statement)).await;
+        let grant = || K::grant(privilege.verb, privilege.table, account);
         let finding = match tried {
             Ok(()) => Finding::ok(subject, "granted"),
-            Err(error) if B::is_denied(&error) && !needed => {
+            Err(error) if K::is_denied(&error) && !needed => {
                 Finding::warning(subject, "not granted; needed with --retain only", grant())
             }
-            Err(error) if B::is_denied(&error) => {
+            Err(error) if K::is_denied(&error) => {
                 let text = format!("the user {account} does not have this right");
                 Finding::failed(Cause::Refused, subject, text, grant())
             }
-            Err(error) => Finding::from_error(subject, &B::explain(diagnosis.db, &error)),
+            Err(error) => Finding::from_error(subject, &K::explain(diagnosis.db, &error)),
         };
         all &= !finding.has_failed();
         diagnosis.findings.push(finding);
@@ -175,7 +175,13 @@ async fn check_privileges<B: ServerBackend>(diagnosis: &mut Diagnosis<'_, B>, ac
     all
 }
 
-fn migrating<B: Backend>(db: &Database<B>, may_create: bool, may_view: bool, account: &str, done: bool) -> Finding {
+fn migrating<K: DatabaseKind>(
+    db: &Database<K>,
+    may_create: bool,
+    may_view: bool,
+    account: &str,
+    done: bool,
+) -> Finding {
     let tables = db.schema.tables;
     let missing = if may_create { "views" } else { "tables" };
     if may_create && may_view {

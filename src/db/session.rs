@@ -10,7 +10,7 @@ use std::time::Duration;
 use tokio::sync::Mutex;
 use tokio::time::{Instant, sleep, sleep_until, timeout_at};
 
-use super::backend::{Backend, Database, ErrorClass, Purpose, Work};
+use super::database::{Database, DatabaseKind, ErrorClass, Purpose, Work};
 use crate::domain::BackendError;
 
 /// Work on a connection of type `C`. It can be done again from the start after any failure.
@@ -23,24 +23,24 @@ pub(crate) trait Job<C>: Sync {
 }
 
 /// A connection that is replaced when it breaks. Calls queue for it.
-pub(crate) struct Session<B: Backend> {
-    db: Database<B>,
-    limits: B::Limits,
+pub(crate) struct Session<K: DatabaseKind> {
+    db: Database<K>,
+    limits: K::Limits,
     /// How long a job may take.
     deadline: Duration,
-    connection: Mutex<SessionConnection<B>>,
+    connection: Mutex<SessionConnection<K>>,
 }
 
-struct SessionConnection<B: Backend> {
+struct SessionConnection<K: DatabaseKind> {
     /// None while a job uses it, and after it broke.
-    conn: Option<B::Connection>,
+    conn: Option<K::Connection>,
     /// When the next attempt to connect may begin.
     not_before: Instant,
     /// The pause after the next failed attempt. It doubles with each failure; success resets it.
     pause: Duration,
 }
 
-impl<B: Backend> fmt::Debug for Session<B> {
+impl<K: DatabaseKind> fmt::Debug for Session<K> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Session")
             .field("db", &self.db)
@@ -50,14 +50,14 @@ impl<B: Backend> fmt::Debug for Session<B> {
     }
 }
 
-impl<B: Backend> Session<B> {
+impl<K: DatabaseKind> Session<K> {
     /// Starts with a connection that was just made.
     #[must_use]
-    pub(crate) fn new(db: Database<B>, limits: B::Limits, deadline: Duration, conn: B::Connection) -> Self {
+    pub(crate) fn new(db: Database<K>, limits: K::Limits, deadline: Duration, conn: K::Connection) -> Self {
         let connection = SessionConnection {
             conn: Some(conn),
             not_before: Instant::now(),
-            pause: B::RECONNECT_PAUSES.0,
+            pause: K::RECONNECT_PAUSES.0,
         };
         Self {
             db,
@@ -69,13 +69,13 @@ impl<B: Backend> Session<B> {
 
     /// The database it is connected to.
     #[must_use]
-    pub(crate) fn database(&self) -> &Database<B> {
+    pub(crate) fn database(&self) -> &Database<K> {
         &self.db
     }
 
     /// Does a job within the deadline: again after a contention, and on a new connection if the old one broke. The
     /// deadline does not cover the wait for the job before it.
-    pub(crate) async fn run<J: Job<B::Connection>>(&self, job: &J) -> Result<J::Answer, BackendError> {
+    pub(crate) async fn run<J: Job<K::Connection>>(&self, job: &J) -> Result<J::Answer, BackendError> {
         let mut connection = self.connection.lock().await;
         let deadline = Instant::now() + self.deadline;
         loop {
@@ -94,12 +94,12 @@ impl<B: Backend> Session<B> {
                 }
                 Err(error) => error,
             };
-            match B::classify(&error) {
+            match K::classify(&error) {
                 ErrorClass::Contended => {
                     connection.conn = Some(conn);
                     let pause = Duration::from_millis(fastrand::u64(10..100));
                     if Instant::now() + pause >= deadline {
-                        return Err(B::explain(&self.db, &error));
+                        return Err(K::explain(&self.db, &error));
                     }
                     sleep(pause).await;
                 }
@@ -107,12 +107,12 @@ impl<B: Backend> Session<B> {
                     tracing::debug!(database = self.db.name, %error, "the connection broke; making another");
                 }
                 ErrorClass::Reconnect => {
-                    connection.not_before = Instant::now() + B::RECONNECT_PAUSES.0;
-                    return Err(B::explain(&self.db, &error));
+                    connection.not_before = Instant::now() + K::RECONNECT_PAUSES.0;
+                    return Err(K::explain(&self.db, &error));
                 }
                 ErrorClass::Refused | ErrorClass::Busy => {
                     connection.conn = Some(conn);
-                    return Err(B::explain(&self.db, &error));
+                    return Err(K::explain(&self.db, &error));
                 }
             }
         }
@@ -120,29 +120,29 @@ impl<B: Backend> Session<B> {
 
     async fn reconnect(
         &self,
-        connection: &mut SessionConnection<B>,
+        connection: &mut SessionConnection<K>,
         deadline: Instant,
-    ) -> Result<B::Connection, BackendError> {
+    ) -> Result<K::Connection, BackendError> {
         if connection.not_before >= deadline {
             return Err(self.timed_out("the pause before the next attempt to connect"));
         }
         sleep_until(connection.not_before).await;
-        let made = timeout_at(deadline, B::connect(&self.db, &self.limits, Purpose::Use)).await;
+        let made = timeout_at(deadline, K::connect(&self.db, &self.limits, Purpose::Use)).await;
         // ±25 %, so that replicas do not reconnect in step after an outage.
         connection.not_before = Instant::now() + connection.pause.mul_f64(0.75 + fastrand::f64() / 2.0);
         let error = match made {
             Ok(Ok((conn, _))) => {
-                connection.pause = B::RECONNECT_PAUSES.0;
+                connection.pause = K::RECONNECT_PAUSES.0;
                 return Ok(conn);
             }
             Ok(Err(error)) => error,
             Err(_) => self.timed_out("connecting took too long"),
         };
-        connection.pause = (connection.pause * 2).min(B::RECONNECT_PAUSES.1);
+        connection.pause = (connection.pause * 2).min(K::RECONNECT_PAUSES.1);
         Err(error)
     }
 
     fn timed_out(&self, step: &'static str) -> BackendError {
-        B::timed_out(&self.db, Work::Job(step), self.deadline)
+        K::timed_out(&self.db, Work::Job(step), self.deadline)
     }
 }

@@ -13,7 +13,7 @@ use sqlx::{
 };
 use tokio::time::{Instant, sleep, timeout};
 
-use super::backend::{Backend, Database, DiagnoseOptions, ErrorClass, Purpose, Work};
+use super::database::{Database, DatabaseKind, DiagnoseOptions, ErrorClass, Purpose, Work};
 use super::diagnose::{CONNECTION, Diagnosis, MIGRATE, TABLES, WRITING, skipped};
 use super::migrate::apply;
 use super::statement::{Execute, Value};
@@ -33,7 +33,7 @@ const MIGRATION: Duration = Duration::from_secs(30);
 /// `SQLITE_BUSY`.
 const BUSY: u32 = 5;
 
-impl Backend for Sqlite {
+impl DatabaseKind for Sqlite {
     type Location = PathBuf;
     /// How long a statement waits for another process's transaction: less than the deadline of the statement, so that the
     /// answer is "busy" and the connection can be used again.

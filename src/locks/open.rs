@@ -15,7 +15,7 @@ use super::sqlite::SqliteLocks;
 use super::store::{Holder, LockStore};
 use super::url::LockUrl;
 use crate::db::any::AnyDatabase;
-use crate::db::backend::{Database, DiagnoseOptions};
+use crate::db::database::{Database, DiagnoseOptions};
 use crate::db::url::DatabaseUrl;
 use crate::domain::{BackendError, Finding};
 

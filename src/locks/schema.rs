@@ -5,7 +5,7 @@ use std::time::Duration;
 use sqlx::{MySql, Sqlite};
 
 use super::{mysql, sqlite};
-use crate::db::backend::Schema;
+use crate::db::database::Schema;
 use crate::db::mysql::server::{Property, Requirements};
 use crate::db::schema::Tables;
 

@@ -16,7 +16,7 @@ mod stdout;
 mod unacked;
 mod url;
 
-pub use crate::db::backend::DiagnoseOptions;
+pub use crate::db::database::DiagnoseOptions;
 pub use open::{Opened, diagnose, migrate, open};
 pub use sink::{Retention, Sink, SinkError, WriteResults};
 pub use url::{FILE_PARAMETERS, SinkUrl};

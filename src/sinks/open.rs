@@ -19,7 +19,7 @@ use super::stdout::StdoutSink;
 use super::url::{Destination, SinkUrl};
 use crate::clock::Clock;
 use crate::db::any::AnyDatabase;
-use crate::db::backend::{Database, DiagnoseOptions};
+use crate::db::database::{Database, DiagnoseOptions};
 use crate::db::open::open_pool;
 use crate::db::url::DatabaseUrl;
 use crate::domain::{BackendError, Finding};

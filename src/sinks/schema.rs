@@ -3,7 +3,7 @@
 use sqlx::{MySql, Sqlite};
 
 use super::sql::{mysql, sqlite};
-use crate::db::backend::Schema;
+use crate::db::database::Schema;
 use crate::db::diagnose;
 use crate::db::mysql::server::{Property, Requirements};
 use crate::db::schema::Tables;

@@ -5,15 +5,15 @@ use sqlx::{AssertSqlSafe, Error, Executor, MySql};
 
 use super::errors::{is_denied, is_duplicate_column};
 use super::server::Server;
-use crate::db::backend::Database;
+use crate::db::database::Database;
 use crate::db::diagnose::{Diagnosis, within};
-use crate::db::server::{Object, ServerBackend};
+use crate::db::server::{Object, ServerKind};
 use crate::domain::Finding;
 
 const NOW: &str = "SELECT TIMESTAMPDIFF(MICROSECOND, '1970-01-01 00:00:00.000000', UTC_TIMESTAMP(6))";
 const LARGEST_PACKET: &str = "SELECT CAST(@@max_allowed_packet AS SIGNED)";
 
-impl ServerBackend for MySql {
+impl ServerKind for MySql {
     const PROCESS_LIST: &'static str = "SHOW PROCESSLIST";
 
     fn report(db: &Database<Self>, server: &Server) -> Vec<Finding> {

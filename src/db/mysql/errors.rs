@@ -5,7 +5,7 @@
 use sqlx::mysql::MySqlDatabaseError;
 use sqlx::{Error, MySql};
 
-use crate::db::backend::{Database, ErrorClass, cause};
+use crate::db::database::{Database, ErrorClass, cause};
 use crate::domain::BackendError;
 
 /// `ER_LOCK_WAIT_TIMEOUT`: another transaction holds a row lock longer than the session waits.

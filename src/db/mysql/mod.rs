@@ -14,7 +14,7 @@ use tokio::time::timeout;
 use url::Url;
 
 use self::server::{Requirements, Server, SessionLimits, prepare};
-use super::backend::{Backend, Database, DiagnoseOptions, ErrorClass, Purpose, Work};
+use super::database::{Database, DatabaseKind, DiagnoseOptions, ErrorClass, Purpose, Work};
 use super::migrate::apply;
 use super::statement::{Execute, Value};
 use super::version::AppliedMigration;
@@ -25,7 +25,7 @@ const MIGRATION_WAIT: u32 = 30;
 /// How long all of a migration may take: the wait, and altering tables of some size.
 const MIGRATION: Duration = Duration::from_mins(2);
 
-impl Backend for MySql {
+impl DatabaseKind for MySql {
     type Location = Url;
     type Limits = SessionLimits;
     type Requirements = Requirements;
@@ -245,7 +245,7 @@ fn is_temporary(lookup: &str) -> bool {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::db::backend::Schema;
+    use crate::db::database::Schema;
     use crate::{locks, sinks};
 
     fn database(schema: &'static Schema<MySql>) -> Database<MySql> {

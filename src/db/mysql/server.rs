@@ -8,7 +8,7 @@ use std::time::Duration;
 use sqlx::mysql::MySqlConnection;
 use sqlx::{AssertSqlSafe, Error, Executor, MySql, Row as _};
 
-use crate::db::backend::Database;
+use crate::db::database::Database;
 use crate::domain::BackendError;
 
 /// Under `REPEATABLE READ` a statement would lock rows that it only passes by, and gaps between rows.
@@ -250,7 +250,7 @@ fn release(version: &str) -> (u32, u32) {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::db::backend::Schema;
+    use crate::db::database::Schema;
     use crate::locks::schema::MYSQL as CLAIMS;
     use crate::sinks::schema::MYSQL as RECORDS;
 

@@ -20,7 +20,7 @@ use super::batched_store::{BatchStore, RowOperation};
 use super::jobs::{BoundHolder, WriteJob};
 use super::store::{DEAD_REPLICA_TTL, Holder, STATE_FINISHED, STATEMENT_DEADLINE};
 use crate::clock::Clock;
-use crate::db::backend::{Backend, Database};
+use crate::db::database::{Database, DatabaseKind};
 use crate::db::mysql::server::SessionLimits;
 use crate::db::open::open;
 use crate::db::session::Session;

@@ -19,7 +19,7 @@ use super::batch::{Keyed, Packed};
 use super::batched_store::{BatchStore, RowOperation};
 use super::jobs::{BoundHolder, WriteJob};
 use super::store::{DEAD_REPLICA_TTL, Holder, STATE_FINISHED, STATEMENT_DEADLINE};
-use crate::db::backend::{Backend, Database};
+use crate::db::database::{Database, DatabaseKind};
 use crate::db::open::open;
 use crate::db::session::Session;
 use crate::db::statement::Value;

@@ -10,7 +10,7 @@ use sqlx::{Error, Pool};
 use tokio::time::timeout;
 
 use super::dialect::SqlDialect;
-use crate::db::backend::Database;
+use crate::db::database::Database;
 use crate::sinks::sink::SinkError;
 
 /// A pool of connections to one database.

@@ -8,13 +8,13 @@ use std::time::Duration;
 
 use sqlx::Error;
 
-use crate::db::backend::Backend;
+use crate::db::database::DatabaseKind;
 use crate::db::statement::Execute;
 use crate::domain::{Fence, Position, StreamId, Time};
 use crate::sinks::dedup::StreamRow;
 
 /// A database that stores records.
-pub(in crate::sinks) trait SqlDialect: Backend + Execute {
+pub(in crate::sinks) trait SqlDialect: DatabaseKind + Execute {
     /// Connections at most.
     const CONNECTIONS: u32;
     /// Groups of chunks that are written at the same time.

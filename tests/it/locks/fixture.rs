@@ -30,11 +30,11 @@ pub(crate) enum StoreKind {
 
 /// A table of its own.
 pub(crate) struct LockFixture {
-    backend: Backend,
+    backend: DatabaseKind,
     url: Option<LockUrl>,
 }
 
-enum Backend {
+enum DatabaseKind {
     Memory(MemoryTable),
     Sqlite(tempfile::TempDir),
     Server {
@@ -87,11 +87,11 @@ impl LockFixture {
     pub(crate) async fn new(kind: StoreKind, name: &str) -> Option<Self> {
         static COUNT: AtomicU32 = AtomicU32::new(0);
         let (backend, url) = match kind {
-            StoreKind::Memory => (Backend::Memory(MemoryTable::new(Clock::tokio())), None),
+            StoreKind::Memory => (DatabaseKind::Memory(MemoryTable::new(Clock::tokio())), None),
             StoreKind::Sqlite => {
                 let folder = tempfile::tempdir().unwrap();
                 let url = format!("sqlite://{}", folder.path().join("podlog.db").display());
-                (Backend::Sqlite(folder), Some(url))
+                (DatabaseKind::Sqlite(folder), Some(url))
             }
             StoreKind::MySql | StoreKind::MariaDb => {
                 let mut url = url::Url::parse(&server(kind)?).unwrap();
@@ -106,7 +106,7 @@ impl LockFixture {
                 url.set_path(&database);
                 let text = url.to_string();
                 (
-                    Backend::Server {
+                    DatabaseKind::Server {
                         admin,
                         server: url,
                         database,
@@ -127,7 +127,7 @@ impl LockFixture {
     }
 
     pub(crate) async fn remove(self) {
-        if let Backend::Server { admin, database, .. } = self.backend {
+        if let DatabaseKind::Server { admin, database, .. } = self.backend {
             let mut conn = admin.connect().await.unwrap();
             conn.execute(AssertSqlSafe(format!("DROP DATABASE {database}")))
                 .await
@@ -144,7 +144,7 @@ impl LockFixture {
     pub(crate) async fn holder_in(&self, cluster: &str, replica: &str) -> Arc<dyn LockStore> {
         let holder = holder(cluster, replica);
         match &self.backend {
-            Backend::Memory(table) => Arc::new(table.holder(holder)),
+            DatabaseKind::Memory(table) => Arc::new(table.holder(holder)),
             _ => locks::open(self.url(), holder).await.unwrap(),
         }
     }
@@ -153,8 +153,8 @@ impl LockFixture {
     pub(crate) async fn pass(&self, time: Duration) {
         let micros = time.as_micros();
         match &self.backend {
-            Backend::Memory(_) => tokio::time::advance(time).await,
-            Backend::Sqlite(_) => {
+            DatabaseKind::Memory(_) => tokio::time::advance(time).await,
+            DatabaseKind::Sqlite(_) => {
                 let mut conn = SqliteConnectOptions::new()
                     .filename(self.file())
                     .connect()
@@ -163,7 +163,7 @@ impl LockFixture {
                 let sql = format!("UPDATE distributed_lock SET expires_at = expires_at - {micros}");
                 conn.execute(AssertSqlSafe(sql)).await.unwrap();
             }
-            Backend::Server { .. } => {
+            DatabaseKind::Server { .. } => {
                 let sql =
                     format!("UPDATE distributed_lock SET expires_at = expires_at - INTERVAL {micros} MICROSECOND");
                 self.sql().await.execute(AssertSqlSafe(sql)).await.unwrap();
@@ -174,7 +174,7 @@ impl LockFixture {
     /// The file of an `SQLite` store.
     pub(crate) fn file(&self) -> PathBuf {
         match &self.backend {
-            Backend::Sqlite(folder) => folder.path().join("podlog.db"),
+            DatabaseKind::Sqlite(folder) => folder.path().join("podlog.db"),
             _ => panic!("not a file"),
         }
     }
@@ -182,7 +182,7 @@ impl LockFixture {
     /// A connection of another client to the database of a server.
     pub(crate) async fn sql(&self) -> MySqlConnection {
         match &self.backend {
-            Backend::Server { admin, database, .. } => {
+            DatabaseKind::Server { admin, database, .. } => {
                 admin.as_ref().clone().database(database).connect().await.unwrap()
             }
             _ => panic!("not a server"),
@@ -192,7 +192,7 @@ impl LockFixture {
     /// The URL as it is in the environment, with its password, but for the database.
     pub(crate) fn server(&self) -> url::Url {
         match &self.backend {
-            Backend::Server { server, .. } => server.clone(),
+            DatabaseKind::Server { server, .. } => server.clone(),
             _ => panic!("not a server"),
         }
     }
@@ -200,7 +200,7 @@ impl LockFixture {
     /// The name of the database on a server.
     pub(crate) fn database(&self) -> &str {
         match &self.backend {
-            Backend::Server { database, .. } => database,
+            DatabaseKind::Server { database, .. } => database,
             _ => panic!("not a server"),
         }
     }

@@ -1,5 +1,5 @@
 //! What differs between the kinds of databases: how podlog connects to one, what its errors mean, and how a migration
-//! keeps others out. Everything else in this folder is written once, over [`Backend`].
+//! keeps others out. Everything else in this folder is written once, over [`DatabaseKind`].
 //!
 //! Nothing here knows which kinds there are, and nothing knows a table of claims or records.
 
@@ -16,14 +16,14 @@ use super::version::{AppliedMigration, SchemaState};
 use crate::domain::{BackendError, Finding};
 
 /// The driver's options of a connection.
-pub(crate) type ConnectOptions<B> = <<B as sqlx::Database>::Connection as Connection>::Options;
+pub(crate) type ConnectOptions<K> = <<K as sqlx::Database>::Connection as Connection>::Options;
 
 /// How long closing a connection may take. It is optional: without it a server counts an aborted connection, and the
 /// thread of an `SQLite` file ends a moment later.
 const CLOSING: Duration = Duration::from_secs(3);
 
 /// A kind of database.
-pub(crate) trait Backend: sqlx::Database<Connection: Migrate> {
+pub(crate) trait DatabaseKind: sqlx::Database<Connection: Migrate> {
     /// Where a database of this kind is. It may contain a password.
     type Location: Send + Sync;
     /// How long connecting and statements may wait.
@@ -147,7 +147,7 @@ pub struct DiagnoseOptions {
 
 /// The tables of one part of podlog in one kind of database.
 #[derive(Debug)]
-pub(crate) struct Schema<B: Backend> {
+pub(crate) struct Schema<K: DatabaseKind> {
     /// What is the same in every kind.
     pub tables: &'static Tables,
     /// The migrations. They have the same numbers in every kind.
@@ -157,12 +157,12 @@ pub(crate) struct Schema<B: Backend> {
     /// Statements that write, in a transaction that is rolled back.
     pub probe: &'static [&'static str],
     /// The limits of a connection of `podlog check`.
-    pub diagnose_limits: B::Limits,
+    pub diagnose_limits: K::Limits,
     /// What is needed beyond the tables.
-    pub requirements: B::Requirements,
+    pub requirements: K::Requirements,
 }
 
-impl<B: Backend> Schema<B> {
+impl<K: DatabaseKind> Schema<K> {
     /// The last migration this program knows.
     #[must_use]
     pub(crate) fn known(&self) -> i64 {
@@ -178,25 +178,25 @@ impl<B: Backend> Schema<B> {
 }
 
 /// A database in use by one part of podlog.
-pub(crate) struct Database<B: Backend> {
+pub(crate) struct Database<K: DatabaseKind> {
     /// What messages call it: its use and its URL without the password, such as
     /// `the lock store mysql://podlog:***@db/podlog`.
     pub name: String,
     /// Where it is.
-    pub location: B::Location,
+    pub location: K::Location,
     /// The tables that must be there.
-    pub schema: &'static Schema<B>,
+    pub schema: &'static Schema<K>,
 }
 
 /// Without the location, which may contain a password.
-impl<B: Backend> fmt::Debug for Database<B> {
+impl<K: DatabaseKind> fmt::Debug for Database<K> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_tuple("Database").field(&self.name).finish()
     }
 }
 
-impl<B: Backend> Database<B> {
-    pub(crate) fn new(name: impl Into<String>, location: B::Location, schema: &'static Schema<B>) -> Self {
+impl<K: DatabaseKind> Database<K> {
+    pub(crate) fn new(name: impl Into<String>, location: K::Location, schema: &'static Schema<K>) -> Self {
         let name = name.into();
         Self { name, location, schema }
     }
@@ -228,7 +228,7 @@ mod tests {
     use super::*;
     use crate::{locks, sinks};
 
-    fn check_versions<B: Backend>(schema: &Schema<B>) {
+    fn check_versions<K: DatabaseKind>(schema: &Schema<K>) {
         let row = |one: &Migration| (one.version, one.description.to_string(), true, one.checksum.to_vec());
         let all: Vec<AppliedMigration> = schema.migrations.iter().map(row).collect();
         let older = all[..all.len() - 1].to_vec();
