@@ -37,10 +37,11 @@ without-lab:
     cargo clippy --locked --no-default-features --lib --bins -- -D warnings
     cargo test --locked --no-default-features --lib -- command:: cli::
 
-# Compile the test that switches the deliberate defects on
+# Compile the tests that are run by hand: the deliberate defects and the faults of processes and databases
 [group('checks')]
-defects-check:
+compile-long:
     cargo check --locked --features defects --test defects
+    cargo check --locked --test faults
 
 # Run all tests that need no server
 [group('checks')]

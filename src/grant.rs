@@ -1,4 +1,5 @@
-//! What a pod task gets of its claim: the fence, the deadline, and a signal when the claim is lost.
+//! What a pod task gets of its claim: the fence, the deadline, and a signal when the claim is lost. By the deadline a holder
+//! decides that its own claim has expired; for all others the lock store decides it (`locks/*/statements.rs`).
 //!
 //! The claim itself stays with its owner; nothing here can renew or release it.
 

@@ -6,8 +6,8 @@
 //!
 //! # How the parts fit together
 //!
-//! - [`domain`] holds the values and the decisions: which replica takes which pod, what to read next, which lines are
-//!   new, when lines are missing. It does no I/O and reads no clock. Start reading there.
+//! - [`domain`] holds the values and the decisions: which replica takes which pod, what to read next, and where lines
+//!   may be missing. It does no I/O and reads no clock. Start reading there.
 //! - [`cluster`], [`locks`] and [`sinks`] connect to the outside: to Kubernetes, to the table of claims, and to the
 //!   place where records are stored. They never import one another.
 //! - [`follow`] reads the logs of one pod. `collector` owns all claims of a replica and starts one task per pod.

@@ -206,7 +206,7 @@ impl Metrics {
             "Lines that the sink rejected permanently",
             self.lines_rejected.clone(),
         );
-        r.register("gaps", "Ranges the API no longer served, by reason", self.gaps.clone());
+        r.register("gaps", "Ranges that may lack lines, by reason", self.gaps.clone());
         r.register(
             "kubelet_messages",
             "Lines without a timestamp, mostly messages of the kubelet; they are not delivered",

@@ -24,7 +24,10 @@ pub fn die_with_parent() {
         // If the parent died before the line above, no signal is sent.
         let orphan = rustix::process::getppid().is_none_or(|id| id.as_raw_nonzero().get() != parent);
         if asked.is_err() || orphan {
-            tracing::warn!(parent, "this process may outlive its parent; stop it by hand");
+            tracing::warn!(
+                parent,
+                "cannot ask the kernel to end this process with its parent; if the parent has ended, stop this process"
+            );
         }
     }
 }

@@ -251,7 +251,7 @@ fn write_table(table: &LockTable, rows: &[PrintedRow], out: &mut (dyn Write + Se
     writeln!(
         out,
         "\n{} replicas alive; pods: {} held, {} free, {} expired, {} finished",
-        table.replicas().count(),
+        table.live_replicas().count(),
         count("pod", "held"),
         count("pod", "free"),
         count("pod", "expired"),

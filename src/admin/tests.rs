@@ -106,6 +106,26 @@ async fn the_list_shows_each_row_and_the_totals() {
 }
 
 #[tokio::test]
+async fn the_list_shows_the_state_of_each_row() {
+    let by_hand = crate::domain::claim::FORCE_RELEASED;
+    let store = table(&[
+        ("a", "u1", "r1", false),
+        ("b", "u2", "", false),
+        ("c", "u3", "", true),
+        ("d", "u4", by_hand, false),
+    ]);
+    let mut out = Vec::new();
+    list(&store, true, &mut out).await.unwrap();
+    let rows: Vec<serde_json::Value> = serde_json::from_slice(&out).unwrap();
+    let states: Vec<_> = rows
+        .iter()
+        .filter(|row| row["kind"] == "pod")
+        .map(|row| &row["state"])
+        .collect();
+    assert_eq!(states, ["held", "free", "finished", "released"]);
+}
+
+#[tokio::test]
 async fn a_claim_is_released_by_the_name_of_the_pod_even_if_finished_pods_have_the_same_name() {
     let store = table(&[
         ("cart-0", "u1", "", true),

@@ -48,7 +48,7 @@ async fn claims(config: &Config, url: &LockUrl) -> Result<(Finding, Vec<ReplicaI
             .with_remedy("check whether it is overloaded")
     };
     let table = timeout(DEADLINE, reading).await.map_err(timed_out)??;
-    let alive: Vec<ReplicaId> = table.replicas().cloned().collect();
+    let alive: Vec<ReplicaId> = table.live_replicas().cloned().collect();
     let held = table
         .rows
         .iter()

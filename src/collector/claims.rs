@@ -118,7 +118,7 @@ impl Claims {
             Ok(progress) => progress,
             Err(error) => {
                 tracing::error!(namespace = %pod.namespace, pod = %pod.name, uid = %pod.uid, %error,
-                    "the pod is not collected, because its checkpoint cannot be read; delete its row from distributed_lock to read its logs from the beginning");
+                    "the pod is not collected, because its checkpoint cannot be read: it is damaged, or another version has written it; to read its logs from the beginning, delete its row from distributed_lock (the sinks stdout and file then get the lines again)");
                 return Some(claim);
             }
         };
@@ -290,7 +290,7 @@ impl LossReason {
         match self {
             Self::Deadline => "deadline",
             Self::Fenced => "fenced",
-            Self::NotHeld => "not_ours",
+            Self::NotHeld => "not_held",
         }
     }
 

@@ -26,7 +26,7 @@ impl Members {
 
     /// Takes the live replicas from a table that was read at `now`. Returns whether they have changed.
     pub(super) fn on_table(&mut self, table: &LockTable, now: Duration) -> bool {
-        let mut ids: Vec<_> = table.replicas().cloned().collect();
+        let mut ids: Vec<_> = table.live_replicas().cloned().collect();
         if !ids.contains(&self.me) {
             ids.push(self.me.clone());
         }
@@ -47,7 +47,7 @@ impl Members {
         &self.ids
     }
 
-    /// Whether this replica is alive.
+    /// Whether the replica `id` is alive.
     pub(super) fn contains(&self, id: &ReplicaId) -> bool {
         self.ids.contains(id)
     }

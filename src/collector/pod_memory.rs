@@ -95,9 +95,9 @@ impl PodMemory {
         });
     }
 
-    /// The pods that may be claimed, each with the time for which it has been known to be free (zero for pods that are
-    /// held). Pods that back off after a failure are left out.
-    pub(super) fn acquirable(
+    /// All pods that do not back off after a failure, each with the time for which it has been known to be free; zero if it
+    /// is not free. `domain::plan` decides which of them to acquire.
+    pub(super) fn candidates(
         &mut self,
         set: &PodSet,
         table: &LockTable,

@@ -69,7 +69,7 @@ fn not_held(_: &PodUid) -> bool {
 
 fn ages(memory: &mut PodMemory, rows: &[TestRow<'_>], now: Duration) -> Vec<(String, u64)> {
     memory.on_table(&table(rows), now);
-    let ages = memory.acquirable(&set(&["a", "b"]), &table(rows), not_held, now);
+    let ages = memory.candidates(&set(&["a", "b"]), &table(rows), not_held, now);
     let seconds = ages.into_iter().map(|(uid, age)| (uid.to_string(), age.as_secs()));
     seconds.collect()
 }
@@ -92,7 +92,7 @@ fn the_age_of_a_pod_counts_from_when_its_row_is_absent_or_free() {
 #[test]
 fn a_pod_that_this_replica_holds_has_no_age_and_is_not_remembered() {
     let mut memory = PodMemory::default();
-    let ages = memory.acquirable(&set(&["a"]), &table(&[]), |_| true, at(10));
+    let ages = memory.candidates(&set(&["a"]), &table(&[]), |_| true, at(10));
     assert_eq!(ages.into_iter().collect::<Vec<_>>(), [("a".into(), Duration::ZERO)]);
     assert!(memory.pods.is_empty());
 }

@@ -112,7 +112,7 @@ impl Reconciler {
                 claims.metrics().gaps.get_or_create(&reason).inc_by(no_room as u64);
                 tracing::error!(
                     pods = no_room,
-                    "pods were deleted before a replica claimed them, and there are too many to write a gap record for each; find out why pods were not claimed"
+                    "pods were deleted before a replica claimed them, and there are too many to store a gap record for each; they are counted in podlog_gaps_total only; check the lock store and the number of replicas"
                 );
             }
         }
@@ -188,7 +188,7 @@ impl Reconciler {
             self.claims.metrics().holdoffs.inc();
             tracing::warn!(
                 why,
-                "no pod is claimed for one ttl, because the lock table may show live claims as expired"
+                "this replica acquires no pod for one ttl, because the lock table may show live claims as expired; pods that it holds are still collected"
             );
         }
     }
@@ -204,7 +204,7 @@ impl Reconciler {
         let held = claims.tasks.fences();
         claims.memory.on_table(table, now);
         let is_held = |uid: &PodUid| held.contains_key(uid);
-        let pods = claims.memory.acquirable(set, table, is_held, now);
+        let pods = claims.memory.candidates(set, table, is_held, now);
         plan(&PlanInput {
             me: self.members.me(),
             table,
@@ -232,7 +232,7 @@ impl Reconciler {
         tracing::warn!(
             count = pods.len(),
             pods = names.join(" "),
-            "no live replica has held these pods for two ttls, so their logs are not collected; a dead replica's claim may last too long, a row may be locked by an open transaction, or all replicas may hold --max-pods; see podlog locks list, and free a claim with podlog locks release"
+            "no live replica has held these pods for two ttls, so their logs are not collected; a dead replica's claim may last too long, a row may be locked by an open transaction, or all replicas may hold --max-pods; run podlog check and podlog locks list"
         );
     }
 

@@ -27,7 +27,7 @@ pub(super) async fn shut_down(mut claims: Claims, members: &Members, grace: Dura
     if !claims.tasks.is_empty() {
         tracing::error!(
             pods = claims.tasks.len(),
-            "some pods could not be stopped within --grace; their latest lines may be delivered twice"
+            "the logs of some pods could not be finished within --grace; their last lines may be delivered twice"
         );
         claims.tasks.abort_all();
         while let Some(ended) = claims.tasks.next_ended().await {

@@ -122,7 +122,7 @@ impl DatabaseKind for Sqlite {
             1 if Self::is_no_table(error) => db.schema.tables.missing_table(name, message),
             1 => BackendError::refused(
                 format!("{name} refused a statement: {message}"),
-                "undo what was changed in its tables by hand",
+                "its tables may have been changed by hand: restore them, or delete the file and run `podlog migrate`",
             ),
             3 | 23 => BackendError::refused(
                 format!("{name} may not be used: {message}"),
@@ -130,7 +130,7 @@ impl DatabaseKind for Sqlite {
             ),
             BUSY | 6 => BackendError::unavailable(
                 format!("{name} is busy: another process has been writing for long"),
-                "end it if it hangs",
+                "find it (`fuser FILE`), and end it if it hangs",
             ),
             8 => BackendError::refused(
                 format!("{name} is read-only"),

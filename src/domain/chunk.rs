@@ -43,7 +43,7 @@ pub struct Line {
     pub cut: u64,
 }
 
-/// A part of a stream that the API no longer serves.
+/// A part of a stream in which lines may be missing, because the API no longer serves it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Gap {
     /// Timestamp of the last line stored before it; `None` when none is.

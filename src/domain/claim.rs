@@ -160,7 +160,7 @@ impl LockTable {
 
     /// The live replicas: those whose own row has not expired. A replica that stops releases its own row first, so that
     /// its peers do not count on it any more.
-    pub fn replicas(&self) -> impl Iterator<Item = &ReplicaId> {
+    pub fn live_replicas(&self) -> impl Iterator<Item = &ReplicaId> {
         self.rows.iter().filter_map(|(key, row)| match key {
             LockKey::Replica(id) if row.expires_in > 0 => Some(id),
             _ => None,

@@ -113,7 +113,7 @@ struct Overview<'a> {
 impl<'a> Overview<'a> {
     fn new(input: &PlanInput<'a>) -> Self {
         let mut overview = Self {
-            loads: input.table.replicas().map(|id| (id, 0)).collect(),
+            loads: input.table.live_replicas().map(|id| (id, 0)).collect(),
             unheld: BTreeMap::new(),
             handed: Vec::new(),
             movable: BTreeMap::new(),

@@ -203,7 +203,7 @@ impl<'a> InstanceLog<'a> {
         let container = self.status.container();
         match error {
             LogError::Forbidden(_) => {
-                tracing::error!(%container, %error, "may not read the log; trying again");
+                tracing::error!(%container, %error, "podlog has no permission to read the log; trying again in half a minute");
                 ReadEnd::RetryAfter(FORBIDDEN_WAIT)
             }
             LogError::Rejected(_) => {

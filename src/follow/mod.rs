@@ -2,7 +2,7 @@
 //! the claim is lost, or the task is asked to stop. Nothing here claims, renews or releases a pod.
 //!
 //! **Lines are stored and positions move in `writer`**: `Writer::flush` moves the position after the sink's `write` has
-//! returned `Ok`. It moves nowhere else.
+//! returned `Ok`, or `Rejected`: then the lines are logged, counted and skipped. It moves nowhere else.
 //!
 //! From the outside in:
 //!

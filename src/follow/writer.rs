@@ -188,7 +188,7 @@ impl<'a> Writer<'a> {
             from = gap.from.map(tracing::field::display),
             to = gap.to.map(tracing::field::display),
             reason,
-            "lines of this range can no longer be read from the API; a gap record is in the sink"
+            "lines may be missing in this range, because the API no longer serves it; a gap record is in the sink"
         );
     }
 

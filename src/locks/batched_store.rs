@@ -20,10 +20,13 @@ use crate::domain::{
 /// What a statement does with rows of which it is told the key, or the key and the fence.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum RowOperation {
-    /// Deletes rows that are released for good.
+    /// Deletes rows that this replica holds under these fences.
     ReleaseAndDelete,
+    /// Requests rows that other replicas hold under these fences.
     RequestHandover,
+    /// Declines requests for rows that this replica holds under these fences.
     DeclineHandover,
+    /// Deletes finished rows, and those of replicas that are dead for long, whatever their fences.
     DeleteRows,
 }
 

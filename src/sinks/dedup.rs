@@ -114,7 +114,7 @@ pub(crate) fn plan<'a>(
         };
         match continuation(row, chunk) {
             Continuation::NewFrom(_) if row.seq.checked_add_unsigned(chunk.lines.len() as u64).is_none() => {
-                let why = "the stream's seq in log_stream leaves no numbers for more records; correct it";
+                let why = "the stream's seq in log_stream is too large for more records; set it to the seq of the stream's last record plus one";
                 plan.results.push(Err(SinkError::Rejected(why.into())));
             }
             Continuation::NewFrom(first) => {
@@ -127,7 +127,7 @@ pub(crate) fn plan<'a>(
                 warn!(
                     namespace = %chunk.origin.namespace, pod = %chunk.origin.pod, container = %chunk.origin.stream.container,
                     stored = ?row.position, begin = ?chunk.begin,
-                    "the database has another position of the stream than the chunk begins at; the stream must be opened again"
+                    "the database has another position of the stream than expected (after a failover, or restored from a backup?); the stream is opened again at the position in the database"
                 );
                 plan.results.push(Err(SinkError::Fenced));
             }

@@ -1,5 +1,5 @@
 //! From the URL of a sink to a sink, with grouping and trying again around it: opening it, creating its tables, and what
-//! `podlog check` finds out about it. This file alone knows every kind of sink.
+//! `podlog check` finds out about it. This file and `url` know every kind of sink.
 
 use std::fmt;
 use std::sync::Arc;

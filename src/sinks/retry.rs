@@ -87,7 +87,7 @@ impl<S> Retrying<S> {
             info!(
                 attempts,
                 lasted_ms = lasted.as_millis() as u64,
-                "no writer waits for the sink any more"
+                "no write to the sink fails any more"
             );
         }
     }

@@ -1,7 +1,8 @@
 //! What a sink is: the trait [`Sink`], its errors, and the trait of sinks that can delete old records.
 //!
 //! A sink stores chunks. It does not decide when a stream is read further: the position moves in the caller's next
-//! statement after `write` returned `Ok`. There is no other acknowledgement.
+//! statement after `write` returned `Ok`, or `Rejected` for lines that it can never store. There is no other
+//! acknowledgement.
 
 use std::fmt;
 use std::sync::Arc;

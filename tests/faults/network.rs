@@ -6,7 +6,9 @@ use std::time::{Duration, Instant};
 
 use futures::FutureExt;
 use podlog::clock::Clock;
-use podlog::domain::{AcquireRequest, AfterRelease, Claim, Fence, LockKey, PodRef, Release, Renewal, RenewalOutcome};
+use podlog::domain::{
+    AcquireRequest, AfterRelease, BackendError, Claim, Fence, LockKey, PodRef, Release, Renewal, RenewalOutcome,
+};
 use podlog::locks::{self, Holder, LockStore};
 use podlog::metrics::Metrics;
 use podlog::sinks::{self, Sink};

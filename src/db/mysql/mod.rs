@@ -46,7 +46,7 @@ impl DatabaseKind for MySql {
     const MIGRATION: Duration = MIGRATION;
     const ATOMIC_MIGRATIONS: bool = false;
 
-    /// What the statements rely on is not left to the URL.
+    /// Sets the character set and the SQL modes that the statements need, whatever the URL says.
     fn options(db: &Database<Self>, _: &SessionLimits) -> Result<MySqlConnectOptions, BackendError> {
         let options = MySqlConnectOptions::from_url(&db.location).map_err(|error| {
             BackendError::refused(format!("{} cannot be used: {error}", db.name), "correct the URL")

@@ -216,7 +216,7 @@ impl Server {
         let (format, is_off) = (self.variable("binlog_format"), self.variable("log_bin") == "OFF");
         if format == "STATEMENT" && !is_off {
             return Err(BackendError::refused(
-                format!("{name} has binlog_format=STATEMENT, with which its copies would differ"),
+                format!("{name} has binlog_format=STATEMENT, with which MySQL replicas would differ"),
                 "set it to ROW",
             ));
         }
@@ -230,7 +230,7 @@ impl Server {
     fn check_writing(&self, name: &str) -> Result<String, BackendError> {
         if [self.variable("read_only"), self.variable("innodb_read_only")].contains(&"ON") {
             return Err(BackendError::unavailable(
-                format!("{name} is read-only: it is failing over, or the address is a replica's"),
+                format!("{name} is read-only: it is failing over, or the address is that of a read-only MySQL replica"),
                 "if it stays so, point the URL at the primary",
             ));
         }

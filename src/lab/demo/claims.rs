@@ -55,7 +55,7 @@ pub(super) struct Holdings {
 impl Holdings {
     /// Counts the rows of the table.
     pub(super) fn from_table(table: &LockTable) -> Self {
-        let alive: BTreeSet<String> = table.replicas().map(|id| name(id).to_owned()).collect();
+        let alive: BTreeSet<String> = table.live_replicas().map(|id| name(id).to_owned()).collect();
         let mut pods: BTreeMap<String, usize> = alive.iter().map(|name| (name.clone(), 0)).collect();
         let mut unheld = 0;
         for row in table

@@ -18,9 +18,9 @@ use crate::exit::Failure;
 /// How long a replica may take to end: its grace period of 20 s, and 5 s for a busy machine.
 const STOP_TIMEOUT: Duration = Duration::from_secs(25);
 
-/// The pause before the store's lock is tried again. A replica that is frozen while it writes keeps others from the
-/// lock until it continues, and each attempt waits for the lock for 4 s.
-const LOCK_RETRY: Duration = Duration::from_secs(1);
+/// The pause before the store's lock is tried again. A replica that is frozen while it writes keeps others from the lock
+/// until it continues. Each attempt waits 4 s for the lock, so half of the time is left for everything else.
+const LOCK_RETRY: Duration = Duration::from_secs(4);
 
 /// How a fault ends.
 #[derive(Clone, Copy, Debug, PartialEq)]
@@ -66,10 +66,11 @@ impl Injector {
     pub(super) async fn advance(&mut self, running: &mut RunningDemo, now: Duration) -> Result<(), Failure> {
         self.repair_due(running, now).await?;
         while let Some(planned) = self.planned.pop_front_if(|planned| planned.at <= now) {
+            let begun = Instant::now();
             if self.inject(running, planned.fault, now).await? {
                 self.done += 1;
             } else {
-                let at = now + LOCK_RETRY;
+                let at = now + begun.elapsed() + LOCK_RETRY;
                 self.planned.push_front(PlannedFault { at, ..planned });
             }
         }

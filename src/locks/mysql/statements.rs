@@ -1,4 +1,5 @@
-//! The SQL of `MySQL` and `MariaDB`: one text per purpose, whatever the size of the batch.
+//! The SQL of `MySQL` and `MariaDB`: one text per purpose, whatever the size of the batch. Here the database decides, by
+//! its own clock, whether a claim has expired.
 //!
 //! A batch is one JSON array that is joined to the table by primary key. `STRAIGHT_JOIN` fixes the order of the join, and
 //! `FORCE INDEX` how a row is found: the array first, then one row lookup per element. So a statement reads and locks
@@ -11,13 +12,15 @@
 
 use crate::db::schema::Privilege;
 
-/// The next fence of a row: larger than any before it, and at least the server's time in
-/// microseconds, so that it does not repeat after the row was deleted or a failover lost a write.
+/// The server's time in microseconds since 1970.
 macro_rules! now_micros {
     () => {
         "CAST(TIMESTAMPDIFF(MICROSECOND, '1970-01-01 00:00:00.000000', UTC_TIMESTAMP(6)) AS UNSIGNED)"
     };
 }
+
+/// The next fence of a row: larger than any before it, and at least the server's time in microseconds, so that it does
+/// not repeat after the row was deleted or a failover lost a write.
 macro_rules! next_fence {
     () => {
         concat!("GREATEST(l.fence + 1, ", now_micros!(), ")")

@@ -1,4 +1,5 @@
-//! The SQL of `SQLite`: one text per purpose, whatever the size of the batch.
+//! The SQL of `SQLite`: one text per purpose, whatever the size of the batch. Here it is decided, by the clock of SQLite,
+//! whether a claim has expired.
 //!
 //! A batch is one JSON array and one string of all checkpoints. `CROSS JOIN` fixes the order of the join: the array
 //! first, then one row lookup per element.
@@ -23,7 +24,7 @@ pub(super) const DRAW: &str = concat!(
     " AS now"
 );
 
-/// Which of these rows exist. Parameters: array, cluster, replica, grace.
+/// The fences of these rows, and which of the rows may be acquired. Parameters: array, cluster, replica, grace.
 pub(super) const READ_CURRENT: &str = concat!(
     "SELECT l.id, l.fence, l.state <> ",
     state_finished!(),

@@ -1,8 +1,8 @@
 //! What differs between the databases that records are stored in: the texts of the statements, and what the
 //! server allows.
 //!
-//! To support another database, implement [`SqlDialect`] for its driver in a file of its own. What is stored, and when, is
-//! decided outside: in `dedup`, `records` and `retention`.
+//! Each database implements [`SqlDialect`] in a file of its own; CONTRIBUTING.md ("Add a database") lists what else it needs.
+//! What is stored, and when, is decided outside: in `dedup`, `records` and `retention`.
 
 use std::time::Duration;
 

@@ -227,6 +227,6 @@ async fn open_in<DB: SqlDialect>(
 fn no_result() -> Result<(), SinkError> {
     Err(SinkError::Again {
         after: None,
-        why: "the database returned no result for this chunk".into(),
+        why: "podlog has no result for this chunk, which is a bug; it is written again".into(),
     })
 }

@@ -10,7 +10,7 @@ use crate::sync::lock;
 const CAPACITY: usize = 65_536;
 
 /// The ids of streams' rows. A row may be deleted meanwhile, and after a failover the id may be another stream's:
-/// `LockedRow::of` finds that out.
+/// `LockedRow::if_of` finds that out.
 #[derive(Debug, Default)]
 pub(super) struct StreamIds(Mutex<HashMap<StreamId, i64>>);
 

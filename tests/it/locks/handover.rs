@@ -150,7 +150,7 @@ pub(crate) async fn a_replica_is_alive_while_its_row_is_and_is_deleted_a_minute_
     let (row_a, row_b) = (LockKey::Replica("a".into()), LockKey::Replica("b".into()));
     let alive = async || {
         let table = a.table().await.unwrap();
-        table.replicas().map(ToString::to_string).collect::<Vec<_>>()
+        table.live_replicas().map(ToString::to_string).collect::<Vec<_>>()
     };
     let claim_a = acquire(&a, &row_a).await.unwrap();
     let claim_b = acquire(&b, &row_b).await.unwrap();

@@ -213,7 +213,7 @@ impl TableModel {
             .iter()
             .map(|uid| (uid.clone(), Duration::from_millis(age(uid))))
             .collect();
-        let peers: BTreeSet<_> = table.replicas().cloned().collect();
+        let peers: BTreeSet<_> = table.live_replicas().cloned().collect();
         replica.unchanged = if peers == replica.peers {
             replica.unchanged + 1
         } else {
