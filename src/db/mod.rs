@@ -1,8 +1,9 @@
 //! Databases: everything that claims and records need of one and that is the same for both. How it is named by a URL,
 //! reached and checked, what its errors mean, how its tables are created, and which version they have.
 //!
-//! What differs between the kinds of databases is [`DatabaseKind`](database::DatabaseKind); each kind has its file or folder here. No
-//! table of claims or records is known here: `locks` and `sinks` have the statements, and say as data what must be there.
+//! What differs between the kinds of databases is [`DatabaseKind`](database::DatabaseKind); each kind has its file or folder
+//! here. No table of claims or records is known here: `locks` and `sinks` have the statements, and say as data what must be
+//! there.
 
 pub(crate) mod any;
 pub(crate) mod database;

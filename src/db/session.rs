@@ -146,3 +146,28 @@ impl<K: DatabaseKind> Session<K> {
         K::timed_out(&self.db, Work::Job(step), self.deadline)
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use sqlx::MySql;
+
+    use super::*;
+    use crate::locks::schema;
+
+    #[test]
+    fn the_password_of_a_session_is_not_shown() {
+        let url = "mysql://u:s3cret@db/podlog".parse().unwrap();
+        let session = Session::<MySql> {
+            db: Database::new("the lock store mysql://u:***@db/podlog", url, &schema::MYSQL),
+            limits: MySql::MIGRATION_LIMITS,
+            deadline: Duration::from_secs(1),
+            connection: Mutex::new(SessionConnection {
+                conn: None,
+                not_before: Instant::now(),
+                pause: Duration::ZERO,
+            }),
+        };
+        let shown = format!("{session:?}");
+        assert!(shown.contains("u:***@db") && !shown.contains("s3cret"), "{shown}");
+    }
+}

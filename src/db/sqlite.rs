@@ -67,7 +67,8 @@ impl DatabaseKind for Sqlite {
         let create = purpose == Purpose::Migrate;
         check_path(db, create)?;
         let options = Self::options(db, busy)?.create_if_missing(create);
-        let give_up = Instant::now() + *busy;
+        // The last attempt may wait for `busy` itself, and callers wait for 1.5 times `busy`.
+        let give_up = Instant::now() + *busy / 4;
         let opening = async {
             loop {
                 match options.connect().await {

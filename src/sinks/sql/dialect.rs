@@ -105,12 +105,9 @@ pub(in crate::sinks) struct LockedRow {
     ordinal: Option<i64>,
     hash: Option<i64>,
     seq: i64,
-    // The stream that the row belongs to. Empty if the query does not select it.
-    #[sqlx(default)]
+    // The stream that the row belongs to.
     uid: Vec<u8>,
-    #[sqlx(default)]
     container: Vec<u8>,
-    #[sqlx(default)]
     container_id: Vec<u8>,
 }
 

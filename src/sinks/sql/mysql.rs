@@ -30,7 +30,7 @@ static LOCK: LazyLock<[(usize, String); 4]> = LazyLock::new(|| {
 static INSERTS: LazyLock<Vec<String>> = LazyLock::new(|| batch::inserts(|_| "?".into()));
 
 const STATEMENTS: Statements = Statements {
-    find: "SELECT id, fence, time_ns, ordinal, hash, seq FROM log_stream \
+    find: "SELECT id, fence, time_ns, ordinal, hash, seq, uid, container, container_id FROM log_stream \
         WHERE uid = ? AND container = ? AND container_id = ? FOR UPDATE",
     create: "INSERT INTO log_stream \
         (fence, labels, node, uid, container, container_id, namespace, pod, restart, created_at, updated_at) \
