@@ -103,7 +103,7 @@ where
         if !failure.is_temporary() || tokio::time::Instant::now() + wait > give_up {
             return Err(failure);
         }
-        tracing::warn!(error = %failure, "the {what} cannot be used yet; trying again, for half a minute at most");
+        tracing::warn!(error = %failure, "the {what} cannot be used yet; trying again for half a minute");
         tokio::time::sleep(wait).await;
     }
 }

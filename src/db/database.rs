@@ -39,7 +39,7 @@ pub(crate) trait DatabaseKind: sqlx::Database<Connection: Migrate> {
     const RECONNECT_PAUSES: (Duration, Duration);
     /// The limits of a connection that migrates.
     const MIGRATION_LIMITS: Self::Limits;
-    /// How long a migration may take, the wait for those of other processes included.
+    /// How long a migration may take after connecting, the wait for those of other processes included.
     const MIGRATION: Duration;
     /// Whether a migration that fails leaves nothing behind.
     const ATOMIC_MIGRATIONS: bool;

@@ -5,7 +5,7 @@
 
 use sqlx::Error;
 use sqlx::migrate::{MigrateError, Migrator};
-use tokio::time::{Instant, timeout_at};
+use tokio::time::timeout;
 
 use super::database::{Database, DatabaseKind, ErrorClass, Purpose, Schema, Work, cause, close};
 use super::version::SchemaState;
@@ -24,7 +24,6 @@ pub(crate) async fn state<K: DatabaseKind>(conn: &mut K::Connection, schema: &Sc
 
 /// Creates the tables, or brings them up to date. Any number of replicas may do so at once: one does, the others wait.
 pub(crate) async fn migrate<K: DatabaseKind>(db: &Database<K>) -> Result<(), BackendError> {
-    let deadline = Instant::now() + K::MIGRATION;
     let (mut conn, _) = K::connect(db, &K::MIGRATION_LIMITS, Purpose::Migrate).await?;
     let work = async {
         // Before others are kept out: where nothing is to be done, no privilege to create tables is needed either.
@@ -33,7 +32,7 @@ pub(crate) async fn migrate<K: DatabaseKind>(db: &Database<K>) -> Result<(), Bac
         }
         K::migrate_alone(&mut conn, db).await
     };
-    let Ok(done) = timeout_at(deadline, work).await else {
+    let Ok(done) = timeout(K::MIGRATION, work).await else {
         return Err(K::timed_out(db, Work::Migrate, K::MIGRATION));
     };
     // After an error of a server the connection may be broken, and closing it would only delay the error.

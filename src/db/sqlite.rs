@@ -123,7 +123,7 @@ impl DatabaseKind for Sqlite {
             1 if Self::is_no_table(error) => db.schema.tables.missing_table(name, message),
             1 => BackendError::refused(
                 format!("{name} refused a statement: {message}"),
-                "its tables may have been changed by hand: restore them, or delete the file and run `podlog migrate`",
+                "its tables may have been changed by hand: undo that, or restore the file from a backup",
             ),
             3 | 23 => BackendError::refused(
                 format!("{name} may not be used: {message}"),

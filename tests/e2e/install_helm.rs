@@ -177,7 +177,7 @@ impl Release {
         }
     }
 
-    /// Removes everything, also after a release that failed after half of the time.
+    /// Removes everything, also after a release that failed half-way.
     pub(crate) async fn remove(&self) {
         let mut helm = Command::new("helm");
         helm.args([

@@ -71,7 +71,9 @@ impl Injector {
                 self.done += 1;
             } else {
                 let at = now + begun.elapsed() + LOCK_RETRY;
-                self.planned.push_front(PlannedFault { at, ..planned });
+                // Among the others by its time, so that none of them waits for it.
+                let index = self.planned.partition_point(|other| other.at <= at);
+                self.planned.insert(index, PlannedFault { at, ..planned });
             }
         }
         Ok(())

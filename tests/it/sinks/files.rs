@@ -162,7 +162,7 @@ async fn a_write_succeeds_after_the_obstacle_is_removed() {
 
 const CHILD: &str = "PODLOG_TEST_LIMITED_DIR";
 
-/// The limit on file sizes stands for a full disk: a write stops after half of the time and then fails. A process can
+/// The limit on file sizes stands for a full disk: a write stops after a part of the data and then fails. A process can
 /// only give itself such a limit for good, so the test runs itself again under one.
 #[tokio::test]
 async fn a_full_disk_leaves_whole_records_and_the_chunk_is_stored_once_when_space_is_free() {
