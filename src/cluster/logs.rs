@@ -76,7 +76,7 @@ impl LogQuery {
 /// Why a log cannot be opened, or not be read further. Variants are named by what the caller does about it.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum LogError {
-    /// There is no such pod, or its node does not know it yet.
+    /// There is no such pod, or its node does not know the pod or the container yet.
     NotFound,
     /// The container has not started, and has no previous instance.
     Waiting,
@@ -102,7 +102,10 @@ impl LogError {
     #[must_use]
     pub fn message(&self) -> Message {
         match self {
-            Self::NotFound => Message::new("there is no such pod, or its node does not know it yet", ""),
+            Self::NotFound => Message::new(
+                "there is no such pod, or its node does not know the pod or the container yet",
+                "",
+            ),
             Self::Waiting => Message::new("the container waits to be started", ""),
             Self::NoPrevious => Message::new("the container has no previous instance", ""),
             Self::NotScheduled => Message::new("the pod is not scheduled yet", ""),
@@ -231,6 +234,8 @@ fn refused(operation: Operation<'_>, status: StatusCode, said: &str, after: Opti
     match status {
         // The status is the same for several causes; only the kubelet's text distinguishes them.
         StatusCode::BAD_REQUEST if said.contains("is waiting to start") => LogError::Waiting,
+        // The kubelet knows the pod, but has no status of its container yet.
+        StatusCode::BAD_REQUEST if said.ends_with("is not available") => LogError::NotFound,
         StatusCode::BAD_REQUEST if said.contains("previous terminated container") => LogError::NoPrevious,
         _ => operation.refused(status.as_u16(), said, after).into(),
     }

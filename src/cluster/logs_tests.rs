@@ -64,6 +64,8 @@ async fn each_response_becomes_the_error_that_the_caller_acts_on() {
     let waiting =
         r#"{"kind":"Status","message":"container \"app\" in pod \"cart-0\" is waiting to start: ContainerCreating"}"#;
     assert_eq!(answer(400, waiting).await.0, LogError::Waiting);
+    let unreported = r#"{"kind":"Status","message":"container \"app\" in pod \"cart-0\" is not available"}"#;
+    assert_eq!(answer(400, unreported).await.0, LogError::NotFound);
     let none = r#"{"message":"previous terminated container \"app\" in pod \"cart-0\" not found"}"#;
     assert_eq!(answer(400, none).await.0, LogError::NoPrevious);
     assert_eq!(answer(204, "").await.0, LogError::NotScheduled);

@@ -190,7 +190,7 @@ async fn the_reasons_why_a_log_cannot_be_read_are_distinguished() {
             matches!(&text, LogError::Rejected(message) if message.text.contains("other")),
             "{text:?}"
         );
-        // Until the kubelet has seen the pod it answers 404.
+        // Until the kubelet has seen the pod and has a status of its container, the log counts as not found.
         let refused = async {
             loop {
                 match open("waiting", "app").await {
