@@ -19,7 +19,7 @@ const SEE_LIST: &str = "see podlog locks list";
 /// Opens the store and executes a `podlog locks` command, unless `stop` is cancelled meanwhile. The result goes to
 /// standard output.
 pub(crate) async fn execute(store: LockConfig, command: Locks, stop: CancellationToken) -> Result<(), Failure> {
-    let holder = Holder::read_only("podlog-locks", store.cluster);
+    let holder = Holder::without_claims("podlog-locks", store.cluster);
     let work = async {
         let store = locks::open(&store.url, holder).await?;
         let mut out = std::io::stdout();

@@ -227,7 +227,9 @@ async fn read(cluster: &Cluster, pods: Option<&[Pod]>) -> (Finding, Option<bool>
                 let found = format!("{bytes} bytes of {name} came over {version}");
                 return (Finding::ok(READING, found), Some(http2));
             }
-            Ok(Err(error @ (LogError::NotFound | LogError::Waiting | LogError::NotScheduled))) => {
+            Ok(Err(
+                error @ (LogError::NotFound | LogError::NoStatus(_) | LogError::Waiting | LogError::NotScheduled),
+            )) => {
                 finding = Finding::skipped(READING, format!("{name}: {}", error.message().text));
             }
             Ok(Err(error)) => finding = unread(&name, &error),

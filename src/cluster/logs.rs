@@ -76,8 +76,10 @@ impl LogQuery {
 /// Why a log cannot be opened, or not be read further. Variants are named by what the caller does about it.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum LogError {
-    /// There is no such pod, or its node does not know the pod or the container yet.
+    /// There is no such pod, or its node does not know it yet.
     NotFound,
+    /// The kubelet knows the pod, but has no status of the container, as for a moment after it has learned of the pod.
+    NoStatus(Message),
     /// The container has not started, and has no previous instance.
     Waiting,
     /// There is no previous instance.
@@ -102,15 +104,15 @@ impl LogError {
     #[must_use]
     pub fn message(&self) -> Message {
         match self {
-            Self::NotFound => Message::new(
-                "there is no such pod, or its node does not know the pod or the container yet",
-                "",
-            ),
+            Self::NotFound => Message::new("there is no such pod, or its node does not know it yet", ""),
             Self::Waiting => Message::new("the container waits to be started", ""),
             Self::NoPrevious => Message::new("the container has no previous instance", ""),
             Self::NotScheduled => Message::new("the pod is not scheduled yet", ""),
             Self::Throttled { after } => Message::new(format!("the API server asks to wait {} s", after.as_secs()), ""),
-            Self::Forbidden(message) | Self::Unavailable(message) | Self::Rejected(message) => message.clone(),
+            Self::NoStatus(message)
+            | Self::Forbidden(message)
+            | Self::Unavailable(message)
+            | Self::Rejected(message) => message.clone(),
         }
     }
 
@@ -234,9 +236,10 @@ fn refused(operation: Operation<'_>, status: StatusCode, said: &str, after: Opti
     match status {
         // The status is the same for several causes; only the kubelet's text distinguishes them.
         StatusCode::BAD_REQUEST if said.contains("is waiting to start") => LogError::Waiting,
-        // The kubelet knows the pod, but has no status of its container yet.
-        StatusCode::BAD_REQUEST if said.ends_with("is not available") => LogError::NotFound,
         StatusCode::BAD_REQUEST if said.contains("previous terminated container") => LogError::NoPrevious,
+        StatusCode::BAD_REQUEST if said.starts_with("container ") && said.ends_with(" is not available") => {
+            LogError::NoStatus(operation.refused(status.as_u16(), said, after).message())
+        }
         _ => operation.refused(status.as_u16(), said, after).into(),
     }
 }

@@ -64,8 +64,10 @@ async fn each_response_becomes_the_error_that_the_caller_acts_on() {
     let waiting =
         r#"{"kind":"Status","message":"container \"app\" in pod \"cart-0\" is waiting to start: ContainerCreating"}"#;
     assert_eq!(answer(400, waiting).await.0, LogError::Waiting);
-    let unreported = r#"{"kind":"Status","message":"container \"app\" in pod \"cart-0\" is not available"}"#;
-    assert_eq!(answer(400, unreported).await.0, LogError::NotFound);
+    let no_status = r#"{"kind":"Status","message":"container \"app\" in pod \"cart-0\" is not available"}"#;
+    assert!(matches!(answer(400, no_status).await.0, LogError::NoStatus(_)));
+    let elsewhere = r#"{"message":"the service is not available"}"#;
+    assert!(matches!(answer(400, elsewhere).await.0, LogError::Rejected(_)));
     let none = r#"{"message":"previous terminated container \"app\" in pod \"cart-0\" not found"}"#;
     assert_eq!(answer(400, none).await.0, LogError::NoPrevious);
     assert_eq!(answer(204, "").await.0, LogError::NotScheduled);

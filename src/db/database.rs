@@ -241,6 +241,18 @@ mod tests {
         assert_eq!(schema.state(&other), SchemaState::Differs(schema.known()));
     }
 
+    fn check_first_two<K: DatabaseKind>(schema: &Schema<K>, expected: i64) {
+        let row = |one: &Migration| (one.version, one.description.to_string(), true, one.checksum.to_vec());
+        let first_two: Vec<AppliedMigration> = schema.migrations.iter().take(2).map(row).collect();
+        assert_eq!(schema.state(&first_two), SchemaState::Older(expected));
+    }
+
+    #[test]
+    fn tables_that_lack_several_migrations_are_as_old_as_the_last_one_they_have() {
+        check_first_two(&sinks::schema::MYSQL, 202);
+        check_first_two(&sinks::schema::SQLITE, 202);
+    }
+
     #[test]
     fn tables_with_all_migrations_are_current_and_tables_that_lack_some_or_have_others_are_not() {
         check_versions(&locks::schema::MYSQL);

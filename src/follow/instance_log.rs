@@ -206,7 +206,7 @@ impl<'a> InstanceLog<'a> {
                 tracing::error!(%container, %error, "podlog has no permission to read the log; trying again in half a minute");
                 ReadEnd::RetryAfter(FORBIDDEN_WAIT)
             }
-            LogError::Rejected(_) => {
+            LogError::NoStatus(_) | LogError::Rejected(_) => {
                 tracing::warn!(%container, %error, "the API server refuses to serve the log; trying again");
                 ReadEnd::Refused
             }

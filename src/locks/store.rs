@@ -25,9 +25,9 @@ pub struct Holder {
 }
 
 impl Holder {
-    /// A holder that only reads the table, so that its times are never used.
+    /// A holder that acquires nothing, so that its times are never used.
     #[must_use]
-    pub fn read_only(name: &str, cluster: String) -> Self {
+    pub fn without_claims(name: &str, cluster: String) -> Self {
         Self {
             replica: name.into(),
             cluster,

@@ -47,6 +47,9 @@ pub(crate) trait TestCluster {
     /// Deletes a pod at once.
     async fn delete(&self, name: &str);
 
+    /// Deletes a pod that a killed run has left.
+    async fn delete_leftover(&self, _name: &str) {}
+
     fn pods(&self) -> Api<Pod> {
         Api::namespaced(self.client(), self.namespace())
     }
@@ -257,6 +260,10 @@ impl TestCluster for RealTestCluster {
             found.items.is_empty()
         })
         .await;
+    }
+
+    async fn delete_leftover(&self, name: &str) {
+        self.delete(name).await;
     }
 }
 

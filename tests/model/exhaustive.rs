@@ -114,11 +114,11 @@ fn no_two_of_three_replicas_act_however_the_database_clock_jumps() {
         ..jumping(1, JUMPS)
     };
     prove("2 replicas, 1 pod, a jump, 1 late", &late);
-    let astray = ModelConfig {
+    let abandoned = ModelConfig {
         jump_by: JUMPS,
         ..ModelConfig::new(2, 1, 1)
     };
-    prove("2 replicas, 1 pod, a jump, 1 late or astray", &astray);
+    prove("2 replicas, 1 pod, a jump, 1 late or abandoned", &abandoned);
 }
 
 #[test]

@@ -25,7 +25,7 @@ impl ClaimsObserver {
             .map_err(|message| Failure::with_cause(Cause::Setting, message))?;
         locks::migrate(&url).await?;
         // The cluster is the default of `podlog run --cluster`.
-        let holder = Holder::read_only("podlog-demo", "default".into());
+        let holder = Holder::without_claims("podlog-demo", "default".into());
         let store = locks::open(&url, holder).await?;
         Ok(Self { store })
     }

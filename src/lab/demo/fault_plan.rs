@@ -137,7 +137,6 @@ pub(super) fn plan(seed: u64, replicas: usize, duration: Duration) -> Vec<Planne
 struct Planner {
     rng: Rng,
     /// The slot that gets no fault.
-    /// The slot that gets no fault.
     protected: usize,
     /// Per slot, the time from which it may get another fault.
     slot_free_at: Vec<Duration>,

@@ -190,11 +190,11 @@ async fn the_reasons_why_a_log_cannot_be_read_are_distinguished() {
             matches!(&text, LogError::Rejected(message) if message.text.contains("other")),
             "{text:?}"
         );
-        // Until the kubelet has seen the pod and has a status of its container, the log counts as not found.
+        // Until the kubelet has seen the pod it answers 404, and then for a moment that it has no status of the container.
         let refused = async {
             loop {
                 match open("waiting", "app").await {
-                    LogError::NotFound => sleep(Duration::from_millis(100)).await,
+                    LogError::NotFound | LogError::NoStatus(_) => sleep(Duration::from_millis(100)).await,
                     other => return other,
                 }
             }
