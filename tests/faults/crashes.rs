@@ -43,7 +43,7 @@ enum CrashPoint {
 const NEW_PODS: usize = 24;
 
 /// What a replica logs when it begins a hold-off.
-const HELD_OFF: &str = "no pod is claimed for one ttl";
+const HELD_OFF: &str = "this replica acquires no pod for one ttl";
 
 /// Brings the server and the replicas to such a point; returns the connection that keeps them there.
 async fn claiming(fixture: &Fixture<'_>, replicas: &[Replica], when: CrashPoint) -> Option<MySqlConnection> {
