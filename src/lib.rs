@@ -72,6 +72,7 @@ pub mod status;
 pub mod stop;
 mod sync;
 mod telemetry;
+pub mod unread;
 
 pub use check::execute as check;
 pub use run::run;

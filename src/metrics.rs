@@ -52,6 +52,8 @@ pub struct Metrics {
     pub streams_open: Gauge,
     /// Log streams that wait to be opened.
     pub streams_waiting: Gauge,
+    /// Logs of pods that this replica holds and cannot read, by reason.
+    pub streams_unread: Family<Reason, Gauge>,
     /// Lines that the sink has stored.
     pub lines_delivered: Counter,
     /// Bytes of those lines.
@@ -113,6 +115,7 @@ impl Metrics {
             replicas: Gauge::default(),
             streams_open: Gauge::default(),
             streams_waiting: Gauge::default(),
+            streams_unread: Family::default(),
             lines_delivered: Counter::default(),
             bytes_delivered: Counter::default(),
             bytes_read: Counter::default(),
@@ -165,6 +168,11 @@ impl Metrics {
             "streams_waiting",
             "Log streams waiting to be opened",
             self.streams_waiting.clone(),
+        );
+        r.register(
+            "streams_unread",
+            "Logs of pods held that cannot be read now, by reason",
+            self.streams_unread.clone(),
         );
         r.register(
             "stream_ends",

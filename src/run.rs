@@ -31,6 +31,7 @@ use crate::status::Status;
 use crate::status::health::Health;
 use crate::status::ready::Readiness;
 use crate::status::server::{self, ServerState};
+use crate::unread::UnreadLogs;
 
 /// Time without a heartbeat after which the collector's loop counts as stuck. It records one after each call to the
 /// store (at most 6 s) and each reconciliation (once a second): four times both together are 4 * (6 s + 1 s) = 28 s,
@@ -238,6 +239,7 @@ fn follow_context(
         cluster,
         limiter: StreamLimiter::new(limits, &metrics),
         sink,
+        unread: UnreadLogs::new(clock, metrics.clone()),
         metrics,
         clock,
         stall_detector: StallDetector::new(clock),

@@ -151,7 +151,7 @@ fn state(c: &ContainerStatus) -> ContainerState {
     let restart_count = c.restart_count.max(0) as u32;
     if let Some(running) = &now.running {
         let instance = instance(c.container_id.as_deref(), restart_count, running.started_at.as_ref());
-        return instance.map_or(ContainerState::Waiting, ContainerState::Running);
+        return instance.map_or(ContainerState::RunningWithoutId, ContainerState::Running);
     }
     // A container that was terminated before it started has no ID and no log.
     terminated(now, restart_count).map_or(ContainerState::Waiting, ContainerState::Terminated)

@@ -16,7 +16,8 @@ use url::form_urlencoded::byte_serialize;
 use super::client::{Cluster, HEADERS_DEADLINE};
 use super::error::ApiError;
 use super::operation::Operation;
-use super::text::{error_chain, one_line};
+use super::speaker::{Speaker, who_said};
+use super::text::error_chain;
 use crate::domain::{Message, Time};
 
 /// The longest text of an error in bytes: a Status object, which is a few hundred.
@@ -86,16 +87,26 @@ pub enum LogError {
     NoPrevious,
     /// The pod has no node yet.
     NotScheduled,
-    /// A right is missing. The message names it, and the rule that grants it.
+    /// podlog lacks a right. The message names it, and the rule that grants it.
     Forbidden(Message),
+    /// The kubelet does not accept the API server's credentials, or lacks the right for it. It is not about podlog.
+    KubeletRefused(Message),
+    /// The API server cannot reach the kubelet.
+    KubeletUnreachable(Message),
+    /// The kubelet failed to serve the log: try again.
+    KubeletFailed(Message),
+    /// The kubelet cannot serve this log.
+    KubeletRejected(Message),
+    /// Something between podlog and the API server answered.
+    Proxy(Message),
     /// The server asks to wait.
     Throttled {
         /// The shortest time to wait.
         after: Duration,
     },
-    /// No answer, one of 5xx, or the stream broke: try again.
+    /// No answer of the API server, one of 5xx, or the stream broke: try again.
     Unavailable(Message),
-    /// Another refusal: the same request cannot succeed.
+    /// Another refusal of the API server: the same request cannot succeed.
     Rejected(Message),
 }
 
@@ -111,6 +122,11 @@ impl LogError {
             Self::Throttled { after } => Message::new(format!("the API server asks to wait {} s", after.as_secs()), ""),
             Self::NoStatus(message)
             | Self::Forbidden(message)
+            | Self::KubeletRefused(message)
+            | Self::KubeletUnreachable(message)
+            | Self::KubeletFailed(message)
+            | Self::KubeletRejected(message)
+            | Self::Proxy(message)
             | Self::Unavailable(message)
             | Self::Rejected(message) => message.clone(),
         }
@@ -223,24 +239,58 @@ pub async fn open_log(cluster: &Cluster, query: &LogQuery) -> Result<LogStream, 
         }
         status => {
             let after = retry_after(response.headers());
-            let said = error_text(response.into_body()).await;
-            if status == StatusCode::UNAUTHORIZED {
+            let body = error_body(response.into_body()).await;
+            let (speaker, said) = who_said(status.as_u16(), &body);
+            // A kubelet refuses the credentials of the API server; podlog's own were good.
+            if status == StatusCode::UNAUTHORIZED && speaker != Speaker::Kubelet {
                 cluster.renew_credentials().await;
             }
-            Err(refused(operation, status, &said, after))
+            Err(refused(operation, status, speaker, &said, after))
         }
     }
 }
 
-fn refused(operation: Operation<'_>, status: StatusCode, said: &str, after: Option<Duration>) -> LogError {
-    match status {
+fn refused(
+    operation: Operation<'_>,
+    status: StatusCode,
+    speaker: Speaker,
+    said: &str,
+    after: Option<Duration>,
+) -> LogError {
+    let code = status.as_u16();
+    let own = || operation.refused(code, said, after);
+    match (status, speaker) {
         // The status is the same for several causes; only the kubelet's text distinguishes them.
-        StatusCode::BAD_REQUEST if said.contains("is waiting to start") => LogError::Waiting,
-        StatusCode::BAD_REQUEST if said.contains("previous terminated container") => LogError::NoPrevious,
-        StatusCode::BAD_REQUEST if said.starts_with("container ") && said.ends_with(" is not available") => {
-            LogError::NoStatus(operation.refused(status.as_u16(), said, after).message())
+        (StatusCode::BAD_REQUEST, _) if said.contains("is waiting to start") => LogError::Waiting,
+        (StatusCode::BAD_REQUEST, _) if said.contains("previous terminated container") => LogError::NoPrevious,
+        (StatusCode::BAD_REQUEST, _) if said.starts_with("container ") && said.ends_with(" is not available") => {
+            LogError::NoStatus(own().message())
         }
-        _ => operation.refused(status.as_u16(), said, after).into(),
+        (StatusCode::NOT_FOUND, Speaker::Kubelet) => LogError::NotFound,
+        (_, Speaker::ApiServer) | (StatusCode::TOO_MANY_REQUESTS, _) => own().into(),
+        (_, Speaker::ApiServerWithoutKubelet) => LogError::KubeletUnreachable(Message::new(
+            format!("the API server cannot reach the kubelet: {said}"),
+            "check that the node runs, and that the API server can reach its kubelet: kubectl logs of a pod there must work",
+        )),
+        (_, Speaker::Proxy) => LogError::Proxy(Message::new(
+            format!("something between podlog and the API server answered {code} {said}"),
+            "check the proxy or load balancer at the address in the kubeconfig",
+        )),
+        (StatusCode::UNAUTHORIZED | StatusCode::FORBIDDEN, Speaker::Kubelet) => LogError::KubeletRefused(Message::new(
+            format!("the kubelet refuses the API server (podlog is allowed to read logs): {code} {said}"),
+            "bind the ClusterRole system:kubelet-api-admin to the user of the API server's --kubelet-client-certificate, and check the kubelet's --client-ca-file",
+        )),
+        (_, Speaker::Kubelet) => {
+            let message = Message::new(
+                format!("the kubelet cannot serve the log: {code} {said}"),
+                "look at the kubelet's own log, and try kubectl logs",
+            );
+            if status.is_server_error() {
+                LogError::KubeletFailed(message)
+            } else {
+                LogError::KubeletRejected(message)
+            }
+        }
     }
 }
 
@@ -249,16 +299,13 @@ fn retry_after(headers: &http::HeaderMap) -> Option<Duration> {
     Some(Duration::from_secs(seconds))
 }
 
-/// The message of an error: that of the Status object, or the text as it is.
-async fn error_text(body: Body) -> String {
+/// What came with the status of an error; empty if it did not come in time.
+async fn error_body(body: Body) -> Bytes {
     let read = Limited::new(body, ERROR_LIMIT).collect();
-    let Ok(Ok(read)) = tokio::time::timeout(ERROR_DEADLINE, read).await else {
-        return String::new();
-    };
-    let bytes = read.to_bytes();
-    let status = serde_json::from_slice::<serde_json::Value>(&bytes).ok();
-    let message = status.as_ref().and_then(|status| status.get("message")?.as_str());
-    one_line(message.unwrap_or(&String::from_utf8_lossy(&bytes)))
+    match tokio::time::timeout(ERROR_DEADLINE, read).await {
+        Ok(Ok(read)) => read.to_bytes(),
+        _ => Bytes::new(),
+    }
 }
 
 #[cfg(test)]

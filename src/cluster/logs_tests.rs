@@ -67,7 +67,7 @@ async fn each_response_becomes_the_error_that_the_caller_acts_on() {
     let no_status = r#"{"kind":"Status","message":"container \"app\" in pod \"cart-0\" is not available"}"#;
     assert!(matches!(answer(400, no_status).await.0, LogError::NoStatus(_)));
     let elsewhere = r#"{"message":"the service is not available"}"#;
-    assert!(matches!(answer(400, elsewhere).await.0, LogError::Rejected(_)));
+    assert!(matches!(answer(400, elsewhere).await.0, LogError::KubeletRejected(_)));
     let none = r#"{"message":"previous terminated container \"app\" in pod \"cart-0\" not found"}"#;
     assert_eq!(answer(400, none).await.0, LogError::NoPrevious);
     assert_eq!(answer(204, "").await.0, LogError::NotScheduled);
@@ -76,7 +76,7 @@ async fn each_response_becomes_the_error_that_the_caller_acts_on() {
     assert_eq!(answer(429, "").await.0, LogError::Throttled { after });
     assert!(matches!(answer(401, "").await.0, LogError::Unavailable(_)));
     assert!(
-        matches!(answer(503, "no\nbody").await.0, LogError::Unavailable(message) if message.text.ends_with("503 no body"))
+        matches!(answer(503, "no\nbody").await.0, LogError::Proxy(message) if message.text.ends_with("503 no body"))
     );
     let unknown = r#"{"message":"container x is not valid for pod cart-0"}"#;
     assert!(
@@ -86,6 +86,35 @@ async fn each_response_becomes_the_error_that_the_caller_acts_on() {
     assert!(
         matches!(error, LogError::Forbidden(message) if message.text.starts_with("u may not get pods/log in namespace shop"))
     );
+}
+
+#[tokio::test]
+async fn what_a_kubelet_refuses_or_does_not_answer_is_not_about_the_rights_of_podlog() {
+    for (code, body) in [
+        (
+            401,
+            r#"{"message":"the server has asked for the client to provide credentials ( pods/log cart-0)"}"#,
+        ),
+        (
+            403,
+            r#"{"message":"Forbidden (user=kube-apiserver, verb=get, resource=nodes) ( pods/log cart-0)"}"#,
+        ),
+    ] {
+        let (error, _) = answer(code, body).await;
+        assert!(
+            matches!(&error, LogError::KubeletRefused(message) if !message.to_string().contains("Role in namespace")),
+            "{error}"
+        );
+    }
+    let unreachable = r#"{"message":"Get \"https://n1:10250/containerLogs/shop/cart-0/app\": dial tcp: i/o timeout"}"#;
+    assert!(matches!(
+        answer(500, unreachable).await.0,
+        LogError::KubeletUnreachable(_)
+    ));
+    let failed = r#"{"message":"Internal error occurred: open /x: no such file or directory"}"#;
+    assert!(matches!(answer(500, failed).await.0, LogError::KubeletFailed(_)));
+    let unknown = r#"{"message":"the server could not find the requested resource ( pods/log cart-0)"}"#;
+    assert_eq!(answer(404, unknown).await.0, LogError::NotFound);
 }
 
 #[tokio::test]

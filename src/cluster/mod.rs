@@ -16,6 +16,7 @@ mod operation;
 mod pod_cache;
 mod pool;
 mod select;
+mod speaker;
 mod stream_limits;
 mod tasks;
 mod text;

@@ -157,7 +157,8 @@ impl Reconciler {
         }
         self.claims.metrics().pods_held.set(self.claims.tasks.len() as i64);
         let set = self.pods.borrow().clone();
-        status::publish(&self.status, &set, &table, &self.claims.tasks, &self.members);
+        let unread = &self.claims.context.unread;
+        status::publish(&self.status, &set, &table, &self.claims.tasks, &self.members, unread);
         plan.wake
     }
 

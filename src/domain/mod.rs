@@ -19,6 +19,7 @@ mod share;
 pub mod steps;
 pub mod text;
 pub mod time;
+pub mod unstamped;
 
 pub use chunk::{Chunk, Gap, GapReason, Line, Origin};
 pub use claim::{

@@ -81,6 +81,8 @@ pub enum ContainerState {
     Waiting,
     /// An instance runs.
     Running(Instance),
+    /// An instance runs, but the status does not say which.
+    RunningWithoutId,
     /// The instance has ended.
     Terminated(Instance),
 }
@@ -90,7 +92,7 @@ impl ContainerState {
     #[must_use]
     pub fn instance(&self) -> Option<&Instance> {
         match self {
-            Self::Waiting => None,
+            Self::Waiting | Self::RunningWithoutId => None,
             Self::Running(instance) | Self::Terminated(instance) => Some(instance),
         }
     }

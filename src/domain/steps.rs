@@ -59,6 +59,7 @@ pub fn next_step(pod: &Pod, name: &str, stored: Option<&ContainerProgress>) -> C
 pub fn has_ended(container: &Container, instance: &Instance) -> bool {
     match &container.state {
         ContainerState::Running(now) => now.id != instance.id,
+        ContainerState::RunningWithoutId => false,
         ContainerState::Terminated(_) | ContainerState::Waiting => true,
     }
 }

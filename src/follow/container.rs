@@ -5,13 +5,15 @@
 //! during the hours of reading.
 
 use std::sync::Arc;
-use std::time::Duration;
 
 use tokio::sync::watch;
 
 use crate::domain::steps::{ContainerStep, LogSource, is_older_than_stored, next_step, were_instances_missed};
-use crate::domain::{ContainerId, ContainerProgress, Gap, GapReason, Instance, Origin, Pod, Position, StreamId};
+use crate::domain::{
+    ContainerId, ContainerProgress, ContainerState, Gap, GapReason, Instance, Message, Origin, Pod, Position, StreamId,
+};
 use crate::sinks::SinkError;
+use crate::unread::{LogState, UnreadReason};
 
 use super::assignment::{ContainerEnd, PodAssignment};
 use super::context::Context;
@@ -20,15 +22,13 @@ use super::instance_status::InstanceStatus;
 use super::log_reader::LogReader;
 use super::writer::{WriteOutcome, Writer};
 
-/// How long the status of a pod may show an older instance than the stored one, as after a switch to another API
-/// server. A watch brings the present status within seconds.
-const MAX_STATUS_DELAY: Duration = Duration::from_secs(30);
-
 /// Reads one container until nothing of it is left to read.
 pub(super) async fn follow_container(context: &Context, assignment: &PodAssignment, name: Arc<str>) -> ContainerEnd {
+    let uid = assignment.pod.borrow().uid.clone();
     let reader = ContainerReader {
         context,
         assignment,
+        state: context.unread.log(uid, name.clone()),
         name,
     };
     reader.run().await
@@ -38,6 +38,8 @@ pub(super) async fn follow_container(context: &Context, assignment: &PodAssignme
 struct ContainerReader<'a> {
     context: &'a Context,
     assignment: &'a PodAssignment,
+    /// Whether its log is read.
+    state: LogState,
     /// The container's name.
     name: Arc<str>,
 }
@@ -71,29 +73,29 @@ impl ContainerReader<'_> {
         self.assignment.progress.borrow().containers.get(&self.name).cloned()
     }
 
-    /// Waits until the pod changes. Logs a warning when the container is not read for longer than a status may be out
-    /// of date.
+    /// Waits until the pod changes. The log counts as unread while the status does not say what to read although the
+    /// container runs.
     async fn wait(
         &self,
         pod: &mut watch::Receiver<Arc<Pod>>,
         stored: Option<&ContainerProgress>,
     ) -> Option<ContainerEnd> {
-        let newer_stored = stored.filter(|stored| is_older_than_stored(&pod.borrow(), &self.name, stored));
-        let mut warned = false;
         loop {
+            let wait = {
+                let pod = pod.borrow();
+                let unread = why_unread(&pod, &self.name, stored);
+                match &unread {
+                    Some((reason, message)) => self.state.unread(&pod, *reason, message.clone()),
+                    // There is nothing to read.
+                    None => self.state.followed(),
+                }
+                unread.map(|(reason, _)| reason.patience())
+            };
             tokio::select! {
                 biased;
                 () = self.assignment.stop.cancelled() => return Some(ContainerEnd::Stopped),
                 changed = pod.changed() => return changed.is_err().then_some(ContainerEnd::Stopped),
-                () = tokio::time::sleep(MAX_STATUS_DELAY), if newer_stored.is_some() && !warned => {
-                    warned = true;
-                    tracing::warn!(
-                        container = &*self.name,
-                        stored = newer_stored.map(|stored| stored.container_id.short()),
-                        restart_count = newer_stored.map(|stored| stored.restart_count),
-                        "the container is not read, because the checkpoint names a later instance of it; if that is wrong, delete the pod's row from distributed_lock to start over"
-                    );
-                }
+                () = tokio::time::sleep(wait.unwrap_or_default()), if wait.is_some() => {}
             }
         }
     }
@@ -120,7 +122,7 @@ impl ContainerReader<'_> {
         }
         writer.mark_begun();
         let status = InstanceStatus::new(self.assignment, self.name.clone(), instance, source);
-        let reader = LogReader::new(self.context, self.assignment, status, writer);
+        let reader = LogReader::new(self.context, self.assignment, status, &self.state, writer);
         InstanceReader::new(reader).run().await
     }
 
@@ -180,6 +182,28 @@ impl ContainerReader<'_> {
             labels: pod.labels.clone(),
         })
     }
+}
+
+/// Why a container is not read although it runs, when there is nothing to read by its status.
+fn why_unread(pod: &Pod, name: &str, stored: Option<&ContainerProgress>) -> Option<(UnreadReason, Message)> {
+    let node = pod.node.as_deref().unwrap_or_default();
+    if matches!(pod.container(name)?.state, ContainerState::RunningWithoutId) {
+        let message = Message::new(
+            "the pod's status shows that the container runs, but its containerID is missing or malformed",
+            format!("the kubelet of node {node} must set status.containerStatuses[].containerID"),
+        );
+        return Some((UnreadReason::NoContainerId, message));
+    }
+    let stored = stored.filter(|stored| is_older_than_stored(pod, name, stored))?;
+    let message = Message::new(
+        format!(
+            "the checkpoint names a later instance of the container ({}, restart count {}) than the one that runs",
+            stored.container_id.short(),
+            stored.restart_count
+        ),
+        "if that is wrong, delete the pod's row from distributed_lock to start over",
+    );
+    Some((UnreadReason::LaterInstanceStored, message))
 }
 
 /// The gap before an instance when other instances ran between the stored one and this one. They started and ended

@@ -9,6 +9,7 @@ use crate::clock::Clock;
 use crate::cluster::{Cluster, StreamLimiter};
 use crate::metrics::Metrics;
 use crate::sinks::Sink;
+use crate::unread::UnreadLogs;
 
 use super::stall_detector::StallDetector;
 
@@ -27,6 +28,8 @@ pub struct Context {
     pub clock: Clock,
     /// Tells whether the process was paused.
     pub stall_detector: StallDetector,
+    /// The logs that cannot be read now.
+    pub unread: UnreadLogs,
     /// Sizes and times of reading.
     pub settings: ReadSettings,
 }

@@ -154,6 +154,10 @@ impl FollowStream<'_, '_> {
                 return Some(end);
             }
         }
+        if passed(self.timers.settled_at) {
+            self.timers.settled_at = None;
+            self.reader.log.state.followed();
+        }
         if passed(self.timers.search_ends_at) {
             return Some(ReadEnd::PositionNotFound);
         }

@@ -8,14 +8,20 @@
 use std::time::Duration;
 
 use crate::defect::{self, Defect};
-use crate::domain::GapReason;
 use crate::domain::backoff::Backoff;
 use crate::domain::resume::is_just_before;
+use crate::domain::{GapReason, Message};
+use crate::unread::UnreadReason;
 
 use super::assignment::ContainerEnd;
 use super::follow_stream::follow_stream;
 use super::log_reader::LogReader;
 use super::read_end::ReadEnd;
+use super::stream_timers::SETTLED;
+
+/// Number of streams in a row that end before they are [`SETTLED`], from which on the log counts as not followed. One ends like this
+/// whenever a container exits soon after it has started.
+const SHORT_STREAMS: u32 = 3;
 
 /// First wait after a read that found no new line.
 const FIRST_WAIT: Duration = Duration::from_millis(250);
@@ -42,6 +48,10 @@ pub(super) struct InstanceReader<'a> {
     refusals: u32,
     /// Number of reads in a row that found the log empty although lines of it are stored.
     empty_reads: u32,
+    /// Number of streams in a row that ended soon after they were opened, although the instance runs.
+    short_streams: u32,
+    /// The waits between such streams, whether or not they bring new lines.
+    short_stream_backoff: Backoff,
     /// Boot-clock time at which the latest stream ended, if it certainly ended at the end of the log.
     stream_ended_at: Option<Duration>,
 }
@@ -58,8 +68,11 @@ enum AfterRead {
 
 impl<'a> InstanceReader<'a> {
     pub(super) fn new(reader: LogReader<'a>) -> Self {
+        let poll = reader.context.settings.poll;
         Self {
             reader: Box::new(reader),
+            short_streams: 0,
+            short_stream_backoff: Backoff::new(FIRST_WAIT, poll.max(FIRST_WAIT)),
             backoff: Backoff::new(FIRST_WAIT, LONGEST_WAIT),
             refusals: 0,
             empty_reads: 0,
@@ -97,8 +110,11 @@ impl<'a> InstanceReader<'a> {
             // A stream and the read after it both ended without an error, and the read found nothing new.
             self.reader.lines.resume.set_caught_up_at_request();
         }
+        self.reader.record_read(end, self.reader.lines_taken > before);
         if matches!(end, ReadEnd::EndOfLog | ReadEnd::EmptyLog) && !ended {
+            let opened = self.reader.context.clock.now();
             end = follow_stream(&mut self.reader).await;
+            self.record_stream(end, opened);
             self.stream_ended_at = match end {
                 ReadEnd::EndOfLog => self.reader.certain_end(),
                 // That the pod is deleted does not change how its stream ended before.
@@ -115,6 +131,32 @@ impl<'a> InstanceReader<'a> {
             self.empty_reads = 0;
         }
         Box::pin(self.after_read(end, ended, new_lines)).await
+    }
+
+    /// Counts streams that end soon after they were opened, although the instance runs.
+    fn record_stream(&mut self, end: ReadEnd, opened: Duration) {
+        let failed = matches!(
+            end,
+            ReadEnd::EndOfLog | ReadEnd::EmptyLog | ReadEnd::Broken | ReadEnd::Refused | ReadEnd::RetryAfter(_)
+        );
+        let short = self.reader.context.clock.since(opened) < SETTLED;
+        if !short || self.reader.log.status.refresh() {
+            self.short_streams = 0;
+            self.short_stream_backoff.reset();
+        } else if failed {
+            self.short_streams += 1;
+        }
+        if self.is_not_followed() {
+            let message = Message::new(
+                "the API server ends each stream of the log at once, although the container runs; the log is read from time to time only",
+                "use a kubelet that keeps streams open (the providers of virtual nodes do not all), and check proxies between podlog and the API server",
+            );
+            self.reader.log.unread(UnreadReason::NotFollowed, message);
+        }
+    }
+
+    fn is_not_followed(&self) -> bool {
+        self.short_streams >= SHORT_STREAMS
     }
 
     /// Decides what follows a read that ended with `end`. `ended`: whether the instance had ended when the read
@@ -145,6 +187,9 @@ impl<'a> InstanceReader<'a> {
             | ReadEnd::Reopen
             | ReadEnd::Mute => AfterRead::Again,
             ReadEnd::NoStreamFree(wait) => AfterRead::AgainAfter(wait),
+            ReadEnd::EndOfLog | ReadEnd::Broken if !ended && new_lines && self.is_not_followed() => {
+                AfterRead::AgainAfter(self.short_stream_backoff.next_wait(fastrand::f64()))
+            }
             ReadEnd::EndOfLog | ReadEnd::PositionNotFound | ReadEnd::InstanceChanged if new_lines => AfterRead::Again,
             ReadEnd::RetryAfter(least) => AfterRead::AgainAfter(least.max(self.next_wait())),
             ReadEnd::EndOfLog

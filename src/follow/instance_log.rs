@@ -14,7 +14,8 @@ use crate::defect::{self, Defect};
 use crate::domain::line_decoder::ResumeMode;
 use crate::domain::resume::ResumeState;
 use crate::domain::steps::LogSource;
-use crate::domain::{Pod, Time};
+use crate::domain::{Message, Pod, Time};
+use crate::unread::{LogState, UnreadReason};
 
 use super::assignment::PodAssignment;
 use super::context::Context;
@@ -30,7 +31,7 @@ const STATUS_DELAY: Duration = Duration::from_millis(500);
 /// sandbox and start its container before its log can be opened, and be deleted again.
 const MIN_RECREATION: Duration = Duration::from_secs(1);
 
-/// How long to wait before a log is asked for again after the API server has refused the right to read it.
+/// How long to wait before a log is asked for again after the right to read it was refused.
 const FORBIDDEN_WAIT: Duration = Duration::from_secs(30);
 
 /// What is known about which instance wrote the log that was opened.
@@ -51,15 +52,23 @@ pub(super) struct InstanceLog<'a> {
     context: &'a Context,
     assignment: &'a PodAssignment,
     pub(super) status: InstanceStatus<'a>,
+    /// Whether the log of the container is read.
+    pub(super) state: &'a LogState,
     identity: Identity,
 }
 
 impl<'a> InstanceLog<'a> {
-    pub(super) fn new(context: &'a Context, assignment: &'a PodAssignment, status: InstanceStatus<'a>) -> Self {
+    pub(super) fn new(
+        context: &'a Context,
+        assignment: &'a PodAssignment,
+        status: InstanceStatus<'a>,
+        state: &'a LogState,
+    ) -> Self {
         Self {
             context,
             assignment,
             status,
+            state,
             identity: Identity::default(),
         }
     }
@@ -198,26 +207,34 @@ impl<'a> InstanceLog<'a> {
         }
     }
 
-    /// What an error means for the read. It is logged here, at the level of who must act.
+    /// What an error means for the read. The log counts as unread until a read succeeds.
     pub(super) fn read_error(&self, error: &LogError) -> ReadEnd {
-        let container = self.status.container();
-        match error {
-            LogError::Forbidden(_) => {
-                tracing::error!(%container, %error, "podlog has no permission to read the log; trying again in half a minute");
-                ReadEnd::RetryAfter(FORBIDDEN_WAIT)
-            }
-            LogError::NoStatus(_) | LogError::Rejected(_) => {
-                tracing::warn!(%container, %error, "the API server refuses to serve the log; trying again");
-                ReadEnd::Refused
-            }
-            LogError::NotFound | LogError::NoPrevious => ReadEnd::Refused,
-            LogError::Throttled { after } => ReadEnd::RetryAfter(*after),
-            LogError::Waiting | LogError::NotScheduled => ReadEnd::RetryAfter(Duration::ZERO),
-            LogError::Unavailable(_) => {
-                tracing::debug!(%container, %error, "the log stream broke; trying again");
-                ReadEnd::Broken
-            }
-        }
+        let (reason, end) = classify(error);
+        tracing::debug!(container = %self.status.container(), %error, reason = reason.as_str(), "a read of the log failed");
+        self.unread(reason, error.message());
+        end
+    }
+
+    /// The log could not be read.
+    pub(super) fn unread(&self, reason: UnreadReason, message: Message) {
+        self.state.unread(&self.assignment.pod.borrow(), reason, message);
+    }
+}
+
+/// Why a log is unread after this error, and how the read ended.
+fn classify(error: &LogError) -> (UnreadReason, ReadEnd) {
+    match error {
+        LogError::Forbidden(_) => (UnreadReason::Forbidden, ReadEnd::RetryAfter(FORBIDDEN_WAIT)),
+        LogError::KubeletRefused(_) => (UnreadReason::KubeletRefused, ReadEnd::RetryAfter(FORBIDDEN_WAIT)),
+        LogError::KubeletUnreachable(_) => (UnreadReason::KubeletUnreachable, ReadEnd::Broken),
+        LogError::KubeletFailed(_) => (UnreadReason::KubeletFailed, ReadEnd::Broken),
+        LogError::KubeletRejected(_) => (UnreadReason::KubeletFailed, ReadEnd::Refused),
+        LogError::Proxy(_) => (UnreadReason::Proxy, ReadEnd::Broken),
+        LogError::Throttled { after } => (UnreadReason::Throttled, ReadEnd::RetryAfter(*after)),
+        LogError::Unavailable(_) => (UnreadReason::ApiServer, ReadEnd::Broken),
+        LogError::Rejected(_) => (UnreadReason::ApiServer, ReadEnd::Refused),
+        LogError::NotFound | LogError::NoPrevious | LogError::NoStatus(_) => (UnreadReason::NoLog, ReadEnd::Refused),
+        LogError::Waiting | LogError::NotScheduled => (UnreadReason::NoLog, ReadEnd::RetryAfter(Duration::ZERO)),
     }
 }
 

@@ -8,7 +8,9 @@ use std::time::Duration;
 use crate::cluster::{LogError, LogStream};
 use crate::domain::line_decoder::ResumeMode;
 use crate::domain::resume::{NextRead, ReadOutcome};
+use crate::domain::unstamped::Unstamped;
 use crate::domain::{Gap, GapReason, Position, Time};
+use crate::unread::{LogState, UnreadReason};
 
 use super::assignment::{ContainerEnd, PodAssignment};
 use super::context::Context;
@@ -72,12 +74,13 @@ impl<'a> LogReader<'a> {
         context: &'a Context,
         assignment: &'a PodAssignment,
         status: InstanceStatus<'a>,
+        state: &'a LogState,
         writer: Writer<'a>,
     ) -> Self {
         Self {
             context,
             assignment,
-            log: InstanceLog::new(context, assignment, status),
+            log: InstanceLog::new(context, assignment, status, state),
             lines: StreamLines::new(context.clock, context.settings.max_line, writer),
             lines_taken: 0,
             dropped_lines: false,
@@ -139,6 +142,22 @@ impl<'a> LogReader<'a> {
                 }
             }
             None => end,
+        }
+    }
+
+    /// Records whether a plain read that ended like this has read the log. `new_lines`: whether it found new lines.
+    pub(super) fn record_read(&self, end: ReadEnd, new_lines: bool) {
+        let stats = self.lines.decoder.stats();
+        if end == ReadEnd::Refused && stats.ends_in_kubelet_message {
+            let node = self.assignment.pod.borrow().node.clone().unwrap_or_default();
+            let line = self.lines.decoder.unstamped_line();
+            let (reason, message) = match Unstamped::new(line, stats.lines, &node) {
+                Unstamped::KubeletError(message) => (UnreadReason::KubeletFailed, message),
+                Unstamped::NoTimestamps(message) => (UnreadReason::NoTimestamps, message),
+            };
+            self.log.unread(reason, message);
+        } else if new_lines || matches!(end, ReadEnd::EndOfLog | ReadEnd::EmptyLog) {
+            self.log.state.read();
         }
     }
 

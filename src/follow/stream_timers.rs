@@ -30,6 +30,9 @@ const END_WAIT: Duration = Duration::from_secs(10);
 /// usual file, and a probe costs less than to read that.
 const BUSY: usize = 1024 * 1024;
 
+/// How long a stream must stay open to count as one that is followed.
+pub(super) const SETTLED: Duration = Duration::from_secs(10);
+
 /// How far a stream has come.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct StreamProgress {
@@ -62,6 +65,8 @@ pub(super) struct StreamTimers {
     /// Time at which the stream is closed because it has not sent a new file that is there, unless bytes arrive
     /// before.
     pub(super) new_file_missed_at: Option<Duration>,
+    /// Time at which the log counts as followed.
+    pub(super) settled_at: Option<Duration>,
     /// Time at which the taken lines are written.
     pub(super) flush_at: Option<Duration>,
     /// Time at which the stream is closed unless it has shown the stored line.
@@ -92,6 +97,7 @@ impl StreamTimers {
             watches_files: expects_new_file,
             new_file_missed_at: None,
             bytes_since_probe: 0,
+            settled_at: Some(now + SETTLED),
             flush_at: None,
             search_ends_at: None,
             search_limit_at: None,
@@ -102,6 +108,7 @@ impl StreamTimers {
     /// The earliest time at which something is due.
     pub(super) fn next(&self) -> Duration {
         let optional = [
+            self.settled_at,
             self.flush_at,
             self.search_ends_at,
             self.mute_at,

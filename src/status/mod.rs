@@ -66,7 +66,7 @@ pub struct PodStatus {
     pub expires_in_ms: i64,
     /// Whether the pod has ended and is collected to its end.
     pub finished: bool,
-    /// How far its streams are stored, if this replica holds the pod.
+    /// How far its streams are stored, and which are not read, if this replica holds the pod.
     pub streams: Vec<StreamStatus>,
 }
 
@@ -75,13 +75,28 @@ pub struct PodStatus {
 pub struct StreamStatus {
     /// The container's name.
     pub container: Arc<str>,
-    /// The ID of the container instance.
+    /// The ID of the container instance; empty if none of the container was read yet.
     pub container_id: Arc<str>,
-    /// `followed` or `finished`.
+    /// `followed`, `finished` or `unread`.
     pub state: &'static str,
+    /// Why it is unread.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub unread: Option<UnreadStatus>,
     /// The timestamp of the last stored line.
     #[serde(serialize_with = "maybe_rfc3339")]
     pub position: Option<Time>,
+}
+
+/// Why a stream is not read.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+pub struct UnreadStatus {
+    /// The `reason` of the metric `podlog_streams_unread`.
+    pub reason: &'static str,
+    /// What was said, and what to do about it.
+    pub message: String,
+    /// Since when.
+    #[serde(serialize_with = "rfc3339")]
+    pub since: Time,
 }
 
 #[allow(

@@ -13,6 +13,7 @@ use podlog::follow::stall_detector::StallDetector;
 use podlog::follow::{Context, PodAssignment, ReadSettings, TaskEnd, follow};
 use podlog::grant::Grant;
 use podlog::metrics::Metrics;
+use podlog::unread::UnreadLogs;
 use tokio::sync::watch;
 use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
@@ -36,6 +37,7 @@ pub(crate) struct FollowFixture {
     pub(crate) pod: SimPod,
     pub(crate) sink: RecordingSink,
     pub(crate) metrics: Metrics,
+    pub(crate) unread: UnreadLogs,
     pub(crate) known: watch::Sender<Arc<Pod>>,
     pub(crate) progress: watch::Receiver<Checkpoint>,
     pub(crate) grant: Grant,
@@ -62,6 +64,7 @@ impl FollowFixture {
             cluster,
             pod,
             sink: RecordingSink::default(),
+            unread: UnreadLogs::new(Clock::tokio(), metrics.clone()),
             metrics,
             known: watch::channel(Arc::new(now)).0,
             progress: watch::channel(Checkpoint::default()).1,
@@ -90,6 +93,7 @@ impl FollowFixture {
             metrics: self.metrics.clone(),
             clock,
             stall_detector,
+            unread: self.unread.clone(),
             settings: ReadSettings {
                 max_line: 256 * 1024,
                 chunk_bytes: 64 * 1024,

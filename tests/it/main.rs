@@ -41,6 +41,7 @@ mod follow_fixture;
 mod gaps;
 mod readers;
 mod recording_sink;
+mod unread;
 // Several replicas over one simulated cluster, and what can happen to them.
 mod harness;
 mod histories;

@@ -103,8 +103,13 @@ pub struct LineDecoder {
     unfinished: Vec<u8>,
     /// Number of bytes of that line that were cut off.
     unfinished_cut: u64,
+    /// The beginning of the latest line without a timestamp.
+    unstamped: Vec<u8>,
     ordinals: Ordinals,
 }
+
+/// The most bytes that are kept of a line without a timestamp: enough for a message of the kubelet.
+const MAX_UNSTAMPED: usize = 300;
 
 /// Longest length in bytes of the timestamp and the blank before the message.
 const PREFIX: usize = 36;
@@ -123,6 +128,7 @@ impl LineDecoder {
             stats: ReadStats::default(),
             unfinished: Vec::new(),
             unfinished_cut: 0,
+            unstamped: Vec::new(),
             ordinals: Ordinals::default(),
         }
     }
@@ -135,6 +141,7 @@ impl LineDecoder {
             ..ReadStats::default()
         };
         self.clear_unfinished();
+        self.unstamped = Vec::new();
         self.ordinals = Ordinals::default();
     }
 
@@ -142,6 +149,12 @@ impl LineDecoder {
     #[must_use]
     pub fn stats(&self) -> ReadStats {
         self.stats
+    }
+
+    /// The beginning of the latest line without a timestamp; empty if there was none.
+    #[must_use]
+    pub fn unstamped_line(&self) -> &[u8] {
+        &self.unstamped
     }
 
     /// Processes the next bytes of the read and appends the lines that are taken.
@@ -216,6 +229,8 @@ impl LineDecoder {
         let Some((time, message)) = Time::split_line(raw) else {
             self.stats.kubelet_messages += 1;
             self.stats.ends_in_kubelet_message = true;
+            self.unstamped.clear();
+            self.unstamped.extend_from_slice(&raw[..raw.len().min(MAX_UNSTAMPED)]);
             return;
         };
         self.stats.lines += 1;

@@ -31,6 +31,7 @@ use crate::sinks::retry::Retrying;
 use crate::status::Status;
 use crate::status::health::Health;
 use crate::status::ready::Readiness;
+use crate::unread::UnreadLogs;
 use kube_sim::SimCluster;
 
 /// The times of claims, with their default values.
@@ -193,6 +194,7 @@ fn follow_context(cluster: Cluster, sink: Arc<dyn Sink>, metrics: Metrics) -> Ar
             &metrics,
         ),
         sink,
+        unread: UnreadLogs::new(Clock::tokio(), metrics.clone()),
         metrics,
         clock: Clock::tokio(),
         stall_detector: StallDetector::new(Clock::tokio()),

@@ -49,6 +49,7 @@ fn scrape() -> String {
     let reason = Reason { reason: "" };
     metrics.gaps.get_or_create(&reason).inc();
     metrics.stream_ends.get_or_create(&reason).inc();
+    metrics.streams_unread.get_or_create(&reason).inc();
     metrics.claims_lost.get_or_create(&reason).inc();
     metrics.api_requests.get_or_create(&Request { verb: "", code: 0 }).inc();
     let call = LockCall {
