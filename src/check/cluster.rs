@@ -1,20 +1,21 @@
-//! Checks the cluster: the API server, each right, the list of pods, and one read of a log. It changes nothing there.
+//! Checks the cluster: the API server, each right and the list of pods. It changes nothing there, and reads no log:
+//! `logs` does.
 
 use std::collections::BTreeMap;
 use std::time::Duration;
 
 use tokio::time::timeout;
 
+use super::logs::{self, READING};
 use super::prerequisites::DEADLINE;
 use crate::cli::units::show;
-use crate::cluster::{ApiError, Cluster, LogError, LogQuery, Scope, list_pods, open_log, rule};
+use crate::cluster::{ApiError, Cluster, Scope, list_pods, rule};
 use crate::config::Config;
-use crate::domain::{Cause, ContainerState, Finding, Phase, Pod, ReplicaId};
+use crate::domain::{Cause, ContainerState, Finding, Pod, ReplicaId};
 use crate::exit::Failure;
 use crate::metrics::Metrics;
 
 const LISTING: &str = "listing pods";
-const READING: &str = "reading a log";
 
 /// The rights that podlog needs.
 const RIGHTS: [(&str, &str); 4] = [
@@ -24,7 +25,7 @@ const RIGHTS: [(&str, &str); 4] = [
     ("get", "pods/log"),
 ];
 
-/// The most pods whose logs are tried: a pod may be deleted just before its log is read.
+/// The most replicas whose pods are looked for.
 const TRIES: usize = 3;
 
 /// The findings, and what other checks need.
@@ -73,8 +74,8 @@ pub(super) async fn diagnose(config: &Config) -> ClusterFindings {
     found
         .findings
         .extend(all.as_deref().and_then(|pods| crowded(pods, config)));
-    let (finding, http2) = read(&cluster, all.as_deref()).await;
-    found.findings.push(finding);
+    let (findings, http2) = logs::read(&cluster, all.as_deref()).await;
+    found.findings.extend(findings);
     (found.cluster, found.pods, found.http2) = (Some(cluster), all, http2);
     found
 }
@@ -170,7 +171,7 @@ pub(super) fn running(pods: &[Pod]) -> usize {
 }
 
 fn streams(pod: &Pod) -> usize {
-    let runs = |state: &ContainerState| matches!(state, ContainerState::Running(_));
+    let runs = |state: &ContainerState| matches!(state, ContainerState::Running(_) | ContainerState::RunningWithoutId);
     pod.containers.iter().filter(|container| runs(&container.state)).count()
 }
 
@@ -193,79 +194,6 @@ fn crowded(pods: &[Pod], config: &Config) -> Option<Finding> {
         ),
         "if that is too slow, raise --streams-per-node, and fs.inotify.max_user_instances on the nodes",
     ))
-}
-
-/// Reads one line of one log. Also returns whether that was over HTTP/2.
-async fn read(cluster: &Cluster, pods: Option<&[Pod]>) -> (Finding, Option<bool>) {
-    let Some(pods) = pods else {
-        return (Finding::skipped(READING, "the pods could not be listed"), None);
-    };
-    let mut finding = Finding::skipped(READING, "no selected pod has a log yet");
-    // Running pods first: the logs of ended pods may be deleted.
-    let has = pods.iter().filter(|pod| pod.has_log());
-    let (mut first, rest): (Vec<&Pod>, Vec<&Pod>) = has.partition(|pod| pod.phase == Phase::Running);
-    first.extend(rest);
-    for pod in first.into_iter().take(TRIES) {
-        let ran = pod
-            .containers
-            .iter()
-            .find(|container| container.state.instance().is_some());
-        let Some(container) = ran else { continue };
-        let query = LogQuery {
-            namespace: pod.namespace.to_string(),
-            pod: pod.name.to_string(),
-            container: container.name.to_string(),
-            follow: false,
-            previous: false,
-            since: None,
-            tail_lines: Some(1),
-        };
-        let name = format!("{}/{}, container {}", pod.namespace, pod.name, container.name);
-        match timeout(DEADLINE, last_line(cluster, &query)).await {
-            Ok(Ok((bytes, http2))) => {
-                let version = if http2 { "HTTP/2" } else { "HTTP/1.1" };
-                let found = format!("{bytes} bytes of {name} came over {version}");
-                return (Finding::ok(READING, found), Some(http2));
-            }
-            Ok(Err(
-                error @ (LogError::NotFound | LogError::NoStatus(_) | LogError::Waiting | LogError::NotScheduled),
-            )) => {
-                finding = Finding::skipped(READING, format!("{name}: {}", error.message().text));
-            }
-            Ok(Err(error)) => finding = unread(&name, &error),
-            Err(_) => {
-                let error = LogError::unavailable(format!("no answer within {DEADLINE:?}"));
-                finding = unread(&name, &error);
-            }
-        }
-    }
-    (finding, None)
-}
-
-fn unread(name: &str, error: &LogError) -> Finding {
-    let message = error.message();
-    let text = format!("{name}: {}", message.text);
-    match error {
-        LogError::Forbidden(_) | LogError::Rejected(_) => {
-            Finding::failed(Cause::Refused, READING, text, message.remedy)
-        }
-        _ if message.remedy.is_empty() => Finding::failed(
-            Cause::Unreachable,
-            READING,
-            text,
-            "check that the kubelet of its node answers the API server",
-        ),
-        _ => Finding::failed(Cause::Unreachable, READING, text, message.remedy),
-    }
-}
-
-async fn last_line(cluster: &Cluster, query: &LogQuery) -> Result<(usize, bool), LogError> {
-    let mut stream = open_log(cluster, query).await?;
-    let mut bytes = 0;
-    while let Some(some) = stream.next().await? {
-        bytes += some.len();
-    }
-    Ok((bytes, stream.version() == http::Version::HTTP_2))
 }
 
 /// Compares --grace with the termination grace period of the replicas, if they are pods.

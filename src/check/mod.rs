@@ -7,6 +7,7 @@ mod cluster;
 mod config;
 mod host;
 mod locks;
+mod logs;
 mod prerequisites;
 mod report;
 mod sink;

@@ -25,6 +25,10 @@ const ERROR_LIMIT: usize = 64 * 1024;
 /// The longest time for the rest of an error's text after its status.
 const ERROR_DEADLINE: Duration = Duration::from_secs(5);
 
+/// What to do when a kubelet does not answer.
+const NODE_REMEDY: &str =
+    "check that the node runs, and that the API server can reach its kubelet: kubectl logs of a pod there must work";
+
 /// Which log, and from where on. Every line comes with its timestamp.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct LogQuery {
@@ -213,9 +217,11 @@ pub async fn open_log(cluster: &Cluster, query: &LogQuery) -> Result<LogStream, 
     let client = cluster.clients().logs;
     let Ok(answer) = tokio::time::timeout(HEADERS_DEADLINE, client.send(request)).await else {
         cluster.count("log", 0);
-        return Err(LogError::unavailable(
-            "the API server did not begin to answer with the log within 15 s",
-        ));
+        // A dead node is silent too: the API server waits 30 s for its kubelet.
+        return Err(LogError::KubeletUnreachable(Message::new(
+            "no answer came to a request for the log within 15 s, neither from the kubelet nor from the API server",
+            NODE_REMEDY,
+        )));
     };
     let response = match answer {
         Ok(response) => response,
@@ -270,7 +276,7 @@ fn refused(
         (_, Speaker::ApiServer) | (StatusCode::TOO_MANY_REQUESTS, _) => own().into(),
         (_, Speaker::ApiServerWithoutKubelet) => LogError::KubeletUnreachable(Message::new(
             format!("the API server cannot reach the kubelet: {said}"),
-            "check that the node runs, and that the API server can reach its kubelet: kubectl logs of a pod there must work",
+            NODE_REMEDY,
         )),
         (_, Speaker::Proxy) => LogError::Proxy(Message::new(
             format!("something between podlog and the API server answered {code} {said}"),

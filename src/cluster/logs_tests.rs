@@ -139,7 +139,7 @@ async fn a_request_fails_when_the_server_does_not_answer_in_time() {
     let start = tokio::time::Instant::now();
     assert!(matches!(
         open_log(&cluster, &query()).await,
-        Err(LogError::Unavailable(_))
+        Err(LogError::KubeletUnreachable(_))
     ));
     assert_eq!(start.elapsed().as_secs(), 15);
 }

@@ -9,7 +9,7 @@ use crate::cluster::{LogError, LogStream};
 use crate::domain::line_decoder::ResumeMode;
 use crate::domain::resume::{NextRead, ReadOutcome};
 use crate::domain::unstamped::Unstamped;
-use crate::domain::{Gap, GapReason, Position, Time};
+use crate::domain::{Gap, GapReason, Message, Position, Time};
 use crate::unread::{LogState, UnreadReason};
 
 use super::assignment::{ContainerEnd, PodAssignment};
@@ -196,7 +196,10 @@ impl<'a> LogReader<'a> {
                 Ok(Ok(None)) => return ReadEnd::EndOfLog,
                 Ok(Err(error)) => return self.log.read_error(&error),
                 Err(_) => {
-                    let silent = LogError::unavailable("nothing came for 30 s");
+                    let silent = LogError::KubeletFailed(Message::new(
+                        "the log sent nothing for 30 s before its end",
+                        "look at the load of the node and its disk",
+                    ));
                     return self.log.read_error(&silent);
                 }
             }

@@ -27,6 +27,8 @@ const RIGHTS: [(&str, &str); 4] = [
 pub(crate) struct CheckFixture {
     pub(crate) sim: SimCluster,
     pub(crate) dir: TempDir,
+    /// The port of the API server.
+    pub(crate) port: u16,
     _server: JoinSet<()>,
 }
 
@@ -71,21 +73,27 @@ impl CheckFixture {
         pod.start("app").unwrap();
         pod.line("app", "one").unwrap();
         let listener = TcpListener::bind(("127.0.0.1", 0)).await.unwrap();
-        let address = listener.local_addr().unwrap().to_string();
+        let port = listener.local_addr().unwrap().port();
         let mut server = JoinSet::new();
         let answering = sim.clone();
         server.spawn(async move { answering.serve(listener, CancellationToken::new()).await });
         let fixture = Self {
             sim,
             dir: tempfile::tempdir().unwrap(),
+            port,
             _server: server,
         };
-        std::fs::write(fixture.path("kubeconfig"), kubeconfig(&address)).unwrap();
+        fixture.reach(port);
         fixture
     }
 
+    /// Lets the kubeconfig name this port.
+    pub(crate) fn reach(&self, port: u16) {
+        std::fs::write(self.path("kubeconfig"), kubeconfig(&format!("127.0.0.1:{port}"))).unwrap();
+    }
+
     /// The same with tables for claims and records in one SQLite file.
-    async fn ready() -> Self {
+    pub(crate) async fn ready() -> Self {
         let fixture = Self::new().await;
         assert_eq!(fixture.podlog(&["migrate"], &[]).await.0, 0);
         fixture
@@ -243,11 +251,7 @@ async fn a_missing_namespace_and_an_unreadable_log_are_reported() {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn one_failed_check_hides_no_other_and_dependent_checks_are_skipped() {
     let fixture = CheckFixture::ready().await;
-    std::fs::write(
-        fixture.path("kubeconfig"),
-        kubeconfig(&format!("127.0.0.1:{}", closed())),
-    )
-    .unwrap();
+    fixture.reach(closed());
     std::fs::write(fixture.path("file"), "").unwrap();
     let sink = format!("file://{}/logs", fixture.path("file").display());
     let seen = fixture.check(&["--ttl=1s", "--sink", &sink]).await;

@@ -59,6 +59,7 @@ mod command_line;
 mod hostile;
 // What `podlog check` finds.
 mod check;
+mod check_logs;
 mod check_mysql;
 // Tables of other versions, and replicas of two versions side by side.
 mod upgrade;

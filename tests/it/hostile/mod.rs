@@ -7,6 +7,6 @@ mod database;
 mod fixture;
 mod kubeconfig;
 mod names;
-mod proxy;
+pub(crate) mod proxy;
 mod values;
 mod versions;
