@@ -73,6 +73,7 @@ pub mod stop;
 mod sync;
 mod telemetry;
 pub mod unread;
+pub mod unstored;
 
 pub use check::execute as check;
 pub use run::run;

@@ -13,6 +13,7 @@ use prometheus_client::registry::{Registry, Unit};
 use tokio::runtime::Handle;
 
 use crate::domain::GapReason;
+use crate::unstored::Unstored;
 
 /// The reason for an event, from a fixed set of values.
 #[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
@@ -70,8 +71,10 @@ pub struct Metrics {
     pub kubelet_messages: Counter,
     /// Log streams that ended, by reason.
     pub stream_ends: Family<Reason, Counter>,
-    /// Age of the newest line of a chunk when the chunk is stored: this process's clock minus the line's timestamp.
-    pub newest_line_age_seconds: Histogram,
+    /// Age of the first line of a chunk when the chunk is stored: this process's clock minus the line's timestamp.
+    pub line_age_seconds: Histogram,
+    /// What waits for the sink now.
+    pub unstored: Unstored,
     /// Duration of one write to the sink.
     pub write_seconds: Histogram,
     /// Failed attempts to write to the sink.
@@ -124,7 +127,8 @@ impl Metrics {
             gaps: Family::default(),
             kubelet_messages: Counter::default(),
             stream_ends: Family::default(),
-            newest_line_age_seconds: seconds(),
+            line_age_seconds: seconds(),
+            unstored: Unstored::default(),
             write_seconds: seconds(),
             write_retries: Counter::default(),
             renewal_seconds: seconds(),
@@ -147,6 +151,7 @@ impl Metrics {
         all.register_pods(registry);
         all.register_lines(registry);
         all.register_claims(registry);
+        registry.register_collector(Box::new(OldestUnstored(all.unstored.clone())));
         registry.register_collector(Box::new(TaskCount));
         all
     }
@@ -221,10 +226,10 @@ impl Metrics {
             self.kubelet_messages.clone(),
         );
         r.register_with_unit(
-            "newest_line_age",
-            "Age of the newest line of a chunk when the chunk is stored",
+            "line_age",
+            "Age of the first line of a chunk when the chunk is stored",
             Unit::Seconds,
-            self.newest_line_age_seconds.clone(),
+            self.line_age_seconds.clone(),
         );
         r.register_with_unit(
             "write",
@@ -287,6 +292,20 @@ impl Collector for TaskCount {
         let gauge = ConstGauge::new(count as u64);
         let help = "Tasks alive in the process; there are some for each pod held and each connection";
         gauge.encode(encoder.encode_descriptor("tasks", help, None, gauge.metric_type())?)
+    }
+}
+
+/// How long the oldest lines have waited for the sink, measured when the metrics are requested.
+#[derive(Debug)]
+struct OldestUnstored(Unstored);
+
+impl Collector for OldestUnstored {
+    fn encode(&self, mut encoder: DescriptorEncoder<'_>) -> Result<(), std::fmt::Error> {
+        let gauge = ConstGauge::new(self.0.longest().as_secs_f64());
+        let help =
+            "Time for which the oldest write, or the opening of a stream, has waited for the sink; 0 if none waits";
+        let unit = Some(&Unit::Seconds);
+        gauge.encode(encoder.encode_descriptor("oldest_unstored", help, unit, gauge.metric_type())?)
     }
 }
 

@@ -153,6 +153,7 @@ impl ContainerReader<'_> {
             .progress()
             .filter(|stored| stored.container_id == origin.stream.container_id)
             .and_then(|stored| stored.position);
+        let _waits = self.context.metrics.unstored.begin();
         let opened = tokio::select! {
             biased;
             () = self.assignment.stop.cancelled() => return Err(ContainerEnd::Stopped),

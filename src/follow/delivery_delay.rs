@@ -2,7 +2,7 @@
 //! somewhere between the container and this process.
 //!
 //! The clocks of nodes and of this process are never compared. How old lines are when they are stored is another
-//! quantity, the metric `podlog_newest_line_age_seconds`.
+//! quantity, the metric `podlog_line_age_seconds`.
 
 use std::time::Duration;
 

@@ -103,7 +103,9 @@ impl<'a> Writer<'a> {
             self.move_position(chunks[0].end);
         }
         let began = self.context.clock.now();
+        let waits = self.context.metrics.unstored.begin();
         let (answers, written) = self.write(&chunks, close).await;
+        drop(waits);
         self.context
             .metrics
             .write_seconds
@@ -164,10 +166,10 @@ impl<'a> Writer<'a> {
         let metrics = &self.context.metrics;
         metrics.lines_delivered.inc_by(chunk.lines.len() as u64);
         metrics.bytes_delivered.inc_by(chunk.text.len() as u64);
-        if let Some(line) = chunk.lines.last() {
+        if let Some(line) = chunk.lines.first() {
             let age = clock::wall().0.saturating_sub(line.time.0).max(0).unsigned_abs();
             metrics
-                .newest_line_age_seconds
+                .line_age_seconds
                 .observe(Duration::from_nanos(age).as_secs_f64());
         }
         if let Some(gap) = chunk.gap {

@@ -42,6 +42,7 @@ mod gaps;
 mod readers;
 mod recording_sink;
 mod unread;
+mod unstored;
 // Several replicas over one simulated cluster, and what can happen to them.
 mod harness;
 mod histories;

@@ -32,6 +32,8 @@ pub(crate) struct RecordingSink(Arc<Mutex<Recording>>);
 #[derive(Debug, Default)]
 struct Recording {
     streams: BTreeMap<StreamId, RecordedStream>,
+    /// How long the next opening takes.
+    slow_open: Option<Duration>,
     faults: VecDeque<SinkFault>,
 }
 
@@ -67,6 +69,11 @@ impl RecordingSink {
         self.0.lock().unwrap().faults.push_back(fault);
     }
 
+    /// The next opening of a stream takes this long.
+    pub(crate) fn next_open_takes(&self, wait: Duration) {
+        self.0.lock().unwrap().slow_open = Some(wait);
+    }
+
     fn store(&self, chunk: &Chunk) {
         let mut state = self.0.lock().unwrap();
         let recorded = state.streams.entry(chunk.origin.stream.clone()).or_default();
@@ -82,6 +89,8 @@ impl RecordingSink {
 #[async_trait]
 impl Sink for RecordingSink {
     async fn open(&self, _: &Arc<Origin>, _: Fence) -> Result<Option<Position>, SinkError> {
+        let wait = self.0.lock().unwrap().slow_open.take();
+        tokio::time::sleep(wait.unwrap_or_default()).await;
         Ok(None)
     }
 
