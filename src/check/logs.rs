@@ -147,9 +147,10 @@ async fn read_log(cluster: &Cluster, node: &str, candidate: &Candidate<'_>) -> N
         follow: false,
         previous: false,
         since: None,
-        tail_lines: Some(1),
+        // From the beginning, as `podlog run` reads it: a log may be damaged there and have good last lines.
+        tail_lines: None,
     };
-    let read = timeout(DEADLINE, last_line(cluster, &query, node)).await;
+    let read = timeout(DEADLINE, first_lines(cluster, &query, node)).await;
     let (bytes, http2) = match read.unwrap_or_else(|_| Err(no_answer().into())) {
         Ok(read) => read,
         Err(LogFault::Error(error)) => return failed(&name, node, &error),
@@ -174,7 +175,7 @@ async fn read_log(cluster: &Cluster, node: &str, candidate: &Candidate<'_>) -> N
     NodeLog::Read { found, http2 }
 }
 
-/// Why the last line of a log is of no use.
+/// Why the beginning of a log is of no use.
 enum LogFault {
     Error(LogError),
     Unstamped(Message),
@@ -190,12 +191,14 @@ fn no_answer() -> LogError {
     LogError::unavailable(format!("no answer within {DEADLINE:?}"))
 }
 
-/// Reads the last line. Returns how many bytes it has, and whether it came over HTTP/2.
-async fn last_line(cluster: &Cluster, query: &LogQuery, node: &str) -> Result<(usize, bool), LogFault> {
+/// Reads the first lines. Returns how many bytes came, and whether it was over HTTP/2.
+async fn first_lines(cluster: &Cluster, query: &LogQuery, node: &str) -> Result<(usize, bool), LogFault> {
     let mut stream = open_log(cluster, query).await?;
     let (mut decoder, mut batch, mut bytes) = (LineDecoder::new(MAX_LINE), Batch::default(), 0);
     decoder.begin(ResumeMode::All);
-    while let Some(some) = stream.next().await? {
+    while decoder.stats().lines == 0
+        && let Some(some) = stream.next().await?
+    {
         bytes += some.len();
         decoder.feed(&some, &mut batch);
         batch = Batch::default();
@@ -214,6 +217,7 @@ async fn last_line(cluster: &Cluster, query: &LogQuery, node: &str) -> Result<(u
 async fn ends_at_once(cluster: &Cluster, query: &LogQuery, pod: &Pod) -> Result<bool, LogError> {
     let query = LogQuery {
         follow: true,
+        tail_lines: Some(1),
         ..query.clone()
     };
     let mut stream = timeout(DEADLINE, open_log(cluster, &query))

@@ -160,3 +160,17 @@ fn names_are_shared_while_they_are_used_and_dropped_afterwards() {
     names.drop_unused();
     assert!(names.0.is_empty());
 }
+
+#[test]
+fn a_container_that_runs_without_a_usable_id_is_not_taken_for_one_that_waits() {
+    let long = "x".repeat(500);
+    for id in [
+        json!(""),
+        json!(null),
+        json!("containerd://"),
+        json!(format!("containerd://{long}")),
+    ] {
+        let c = container(json!({"restartCount": 0, "containerID": id, "state": {"running": {}}, "lastState": {}}));
+        assert_eq!((c.state, c.previous), (ContainerState::RunningWithoutId, None), "{id}");
+    }
+}

@@ -91,3 +91,81 @@ fn unread_status(unread: UnreadLog) -> UnreadStatus {
         since: unread.since,
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::clock::Clock;
+    use crate::domain::{ContainerProgress, ContainerState, Message, Phase};
+    use crate::metrics::Metrics;
+    use crate::unread::UnreadReason;
+
+    fn pod() -> Pod {
+        Pod {
+            uid: "u".into(),
+            namespace: "shop".into(),
+            name: "cart".into(),
+            node: Some("n1".into()),
+            labels: BTreeMap::new(),
+            phase: Phase::Running,
+            deleted: false,
+            containers: ["read", "done", "unread", "never"]
+                .map(|name| crate::domain::Container {
+                    name: name.into(),
+                    state: ContainerState::Waiting,
+                    previous: None,
+                })
+                .into(),
+        }
+    }
+
+    #[test]
+    fn a_stream_that_is_not_read_is_never_shown_as_followed() {
+        let logs = UnreadLogs::new(Clock::boottime(), Metrics::default());
+        let states = ["unread", "never", "done"].map(|name| logs.log("u".into(), name.into()));
+        let why = Message::new("the kubelet is not reached", "check the node");
+        for state in &states[..2] {
+            state.unread(&pod(), UnreadReason::KubeletUnreachable, why.clone());
+        }
+        let progress = |name: &str| {
+            let progress = ContainerProgress {
+                container_id: format!("{name}-id").into(),
+                restart_count: 0,
+                started: None,
+                position: None,
+                finished: name == "done",
+            };
+            (Arc::from(name), progress)
+        };
+        let mut checkpoint = Checkpoint::default();
+        checkpoint.containers.extend(["read", "done", "unread"].map(progress));
+        let shown = |unread| {
+            let all = streams(&checkpoint, unread);
+            all.iter()
+                .map(|stream| {
+                    let reason = stream.unread.as_ref().map_or("", |unread| unread.reason);
+                    format!("{} {} {} {reason}", stream.container, stream.container_id, stream.state)
+                })
+                .collect::<Vec<_>>()
+        };
+        assert_eq!(
+            shown(logs.of_pod(&"u".into())),
+            [
+                "done done-id finished ",
+                "read read-id followed ",
+                "unread unread-id unread kubelet_unreachable",
+                "never  unread kubelet_unreachable"
+            ]
+        );
+        states[0].read();
+        drop(states);
+        assert_eq!(
+            shown(logs.of_pod(&"u".into())),
+            [
+                "done done-id finished ",
+                "read read-id followed ",
+                "unread unread-id followed "
+            ]
+        );
+    }
+}

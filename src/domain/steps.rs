@@ -337,6 +337,14 @@ mod tests {
     }
 
     #[test]
+    fn a_container_that_runs_without_an_id_is_waited_for_and_its_stored_instance_has_not_ended() {
+        let pod = pod(Phase::Running, ContainerState::RunningWithoutId, None);
+        assert_eq!(step(&pod, None), ContainerStep::Wait);
+        assert_eq!(step(&pod, Some(progress(0, false))), ContainerStep::Wait);
+        assert!(!has_ended(&pod.containers[0], &instance(0)));
+    }
+
+    #[test]
     fn a_status_that_does_not_show_the_stored_instance_is_waited_for() {
         assert_eq!(
             step(

@@ -18,6 +18,10 @@ const KUBELET_ERRORS: [&str; 7] = [
     "an error on the server",
 ];
 
+/// The most characters of a kubelet's error that are repeated. Its error about a file that is not a log repeats the
+/// file.
+const LONGEST: usize = 160;
+
 /// Why the end of a log has no timestamp.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Unstamped {
@@ -32,10 +36,10 @@ impl Unstamped {
     #[must_use]
     pub fn new(line: &[u8], stamped: u64, node: &str) -> Self {
         let text = String::from_utf8_lossy(line);
-        let text = text.trim();
+        let text: String = text.trim().chars().take(LONGEST).collect();
         if KUBELET_ERRORS.iter().any(|begin| text.starts_with(begin)) {
             return Self::KubeletError(Message::new(
-                format!("the kubelet cannot read the log: {}", Escaped(text)),
+                format!("the kubelet cannot read the log: {}", Escaped(&text)),
                 "look at the kubelet's own log and at the file of the container on the node; kubectl logs must work",
             ));
         }
@@ -63,6 +67,7 @@ mod tests {
         for (line, stamped) in [
             ("failed to get parse function: unsupported log format: \"\\x00\"", 0),
             ("unable to retrieve container logs for containerd://1", 0),
+            ("failed to get parse function: é", 0),
             ("rpc error: code = Unknown desc = no such container", 7),
         ] {
             let Unstamped::KubeletError(message) = Unstamped::new(line.as_bytes(), stamped, "n1") else {

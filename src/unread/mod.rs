@@ -121,7 +121,7 @@ impl LogState {
             }
             Saying::Over(reason, place, lasted) => {
                 let (reason, seconds) = (reason.as_str(), lasted.as_secs());
-                tracing::info!(%place, reason, seconds, "no log of {place} is unread for this reason any more");
+                tracing::info!(%place, reason, seconds, "this replica has no log of {place} any more that is unread for this reason");
             }
         }
     }
