@@ -60,7 +60,7 @@ fn pod_status(pod: &Pod, row: Option<&LockRow>) -> PodStatus {
 fn streams(checkpoint: &Checkpoint, unread: Vec<(Arc<str>, UnreadLog)>) -> Vec<StreamStatus> {
     let mut unread: BTreeMap<_, _> = unread.into_iter().collect();
     let known = checkpoint.containers.iter().map(|(container, progress)| {
-        let unread = unread.remove(container).map(unread_status);
+        let unread = unread.remove(container).as_ref().map(unread_status);
         StreamStatus {
             container: container.clone(),
             container_id: progress.container_id.as_str().into(),
@@ -78,13 +78,13 @@ fn streams(checkpoint: &Checkpoint, unread: Vec<(Arc<str>, UnreadLog)>) -> Vec<S
         container,
         container_id: "".into(),
         state: "unread",
-        unread: Some(unread_status(unread)),
+        unread: Some(unread_status(&unread)),
         position: None,
     }));
     streams
 }
 
-fn unread_status(unread: UnreadLog) -> UnreadStatus {
+fn unread_status(unread: &UnreadLog) -> UnreadStatus {
     UnreadStatus {
         reason: unread.reason.as_str(),
         message: unread.message.to_string(),

@@ -87,7 +87,9 @@ impl LogState {
         let saying = table.report(&self.key, cause, message, at);
         self.logs.count(before, Some(reason));
         drop(table);
-        saying.iter().for_each(|saying| self.say(saying));
+        if let Some(saying) = saying {
+            self.say(&saying);
+        }
     }
 
     /// The log was read. That streams of it end at once is another matter: see [`followed`](Self::followed).
@@ -109,7 +111,9 @@ impl LogState {
         let over = table.clear(&self.key, self.logs.0.clock.now());
         self.logs.count(before, None);
         drop(table);
-        over.iter().for_each(|saying| self.say(saying));
+        for saying in &over {
+            self.say(saying);
+        }
     }
 
     fn say(&self, saying: &Saying) {

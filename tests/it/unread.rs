@@ -10,15 +10,17 @@ use http::{Request, Response};
 use http_body_util::{BodyExt as _, Full};
 use kube::client::Body;
 use kube_sim::SimBody;
-use podlog::cluster::Cluster;
+use podlog::cluster::{Access, Cluster, LogError, LogQuery, open_log};
 use podlog::domain::{ContainerState, Pod};
-use podlog::metrics::Reason;
+use podlog::metrics::{Metrics, Reason};
 use podlog::unread::UnreadReason;
 use serde_json::json;
+use tokio::task::JoinSet;
 use tower::ServiceExt as _;
 use tracing::subscriber::DefaultGuard;
 
 use crate::follow_fixture::{FollowFixture, MINUTE};
+use crate::hostile::proxy::{HostileProxy, RawAnswer, answer as raw_answer};
 
 /// What happens to the requests for the log of `app`: the request is changed, or answered at once.
 type Misbehaviour = Arc<dyn Fn(&mut Request<Body>) -> Option<Response<SimBody>> + Send + Sync>;
@@ -139,13 +141,13 @@ impl UnreadFixture {
     }
 }
 
-fn answer(code: u16, body: impl Into<Bytes>) -> Option<Response<SimBody>> {
+fn answer(code: u16, body: impl Into<Bytes>) -> Response<SimBody> {
     let body = Full::new(body.into()).map_err(|never| match never {}).boxed_unsync();
-    Some(Response::builder().status(code).body(body).unwrap())
+    Response::builder().status(code).body(body).unwrap()
 }
 
 /// What the API server answers.
-fn status(code: u16, message: &str) -> Option<Response<SimBody>> {
+fn status(code: u16, message: &str) -> Response<SimBody> {
     answer(
         code,
         json!({"kind": "Status", "message": message, "code": code}).to_string(),
@@ -230,7 +232,7 @@ const UNREADABLE: &str = "failed to get parse function: unsupported log format: 
 async fn a_kubelet_that_is_not_reached_is_said_once_and_shown_until_it_is_over() {
     for cause in NOT_REACHED {
         let said = format!("Get \"https://10.0.0.7:10250/containerLogs/shop/cart/app\": {cause}");
-        let mut fixture = UnreadFixture::new(move |_| status(500, &said)).await;
+        let mut fixture = UnreadFixture::new(move |_| Some(status(500, &said))).await;
         fixture.follow.lines(["a", "b"]);
         let words = ["cannot reach the kubelet", cause, "check that the node runs"];
         fixture.says_once(UnreadReason::KubeletUnreachable, &words).await;
@@ -242,11 +244,11 @@ async fn a_kubelet_that_is_not_reached_is_said_once_and_shown_until_it_is_over()
 async fn what_a_kubelet_says_instead_of_a_log_is_said_once_and_shown_until_it_is_over() {
     for (code, said, reason, words) in KUBELET_SAYS {
         let answers = move |_: &mut _| {
-            if code == 200 {
+            Some(if code == 200 {
                 answer(code, said)
             } else {
                 status(code, said)
-            }
+            })
         };
         let mut fixture = UnreadFixture::new(answers).await;
         fixture.follow.lines(["a", "b"]);
@@ -261,17 +263,17 @@ async fn what_the_api_server_or_a_proxy_refuses_is_said_once_and_not_by_node() {
     let forbidden = "pods \"cart\" is forbidden: User \"u\" cannot get resource \"pods/log\"";
     let cases: [(Misbehaviour, UnreadReason, &[&str]); 3] = [
         (
-            Arc::new(|_| answer(502, "<html>bad gateway</html>")),
+            Arc::new(|_| Some(answer(502, "<html>bad gateway</html>"))),
             UnreadReason::Proxy,
             &["bad gateway", "load balancer"],
         ),
         (
-            Arc::new(|_| status(503, "apiserver is shutting down")),
+            Arc::new(|_| Some(status(503, "apiserver is shutting down"))),
             UnreadReason::ApiServer,
             &["shutting down"],
         ),
         (
-            Arc::new(|_| status(403, forbidden)),
+            Arc::new(|_| Some(status(403, forbidden))),
             UnreadReason::Forbidden,
             &["u may not get pods/log", "namespace shop"],
         ),
@@ -287,7 +289,7 @@ async fn what_the_api_server_or_a_proxy_refuses_is_said_once_and_not_by_node() {
 #[tokio::test(start_paused = true)]
 async fn a_kubelet_that_restarts_within_seconds_is_not_worth_a_warning() {
     let said = "Get \"https://n1:10250/containerLogs/shop/cart/app\": EOF";
-    let mut fixture = UnreadFixture::new(|_| status(500, said)).await;
+    let mut fixture = UnreadFixture::new(|_| Some(status(500, said))).await;
     fixture.follow.lines(["a"]);
     fixture.follow.follow();
     tokio::time::sleep(Duration::from_secs(5)).await;
@@ -313,9 +315,21 @@ async fn a_log_whose_streams_end_at_once_is_read_in_growing_intervals() {
         *request.uri_mut() = uri.parse().unwrap();
         None
     });
-    let empty: Misbehaviour = Arc::new(|request| if is_stream(request) { answer(200, "") } else { None });
+    let empty: Misbehaviour = Arc::new(|request| {
+        if is_stream(request) {
+            Some(answer(200, ""))
+        } else {
+            None
+        }
+    });
     let failed = "Internal error occurred: too many open files";
-    let refused: Misbehaviour = Arc::new(move |request| if is_stream(request) { status(500, failed) } else { None });
+    let refused: Misbehaviour = Arc::new(move |request| {
+        if is_stream(request) {
+            Some(status(500, failed))
+        } else {
+            None
+        }
+    });
     for misbehaves in [ignored, empty, refused] {
         let mut fixture = UnreadFixture::new(move |request| misbehaves(request)).await;
         fixture.follow.follow();
@@ -354,4 +368,57 @@ async fn a_container_that_runs_without_an_id_is_unread() {
     fixture.says_once(UnreadReason::NoContainerId, &["containerID"]).await;
     fixture.follow.known.send_replace(with_id);
     fixture.is_over(UnreadReason::NoContainerId, &["a"]).await;
+}
+
+/// The answer of a server to a request for a log, as a whole process behind a socket would give it.
+fn raw_status(code: u16, message: &str) -> RawAnswer {
+    let body = json!({"kind": "Status", "message": message, "code": code}).to_string();
+    raw_answer(&format!("{code} No"), "content-type: application/json\r\n", &body)
+}
+
+#[tokio::test]
+async fn credentials_are_renewed_when_the_api_server_refuses_them_and_not_when_a_kubelet_refuses_those_of_the_api_server()
+ {
+    let (dir, mut tasks) = (tempfile::tempdir().unwrap(), JoinSet::new());
+    let proxy = HostileProxy::start(0, &mut tasks).await;
+    let runs = dir.path().join("runs");
+    let credential =
+        json!({"apiVersion": "client.authentication.k8s.io/v1", "kind": "ExecCredential", "status": {"token": "t"}});
+    let script = format!("echo >> {}; echo '{credential}'", runs.display());
+    let exec = json!({"apiVersion": "client.authentication.k8s.io/v1", "interactiveMode": "Never", "command": "sh", "args": ["-c", script]});
+    let config = json!({
+        "apiVersion": "v1", "kind": "Config", "current-context": "c",
+        "clusters": [{"name": "c", "cluster": {"server": format!("http://127.0.0.1:{}", proxy.port())}}],
+        "contexts": [{"name": "c", "context": {"cluster": "c", "user": "u"}}],
+        "users": [{"name": "u", "user": {"exec": exec}}],
+    });
+    std::fs::write(dir.path().join("kubeconfig"), config.to_string()).unwrap();
+    let access = Access {
+        kubeconfig: Some(dir.path().join("kubeconfig")),
+        ..Access::default()
+    };
+    let cluster = Cluster::connect(&access, Metrics::default()).await.unwrap();
+    let query = LogQuery {
+        namespace: "shop".into(),
+        pod: "cart".into(),
+        container: "app".into(),
+        follow: false,
+        previous: false,
+        since: None,
+        tail_lines: None,
+    };
+    let plugin_runs = || std::fs::read_to_string(&runs).unwrap().lines().count();
+    let at_first = plugin_runs();
+    for said in [
+        "the server has asked for the client to provide credentials ( pods/log cart)",
+        "Unauthorized ( pods/log x)",
+    ] {
+        proxy.rule(move |_| Some(raw_status(401, said)));
+        let error = open_log(&cluster, &query).await.unwrap_err();
+        assert!(matches!(error, LogError::KubeletRefused(_)), "{error}");
+        assert_eq!(plugin_runs(), at_first, "{said}");
+    }
+    proxy.rule(|_| Some(raw_status(401, "Unauthorized")));
+    assert!(open_log(&cluster, &query).await.is_err());
+    assert!(plugin_runs() > at_first, "the API server refused the credentials");
 }
