@@ -110,7 +110,7 @@ impl<'a> InstanceReader<'a> {
             // A stream and the read after it both ended without an error, and the read found nothing new.
             self.reader.lines.resume.set_caught_up_at_request();
         }
-        self.reader.record_read(end, self.reader.lines_taken > before);
+        self.reader.record_read(end, self.reader.lines_taken > before, ended);
         if matches!(end, ReadEnd::EndOfLog | ReadEnd::EmptyLog) && !ended {
             let opened = self.reader.context.clock.now();
             end = follow_stream(&mut self.reader).await;

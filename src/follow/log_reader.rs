@@ -146,7 +146,8 @@ impl<'a> LogReader<'a> {
     }
 
     /// Records whether a plain read that ended like this has read the log. `new_lines`: whether it found new lines.
-    pub(super) fn record_read(&self, end: ReadEnd, new_lines: bool) {
+    /// `ended`: whether the instance has ended, so that there is nothing to follow.
+    pub(super) fn record_read(&self, end: ReadEnd, new_lines: bool, ended: bool) {
         let stats = self.lines.decoder.stats();
         if end == ReadEnd::Refused && stats.ends_in_kubelet_message {
             let node = self.assignment.pod.borrow().node.clone().unwrap_or_default();
@@ -157,7 +158,11 @@ impl<'a> LogReader<'a> {
             };
             self.log.unread(reason, message);
         } else if new_lines || matches!(end, ReadEnd::EndOfLog | ReadEnd::EmptyLog) {
-            self.log.state.read();
+            if ended {
+                self.log.state.followed();
+            } else {
+                self.log.state.read();
+            }
         }
     }
 

@@ -9,7 +9,7 @@ use bytes::Bytes;
 use http::{Request, Response};
 use http_body_util::{BodyExt as _, Full};
 use kube::client::Body;
-use kube_sim::SimBody;
+use kube_sim::{Cut, SimBody, Target};
 use podlog::cluster::{Access, Cluster, LogError, LogQuery, open_log};
 use podlog::domain::{ContainerState, Pod};
 use podlog::metrics::{Metrics, Reason};
@@ -355,6 +355,39 @@ async fn a_log_whose_streams_end_at_once_is_read_in_growing_intervals() {
         );
         fixture.follow.stop().await;
     }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_container_that_exits_soon_after_each_start_is_followed() {
+    let mut fixture = UnreadFixture::new(|_| None).await;
+    let ended: Misbehaviour = Arc::new(|request| {
+        if is_stream(request) {
+            Some(answer(200, ""))
+        } else {
+            None
+        }
+    });
+    fixture.follow.follow();
+    let expected: Vec<String> = (0..6).map(|n| format!("run {n}")).collect();
+    for line in &expected {
+        fixture.behave();
+        fixture.follow.lines([line.as_str()]);
+        tokio::time::sleep(Duration::from_secs(5)).await;
+        // The container has exited, and the API still shows for a moment that it runs. Then the next instance runs.
+        *fixture.misbehaves.lock().unwrap() = Some(ended.clone());
+        fixture.follow.sim.cut(&Target::logs_of("shop", "cart"), Cut::Clean);
+        tokio::time::sleep(Duration::from_secs(2)).await;
+        fixture.follow.pod.exit("app", 1).unwrap();
+        fixture.follow.pod.start("app").unwrap();
+        fixture.follow.refresh().await;
+    }
+    let expected: Vec<&str> = expected.iter().map(String::as_str).collect();
+    fixture.follow.stored(&expected).await;
+    assert_eq!(fixture.logged("WARN"), [""; 0]);
+    fixture.behave();
+    tokio::time::sleep(MINUTE).await;
+    assert_eq!(fixture.unread(), []);
+    fixture.follow.stop().await;
 }
 
 #[tokio::test(start_paused = true)]
