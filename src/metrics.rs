@@ -3,6 +3,8 @@
 //! No metric is labelled by pod: a cluster always creates and deletes pods, and a metrics server keeps each series.
 //! `/status` has the figures per pod.
 
+use std::sync::LazyLock;
+
 use prometheus_client::collector::Collector;
 use prometheus_client::encoding::{DescriptorEncoder, EncodeLabelSet, EncodeMetric as _};
 use prometheus_client::metrics::counter::Counter;
@@ -98,7 +100,12 @@ pub struct Metrics {
     pub lock_calls: Family<LockCall, Counter>,
     /// Records deleted because they were older than the retention time.
     pub retention_deleted: Counter,
+    /// Events of podlog's own log that could not be written to stderr.
+    pub log_events_lost: Counter,
 }
+
+/// [`Metrics::log_events_lost`]. A process has one log, which is started before there are metrics.
+pub static LOG_EVENTS_LOST: LazyLock<Counter> = LazyLock::new(Counter::default);
 
 /// A histogram with 17 buckets from 1 ms to 65 s. Each bucket is twice as long as the one before (0.001 s * 2^16 = 65.5
 /// s).
@@ -140,6 +147,7 @@ impl Metrics {
             api_requests: Family::default(),
             lock_calls: Family::default(),
             retention_deleted: Counter::default(),
+            log_events_lost: LOG_EVENTS_LOST.clone(),
         };
         // The function `increase` of Prometheus compares with an earlier value. If a series began with its first gap,
         // `increase` would not see that gap.
@@ -152,6 +160,11 @@ impl Metrics {
         all.register_lines(registry);
         all.register_claims(registry);
         registry.register_collector(Box::new(OldestUnstored(all.unstored.clone())));
+        registry.register(
+            "log_events_lost",
+            "Events of podlog's own log that could not be written to stderr",
+            all.log_events_lost.clone(),
+        );
         registry.register_collector(Box::new(TaskCount));
         all
     }

@@ -20,8 +20,9 @@ pub struct GeneralArgs {
     pub config: Option<PathBuf>,
     /// Log level: error, warn, info, debug or trace, or filters such as `info,podlog::locks=debug`.
     ///
-    /// A single level applies to podlog itself; libraries stay at warn. Without this setting the variable
-    /// `RUST_LOG` applies. Without both, the level is info.
+    /// A single level applies to podlog itself; libraries stay at warn. A filter without a level beside it, such as
+    /// `kube=debug`, adds to that. Without this setting the variable `RUST_LOG` applies. Without both, the level is
+    /// info.
     #[arg(long, env = "PODLOG_LOG_LEVEL", value_name = "LEVEL", global = true)]
     pub log_level: Option<String>,
     /// Format of podlog's own log lines on stderr: text or json.

@@ -110,6 +110,23 @@ fn a_misspelt_variable_is_warned_about_in_the_chosen_log_format() {
 }
 
 #[test]
+fn a_misspelt_log_level_is_refused_with_the_list_of_levels() {
+    for (args, variables) in [
+        (&["run", "--log-level=wran"][..], &[][..]),
+        (&["check"], &[("PODLOG_LOG_LEVEL", "info,wran")]),
+        (&["locks", "list"], &[("RUST_LOG", "wran")]),
+    ] {
+        let output = podlog(args, variables);
+        let said = stderr(&output);
+        assert_eq!(output.status.code(), Some(2), "{args:?}: {said}");
+        assert!(
+            said.contains("wran") && said.contains("use error, warn, info, debug, trace or off"),
+            "{args:?}: {said}"
+        );
+    }
+}
+
+#[test]
 fn completions_exist_for_the_usual_shells() {
     for shell in ["bash", "zsh", "fish", "powershell", "elvish"] {
         let output = podlog(&["completions", shell], &[]);

@@ -56,6 +56,8 @@ mod sim_streams;
 
 // The built binary's command line, and signals.
 mod command_line;
+// The built binary whose own log cannot be written.
+mod own_log;
 // Malformed and malicious input.
 mod hostile;
 // What `podlog check` finds.

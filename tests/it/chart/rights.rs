@@ -164,7 +164,123 @@ fn the_network_policy_allows_egress_only_to_dns_the_api_server_and_the_databases
             .map(|port| json!({"port": port, "protocol": "TCP"}))
             .collect()
     };
-    let names = json!([{"port": 53, "protocol": "UDP"}, {"port": 53, "protocol": "TCP"}]);
+    let names: Value = [53, 5353]
+        .iter()
+        .flat_map(|port| ["UDP", "TCP"].map(|protocol| json!({"port": port, "protocol": protocol})))
+        .collect();
     let expected = json!([{"ports": names}, {"ports": tcp(&[443, 6443])}, {"ports": tcp(&[3306])}]);
     assert_eq!(policy["egress"], expected);
+}
+
+/// The rule of egress to DNS, with these values.
+fn dns(values: &[&str]) -> Option<Value> {
+    let all = objects(&set("minimal"), &[&["networkPolicy.enabled=true"], values].concat())?;
+    Some(all.one("NetworkPolicy")["spec"]["egress"][0].clone())
+}
+
+#[test]
+fn dns_is_reachable_on_the_ports_of_all_its_pods_and_at_any_address() {
+    // 53 for CoreDNS and for node-local DNS, which has a link-local address; 5353 for the pods of OpenShift's DNS.
+    let Some(rule) = dns(&[]) else { return };
+    assert!(rule["to"].is_null(), "{rule}");
+    let ports = rule["ports"].to_string();
+    assert!(
+        ports.contains(r#""port":53,"#) && ports.contains(r#""port":5353,"#),
+        "{ports}"
+    );
+}
+
+#[test]
+fn the_ports_of_dns_are_values() {
+    let Some(rule) = dns(&["networkPolicy.dnsPorts={1053}"]) else {
+        return;
+    };
+    assert_eq!(
+        rule["ports"],
+        json!([{"port": 1053, "protocol": "UDP"}, {"port": 1053, "protocol": "TCP"}])
+    );
+}
+
+#[test]
+fn the_peers_of_dns_are_values_such_as_a_link_local_address() {
+    let Some(rule) = dns(&["networkPolicy.dnsTo[0].ipBlock.cidr=169.254.0.0/16"]) else {
+        return;
+    };
+    assert_eq!(rule["to"], json!([{"ipBlock": {"cidr": "169.254.0.0/16"}}]));
+}
+
+/// The fields of every security context of the rendered pods that choose a user or a group.
+fn chosen_ids(all: &RenderedObjects) -> Vec<String> {
+    let mut found = Vec::new();
+    for (pod, spec) in all.pods() {
+        let containers = spec["containers"].as_array().unwrap().iter();
+        let contexts = [&spec["securityContext"]]
+            .into_iter()
+            .chain(containers.map(|container| &container["securityContext"]));
+        for context in contexts {
+            let ids = ["runAsUser", "runAsGroup", "fsGroup"].into_iter();
+            found.extend(
+                ids.filter(|id| !context[*id].is_null())
+                    .map(|id| format!("{pod}: {id}")),
+            );
+        }
+    }
+    found
+}
+
+#[test]
+fn on_openshift_the_platform_chooses_users_and_groups_and_everything_else_stays_restricted() {
+    // The replicas, the test, the job of the migration and the demo database.
+    for name in ["minimal", "migrate-job", "mysql-demo"] {
+        let Some(all) = objects(&set(name), &["platform=openshift"]) else {
+            return;
+        };
+        assert_eq!(chosen_ids(&all), Vec::<String>::new(), "{name}");
+        for (pod, spec) in all.pods() {
+            assert_eq!(spec["securityContext"]["runAsNonRoot"], true, "{name}: {pod}");
+            let container = &spec["containers"][0]["securityContext"];
+            assert_eq!(container["capabilities"], json!({"drop": ["ALL"]}), "{name}: {pod}");
+        }
+    }
+}
+
+#[test]
+fn security_contexts_may_be_emptied() {
+    for (name, empty) in [
+        ("minimal", &["podSecurityContext=null", "securityContext=null"][..]),
+        ("migrate-job", &["podSecurityContext=null", "securityContext=null"]),
+        (
+            "mysql-demo",
+            &[
+                "podSecurityContext=null",
+                "securityContext=null",
+                "mysql.podSecurityContext=null",
+                "mysql.securityContext=null",
+            ],
+        ),
+    ] {
+        let Some(all) = objects(&set(name), empty) else { return };
+        for (pod, spec) in all.pods() {
+            let container = &spec["containers"][0];
+            assert!(
+                spec["securityContext"].is_null() && container["securityContext"].is_null(),
+                "{name}: {pod}"
+            );
+        }
+    }
+}
+
+#[test]
+fn a_single_user_or_group_may_be_left_to_the_platform() {
+    let keys = ["podSecurityContext", "mysql.podSecurityContext"];
+    let ids = ["runAsUser", "runAsGroup", "fsGroup"];
+    let none: Vec<String> = keys
+        .iter()
+        .flat_map(|key| ids.map(|id| format!("{key}.{id}=null")))
+        .collect();
+    let none: Vec<&str> = none.iter().map(String::as_str).collect();
+    let Some(all) = objects(&set("mysql-demo"), &none) else {
+        return;
+    };
+    assert_eq!(chosen_ids(&all), Vec::<String>::new());
 }

@@ -1,37 +1,45 @@
 //! Logging: writes tracing events and panics to stderr, as text or as JSON.
 //!
-//! It is set up once, at the start of the process. It never masks secrets, so no event may contain one.
+//! It is set up once, at the start of the process. It never masks secrets, so no event may contain one. A stderr that
+//! cannot be written never stops the process.
+
+mod event_writer;
+mod filter;
 
 use std::fmt::{self, Write as _};
-use std::io::IsTerminal;
+use std::io::{self, IsTerminal, Write};
 
 use tracing::field::{Field, Visit};
-use tracing_subscriber::EnvFilter;
 use tracing_subscriber::field::RecordFields;
-use tracing_subscriber::filter::ParseError;
 use tracing_subscriber::fmt::FormatFields;
 use tracing_subscriber::fmt::format::Writer;
 
+use self::event_writer::EventWriter;
 use crate::cli::flags::LogFormat;
 use crate::domain::text::EscapingWriter;
 use crate::exit::Failure;
-
-/// The filters for libraries, unless the user sets filters.
-const LIBRARIES: &str = "warn,sqlx=error";
+use crate::metrics::LOG_EVENTS_LOST;
 
 /// Starts logging. `level` is a level or a list of filters; the default is the variable `RUST_LOG`, or else `info`.
 /// Fails when the filters cannot be parsed.
 pub(crate) fn start(level: Option<&str>, format: LogFormat) -> Result<(), Failure> {
     let variable = std::env::var("RUST_LOG").ok().filter(|text| !text.is_empty());
-    let filter = match (level, &variable) {
-        (Some(level), _) => filter(level).map_err(|e| invalid_filter("--log-level", level, &e))?,
-        (None, Some(text)) => filter(text).map_err(|e| invalid_filter("RUST_LOG", text, &e))?,
-        (None, None) => filter("info").map_err(|e| invalid_filter("--log-level", "info", &e))?,
+    let (setting, text) = match (level, &variable) {
+        (Some(level), _) => ("--log-level", level),
+        (None, Some(text)) => ("RUST_LOG", text.as_str()),
+        (None, None) => ("--log-level", "info"),
     };
+    let filter = filter::parse(text).map_err(|e| {
+        Failure::usage(format!("{setting} {text:?}: {e}"))
+            .with_remedy("use error, warn, info, debug, trace or off, or filters such as info,podlog::locks=debug")
+    })?;
+    let writer = EventWriter::new(Stderr, format, LOG_EVENTS_LOST.clone());
     let logger = tracing_subscriber::fmt()
         .with_env_filter(filter)
         .with_ansi(std::io::stderr().is_terminal())
-        .with_writer(std::io::stderr);
+        // The library would report a failure to stderr, and panic there.
+        .log_internal_errors(false)
+        .with_writer(writer);
     let started = match format {
         LogFormat::Text => logger.fmt_fields(Fields).try_init(),
         LogFormat::Json => logger
@@ -48,18 +56,18 @@ pub(crate) fn start(level: Option<&str>, format: LogFormat) -> Result<(), Failur
     Ok(())
 }
 
-/// A single level applies to podlog itself; anything else is a list of filters in the syntax of tracing.
-fn filter(text: &str) -> Result<EnvFilter, ParseError> {
-    let word = ["error", "warn", "info", "debug", "trace", "off"].contains(&text);
-    if word {
-        EnvFilter::try_new(format!("{LIBRARIES},podlog={text}"))
-    } else {
-        EnvFilter::try_new(text)
-    }
-}
+/// The stderr of the process.
+#[derive(Clone, Copy, Debug)]
+struct Stderr;
 
-fn invalid_filter(setting: &str, text: &str, error: &ParseError) -> Failure {
-    Failure::usage(format!("{setting} {text:?}: {error}")).with_remedy("use error, warn, info, debug, trace or filters")
+impl Write for Stderr {
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        io::stderr().write(bytes)
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        io::stderr().flush()
+    }
 }
 
 /// Writes fields as `name=value`. Values come from API servers, databases and containers, so characters that could
@@ -116,19 +124,4 @@ fn log_panic(panic: &std::panic::PanicHookInfo<'_>) {
     let place = panic.location().map(ToString::to_string).unwrap_or_default();
     let thread = std::thread::current();
     tracing::error!(place, thread = thread.name().unwrap_or("?"), "panicked: {message}");
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn a_level_applies_to_podlog_itself_and_filters_are_used_unchanged() {
-        let shown = |text| filter(text).map(|f| f.to_string()).unwrap_or_default();
-        let mut parts: Vec<String> = shown("debug").split(',').map(str::to_owned).collect();
-        parts.sort_unstable();
-        assert_eq!(parts, ["podlog=debug", "sqlx=error", "warn"]);
-        assert_eq!(shown("kube=trace"), "kube=trace");
-        assert!(filter("podlog=loud").is_err());
-    }
 }
