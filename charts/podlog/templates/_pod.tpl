@@ -21,6 +21,18 @@
   valueFrom: {secretKeyRef: {name: {{ $passwords }}, key: {{ $sinkPassword }}, optional: true}}
 {{- end -}}
 
+{{/* The field securityContext, or nothing if the context is empty: dict "root" . "context" VALUE. On OpenShift the SCC chooses users and groups. */}}
+{{- define "podlog.securityContext" -}}
+{{- $context := .context | default dict -}}
+{{- if eq .root.Values.platform "openshift" -}}
+{{- $context = omit $context "runAsUser" "runAsGroup" "fsGroup" -}}
+{{- end -}}
+{{- with $context -}}
+securityContext:
+  {{- toYaml . | nindent 2 }}
+{{- end -}}
+{{- end -}}
+
 {{/* Everything of a container but its name, arguments, probes and settings file. */}}
 {{- define "podlog.container" -}}
 image: {{ include "podlog.image" .root }}
@@ -36,8 +48,9 @@ env:
 envFrom:
   {{- toYaml . | nindent 2 }}
 {{- end }}
-securityContext:
-  {{- toYaml .root.Values.securityContext | nindent 2 }}
+{{- with include "podlog.securityContext" (dict "root" .root "context" .root.Values.securityContext) }}
+{{ . }}
+{{- end }}
 resources:
   {{- toYaml .root.Values.resources | nindent 2 }}
 {{- end -}}
@@ -45,8 +58,9 @@ resources:
 {{/* Where such pods run, and as whom. */}}
 {{- define "podlog.place" -}}
 enableServiceLinks: false
-securityContext:
-  {{- toYaml .Values.podSecurityContext | nindent 2 }}
+{{- with include "podlog.securityContext" (dict "root" . "context" .Values.podSecurityContext) }}
+{{ . }}
+{{- end }}
 {{- with .Values.image.pullSecrets }}
 imagePullSecrets:
   {{- range . }}
