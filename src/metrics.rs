@@ -49,6 +49,10 @@ pub struct Metrics {
     pub pods_held: Gauge,
     /// Pods that match the selection, claimed or not.
     pub pods_known: Gauge,
+    /// Namespaces whose pods cannot be listed now, by reason. All namespaces that are listed together count as one.
+    pub namespaces_unlisted: Family<Reason, Gauge>,
+    /// Rows of pods that are missing from the set and of which it is not known what has become of them, by reason.
+    pub rows_unresolved: Family<Reason, Gauge>,
     /// Replicas that are alive, this one included.
     pub replicas: Gauge,
     /// Log streams open now.
@@ -122,6 +126,8 @@ impl Metrics {
         let all = Self {
             pods_held: Gauge::default(),
             pods_known: Gauge::default(),
+            namespaces_unlisted: Family::default(),
+            rows_unresolved: Family::default(),
             replicas: Gauge::default(),
             streams_open: Gauge::default(),
             streams_waiting: Gauge::default(),
@@ -176,6 +182,16 @@ impl Metrics {
             self.pods_held.clone(),
         );
         r.register("pods_known", "Pods that match the selection", self.pods_known.clone());
+        r.register(
+            "namespaces_unlisted",
+            "Namespaces whose pods cannot be listed now, by reason; all namespaces listed together count as one",
+            self.namespaces_unlisted.clone(),
+        );
+        r.register(
+            "rows_unresolved",
+            "Rows of missing pods of which it is not known whether they still exist, by reason",
+            self.rows_unresolved.clone(),
+        );
         r.register(
             "replicas",
             "Replicas that are alive, this one included",

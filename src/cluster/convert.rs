@@ -15,24 +15,36 @@ use super::select::{Selection, wants_container};
 use super::text::one_line;
 use crate::domain::{Container, ContainerId, ContainerState, Instance, Phase, Pod, PodUid, Time};
 
-/// Strings that occur in many pods, stored once.
+/// Strings that occur in many pods, stored once for as long as a pod uses them.
 #[derive(Debug, Default)]
-pub(super) struct SharedNames(HashSet<Arc<str>>);
+pub(super) struct SharedNames {
+    names: HashSet<Arc<str>>,
+    /// The number of strings at which the unused ones are dropped.
+    limit: usize,
+}
+
+/// Below this number of strings, which take some 50 KB, unused ones are not looked for.
+const FEW_NAMES: usize = 1024;
 
 impl SharedNames {
     fn share(&mut self, text: &str) -> Arc<str> {
-        if let Some(known) = self.0.get(text) {
+        if let Some(known) = self.names.get(text) {
             return Arc::clone(known);
         }
+        if self.names.len() >= self.limit.max(FEW_NAMES) {
+            self.drop_unused();
+        }
         let new: Arc<str> = text.into();
-        self.0.insert(Arc::clone(&new));
+        self.names.insert(Arc::clone(&new));
         new
     }
 
-    /// Drops the strings that no pod uses any more.
-    pub(super) fn drop_unused(&mut self) {
-        self.0.retain(|name| Arc::strong_count(name) > 1);
-        self.0.shrink_to_fit();
+    /// Drops the strings that no pod uses any more. It looks at all of them, so it is called again only when there are
+    /// twice as many as are used now.
+    fn drop_unused(&mut self) {
+        self.names.retain(|name| Arc::strong_count(name) > 1);
+        self.limit = self.names.len() * 2;
+        self.names.shrink_to(self.limit);
     }
 }
 

@@ -155,10 +155,25 @@ fn names_are_shared_while_they_are_used_and_dropped_afterwards() {
     let (a, b) = (names.share("app"), names.share("app"));
     assert!(Arc::ptr_eq(&a, &b));
     names.drop_unused();
-    assert_eq!(names.0.len(), 1);
+    assert_eq!(names.names.len(), 1);
     drop((a, b));
     names.drop_unused();
-    assert!(names.0.is_empty());
+    assert!(names.names.is_empty());
+}
+
+#[test]
+fn names_of_pods_that_come_and_go_do_not_add_up() {
+    let mut names = SharedNames::default();
+    let used: Vec<_> = (0..2000).map(|i| names.share(&format!("used-{i}"))).collect();
+    for i in 0..100_000 {
+        drop(names.share(&format!("gone-{i}")));
+    }
+    let kept = names.names.len();
+    assert!((2000..=4000).contains(&kept), "{kept} names are kept");
+    assert!(
+        used.iter().all(|name| Arc::ptr_eq(name, &names.share(name))),
+        "names that are used stay shared"
+    );
 }
 
 #[test]

@@ -193,7 +193,7 @@ async fn pods_are_listed_by_pages_and_then_watched() {
         Scope::default(),
     );
     let set = fixture.until(|set| set.pods.contains_key(&"c".into())).await;
-    assert!(set.complete);
+    assert!(set.listings.is_settled());
     let names: Vec<_> = set.pods.keys().map(PodUid::as_str).collect();
     assert_eq!(names, ["a", "c", "d", "e", "f"]);
     assert_eq!(set.pods[&"a".into()].phase, crate::domain::Phase::Running);
@@ -234,7 +234,7 @@ async fn pods_are_polled_when_they_cannot_be_watched() {
         ..Script::default()
     };
     let mut fixture = fixture(script, Scope::default());
-    fixture.until(|set| set.complete).await;
+    fixture.until(|set| set.listings.is_settled()).await;
     tokio::time::sleep(Duration::from_mins(2)).await;
     let lists = fixture.times(false);
     assert!(lists[1] - lists[0] <= 1.1, "the first wait is short: {lists:?}");
@@ -284,11 +284,11 @@ async fn bookmarks_keep_a_watch_open_and_silence_ends_it() {
         },
         Scope::default(),
     );
-    alive.until(|set| set.complete).await;
+    alive.until(|set| set.listings.is_settled()).await;
     tokio::time::sleep(Duration::from_mins(20)).await;
     assert_eq!(alive.times(true).len(), 1);
     let mut silent = fixture(Script::default(), Scope::default());
-    silent.until(|set| set.complete).await;
+    silent.until(|set| set.listings.is_settled()).await;
     tokio::time::sleep(Duration::from_secs(149)).await;
     assert_eq!((silent.times(true).len(), silent.times(false).len()), (1, 1));
     tokio::time::sleep(Duration::from_secs(3)).await;
@@ -318,29 +318,84 @@ async fn a_burst_of_events_is_published_together_and_an_unchanged_set_is_not_pub
     assert!(!again.has_changed().unwrap());
 }
 
-#[tokio::test(start_paused = true)]
-async fn a_set_is_complete_only_when_every_namespace_has_been_listed() {
-    let namespaces = vec!["shop".to_owned(), "other".to_owned(), "shop".to_owned()];
-    let scope = Scope {
-        namespaces,
-        ..Scope::default()
+/// The reasons for which namespaces cannot be listed now, with the metric of each.
+fn failures(fixture: &DiscoveryFixture) -> (Vec<String>, [i64; 2]) {
+    let shown = |(namespace, failure): (Option<&Arc<str>>, &ListFailure)| {
+        format!("{} {}", namespace.map_or("(all)", |name| name), failure.reason())
     };
-    let mut fixture = fixture(
-        Script {
-            list_code: 403,
-            ..Script::default()
-        },
-        scope,
-    );
-    tokio::time::sleep(Duration::from_mins(1)).await;
-    assert!(!fixture.pod_sets.borrow().complete);
-    {
-        let mut script = fixture.script.lock().unwrap();
-        script.list_code = 0;
-        script.pods.push(pod("a", "Running"));
+    let set = fixture.pod_sets.borrow().clone();
+    let failures = set.listings.failures().map(shown).collect();
+    let metric = |reason| {
+        fixture
+            .metrics
+            .namespaces_unlisted
+            .get_or_create(&Reason { reason })
+            .get()
+    };
+    (failures, ListFailure::REASONS.map(metric))
+}
+
+fn two_namespaces() -> Scope {
+    Scope {
+        namespaces: ["shop", "other", "shop"].map(str::to_owned).into(),
+        ..Scope::default()
     }
-    let set = fixture.until(|set| set.complete).await;
-    assert_eq!(set.pods.len(), 1);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_set_is_settled_only_when_every_namespace_has_been_listed_or_refused() {
+    for (code, settled) in [(500, false), (401, false), (403, true)] {
+        let script = Script {
+            list_code: code,
+            ..Script::default()
+        };
+        let mut fixture = fixture(script, two_namespaces());
+        tokio::time::sleep(Duration::from_mins(1)).await;
+        let set = fixture.pod_sets.borrow().clone();
+        assert_eq!(set.listings.is_settled(), settled, "{code}");
+        assert!(!set.listings.is_listed("shop"));
+        {
+            let mut script = fixture.script.lock().unwrap();
+            script.list_code = 0;
+            script.pods.push(pod("a", "Running"));
+        }
+        let set = fixture
+            .until(|set| set.listings.is_listed("shop") && set.listings.is_listed("other"))
+            .await;
+        assert_eq!(set.pods.len(), 1);
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn namespaces_that_cannot_be_listed_are_shown_until_they_can() {
+    for (code, reason, counts) in [(403, "forbidden", [2, 0]), (500, "unavailable", [0, 2])] {
+        let script = Script {
+            list_code: code,
+            ..Script::default()
+        };
+        let mut fixture = fixture(script, two_namespaces());
+        tokio::time::sleep(Duration::from_mins(1)).await;
+        let shown = ["other", "shop"].map(|name| format!("{name} {reason}")).to_vec();
+        assert_eq!(failures(&fixture), (shown, counts));
+        fixture.script.lock().unwrap().list_code = 0;
+        fixture.until(|set| set.listings.failures().count() == 0).await;
+        assert_eq!(failures(&fixture), (vec![], [0, 0]));
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_namespace_whose_right_is_revoked_keeps_its_pods_and_is_shown() {
+    let script = Script {
+        refuse_watches: true,
+        pods: vec![pod("a", "Running")],
+        ..Script::default()
+    };
+    let mut fixture = fixture(script, Scope::default());
+    fixture.until(|set| set.listings.is_settled()).await;
+    fixture.script.lock().unwrap().list_code = 403;
+    let set = fixture.until(|set| set.listings.failures().count() == 1).await;
+    assert_eq!((set.pods.len(), set.listings.is_listed("shop")), (1, true));
+    assert_eq!(failures(&fixture), (vec!["(all) forbidden".to_owned()], [1, 0]));
 }
 
 #[tokio::test(start_paused = true)]
@@ -351,7 +406,7 @@ async fn a_failed_list_keeps_the_known_pods() {
         ..Script::default()
     };
     let mut fixture = fixture(script, Scope::default());
-    fixture.until(|set| set.complete).await;
+    fixture.until(|set| set.listings.is_settled()).await;
     fixture.script.lock().unwrap().list_code = 500;
     tokio::time::sleep(Duration::from_mins(5)).await;
     assert_eq!(fixture.pod_sets.borrow().pods.len(), 1);
@@ -370,13 +425,15 @@ async fn a_pod_that_opts_out_is_removed_from_the_set() {
         },
         Scope::default(),
     );
-    fixture.until(|set| set.complete && set.pods.is_empty()).await;
+    fixture
+        .until(|set| set.listings.is_settled() && set.pods.is_empty())
+        .await;
 }
 
 #[tokio::test(start_paused = true)]
 async fn discovery_ends_when_it_is_stopped() {
     let mut fixture = fixture(Script::default(), Scope::default());
-    fixture.until(|set| set.complete).await;
+    fixture.until(|set| set.listings.is_settled()).await;
     fixture.stop.cancel();
     timeout(Duration::from_secs(1), fixture.tasks.join_next())
         .await

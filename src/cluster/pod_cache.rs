@@ -1,68 +1,63 @@
 //! The pods that all watchers have seen: a cache of one set.
 //!
-//! It keeps no deleted pod, and decides nothing about pods.
+//! It keeps no deleted pod, and decides nothing about pods. It also keeps which namespaces could be listed.
 
 use std::collections::BTreeSet;
 use std::sync::{Arc, Mutex};
 
 use tokio::sync::Notify;
 
-use crate::domain::{Pod, PodSet, PodUid};
+use crate::domain::{ListFailure, Listings, Pod, PodSet, PodUid};
 use crate::sync::lock;
 
 /// The pods of all watchers.
 #[derive(Debug)]
 pub(super) struct PodCache {
-    state: Mutex<CacheState>,
+    state: Mutex<PodSet>,
     changed: Notify,
 }
 
-#[derive(Debug)]
-struct CacheState {
-    pods: PodSet,
-    /// For each watcher, whether it has listed its pods.
-    listed: Vec<bool>,
-}
-
 impl PodCache {
-    /// An empty cache for this number of watchers.
-    pub(super) fn new(watchers: usize) -> Self {
+    /// An empty cache for the pods of these namespaces; `None` is all.
+    pub(super) fn new(namespaces: &[Option<&str>]) -> Self {
         Self {
-            state: Mutex::new(CacheState {
-                pods: PodSet::default(),
-                listed: vec![false; watchers],
+            state: Mutex::new(PodSet {
+                listings: Listings::new(namespaces.iter().copied()),
+                ..PodSet::default()
             }),
             changed: Notify::new(),
         }
     }
 
-    /// Replaces all pods of one watcher, which watches this namespace, or all if it is `None`.
-    pub(super) fn replace(&self, watcher: usize, namespace: Option<&str>, pods: Vec<Pod>) {
-        let mut state = lock(&self.state);
-        let state = &mut *state;
+    /// Replaces all pods of a namespace that has been listed; `None` is all namespaces.
+    pub(super) fn replace(&self, namespace: Option<&str>, pods: Vec<Pod>) {
+        let mut set = lock(&self.state);
         let now: BTreeSet<PodUid> = pods.iter().map(|pod| pod.uid.clone()).collect();
         let elsewhere = |pod: &Pod| namespace.is_some_and(|name| *pod.namespace != *name);
-        state.pods.pods.retain(|uid, pod| elsewhere(pod) || now.contains(uid));
+        set.pods.retain(|uid, pod| elsewhere(pod) || now.contains(uid));
         for pod in pods {
-            insert(&mut state.pods, pod);
+            insert(&mut set, pod);
         }
-        if let Some(listed) = state.listed.get_mut(watcher) {
-            *listed = true;
-        }
-        state.pods.complete = state.listed.iter().all(|listed| *listed);
+        set.listings.on_listed(namespace);
+        self.changed.notify_one();
+    }
+
+    /// The pods of a namespace cannot be listed. Those that are known stay.
+    pub(super) fn on_list_failed(&self, namespace: Option<&str>, failure: ListFailure) {
+        lock(&self.state).listings.on_failed(namespace, failure);
         self.changed.notify_one();
     }
 
     /// Adds or updates a pod.
     pub(super) fn put(&self, pod: Pod) {
-        if insert(&mut lock(&self.state).pods, pod) {
+        if insert(&mut lock(&self.state), pod) {
             self.changed.notify_one();
         }
     }
 
     /// Removes a pod that is deleted or no longer selected.
     pub(super) fn remove(&self, uid: &PodUid) {
-        if lock(&self.state).pods.pods.remove(uid).is_some() {
+        if lock(&self.state).pods.remove(uid).is_some() {
             self.changed.notify_one();
         }
     }
@@ -74,7 +69,7 @@ impl PodCache {
 
     /// The pods as they are now.
     pub(super) fn pods(&self) -> PodSet {
-        lock(&self.state).pods.clone()
+        lock(&self.state).clone()
     }
 }
 

@@ -20,6 +20,8 @@ use super::list::{self, PodList};
 use super::operation::Operation;
 use super::pod_cache::PodCache;
 use super::select::Scope;
+use crate::clock;
+use crate::domain::ListFailure;
 use crate::domain::backoff::Backoff;
 
 /// A page of 500 pods; the server itself gives up after 60 s.
@@ -58,8 +60,6 @@ pub(super) struct Watcher<'a> {
     cache: &'a PodCache,
     /// The namespace; `None` is all.
     namespace: Option<&'a str>,
-    /// The number of this watcher in the cache.
-    index: usize,
     names: SharedNames,
     backoff: Backoff,
     /// The error that was logged last, so that it is logged once.
@@ -69,19 +69,12 @@ pub(super) struct Watcher<'a> {
 }
 
 impl<'a> Watcher<'a> {
-    pub(super) fn new(
-        cluster: &'a Cluster,
-        scope: &'a Scope,
-        cache: &'a PodCache,
-        namespace: Option<&'a str>,
-        index: usize,
-    ) -> Self {
+    pub(super) fn new(cluster: &'a Cluster, scope: &'a Scope, cache: &'a PodCache, namespace: Option<&'a str>) -> Self {
         Self {
             cluster,
             scope,
             cache,
             namespace,
-            index,
             names: SharedNames::default(),
             backoff: Backoff::new(FIRST_WAIT.min(scope.poll_interval), scope.poll_interval),
             warned: None,
@@ -96,7 +89,10 @@ impl<'a> Watcher<'a> {
         loop {
             let (end, watch_worked) = match self.list().await {
                 Ok(version) => self.watch(version).await,
-                Err(error) => (error.into(), false),
+                Err(error) => {
+                    self.show_failure(&error);
+                    (error.into(), false)
+                }
             };
             match end {
                 // Lists at once, unless the watch before did not work either.
@@ -105,6 +101,16 @@ impl<'a> Watcher<'a> {
                 WatchEnd::Failed(error) => self.pause(&error).await,
             }
         }
+    }
+
+    /// Lets `/status` and the metrics show why the pods cannot be listed.
+    fn show_failure(&self, error: &ApiError) {
+        let failure = ListFailure {
+            forbidden: matches!(error, ApiError::Forbidden(_)),
+            message: error.message(),
+            since: clock::wall(),
+        };
+        self.cache.on_list_failed(self.namespace, failure);
     }
 
     async fn pause(&mut self, error: &ApiError) {
@@ -152,8 +158,7 @@ impl<'a> Watcher<'a> {
         if pods.is_empty() {
             self.check_namespace().await;
         }
-        self.cache.replace(self.index, self.namespace, pods);
-        self.names.drop_unused();
+        self.cache.replace(self.namespace, pods);
         Ok(version)
     }
 

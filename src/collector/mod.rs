@@ -3,11 +3,12 @@
 //! One loop reconciles the lock table with the pods of the cluster, takes in the ends of tasks, and shows tasks what has
 //! become of their pods. It reads no log, writes no record and renews no claim: pod tasks and the renewer do.
 //!
-//! `reconcile` calls `claims` and `gc`; `claims` owns `pod_tasks`, `pod_memory` and `store_client`. None of them knows
+//! `reconcile` calls `claims` and `gc`; `gc` owns `lookup_queue`; `claims` owns `pod_tasks`, `pod_memory` and `store_client`. None of them knows
 //! the file that calls it.
 
 mod claims;
 mod gc;
+mod lookup_queue;
 mod members;
 mod pod_memory;
 mod pod_tasks;

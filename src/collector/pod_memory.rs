@@ -17,8 +17,8 @@ const MAX_MISSING: usize = 10_000;
 #[derive(Debug, Default)]
 pub(super) struct PodMemory {
     pods: BTreeMap<PodUid, PodState>,
-    /// The latest complete set of pods. A pod that is in it and not in the next one is missing from then on.
-    last_complete_set: Arc<PodSet>,
+    /// The latest set of pods. A pod that is in it and not in the next one is missing from then on.
+    last_set: Arc<PodSet>,
 }
 
 /// What is remembered of one pod.
@@ -34,8 +34,6 @@ struct PodState {
     unsaved: Option<UnsavedCheckpoint>,
     /// The pod as it was seen last, if it is missing from the set and may not have been read to its end.
     missing: Option<MissingPod>,
-    /// Boot-clock time before which the API server is not asked again whether the pod exists.
-    next_lookup: Option<Duration>,
     /// Boot-clock time since which the pod is known to be deleted and its row to be finished.
     tombstone_since: Option<Duration>,
 }
@@ -193,10 +191,10 @@ impl PodMemory {
             .map(|unsaved| unsaved.checkpoint)
     }
 
-    /// Compares a complete set of pods with the one before, and remembers the pods that are missing and have a log.
+    /// Compares the set of pods with the one before, and remembers the pods that are missing and have a log.
     /// Returns the number of pods that are not remembered, because too many are missing.
-    pub(super) fn on_complete_set(&mut self, set: &Arc<PodSet>) -> usize {
-        let before = std::mem::replace(&mut self.last_complete_set, set.clone());
+    pub(super) fn on_set(&mut self, set: &Arc<PodSet>) -> usize {
+        let before = std::mem::replace(&mut self.last_set, set.clone());
         let mut count = 0;
         self.pods.retain(|uid, state| {
             if set.pods.contains_key(uid) {
@@ -264,23 +262,9 @@ impl PodMemory {
         self.update(uid, |state| state.missing = None);
     }
 
-    /// Does not let the API server be asked about the pod before `at`.
-    pub(super) fn set_next_lookup(&mut self, uid: &PodUid, at: Duration) {
-        self.state(uid).next_lookup = Some(at);
-    }
-
-    /// Forgets the lookups whose answers are too old at `now`.
-    pub(super) fn expire_lookups(&mut self, now: Duration) {
-        self.pods.retain(|_, state| {
-            state.next_lookup = state.next_lookup.filter(|at| now < *at);
-            !state.is_empty()
-        });
-    }
-
-    /// Whether the API server should be asked if this pod, which is not in the set, still exists.
-    pub(super) fn needs_lookup(&self, uid: &PodUid) -> bool {
-        let state = self.pods.get(uid);
-        state.is_none_or(|state| state.next_lookup.is_none() && state.tombstone_since.is_none())
+    /// Whether the pod is known to be deleted and its row to be finished.
+    pub(super) fn is_tombstone(&self, uid: &PodUid) -> bool {
+        self.pods.get(uid).is_some_and(|state| state.tombstone_since.is_some())
     }
 
     /// The pod is deleted and its row is finished: the row stays for a while as a tombstone.

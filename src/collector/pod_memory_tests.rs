@@ -51,7 +51,7 @@ fn pod(uid: &str) -> Pod {
 fn set_of(pods: impl IntoIterator<Item = Pod>) -> Arc<PodSet> {
     Arc::new(PodSet {
         pods: pods.into_iter().map(|pod| (pod.uid.clone(), Arc::new(pod))).collect(),
-        complete: true,
+        ..PodSet::default()
     })
 }
 
@@ -166,8 +166,8 @@ const KEEP_FOR: Duration = Duration::from_mins(3);
 /// A memory from whose set pod `a` is missing.
 fn one_missing() -> PodMemory {
     let mut memory = PodMemory::default();
-    assert_eq!(memory.on_complete_set(&set(&["a", "b"])), 0);
-    assert_eq!(memory.on_complete_set(&set(&["b"])), 0);
+    assert_eq!(memory.on_set(&set(&["a", "b"])), 0);
+    assert_eq!(memory.on_set(&set(&["b"])), 0);
     memory
 }
 
@@ -204,7 +204,7 @@ fn a_missing_pod_with_a_row_is_remembered_until_the_row_is_finished_or_deleted()
 #[test]
 fn a_pod_that_comes_back_or_is_not_selected_any_more_is_not_missing() {
     let mut memory = one_missing();
-    memory.on_complete_set(&set(&["a", "b"]));
+    memory.on_set(&set(&["a", "b"]));
     assert!(memory.pods.is_empty());
     let mut memory = one_missing();
     memory.forget_missing(&"a".into());
@@ -218,8 +218,8 @@ fn a_pod_that_never_ran_leaves_nothing_to_report() {
         containers: Vec::new(),
         ..pod("a")
     };
-    memory.on_complete_set(&set_of([waiting]));
-    memory.on_complete_set(&set(&[]));
+    memory.on_set(&set_of([waiting]));
+    memory.on_set(&set(&[]));
     assert!(memory.pods.is_empty());
 }
 
@@ -227,22 +227,9 @@ fn a_pod_that_never_ran_leaves_nothing_to_report() {
 fn missing_pods_beyond_the_limit_are_counted_and_not_remembered() {
     let mut memory = PodMemory::default();
     let many = (0..MAX_MISSING + 3).map(|i| pod(&format!("pod-{i}")));
-    memory.on_complete_set(&set_of(many));
-    assert_eq!(memory.on_complete_set(&set(&[])), 3);
+    memory.on_set(&set_of(many));
+    assert_eq!(memory.on_set(&set(&[])), 3);
     assert_eq!(memory.pods.len(), MAX_MISSING);
-}
-
-#[test]
-fn a_pod_is_not_looked_up_again_while_the_answer_is_valid_or_its_row_is_a_tombstone() {
-    let (a, b) = (PodUid::from("a"), PodUid::from("b"));
-    let mut memory = PodMemory::default();
-    assert!(memory.needs_lookup(&a));
-    memory.set_next_lookup(&a, at(60));
-    memory.add_tombstone(&b, at(0));
-    memory.expire_lookups(at(59));
-    assert!(!memory.needs_lookup(&a) && !memory.needs_lookup(&b));
-    memory.expire_lookups(at(60));
-    assert!(memory.needs_lookup(&a) && !memory.needs_lookup(&b));
 }
 
 #[test]
@@ -250,6 +237,7 @@ fn a_tombstone_is_old_after_its_age_and_forgotten_with_its_row() {
     let mut memory = PodMemory::default();
     let rows = table(&[("a", "", 1, true)]);
     memory.add_tombstone(&"a".into(), at(10));
+    assert!(memory.is_tombstone(&"a".into()) && !memory.is_tombstone(&"b".into()));
     assert!(memory.old_tombstones(&rows, at(189), KEEP_FOR).is_empty());
     assert_eq!(memory.old_tombstones(&rows, at(190), KEEP_FOR), ["a".into()]);
     assert!(memory.old_tombstones(&table(&[]), at(191), KEEP_FOR).is_empty());

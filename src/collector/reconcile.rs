@@ -60,7 +60,7 @@ pub(crate) struct Deps {
     pub heartbeat: Heartbeat,
     /// Fulfilled once the lock store has answered.
     pub store_reached: Condition,
-    /// Fulfilled once all pods have been listed.
+    /// Fulfilled once the pods of every namespace have been listed or refused.
     pub listed: Condition,
 }
 
@@ -104,17 +104,17 @@ impl Reconciler {
     /// Shows pod tasks what has become of their pods, and remembers pods that are missing from the set.
     pub(super) fn on_pods_changed(&mut self, set: &Arc<PodSet>) {
         let claims = &mut self.claims;
-        if set.complete {
+        if set.listings.is_settled() {
             self.listed.set();
-            let no_room = claims.memory.on_complete_set(set);
-            if no_room > 0 {
-                let reason = Reason { reason: "deleted" };
-                claims.metrics().gaps.get_or_create(&reason).inc_by(no_room as u64);
-                tracing::error!(
-                    pods = no_room,
-                    "pods were deleted before a replica claimed them, and there are too many to store a gap record for each; they are counted in podlog_gaps_total only; check the lock store and the number of replicas"
-                );
-            }
+        }
+        let no_room = claims.memory.on_set(set);
+        if no_room > 0 {
+            let reason = Reason { reason: "deleted" };
+            claims.metrics().gaps.get_or_create(&reason).inc_by(no_room as u64);
+            tracing::error!(
+                pods = no_room,
+                "pods were deleted before a replica claimed them, and there are too many to store a gap record for each; they are counted in podlog_gaps_total only; check the lock store and the number of replicas"
+            );
         }
         claims.tasks.on_pods_changed(set);
     }

@@ -6,8 +6,8 @@ use std::sync::Arc;
 use tokio::sync::watch;
 
 use crate::clock;
-use crate::domain::{Checkpoint, LockRow, LockTable, Pod, PodSet};
-use crate::status::{PodStatus, Status, StreamStatus, UnreadStatus};
+use crate::domain::{Checkpoint, Listings, LockRow, LockTable, Pod, PodSet};
+use crate::status::{PodStatus, Status, StreamStatus, UnlistedStatus, UnreadStatus};
 use crate::unread::{UnreadLog, UnreadLogs};
 
 use super::members::Members;
@@ -36,11 +36,22 @@ pub(super) fn publish(
         *status = Status {
             at: clock::wall(),
             replicas: members.ids().to_vec(),
+            namespaces_unlisted: unlisted(&set.listings),
             pods,
             ..Status::clone(status)
         }
         .into();
     });
+}
+
+fn unlisted(listings: &Listings) -> Vec<UnlistedStatus> {
+    let failures = listings.failures().map(|(namespace, failure)| UnlistedStatus {
+        namespace: namespace.cloned(),
+        reason: failure.reason(),
+        message: failure.message.to_string(),
+        since: failure.since,
+    });
+    failures.collect()
 }
 
 fn pod_status(pod: &Pod, row: Option<&LockRow>) -> PodStatus {

@@ -11,6 +11,7 @@ pub mod finding;
 pub mod holdoff;
 pub mod id;
 pub mod line_decoder;
+pub mod listings;
 pub mod plan;
 pub mod pods;
 pub mod position;
@@ -27,6 +28,7 @@ pub use claim::{
 };
 pub use finding::{BackendError, Cause, Finding, Message, Outcome};
 pub use id::{ContainerId, Fence, LockKey, PodUid, ReplicaId, StreamId};
+pub use listings::{ListFailure, Listings};
 pub use plan::{Plan, PlanInput, plan};
 pub use pods::{Container, ContainerState, Instance, Phase, Pod, PodSet};
 pub use position::{Checkpoint, ContainerProgress, Position};

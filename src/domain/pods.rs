@@ -7,6 +7,7 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use super::id::{ContainerId, PodUid};
+use super::listings::Listings;
 use super::time::Time;
 
 /// One pod. A pod that is created again under the same name is another pod.
@@ -114,6 +115,6 @@ pub struct Instance {
 pub struct PodSet {
     /// The pods by UID.
     pub pods: BTreeMap<PodUid, Arc<Pod>>,
-    /// Whether all namespaces have been listed. Only then is a missing pod deleted or not selected.
-    pub complete: bool,
+    /// Which namespaces have been listed.
+    pub listings: Listings,
 }

@@ -29,6 +29,8 @@ pub struct Status {
     pub at: Time,
     /// The replicas that are alive, as of the last read of the claims.
     pub replicas: Vec<ReplicaId>,
+    /// The namespaces whose pods cannot be listed now.
+    pub namespaces_unlisted: Vec<UnlistedStatus>,
     /// The pods this replica knows, held by any replica.
     pub pods: Vec<PodStatus>,
 }
@@ -44,9 +46,24 @@ impl Status {
             started,
             at: started,
             replicas: Vec::new(),
+            namespaces_unlisted: Vec::new(),
             pods: Vec::new(),
         }
     }
+}
+
+/// A namespace whose pods cannot be listed.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+pub struct UnlistedStatus {
+    /// The namespace; none if all namespaces are listed together.
+    pub namespace: Option<Arc<str>>,
+    /// The `reason` of the metric `podlog_namespaces_unlisted`.
+    pub reason: &'static str,
+    /// What was said, and what to do about it.
+    pub message: String,
+    /// Since when.
+    #[serde(serialize_with = "rfc3339")]
+    pub since: Time,
 }
 
 /// One pod as this replica knows it.

@@ -55,6 +55,7 @@ mod sim_pods;
 mod sim_streams;
 
 // The built binary's command line, and signals.
+mod clearing_up;
 mod command_line;
 // The built binary whose own log cannot be written.
 mod own_log;

@@ -42,6 +42,8 @@ pub struct Fleet {
     pub ledger: Ledger,
     /// The replicas, including frozen ones.
     pub replicas: Vec<SimReplica>,
+    /// The namespaces whose pods replicas collect that are added; empty for all.
+    pub namespaces: Vec<String>,
     /// Label selector of replicas that are added; `None` for all pods.
     pub labels: Option<String>,
     /// The most pods that a replica holds, for replicas that are added.
@@ -89,6 +91,7 @@ impl Fleet {
             table,
             ledger: Ledger::new(fencing, breaches.clone()),
             replicas: Vec::new(),
+            namespaces: Vec::new(),
             labels: None,
             max_pods: 10_000,
             grouped: false,
@@ -124,6 +127,7 @@ impl Fleet {
             breaches: self.breaches.clone(),
         });
         let options = ReplicaOptions {
+            namespaces: self.namespaces.clone(),
             labels: self.labels.clone(),
             max_pods: self.max_pods,
             grouped: self.grouped,

@@ -62,10 +62,14 @@ pub struct SimReplica {
     pub metrics: Metrics,
     /// Shows whether a loop is stuck.
     pub health: Health,
+    /// Shows what it waits for before it is ready.
+    pub readiness: Readiness,
 }
 
 /// The options of a replica.
 pub(super) struct ReplicaOptions {
+    /// The namespaces whose pods it collects; empty for all.
+    pub(super) namespaces: Vec<String>,
     /// Label selector of the pods that it collects; `None` for all.
     pub(super) labels: Option<String>,
     /// How many pods it holds at most.
@@ -109,6 +113,7 @@ impl SimReplica {
             sink,
             metrics: Metrics::default(),
             health: Health::new(Clock::tokio()),
+            readiness: Readiness::default(),
         }
     }
 
@@ -137,7 +142,6 @@ impl SimReplica {
         let heartbeat = self.health.register("renewal", LEASE.ttl);
         let (renewer, driver) = renewer(LEASE, clock, metrics.clone(), heartbeat);
         let me = ReplicaId::from(self.name.as_str());
-        let readiness = Readiness::default();
         let (sink, writing) = self.sink(options);
         let collector = Collector::new(Deps {
             me: me.clone(),
@@ -150,10 +154,11 @@ impl SimReplica {
             grace: Duration::from_secs(25),
             status: watch::channel(Arc::new(Status::new(me, "test".into(), Time(0)))).0,
             heartbeat: self.health.register("collector", Duration::from_secs(30)),
-            store_reached: readiness.condition("store"),
-            listed: readiness.condition("list"),
+            store_reached: self.readiness.condition("store"),
+            listed: self.readiness.condition("list"),
         });
         let scope = Scope {
+            namespaces: options.namespaces.clone(),
             labels: options.labels.clone(),
             ..Scope::default()
         };

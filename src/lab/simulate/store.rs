@@ -34,6 +34,8 @@ pub type Fences = Arc<Mutex<BTreeMap<LockKey, Fence>>>;
 pub struct StoreFaults {
     /// Whether calls fail at once.
     pub refused: bool,
+    /// The operation of which all calls fail at once.
+    pub refused_operation: Option<&'static str>,
     /// Whether calls get no answer and have no effect.
     pub silent: bool,
     /// The delay of each call: half of it before it takes effect, half of it before the answer.
@@ -118,7 +120,7 @@ impl FaultyLocks {
             tokio::time::sleep(SILENT_TIMEOUT).await;
             return unavailable("silent");
         }
-        if faults.refused {
+        if faults.refused || faults.refused_operation == Some(operation) {
             return unavailable("refused");
         }
         tokio::time::sleep(faults.delay / 2).await;

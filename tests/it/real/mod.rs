@@ -32,7 +32,7 @@ async fn containers_of_all_types_are_discovered_with_their_instances() {
             ..Scope::default()
         };
         let mut seen = fixture.discover(scope, &mut tasks);
-        let empty = timeout(PATIENCE, seen.wait_for(|set| set.complete))
+        let empty = timeout(PATIENCE, seen.wait_for(|set| set.listings.is_settled()))
             .await
             .unwrap()
             .unwrap()
@@ -269,7 +269,7 @@ async fn only_the_named_namespaces_and_labels_are_discovered() {
             ..Scope::default()
         };
         let mut seen = fixture.discover(scope, &mut tasks);
-        let set = timeout(PATIENCE, seen.wait_for(|set| set.complete))
+        let set = timeout(PATIENCE, seen.wait_for(|set| set.listings.is_settled()))
             .await
             .unwrap()
             .unwrap()
