@@ -64,6 +64,7 @@ pub mod grant;
 pub mod lab;
 pub mod locks;
 pub mod metrics;
+mod net;
 pub mod renewer;
 mod retention;
 pub mod run;

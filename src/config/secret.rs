@@ -5,15 +5,18 @@
 
 use std::ffi::OsString;
 use std::fmt;
+use std::path::{Path, PathBuf};
 use std::str::FromStr;
 
 use url::Url;
 
 use crate::cli::units::Secret;
+use crate::db::password::{PasswordFile, without_line_end};
 use crate::db::url as urls;
 use crate::domain::{Cause, Message};
 use crate::exit::Failure;
-use crate::sinks::FILE_PARAMETERS;
+use crate::locks::LockUrl;
+use crate::sinks::{FILE_PARAMETERS, SinkUrl};
 
 /// A valid URL, or a single word such as `stdout`. Secrets are masked when it is printed.
 #[derive(Clone, PartialEq, Eq)]
@@ -102,9 +105,17 @@ impl fmt::Debug for SecretUrl {
 #[derive(Clone, Debug, Default)]
 pub struct Passwords {
     /// The password of the lock store.
-    pub lock: Option<Secret>,
+    pub(super) lock: Option<Password>,
     /// The password of the sink.
-    pub sink: Option<Secret>,
+    pub(super) sink: Option<Password>,
+}
+
+/// A password from a variable or a file.
+#[derive(Clone, Debug)]
+pub(super) struct Password {
+    text: Secret,
+    /// The variable and the file that it is from. The file may change later.
+    file: Option<(String, PathBuf)>,
 }
 
 impl Passwords {
@@ -114,7 +125,7 @@ impl Passwords {
     }
 
     fn from(variable: impl Fn(&str) -> Option<OsString>) -> Result<Self, Failure> {
-        let read = |name: &str| -> Result<Option<Secret>, Failure> {
+        let read = |name: &str| -> Result<Option<Password>, Failure> {
             let direct = variable(name);
             let file = format!("{name}_FILE");
             match (direct, variable(&file)) {
@@ -122,19 +133,18 @@ impl Passwords {
                 (Some(_), Some(_)) => {
                     Err(Failure::usage(format!("both {name} and {file} are set")).with_remedy("unset one"))
                 }
-                (Some(text), None) => text
-                    .into_string()
-                    .map(|text| Some(text.into()))
-                    .map_err(|_| Failure::usage(format!("{name} is not UTF-8")).with_remedy("set it to valid UTF-8")),
-                (None, Some(path)) => {
-                    // The error does not contain the path: it may be the password itself, in the wrong variable.
-                    let text = std::fs::read_to_string(&path).map_err(|e| {
-                        Failure::usage(format!("the file that {file} names cannot be read: {e}"))
-                            .with_remedy("correct the path or the permissions of the file")
+                (Some(text), None) => {
+                    let text = text.into_string().map_err(|_| {
+                        Failure::usage(format!("{name} is not UTF-8")).with_remedy("set it to valid UTF-8")
                     })?;
-                    // Editors and `echo` end a file with a newline that is not part of the password.
-                    let line = text.strip_suffix('\n').unwrap_or(&text);
-                    Ok(Some(line.strip_suffix('\r').unwrap_or(line).into()))
+                    let text = without_line_end(&text).into();
+                    Ok(Some(Password { text, file: None }))
+                }
+                (None, Some(path)) => {
+                    let text = PasswordFile::new(&*file, &path).read();
+                    let text = text.map_err(|message| Failure::with_cause(Cause::Setting, message))?;
+                    let (text, file) = (text.into(), Some((file, path.into())));
+                    Ok(Some(Password { text, file }))
                 }
             }
         };
@@ -145,15 +155,38 @@ impl Passwords {
     }
 }
 
+/// A parsed URL whose password may be in a file.
+pub(super) trait TakesPassword: FromStr<Err = Message> {
+    /// Lets the password be read for each connection from the file that the variable names.
+    fn read_from(&mut self, variable: &str, file: &Path);
+}
+
+impl TakesPassword for LockUrl {
+    fn read_from(&mut self, variable: &str, file: &Path) {
+        self.read_password_from(variable, file);
+    }
+}
+
+impl TakesPassword for SinkUrl {
+    fn read_from(&mut self, variable: &str, file: &Path) {
+        self.read_password_from(variable, file);
+    }
+}
+
 /// Parses the URL of a flag and inserts its password.
-pub(super) fn url<U>(flag: &str, text: &Secret, password: Option<&Secret>, example: &str) -> Result<U, Failure>
-where
-    U: FromStr<Err = Message>,
-{
-    let url = with_password(flag, text, password, example)?;
-    url.expose()
-        .parse()
-        .map_err(|message| Failure::with_cause(Cause::Setting, message))
+pub(super) fn url<U: TakesPassword>(
+    flag: &str,
+    text: &Secret,
+    password: Option<&Password>,
+    example: &str,
+) -> Result<U, Failure> {
+    let url = with_password(flag, text, password.map(|password| &password.text), example)?;
+    let url: Result<U, Message> = url.expose().parse();
+    let mut url = url.map_err(|message| Failure::with_cause(Cause::Setting, message))?;
+    if let Some((variable, file)) = password.and_then(|password| password.file.as_ref()) {
+        url.read_from(variable, file);
+    }
+    Ok(url)
 }
 
 fn with_password(flag: &str, text: &Secret, password: Option<&Secret>, example: &str) -> Result<SecretUrl, Failure> {
@@ -227,13 +260,20 @@ mod tests {
     }
 
     #[test]
-    fn only_the_last_newline_of_a_password_file_is_removed() {
+    fn line_ends_behind_a_password_are_removed_and_nothing_else() {
         let file = tempfile::NamedTempFile::new().unwrap();
-        std::fs::write(file.path(), " hunter2 \n").unwrap();
         let path = file.path().as_os_str().to_owned();
-        let read = Passwords::from(|name| (name == "PODLOG_LOCK_PASSWORD_FILE").then(|| path.clone())).unwrap();
-        assert_eq!(read.lock.unwrap().expose(), " hunter2 ");
-        assert!(read.sink.is_none());
+        for text in [" hunter2 ", " hunter2 \n", " hunter2 \n\n", " hunter2 \r\n\r\n"] {
+            std::fs::write(file.path(), text).unwrap();
+            let read = Passwords::from(|name| match name {
+                "PODLOG_LOCK_PASSWORD_FILE" => Some(path.clone()),
+                "PODLOG_SINK_PASSWORD" => Some(text.into()),
+                _ => None,
+            });
+            let Passwords { lock, sink } = read.unwrap();
+            assert_eq!(lock.unwrap().text.expose(), " hunter2 ", "{text:?}");
+            assert_eq!(sink.unwrap().text.expose(), " hunter2 ", "{text:?}");
+        }
     }
 
     #[test]

@@ -7,16 +7,12 @@ use std::fmt;
 use std::time::Duration;
 
 use sqlx::migrate::{Migrate, Migrator};
-use sqlx::pool::PoolOptions;
 use sqlx::{Connection, Error};
 use tokio::time::timeout;
 
 use super::schema::{Privilege, Tables};
 use super::version::{AppliedMigration, SchemaState};
 use crate::domain::{BackendError, Finding};
-
-/// The driver's options of a connection.
-pub(crate) type ConnectOptions<K> = <<K as sqlx::Database>::Connection as Connection>::Options;
 
 /// How long closing a connection may take. It is optional: without it a server counts an aborted connection, and the
 /// thread of an `SQLite` file ends a moment later.
@@ -44,25 +40,12 @@ pub(crate) trait DatabaseKind: sqlx::Database<Connection: Migrate> {
     /// Whether a migration that fails leaves nothing behind.
     const ATOMIC_MIGRATIONS: bool;
 
-    /// What the driver needs to connect.
-    fn options(db: &Database<Self>, limits: &Self::Limits) -> Result<ConnectOptions<Self>, BackendError>;
-
     /// Makes a connection within a deadline, and checks what its purpose needs of the server.
     fn connect(
         db: &Database<Self>,
         limits: &Self::Limits,
         purpose: Purpose,
     ) -> impl Future<Output = Result<(Self::Connection, Self::Server), BackendError>> + Send;
-
-    /// Adds to the options of a pool what its connections need. Work waits for one of them for `deadline`.
-    fn pool_options(
-        pool: PoolOptions<Self>,
-        _db: &Database<Self>,
-        _limits: Self::Limits,
-        _deadline: Duration,
-    ) -> PoolOptions<Self> {
-        pool
-    }
 
     /// Classifies an error.
     fn classify(error: &Error) -> ErrorClass;
@@ -93,6 +76,11 @@ pub(crate) trait DatabaseKind: sqlx::Database<Connection: Migrate> {
         conn: &mut Self::Connection,
         db: &Database<Self>,
     ) -> impl Future<Output = Result<(), BackendError>> + Send;
+
+    /// What is done when all migrations are applied, as far as the user may. It must not be needed by any replica.
+    fn after_migrations(_conn: &mut Self::Connection, _db: &Database<Self>) -> impl Future<Output = ()> + Send {
+        std::future::ready(())
+    }
 
     /// Checks everything that `podlog check` reports of the database. It changes nothing.
     fn diagnose(db: &Database<Self>, options: DiagnoseOptions) -> impl Future<Output = Vec<Finding>> + Send;
@@ -263,8 +251,12 @@ mod tests {
 
     #[test]
     fn the_password_of_a_database_is_not_shown() {
-        let url = "mysql://u:s3cret@db/podlog".parse().unwrap();
-        let db = Database::new("the lock store mysql://u:***@db/podlog", url, &locks::schema::MYSQL);
+        let url = crate::db::url::ServerUrl::from(url::Url::parse("mysql://u:s3cret@db/podlog").unwrap());
+        let db = Database::new(
+            "the lock store mysql://u:***@db/podlog",
+            url.into(),
+            &locks::schema::MYSQL,
+        );
         let shown = format!("{db:?}");
         assert!(shown.contains("u:***@db") && !shown.contains("s3cret"), "{shown}");
     }

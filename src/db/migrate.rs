@@ -27,10 +27,11 @@ pub(crate) async fn migrate<K: DatabaseKind>(db: &Database<K>) -> Result<(), Bac
     let (mut conn, _) = K::connect(db, &K::MIGRATION_LIMITS, Purpose::Migrate).await?;
     let work = async {
         // Before others are kept out: where nothing is to be done, no privilege to create tables is needed either.
-        if is_done(&mut conn, db).await? {
-            return Ok(());
+        if !is_done(&mut conn, db).await? {
+            K::migrate_alone(&mut conn, db).await?;
         }
-        K::migrate_alone(&mut conn, db).await
+        K::after_migrations(&mut conn, db).await;
+        Ok(())
     };
     let Ok(done) = timeout(K::MIGRATION, work).await else {
         return Err(K::timed_out(db, Work::Migrate, K::MIGRATION));

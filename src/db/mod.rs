@@ -6,11 +6,14 @@
 //! there.
 
 pub(crate) mod any;
+pub(crate) mod connector;
 pub(crate) mod database;
 pub(crate) mod diagnose;
 pub(crate) mod migrate;
 pub(crate) mod mysql;
 pub(crate) mod open;
+pub(crate) mod password;
+pub(crate) mod pool;
 pub(crate) mod schema;
 mod server;
 pub(crate) mod session;

@@ -3,11 +3,9 @@
 
 use std::time::Duration;
 
-use sqlx::Pool;
-use sqlx::pool::PoolOptions;
 use tokio::time::timeout;
 
-use super::database::{Database, DatabaseKind, Purpose, Work, close};
+use super::database::{Database, DatabaseKind, Purpose, Work};
 use super::migrate::state;
 use crate::domain::BackendError;
 
@@ -32,20 +30,4 @@ async fn check<K: DatabaseKind>(conn: &mut K::Connection, db: &Database<K>) -> R
         K::execute_text(conn, privilege.statement).await.map_err(explain)?;
     }
     Ok(())
-}
-
-/// Opens a pool of at most so many connections. One connection outside the pool is checked first: a pool would hide the
-/// true error. `deadline` is how long work waits for a connection.
-pub(crate) async fn open_pool<K: DatabaseKind>(
-    db: &Database<K>,
-    limits: K::Limits,
-    connections: u32,
-    deadline: Duration,
-) -> Result<Pool<K>, BackendError> {
-    let (conn, _) = open(db, &limits).await?;
-    close(conn).await;
-    let pool = PoolOptions::new()
-        .max_connections(connections)
-        .acquire_timeout(deadline);
-    Ok(K::pool_options(pool, db, limits, deadline).connect_lazy_with(K::options(db, &limits)?))
 }

@@ -30,7 +30,7 @@ pub(crate) trait ServerKind: DatabaseKind {
     /// The subject of [`check_limits`](Self::check_limits), if it checks something.
     fn limits_subject(db: &Database<Self>) -> Option<&'static str>;
 
-    /// Checks the limits of the server that statements meet.
+    /// Checks the limits of the server that statements meet, and what else is not needed to store something.
     fn check_limits(diagnosis: &mut Diagnosis<'_, Self>) -> impl Future<Output = ()> + Send;
 
     /// The server's clock in microseconds since 1970.

@@ -47,17 +47,6 @@ impl DatabaseKind for Sqlite {
     const MIGRATION: Duration = MIGRATION;
     const ATOMIC_MIGRATIONS: bool = true;
 
-    fn options(db: &Database<Self>, busy: &Duration) -> Result<SqliteConnectOptions, BackendError> {
-        Ok(SqliteConnectOptions::new()
-            .filename(&db.location)
-            .create_if_missing(false)
-            .busy_timeout(*busy)
-            // Readers do not wait for the writer, and a commit is on disk when it returns.
-            .journal_mode(SqliteJournalMode::Wal)
-            .synchronous(SqliteSynchronous::Full)
-            .disable_statement_logging())
-    }
-
     /// Opens the file. A migration creates it if it does not exist.
     async fn connect(
         db: &Database<Self>,
@@ -66,7 +55,7 @@ impl DatabaseKind for Sqlite {
     ) -> Result<(SqliteConnection, ()), BackendError> {
         let create = purpose == Purpose::Migrate;
         check_path(db, create)?;
-        let options = Self::options(db, busy)?.create_if_missing(create);
+        let options = options(db, *busy).create_if_missing(create);
         // The last attempt may wait for `busy` itself, and callers wait for 1.5 times `busy`.
         let give_up = Instant::now() + *busy / 4;
         let opening = async {
@@ -109,12 +98,6 @@ impl DatabaseKind for Sqlite {
     fn explain(db: &Database<Self>, error: &Error) -> BackendError {
         const DISK: &str = "look at the system log for failures of the disk";
         let name = &db.name;
-        if matches!(error, Error::PoolTimedOut) {
-            return BackendError::unavailable(
-                format!("{name} did not answer: earlier statements still occupy its only connection"),
-                "check whether the disk is overloaded or another process holds the file",
-            );
-        }
         let Some(database) = error.as_database_error() else {
             return BackendError::unavailable(format!("{name} failed: {error}"), DISK);
         };
@@ -213,6 +196,17 @@ impl DatabaseKind for Sqlite {
         }
         diagnosis.end().await
     }
+}
+
+fn options(db: &Database<Sqlite>, busy: Duration) -> SqliteConnectOptions {
+    SqliteConnectOptions::new()
+        .filename(&db.location)
+        .create_if_missing(false)
+        .busy_timeout(busy)
+        // Readers do not wait for the writer, and a commit is on disk when it returns.
+        .journal_mode(SqliteJournalMode::Wal)
+        .synchronous(SqliteSynchronous::Full)
+        .disable_statement_logging()
 }
 
 impl Execute for Sqlite {

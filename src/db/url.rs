@@ -10,6 +10,7 @@ use sqlx::ConnectOptions;
 use sqlx::mysql::MySqlConnectOptions;
 use url::Url;
 
+use super::password::PasswordFile;
 use crate::domain::Message;
 
 /// Parameters of `mysql` URLs. A misspelt one must not be ignored (`ssl-mod=VERIFY_CA`).
@@ -17,14 +18,54 @@ pub(crate) const MYSQL_PARAMETERS: [&str; 9] = [
     "ssl-mode", "sslmode", "ssl-ca", "sslca", "ssl-cert", "sslcert", "ssl-key", "sslkey", "socket",
 ];
 
+/// Files of a connection to a server: the driver's socket, the other end of it, and the connection itself.
+pub(crate) const MYSQL_CONNECTION_FILES: usize = 3;
+
 /// A database: `mysql://user:password@host:port/database?ssl-mode=…` (or `mariadb://…`), `sqlite:///absolute/path.db`
 /// or `sqlite://relative.db`.
 #[derive(Clone)]
 pub(crate) enum DatabaseUrl {
-    /// A `MySQL` or `MariaDB` database. The URL contains its password.
-    MySql(Url),
+    /// A `MySQL` or `MariaDB` database.
+    MySql(ServerUrl),
     /// An `SQLite` file.
     Sqlite(PathBuf),
+}
+
+/// A database of a server. The URL contains its password, unless that is in a file.
+#[derive(Clone)]
+pub(crate) struct ServerUrl {
+    pub url: Url,
+    /// The file with the password, which counts instead of one in the URL.
+    pub password_file: Option<PasswordFile>,
+}
+
+impl From<Url> for ServerUrl {
+    fn from(url: Url) -> Self {
+        let password_file = None;
+        Self { url, password_file }
+    }
+}
+
+impl fmt::Display for ServerUrl {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&masked(&self.url, &[]))
+    }
+}
+
+impl fmt::Debug for ServerUrl {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        fmt::Display::fmt(self, f)
+    }
+}
+
+impl DatabaseUrl {
+    /// Lets the password be read from a file for each connection.
+    pub(crate) fn read_password_from(&mut self, file: PasswordFile) {
+        match self {
+            Self::MySql(server) => server.password_file = Some(file),
+            Self::Sqlite(_) => {}
+        }
+    }
 }
 
 /// How the URLs of one kind of database are written and read. A use of databases has a list of those that it supports.
@@ -40,7 +81,7 @@ impl UrlForm {
     pub(crate) const MYSQL: Self = Self {
         schemes: &["mysql", "mariadb"],
         example: "mysql://user:password@host:3306/database",
-        read: |url| server(&url).map(|()| DatabaseUrl::MySql(url)),
+        read: |url| server(&url).map(|()| DatabaseUrl::MySql(url.into())),
     };
     pub(crate) const SQLITE: Self = Self {
         schemes: &["sqlite"],
@@ -69,7 +110,7 @@ impl UrlForm {
 impl fmt::Display for DatabaseUrl {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            Self::MySql(url) => f.write_str(&masked(url, &[])),
+            Self::MySql(server) => fmt::Display::fmt(server, f),
             Self::Sqlite(path) => write!(f, "sqlite://{}", path.display()),
         }
     }

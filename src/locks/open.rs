@@ -69,7 +69,7 @@ impl LockDatabase for Database<Sqlite> {
 fn database(url: &LockUrl) -> Box<dyn LockDatabase> {
     let name = format!("the lock store {url}");
     match &url.0 {
-        DatabaseUrl::MySql(url) => Box::new(Database::new(name, url.clone(), &schema::MYSQL)),
+        DatabaseUrl::MySql(url) => Box::new(Database::new(name, url.clone().into(), &schema::MYSQL)),
         DatabaseUrl::Sqlite(path) => Box::new(Database::new(name, path.clone(), &schema::SQLITE)),
     }
 }

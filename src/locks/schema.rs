@@ -50,8 +50,8 @@ pub(crate) static MYSQL: Schema<MySql> = Schema {
         reported: &ALL,
         to_open: &ALL,
         to_migrate: &ALL,
+        views: &[],
         packet_overhead: None,
-        final_connect_errors: true,
     },
 };
 

@@ -4,11 +4,13 @@
 //! by `Debug`, and not in an error.
 
 use std::fmt;
+use std::path::Path;
 use std::str::FromStr;
 
 use url::Url;
 
-use crate::db::url::{DatabaseUrl, UrlForm};
+use crate::db::password::PasswordFile;
+use crate::db::url::{DatabaseUrl, MYSQL_CONNECTION_FILES, UrlForm};
 use crate::domain::Message;
 
 /// Where claims are stored: the URL of a database.
@@ -23,10 +25,15 @@ impl LockUrl {
     #[must_use]
     pub fn open_files(&self) -> usize {
         match &self.0 {
-            DatabaseUrl::MySql(_) => 2,
+            DatabaseUrl::MySql(_) => 2 * MYSQL_CONNECTION_FILES,
             // The file, its write-ahead log and the index of that log.
             DatabaseUrl::Sqlite(_) => 2 * 3,
         }
+    }
+
+    /// Lets the password be read for each connection from the file that this variable of the environment names.
+    pub fn read_password_from(&mut self, variable: &str, file: &Path) {
+        self.0.read_password_from(PasswordFile::new(variable, file));
     }
 }
 

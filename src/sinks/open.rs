@@ -19,8 +19,8 @@ use super::stdout::StdoutSink;
 use super::url::{Destination, SinkUrl};
 use crate::clock::Clock;
 use crate::db::any::AnyDatabase;
-use crate::db::database::{Database, DiagnoseOptions};
-use crate::db::open::open_pool;
+use crate::db::database::{Database, DiagnoseOptions, close};
+use crate::db::open::open as open_database;
 use crate::db::url::DatabaseUrl;
 use crate::domain::{BackendError, Finding};
 use crate::metrics::Metrics;
@@ -105,8 +105,10 @@ impl<DB: SqlDialect> SinkDatabase for Database<DB> {
         limits: GroupLimits,
     ) -> Result<Opened, BackendError> {
         let attempt = limits.attempt;
-        let pool = open_pool(&*self, DB::connection_limits(attempt), DB::CONNECTIONS, attempt).await?;
-        let connections = Connections::new(pool, *self, attempt);
+        let limits_of_connections = DB::connection_limits(attempt);
+        let (conn, _) = open_database(&self, &limits_of_connections).await?;
+        close(conn).await;
+        let connections = Connections::new(*self, limits_of_connections, attempt);
         let retention = SqlRetention::new(connections.clone());
         let limits = GroupLimits {
             in_flight: DB::IN_FLIGHT,
@@ -122,7 +124,7 @@ impl<DB: SqlDialect> SinkDatabase for Database<DB> {
 fn database(url: &DatabaseUrl) -> Box<dyn SinkDatabase> {
     let name = format!("the sink {url}");
     match url {
-        DatabaseUrl::MySql(url) => Box::new(Database::new(name, url.clone(), &schema::MYSQL)),
+        DatabaseUrl::MySql(url) => Box::new(Database::new(name, url.clone().into(), &schema::MYSQL)),
         DatabaseUrl::Sqlite(path) => Box::new(Database::new(name, path.clone(), &schema::SQLITE)),
     }
 }

@@ -13,7 +13,7 @@ static TABLES: Tables = Tables {
     versions: "podlog_records_migrations",
     lock: "podlog records",
     grant: "SELECT, INSERT, UPDATE and DELETE on the log_ tables",
-    create_grant: "CREATE, CREATE VIEW, ALTER and INDEX",
+    create_grant: "CREATE, CREATE VIEW, ALTER, INDEX and DROP",
     leftovers: "the log_ tables and views",
     has_views: true,
     has_times: false,
@@ -36,8 +36,8 @@ pub(crate) static MYSQL: Schema<MySql> = Schema {
         // A sink opens while its server is failing over: records wait until it is writable again.
         to_open: &[Property::Version, Property::Session],
         to_migrate: &[],
+        views: &mysql::VIEWS,
         packet_overhead: Some(mysql::PACKET_OVERHEAD),
-        final_connect_errors: false,
     },
 };
 

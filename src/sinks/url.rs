@@ -1,6 +1,7 @@
 //! The URL of a sink. Nothing is opened here. `Display`, `Debug` and errors never show a password.
 
 use std::fmt;
+use std::path::Path;
 use std::str::FromStr;
 
 use sqlx::MySql;
@@ -8,7 +9,8 @@ use url::Url;
 
 use super::file::{FileOptions, Fsync, OPEN_FILES};
 use super::sql::SqlDialect;
-use crate::db::url::{self as urls, DatabaseUrl, UrlForm};
+use crate::db::password::PasswordFile;
+use crate::db::url::{self as urls, DatabaseUrl, MYSQL_CONNECTION_FILES, UrlForm};
 use crate::domain::Message;
 
 /// Parameters of `file` URLs.
@@ -71,7 +73,14 @@ impl SinkUrl {
             Destination::File(_) => streams.min(OPEN_FILES),
             // The file, its write-ahead log and the log's index.
             Destination::Database(DatabaseUrl::Sqlite(_)) => 3,
-            Destination::Database(DatabaseUrl::MySql(_)) => MySql::CONNECTIONS as usize,
+            Destination::Database(DatabaseUrl::MySql(_)) => MySql::CONNECTIONS as usize * MYSQL_CONNECTION_FILES,
+        }
+    }
+
+    /// Lets the password be read for each connection from the file that this variable of the environment names.
+    pub fn read_password_from(&mut self, variable: &str, file: &Path) {
+        if let Destination::Database(url) = &mut self.destination {
+            url.read_password_from(PasswordFile::new(variable, file));
         }
     }
 

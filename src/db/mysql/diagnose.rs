@@ -5,6 +5,7 @@ use sqlx::{AssertSqlSafe, Error, Executor, MySql};
 
 use super::errors::{is_denied, is_duplicate_column};
 use super::server::Server;
+use super::views;
 use crate::db::database::Database;
 use crate::db::diagnose::{Diagnosis, within};
 use crate::db::server::{Object, ServerKind};
@@ -26,6 +27,9 @@ impl ServerKind for MySql {
             )
         });
         let mut findings: Vec<Finding> = properties.collect();
+        if let Some(warning) = db.location.tls_warning() {
+            findings.push(Finding::warning("TLS", warning.text, warning.remedy));
+        }
         // Where podlog does not set the mode, the server's counts.
         if requirements.settings.is_empty() && !server.is_strict() {
             findings.push(Finding::warning(
@@ -41,8 +45,9 @@ impl ServerKind for MySql {
         db.schema.requirements.packet_overhead.map(|_| "packets")
     }
 
-    /// Whether a statement with the longest line fits into a packet.
+    /// Whether a statement with the longest line fits into a packet, and whose rights views have.
     async fn check_limits(diagnosis: &mut Diagnosis<'_, Self>) {
+        views::check(diagnosis).await;
         let Some(overhead) = diagnosis.db.schema.requirements.packet_overhead else {
             return;
         };

@@ -85,7 +85,10 @@ pub(super) fn explain(db: &Database<MySql>, error: &Error) -> BackendError {
     let name = &db.name;
     let cause = cause(error);
     let remedy = match number(error) {
-        Some(1045 | 1698) => "check the user and the password, and from which hosts the user may connect",
+        Some(1045 | 1698) => return wrong_password(db, &cause),
+        Some(1129) => {
+            "the server counts attempts to log in that were not ended; find out what breaks them, then run FLUSH HOSTS (or TRUNCATE performance_schema.host_cache) and raise max_connect_errors"
+        }
         Some(1044) => "check the database's name, and grant the user its rights on it",
         Some(1049) => "create the database, or correct its name in the URL",
         Some(NO_TABLE) => return db.schema.tables.missing_table(name, &cause),
@@ -116,6 +119,32 @@ pub(super) fn explain(db: &Database<MySql>, error: &Error) -> BackendError {
     } else {
         BackendError::unavailable(text, remedy)
     }
+}
+
+fn wrong_password(db: &Database<MySql>, cause: &str) -> BackendError {
+    BackendError::refused(
+        format!("{} refused the log-in: {cause}", db.name),
+        format!(
+            "check the user and the password (from {}), and from which hosts the user may connect",
+            db.location.password_source()
+        ),
+    )
+}
+
+/// Explains that migrations of other processes could not be kept out.
+#[must_use]
+pub(super) fn no_lock(db: &Database<MySql>, error: &Error) -> BackendError {
+    if classify(error) == ErrorClass::Broken {
+        return explain(db, error);
+    }
+    BackendError::refused(
+        format!(
+            "{} refuses GET_LOCK, by which only one process migrates: {}",
+            db.name,
+            cause(error)
+        ),
+        "on Percona XtraDB Cluster, set pxc_strict_mode=PERMISSIVE while `podlog migrate` runs; otherwise let a proxy pass it on",
+    )
 }
 
 fn denied(db: &Database<MySql>, cause: &str) -> BackendError {

@@ -1,19 +1,21 @@
-//! `MySQL` and `MariaDB`: making a connection, checking that it can be used, and keeping other migrations out.
+//! `MySQL` and `MariaDB`: what differs from other databases, and keeping other migrations out.
 
+mod connect;
 mod diagnose;
 pub(crate) mod errors;
+pub(crate) mod location;
+mod relay;
 pub(crate) mod server;
+pub(crate) mod views;
 
-use std::io;
 use std::time::Duration;
 
 use sqlx::error::BoxDynError;
-use sqlx::mysql::{MySqlArguments, MySqlConnectOptions, MySqlConnection, MySqlPoolOptions};
-use sqlx::{Arguments as _, AssertSqlSafe, ConnectOptions, Error, Executor, MySql, query_scalar_with, query_with};
-use tokio::time::timeout;
-use url::Url;
+use sqlx::mysql::{MySqlArguments, MySqlConnection};
+use sqlx::{Arguments as _, AssertSqlSafe, Error, Executor, MySql, query_scalar_with, query_with};
 
-use self::server::{Requirements, Server, SessionLimits, prepare};
+use self::location::Location;
+use self::server::{Requirements, Server, SessionLimits};
 use super::database::{Database, DatabaseKind, DiagnoseOptions, ErrorClass, Purpose, Work};
 use super::migrate::apply;
 use super::statement::{Execute, Value};
@@ -26,7 +28,7 @@ const MIGRATION_WAIT: u32 = 30;
 const MIGRATION: Duration = Duration::from_mins(2);
 
 impl DatabaseKind for MySql {
-    type Location = Url;
+    type Location = Location;
     type Limits = SessionLimits;
     type Requirements = Requirements;
     type Server = Server;
@@ -46,44 +48,12 @@ impl DatabaseKind for MySql {
     const MIGRATION: Duration = MIGRATION;
     const ATOMIC_MIGRATIONS: bool = false;
 
-    /// Sets the character set and the SQL modes that the statements need, whatever the URL says.
-    fn options(db: &Database<Self>, _: &SessionLimits) -> Result<MySqlConnectOptions, BackendError> {
-        let options = MySqlConnectOptions::from_url(&db.location).map_err(|error| {
-            BackendError::refused(format!("{} cannot be used: {error}", db.name), "correct the URL")
-        })?;
-        // The driver adds to the server's SQL mode, unless `prepare` sets a mode.
-        let adds_modes = db.schema.requirements.settings.is_empty();
-        Ok(options
-            .charset("utf8mb4")
-            .pipes_as_concat(adds_modes)
-            .no_engine_substitution(adds_modes)
-            .disable_statement_logging())
-    }
-
     async fn connect(
         db: &Database<Self>,
         limits: &SessionLimits,
         purpose: Purpose,
     ) -> Result<(MySqlConnection, Server), BackendError> {
-        let options = Self::options(db, limits)?;
-        let attempt = async {
-            let mut conn = match options.connect().await {
-                Ok(conn) => conn,
-                Err(error) => return Err(unreachable(&options, db, &error).await),
-            };
-            let prepared = async {
-                prepare(&mut conn, limits, &db.schema.requirements).await?;
-                Server::ask(&mut conn, limits).await
-            };
-            let server = prepared.await.map_err(|error| Self::explain(db, &error))?;
-            Ok((conn, server))
-        };
-        let (conn, server) = timeout(limits.connect, attempt).await.unwrap_or_else(|_| {
-            Err(BackendError::unavailable(
-                format!("{} did not answer within {} s", db.name, limits.connect.as_secs()),
-                "check that the address is right and the port open",
-            ))
-        })?;
+        let (conn, server) = connect::connect(db, limits).await?;
         let requirements = &db.schema.requirements;
         server.check(
             db,
@@ -94,19 +64,6 @@ impl DatabaseKind for MySql {
             },
         )?;
         Ok((conn, server))
-    }
-
-    fn pool_options(
-        pool: MySqlPoolOptions,
-        db: &Database<Self>,
-        limits: SessionLimits,
-        deadline: Duration,
-    ) -> MySqlPoolOptions {
-        let requirements = &db.schema.requirements;
-        pool
-            // Checked once in this time, so that idle connections go before the server drops them.
-            .idle_timeout(deadline)
-            .after_connect(move |conn, _| Box::pin(async move { prepare(conn, &limits, requirements).await }))
     }
 
     fn classify(error: &Error) -> ErrorClass {
@@ -151,13 +108,17 @@ impl DatabaseKind for MySql {
         let statement = format!("SELECT GET_LOCK(CONCAT('{what} ', LEFT(SHA2(DATABASE(), 256), 40)), ?)");
         let locked = sqlx::query_scalar(AssertSqlSafe(statement)).bind(MIGRATION_WAIT);
         let locked: Result<Option<i64>, Error> = locked.fetch_one(&mut *conn).await;
-        if locked.map_err(|error| Self::explain(db, &error))? != Some(1) {
+        if locked.map_err(|error| errors::no_lock(db, &error))? != Some(1) {
             return Err(BackendError::unavailable(
                 format!("another process has been migrating {} for {MIGRATION_WAIT} s", db.name),
                 "wait for it, or end it, and try again",
             ));
         }
         apply(conn, db).await
+    }
+
+    async fn after_migrations(conn: &mut MySqlConnection, db: &Database<Self>) {
+        views::replace(conn, db).await;
     }
 
     async fn diagnose(db: &Database<Self>, options: DiagnoseOptions) -> Vec<Finding> {
@@ -186,104 +147,5 @@ impl Execute for MySql {
         arguments: MySqlArguments,
     ) -> Result<Vec<i64>, Error> {
         query_scalar_with(text, arguments).fetch_all(conn).await
-    }
-}
-
-/// Distinguishes an unknown host, which a person must correct, from a server that is down.
-async fn unreachable(options: &MySqlConnectOptions, db: &Database<MySql>, error: &Error) -> BackendError {
-    match error {
-        // The handshake's own error comes wrapped.
-        Error::Io(cause) if is_handshake(cause) => lasting(db, format!("{} {NO_TLS}: {cause}", db.name), TLS_REMEDY),
-        Error::Io(cause) if options.get_socket().is_none() => {
-            let host = options.get_host();
-            let lookup = tokio::net::lookup_host((host, options.get_port())).await;
-            not_found_or_down(db, host, cause, lookup.err())
-        }
-        Error::Tls(cause) => BackendError::refused(format!("{} {NO_TLS}: {cause}", db.name), TLS_REMEDY),
-        other => MySql::explain(db, other),
-    }
-}
-
-const NO_TLS: &str = "did not agree on TLS";
-const TLS_REMEDY: &str = "check ssl-mode and ssl-ca in the URL";
-
-fn is_handshake(error: &io::Error) -> bool {
-    matches!(error.get_ref(), Some(inner) if inner.is::<rustls::Error>())
-}
-
-/// The error of a server that was not reached, given the error of looking up its host.
-fn not_found_or_down(db: &Database<MySql>, host: &str, cause: &io::Error, lookup: Option<io::Error>) -> BackendError {
-    let name = &db.name;
-    match lookup {
-        Some(lookup) if !is_temporary(&lookup.to_string()) => lasting(
-            db,
-            format!("{name} cannot be found: {host} has no address ({lookup})"),
-            "correct the host in the URL",
-        ),
-        _ => BackendError::unavailable(
-            format!("{name} cannot be reached: {cause}"),
-            "check that it runs, and that firewalls and network policies let podlog through",
-        ),
-    }
-}
-
-/// An error that rarely goes away by itself. Whether connecting is tried again depends on the use of the database.
-fn lasting(db: &Database<MySql>, text: String, remedy: &str) -> BackendError {
-    if db.schema.requirements.final_connect_errors {
-        BackendError::refused(text, remedy)
-    } else {
-        BackendError::unavailable(text, remedy)
-    }
-}
-
-/// Whether a failed look-up of a host may succeed later: no name server answered. The resolver of glibc calls that a
-/// `Temporary failure in name resolution`, that of musl `Try again`; there is no better sign of it than the text.
-fn is_temporary(lookup: &str) -> bool {
-    lookup.contains("Temporary failure") || lookup.contains("Try again")
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-    use crate::db::database::Schema;
-    use crate::{locks, sinks};
-
-    fn database(schema: &'static Schema<MySql>) -> Database<MySql> {
-        Database::new("db", "mysql://h/d".parse().unwrap(), schema)
-    }
-
-    #[test]
-    fn a_name_server_that_does_not_answer_is_not_taken_for_an_unknown_host() {
-        let text = |why: &str| format!("failed to lookup address information: {why}");
-        assert!(is_temporary(&text("Temporary failure in name resolution")));
-        assert!(is_temporary(&text("Try again")));
-        assert!(!is_temporary(&text("Name or service not known")));
-        assert!(!is_temporary(&text("Name does not resolve")));
-    }
-
-    #[tokio::test]
-    async fn an_unknown_host_and_a_failed_handshake_are_final_for_claims_and_tried_again_for_records() {
-        let (claims, records) = (database(&locks::schema::MYSQL), database(&sinks::schema::MYSQL));
-        let is_final = |error: &BackendError| matches!(error, BackendError::Refused(_));
-        let unknown = |db: &Database<MySql>, why: &str| {
-            let lookup = io::Error::other(format!("failed to lookup address information: {why}"));
-            not_found_or_down(db, "h", &io::Error::other("down"), Some(lookup))
-        };
-        let says = "Name or service not known";
-        assert!(is_final(&unknown(&claims, says)) && !is_final(&unknown(&records, says)));
-        for db in [&claims, &records] {
-            let text = unknown(db, says).to_string();
-            assert!(
-                text.contains("h has no address") && text.ends_with("correct the host in the URL"),
-                "{text}"
-            );
-            assert!(!is_final(&unknown(db, "Temporary failure in name resolution")));
-        }
-        let handshake = Error::Io(io::Error::other(rustls::Error::DecryptError));
-        let options = MySqlConnectOptions::new();
-        let failed = unreachable(&options, &claims, &handshake).await;
-        assert!(is_final(&failed) && failed.to_string().contains("TLS"), "{failed}");
-        let failed = unreachable(&options, &records, &handshake).await;
-        assert!(!is_final(&failed) && failed.to_string().contains("TLS"), "{failed}");
     }
 }

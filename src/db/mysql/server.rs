@@ -8,6 +8,7 @@ use std::time::Duration;
 use sqlx::mysql::MySqlConnection;
 use sqlx::{AssertSqlSafe, Error, Executor, MySql, Row as _};
 
+use super::views::View;
 use crate::db::database::Database;
 use crate::domain::BackendError;
 
@@ -43,17 +44,16 @@ pub(crate) struct Requirements {
     pub to_open: &'static [Property],
     /// What must be correct before the tables are created.
     pub to_migrate: &'static [Property],
+    /// The views that should have the rights of their readers.
+    pub views: &'static [View],
     /// Bytes of a packet that a statement needs beside the longest line, if `podlog check` reports the limit of packets.
     pub packet_overhead: Option<usize>,
-    /// Whether an unknown host and a failed TLS handshake are errors that only a person can correct. Otherwise
-    /// connecting is tried again.
-    pub final_connect_errors: bool,
 }
 
 /// How long a session waits. The server counts whole seconds.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct SessionLimits {
-    /// How long connecting may take, log-in and session settings included.
+    /// How long the way to the server may take, and then log-in and session settings.
     pub connect: Duration,
     /// How long a statement waits for a row lock.
     pub lock_wait: Duration,
@@ -255,7 +255,11 @@ mod tests {
     use crate::sinks::schema::MYSQL as RECORDS;
 
     fn database(schema: &'static Schema<MySql>) -> Database<MySql> {
-        Database::new("db", "mysql://h/d".parse().unwrap(), schema)
+        Database::new(
+            "db",
+            crate::db::url::ServerUrl::from(url::Url::parse("mysql://h/d").unwrap()).into(),
+            schema,
+        )
     }
 
     #[test]

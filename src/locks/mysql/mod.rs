@@ -30,10 +30,10 @@ use crate::domain::{
     AcquireRequest, BackendError, Claim, Fence, LockKey, LockRow, LockTable, PodRef, Renewal, RenewalOutcome, ReplicaId,
 };
 
-/// An attempt to connect, and a statement that waited for a row lock, fell back and read the rows again, must both fit
-/// into the statement deadline of 3 s.
+/// A statement that waited for a row lock, fell back and read the rows again must fit into the statement deadline of 3 s. An
+/// attempt to connect need not: the next call continues it.
 pub(super) const LIMITS: SessionLimits = SessionLimits {
-    connect: Duration::from_secs(2),
+    connect: Duration::from_secs(10),
     lock_wait: Duration::from_secs(1),
     table_wait: Some(Duration::from_secs(2)),
     idle: Duration::from_mins(10),

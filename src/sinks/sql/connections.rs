@@ -1,23 +1,24 @@
 //! The connections of a SQL sink: work on them has a deadline, and its failures become errors of the sink.
 //!
-//! A connection whose work failed, or was given up, is closed and never used again.
+//! Nothing here makes a connection: [`Pool`] does.
 
 use std::sync::Arc;
 use std::time::Duration;
 
-use sqlx::pool::PoolConnection;
-use sqlx::{Error, Pool};
-use tokio::time::timeout;
+use sqlx::Error;
+use tokio::time::{Instant, timeout};
 
 use super::dialect::SqlDialect;
-use crate::db::database::Database;
+use crate::db::connector::ConnectError;
+use crate::db::database::{Database, Work};
+use crate::db::pool::{Pool, Pooled};
+use crate::domain::BackendError;
 use crate::sinks::sink::SinkError;
 
-/// A pool of connections to one database.
+/// The connections to one database.
 #[derive(Debug)]
 pub(in crate::sinks) struct Connections<DB: SqlDialect> {
-    pool: Pool<DB>,
-    db: Arc<Database<DB>>,
+    pool: Arc<Pool<DB>>,
     /// How long one piece of work may take, waiting for a connection included.
     deadline: Duration,
 }
@@ -26,7 +27,6 @@ impl<DB: SqlDialect> Clone for Connections<DB> {
     fn clone(&self) -> Self {
         Self {
             pool: self.pool.clone(),
-            db: self.db.clone(),
             deadline: self.deadline,
         }
     }
@@ -35,8 +35,16 @@ impl<DB: SqlDialect> Clone for Connections<DB> {
 /// Why work on a connection was not done.
 #[derive(Debug)]
 pub(super) enum WorkError {
+    /// There was no connection.
+    NotConnected(BackendError),
     Failed(Error),
     TimedOut,
+}
+
+impl From<Error> for WorkError {
+    fn from(error: Error) -> Self {
+        Self::Failed(error)
+    }
 }
 
 impl WorkError {
@@ -51,63 +59,42 @@ impl WorkError {
 }
 
 impl<DB: SqlDialect> Connections<DB> {
-    pub(in crate::sinks) fn new(pool: Pool<DB>, db: Database<DB>, deadline: Duration) -> Self {
-        let db = Arc::new(db);
-        Self { pool, db, deadline }
+    /// `deadline` is how long one piece of work may take.
+    pub(in crate::sinks) fn new(db: Database<DB>, limits: DB::Limits, deadline: Duration) -> Self {
+        let pool = Pool::new(db, limits, DB::CONNECTIONS as usize, DB::idle_limit(deadline));
+        Self { pool, deadline }
     }
 
-    /// Takes a connection from the pool.
-    pub(super) async fn acquire(&self) -> Result<ReturnOnSuccess<DB>, Error> {
-        Ok(ReturnOnSuccess(Some(self.pool.acquire().await?)))
+    /// Takes a connection, or makes one. It gives up a little before the work does, to say why.
+    pub(super) async fn acquire(&self) -> Result<Pooled<DB>, WorkError> {
+        let acquired = self.pool.acquire(Instant::now() + self.deadline.mul_f64(0.9)).await;
+        acquired.map_err(|error| {
+            WorkError::NotConnected(match error {
+                ConnectError::Failed(error) => error,
+                ConnectError::NotYet => {
+                    let step = Work::Job("there is no free connection, and making one takes long");
+                    DB::timed_out(self.pool.database(), step, self.deadline)
+                }
+            })
+        })
     }
 
     /// Does work under the deadline.
-    pub(super) async fn in_time<T>(&self, work: impl Future<Output = Result<T, Error>>) -> Result<T, WorkError> {
-        match timeout(self.deadline, work).await {
-            Ok(done) => done.map_err(WorkError::Failed),
-            Err(_) => Err(WorkError::TimedOut),
-        }
+    pub(super) async fn in_time<T>(&self, work: impl Future<Output = Result<T, WorkError>>) -> Result<T, WorkError> {
+        timeout(self.deadline, work).await.unwrap_or(Err(WorkError::TimedOut))
     }
 
     /// The failure as an error of the sink: the work may be tried again.
     pub(super) fn sink_error(&self, error: &WorkError) -> SinkError {
+        let db = self.pool.database();
         let why = match error {
-            WorkError::Failed(error) => DB::explain(&self.db, error).to_string(),
-            WorkError::TimedOut => {
-                format!(
-                    "{} did not answer within {:?}; {}",
-                    self.db.name,
-                    self.deadline,
-                    DB::SLOW
-                )
-            }
+            WorkError::NotConnected(error) => error.to_string(),
+            WorkError::Failed(error) => DB::explain(db, error).to_string(),
+            WorkError::TimedOut => format!("{} did not answer within {:?}; {}", db.name, self.deadline, DB::SLOW),
         };
         SinkError::Again {
             after: None,
             why: why.into(),
-        }
-    }
-}
-
-/// A connection that goes back to the pool only when its work was done. Otherwise it is closed at once, which rolls its
-/// transaction back: it may still be busy, and the next user of it would wait.
-pub(super) struct ReturnOnSuccess<DB: SqlDialect>(Option<PoolConnection<DB>>);
-
-impl<DB: SqlDialect> ReturnOnSuccess<DB> {
-    pub(super) fn get(&mut self) -> Result<&mut DB::Connection, Error> {
-        self.0.as_deref_mut().ok_or(Error::WorkerCrashed)
-    }
-
-    /// The work was done.
-    pub(super) fn succeed(mut self) {
-        drop(self.0.take());
-    }
-}
-
-impl<DB: SqlDialect> Drop for ReturnOnSuccess<DB> {
-    fn drop(&mut self) {
-        if let Some(connection) = self.0.take() {
-            drop(connection.detach());
         }
     }
 }

@@ -27,6 +27,9 @@ pub(in crate::sinks) trait SqlDialect: DatabaseKind + Execute {
     /// How long connecting and statements wait, if an attempt to write may take `attempt`.
     fn connection_limits(attempt: Duration) -> Self::Limits;
 
+    /// How long a connection is kept that nobody uses, if an attempt to write may take `attempt`.
+    fn idle_limit(attempt: Duration) -> Duration;
+
     /// Whether a value is longer than its column: no later attempt can help.
     fn is_too_long(error: &Error) -> bool;
 

@@ -11,6 +11,7 @@ use super::batch;
 use super::dialect::{LockedRow, SqlDialect, StatementLimits, Statements};
 use crate::db::mysql::errors;
 use crate::db::mysql::server::SessionLimits;
+use crate::db::mysql::views::View;
 use crate::db::schema::Privilege;
 use crate::domain::Time;
 
@@ -73,9 +74,10 @@ pub(in crate::sinks) const fn session_limits(attempt: Duration) -> SessionLimits
     let silence = attempt.saturating_mul(2).saturating_add(Duration::from_secs(5));
     SessionLimits {
         connect: Duration::from_secs(10),
-        // Ends before the attempt does, so that the connection survives.
+        // Ends before the attempt does, so that the connection survives. A statement that was given up would go on
+        // waiting on the server, beside those of the next attempts.
         lock_wait: Duration::from_secs(3),
-        table_wait: None,
+        table_wait: Some(Duration::from_secs(3)),
         idle: silence,
         read: Some(silence),
     }
@@ -87,12 +89,8 @@ const LONGEST_MESSAGE: usize = (1 << 24) - 1;
 /// Bytes of a packet that a statement needs beside one message.
 pub(in crate::sinks) const PACKET_OVERHEAD: usize = 4096;
 
-/// Bytes of one statement. The client's sockets wait for an acknowledgement before they send a second small packet
-/// (Nagle's algorithm; sqlx 0.9.0 does not turn it off), and the server delays the acknowledgement by 40 ms. Over TLS
-/// each record of 16 KiB is a packet of its own, so there a statement must fit into one: measured 5,200 lines/s with
-/// large statements and 60,000 with these. Without TLS a statement is one packet.
-const PLAIN_BYTES: usize = 1 << 20;
-const TLS_BYTES: usize = 15 << 10;
+/// Bytes of one statement: some thousand lines. Larger ones are not faster.
+const STATEMENT_BYTES: usize = 1 << 20;
 
 impl SqlDialect for MySql {
     /// One for each group, one for streams that are opened, and one for retention.
@@ -105,22 +103,23 @@ impl SqlDialect for MySql {
         session_limits(attempt)
     }
 
+    /// The server drops it after twice that time: see [`session_limits`].
+    fn idle_limit(attempt: Duration) -> Duration {
+        attempt
+    }
+
     fn is_too_long(error: &Error) -> bool {
         errors::is_too_long(error)
     }
 
     async fn limits(conn: &mut MySqlConnection) -> Result<StatementLimits, Error> {
         let packet: i64 = sqlx::query_scalar("SELECT CAST(@@max_allowed_packet AS SIGNED)")
-            .fetch_one(&mut *conn)
+            .fetch_one(conn)
             .await?;
         let packet = usize::try_from(packet).unwrap_or(usize::MAX);
-        let cipher: Option<(String, String)> = sqlx::query_as("SHOW SESSION STATUS LIKE 'Ssl_cipher'")
-            .fetch_optional(conn)
-            .await?;
-        let plain = cipher.is_none_or(|(_, cipher)| cipher.is_empty());
         Ok(StatementLimits {
             message: packet.saturating_sub(PACKET_OVERHEAD).min(LONGEST_MESSAGE),
-            statement: packet.min(if plain { PLAIN_BYTES } else { TLS_BYTES }),
+            statement: packet.min(STATEMENT_BYTES),
         })
     }
 
@@ -158,6 +157,28 @@ impl SqlDialect for MySql {
         time.0 / 1000
     }
 }
+
+/// The views as the migrations make them, but with the rights of their readers.
+pub(in crate::sinks) const VIEWS: [View; 2] = [
+    View {
+        name: "log_line",
+        replace: "CREATE OR REPLACE SQL SECURITY INVOKER VIEW log_line AS \
+            SELECT s.namespace, s.pod, CONVERT(s.container USING utf8mb4) AS container, CONVERT(s.uid USING \
+            utf8mb4) AS uid, CONVERT(s.container_id USING utf8mb4) AS container_id, s.restart, \
+            TIMESTAMPADD(MICROSECOND, r.time_ns DIV 1000, TIMESTAMP '1970-01-01 00:00:00') AS time, r.time_ns, \
+            r.ordinal, r.seq, COALESCE(CONVERT(r.message USING utf8mb4), CONVERT(r.message USING latin1)) AS \
+            message, r.cut FROM log_stream s JOIN log_record r ON r.stream = s.id",
+    },
+    View {
+        name: "log_gaps",
+        replace: "CREATE OR REPLACE SQL SECURITY INVOKER VIEW log_gaps AS \
+            SELECT s.namespace, s.pod, CONVERT(s.container USING utf8mb4) AS container, CONVERT(s.uid USING \
+            utf8mb4) AS uid, CONVERT(s.container_id USING utf8mb4) AS container_id, s.restart, \
+            TIMESTAMPADD(MICROSECOND, g.from_ns DIV 1000, TIMESTAMP '1970-01-01 00:00:00') AS time_from, \
+            TIMESTAMPADD(MICROSECOND, g.to_ns DIV 1000, TIMESTAMP '1970-01-01 00:00:00') AS time_to, g.reason, \
+            g.seq AS before_seq FROM log_stream s JOIN log_gap g ON g.stream = s.id",
+    },
+];
 
 /// Each privilege that the statements above need.
 pub(in crate::sinks) const PRIVILEGES: [Privilege; 11] = [

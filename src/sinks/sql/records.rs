@@ -54,7 +54,7 @@ impl<DB: SqlDialect> SqlSink<DB> {
         let work = async {
             let mut connection = self.connections.acquire().await?;
             let row = open_in::<DB>(connection.get()?, origin, fence).await?;
-            connection.succeed();
+            connection.done();
             Ok(row)
         };
         let row = match self.connections.in_time(work).await {
@@ -122,7 +122,7 @@ impl<DB: SqlDialect> SqlSink<DB> {
         let work = async {
             let mut connection = self.connections.acquire().await?;
             let results = self.store_in(connection.get()?, ids, chunks).await?;
-            connection.succeed();
+            connection.done();
             Ok(results)
         };
         self.connections.in_time(work).await

@@ -3,7 +3,7 @@
 use async_trait::async_trait;
 use sqlx::{Connection, Error};
 
-use super::connections::Connections;
+use super::connections::{Connections, WorkError};
 use super::dialect::SqlDialect;
 use crate::db::statement::Value;
 use crate::domain::Time;
@@ -54,7 +54,7 @@ impl<DB: SqlDialect> SqlRetention<DB> {
     }
 
     /// Deletes up to `limit` old records of the streams after this one. Each stream is a transaction of its own.
-    async fn purge_records(&self, after: i64, older_than: Time, limit: u64) -> Result<Round, Error> {
+    async fn purge_records(&self, after: i64, older_than: Time, limit: u64) -> Result<Round, WorkError> {
         let mut acquired = self.connections.acquire().await?;
         let connection = acquired.get()?;
         let old = numbers::<DB>([after, older_than.0, STREAMS_PER_ROUND])?;
@@ -74,12 +74,12 @@ impl<DB: SqlDialect> SqlRetention<DB> {
             tx.commit().await?;
             last = Some(stream);
         }
-        acquired.succeed();
+        acquired.done();
         Ok(Round { deleted, last })
     }
 
     /// Deletes the rows of streams that have no record and have been quiet for long, and their gaps.
-    async fn purge_empty_streams(&self, older_than: Time) -> Result<(), Error> {
+    async fn purge_empty_streams(&self, older_than: Time) -> Result<(), WorkError> {
         let mut acquired = self.connections.acquire().await?;
         let connection = acquired.get()?;
         let empty = numbers::<DB>([DB::updated_at(older_than), EMPTY_STREAMS])?;
@@ -90,7 +90,7 @@ impl<DB: SqlDialect> SqlRetention<DB> {
             }
             tx.commit().await?;
         }
-        acquired.succeed();
+        acquired.done();
         Ok(())
     }
 }

@@ -63,6 +63,10 @@ impl SqlDialect for Sqlite {
     }
 
     /// Columns have no length here.
+    fn idle_limit(_: Duration) -> Duration {
+        Duration::from_hours(1)
+    }
+
     fn is_too_long(_: &Error) -> bool {
         false
     }

@@ -1,5 +1,6 @@
 //! One contract for every lock store, and further tests of each kind of store.
 
+mod connect;
 mod contract;
 pub(crate) mod fixture;
 mod handover;
@@ -84,6 +85,9 @@ servers! {
     run mysql::a_cancelled_call_does_not_delay_the_next_one,
     run mysql::a_statement_locks_only_the_rows_it_names,
     run mysql::a_renewal_that_arrives_after_a_newer_one_stores_no_checkpoint,
+    run connect::a_password_that_is_changed_is_read_from_its_file_again,
+    run connect::a_log_in_that_takes_longer_than_a_call_succeeds,
+    run connect::a_log_in_that_works_without_tls_only_for_a_while_is_refused,
     run settings::unsuitable_server_settings_are_named,
     run settings::an_error_of_a_user_without_privileges_says_what_to_grant,
     run settings::tables_of_another_version_are_refused,

@@ -39,22 +39,22 @@ pub(crate) async fn unsuitable_server_settings_are_named(fixture: &LockFixture) 
         ),
         (
             changed(fixture, |url| url.set_host(Some("no-such-host.invalid")).unwrap()),
-            true,
+            false,
             "correct the host",
         ),
         (
             changed(fixture, |url| url.set_port(Some(closed)).unwrap()),
             false,
-            "check that it runs",
+            "that the server runs",
         ),
         (
             changed(fixture, |url| url.set_port(Some(silent_port)).unwrap()),
             false,
-            "within 2 s",
+            "its log-in took longer than 10 s",
         ),
         (
             changed(fixture, |url| url.set_query(Some("ssl-mode=VERIFY_CA"))),
-            true,
+            false,
             "TLS",
         ),
     ];

@@ -1,12 +1,12 @@
 //! Faults of databases that tests can cause on a shared server.
 
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use podlog::clock::Clock;
 use podlog::domain::{BackendError, Fence};
 use podlog::metrics::Metrics;
-use podlog::sinks::open;
-use sqlx::{AssertSqlSafe, Connection, Executor, SqliteConnection};
+use podlog::sinks::{DiagnoseOptions, diagnose, migrate, open};
+use sqlx::{AssertSqlSafe, Connection, Executor, MySqlConnection, SqliteConnection};
 
 use crate::chunks::{TestLine, chunk, origin};
 use crate::sinks::fixture::{each_exact, unchanged};
@@ -125,6 +125,102 @@ async fn a_connection_error_is_reported_once_and_in_plain_words() {
         assert!(
             matches!(&nobody, BackendError::Unavailable(why) if why.to_string().contains("cannot be reached")),
             "{nobody}"
+        );
+    })
+    .await;
+}
+
+/// The ids of the connections to the fixture's database, but for this one.
+async fn connections(conn: &mut MySqlConnection) -> Vec<i64> {
+    let find =
+        "SELECT CAST(id AS SIGNED) FROM information_schema.processlist WHERE db = DATABASE() AND id <> CONNECTION_ID()";
+    sqlx::query_scalar(find).fetch_all(conn).await.unwrap()
+}
+
+#[tokio::test]
+async fn a_locked_table_takes_no_more_connections_than_the_sink_has_and_each_line_is_stored_once() {
+    for (lock, name) in [
+        ("LOCK TABLES log_stream READ LOCAL", "stream"),
+        ("LOCK TABLES log_record WRITE", "record"),
+    ] {
+        each_exact(async |fixture| {
+            if fixture.name == "sqlite" {
+                return;
+            }
+            let running = fixture.open().await;
+            let streams: Vec<_> = (0..8).map(|n| origin(&format!("{name}-{n}"))).collect();
+            for stream in &streams {
+                running.sink.open(stream, Fence(1)).await.unwrap();
+            }
+            let (mut locker, mut observer) = (fixture.mysql().await, fixture.mysql().await);
+            locker.execute(lock).await.unwrap();
+            let writes = futures::future::join_all(streams.iter().map(|stream| {
+                let sink = running.sink.clone();
+                async move { sink.write(&[chunk(stream, 1, None, &LINES)]).await.remove(0) }
+            }));
+            let observe = async {
+                let (mut most, begun) = (0, Instant::now());
+                // More than two attempts of 5 s.
+                while begun.elapsed() < Duration::from_secs(11) {
+                    most = most.max(connections(&mut observer).await.len());
+                    tokio::time::sleep(Duration::from_millis(100)).await;
+                }
+                locker.execute("UNLOCK TABLES").await.unwrap();
+                most
+            };
+            let (written, most) = tokio::join!(writes, observe);
+            assert!(written.iter().all(Result::is_ok), "{written:?}");
+            // Five of the sink, and the one that has locked the table.
+            assert!((2..=6).contains(&most), "{most} connections at once");
+            for stream in &streams {
+                assert_eq!(fixture.read(stream).await, unchanged(&LINES));
+            }
+        })
+        .await;
+    }
+}
+
+#[tokio::test]
+async fn views_of_an_older_version_get_the_rights_of_their_readers() {
+    each_exact(async |fixture| {
+        if fixture.name == "sqlite" {
+            return;
+        }
+        let security = async || {
+            let rest = "FROM information_schema.VIEWS WHERE TABLE_SCHEMA = DATABASE()";
+            fixture.rows(["SECURITY_TYPE"], rest).await
+        };
+        let all = |word: &str| vec![vec![Some(word.to_owned())]; 2];
+        assert_eq!(security().await, all("INVOKER"));
+        for (view, table) in [("log_line", "log_record"), ("log_gaps", "log_gap")] {
+            fixture
+                .sql(&format!("CREATE OR REPLACE VIEW {view} AS SELECT * FROM {table}"))
+                .await;
+        }
+        assert_eq!(security().await, all("DEFINER"));
+        let options = DiagnoseOptions {
+            migrates: true,
+            retains: false,
+            max_line: 1000,
+        };
+        let findings = diagnose(&fixture.parsed(), options).await;
+        let warned = findings.iter().find(|finding| finding.subject == "views").unwrap();
+        assert!(
+            warned.message.text.starts_with("log_gaps and log_line")
+                || warned.message.text.starts_with("log_line and log_gaps"),
+            "{warned:?}"
+        );
+        migrate(&fixture.parsed()).await.unwrap();
+        assert_eq!(security().await, all("INVOKER"));
+        let columns = fixture.rows(
+            ["COUNT(*)"],
+            "FROM information_schema.COLUMNS WHERE TABLE_SCHEMA = DATABASE() AND TABLE_NAME = 'log_line'",
+        );
+        assert_eq!(columns.await, [[Some("12".to_owned())]]);
+        let findings = diagnose(&fixture.parsed(), options).await;
+        assert!(
+            findings.iter().all(|finding| finding.subject != "views"),
+            "{findings:?}"
         );
     })
     .await;
