@@ -29,7 +29,7 @@ use crate::retention::Cleaner;
 use crate::sinks::{self, Opened};
 use crate::status::Status;
 use crate::status::health::Health;
-use crate::status::ready::Readiness;
+use crate::status::ready::{Condition, PATIENCE, Readiness};
 use crate::status::server::{self, ServerState};
 use crate::unread::UnreadLogs;
 
@@ -54,6 +54,11 @@ pub async fn run(config: Config, stop: CancellationToken) -> Result<(), Failure>
         backends = Backends::open(&config, &scope, clock, &metrics) => backends?,
     };
     let (readiness, health) = (Readiness::default(), Health::new(clock));
+    // All conditions are there before the first probe.
+    let store_reached = readiness.condition("the lock store answers");
+    let listed = readiness.condition("pods are listed");
+    let unstored = metrics.unstored.clone();
+    readiness.ask("the sink stores records", move || not_stored(unstored.longest()));
     let status = watch::channel(Arc::new(Status::new(
         config.replica.clone(),
         config.store.cluster.as_str().into(),
@@ -61,7 +66,7 @@ pub async fn run(config: Config, stop: CancellationToken) -> Result<(), Failure>
     )));
     let state = ServerState {
         status: status.1,
-        readiness: readiness.clone(),
+        readiness,
         health: health.clone(),
         registry: Arc::new(registry),
         stopping: stop.clone(),
@@ -79,7 +84,8 @@ pub async fn run(config: Config, stop: CancellationToken) -> Result<(), Failure>
         clock,
         metrics,
         StatusHandles {
-            readiness,
+            store_reached,
+            listed,
             health,
             status: status.0,
         },
@@ -94,9 +100,20 @@ pub async fn run(config: Config, stop: CancellationToken) -> Result<(), Failure>
     outcome
 }
 
+/// Why a replica is not ready whose oldest lines have waited for the sink for this time.
+fn not_stored(waited: Duration) -> Option<String> {
+    (waited >= PATIENCE).then(|| {
+        format!(
+            "nothing was stored for {} s; podlog's log has the cause",
+            waited.as_secs()
+        )
+    })
+}
+
 /// Where the parts report the state of the replica.
 struct StatusHandles {
-    readiness: Readiness,
+    store_reached: Condition,
+    listed: Condition,
     health: Health,
     status: watch::Sender<Arc<Status>>,
 }
@@ -140,8 +157,8 @@ async fn collect(
         grace: config.grace,
         status: handles.status,
         heartbeat: handles.health.register("collector", COLLECTOR_LIMIT),
-        store_reached: handles.readiness.condition("lock store reached"),
-        listed: handles.readiness.condition("first list of pods done"),
+        store_reached: handles.store_reached,
+        listed: handles.listed,
     });
 
     let stopping = stop.child_token();

@@ -2,7 +2,9 @@
 //!
 //! Reading it sends nothing to the API server. kube runs the exec plugins of a kubeconfig when the clients are built.
 
+use std::ffi::OsStr;
 use std::fmt;
+use std::io::ErrorKind;
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
@@ -183,6 +185,39 @@ fn credentials_cause(error: &kube::Error) -> String {
     }
 }
 
+/// The paths of a list such as `KUBECONFIG`.
+fn paths(list: &OsStr) -> Vec<PathBuf> {
+    let paths = std::env::split_paths(list);
+    paths.filter(|path| !path.as_os_str().is_empty()).collect()
+}
+
+/// The kubeconfigs of a list in one. A missing file is passed over, as kubectl does, unless all are missing.
+fn merged(paths: &[PathBuf]) -> Result<Kubeconfig, KubeconfigError> {
+    let (mut merged, mut missing) = (None::<Kubeconfig>, Vec::new());
+    for path in paths {
+        match Kubeconfig::read_from(path) {
+            Ok(read) => {
+                merged = Some(match merged {
+                    Some(before) => before.merge(read)?,
+                    None => read,
+                });
+            }
+            Err(KubeconfigError::ReadConfig(error, path)) if error.kind() == ErrorKind::NotFound => {
+                missing.push((error, path));
+            }
+            Err(error) => return Err(error),
+        }
+    }
+    match (merged, missing.pop()) {
+        (Some(merged), _) => Ok(merged),
+        (None, Some((error, _))) => {
+            let all = std::env::join_paths(paths).unwrap_or_default();
+            Err(KubeconfigError::ReadConfig(error, all.into()))
+        }
+        (None, None) => Err(KubeconfigError::FindPath),
+    }
+}
+
 impl Access {
     /// Reads the configuration.
     pub(super) async fn config(&self) -> Result<Config, AccessError> {
@@ -201,10 +236,16 @@ impl Access {
 
     async fn inferred(&self) -> Result<Config, AccessError> {
         let found = "from KUBECONFIG or ~/.kube/config";
-        match Kubeconfig::read() {
+        let listed: Vec<PathBuf> = std::env::var_os("KUBECONFIG").map_or_else(Vec::new, |list| paths(&list));
+        let read = if listed.is_empty() {
+            Kubeconfig::read()
+        } else {
+            merged(&listed)
+        };
+        match read {
             Ok(read) => self.config_from(read, found).await,
             Err(KubeconfigError::ReadConfig(error, path))
-                if error.kind() != std::io::ErrorKind::NotFound || std::env::var_os("KUBECONFIG").is_some() =>
+                if error.kind() != ErrorKind::NotFound || !listed.is_empty() =>
             {
                 Err(AccessError::Kubeconfig {
                     file: path.display().to_string(),
@@ -303,6 +344,30 @@ mod tests {
         assert!(
             text.contains("/nowhere/config") && text.contains("No such file"),
             "{text}"
+        );
+    }
+
+    #[test]
+    fn a_missing_file_of_a_list_is_passed_over_unless_all_are_missing() {
+        let folder = tempfile::tempdir().unwrap();
+        let there = folder.path().join("config");
+        std::fs::write(&there, GOOD).unwrap();
+        let list = |text: &str| paths(OsStr::new(text));
+        for text in [
+            format!("/nowhere:{}", there.display()),
+            format!("{}::/nowhere:", there.display()),
+        ] {
+            let read = merged(&list(&text)).unwrap();
+            assert_eq!(read.current_context.as_deref(), Some("a"), "{text}");
+        }
+        let Err(KubeconfigError::ReadConfig(_, path)) = merged(&list("/nowhere:/no/where")) else {
+            panic!("all are missing")
+        };
+        assert_eq!(path, PathBuf::from("/nowhere:/no/where"));
+        std::fs::write(&there, "clusters: 7").unwrap();
+        assert!(
+            merged(&list(&format!("/nowhere:{}", there.display()))).is_err(),
+            "a broken file is not passed over"
         );
     }
 

@@ -22,11 +22,13 @@ use tokio::time::Instant;
 use tower::{BoxError, Service};
 
 use super::access::{Access, Clients};
+use super::connect::ConnectError;
 use super::convert::{SharedNames, convert};
 use super::error::{AccessError, ApiError};
 use super::operation::Operation;
 use super::select::Scope;
 use crate::domain::Pod;
+use crate::domain::backoff::Backoff;
 use crate::metrics::{Metrics, Request as RequestLabels};
 use crate::sync::lock;
 
@@ -38,8 +40,8 @@ pub(super) const HEADERS_DEADLINE: Duration = Duration::from_secs(15);
 const LONGEST_ANSWER: usize = 256 << 20;
 /// The longest refusal in bytes: a Status object, which is a few hundred.
 const LONGEST_REFUSAL: usize = 64 << 10;
-/// Credentials are read again after the server refused them, at most this often.
-const RENEW_INTERVAL: Duration = Duration::from_mins(1);
+/// The shortest and the longest time from one reading of the credentials to the next.
+const RENEW_PAUSES: (Duration, Duration) = (Duration::from_secs(5), Duration::from_mins(1));
 
 /// A cluster. Clones share the connections.
 #[derive(Clone, Debug)]
@@ -50,9 +52,15 @@ struct ClusterInner {
     /// How the clients are built again; `None` when they came from a service.
     access: Option<Access>,
     clients: Mutex<Clients>,
-    /// When the clients were last built again.
-    renewed: tokio::sync::Mutex<Option<Instant>>,
+    renewal: tokio::sync::Mutex<Renewal>,
     metrics: Metrics,
+}
+
+/// When the clients may be built again.
+#[derive(Debug)]
+struct Renewal {
+    not_before: Option<Instant>,
+    backoff: Backoff,
 }
 
 impl Cluster {
@@ -80,7 +88,10 @@ impl Cluster {
         Self(Arc::new(ClusterInner {
             access,
             clients: Mutex::new(clients),
-            renewed: tokio::sync::Mutex::default(),
+            renewal: tokio::sync::Mutex::new(Renewal {
+                not_before: None,
+                backoff: Backoff::new(RENEW_PAUSES.0, RENEW_PAUSES.1),
+            }),
             metrics,
         }))
     }
@@ -266,9 +277,10 @@ impl Cluster {
         match answer {
             Ok(value) => Ok(value),
             Err(error) => {
+                let about_trust = is_about_trust(&error);
                 let error = operation.failed(error);
-                if matches!(error, ApiError::Unauthorized(_)) {
-                    self.renew_credentials().await;
+                if about_trust || matches!(error, ApiError::Unauthorized(_)) {
+                    self.renew_credentials(&error).await;
                 }
                 Err(error)
             }
@@ -281,26 +293,48 @@ impl Cluster {
         self.0.metrics.api_requests.get_or_create(&labels).inc();
     }
 
-    /// Reads the credentials again after the server refused them. Client certificates expire, and the files and plugins
-    /// they come from have newer ones. Open streams stay open.
-    pub(super) async fn renew_credentials(&self) {
+    /// Reads the configuration again, with the CA and the credentials, after one side did not trust the other:
+    /// certificates expire and are replaced, and the files and plugins they come from have newer ones. Open streams stay
+    /// open.
+    pub(super) async fn renew_credentials(&self, why: &ApiError) {
         let Some(access) = &self.0.access else { return };
-        let Ok(mut renewed) = self.0.renewed.try_lock() else {
+        let Ok(mut renewal) = self.0.renewal.try_lock() else {
             return;
         };
-        if renewed.is_some_and(|last| last.elapsed() < RENEW_INTERVAL) {
+        let now = Instant::now();
+        if renewal.not_before.is_some_and(|at| now < at) {
             return;
         }
-        *renewed = Some(Instant::now());
+        // Trust that was lost long after the last renewal is another matter than the one before.
+        let is_new = renewal.not_before.is_none_or(|at| now >= at + RENEW_PAUSES.1);
+        if is_new {
+            renewal.backoff.reset();
+        }
+        renewal.not_before = Some(now + renewal.backoff.next_wait(0.0));
         let built = async { Clients::build(access.config().await?).await };
         match built.await {
             Ok(clients) => {
-                tracing::info!("the API server refused the credentials; podlog has read them again");
+                if is_new {
+                    tracing::info!(%why, "podlog reads the configuration of the cluster again, with CA and credentials, until it fits");
+                }
                 *lock(&self.0.clients) = clients;
             }
-            Err(error) => tracing::warn!(%error, "the credentials cannot be read again"),
+            Err(error) if is_new => {
+                tracing::warn!(%why, %error, "the configuration of the cluster cannot be read again; podlog goes on trying");
+            }
+            Err(error) => tracing::debug!(%why, %error, "the configuration of the cluster still cannot be read again"),
         }
     }
+}
+
+/// Whether there is no connection because one side does not trust the other.
+pub(super) fn is_about_trust(error: &kube::Error) -> bool {
+    let kube::Error::Service(error) = error else {
+        return false;
+    };
+    error
+        .downcast_ref::<ConnectError>()
+        .is_some_and(ConnectError::is_about_trust)
 }
 
 /// The error in a response whose status is not success.

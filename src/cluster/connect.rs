@@ -2,6 +2,7 @@
 //!
 //! It never decides when to connect or which connection carries a request; the pool does.
 
+use std::error::Error;
 use std::fmt;
 use std::future::poll_fn;
 use std::io;
@@ -15,13 +16,13 @@ use http_body_util::Full;
 use hyper::client::conn::{http1, http2};
 use hyper_util::rt::{TokioIo, TokioTimer};
 use rustls::pki_types::ServerName;
-use socket2::{SockRef, TcpKeepalive};
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::TcpStream;
 
 use super::tasks::{DriverTasks, Executor};
 use super::text::error_chain;
 use crate::domain::Message;
+use crate::net::{self, NetError};
 
 /// The longest time from the DNS lookup to an HTTP connection.
 pub(super) const CONNECT_DEADLINE: Duration = Duration::from_secs(5);
@@ -41,13 +42,6 @@ pub(super) struct KeepAlive {
     pub(super) timeout: Duration,
 }
 
-/// TCP keepalive, for HTTP/1.1 and for a peer that is gone: noticed after 20 s + 3 x 5 s = 35 s.
-const TCP_IDLE: Duration = Duration::from_secs(20);
-const TCP_PROBE: Duration = Duration::from_secs(5);
-const TCP_PROBES: u32 = 3;
-/// The connection is closed when sent bytes are not acknowledged for this long.
-#[cfg(target_os = "linux")]
-const TCP_USER_TIMEOUT: Duration = Duration::from_secs(30);
 /// How often the server's first SETTINGS frame is checked for. hyper does not notify when it arrives.
 const SETTINGS_TICK: Duration = Duration::from_millis(2);
 
@@ -83,6 +77,11 @@ pub(super) enum ConnectError {
 }
 
 impl ConnectError {
+    /// Whether certificates or credentials that are read again may help.
+    pub(super) fn is_about_trust(&self) -> bool {
+        matches!(self, Self::Certificate { .. } | Self::Tls { .. })
+    }
+
     /// What failed, and what to do about it.
     pub(super) fn message(&self) -> Message {
         match self {
@@ -120,7 +119,7 @@ impl fmt::Display for ConnectError {
     }
 }
 
-impl std::error::Error for ConnectError {}
+impl Error for ConnectError {}
 
 /// Where to connect and how.
 #[derive(Clone)]
@@ -178,7 +177,7 @@ impl Connector {
         let tls = tokio_rustls::TlsConnector::from(Arc::clone(config))
             .connect(name.clone(), tcp)
             .await
-            .map_err(|error| self.tls_error(&error))?;
+            .map_err(|error| self.failed(&error))?;
         let is_http2 = tls.get_ref().1.alpn_protocol() == Some(b"h2");
         self.start_http(Box::new(tls), is_http2, tasks).await
     }
@@ -189,36 +188,32 @@ impl Connector {
     }
 
     async fn tcp(&self) -> Result<TcpStream, ConnectError> {
-        let no_address = |cause: String| {
-            let host = self.host.clone();
-            ConnectError::Lookup { host, cause }
-        };
-        let addresses = tokio::net::lookup_host((self.host.as_str(), self.port))
-            .await
-            .map_err(|error| no_address(error.to_string()))?;
-        let mut last = None;
-        for address in addresses {
-            match TcpStream::connect(address).await {
-                Ok(stream) => {
-                    set_socket_options(&stream).map_err(|error| self.broken(error.to_string()))?;
-                    return Ok(stream);
+        let connected = net::connect(&self.host, self.port, CONNECT_DEADLINE).await;
+        connected.map_err(|error| {
+            let (host, address) = (self.host.clone(), self.address());
+            match error {
+                NetError::NoAddress { cause, .. } => {
+                    let cause = cause.to_string();
+                    ConnectError::Lookup { host, cause }
                 }
-                Err(error) => last = Some(error),
+                NetError::LookUpTooSlow { .. } => {
+                    let cause = error.to_string();
+                    ConnectError::Lookup { host, cause }
+                }
+                NetError::Refused { cause, .. } if cause.kind() == io::ErrorKind::ConnectionRefused => {
+                    ConnectError::Refused { address }
+                }
+                NetError::Refused { cause, .. } => self.broken(cause.to_string()),
+                NetError::NoAnswer { .. } => ConnectError::TimedOut { address },
             }
-        }
-        Err(match last {
-            Some(error) if error.kind() == io::ErrorKind::ConnectionRefused => {
-                let address = self.address();
-                ConnectError::Refused { address }
-            }
-            Some(error) => self.broken(error.to_string()),
-            None => no_address("no address".into()),
         })
     }
 
-    fn tls_error(&self, error: &io::Error) -> ConnectError {
+    /// The error of a connection. With TLS 1.3 a server refuses a client's certificate only after the handshake, so that the
+    /// error comes from the first request.
+    pub(super) fn failed(&self, error: &(dyn Error + 'static)) -> ConnectError {
         let address = self.address();
-        match error.get_ref().and_then(|inner| inner.downcast_ref::<rustls::Error>()) {
+        match rustls_error(error) {
             Some(rustls::Error::InvalidCertificate(reason)) => {
                 let cause = reason.to_string();
                 ConnectError::Certificate { address, cause }
@@ -227,7 +222,7 @@ impl Connector {
                 let cause = other.to_string();
                 ConnectError::Tls { address, cause }
             }
-            None => self.broken(error.to_string()),
+            None => self.broken(error_chain(error)),
         }
     }
 
@@ -238,14 +233,14 @@ impl Connector {
         is_http2: bool,
         tasks: &DriverTasks,
     ) -> Result<Connection, ConnectError> {
-        let broken = |error: hyper::Error| self.broken(error_chain(&error));
+        let failed = |error: hyper::Error| self.failed(&error);
         let io = TokioIo::new(stream);
         if !is_http2 {
             let mut builder = http1::Builder::new();
             if let Some(bytes) = self.windows.http1 {
                 builder.max_buf_size(bytes);
             }
-            let (sender, driver) = builder.handshake(io).await.map_err(broken)?;
+            let (sender, driver) = builder.handshake(io).await.map_err(failed)?;
             tasks.run(driver.map(|_| ()));
             return Ok(Connection::Http1(sender));
         }
@@ -261,10 +256,17 @@ impl Connector {
             .keep_alive_while_idle(true)
             .handshake(io)
             .await
-            .map_err(broken)?;
-        wait_for_settings(&mut driver).await.map_err(broken)?;
+            .map_err(failed)?;
+        wait_for_settings(&mut driver).await.map_err(failed)?;
         Ok(Connection::Http2(sender, driver))
     }
+}
+
+/// The error of TLS that is the cause of this one.
+fn rustls_error<'a>(error: &'a (dyn Error + 'static)) -> Option<&'a rustls::Error> {
+    let io = error.downcast_ref::<io::Error>().and_then(io::Error::get_ref);
+    let found = io.and_then(|inner| inner.downcast_ref::<rustls::Error>());
+    found.or_else(|| error.source().and_then(rustls_error))
 }
 
 /// Runs the connection until the server's SETTINGS frame is there.
@@ -285,17 +287,4 @@ async fn wait_for_settings(driver: &mut Http2Driver) -> Result<(), hyper::Error>
         }
     })
     .await
-}
-
-fn set_socket_options(stream: &TcpStream) -> io::Result<()> {
-    stream.set_nodelay(true)?;
-    let socket = SockRef::from(stream);
-    let keepalive = TcpKeepalive::new()
-        .with_time(TCP_IDLE)
-        .with_interval(TCP_PROBE)
-        .with_retries(TCP_PROBES);
-    socket.set_tcp_keepalive(&keepalive)?;
-    #[cfg(target_os = "linux")]
-    socket.set_tcp_user_timeout(Some(TCP_USER_TIMEOUT))?;
-    Ok(())
 }

@@ -13,7 +13,7 @@ use kube::client::Body;
 use prometheus_client::metrics::{counter::Counter, gauge::Gauge};
 use url::form_urlencoded::byte_serialize;
 
-use super::client::{Cluster, HEADERS_DEADLINE};
+use super::client::{Cluster, HEADERS_DEADLINE, is_about_trust};
 use super::error::ApiError;
 use super::operation::Operation;
 use super::speaker::{Speaker, who_said};
@@ -227,7 +227,12 @@ pub async fn open_log(cluster: &Cluster, query: &LogQuery) -> Result<LogStream, 
         Ok(response) => response,
         Err(error) => {
             cluster.count("log", 0);
-            return Err(operation.failed(error).into());
+            let about_trust = is_about_trust(&error);
+            let error = operation.failed(error);
+            if about_trust {
+                cluster.renew_credentials(&error).await;
+            }
+            return Err(error.into());
         }
     };
     cluster.count("log", response.status().as_u16());
@@ -249,7 +254,8 @@ pub async fn open_log(cluster: &Cluster, query: &LogQuery) -> Result<LogStream, 
             let (speaker, said) = who_said(status.as_u16(), &body);
             // A kubelet refuses the credentials of the API server; podlog's own were good.
             if status == StatusCode::UNAUTHORIZED && speaker != Speaker::Kubelet {
-                cluster.renew_credentials().await;
+                let why = operation.refused(status.as_u16(), &said, after);
+                cluster.renew_credentials(&why).await;
             }
             Err(refused(operation, status, speaker, &said, after))
         }

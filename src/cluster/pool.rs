@@ -211,13 +211,13 @@ impl Pool {
                             slot.connection.retired.store(true, Ordering::Relaxed);
                             cause = error_chain(error.error());
                         }
-                        Err(error) => return Err(self.broken(error_chain(&error.into_error()))),
+                        Err(error) => return Err(self.0.connector.failed(&error.into_error())),
                     }
                 }
                 PooledConnection::Http1(mut sender) => {
                     let request = origin_form(request, &self.0.connector.address());
                     let answer = sender.send_request(request.map(RequestBody::new)).await;
-                    let response = answer.map_err(|error| self.broken(error_chain(&error)))?;
+                    let response = answer.map_err(|error| self.0.connector.failed(&error))?;
                     return Ok(response.map(|body| PooledBody { body, _slot: None }));
                 }
             }

@@ -44,6 +44,16 @@ enum WatchEnd {
     Failed(ApiError),
 }
 
+/// How one watch ended.
+enum ReadEnd {
+    /// The server ended it in order.
+    Ended,
+    /// It was silent for too long. The server may not know the resource version at all, as after it was restored from a
+    /// backup, so only a list shows what there is.
+    Silent,
+    Failed(ApiError),
+}
+
 impl From<ApiError> for WatchEnd {
     fn from(error: ApiError) -> Self {
         match error {
@@ -197,17 +207,23 @@ impl<'a> Watcher<'a> {
             let worked_now = had_event || opened.elapsed() >= WORKING_AFTER;
             worked |= worked_now;
             match end {
-                Some(ApiError::Gone) => return (WatchEnd::Expired, worked),
-                Some(error) if !worked_now => return (error.into(), worked),
-                None if !worked_now => return (ApiError::unavailable("the watch ended at once").into(), worked),
-                Some(error) => {
+                ReadEnd::Failed(ApiError::Gone) => return (WatchEnd::Expired, worked),
+                ReadEnd::Silent => {
+                    tracing::debug!(version, "a watch was silent for long; listing again");
+                    return (WatchEnd::Expired, worked);
+                }
+                ReadEnd::Failed(error) if !worked_now => return (error.into(), worked),
+                ReadEnd::Ended if !worked_now => {
+                    return (ApiError::unavailable("the watch ended at once").into(), worked);
+                }
+                ReadEnd::Failed(error) => {
                     tracing::debug!(%error, "a watch broke; it continues from the version it had reached");
                     tokio::time::sleep(self.backoff.next_wait(fastrand::f64())).await;
                 }
-                None if opened.elapsed() < WORKING_AFTER => {
+                ReadEnd::Ended if opened.elapsed() < WORKING_AFTER => {
                     tokio::time::sleep(self.backoff.next_wait(fastrand::f64())).await;
                 }
-                None => {}
+                ReadEnd::Ended => {}
             }
         }
     }
@@ -223,29 +239,26 @@ impl<'a> Watcher<'a> {
         }
     }
 
-    /// Reads one watch to its end. Returns the error that ended it, if any, and whether there was any event.
+    /// Reads one watch to its end. Returns how it ended, and whether there was any event.
     async fn read(
         &mut self,
         stream: impl Stream<Item = Result<WatchEvent<ApiPod>, kube::Error>>,
         version: &mut String,
-    ) -> (Option<ApiError>, bool) {
+    ) -> (ReadEnd, bool) {
         let mut stream = std::pin::pin!(stream);
         let mut had_event = false;
         loop {
             let event = match tokio::time::timeout(SILENCE, stream.next()).await {
                 Ok(Some(event)) => event,
-                Ok(None) => return (None, had_event),
-                Err(_) => {
-                    let text = format!("the watch was silent for {} s", SILENCE.as_secs());
-                    return (Some(ApiError::unavailable(text)), had_event);
-                }
+                Ok(None) => return (ReadEnd::Ended, had_event),
+                Err(_) => return (ReadEnd::Silent, had_event),
             };
             let applied = match event {
                 Ok(event) => self.apply(event, version),
                 Err(error) => Err(self.operation("watch").failed(error)),
             };
             if let Err(error) = applied {
-                return (Some(error), had_event);
+                return (ReadEnd::Failed(error), had_event);
             }
             had_event = true;
             self.record_success();

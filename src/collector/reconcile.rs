@@ -6,6 +6,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use tokio::sync::watch;
+use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
 use crate::domain::claim::Lease;
@@ -19,7 +20,7 @@ use crate::metrics::Reason;
 use crate::renewer::Renewer;
 use crate::status::Status;
 use crate::status::health::Heartbeat;
-use crate::status::ready::Condition;
+use crate::status::ready::{Condition, PATIENCE};
 
 use super::claims::Claims;
 use super::gc::GarbageCollector;
@@ -80,6 +81,8 @@ pub(super) struct Reconciler {
     status: watch::Sender<Arc<Status>>,
     store_reached: Condition,
     listed: Condition,
+    /// Since when the API server has not listed the pods of a namespace.
+    unlisted_since: Option<Instant>,
 }
 
 impl Reconciler {
@@ -98,15 +101,13 @@ impl Reconciler {
             status: deps.status,
             store_reached: deps.store_reached,
             listed: deps.listed,
+            unlisted_since: None,
         }
     }
 
     /// Shows pod tasks what has become of their pods, and remembers pods that are missing from the set.
     pub(super) fn on_pods_changed(&mut self, set: &Arc<PodSet>) {
         let claims = &mut self.claims;
-        if set.listings.is_settled() {
-            self.listed.set();
-        }
         let no_room = claims.memory.on_set(set);
         if no_room > 0 {
             let reason = Reason { reason: "deleted" };
@@ -119,9 +120,38 @@ impl Reconciler {
         claims.tasks.on_pods_changed(set);
     }
 
-    /// Reads the table, plans and acts, unless `stop` is cancelled meanwhile. Returns after how long there may be more
-    /// to do, if that is known.
+    /// Reads the table, plans and acts, unless `stop` is cancelled meanwhile, and shows what keeps the replica from that.
+    /// Returns after how long there may be more to do, if that is known.
     pub(super) async fn reconcile(&mut self, stop: &CancellationToken) -> Option<Duration> {
+        let wake = self.act(stop).await;
+        self.show_outages();
+        wake
+    }
+
+    /// Shows in `/readyz` that the lock store or the API server has failed for long.
+    fn show_outages(&mut self) {
+        match self.claims.store.outage() {
+            Some((lasted, why)) if lasted >= PATIENCE => self.store_reached.lose(why.to_owned(), lasted),
+            Some(_) => {}
+            None => self.store_reached.set(),
+        }
+        let set = self.pods.borrow();
+        // A right that is missing is a matter of its namespace, not of the replica.
+        let outage = set.listings.failures().find(|(_, failure)| !failure.forbidden);
+        let Some((_, failure)) = outage else {
+            self.unlisted_since = None;
+            if set.listings.is_settled() {
+                self.listed.set();
+            }
+            return;
+        };
+        let lasted = self.unlisted_since.get_or_insert_with(Instant::now).elapsed();
+        if lasted >= PATIENCE {
+            self.listed.lose(failure.message.to_string(), lasted);
+        }
+    }
+
+    async fn act(&mut self, stop: &CancellationToken) -> Option<Duration> {
         // A claim may be given up while it is being made only if the store does not answer anyway: otherwise the row
         // would be taken and no replica would know.
         let may_give_up = self.claims.store.is_failing();
@@ -137,7 +167,6 @@ impl Reconciler {
             () = stop.cancelled() => return None,
             table = self.claims.store.table() => table?,
         };
-        self.store_reached.set();
         let now = clock.now();
         if now > asked + locks::CALL_DEADLINE {
             // A call never takes longer, so the process slept, and the database's clock may have jumped since.

@@ -3,6 +3,9 @@
 
 use std::future::Future;
 use std::sync::Arc;
+use std::time::Duration;
+
+use tokio::time::Instant;
 
 use crate::domain::{AcquireRequest, BackendError, Claim, Fence, LockKey, LockTable, Release};
 use crate::locks::{self, CALL_DEADLINE, LockStore};
@@ -17,8 +20,8 @@ pub(super) struct StoreClient {
     /// Shows that the collector's loop is not stuck. Recorded after each call, since slow calls make a
     /// reconciliation long.
     pub(super) heartbeat: Heartbeat,
-    /// Whether the latest call failed. A failure is logged when it begins, not at each call.
-    failing: bool,
+    /// Since when calls fail, and why the first one did. A failure is logged when it begins, not at each call.
+    failing: Option<(Instant, String)>,
 }
 
 impl StoreClient {
@@ -27,13 +30,19 @@ impl StoreClient {
             store,
             metrics,
             heartbeat,
-            failing: false,
+            failing: None,
         }
     }
 
     /// Whether the latest call failed.
     pub(super) fn is_failing(&self) -> bool {
-        self.failing
+        self.failing.is_some()
+    }
+
+    /// For how long calls have failed, and why the first one did.
+    pub(super) fn outage(&self) -> Option<(Duration, &str)> {
+        let (since, why) = self.failing.as_ref()?;
+        Some((since.elapsed(), why))
     }
 
     /// All rows.
@@ -85,14 +94,16 @@ impl StoreClient {
     fn record_outcome<T>(&mut self, answer: Result<T, BackendError>) -> Option<T> {
         match answer {
             Ok(value) => {
-                if std::mem::take(&mut self.failing) {
-                    tracing::info!("calls to the lock store succeed again");
+                if let Some((since, _)) = self.failing.take() {
+                    let seconds = since.elapsed().as_secs();
+                    tracing::info!(seconds, "calls to the lock store succeed again");
                 }
                 Some(value)
             }
             Err(error) => {
-                if !std::mem::replace(&mut self.failing, true) {
+                if self.failing.is_none() {
                     tracing::error!(%error, "a call to the lock store failed; no pod is claimed until calls succeed");
+                    self.failing = Some((Instant::now(), error.to_string()));
                 }
                 None
             }

@@ -111,7 +111,7 @@ async fn healthz(State(state): State<ServerState>) -> Response {
 async fn readyz(State(state): State<ServerState>) -> Response {
     let mut missing = state.readiness.missing();
     if state.stopping.is_cancelled() {
-        missing.push("not stopping");
+        missing.push("not stopping".to_owned());
     }
     if missing.is_empty() {
         return "ok\n".into_response();

@@ -41,6 +41,7 @@ mod follow_fixture;
 mod gaps;
 mod readers;
 mod recording_sink;
+mod trust;
 mod unread;
 mod unstored;
 // Several replicas over one simulated cluster, and what can happen to them.
@@ -58,6 +59,7 @@ mod sim_streams;
 mod clearing_up;
 mod command_line;
 // The built binary whose own log cannot be written.
+mod outages;
 mod own_log;
 // Malformed and malicious input.
 mod hostile;

@@ -1,0 +1,208 @@
+//! The certificates and the configuration of the API server are replaced under a running replica.
+
+use std::path::{Path, PathBuf};
+use std::sync::{Arc, Mutex};
+use std::time::{Duration, Instant};
+
+use kube_sim::SimCluster;
+use podlog::cluster::{Access, Cluster};
+use podlog::metrics::Metrics;
+use rcgen::{BasicConstraints, CertificateParams, CertifiedIssuer, IsCa, KeyPair};
+use rustls::pki_types::PrivateKeyDer;
+use rustls::server::WebPkiClientVerifier;
+use rustls::{RootCertStore, ServerConfig};
+use serde_json::json;
+use tokio::net::{TcpListener, TcpStream};
+use tokio::task::JoinSet;
+use tokio_rustls::TlsAcceptor;
+use tokio_util::sync::CancellationToken;
+
+/// A certificate authority.
+struct Authority(CertifiedIssuer<'static, KeyPair>);
+
+impl Authority {
+    fn new() -> Self {
+        let mut params = CertificateParams::new(Vec::new()).unwrap();
+        params.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
+        Self(CertifiedIssuer::self_signed(params, KeyPair::generate().unwrap()).unwrap())
+    }
+
+    /// A certificate for `localhost`, and its key.
+    fn issue(&self) -> (rcgen::Certificate, KeyPair) {
+        let key = KeyPair::generate().unwrap();
+        let params = CertificateParams::new(vec!["localhost".to_owned()]).unwrap();
+        (params.signed_by(&key, &self.0).unwrap(), key)
+    }
+
+    fn roots(&self) -> RootCertStore {
+        let mut roots = RootCertStore::empty();
+        roots.add(self.0.der().clone()).unwrap();
+        roots
+    }
+
+    /// A server with a certificate of this authority, which demands one of `clients` if there is such.
+    fn server(&self, clients: Option<&Self>) -> Arc<ServerConfig> {
+        let (certificate, key) = self.issue();
+        let builder = match clients {
+            Some(clients) => {
+                let verifier = WebPkiClientVerifier::builder(clients.roots().into()).build().unwrap();
+                ServerConfig::builder().with_client_cert_verifier(verifier)
+            }
+            None => ServerConfig::builder().with_no_client_auth(),
+        };
+        let key = PrivateKeyDer::try_from(key.serialize_der()).unwrap();
+        Arc::new(builder.with_single_cert(vec![certificate.der().clone()], key).unwrap())
+    }
+}
+
+/// A simulated API server behind TLS.
+struct TlsServer {
+    port: u16,
+    config: Arc<Mutex<Arc<ServerConfig>>>,
+    connections: Arc<Mutex<JoinSet<()>>>,
+    folder: tempfile::TempDir,
+    stop: CancellationToken,
+    _tasks: JoinSet<()>,
+}
+
+impl TlsServer {
+    async fn start(config: Arc<ServerConfig>) -> Self {
+        let (mut tasks, stop) = (JoinSet::new(), CancellationToken::new());
+        let plain = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let server = plain.local_addr().unwrap();
+        let (sim, stopping) = (SimCluster::default(), stop.clone());
+        tasks.spawn(async move { sim.serve(plain, stopping).await });
+        let front = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let port = front.local_addr().unwrap().port();
+        let config = Arc::new(Mutex::new(config));
+        let connections = Arc::new(Mutex::new(JoinSet::new()));
+        let (current, open) = (config.clone(), connections.clone());
+        tasks.spawn(async move {
+            while let Ok((client, _)) = front.accept().await {
+                let acceptor = TlsAcceptor::from(current.lock().unwrap().clone());
+                open.lock().unwrap().spawn(async move {
+                    let Ok(mut client) = acceptor.accept(client).await else {
+                        return;
+                    };
+                    let mut server = TcpStream::connect(server).await.unwrap();
+                    tokio::io::copy_bidirectional(&mut client, &mut server).await.ok();
+                });
+            }
+        });
+        Self {
+            port,
+            config,
+            connections,
+            folder: tempfile::tempdir().unwrap(),
+            stop,
+            _tasks: tasks,
+        }
+    }
+
+    /// Serves with other certificates from now on, and ends all connections.
+    fn replace(&self, config: Arc<ServerConfig>) {
+        *self.config.lock().unwrap() = config;
+        *self.connections.lock().unwrap() = JoinSet::new();
+    }
+
+    fn file(&self, name: &str) -> PathBuf {
+        self.folder.path().join(name)
+    }
+
+    /// Writes a file as the kubelet does: as a whole.
+    fn write(&self, name: &str, text: &str) -> PathBuf {
+        std::fs::write(self.file("new"), text).unwrap();
+        std::fs::rename(self.file("new"), self.file(name)).unwrap();
+        self.file(name)
+    }
+
+    fn kubeconfig(&self, ca: &Path, user: &serde_json::Value) -> PathBuf {
+        let server = format!("https://localhost:{}", self.port);
+        let config = json!({
+            "apiVersion": "v1", "kind": "Config", "current-context": "c",
+            "clusters": [{"name": "c", "cluster": {"server": server, "certificate-authority": ca}}],
+            "contexts": [{"name": "c", "context": {"cluster": "c", "user": "u"}}],
+            "users": [{"name": "u", "user": user}],
+        });
+        self.write("kubeconfig", &config.to_string())
+    }
+
+    async fn cluster(&self, kubeconfig: PathBuf) -> Cluster {
+        let access = Access {
+            kubeconfig: Some(kubeconfig),
+            ..Access::default()
+        };
+        let cluster = Cluster::connect(&access, Metrics::default()).await.unwrap();
+        cluster.version().await.unwrap();
+        cluster
+    }
+}
+
+impl Drop for TlsServer {
+    fn drop(&mut self) {
+        self.stop.cancel();
+    }
+}
+
+/// Asks until the API server answers, and returns how often it did not.
+async fn failures(cluster: &Cluster, within: Duration) -> Vec<String> {
+    let (begun, mut failures) = (Instant::now(), Vec::new());
+    loop {
+        match cluster.version().await {
+            Ok(_) => return failures,
+            Err(error) => failures.push(error.to_string()),
+        }
+        assert!(begun.elapsed() < within, "not within {within:?}: {failures:?}");
+        tokio::time::sleep(Duration::from_millis(200)).await;
+    }
+}
+
+#[tokio::test]
+async fn a_ca_that_is_replaced_with_the_certificate_of_the_server_is_read_again() {
+    let (old, new) = (Authority::new(), Authority::new());
+    let server = TlsServer::start(old.server(None)).await;
+    let ca = server.write("ca.crt", &old.0.pem());
+    let cluster = server.cluster(server.kubeconfig(&ca, &json!({"token": "t"}))).await;
+    // The file first.
+    server.write("ca.crt", &new.0.pem());
+    server.replace(new.server(None));
+    let failed = failures(&cluster, Duration::from_secs(5)).await;
+    assert!(failed.len() <= 2, "{failed:?}");
+    assert!(failed[0].contains("not trusted"), "{failed:?}");
+    // The server first: podlog goes on reading the file.
+    server.replace(old.server(None));
+    assert!(cluster.version().await.unwrap_err().to_string().contains("not trusted"));
+    server.write("ca.crt", &old.0.pem());
+    failures(&cluster, Duration::from_secs(20)).await;
+}
+
+#[tokio::test]
+async fn a_client_certificate_that_the_server_does_not_trust_any_more_is_read_again() {
+    let (ca, old, new) = (Authority::new(), Authority::new(), Authority::new());
+    let server = TlsServer::start(ca.server(Some(&old))).await;
+    let file = server.write("ca.crt", &ca.0.pem());
+    let write_client = |authority: &Authority| {
+        let (certificate, key) = authority.issue();
+        server.write("client.crt", &certificate.pem());
+        server.write("client.key", &key.serialize_pem());
+    };
+    write_client(&old);
+    let user = json!({"client-certificate": server.file("client.crt"), "client-key": server.file("client.key")});
+    let cluster = server.cluster(server.kubeconfig(&file, &user)).await;
+    write_client(&new);
+    server.replace(ca.server(Some(&new)));
+    let failed = failures(&cluster, Duration::from_secs(5)).await;
+    assert!((1..=2).contains(&failed.len()), "{failed:?}");
+}
+
+#[tokio::test]
+async fn a_kubeconfig_that_is_replaced_is_read_again() {
+    let (old, new) = (Authority::new(), Authority::new());
+    let server = TlsServer::start(old.server(None)).await;
+    let (first, second) = (server.write("a.crt", &old.0.pem()), server.write("b.crt", &new.0.pem()));
+    let cluster = server.cluster(server.kubeconfig(&first, &json!({"token": "t"}))).await;
+    server.replace(new.server(None));
+    server.kubeconfig(&second, &json!({"token": "t"}));
+    let failed = failures(&cluster, Duration::from_secs(5)).await;
+    assert!((1..=2).contains(&failed.len()), "{failed:?}");
+}
