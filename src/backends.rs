@@ -94,6 +94,8 @@ where
 {
     let mut backoff = Backoff::new(Duration::from_secs(1), Duration::from_secs(5));
     let give_up = tokio::time::Instant::now() + CONNECT_PATIENCE;
+    // What was said last, so that one cause is said once.
+    let mut said = None;
     loop {
         let failure = match attempt().await {
             Ok(done) => return Ok(done),
@@ -103,7 +105,14 @@ where
         if !failure.is_temporary() || tokio::time::Instant::now() + wait > give_up {
             return Err(failure);
         }
-        tracing::warn!(error = %failure, "the {what} cannot be used yet; trying again for half a minute");
+        let why = failure.to_string();
+        if said.as_ref() != Some(&why) {
+            tracing::warn!(
+                error = why,
+                "the {what} cannot be used yet; trying again for half a minute in all"
+            );
+            said = Some(why);
+        }
         tokio::time::sleep(wait).await;
     }
 }

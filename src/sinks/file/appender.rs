@@ -7,11 +7,13 @@ use std::fs::{self, File, OpenOptions, TryLockError};
 use std::io::{self, Read, Seek, SeekFrom, Write};
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 use std::thread;
 use std::time::Duration;
 
 use super::directory::{FileOptions, Fsync};
 use super::rotate;
+use super::sync::{Disk, Unsynced};
 
 /// A lock is held for one append. After 40 attempts with pauses of 25 ms, one second, its holder is paused or the disk
 /// hangs.
@@ -22,22 +24,24 @@ const LOCK_PAUSE: Duration = Duration::from_millis(25);
 #[derive(Debug)]
 pub(super) struct Appender {
     path: PathBuf,
-    file: File,
+    file: Arc<File>,
     /// Its length after the last append of this process, bytes; `None` if unknown.
     len: Option<u64>,
-    /// Whether records were appended since the last flush to the disk.
+    /// Whether records were appended that the caller has not taken over for flushing.
     dirty: bool,
     fsync: Fsync,
+    disk: Disk,
     /// Number of the group that last used it; the file with the smallest number is closed first.
     pub(super) last_group: u64,
 }
 
 impl Appender {
     /// Opens or creates the file and its directories.
-    pub(super) fn open(path: PathBuf, fsync: Fsync) -> io::Result<Self> {
-        let file = create(&path, fsync)?;
+    pub(super) fn open(path: PathBuf, fsync: Fsync, disk: Disk) -> io::Result<Self> {
+        let file = create(&path, fsync)?.into();
         Ok(Self {
             path,
+            disk,
             file,
             len: None,
             dirty: false,
@@ -46,12 +50,9 @@ impl Appender {
         })
     }
 
-    pub(super) fn path(&self) -> &Path {
-        &self.path
-    }
-
-    /// Appends whole records. After an error the file is as it was, or the next append repairs it.
-    pub(super) fn append(&mut self, records: &[u8], options: &FileOptions) -> io::Result<()> {
+    /// Appends whole records, which are not on the disk yet. After an error the file is as it was, or the next append
+    /// repairs it. Returns the length before.
+    pub(super) fn append(&mut self, records: &[u8], options: &FileOptions) -> io::Result<u64> {
         let mut before = self.lock_current()?;
         if before > 0 && before + records.len() as u64 > options.max_size {
             self.rotate(options)?;
@@ -60,23 +61,41 @@ impl Appender {
         let done = self.append_locked(records, before);
         // If this fails, closing the file unlocks it.
         self.file.unlock().ok();
-        done
+        done.map(|()| before)
     }
 
     fn append_locked(&mut self, records: &[u8], before: u64) -> io::Result<()> {
         // Unknown until the write succeeds, so that the next append checks and repairs the file.
         self.len = None;
-        let mut written = self.file.write_all(records);
-        if written.is_ok() && self.fsync == Fsync::Always {
-            written = self.file.sync_data();
-        }
-        if let Err(error) = written {
+        if let Err(error) = (&*self.file).write_all(records) {
             self.file.set_len(before).ok();
             return Err(error);
         }
         self.len = Some(before + records.len() as u64);
-        self.dirty = self.fsync == Fsync::Interval;
+        self.dirty = self.fsync != Fsync::Never;
         Ok(())
+    }
+
+    /// Takes off what was appended after this length, because it could not be flushed.
+    pub(super) fn take_back(&mut self, length: u64) -> io::Result<()> {
+        let expected = self.len;
+        let found = self.lock_current()?;
+        let done = if Some(found) == expected {
+            self.file.set_len(length)
+        } else {
+            Ok(())
+        };
+        self.len = None;
+        self.file.unlock().ok();
+        done
+    }
+
+    /// The file, if records were appended to it since the last call. The caller flushes it.
+    pub(super) fn take_unsynced(&mut self) -> Option<Unsynced> {
+        std::mem::take(&mut self.dirty).then(|| Unsynced {
+            path: self.path.clone(),
+            file: Some(self.file.clone()),
+        })
     }
 
     /// Locks the file that is at the path now, repairs its end, and returns its length.
@@ -94,7 +113,7 @@ impl Appender {
                 // Another process has rotated or deleted it.
                 _ => {
                     self.len = None;
-                    self.file = create(&self.path, self.fsync)?;
+                    self.file = create(&self.path, self.fsync)?.into();
                 }
             }
         }
@@ -102,29 +121,13 @@ impl Appender {
 
     fn rotate(&mut self, options: &FileOptions) -> io::Result<()> {
         if self.fsync != Fsync::Never {
-            self.file.sync_data()?;
+            self.disk.sync(&self.file)?;
         }
         self.dirty = false;
         rotate::rotate(&self.path, options.keep, options.gzip)?;
-        self.file = create(&self.path, self.fsync)?;
+        self.file = create(&self.path, self.fsync)?.into();
         self.len = None;
         Ok(())
-    }
-
-    /// Flushes appended records to the disk.
-    pub(super) fn sync(&mut self) -> io::Result<()> {
-        if self.dirty {
-            self.file.sync_data()?;
-            self.dirty = false;
-        }
-        Ok(())
-    }
-}
-
-impl Drop for Appender {
-    fn drop(&mut self) {
-        // A failure here cannot be reported to anybody.
-        self.sync().ok();
     }
 }
 

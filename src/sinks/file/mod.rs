@@ -10,6 +10,7 @@ mod directory;
 mod file_sink;
 mod path;
 mod rotate;
+mod sync;
 
 pub(super) use diagnose::diagnose;
 pub(super) use directory::{FileOptions, Fsync, OPEN_FILES};
