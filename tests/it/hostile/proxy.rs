@@ -1,7 +1,7 @@
 //! A server of raw bytes between a replica and the simulated cluster. A request that no rule answers is passed on. It
 //! parses HTTP only up to the blank line after the head, so that it can send any bytes.
 
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
@@ -16,7 +16,7 @@ pub(crate) enum RawAnswer {
     Bytes(Vec<u8>),
     /// These bytes, then the piece again and again, this many bytes in all or until the client has enough.
     Endless { head: Vec<u8>, piece: Vec<u8>, bytes: u64 },
-    /// The same, with an end.
+    /// The same, with an end: after so many pieces, and not before the proxy may end it.
     Long {
         head: Vec<u8>,
         piece: Vec<u8>,
@@ -38,6 +38,7 @@ struct ProxyState {
     heads: Mutex<Vec<String>>,
     matched: AtomicU64,
     sent: AtomicU64,
+    goes_on: AtomicBool,
 }
 
 impl HostileProxy {
@@ -50,6 +51,7 @@ impl HostileProxy {
             heads: Mutex::default(),
             matched: AtomicU64::new(0),
             sent: AtomicU64::new(0),
+            goes_on: AtomicBool::new(false),
         }));
         let here = proxy.clone();
         tasks.spawn(async move {
@@ -85,6 +87,11 @@ impl HostileProxy {
     /// Bytes sent by rules.
     pub(crate) fn sent(&self) -> u64 {
         self.0.sent.load(Ordering::Relaxed)
+    }
+
+    /// With `true`, long answers go on until this is called with `false`, however fast they are.
+    pub(crate) fn go_on(&self, goes_on: bool) {
+        self.0.goes_on.store(goes_on, Ordering::SeqCst);
     }
 
     /// The heads of all requests so far.
@@ -123,6 +130,7 @@ impl HostileProxy {
     }
 
     async fn say(&self, client: &mut TcpStream, answer: RawAnswer) -> std::io::Result<()> {
+        let long = matches!(answer, RawAnswer::Long { .. });
         let (head, piece, times, tail) = match answer {
             RawAnswer::Bytes(bytes) => (bytes, Vec::new(), 0, Vec::new()),
             RawAnswer::Endless { head, piece, bytes } => {
@@ -137,7 +145,8 @@ impl HostileProxy {
             } => (head, piece, times, tail),
         };
         client.write_all(&head).await?;
-        for _ in 0..times {
+        let goes_on = |n: u64| n < times || long && self.0.goes_on.load(Ordering::SeqCst);
+        for _ in (0..).take_while(|n| goes_on(*n)) {
             client.write_all(&piece).await?;
             self.0.sent.fetch_add(piece.len() as u64, Ordering::Relaxed);
         }
