@@ -78,8 +78,18 @@ async fn change_hands(fixture: &mut Fixture<'_>, sink: Option<&str>) -> Vec<Repl
         .iter()
         .filter(|(uid, claim)| claim.fence != three[*uid].fence)
         .count();
-    println!("to six after {took:?}: {moved} pods moved where 250 must");
-    assert!(moved * 10 <= PODS / 2 * 12, "{moved} moved");
+    // A replica that gets no CPU for a ttl loses its claims, and those are claimed again whatever the plan says.
+    let expired = [
+        "the claim was not renewed in time",
+        "the claim has expired, was released by hand",
+    ];
+    let lost = |replica: &Replica| expired.iter().map(|message| replica.said(message)).sum::<usize>();
+    let lost: usize = all.iter().map(lost).sum();
+    println!("to six after {took:?}: {moved} pods moved where 250 must, {lost} claims expired");
+    assert!(
+        moved <= PODS / 2 * 12 / 10 + lost,
+        "{moved} moved, {lost} claims expired"
+    );
     let mut stay = all.split_off(4);
     end(&mut all).await;
     even(database, &["e", "f"]).await;
