@@ -126,7 +126,7 @@ impl ActionRunner {
     fn run_on_pod(&mut self, action: &Action, at: usize) {
         let CreatedPod { pod, never_restarts } = self.pods[at].clone();
         match action {
-            Action::Write(_, lines) => (0..*lines).for_each(|_| self.fleet.write(&pod)),
+            Action::Write(_, lines) => self.fleet.write_burst(&pod, *lines),
             Action::WriteHalfLine(_) => self.fleet.write_half_line(&pod),
             Action::Rotate(_) if self.may_rotate(&pod) => {
                 self.fleet.change_cluster(|_| pod.rotate("app").ok());

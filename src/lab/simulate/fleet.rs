@@ -29,6 +29,9 @@ use kube_sim::{PodSpec, SimCluster, SimPod, Text};
 /// The largest difference between the clocks of two replicas.
 const STEP: Duration = Duration::from_millis(20);
 
+/// By how much a long line is longer than others: it needs two records of the runtime, which have 16 KiB.
+const LONG_LINE: usize = 20_000;
+
 /// The replicas, and everything that they are connected to.
 #[derive(Debug)]
 pub struct Fleet {
@@ -255,6 +258,35 @@ impl Fleet {
         let _inside = self.main.enter();
         self.lines += 1;
         pod.line("app", format!("line {}", self.lines)).ok();
+    }
+
+    /// Lets a pod write this many lines, if it runs. Every third is on stderr, every 50th is longer than a record of the
+    /// runtime. An even number of lines has one timestamp.
+    pub(super) fn write_burst(&mut self, pod: &SimPod, lines: u32) {
+        let last = |sim: &SimCluster| {
+            let mut logs = sim.written();
+            logs.retain(|log| log.instance.uid == pod.uid());
+            logs.pop().and_then(|mut log| log.lines.pop())
+        };
+        // A line on stderr would be served in the middle of an unfinished one.
+        let half = last(&self.sim).is_some_and(|line| line.message.ends_with(b" "));
+        self.write(pod);
+        let stamp = last(&self.sim)
+            .filter(|_| lines.is_multiple_of(2))
+            .map(|line| line.time);
+        let _inside = self.main.enter();
+        for _ in 1..lines {
+            self.lines += 1;
+            let more = if self.lines.is_multiple_of(50) { LONG_LINE } else { 0 };
+            let message = format!("line {}{}", self.lines, ".".repeat(more));
+            let text = if self.lines.is_multiple_of(3) && !half {
+                Text::err(message)
+            } else {
+                Text::out(message)
+            };
+            pod.write("app", &stamp.map_or(text.clone(), |stamp| text.at(stamp)))
+                .ok();
+        }
     }
 
     /// Lets a pod write an incomplete line, if it runs. The line ends with a space.

@@ -46,7 +46,7 @@ impl LedgerAudit {
     }
 }
 
-/// Compares the ledger with the logs. All messages of a log must be different, and their timestamps must increase.
+/// Compares the ledger with the logs. All messages of a log must be different, and their timestamps must not decrease.
 /// Lines after the last stored one are missing only if the history is `over`.
 #[must_use]
 pub(super) fn audit(ledger: &Ledger, logs: &[WrittenLog], over: bool) -> LedgerAudit {
@@ -67,11 +67,15 @@ pub(super) fn audit(ledger: &Ledger, logs: &[WrittenLog], over: bool) -> LedgerA
 }
 
 /// How many of these lines no gap covers. A gap covers lines that were written between its ends, if the API does not
-/// serve them any more.
+/// serve them any more. A line with the timestamp of the line at an end is between the ends too.
 fn missed(log: &WrittenLog, lines: Range<usize>, gaps: &[&Gap]) -> usize {
+    let time_at = |at: Option<usize>| at.and_then(|at| log.lines.get(at)).map(|line| Time(line.time));
+    let (before, after) = (time_at(lines.start.checked_sub(1)), time_at(Some(lines.end)));
     let covered = |at: usize| {
         let time = Time(log.lines[at].time);
-        let covers = |gap: &&Gap| gap.from.is_none_or(|from| from < time) && gap.to.is_none_or(|to| time < to);
+        let begins = |from: Time| from < time || from == time && before == Some(time);
+        let ends = |to: Time| time < to || to == time && after == Some(time);
+        let covers = |gap: &&Gap| gap.from.is_none_or(begins) && gap.to.is_none_or(ends);
         at < log.first_served && gaps.iter().any(covers)
     };
     lines.filter(|at| !covered(*at)).count()
@@ -177,6 +181,26 @@ mod tests {
         let entries = [line("a"), gap(Some(1), None)];
         assert_eq!(counts(5, &entries), (0, 0));
         assert_eq!(counts(5, &[line("a")]), (4, 0));
+    }
+
+    #[test]
+    fn a_gap_covers_lines_with_the_timestamp_of_the_stored_line_at_its_end() {
+        let lost = |times: [i64; 5], from: i64, to: i64| {
+            let mut log = log(3);
+            log.lines
+                .iter_mut()
+                .zip(times)
+                .for_each(|(line, time)| line.time = time);
+            let entries = [line("a"), gap(Some(from), Some(to)), line("d"), line("e")];
+            let mut all = LedgerAudit::default();
+            audit_stream(&log, &entries, true, &mut all);
+            all.lost
+        };
+        assert_eq!(lost([1, 1, 1, 4, 5], 1, 4), 0);
+        assert_eq!(lost([1, 1, 4, 4, 5], 1, 4), 0);
+        // The gap begins or ends at a line that is not stored.
+        assert_eq!(lost([1, 2, 2, 4, 5], 2, 4), 2);
+        assert_eq!(lost([1, 2, 3, 4, 5], 1, 3), 1);
     }
 
     #[test]
