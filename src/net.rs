@@ -14,7 +14,7 @@ use socket2::{SockRef, TcpKeepalive};
 use tokio::net::{TcpStream, lookup_host};
 use tokio::time::{Instant, sleep, timeout_at};
 
-/// The head start of each address before the next one is tried beside it, as RFC 8305 recommends.
+/// How long an address may take before the next one is tried beside it, as RFC 8305 recommends.
 const HEAD_START: Duration = Duration::from_millis(250);
 
 /// A peer that is gone is noticed after 20 s + 3 * 5 s = 35 s.
@@ -107,21 +107,25 @@ async fn connect_any<S, F: Future<Output = io::Result<S>>>(
     addresses: &[SocketAddr],
     dial: impl Fn(SocketAddr) -> F,
 ) -> Result<(SocketAddr, S), Option<(SocketAddr, io::Error)>> {
-    let attempt = async |delay, address| {
-        sleep(delay).await;
-        (address, dial(address).await)
-    };
-    let delays = (0..).map(|turn| HEAD_START * turn);
-    let attempts = delays.zip(addresses).map(|(delay, address)| attempt(delay, *address));
-    let mut attempts: FuturesUnordered<_> = attempts.collect();
+    let attempt = async |address| (address, dial(address).await);
+    let (mut waiting, mut attempts) = (addresses.iter().copied(), FuturesUnordered::new());
     let mut failed = None;
-    while let Some((address, result)) = attempts.next().await {
-        match result {
-            Ok(connection) => return Ok((address, connection)),
-            Err(error) => failed = Some((address, error)),
+    loop {
+        match waiting.next() {
+            Some(address) => attempts.push(attempt(address)),
+            None if attempts.is_empty() => return Err(failed),
+            None => {}
+        }
+        tokio::select! {
+            biased;
+            // An address that refuses at once lets the next one begin.
+            Some((address, result)) = attempts.next() => match result {
+                Ok(connection) => return Ok((address, connection)),
+                Err(error) => failed = Some((address, error)),
+            },
+            () = sleep(HEAD_START), if waiting.len() > 0 => {}
         }
     }
-    Err(failed)
 }
 
 #[cfg(test)]
@@ -134,10 +138,11 @@ mod tests {
         ports.iter().map(|port| ([127, 0, 0, 1], *port).into()).collect()
     }
 
-    /// Port 1 never answers, port 2 refuses after a second, port 3 accepts after a second.
+    /// Port 1 never answers, port 2 refuses after a second, port 3 accepts after a second, port 4 refuses at once.
     async fn dial(address: SocketAddr) -> io::Result<u16> {
         match address.port() {
             1 => pending().await,
+            4 => Err(io::ErrorKind::ConnectionRefused.into()),
             port => {
                 sleep(Duration::from_secs(1)).await;
                 if port == 3 {
@@ -151,7 +156,13 @@ mod tests {
 
     #[tokio::test(start_paused = true)]
     async fn an_address_that_does_not_answer_takes_no_time_from_the_others() {
-        for (ports, millis) in [(&[3][..], 1000), (&[1, 3], 1250), (&[2, 1, 3], 1500), (&[3, 1], 1000)] {
+        for (ports, millis) in [
+            (&[3][..], 1000),
+            (&[1, 3], 1250),
+            (&[2, 1, 3], 1500),
+            (&[3, 1], 1000),
+            (&[4, 3], 1000),
+        ] {
             let begun = Instant::now();
             let (address, _) = connect_any(&addresses(ports), dial).await.unwrap();
             assert_eq!((address.port(), begun.elapsed().as_millis()), (3, millis), "{ports:?}");
