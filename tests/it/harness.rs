@@ -101,6 +101,11 @@ impl Harness {
         simulate::pod_key(pod)
     }
 
+    /// How many rows of pods the table has.
+    pub(crate) fn pod_rows(&self) -> usize {
+        self.lock_table().rows.keys().filter(|key| key.pod().is_some()).count()
+    }
+
     /// Asserts that every written line is stored once and in order.
     pub(crate) fn assert_all_stored_once(&self) {
         let found = self.audit();

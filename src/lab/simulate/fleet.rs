@@ -330,12 +330,6 @@ impl Fleet {
         held.collect()
     }
 
-    /// How many rows of pods the table has.
-    #[must_use]
-    pub fn pod_rows(&self) -> usize {
-        self.lock_table().rows.keys().filter(|key| key.pod().is_some()).count()
-    }
-
     /// Compares the stored lines with the written ones. Every line must be stored by now.
     #[must_use]
     pub fn audit(&self) -> LedgerAudit {
