@@ -1,10 +1,11 @@
 //! Makes the connections to one database, one at a time, with pauses after failures.
 //!
 //! An attempt belongs to the database and not to the work that waits for it: work that gives up leaves it to the next.
-//! So a log-in that takes longer than the deadline of the work still succeeds. Nothing here uses a connection.
+//! So a log-in that takes longer than the deadline of the work still succeeds. A refused log-in is repeated rarely, because
+//! servers lock accounts after too many, and at once when the password has changed. Nothing here uses a connection.
 
 use std::fmt;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex as StdMutex};
 use std::time::Duration;
 
 use futures::future::BoxFuture;
@@ -13,22 +14,29 @@ use tokio::time::{Instant, sleep_until, timeout_at};
 
 use super::database::{Database, DatabaseKind, Purpose};
 use crate::domain::BackendError;
+use crate::sync::lock;
 
 /// Makes connections to a database.
 pub(crate) struct Connector<K: DatabaseKind> {
     db: Arc<Database<K>>,
     limits: K::Limits,
     state: Mutex<State<K>>,
+    /// What the last attempt said if a person must change something. Work that waits for the next attempt says it too.
+    refusal: StdMutex<Option<BackendError>>,
 }
 
 struct State<K: DatabaseKind> {
-    /// The attempt that is under way.
-    attempt: Option<BoxFuture<'static, Result<K::Connection, BackendError>>>,
+    /// The attempt that is under way, and the [secrets](DatabaseKind::secrets) that it began with.
+    attempt: Option<(u64, Attempt<K>)>,
+    /// The secrets of the last attempt, if it was refused.
+    refused: Option<u64>,
     /// When the next attempt may begin.
     not_before: Instant,
     /// The pause after the next failed attempt. It doubles with each failure; success resets it.
     pause: Duration,
 }
+
+type Attempt<K> = BoxFuture<'static, Result<<K as sqlx::Database>::Connection, BackendError>>;
 
 /// Why there is no connection yet.
 #[derive(Debug)]
@@ -53,6 +61,7 @@ impl<K: DatabaseKind> Connector<K> {
     pub(crate) fn new(db: Database<K>, limits: K::Limits) -> Self {
         let state = State {
             attempt: None,
+            refused: None,
             not_before: Instant::now(),
             pause: K::RECONNECT_PAUSES.0,
         };
@@ -60,6 +69,7 @@ impl<K: DatabaseKind> Connector<K> {
             db: Arc::new(db),
             limits,
             state: Mutex::new(state),
+            refusal: StdMutex::default(),
         }
     }
 
@@ -71,7 +81,10 @@ impl<K: DatabaseKind> Connector<K> {
     /// Makes a connection, or continues to, until the deadline. It may be dropped at any time.
     pub(crate) async fn connect(&self, deadline: Instant) -> Result<K::Connection, ConnectError> {
         let connected = timeout_at(deadline, self.attempt()).await;
-        connected.unwrap_or(Err(ConnectError::NotYet))
+        connected.unwrap_or_else(|_| {
+            let refusal = lock(&self.refusal).clone();
+            Err(refusal.map_or(ConnectError::NotYet, ConnectError::Failed))
+        })
     }
 
     /// Lets the next attempt wait for the shortest pause.
@@ -81,27 +94,69 @@ impl<K: DatabaseKind> Connector<K> {
 
     async fn attempt(&self) -> Result<K::Connection, ConnectError> {
         let mut state = self.state.lock().await;
-        if state.attempt.is_none() {
+        if state.attempt.is_none() && !self.has_new_secrets(&state) {
             sleep_until(state.not_before).await;
         }
         let State {
             attempt,
+            refused,
             not_before,
             pause,
         } = &mut *state;
-        let running = attempt.get_or_insert_with(|| {
+        let (secrets, running) = attempt.get_or_insert_with(|| {
             let (db, limits) = (self.db.clone(), self.limits);
-            Box::pin(async move { K::connect(&db, &limits, Purpose::Use).await.map(|(conn, _)| conn) })
+            let connect = async move { K::connect(&db, &limits, Purpose::Use).await.map(|(conn, _)| conn) };
+            (K::secrets(&self.db), Box::pin(connect))
         });
-        let done = running.await;
+        let (secrets, done) = (*secrets, running.await);
         *attempt = None;
-        // ±25 %, so that replicas do not reconnect in step after an outage.
-        *not_before = Instant::now() + pause.mul_f64(0.75 + fastrand::f64() / 2.0);
-        *pause = if done.is_ok() {
-            K::RECONNECT_PAUSES.0
+        let refusal = done.as_ref().err().filter(|error| error.is_refused()).cloned();
+        let (first, longest) = if refusal.is_some() {
+            K::REFUSED_PAUSES
         } else {
-            (*pause * 2).min(K::RECONNECT_PAUSES.1)
+            K::RECONNECT_PAUSES
         };
+        let (this, next) = pauses(*pause, first, longest, done.is_ok());
+        // ±25 %, so that replicas do not reconnect in step after an outage.
+        *not_before = Instant::now() + this.mul_f64(0.75 + fastrand::f64() / 2.0);
+        *pause = next;
+        *refused = refusal.is_some().then_some(secrets);
+        *lock(&self.refusal) = refusal;
         done.map_err(ConnectError::Failed)
+    }
+
+    /// Whether the last attempt was refused, and the next one would use another password.
+    fn has_new_secrets(&self, state: &State<K>) -> bool {
+        state.refused.is_some_and(|refused| refused != K::secrets(&self.db))
+    }
+}
+
+/// The pause after an attempt, and the one after the next attempt if that fails.
+fn pauses(pause: Duration, first: Duration, longest: Duration, connected: bool) -> (Duration, Duration) {
+    let this = pause.clamp(first, longest);
+    (this, if connected { first } else { (this * 2).min(longest) })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn pauses_grow_to_the_longest_and_a_failure_of_another_kind_or_a_success_shortens_them() {
+        let seconds = |of: [u64; 2]| of.map(Duration::from_secs);
+        let [first, longest] = seconds([2, 20]);
+        for (pause, connected, expected) in [
+            (0, false, [2, 4]),
+            (4, false, [4, 8]),
+            (16, false, [16, 20]),
+            (20, false, [20, 20]),
+            (60, false, [20, 20]),
+            (16, true, [16, 2]),
+        ] {
+            let found = pauses(Duration::from_secs(pause), first, longest, connected);
+            assert_eq!([found.0, found.1], seconds(expected), "{pause}");
+        }
+        let shorter = pauses(longest, Duration::from_millis(100), Duration::from_secs(1), false);
+        assert_eq!(shorter, (Duration::from_secs(1), Duration::from_secs(1)));
     }
 }

@@ -33,6 +33,8 @@ pub(crate) trait DatabaseKind: sqlx::Database<Connection: Migrate> {
     const BEGIN: &'static str;
     /// The pause after the first failed attempt of a session to connect again, and the longest one.
     const RECONNECT_PAUSES: (Duration, Duration);
+    /// The same after an attempt that was refused: a person must change something, and a server may lock the account.
+    const REFUSED_PAUSES: (Duration, Duration);
     /// The limits of a connection that migrates.
     const MIGRATION_LIMITS: Self::Limits;
     /// How long a migration may take after connecting, the wait for those of other processes included.
@@ -46,6 +48,11 @@ pub(crate) trait DatabaseKind: sqlx::Database<Connection: Migrate> {
         limits: &Self::Limits,
         purpose: Purpose,
     ) -> impl Future<Output = Result<(Self::Connection, Self::Server), BackendError>> + Send;
+
+    /// A number that changes when connections would be made with another password.
+    fn secrets(_db: &Database<Self>) -> u64 {
+        0
+    }
 
     /// Classifies an error.
     fn classify(error: &Error) -> ErrorClass;

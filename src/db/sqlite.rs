@@ -43,6 +43,7 @@ impl DatabaseKind for Sqlite {
 
     const BEGIN: &'static str = BEGIN;
     const RECONNECT_PAUSES: (Duration, Duration) = (Duration::ZERO, Duration::ZERO);
+    const REFUSED_PAUSES: (Duration, Duration) = Self::RECONNECT_PAUSES;
     const MIGRATION_LIMITS: Duration = Duration::from_secs(20);
     const MIGRATION: Duration = MIGRATION;
     const ATOMIC_MIGRATIONS: bool = true;

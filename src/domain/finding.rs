@@ -77,6 +77,12 @@ impl BackendError {
         Self::Refused(Message::new(text, remedy))
     }
 
+    /// Whether a person must change something.
+    #[must_use]
+    pub fn is_refused(&self) -> bool {
+        matches!(self, Self::Refused(_))
+    }
+
     /// What is wrong and what to do about it.
     #[must_use]
     pub fn message(&self) -> &Message {

@@ -36,6 +36,7 @@ mod test_cluster;
 mod real;
 
 // One pod followed on the simulated cluster.
+mod database_user;
 mod follow;
 mod follow_fixture;
 mod gaps;

@@ -70,9 +70,10 @@ pub(super) fn classify(error: &Error) -> ErrorClass {
         // Shutting down; interrupted; killed (both spellings); disconnected because idle; Galera node not in the cluster.
         1053 | 1317 | 1927 | 3169 | 4031 | 1047 => ErrorClass::Broken,
         // Privileges; user and password; database; table or column; values that do not fit; packet too large; log-in without a
-        // password; locked account; server that demands TLS. 1370 is a missing privilege on a procedure.
-        1044 | 1045 | 1049 | 1054 | 1142 | 1143 | NO_TABLE | 1153 | 1227 | 1264 | 1366 | 1370 | 1406 | 1698 | 3118
-        | 3159 => ErrorClass::Refused,
+        // password; expired password (twice); account that is locked, or blocked after too many refused log-ins (both of
+        // both products); server that demands TLS. 1370 is a missing privilege on a procedure.
+        1044 | 1045 | 1049 | 1054 | 1142 | 1143 | NO_TABLE | 1153 | 1227 | 1264 | 1366 | 1370 | 1406 | 1698 | 1820
+        | 1862 | 3118 | 3955 | 4150 | 4151 | 3159 => ErrorClass::Refused,
         _ => ErrorClass::Busy,
     }
 }
@@ -94,7 +95,13 @@ pub(super) fn explain(db: &Database<MySql>, error: &Error) -> BackendError {
         Some(NO_TABLE) => return db.schema.tables.missing_table(name, &cause),
         Some(1054) => CHANGED,
         Some(1142 | 1143 | 1227 | 1370) => return denied(db, &cause),
-        Some(3118) => "unlock the account",
+        Some(3118 | 4151) => "unlock the account (ALTER USER … ACCOUNT UNLOCK)",
+        Some(3955 | 4150) => {
+            "too many log-ins with a wrong password have blocked the account; correct the password, then run ALTER USER … ACCOUNT UNLOCK (MySQL) or FLUSH PRIVILEGES (MariaDB)"
+        }
+        Some(1820 | 1862) => {
+            "the password has expired; set another (ALTER USER), or let it not expire (PASSWORD EXPIRE NEVER)"
+        }
         Some(3159) => "add ssl-mode=REQUIRED to the URL",
         Some(1153) => "raise max_allowed_packet to 16M or more",
         Some(1290 | 1792 | 1836 | 3032) => {

@@ -3,6 +3,8 @@
 //! The file with the password is read for each connection, so a password that was changed needs no restart. (The driver
 //! reads the files of certificates for each connection too.) Nothing here connects to anything.
 
+use std::hash::{DefaultHasher, Hash as _, Hasher as _};
+
 use sqlx::ConnectOptions;
 use sqlx::mysql::{MySqlConnectOptions, MySqlSslMode};
 
@@ -42,6 +44,14 @@ impl Location {
             Some(file) => Ok(options.password(&file.read()?)),
             None => Ok(options),
         }
+    }
+
+    /// A number that changes when the file with the password does, also when it cannot be read any more.
+    pub(super) fn secrets(&self) -> u64 {
+        let mut hasher = DefaultHasher::new();
+        let password = self.url.password_file.as_ref().map(|file| file.read().ok());
+        password.hash(&mut hasher);
+        hasher.finish()
     }
 
     /// What `podlog check` says of a connection that may go over the network without TLS.
@@ -125,14 +135,17 @@ mod tests {
             password_file: Some(PasswordFile::new("FILE", file.path())),
             url,
         });
+        let mut secrets = location.secrets();
         for (text, password) in [("first\n", "first"), (" second \r\n\n", " second ")] {
             std::fs::write(file.path(), text).unwrap();
+            assert_ne!(std::mem::replace(&mut secrets, location.secrets()), secrets, "{text:?}");
             // The driver shows its password only here.
             let url = location.options(true).unwrap().to_url_lossy();
             let expected = url::form_urlencoded::byte_serialize(password.as_bytes()).collect::<String>();
             assert_eq!(url.password().map(|shown| shown.replace("%20", "+")), Some(expected));
         }
         file.close().unwrap();
+        assert_ne!(location.secrets(), secrets, "the file is gone");
         let error = location.options(true).unwrap_err();
         assert!(
             error.text.starts_with("the file that FILE names cannot be read"),

@@ -36,6 +36,8 @@ impl DatabaseKind for MySql {
     const BEGIN: &'static str = "BEGIN";
     /// The longest pause leaves time for an attempt within a deadline of 3 s.
     const RECONNECT_PAUSES: (Duration, Duration) = (Duration::from_millis(100), Duration::from_secs(1));
+    /// MySQL can lock an account after some refused log-ins (`FAILED_LOGIN_ATTEMPTS`), MariaDB too (`max_password_errors`).
+    const REFUSED_PAUSES: (Duration, Duration) = (Duration::from_secs(2), Duration::from_secs(20));
     /// A table that other replicas use may be altered when their transactions are done. Because a migration that gave up
     /// waiting would have to be repaired by a person, it waits for long.
     const MIGRATION_LIMITS: SessionLimits = SessionLimits {
@@ -64,6 +66,10 @@ impl DatabaseKind for MySql {
             },
         )?;
         Ok((conn, server))
+    }
+
+    fn secrets(db: &Database<Self>) -> u64 {
+        db.location.secrets()
     }
 
     fn classify(error: &Error) -> ErrorClass {

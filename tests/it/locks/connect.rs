@@ -1,73 +1,27 @@
 //! Log-ins to `MySQL` and `MariaDB` that change, are slow, or are of a kind that podlog cannot or must not use.
 
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::{Duration, Instant};
 
 use podlog::domain::BackendError;
 use podlog::locks::{self, LockStore, LockUrl};
-use sqlx::mysql::MySqlConnection;
-use sqlx::{AssertSqlSafe, Executor};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::task::JoinSet;
 
+use crate::database_user::{User, replace};
 use crate::locks::fixture::{LockFixture, holder, requests};
 use crate::locks::mysql::execute;
 
-/// A user of the fixture's database, who is dropped at the end of the test.
-struct User<'a> {
-    fixture: &'a LockFixture,
-    name: String,
-    admin: MySqlConnection,
+async fn user(fixture: &LockFixture, how: &str) -> User {
+    User::new(fixture.sql().await, fixture.server(), how).await
 }
 
-impl<'a> User<'a> {
-    /// `how`: how the user logs in, such as `IDENTIFIED BY 'first'`.
-    async fn new(fixture: &'a LockFixture, how: &str) -> Self {
-        let mut admin = fixture.sql().await;
-        let name = format!("u{:08x}", fastrand::u32(..));
-        execute(&mut admin, &format!("CREATE USER '{name}'@'%' {how}")).await;
-        // The tests' user may not grant, so it writes what GRANT would write.
-        let row = format!(
-            "REPLACE INTO mysql.db (Host, Db, User, Select_priv, Insert_priv, Update_priv, Delete_priv) \
-             VALUES ('%', '{}', '{name}', 'Y', 'Y', 'Y', 'Y')",
-            fixture.database()
-        );
-        execute(&mut admin, &row).await;
-        execute(&mut admin, "FLUSH PRIVILEGES").await;
-        Self { fixture, name, admin }
-    }
-
-    fn url(&self, change: impl FnOnce(&mut url::Url)) -> LockUrl {
-        let mut url = self.fixture.server();
-        url.set_username(&self.name).unwrap();
-        url.set_password(None).unwrap();
-        change(&mut url);
-        url.as_str().parse().unwrap()
-    }
-
-    /// Ends all connections of the user. Returns how many there were.
-    async fn kill(&mut self) -> usize {
-        let sql = format!(
-            "SELECT CAST(id AS SIGNED) FROM information_schema.processlist WHERE user = '{}'",
-            self.name
-        );
-        let ids: Vec<i64> = sqlx::query_scalar(AssertSqlSafe(sql))
-            .fetch_all(&mut self.admin)
-            .await
-            .unwrap();
-        for id in &ids {
-            // It may have ended by itself.
-            self.admin
-                .execute(AssertSqlSafe(format!("KILL CONNECTION {id}")))
-                .await
-                .ok();
-        }
-        ids.len()
-    }
-
-    async fn drop(mut self) {
-        execute(&mut self.admin, &format!("DROP USER '{}'@'%'", self.name)).await;
-    }
+/// The URL of the store, as the user.
+fn url(user: &User, change: impl FnOnce(&mut url::Url)) -> LockUrl {
+    let mut url = user.url();
+    change(&mut url);
+    url.as_str().parse().unwrap()
 }
 
 /// Calls until the store answers. Returns what it said before.
@@ -83,16 +37,12 @@ async fn answers(store: &Arc<dyn LockStore>, within: Duration) -> Vec<BackendErr
 }
 
 pub(crate) async fn a_password_that_is_changed_is_read_from_its_file_again(fixture: &LockFixture) {
-    let mut user = User::new(fixture, "IDENTIFIED BY 'first'").await;
+    let mut user = user(fixture, "IDENTIFIED BY 'first'").await;
     let folder = tempfile::tempdir().unwrap();
-    // As the kubelet mounts a Secret: a link to a file, which is replaced as a whole.
-    let (link, name) = (folder.path().join("password"), |n: u32| {
-        folder.path().join(format!("password-{n}"))
-    });
-    std::fs::write(name(1), "first\n").unwrap();
-    std::os::unix::fs::symlink(name(1), &link).unwrap();
-    let mut url = user.url(|_| {});
-    url.read_password_from("PODLOG_LOCK_PASSWORD_FILE", &link);
+    let file = folder.path().join("password");
+    replace(&file, "first\n");
+    let mut url = url(&user, |_| {});
+    url.read_password_from("PODLOG_LOCK_PASSWORD_FILE", &file);
     let store = locks::open(&url, holder("here", "a")).await.unwrap();
     let alter = format!("ALTER USER '{}'@'%' IDENTIFIED BY 'second'", user.name);
     execute(&mut user.admin, &alter).await;
@@ -103,17 +53,16 @@ pub(crate) async fn a_password_that_is_changed_is_read_from_its_file_again(fixtu
         "{refused}"
     );
     assert!(!refused.contains("first"), "{refused}");
-    std::fs::write(name(2), "second\n").unwrap();
-    std::os::unix::fs::symlink(name(2), folder.path().join("new")).unwrap();
-    std::fs::rename(folder.path().join("new"), &link).unwrap();
+    replace(&file, "second\n");
     answers(&store, Duration::from_secs(5)).await;
     user.drop().await;
 }
 
-/// Lets each connection wait before it passes anything on.
-async fn slow_proxy(listener: TcpListener, server: String, delay: Duration) {
+/// Lets each connection wait before it passes anything on, and counts them.
+async fn slow_proxy(listener: TcpListener, server: String, delay: Duration, count: Arc<AtomicU32>) {
     let mut tasks = JoinSet::new();
     while let Ok((mut client, _)) = listener.accept().await {
+        count.fetch_add(1, Ordering::Relaxed);
         let server = server.clone();
         tasks.spawn(async move {
             tokio::time::sleep(delay).await;
@@ -123,18 +72,76 @@ async fn slow_proxy(listener: TcpListener, server: String, delay: Duration) {
     }
 }
 
-pub(crate) async fn a_log_in_that_takes_longer_than_a_call_succeeds(fixture: &LockFixture) {
-    let mut user = User::new(fixture, "IDENTIFIED BY 'first'").await;
-    let server = fixture.server();
-    let server = format!("{}:{}", server.host_str().unwrap(), server.port().unwrap_or(3306));
-    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
-    let port = listener.local_addr().unwrap().port();
-    let mut tasks = JoinSet::new();
-    // A call may take 3 s.
-    tasks.spawn(slow_proxy(listener, server, Duration::from_secs(4)));
-    let url = user.url(|url| {
+/// A way to the server that counts its connections.
+struct Proxy {
+    port: u16,
+    count: Arc<AtomicU32>,
+    _tasks: JoinSet<()>,
+}
+
+impl Proxy {
+    async fn new(fixture: &LockFixture, delay: Duration) -> Self {
+        let server = fixture.server();
+        let server = format!("{}:{}", server.host_str().unwrap(), server.port().unwrap_or(3306));
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let port = listener.local_addr().unwrap().port();
+        let (mut tasks, count) = (JoinSet::new(), Arc::<AtomicU32>::default());
+        tasks.spawn(slow_proxy(listener, server, delay, count.clone()));
+        Self {
+            port,
+            count,
+            _tasks: tasks,
+        }
+    }
+
+    /// Lets a URL lead through it.
+    fn lead(&self, url: &mut url::Url) {
         url.set_host(Some("127.0.0.1")).unwrap();
-        url.set_port(Some(port)).unwrap();
+        url.set_port(Some(self.port)).unwrap();
+    }
+}
+
+pub(crate) async fn a_refused_log_in_is_repeated_rarely_and_at_once_when_its_file_changes(fixture: &LockFixture) {
+    let version: String = sqlx::query_scalar("SELECT VERSION()")
+        .fetch_one(&mut fixture.sql().await)
+        .await
+        .unwrap();
+    // MySQL can lock an account after some log-ins that it refused.
+    let locks = if version.contains("MariaDB") {
+        ""
+    } else {
+        "FAILED_LOGIN_ATTEMPTS 8 PASSWORD_LOCK_TIME 1"
+    };
+    let mut user = user(fixture, &format!("IDENTIFIED BY 'first' {locks}")).await;
+    let proxy = Proxy::new(fixture, Duration::ZERO).await;
+    let folder = tempfile::tempdir().unwrap();
+    let file = folder.path().join("password");
+    replace(&file, "first\n");
+    let mut url = url(&user, |url| proxy.lead(url));
+    url.read_password_from("PODLOG_LOCK_PASSWORD_FILE", &file);
+    let store = locks::open(&url, holder("here", "a")).await.unwrap();
+    let alter = format!("ALTER USER '{}'@'%' IDENTIFIED BY 'second'", user.name);
+    execute(&mut user.admin, &alter).await;
+    assert_eq!(user.kill().await, 1);
+    let (begun, before) = (Instant::now(), proxy.count.load(Ordering::Relaxed));
+    while begun.elapsed() < Duration::from_secs(15) {
+        let refused = store.table().await.unwrap_err().to_string();
+        assert!(refused.contains("refused the log-in"), "{refused}");
+    }
+    let tried = proxy.count.load(Ordering::Relaxed) - before;
+    println!("{tried} log-ins in {:?}", begun.elapsed());
+    assert!((2..=5).contains(&tried), "{tried} log-ins in 15 s");
+    replace(&file, "second\n");
+    answers(&store, Duration::from_secs(5)).await;
+    user.drop().await;
+}
+
+pub(crate) async fn a_log_in_that_takes_longer_than_a_call_succeeds(fixture: &LockFixture) {
+    let mut user = user(fixture, "IDENTIFIED BY 'first'").await;
+    // A call may take 3 s.
+    let proxy = Proxy::new(fixture, Duration::from_secs(4)).await;
+    let url = url(&user, |url| {
+        proxy.lead(url);
         url.set_password(Some("first")).unwrap();
     });
     let store = locks::open(&url, holder("here", "a")).await.unwrap();
@@ -160,9 +167,9 @@ pub(crate) async fn a_log_in_that_works_without_tls_only_for_a_while_is_refused(
     } else {
         "IDENTIFIED WITH caching_sha2_password BY 'first'"
     };
-    let user = User::new(fixture, how).await;
+    let user = user(fixture, how).await;
     let open = async |mode: &str| {
-        let url = user.url(|url| {
+        let url = url(&user, |url| {
             url.set_password(Some("first")).unwrap();
             url.set_query(Some(&format!("ssl-mode={mode}")));
         });

@@ -86,6 +86,7 @@ servers! {
     run mysql::a_statement_locks_only_the_rows_it_names,
     run mysql::a_renewal_that_arrives_after_a_newer_one_stores_no_checkpoint,
     run connect::a_password_that_is_changed_is_read_from_its_file_again,
+    run connect::a_refused_log_in_is_repeated_rarely_and_at_once_when_its_file_changes,
     run connect::a_log_in_that_takes_longer_than_a_call_succeeds,
     run connect::a_log_in_that_works_without_tls_only_for_a_while_is_refused,
     run settings::unsuitable_server_settings_are_named,
