@@ -44,6 +44,7 @@ mod network;
 
 // Servers of our own that crash and lie.
 mod crashes;
+mod rotation;
 mod server;
 // Servers that are away, and signals to processes.
 mod outages;

@@ -36,6 +36,10 @@ scenarios! {
         renewals_continue_when_the_server_has_no_free_connection,
         a_clock_jump_moves_no_pod_for_one_ttl_and_a_jump_back_or_a_time_zone_none_at_all,
     }
+    rotation takes ONE {
+        a_password_that_is_changed_costs_no_claim_and_no_line,
+        a_ca_that_is_replaced_with_the_certificate_of_the_server_costs_no_claim_and_no_line,
+    }
     signals takes ONE {
         the_pods_of_a_killed_process_are_taken_over_within_a_ttl,
         a_process_that_gets_sigterm_hands_over_within_two_seconds,

@@ -76,9 +76,19 @@ pub(crate) fn programs() -> Vec<ServerProgram> {
 /// Runs a test on one server of each program at the same time. What is in the environment of each may depend on its
 /// name.
 pub(crate) fn on_own(options: &[&str], env: impl Fn(&str) -> Vec<Variable>, test: impl AsyncFn(&mut Server)) {
+    let options: Vec<String> = options.iter().map(|option| (*option).to_owned()).collect();
+    on_each(|_| options.clone(), env, test);
+}
+
+/// The same; the options of each server may depend on its name too.
+pub(crate) fn on_each(
+    options: impl Fn(&str) -> Vec<String>,
+    env: impl Fn(&str) -> Vec<Variable>,
+    test: impl AsyncFn(&mut Server),
+) {
     crate::database::runtime().block_on(async {
         let one = async |program: ServerProgram| {
-            let env = env(program.name());
+            let (options, env) = (options(program.name()), env(program.name()));
             let mut server = Server::start(program, options, env).await;
             test(&mut server).await;
         };
@@ -87,7 +97,7 @@ pub(crate) fn on_own(options: &[&str], env: impl Fn(&str) -> Vec<Variable>, test
 }
 
 impl Server {
-    async fn start(program: ServerProgram, options: &[&str], env: Vec<Variable>) -> Self {
+    async fn start(program: ServerProgram, options: Vec<String>, env: Vec<Variable>) -> Self {
         let dir = tempfile::Builder::new().prefix("podlog-server").tempdir().unwrap();
         let data = dir.path().join("data");
         // Below the range from which the system draws ports, so that nobody else gets it while the server is down.
@@ -98,7 +108,6 @@ impl Server {
             }
         };
         new_data(&program, &data).await;
-        let options = options.iter().map(|option| (*option).to_owned()).collect();
         let child = spawn(&program, dir.path(), port, &options, &env);
         let server = Self {
             program,
@@ -142,6 +151,13 @@ impl Server {
         conn.execute(sqlx::AssertSqlSafe(statement.to_owned())).await.unwrap();
     }
 
+    /// Ends a connection, which may have ended by itself.
+    pub(crate) async fn kill(&self, id: i64) {
+        let mut conn = self.root().connect().await.unwrap();
+        let kill = sqlx::AssertSqlSafe(format!("KILL CONNECTION {id}"));
+        conn.execute(kill).await.ok();
+    }
+
     async fn wait(&self) {
         let what = format!("{} answers", self.name());
         until(&what, COMING_UP, async || match self.root().connect().await {
@@ -159,7 +175,7 @@ impl Server {
 
     /// Another server of the same program, with nothing in it.
     pub(crate) async fn another(&self) -> Self {
-        Self::start(self.program.clone(), &[], Vec::new()).await
+        Self::start(self.program.clone(), Vec::new(), Vec::new()).await
     }
 
     /// Kills it with SIGKILL; returns when it has ended.

@@ -6,6 +6,8 @@ use std::time::{Duration, Instant};
 
 use podlog::domain::BackendError;
 use podlog::locks::{self, LockStore, LockUrl};
+use podlog::sinks;
+use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::task::JoinSet;
 
@@ -193,4 +195,124 @@ pub(crate) async fn a_log_in_that_works_without_tls_only_for_a_while_is_refused(
         }
     }
     user.drop().await;
+}
+
+/// Passes everything on to a server, but for the name of the function by which migrations keep each other out.
+async fn without_get_lock(listener: TcpListener, server: String) {
+    let mut tasks = JoinSet::new();
+    while let Ok((client, _)) = listener.accept().await {
+        let (mut answers, mut server) = TcpStream::connect(&server).await.unwrap().into_split();
+        let (mut asks, mut client) = client.into_split();
+        tasks.spawn(async move { tokio::io::copy(&mut answers, &mut client).await.map(drop) });
+        tasks.spawn(async move {
+            let mut bytes = vec![0; 64 << 10];
+            loop {
+                let n = asks.read(&mut bytes).await?;
+                let sent = &mut bytes[..n];
+                if let Some(at) = sent.windows(9).position(|part| part == b"GET_LOCK(") {
+                    sent[at..at + 9].copy_from_slice(b"NOT_LOCK(");
+                }
+                server.write_all(sent).await?;
+                if n == 0 {
+                    return Ok(());
+                }
+            }
+        });
+    }
+}
+
+pub(crate) async fn a_server_without_get_lock_matters_only_where_there_is_something_to_migrate(fixture: &LockFixture) {
+    let direct = fixture.server();
+    let address = format!("{}:{}", direct.host_str().unwrap(), direct.port().unwrap_or(3306));
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let mut through = direct.clone();
+    through.set_host(Some("127.0.0.1")).unwrap();
+    through.set_port(Some(listener.local_addr().unwrap().port())).unwrap();
+    through.set_query(Some("ssl-mode=DISABLED"));
+    let mut tasks = JoinSet::new();
+    tasks.spawn(without_get_lock(listener, address));
+    let (through, direct) = (through.as_str(), direct.as_str());
+    let both = [
+        locks::migrate(&through.parse().unwrap()).await,
+        sinks::migrate(&through.parse().unwrap()).await,
+    ];
+    for refused in both {
+        let error = refused.unwrap_err();
+        let text = error.to_string();
+        if text.contains("caching_sha2_password") {
+            // Without TLS nothing can be read on the way, and with TLS this user of MySQL cannot log in.
+            return;
+        }
+        assert!(matches!(error, BackendError::Refused(_)), "{text}");
+        assert!(
+            text.contains("refuses GET_LOCK") && text.contains("pxc_strict_mode=PERMISSIVE"),
+            "{text}"
+        );
+    }
+    locks::migrate(&direct.parse().unwrap()).await.unwrap();
+    sinks::migrate(&direct.parse().unwrap()).await.unwrap();
+    locks::migrate(&through.parse().unwrap()).await.unwrap();
+    sinks::migrate(&through.parse().unwrap()).await.unwrap();
+}
+
+/// A packet of a server.
+fn packet(number: u8, bytes: &[u8]) -> Vec<u8> {
+    let length = u32::try_from(bytes.len()).unwrap().to_le_bytes();
+    [&length[..3], &[number], bytes].concat()
+}
+
+/// Greets each client as MariaDB does, and then demands this way to log in.
+async fn demands(listener: TcpListener, plugin: &'static str) {
+    let greeting = [
+        &[10][..],
+        b"5.5.5-10.11.6-MariaDB\0",
+        // The connection's number, the first part of the challenge, and the end of it.
+        &[1, 0, 0, 0],
+        b"12345678\0",
+        // Capabilities: protocol 4.1, secure connection, plug-ins, a database. utf8mb4, status.
+        &[0x08, 0x82, 45, 2, 0, 0x08, 0, 21],
+        &[0; 10],
+        b"123456789012\0mysql_native_password\0",
+    ]
+    .concat();
+    let switch = [&[0xfe][..], plugin.as_bytes(), b"\0", &[b'x'; 32]].concat();
+    while let Ok((mut client, _)) = listener.accept().await {
+        client.write_all(&packet(0, &greeting)).await.unwrap();
+        let answer = client.read(&mut [0; 4096]).await.unwrap();
+        assert!(answer > 0, "the client has closed");
+        client.write_all(&packet(2, &switch)).await.unwrap();
+        // Until it closes.
+        let (mut rest, mut nowhere) = (client, tokio::io::sink());
+        tokio::io::copy(&mut rest, &mut nowhere).await.ok();
+    }
+}
+
+#[tokio::test]
+async fn a_user_who_logs_in_by_an_unknown_plug_in_is_refused_at_once_and_the_plug_in_is_named() {
+    for plugin in [
+        "client_ed25519",
+        "auth_gssapi_client",
+        "parsec",
+        "dialog",
+        "mysql_old_password",
+    ] {
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let port = listener.local_addr().unwrap().port();
+        let mut tasks = JoinSet::new();
+        tasks.spawn(demands(listener, plugin));
+        let url = format!("mysql://u:secret@127.0.0.1:{port}/d?ssl-mode=DISABLED");
+        let begun = Instant::now();
+        let error = locks::open(&url.parse().unwrap(), holder("here", "a"))
+            .await
+            .unwrap_err();
+        let text = error.to_string();
+        assert!(matches!(error, BackendError::Refused(_)), "{text}");
+        assert!(
+            text.contains(plugin)
+                && text.contains("let the user log in by mysql_native_password")
+                && !text.contains("secret"),
+            "{text}"
+        );
+        assert!(begun.elapsed() < Duration::from_secs(1), "{:?}", begun.elapsed());
+    }
 }

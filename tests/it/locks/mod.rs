@@ -92,6 +92,7 @@ servers! {
     run settings::unsuitable_server_settings_are_named,
     run settings::an_error_of_a_user_without_privileges_says_what_to_grant,
     run settings::tables_of_another_version_are_refused,
+    run_empty connect::a_server_without_get_lock_matters_only_where_there_is_something_to_migrate,
     run_empty settings::many_replicas_can_migrate_at_once,
 }
 

@@ -9,6 +9,7 @@ use podlog::sinks::{DiagnoseOptions, diagnose, migrate, open};
 use sqlx::{AssertSqlSafe, Connection, Executor, MySqlConnection, SqliteConnection};
 
 use crate::chunks::{TestLine, chunk, origin};
+use crate::database_user::{User, replace};
 use crate::sinks::fixture::{each_exact, unchanged};
 
 const LINES: [TestLine<'static>; 2] = [(1, 0, b"a"), (1, 1, b"b")];
@@ -222,6 +223,40 @@ async fn views_of_an_older_version_get_the_rights_of_their_readers() {
             findings.iter().all(|finding| finding.subject != "views"),
             "{findings:?}"
         );
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn a_sink_continues_when_its_password_is_changed_and_then_the_file_and_each_line_is_stored_once() {
+    each_exact(async |fixture| {
+        if fixture.name == "sqlite" {
+            return;
+        }
+        let server = url::Url::parse(&fixture.url).unwrap();
+        let mut user = User::new(fixture.mysql().await, server, "IDENTIFIED BY 'first'").await;
+        let folder = tempfile::tempdir().unwrap();
+        let file = folder.path().join("password");
+        replace(&file, "first\n");
+        let mut url: podlog::sinks::SinkUrl = user.url().as_str().parse().unwrap();
+        url.read_password_from("PODLOG_SINK_PASSWORD_FILE", &file);
+        let running = fixture.open_at(&url).await;
+        let stream = origin("rotated");
+        running.sink.open(&stream, Fence(1)).await.unwrap();
+        let first = chunk(&stream, 1, None, &LINES[..1]);
+        assert!(running.sink.write(std::slice::from_ref(&first)).await[0].is_ok());
+        let alter = format!("ALTER USER '{}'@'%' IDENTIFIED BY 'second'", user.name);
+        user.admin.execute(AssertSqlSafe(alter)).await.unwrap();
+        assert!(user.kill().await > 0);
+        let chunks = [chunk(&stream, 1, first.end, &LINES[1..])];
+        let mut write = std::pin::pin!(running.sink.write(&chunks));
+        let early = tokio::time::timeout(Duration::from_secs(4), &mut write).await;
+        assert!(early.is_err(), "it is written with the old password");
+        replace(&file, "second\n");
+        let written = tokio::time::timeout(Duration::from_secs(20), write).await;
+        assert!(written.unwrap()[0].is_ok());
+        assert_eq!(fixture.read(&stream).await, unchanged(&LINES));
+        user.drop().await;
     })
     .await;
 }

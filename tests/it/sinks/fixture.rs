@@ -107,8 +107,13 @@ impl SinkFixture {
     }
 
     pub(crate) async fn open(&self) -> OpenSink {
+        self.open_at(&self.parsed()).await
+    }
+
+    /// Opens the sink by another URL.
+    pub(crate) async fn open_at(&self, url: &SinkUrl) -> OpenSink {
         let attempt = Duration::from_secs(5);
-        let opened = open(&self.parsed(), Clock::boottime(), &Metrics::default(), attempt)
+        let opened = open(url, Clock::boottime(), &Metrics::default(), attempt)
             .await
             .unwrap();
         let mut driver = JoinSet::new();
