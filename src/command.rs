@@ -9,7 +9,7 @@ use std::time::Duration;
 use tokio_util::sync::CancellationToken;
 
 use crate::cli::{Cli, Command, Locks, flags};
-use crate::config::{Config, LockConfig, Passwords, SinkConfig, checked};
+use crate::config::{Config, LockConfig, Passwords, SinkConfig, Unreadable, checked};
 use crate::exit::Failure;
 use crate::{admin, backends, cli, stop, telemetry};
 
@@ -71,15 +71,16 @@ pub fn execute(args: impl IntoIterator<Item = OsString>) -> Result<(), Failure> 
 async fn work(cli: Cli) -> Result<(), Failure> {
     let signals = stop::Signals::catch()?;
     let token = CancellationToken::new();
-    let passwords = Passwords::from_env()?;
+    let passwords = Passwords::from_env();
+    if let Command::Check { json, run } = cli.command {
+        let config = settings_to_check(&run, passwords);
+        return stop::run(signals, token.clone(), Box::pin(crate::check(config, json, token))).await;
+    }
+    let passwords = passwords?;
     match cli.command {
         Command::Run(run) => {
             let config = checked(&run, &passwords)?;
             stop::run(signals, token.clone(), crate::run(config, token)).await
-        }
-        Command::Check { json, run } => {
-            let config = Config::unchecked(&run, &passwords);
-            stop::run(signals, token.clone(), Box::pin(crate::check(config, json, token))).await
         }
         #[cfg(feature = "lab")]
         Command::Demo(demo) => stop::run(signals, token.clone(), crate::lab::demo(demo, token)).await,
@@ -94,9 +95,21 @@ async fn work(cli: Cli) -> Result<(), Failure> {
         }
         #[cfg(not(feature = "lab"))]
         Command::Demo(_) => Ok(()),
-        // They need no runtime, so `execute` has run them already.
-        Command::Completions { .. } | Command::Simulate(_) => Ok(()),
+        // These ended above, or in `execute` because they need no runtime.
+        Command::Check { .. } | Command::Completions { .. } | Command::Simulate(_) => Ok(()),
     }
+}
+
+/// The settings of `podlog check`, or each that cannot be read: those of passwords, and those of flags.
+fn settings_to_check(run: &flags::Run, passwords: Result<Passwords, Unreadable>) -> Result<Config, Unreadable> {
+    let mut unreadable = match passwords {
+        Ok(passwords) => return Config::unchecked(run, &passwords),
+        Err(unreadable) => unreadable,
+    };
+    if let Err(Unreadable(others)) = Config::unchecked(run, &Passwords::default()) {
+        unreadable.0.extend(others);
+    }
+    Err(unreadable)
 }
 
 /// Writes a text to stdout. A closed stdout is not a failure.

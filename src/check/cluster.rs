@@ -104,12 +104,8 @@ async fn exists(cluster: &Cluster, name: &str) -> Finding {
     let subject = format!("namespace {name}");
     match cluster.has_namespace(name).await {
         Ok(true) => Finding::ok(subject, "exists"),
-        Ok(false) => Finding::failed(
-            Cause::Refused,
-            subject,
-            "does not exist",
-            "create it, or correct --namespace",
-        ),
+        // `podlog run` starts, and collects its pods once it exists.
+        Ok(false) => Finding::warning(subject, "does not exist", "create it, or correct --namespace"),
         Err(ApiError::Forbidden(_)) => Finding::skipped(
             subject,
             "these credentials may not get namespaces, and podlog does not need to",

@@ -16,13 +16,13 @@ use std::io::Write as _;
 
 use tokio_util::sync::CancellationToken;
 
-use crate::config::Config;
+use crate::config::{Config, Unreadable};
 use crate::domain::Finding;
 use crate::exit::Failure;
 pub(crate) use report::{Part, Report};
 
 /// Checks everything and prints the findings. Fails with the status that `podlog run` would end with.
-pub async fn execute(config: Result<Config, Failure>, json: bool, stop: CancellationToken) -> Result<(), Failure> {
+pub async fn execute(config: Result<Config, Unreadable>, json: bool, stop: CancellationToken) -> Result<(), Failure> {
     let report = tokio::select! {
         biased;
         () = stop.cancelled() => return Err(Failure::failed("stopped before everything was checked")),
@@ -35,10 +35,10 @@ pub async fn execute(config: Result<Config, Failure>, json: bool, stop: Cancella
 }
 
 /// Checks everything.
-pub(crate) async fn diagnose(config: Result<Config, Failure>) -> Report {
+pub(crate) async fn diagnose(config: Result<Config, Unreadable>) -> Report {
     let config = match config {
         Ok(config) => config,
-        Err(failure) => return without_settings(&failure),
+        Err(unreadable) => return without_settings(&unreadable),
     };
     let (locks, sink, cluster) = tokio::join!(
         locks::diagnose(&config),
@@ -64,7 +64,7 @@ pub(crate) async fn diagnose(config: Result<Config, Failure>) -> Report {
 }
 
 /// The report when the settings cannot be read: nothing else can be checked.
-fn without_settings(failure: &Failure) -> Report {
+fn without_settings(Unreadable(failures): &Unreadable) -> Report {
     let rest = [Part::Locks, Part::Sink, Part::Cluster, Part::Host];
     let rest = rest.map(|part| {
         (
@@ -74,7 +74,10 @@ fn without_settings(failure: &Failure) -> Report {
     });
     Report::new(
         [
-            vec![(Part::Settings, vec![failure.to_finding("reading")])],
+            vec![(
+                Part::Settings,
+                failures.iter().map(|failure| failure.to_finding("reading")).collect(),
+            )],
             rest.to_vec(),
         ]
         .concat(),

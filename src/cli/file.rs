@@ -39,7 +39,12 @@ impl SettingsFile {
             let at = e
                 .span()
                 .map_or(1, |span| 1 + text[..span.start.min(text.len())].matches('\n').count());
-            Failure::usage(format!("{name}: line {at} is not TOML: {}", e.message())).with_remedy("correct the file")
+            match key_without_value(text.lines().nth(at - 1).unwrap_or_default()) {
+                Some(key) => Failure::usage(format!("{name}: line {at}: {key} has no value"))
+                    .with_remedy("write one behind the =, or delete the line"),
+                None => Failure::usage(format!("{name}: line {at} is not TOML: {}", e.message()))
+                    .with_remedy("correct the file"),
+            }
         })?;
         let known = keys();
         let mut values = Vec::new();
@@ -94,6 +99,14 @@ impl SettingsFile {
         }
         args
     }
+}
+
+/// The key of a line that has nothing behind its `=`, if it is the name of a flag: nothing else may be quoted.
+fn key_without_value(line: &str) -> Option<String> {
+    let (key, value) = line.split_once('=')?;
+    let value = value.trim_start();
+    let known = keys().into_iter().find(|known| known == key.trim());
+    known.filter(|_| value.is_empty() || value.starts_with('#'))
 }
 
 /// Whether a flag was given on the command line or as a variable.
@@ -188,6 +201,18 @@ mod tests {
             "{line}"
         );
         assert!(!line.contains('\n'), "{line}");
+    }
+
+    #[test]
+    fn a_key_without_a_value_is_named() {
+        for text in ["ttl =", "ttl=\nrenew = '4s'", "ttl = # later"] {
+            assert_eq!(
+                refusal(text),
+                "podlog.toml: line 1: ttl has no value; write one behind the =, or delete the line"
+            );
+        }
+        assert!(refusal("hunter2 =").contains("line 1 is not TOML"));
+        assert!(!refusal("hunter2 =").contains("hunter2"));
     }
 
     #[test]

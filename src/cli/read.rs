@@ -27,8 +27,11 @@ pub struct Typed {
 /// returned as [`Failure::help`].
 pub fn read(args: impl IntoIterator<Item = impl Into<OsString>>) -> Result<Typed, Failure> {
     let args: Vec<OsString> = args.into_iter().map(Into::into).collect();
-    let typed = command().try_get_matches_from(&args).map_err(|e| refuse(&e, None))?;
-    let cli = Cli::from_arg_matches(&typed).map_err(|e| refuse(&e, None))?;
+    let help = help_of(&args);
+    let typed = command()
+        .try_get_matches_from(&args)
+        .map_err(|e| refuse(&e, None, &help))?;
+    let cli = Cli::from_arg_matches(&typed).map_err(|e| refuse(&e, None, &help))?;
     let Some(path) = &cli.general.config else {
         let settings = show::settings(&typed, None);
         return Ok(Typed {
@@ -42,8 +45,8 @@ pub fn read(args: impl IntoIterator<Item = impl Into<OsString>>) -> Result<Typed
     let more = file.args(&command(), &typed);
     let matches = command()
         .try_get_matches_from(args.iter().cloned().chain(more))
-        .map_err(|e| refuse(&e, Some(&file)))?;
-    let cli = Cli::from_arg_matches(&matches).map_err(|e| refuse(&e, Some(&file)))?;
+        .map_err(|e| refuse(&e, Some(&file), &help))?;
+    let cli = Cli::from_arg_matches(&matches).map_err(|e| refuse(&e, Some(&file), &help))?;
     let settings = show::settings(&matches, Some((&file, &typed)));
     Ok(Typed {
         cli,
@@ -54,7 +57,7 @@ pub fn read(args: impl IntoIterator<Item = impl Into<OsString>>) -> Result<Typed
 
 /// Converts an error of clap to one line. It quotes no secret: clap does not parse the values of flags that may be
 /// secret.
-fn refuse(error: &clap::Error, file: Option<&file::SettingsFile>) -> Failure {
+fn refuse(error: &clap::Error, file: Option<&file::SettingsFile>, help: &str) -> Failure {
     if matches!(error.kind(), ErrorKind::DisplayHelp | ErrorKind::DisplayVersion) {
         return Failure::help(error.render().to_string());
     }
@@ -72,8 +75,24 @@ fn refuse(error: &clap::Error, file: Option<&file::SettingsFile>) -> Failure {
     };
     match file {
         Some(file) => Failure::usage(format!("{}: {message}", file.name())).with_remedy("correct the file"),
-        None => Failure::usage(message).with_remedy("see podlog --help"),
+        None => Failure::usage(message).with_remedy(format!("see {help}")),
     }
+}
+
+/// The command line that shows the help of the command that was typed.
+fn help_of(args: &[OsString]) -> String {
+    let mut innermost = command();
+    let mut words = vec!["podlog".to_owned()];
+    // Flags and their values stand between the words of a command.
+    for word in args.iter().skip(1).filter_map(|arg| arg.to_str()) {
+        let Some(next) = innermost.find_subcommand(word).filter(|next| !next.is_hide_set()) else {
+            continue;
+        };
+        innermost = next.clone();
+        words.push(word.to_owned());
+    }
+    words.push("--help".to_owned());
+    words.join(" ")
 }
 
 /// Variables that podlog reads and that have no flag.
@@ -124,6 +143,15 @@ mod tests {
         );
         let line = read(["podlog"]).unwrap_err().to_string();
         assert_eq!(line, "no command given; see podlog --help");
+        for (args, help) in [
+            (&["podlog", "walk"][..], "see podlog --help"),
+            (&["podlog", "run", "--tll=3s"], "see podlog run --help"),
+            (&["podlog", "--log-format", "xml", "check"], "see podlog check --help"),
+            (&["podlog", "locks", "release"], "see podlog locks release --help"),
+        ] {
+            let line = read(args).unwrap_err().to_string();
+            assert!(line.ends_with(help), "{line}");
+        }
     }
 
     #[test]

@@ -161,6 +161,10 @@ fn without_proxy(mut config: Config, own: &[String]) -> Result<Config, AccessErr
 
 /// What is wrong with a kubeconfig. The text of the YAML library quotes lines, which may hold a token; it is not repeated.
 fn cause(error: &KubeconfigError) -> String {
+    // Its own text names the file again.
+    if let KubeconfigError::ReadConfig(error, _) = error {
+        return error.to_string();
+    }
     let text = error_chain(error);
     if !matches!(error, KubeconfigError::Parse(_)) {
         return text;
@@ -342,9 +346,18 @@ mod tests {
         };
         let text = access.config().await.unwrap_err().to_string();
         assert!(
-            text.contains("/nowhere/config") && text.contains("No such file"),
+            text.starts_with("kubeconfig /nowhere/config: No such file") && text.matches("/nowhere").count() == 1,
             "{text}"
         );
+        // A directory in place of the file.
+        let folder = tempfile::tempdir().unwrap();
+        let access = Access {
+            kubeconfig: Some(folder.path().to_owned()),
+            ..Access::default()
+        };
+        let text = access.config().await.unwrap_err().to_string();
+        let name = folder.path().display().to_string();
+        assert_eq!(text.matches(&name).count(), 1, "{text}");
     }
 
     #[test]

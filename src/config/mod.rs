@@ -12,4 +12,4 @@ mod tests;
 
 pub use checks::{checked, violations};
 pub use secret::{Passwords, SecretUrl};
-pub use settings::{ClusterConfig, Config, LockConfig, SinkConfig, StreamConfig};
+pub use settings::{ClusterConfig, Config, LockConfig, SinkConfig, StreamConfig, Unreadable};

@@ -10,6 +10,7 @@ use std::str::FromStr;
 
 use url::Url;
 
+use super::settings::Unreadable;
 use crate::cli::units::Secret;
 use crate::db::password::{PasswordFile, without_line_end};
 use crate::db::url as urls;
@@ -120,11 +121,12 @@ pub(super) struct Password {
 
 impl Passwords {
     /// Reads `PODLOG_LOCK_PASSWORD`, `PODLOG_SINK_PASSWORD` and the files named by the variables with `_FILE`.
-    pub fn from_env() -> Result<Self, Failure> {
+    /// Names each that cannot be read.
+    pub fn from_env() -> Result<Self, Unreadable> {
         Self::from(|name| std::env::var_os(name))
     }
 
-    fn from(variable: impl Fn(&str) -> Option<OsString>) -> Result<Self, Failure> {
+    fn from(variable: impl Fn(&str) -> Option<OsString>) -> Result<Self, Unreadable> {
         let read = |name: &str| -> Result<Option<Password>, Failure> {
             let direct = variable(name);
             let file = format!("{name}_FILE");
@@ -148,10 +150,10 @@ impl Passwords {
                 }
             }
         };
-        Ok(Self {
-            lock: read("PODLOG_LOCK_PASSWORD")?,
-            sink: read("PODLOG_SINK_PASSWORD")?,
-        })
+        match (read("PODLOG_LOCK_PASSWORD"), read("PODLOG_SINK_PASSWORD")) {
+            (Ok(lock), Ok(sink)) => Ok(Self { lock, sink }),
+            (lock, sink) => Err(Unreadable([lock.err(), sink.err()].into_iter().flatten().collect())),
+        }
     }
 }
 
@@ -180,7 +182,7 @@ pub(super) fn url<U: TakesPassword>(
     password: Option<&Password>,
     example: &str,
 ) -> Result<U, Failure> {
-    let url = with_password(flag, text, password.map(|password| &password.text), example)?;
+    let url = with_password(flag, text, password, example)?;
     let url: Result<U, Message> = url.expose().parse();
     let mut url = url.map_err(|message| Failure::with_cause(Cause::Setting, message))?;
     if let Some((variable, file)) = password.and_then(|password| password.file.as_ref()) {
@@ -189,18 +191,27 @@ pub(super) fn url<U: TakesPassword>(
     Ok(url)
 }
 
-fn with_password(flag: &str, text: &Secret, password: Option<&Secret>, example: &str) -> Result<SecretUrl, Failure> {
+fn with_password(flag: &str, text: &Secret, password: Option<&Password>, example: &str) -> Result<SecretUrl, Failure> {
+    if text.expose().trim().is_empty() {
+        return Err(Failure::usage(format!("--{flag} is empty")).with_remedy(format!("write it like {example}")));
+    }
     let url = SecretUrl::parse(text.expose()).map_err(|e| {
         Failure::usage(format!("--{flag} is not a URL ({e})")).with_remedy(format!("write it like {example}"))
     })?;
     let Some(password) = password else { return Ok(url) };
-    url.with_password(password).ok_or_else(|| {
-        let variable = format!("PODLOG_{}_PASSWORD", flag.to_uppercase());
-        Failure::usage(format!(
-            "{variable} is set, but --{flag} {url} has a password already or cannot have one"
-        ))
-        .with_remedy("remove one of the two")
-    })
+    if let Some(with) = url.with_password(&password.text) {
+        return Ok(with);
+    }
+    let variable = match &password.file {
+        Some((variable, _)) => variable.clone(),
+        None => format!("PODLOG_{}_PASSWORD", flag.to_uppercase()),
+    };
+    let (why, remedy) = if url.url.password().is_some() {
+        ("has a password already", "remove one of the two".to_owned())
+    } else {
+        ("takes no password", format!("unset {variable}"))
+    };
+    Err(Failure::usage(format!("{variable} is set, but --{flag} {url} {why}")).with_remedy(remedy))
 }
 
 #[cfg(test)]
@@ -260,6 +271,40 @@ mod tests {
     }
 
     #[test]
+    fn a_password_that_cannot_be_used_is_refused_with_the_variable_to_unset() {
+        let refusal = |text: &str, file: Option<&str>| {
+            let file = file.map(|variable| (variable.to_owned(), PathBuf::from("/f")));
+            let password = Password {
+                text: "hunter2".into(),
+                file,
+            };
+            with_password("sink", &text.into(), Some(&password), "stdout")
+                .unwrap_err()
+                .to_string()
+        };
+        for (text, file, says) in [
+            (
+                "stdout",
+                None,
+                "PODLOG_SINK_PASSWORD is set, but --sink stdout takes no password; unset PODLOG_SINK_PASSWORD",
+            ),
+            (
+                "file:///d",
+                Some("PODLOG_SINK_PASSWORD_FILE"),
+                "PODLOG_SINK_PASSWORD_FILE is set, but --sink file:///d takes no password; unset PODLOG_SINK_PASSWORD_FILE",
+            ),
+            (
+                "mysql://u:other@h/d",
+                None,
+                "PODLOG_SINK_PASSWORD is set, but --sink mysql://u:***@h/d has a password already; remove one of the two",
+            ),
+            (" ", None, "--sink is empty; write it like stdout"),
+        ] {
+            assert_eq!(refusal(text, file), says);
+        }
+    }
+
+    #[test]
     fn line_ends_behind_a_password_are_removed_and_nothing_else() {
         let file = tempfile::NamedTempFile::new().unwrap();
         let path = file.path().as_os_str().to_owned();
@@ -278,17 +323,16 @@ mod tests {
 
     #[test]
     fn a_password_from_two_sources_or_from_a_missing_file_is_refused() {
-        let line = Passwords::from(|_| Some("/nowhere".into())).unwrap_err().to_string();
+        let Unreadable(both) = Passwords::from(|_| Some("/nowhere".into())).unwrap_err();
         assert_eq!(
-            line,
-            "both PODLOG_LOCK_PASSWORD and PODLOG_LOCK_PASSWORD_FILE are set; unset one"
+            both.iter().map(ToString::to_string).collect::<Vec<_>>(),
+            [
+                "both PODLOG_LOCK_PASSWORD and PODLOG_LOCK_PASSWORD_FILE are set; unset one",
+                "both PODLOG_SINK_PASSWORD and PODLOG_SINK_PASSWORD_FILE are set; unset one"
+            ]
         );
         let missing = |name: &str| (name == "PODLOG_SINK_PASSWORD_FILE").then(|| "/nowhere".into());
-        assert!(
-            Passwords::from(missing)
-                .unwrap_err()
-                .to_string()
-                .contains("PODLOG_SINK_PASSWORD_FILE")
-        );
+        let failure = Failure::from(Passwords::from(missing).unwrap_err());
+        assert!(failure.to_string().contains("PODLOG_SINK_PASSWORD_FILE"), "{failure}");
     }
 }

@@ -104,12 +104,37 @@ pub struct StreamConfig {
     pub probe: Duration,
 }
 
+/// Every setting that cannot be read, in order.
+#[derive(Clone, Debug)]
+pub struct Unreadable(pub Vec<Failure>);
+
+impl From<Unreadable> for Failure {
+    /// The first of them.
+    fn from(Unreadable(failures): Unreadable) -> Self {
+        let first = failures.into_iter().next();
+        first.unwrap_or_else(|| Self::failed("the settings cannot be read"))
+    }
+}
+
 impl Config {
     /// The settings of `podlog run`, not yet checked for safety: see [`checked`](super::checked).
-    pub fn unchecked(typed: &flags::Run, passwords: &Passwords) -> Result<Self, Failure> {
-        Ok(Self {
-            replica: names::replica_id(typed.claim.replica_id.as_deref())?,
-            store: LockConfig::new(&typed.lock, passwords)?,
+    /// Names every setting that cannot be read.
+    pub fn unchecked(typed: &flags::Run, passwords: &Passwords) -> Result<Self, Unreadable> {
+        let mut failures = Vec::new();
+        let replica = names::replica_id(typed.claim.replica_id.as_deref());
+        let replica = replica.map_err(|failure| failures.push(failure));
+        let store = LockConfig::new(&typed.lock, passwords).map_err(|failure| failures.push(failure));
+        let sink = SinkConfig::new(&typed.sink, passwords).map_err(|failure| failures.push(failure));
+        match (replica, store, sink) {
+            (Ok(replica), Ok(store), Ok(sink)) => Ok(Self::with(typed, replica, store, sink)),
+            _ => Err(Unreadable(failures)),
+        }
+    }
+
+    fn with(typed: &flags::Run, replica: ReplicaId, store: LockConfig, sink: SinkConfig) -> Self {
+        Self {
+            replica,
+            store,
             lease: Lease {
                 ttl: typed.claim.ttl,
                 renew: typed.claim.renew,
@@ -118,7 +143,7 @@ impl Config {
             },
             selection: ClusterConfig::new(&typed.pods),
             streams: StreamConfig::new(&typed.streams),
-            sink: SinkConfig::new(&typed.sink, passwords)?,
+            sink,
             max_pods: typed.claim.max_pods as usize,
             grace: typed.process.grace,
             http: match typed.process.http {
@@ -126,7 +151,7 @@ impl Config {
                 Listen::At(address) => Some(address),
             },
             migrate: !typed.claim.no_migrate,
-        })
+        }
     }
 
     /// Which pods to collect, for the cluster.

@@ -146,7 +146,22 @@ fn server(url: &Url) -> Result<(), Message> {
     }
     MySqlConnectOptions::from_url(url)
         .map(drop)
-        .map_err(|error| Message::new(error.to_string(), ""))
+        .map_err(|error| unreadable(&error))
+}
+
+/// What the driver says of a URL, without the beginnings that it repeats, and the way to correct it. Its text shows the value of
+/// `ssl-mode` only.
+pub(crate) fn unreadable(error: &sqlx::Error) -> Message {
+    let text = error.to_string();
+    let text = text
+        .replace("error with configuration: ", "")
+        .replace("ssl_mode", "ssl-mode");
+    let remedy = if text.contains("ssl-mode") {
+        "use DISABLED, PREFERRED, REQUIRED, VERIFY_CA or VERIFY_IDENTITY"
+    } else {
+        "correct the URL"
+    };
+    Message::new(text, remedy)
 }
 
 /// The file of a `sqlite` URL.
@@ -289,7 +304,11 @@ mod tests {
             ("mysql://user@db/podlog?p%61ssword=secret&ssl-mode=x", "no parameter"),
             ("mysql://user@db/podlog?secret", "no parameter `***`"),
             ("mysql://user@db/podlog?password=a&secret2=x", "no parameter"),
-            ("mysql://user:secret@db/podlog?ssl-mode=x", "ssl_mode"),
+            (
+                "mysql://user:secret@db/podlog?ssl-mode=x",
+                "it is wrong: unknown value \"x\" for `ssl-mode`; use DISABLED",
+            ),
+            ("mysql://user:secret@db/podlog?sslmode=", "for `ssl-mode`; use DISABLED"),
             ("sqlite://user:secret@db/", "three slashes"),
             ("sqlite://user:secret@db/podlog.db", "three slashes"),
             ("sqlite:///d?mode=ro", "no parameter `mode`; leave it out"),

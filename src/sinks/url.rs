@@ -42,10 +42,14 @@ impl FromStr for SinkUrl {
     type Err = Message;
 
     fn from_str(text: &str) -> Result<Self, Message> {
-        if text == "stdout" {
+        // The schemes of URLs are read without regard to case, so this word is too.
+        if text.eq_ignore_ascii_case("stdout") {
             return Ok(Self {
                 destination: Destination::Stdout,
             });
+        }
+        if !text.contains(':') {
+            return Err(Message::new("the sink's URL has no scheme", known_sinks()));
         }
         let url = Url::parse(text)
             .map_err(|error| Message::new(format!("the sink's URL cannot be read: {error}"), known_sinks()))?;
@@ -127,6 +131,12 @@ fn file(url: &Url) -> Result<FileOptions, Message> {
     for (name, value) in url.query_pairs() {
         let unreadable = |form: &str| Message::new(format!("`{name}={value}` cannot be read"), format!("write {form}"));
         match &*name {
+            "max_size" if bytes(&value) == Some(0) => {
+                return Err(Message::new(
+                    format!("`max_size={value}` leaves no room for a line"),
+                    "write a size such as 10MiB",
+                ));
+            }
             "max_size" => options.max_size = bytes(&value).ok_or_else(|| unreadable("a size such as 10MiB"))?,
             "keep" => options.keep = value.parse().map_err(|_| unreadable("a number such as 5"))?,
             "gzip" => options.gzip = value.parse().map_err(|_| unreadable("true or false"))?,
@@ -158,7 +168,7 @@ fn bytes(text: &str) -> Option<u64> {
         "g" | "gib" => 1 << 30,
         _ => return None,
     };
-    number.parse::<u64>().ok()?.checked_mul(unit).filter(|&bytes| bytes > 0)
+    number.parse::<u64>().ok()?.checked_mul(unit)
 }
 
 impl fmt::Display for SinkUrl {
@@ -215,6 +225,15 @@ mod tests {
                 .contains("never, interval or always")
         );
         assert!(parse("sqlite://").unwrap_err().contains("needs the path of a file"));
+        assert!(
+            parse("records")
+                .unwrap_err()
+                .contains("has no scheme; known sinks: stdout")
+        );
+        for size in ["0", "0MiB", "00"] {
+            let error = parse(&format!("file:///d?max_size={size}")).unwrap_err();
+            assert!(error.contains("no room for a line; write a size"), "{error}");
+        }
     }
 
     #[test]
@@ -231,8 +250,12 @@ mod tests {
             gzip: true,
         };
         assert_eq!(options, expected);
-        assert!(matches!(parse("stdout").unwrap().destination, Destination::Stdout));
-        assert!(matches!(parse("stdout://").unwrap().destination, Destination::Stdout));
+        for text in ["stdout", "Stdout", "STDOUT", "stdout://", "Stdout://"] {
+            assert!(
+                matches!(parse(text).unwrap().destination, Destination::Stdout),
+                "{text}"
+            );
+        }
         assert!(
             matches!(parse("sqlite:///a/b.db").unwrap().destination, Destination::Database(DatabaseUrl::Sqlite(p)) if p.as_os_str() == "/a/b.db")
         );

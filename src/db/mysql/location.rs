@@ -9,7 +9,7 @@ use sqlx::ConnectOptions;
 use sqlx::mysql::{MySqlConnectOptions, MySqlSslMode};
 
 use super::relay::Relays;
-use crate::db::url::ServerUrl;
+use crate::db::url::{ServerUrl, unreadable};
 use crate::domain::Message;
 use crate::net::bare;
 
@@ -31,8 +31,7 @@ impl Location {
     /// The driver's options, with the password as it is now. `adds_modes`: the driver adds to the server's SQL mode.
     /// The character set is the one that the statements need, whatever the URL says.
     pub(super) fn options(&self, adds_modes: bool) -> Result<MySqlConnectOptions, Message> {
-        let options = MySqlConnectOptions::from_url(&self.url.url)
-            .map_err(|error| Message::new(error.to_string(), "correct the URL"))?;
+        let options = MySqlConnectOptions::from_url(&self.url.url).map_err(|error| unreadable(&error))?;
         let host = bare(options.get_host()).to_owned();
         let options = options
             .host(&host)

@@ -76,10 +76,11 @@ fn free_space(free: u64) -> Finding {
 
 /// The directory, or the nearest one above it that exists.
 fn nearest(dir: &Path) -> PathBuf {
-    dir.ancestors()
-        .find(|one| one.exists())
-        .unwrap_or(Path::new("/"))
-        .to_owned()
+    // Above the first part of a relative path is the working directory, whose path here is empty.
+    let mut paths = dir
+        .ancestors()
+        .map(|one| if one == Path::new("") { Path::new(".") } else { one });
+    paths.find(|one| one.exists()).unwrap_or(Path::new("/")).to_owned()
 }
 
 #[cfg(test)]
@@ -106,6 +107,18 @@ mod tests {
             findings[1].has_failed() && !findings[1].message.remedy.is_empty(),
             "{findings:?}"
         );
+    }
+
+    #[test]
+    fn the_nearest_directory_of_a_relative_path_is_in_the_working_directory() {
+        for (dir, existing) in [
+            ("nowhere/logs", "."),
+            ("src/nowhere/logs", "src"),
+            ("src", "src"),
+            ("/nowhere", "/"),
+        ] {
+            assert_eq!(nearest(Path::new(dir)), Path::new(existing), "{dir}");
+        }
     }
 
     #[test]

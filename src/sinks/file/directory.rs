@@ -48,6 +48,8 @@ pub(super) fn explain(path: &Path, error: &io::Error) -> Message {
         Kind::PermissionDenied => "let podlog's user write there",
         Kind::ReadOnlyFilesystem => "mount it writable, or choose another directory",
         Kind::NotADirectory | Kind::IsADirectory | Kind::AlreadyExists => "something else is in the way; move it",
+        // What is missing is created, so a file system refuses to: /proc does.
+        Kind::NotFound => "this file system takes no files there; choose another directory",
         Kind::ResourceBusy => "check for a paused podlog that writes to the same directory",
         _ if error.raw_os_error() == Some(rustix::io::Errno::MFILE.raw_os_error()) => "raise the limit on open files",
         _ => "check the system log for disk failures",
@@ -61,4 +63,20 @@ pub(super) fn explain(path: &Path, error: &io::Error) -> Message {
 /// Whether a later attempt may succeed without a change of settings or permissions: the disk is full.
 pub(super) fn is_full(error: &io::Error) -> bool {
     matches!(error.kind(), io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_path_below_which_nothing_can_be_created_is_no_failure_of_the_disk() {
+        for path in ["/proc/nope", "/proc/a/b"] {
+            let error = std::fs::create_dir_all(path).unwrap_err();
+            let said = explain(Path::new(path), &error).to_string();
+            assert!(said.ends_with("choose another directory"), "{said}");
+        }
+        let broken = explain(Path::new("/logs"), &io::Error::from_raw_os_error(5)).remedy;
+        assert_eq!(&*broken, "check the system log for disk failures");
+    }
 }
