@@ -9,7 +9,9 @@ mod secret;
 mod settings;
 #[cfg(test)]
 mod tests;
+mod unreadable;
 
 pub use checks::{checked, violations};
 pub use secret::{Passwords, SecretUrl};
-pub use settings::{ClusterConfig, Config, LockConfig, SinkConfig, StreamConfig, Unreadable};
+pub use settings::{ClusterConfig, Config, LockConfig, SinkConfig, StreamConfig};
+pub use unreadable::Unreadable;

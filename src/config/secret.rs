@@ -10,7 +10,7 @@ use std::str::FromStr;
 
 use url::Url;
 
-use super::settings::Unreadable;
+use super::unreadable::Unreadable;
 use crate::cli::units::Secret;
 use crate::db::password::{PasswordFile, without_line_end};
 use crate::db::url as urls;

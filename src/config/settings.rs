@@ -8,6 +8,7 @@ use std::time::Duration;
 
 use super::names;
 use super::secret::{self, Passwords};
+use super::unreadable::Unreadable;
 use crate::cli::flags;
 use crate::cli::units::Listen;
 use crate::cluster::{self, Access, Scope};
@@ -102,18 +103,6 @@ pub struct StreamConfig {
     pub reopen: Duration,
     /// The silence of a stream after which it is probed.
     pub probe: Duration,
-}
-
-/// Every setting that cannot be read, in order.
-#[derive(Clone, Debug)]
-pub struct Unreadable(pub Vec<Failure>);
-
-impl From<Unreadable> for Failure {
-    /// The first of them.
-    fn from(Unreadable(failures): Unreadable) -> Self {
-        let first = failures.into_iter().next();
-        first.unwrap_or_else(|| Self::failed("the settings cannot be read"))
-    }
 }
 
 impl Config {
