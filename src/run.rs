@@ -29,7 +29,7 @@ use crate::retention::Cleaner;
 use crate::sinks::{self, Opened};
 use crate::status::Status;
 use crate::status::health::Health;
-use crate::status::ready::{Condition, PATIENCE, Readiness};
+use crate::status::ready::{Condition, Readiness, not_stored};
 use crate::status::server::{self, ServerState};
 use crate::unread::UnreadLogs;
 
@@ -98,16 +98,6 @@ pub async fn run(config: Config, stop: CancellationToken) -> Result<(), Failure>
         ended.map_err(Failure::panicked)??;
     }
     outcome
-}
-
-/// Why a replica is not ready whose oldest lines have waited for the sink for this time.
-fn not_stored(waited: Duration) -> Option<String> {
-    (waited >= PATIENCE).then(|| {
-        format!(
-            "nothing was stored for {} s; podlog's log has the cause",
-            waited.as_secs()
-        )
-    })
 }
 
 /// Where the parts report the state of the replica.

@@ -1,47 +1,20 @@
 //! How to reach the cluster and with which credentials: a kubeconfig, or the service account of a pod.
 //!
-//! Reading it sends nothing to the API server. kube runs the exec plugins of a kubeconfig when the clients are built.
+//! Reading it sends nothing to the API server and runs no exec plugin; the clients that are built from it do.
 
 use std::ffi::OsStr;
-use std::fmt;
+use std::hash::{DefaultHasher, Hash as _, Hasher as _};
 use std::io::ErrorKind;
 use std::path::PathBuf;
-use std::sync::Arc;
 use std::time::Duration;
 
-use bytes::Bytes;
-use http::{Request, Response};
-use kube::Client;
-use kube::client::{Body, ConfigExt};
 use kube::config::{Config, KubeConfigOptions, Kubeconfig, KubeconfigError};
-use rustls::pki_types::ServerName;
-use tower::{BoxError, Service, ServiceBuilder};
 
-use super::connect::{Connector, KEEP_ALIVE, Windows};
 use super::error::AccessError;
-use super::operation::no_credentials;
-use super::pool::Pool;
 use super::text::error_chain;
 
-/// The longest time for an exec plugin to print credentials.
-const PLUGIN_DEADLINE: Duration = Duration::from_secs(30);
-
-/// Log streams: many and slow. The window of a stream is HTTP/2's default, so a stream that is not read holds at most
-/// 64 KB. The window of a connection is that of its 100 streams together (65 535 x 100), so that streams that are read
-/// never wait for one that is not.
-const LOG_WINDOWS: Windows = Windows {
-    stream: 65_535,
-    connection: 65_535 * 100,
-    http1: Some(16_384),
-};
-
-/// Lists and watches: few, and read at once. A page of 500 pods is about 5 MB; with a window of 1 MB and a round trip of
-/// 50 ms it takes 5 x 50 ms = 0.25 s.
-const LIST_WINDOWS: Windows = Windows {
-    stream: 1 << 20,
-    connection: 4 << 20,
-    http1: None,
-};
+/// The longest time for reading the files. They are small, so one that takes longer is on a file system that hangs.
+const READ_DEADLINE: Duration = Duration::from_secs(5);
 
 /// How to reach the cluster.
 #[derive(Clone, Debug, Default)]
@@ -52,101 +25,50 @@ pub struct Access {
     pub context: Option<String>,
 }
 
-/// The two kube clients. They have the same credentials and separate connections.
-#[derive(Clone)]
-pub(super) struct Clients {
-    /// For lists, watches and single pods.
-    pub(super) api: Client,
-    /// For log streams.
-    pub(super) logs: Client,
+/// The configuration as it was read at one moment.
+#[derive(Debug)]
+pub(super) struct Configuration {
+    pub(super) config: Config,
+    /// The context of the kubeconfig; `None` in a pod.
+    pub(super) context: Option<String>,
+    /// Changes when the configuration or the content of a file that it names changes.
+    pub(super) fingerprint: u64,
+    /// Whether `HTTPS_PROXY` names a proxy, which is not used.
+    pub(super) ignores_proxy: bool,
 }
 
-impl fmt::Debug for Clients {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str("Clients")
-    }
-}
-
-impl Clients {
-    /// Both clients over one service.
-    pub(super) fn over<S, B>(service: S) -> Self
-    where
-        S: Service<Request<Body>, Response = Response<B>> + Send + 'static,
-        S::Future: Send + 'static,
-        S::Error: Into<BoxError>,
-        B: http_body::Body<Data = Bytes> + Send + 'static,
-        B::Error: Into<BoxError>,
-    {
-        let api = Client::new(service, "default");
-        Self { logs: api.clone(), api }
-    }
-
-    /// Builds the clients on a blocking thread, because exec plugins block.
-    pub(super) async fn build(config: Config) -> Result<Self, AccessError> {
-        let building = tokio::task::spawn_blocking(move || build(&config));
-        match tokio::time::timeout(PLUGIN_DEADLINE, building).await {
-            Ok(Ok(built)) => built,
-            Ok(Err(error)) => Err(AccessError::Credentials(error.to_string())),
-            Err(_) => Err(AccessError::Credentials(
-                "the exec plugin did not answer within 30 s".into(),
-            )),
+impl Configuration {
+    fn new(config: Config, context: Option<String>, ignores_proxy: bool) -> Self {
+        Self {
+            fingerprint: fingerprint(&config),
+            config,
+            context,
+            ignores_proxy,
         }
     }
 }
 
-/// Whether the token can be sent in a header. kube panics if it cannot.
-fn has_sendable_token(config: &Config) -> bool {
-    // Only its JSON exposes the token without another dependency.
-    let user = serde_json::to_value(&config.auth_info).unwrap_or_default();
-    let token = user.get("token").and_then(serde_json::Value::as_str);
-    token.is_none_or(|token| http::HeaderValue::from_str(token).is_ok())
+/// Of everything that the clients read only once. A file with a token is read again by kube.
+fn fingerprint(config: &Config) -> u64 {
+    let mut hash = DefaultHasher::new();
+    config.cluster_url.to_string().hash(&mut hash);
+    config.tls_server_name.hash(&mut hash);
+    config.accept_invalid_certs.hash(&mut hash);
+    config.root_cert.hash(&mut hash);
+    let auth = &config.auth_info;
+    // Only its JSON exposes all of it.
+    serde_json::to_string(auth).unwrap_or_default().hash(&mut hash);
+    for file in [&auth.client_certificate, &auth.client_key].into_iter().flatten() {
+        std::fs::read(file).ok().hash(&mut hash);
+    }
+    hash.finish()
 }
 
-fn build(config: &Config) -> Result<Clients, AccessError> {
-    if !has_sendable_token(config) {
-        let text = "the token contains line breaks or other characters that no header may have";
-        return Err(AccessError::Credentials(text.into()));
-    }
-    let credentials = |error: kube::Error| AccessError::Credentials(credentials_cause(&error));
-    let url = &config.cluster_url;
-    let host = url.host().unwrap_or_default().trim_matches(['[', ']']).to_owned();
-    let https = url.scheme() == Some(&http::uri::Scheme::HTTPS);
-    let mut tls = None;
-    if https {
-        let name = config.tls_server_name.clone().unwrap_or_else(|| host.clone());
-        let name = ServerName::try_from(name).map_err(|error| AccessError::Credentials(error.to_string()))?;
-        let mut rustls = config.rustls_client_config().map_err(credentials)?;
-        rustls.alpn_protocols = vec![b"h2".to_vec(), b"http/1.1".to_vec()];
-        tls = Some((Arc::new(rustls), name));
-    }
-    let connector = |windows| Connector {
-        host: host.clone(),
-        port: url.port_u16().unwrap_or(if https { 443 } else { 80 }),
-        tls: tls.clone(),
-        windows,
-        keep_alive: KEEP_ALIVE,
-    };
-    let auth = config.auth_layer().map_err(credentials)?;
-    let client = |pool: Pool| -> Result<Client, kube::Error> {
-        let service = ServiceBuilder::new()
-            .layer(config.base_uri_layer())
-            .option_layer(auth.as_ref())
-            .layer(config.extra_headers_layer()?)
-            .map_err(BoxError::from)
-            .service(pool);
-        Ok(Client::new(service, config.default_namespace.clone()))
-    };
-    Ok(Clients {
-        api: client(Pool::new(connector(LIST_WINDOWS))).map_err(credentials)?,
-        logs: client(Pool::new(connector(LOG_WINDOWS))).map_err(credentials)?,
-    })
-}
-
-/// Refuses a proxy that the kubeconfig sets. A proxy from `HTTPS_PROXY` is ignored with a warning: kube does not read
-/// `NO_PROXY` here, and API servers are seldom reached through a proxy.
-fn without_proxy(mut config: Config, own: &[String]) -> Result<Config, AccessError> {
+/// Refuses a proxy that the kubeconfig sets. A proxy from `HTTPS_PROXY` is ignored: kube does not read `NO_PROXY` here,
+/// and API servers are seldom reached through a proxy. Returns whether one is ignored.
+fn without_proxy(mut config: Config, own: &[String]) -> Result<(Config, bool), AccessError> {
     let Some(proxy) = config.proxy_url.take() else {
-        return Ok(config);
+        return Ok((config, false));
     };
     let asked = own
         .iter()
@@ -155,8 +77,7 @@ fn without_proxy(mut config: Config, own: &[String]) -> Result<Config, AccessErr
         // Without the user and password that a proxy's address may carry.
         return Err(AccessError::Proxy(proxy.host().unwrap_or("?").to_owned()));
     }
-    tracing::warn!("HTTPS_PROXY is set; podlog ignores it and connects to the API server directly");
-    Ok(config)
+    Ok((config, true))
 }
 
 /// What is wrong with a kubeconfig. The text of the YAML library quotes lines, which may hold a token; it is not repeated.
@@ -179,14 +100,6 @@ fn cause(error: &KubeconfigError) -> String {
         format!(", at line {line} column {column}")
     });
     format!("it is not valid YAML, or not a kubeconfig{place}")
-}
-
-/// Why the credentials cannot be used.
-fn credentials_cause(error: &kube::Error) -> String {
-    match error {
-        kube::Error::Auth(error) => no_credentials(error),
-        other => error_chain(other),
-    }
 }
 
 /// The paths of a list such as `KUBECONFIG`.
@@ -223,8 +136,22 @@ fn merged(paths: &[PathBuf]) -> Result<Kubeconfig, KubeconfigError> {
 }
 
 impl Access {
-    /// Reads the configuration.
-    pub(super) async fn config(&self) -> Result<Config, AccessError> {
+    /// Reads the configuration, within [`READ_DEADLINE`].
+    pub(super) async fn read(&self) -> Result<Configuration, AccessError> {
+        let (access, runtime) = (self.clone(), tokio::runtime::Handle::current());
+        // kube reads the files in a way that blocks.
+        let reading = tokio::task::spawn_blocking(move || runtime.block_on(access.configuration()));
+        match tokio::time::timeout(READ_DEADLINE, reading).await {
+            Ok(Ok(read)) => read,
+            Ok(Err(error)) => Err(AccessError::NoCluster(error.to_string())),
+            Err(_) => Err(AccessError::NoCluster(format!(
+                "the kubeconfig and its files could not be read within {} s",
+                READ_DEADLINE.as_secs()
+            ))),
+        }
+    }
+
+    async fn configuration(&self) -> Result<Configuration, AccessError> {
         match &self.kubeconfig {
             Some(path) => {
                 let file = path.display().to_string();
@@ -238,7 +165,7 @@ impl Access {
         }
     }
 
-    async fn inferred(&self) -> Result<Config, AccessError> {
+    async fn inferred(&self) -> Result<Configuration, AccessError> {
         let found = "from KUBECONFIG or ~/.kube/config";
         let listed: Vec<PathBuf> = std::env::var_os("KUBECONFIG").map_or_else(Vec::new, |list| paths(&list));
         let read = if listed.is_empty() {
@@ -262,9 +189,10 @@ impl Access {
                         "no kubeconfig to find context {context:?} in"
                     )));
                 }
-                Config::incluster().map_err(|_| {
+                let config = Config::incluster().map_err(|_| {
                     AccessError::NoCluster("no kubeconfig (KUBECONFIG, ~/.kube/config) and not in a pod".into())
-                })
+                })?;
+                Ok(Configuration::new(config, None, false))
             }
             Err(error) => Err(AccessError::Kubeconfig {
                 file: found.into(),
@@ -273,7 +201,7 @@ impl Access {
         }
     }
 
-    async fn config_from(&self, read: Kubeconfig, file: &str) -> Result<Config, AccessError> {
+    async fn config_from(&self, read: Kubeconfig, file: &str) -> Result<Configuration, AccessError> {
         if let Some(context) = &self.context
             && !read.contexts.iter().any(|known| known.name == *context)
         {
@@ -284,8 +212,9 @@ impl Access {
                 known: known.join(", "),
             });
         }
+        let context = self.context.clone().or_else(|| read.current_context.clone());
         let options = KubeConfigOptions {
-            context: self.context.clone(),
+            context: context.clone(),
             ..KubeConfigOptions::default()
         };
         let clusters = read.clusters.iter().filter_map(|named| named.cluster.as_ref());
@@ -295,7 +224,8 @@ impl Access {
             file: file.to_owned(),
             cause: cause(&error),
         })?;
-        without_proxy(config, &own)
+        let (config, ignores_proxy) = without_proxy(config, &own)?;
+        Ok(Configuration::new(config, context, ignores_proxy))
     }
 }
 
@@ -311,7 +241,7 @@ mod tests {
             kubeconfig: Some(path),
             context: context.map(str::to_owned),
         };
-        access.config().await
+        Ok(access.read().await?.config)
     }
 
     const GOOD: &str = r#"{"current-context": "a",
@@ -344,7 +274,7 @@ mod tests {
             kubeconfig: Some("/nowhere/config".into()),
             ..Access::default()
         };
-        let text = access.config().await.unwrap_err().to_string();
+        let text = access.read().await.unwrap_err().to_string();
         assert!(
             text.starts_with("kubeconfig /nowhere/config: No such file") && text.matches("/nowhere").count() == 1,
             "{text}"
@@ -355,7 +285,7 @@ mod tests {
             kubeconfig: Some(folder.path().to_owned()),
             ..Access::default()
         };
-        let text = access.config().await.unwrap_err().to_string();
+        let text = access.read().await.unwrap_err().to_string();
         let name = folder.path().display().to_string();
         assert_eq!(text.matches(&name).count(), 1, "{text}");
     }
@@ -382,17 +312,5 @@ mod tests {
             merged(&list(&format!("/nowhere:{}", there.display()))).is_err(),
             "a broken file is not passed over"
         );
-    }
-
-    #[tokio::test]
-    async fn the_standard_output_of_a_failed_plugin_is_not_repeated() {
-        let exec = GOOD.replace(
-            r#"{"token": "t"}"#,
-            r#"{"exec": {"apiVersion": "client.authentication.k8s.io/v1", "interactiveMode": "Never", "command": "sh", "args": ["-c", "echo hidden; echo sorry >&2; exit 3"]}}"#,
-        );
-        let config = read(&exec, None).await.unwrap();
-        let text = Clients::build(config).await.unwrap_err().to_string();
-        assert!(text.contains("exit status: 3): sorry; check"), "{text}");
-        assert!(!text.contains("hidden"), "{text}");
     }
 }

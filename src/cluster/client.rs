@@ -18,17 +18,17 @@ use kube::api::GetParams;
 use kube::client::Body;
 use kube::core::Status;
 use serde::de::DeserializeOwned;
-use tokio::time::Instant;
 use tower::{BoxError, Service};
 
-use super::access::{Access, Clients};
+use super::access::Access;
+use super::clients::Clients;
 use super::connect::ConnectError;
 use super::convert::{SharedNames, convert};
 use super::error::{AccessError, ApiError};
 use super::operation::Operation;
+use super::renewal::Renewal;
 use super::select::Scope;
 use crate::domain::Pod;
-use crate::domain::backoff::Backoff;
 use crate::metrics::{Metrics, Request as RequestLabels};
 use crate::sync::lock;
 
@@ -40,35 +40,24 @@ pub(super) const HEADERS_DEADLINE: Duration = Duration::from_secs(15);
 const LONGEST_ANSWER: usize = 256 << 20;
 /// The longest refusal in bytes: a Status object, which is a few hundred.
 const LONGEST_REFUSAL: usize = 64 << 10;
-/// The shortest and the longest time from one reading of the credentials to the next.
-const RENEW_PAUSES: (Duration, Duration) = (Duration::from_secs(5), Duration::from_mins(1));
-
 /// A cluster. Clones share the connections.
 #[derive(Clone, Debug)]
 pub struct Cluster(Arc<ClusterInner>);
 
 #[derive(Debug)]
 struct ClusterInner {
-    /// How the clients are built again; `None` when they came from a service.
-    access: Option<Access>,
     clients: Mutex<Clients>,
-    renewal: tokio::sync::Mutex<Renewal>,
+    /// Builds the clients again; `None` when they came from a service.
+    renewal: Option<Renewal>,
     metrics: Metrics,
-}
-
-/// When the clients may be built again.
-#[derive(Debug)]
-struct Renewal {
-    not_before: Option<Instant>,
-    backoff: Backoff,
 }
 
 impl Cluster {
     /// Reads the configuration and prepares the clients. Sends no request, but runs the exec plugin that the kubeconfig
     /// names, if any. [`version`](Self::version) tests the connection.
     pub async fn connect(access: &Access, metrics: Metrics) -> Result<Self, AccessError> {
-        let clients = Clients::build(access.config().await?).await?;
-        Ok(Self::new(clients, Some(access.clone()), metrics))
+        let (renewal, clients) = Renewal::start(access).await?;
+        Ok(Self::new(clients, Some(renewal), metrics))
     }
 
     /// A cluster behind a service that answers requests, such as a simulated one. All requests go there. Must be called
@@ -84,14 +73,10 @@ impl Cluster {
         Self::new(Clients::over(service), None, metrics)
     }
 
-    fn new(clients: Clients, access: Option<Access>, metrics: Metrics) -> Self {
+    fn new(clients: Clients, renewal: Option<Renewal>, metrics: Metrics) -> Self {
         Self(Arc::new(ClusterInner {
-            access,
             clients: Mutex::new(clients),
-            renewal: tokio::sync::Mutex::new(Renewal {
-                not_before: None,
-                backoff: Backoff::new(RENEW_PAUSES.0, RENEW_PAUSES.1),
-            }),
+            renewal,
             metrics,
         }))
     }
@@ -252,13 +237,17 @@ impl Cluster {
         serde_json::from_slice(&bytes).map_err(kube::Error::SerdeError)
     }
 
-    /// Awaits the answer to a request under a deadline, counts it, and says what its failure means.
+    /// Awaits the answer to a request under a deadline, counts it, and says what its failure means. Before that, it looks
+    /// whether the configuration of the cluster has changed.
     pub(super) async fn send<T>(
         &self,
         operation: Operation<'_>,
         deadline: Duration,
         request: impl Future<Output = Result<T, kube::Error>>,
     ) -> Result<T, ApiError> {
+        if let Some(renewal) = &self.0.renewal {
+            self.replace_clients(renewal.look().await);
+        }
         let Ok(answer) = tokio::time::timeout(deadline, request).await else {
             self.count(operation.verb, 0);
             return Err(ApiError::unavailable(format!(
@@ -293,36 +282,16 @@ impl Cluster {
         self.0.metrics.api_requests.get_or_create(&labels).inc();
     }
 
-    /// Reads the configuration again, with the CA and the credentials, after one side did not trust the other:
-    /// certificates expire and are replaced, and the files and plugins they come from have newer ones. Open streams stay
-    /// open.
+    /// Reads the configuration again after one side did not trust the other.
     pub(super) async fn renew_credentials(&self, why: &ApiError) {
-        let Some(access) = &self.0.access else { return };
-        let Ok(mut renewal) = self.0.renewal.try_lock() else {
-            return;
-        };
-        let now = Instant::now();
-        if renewal.not_before.is_some_and(|at| now < at) {
-            return;
+        if let Some(renewal) = &self.0.renewal {
+            self.replace_clients(renewal.renew(why).await);
         }
-        // Trust that was lost long after the last renewal is another matter than the one before.
-        let is_new = renewal.not_before.is_none_or(|at| now >= at + RENEW_PAUSES.1);
-        if is_new {
-            renewal.backoff.reset();
-        }
-        renewal.not_before = Some(now + renewal.backoff.next_wait(0.0));
-        let built = async { Clients::build(access.config().await?).await };
-        match built.await {
-            Ok(clients) => {
-                if is_new {
-                    tracing::info!(%why, "podlog reads the configuration of the cluster again, with CA and credentials, until it fits");
-                }
-                *lock(&self.0.clients) = clients;
-            }
-            Err(error) if is_new => {
-                tracing::warn!(%why, %error, "the configuration of the cluster cannot be read again; podlog goes on trying");
-            }
-            Err(error) => tracing::debug!(%why, %error, "the configuration of the cluster still cannot be read again"),
+    }
+
+    fn replace_clients(&self, clients: Option<Clients>) {
+        if let Some(clients) = clients {
+            *lock(&self.0.clients) = clients;
         }
     }
 }

@@ -209,8 +209,8 @@ impl Connector {
         })
     }
 
-    /// The error of a connection. With TLS 1.3 a server refuses a client's certificate only after the handshake, so that the
-    /// error comes from the first request.
+    /// The error of a connection. With TLS 1.3 a server refuses a client's certificate only after the handshake, so that over
+    /// HTTP/1.1 the error comes from the first request.
     pub(super) fn failed(&self, error: &(dyn Error + 'static)) -> ConnectError {
         let address = self.address();
         match rustls_error(error) {
@@ -257,7 +257,9 @@ impl Connector {
             .handshake(io)
             .await
             .map_err(failed)?;
-        wait_for_settings(&mut driver).await.map_err(failed)?;
+        // With TLS 1.3 a server refuses a client's certificate only here. hyper repeats just the text of that refusal.
+        let (address, settings) = (self.address(), wait_for_settings(&mut driver).await);
+        settings.map_err(|cause| ConnectError::Tls { address, cause })?;
         Ok(Connection::Http2(sender, driver))
     }
 }
@@ -269,14 +271,17 @@ fn rustls_error<'a>(error: &'a (dyn Error + 'static)) -> Option<&'a rustls::Erro
     found.or_else(|| error.source().and_then(rustls_error))
 }
 
-/// Runs the connection until the server's SETTINGS frame is there.
-async fn wait_for_settings(driver: &mut Http2Driver) -> Result<(), hyper::Error> {
+/// Runs the connection until the server's SETTINGS frame is there. Returns why it ended before.
+async fn wait_for_settings(driver: &mut Http2Driver) -> Result<(), String> {
     let mut tick = tokio::time::interval(SETTINGS_TICK);
     poll_fn(|cx| {
         loop {
             if let Poll::Ready(end) = driver.poll_unpin(cx) {
-                // The server may have closed the connection without an error; the first request finds it closed.
-                return Poll::Ready(end);
+                let cause = end.map_or_else(
+                    |error| error_chain(&error),
+                    |()| "the server closed the connection".into(),
+                );
+                return Poll::Ready(Err(cause));
             }
             if driver.current_max_send_streams() > 0 {
                 return Poll::Ready(Ok(()));

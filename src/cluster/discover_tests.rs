@@ -1,179 +1,13 @@
 //! Tests of discovery against a scripted API server on a paused clock.
 
 use std::collections::VecDeque;
-use std::convert::Infallible;
-use std::sync::Mutex;
 
-use bytes::Bytes;
-use futures::StreamExt;
-use http::{Request, Response};
-use http_body::Frame;
-use http_body_util::StreamBody;
-use http_body_util::combinators::BoxBody;
-use kube::client::Body;
-use serde_json::{Value, json};
-use tokio::task::JoinSet;
+use serde_json::json;
 use tokio::time::{Instant, timeout};
 
+use super::super::scripted_server::{DiscoveryFixture, Script, ScriptedWatch, event, expired, fixture, pod};
 use super::*;
 use crate::domain::PodUid;
-use crate::metrics::Metrics;
-
-/// What the server does with one watch.
-enum ScriptedWatch {
-    /// Sends these events, then ends.
-    Events(Vec<Value>),
-    /// Sends these events, then stays silent.
-    Silent(Vec<Value>),
-    /// Sends a bookmark a minute.
-    Bookmarks,
-    /// Refuses with this status.
-    Refuse(u16),
-}
-
-/// The pods that the server has, and the requests that it received.
-#[derive(Default)]
-struct Script {
-    pods: Vec<Value>,
-    /// How many pods are on one page; 0 means all.
-    page: usize,
-    list_code: u16,
-    watches: VecDeque<ScriptedWatch>,
-    /// Whether watches after the scripted ones are refused.
-    refuse_watches: bool,
-    requests: Vec<(Duration, String)>,
-}
-
-struct DiscoveryFixture {
-    script: Arc<Mutex<Script>>,
-    pod_sets: watch::Receiver<Arc<PodSet>>,
-    metrics: Metrics,
-    stop: CancellationToken,
-    tasks: JoinSet<()>,
-}
-
-type AnswerBody = BoxBody<Bytes, Infallible>;
-
-fn text(value: &Value) -> AnswerBody {
-    use http_body_util::BodyExt;
-    let bytes = Bytes::from(value.to_string());
-    http_body_util::Full::new(bytes).boxed()
-}
-
-fn events(list: Vec<Value>, after: &ScriptedWatch) -> AnswerBody {
-    use http_body_util::BodyExt;
-    let line = |event: Value| Ok(Frame::data(Bytes::from(format!("{event}\n"))));
-    let now = futures::stream::iter(list).map(line);
-    match after {
-        ScriptedWatch::Silent(_) => BodyExt::boxed(StreamBody::new(now.chain(futures::stream::pending()))),
-        ScriptedWatch::Bookmarks => {
-            let beat = futures::stream::unfold(2, |n| async move {
-                tokio::time::sleep(Duration::from_mins(1)).await;
-                Some((n, n + 1))
-            });
-            let mark = move |n: u32| {
-                line(
-                    json!({"type": "BOOKMARK", "object": {"apiVersion": "v1", "kind": "Pod", "metadata": {"resourceVersion": n.to_string()}}}),
-                )
-            };
-            BodyExt::boxed(StreamBody::new(beat.map(mark)))
-        }
-        _ => BodyExt::boxed(StreamBody::new(now)),
-    }
-}
-
-fn answer(script: &Mutex<Script>, start: Instant, request: &Request<Body>) -> Response<AnswerBody> {
-    let mut script = script.lock().unwrap();
-    let uri = request.uri().to_string();
-    script.requests.push((start.elapsed(), uri.clone()));
-    let refuse = |code: u16| {
-        let status = json!({"kind": "Status", "status": "Failure", "message": "no", "reason": "", "code": code});
-        Response::builder().status(code).body(text(&status)).unwrap()
-    };
-    if uri.contains("watch=true") {
-        return match script.watches.pop_front() {
-            Some(ScriptedWatch::Refuse(code)) => refuse(code),
-            Some(ScriptedWatch::Events(list)) => Response::new(events(list, &ScriptedWatch::Events(vec![]))),
-            Some(ScriptedWatch::Silent(list)) => Response::new(events(list, &ScriptedWatch::Silent(vec![]))),
-            Some(ScriptedWatch::Bookmarks) => Response::new(events(vec![], &ScriptedWatch::Bookmarks)),
-            None if script.refuse_watches => refuse(403),
-            None => Response::new(events(vec![], &ScriptedWatch::Silent(vec![]))),
-        };
-    }
-    if script.list_code != 0 {
-        return refuse(script.list_code);
-    }
-    let namespace = uri.split("/namespaces/").nth(1).and_then(|rest| rest.split('/').next());
-    let here = |pod: &&Value| namespace.is_none_or(|name| pod["metadata"]["namespace"] == name);
-    let from: usize = uri
-        .split("continue=")
-        .nth(1)
-        .map_or(0, |rest| rest.split('&').next().unwrap().parse().unwrap());
-    let all: Vec<&Value> = script.pods.iter().filter(here).collect();
-    let page = if script.page == 0 { all.len() } else { script.page };
-    let items: Vec<&&Value> = all.iter().skip(from).take(page).collect();
-    let next = (from + page < all.len()).then(|| (from + page).to_string());
-    Response::new(text(
-        &json!({"apiVersion": "v1", "kind": "PodList", "metadata": {"resourceVersion": "1", "continue": next}, "items": items}),
-    ))
-}
-
-fn fixture(script: Script, scope: Scope) -> DiscoveryFixture {
-    let script = Arc::new(Mutex::new(script));
-    let (metrics, stop, start) = (Metrics::default(), CancellationToken::new(), Instant::now());
-    let served = Arc::clone(&script);
-    let service = tower::service_fn(move |request: Request<Body>| {
-        let response = answer(&served, start, &request);
-        async move { Ok::<_, Infallible>(response) }
-    });
-    let cluster = Cluster::over(service, metrics.clone());
-    let (out, pod_sets) = watch::channel(Arc::default());
-    let (mut tasks, ended) = (JoinSet::new(), stop.clone());
-    tasks.spawn(async move { discover(&cluster, &scope, out, ended).await.unwrap() });
-    DiscoveryFixture {
-        script,
-        pod_sets,
-        metrics,
-        stop,
-        tasks,
-    }
-}
-
-impl DiscoveryFixture {
-    async fn until(&mut self, what: impl Fn(&PodSet) -> bool) -> Arc<PodSet> {
-        let set = timeout(Duration::from_hours(1), self.pod_sets.wait_for(|set| what(set))).await;
-        Arc::clone(&set.expect("the set changes within an hour").unwrap())
-    }
-
-    /// Times of the requests for watches, or for lists, in seconds since the start.
-    fn times(&self, watches: bool) -> Vec<f64> {
-        let script = self.script.lock().unwrap();
-        let requests = script
-            .requests
-            .iter()
-            .filter(|(_, uri)| uri.contains("watch=true") == watches);
-        requests.map(|(at, _)| at.as_secs_f64()).collect()
-    }
-}
-
-fn pod(name: &str, phase: &str) -> Value {
-    json!({
-        "apiVersion": "v1", "kind": "Pod",
-        "metadata": {"name": name, "namespace": "shop", "uid": name, "resourceVersion": "2"},
-        "spec": {"containers": [{"name": "app"}]}, "status": {"phase": phase}
-    })
-}
-
-fn event(kind: &str, pod: impl Into<Value>) -> Value {
-    json!({"type": kind, "object": pod.into()})
-}
-
-fn expired() -> Value {
-    event(
-        "ERROR",
-        json!({"kind": "Status", "status": "Failure", "message": "too old", "reason": "Expired", "code": 410}),
-    )
-}
 
 #[tokio::test(start_paused = true)]
 async fn pods_are_listed_by_pages_and_then_watched() {
@@ -316,6 +150,38 @@ async fn a_watch_from_a_version_that_the_server_does_not_know_is_silent_and_ends
         assert_eq!(set.pods.len(), 1, "what is gone is gone");
         assert!(begun.elapsed() < Duration::from_secs(155), "{:?}", begun.elapsed());
     }
+}
+
+#[tokio::test(start_paused = true)]
+async fn watches_that_are_cut_before_any_event_are_followed_by_a_list_as_one_silent_watch_is() {
+    // Each is cut after 60 s, so that it counts as working.
+    let watches = (0..9)
+        .map(|_| ScriptedWatch::CutAfter(Duration::from_mins(1)))
+        .collect();
+    let script = Script {
+        watches,
+        ..Script::default()
+    };
+    let mut fixture = fixture(script, Scope::default());
+    fixture.until(|set| set.listings.is_settled()).await;
+    tokio::time::sleep(Duration::from_secs(155)).await;
+    assert_eq!((fixture.times(true).len(), fixture.times(false).len()), (4, 2));
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_server_that_answers_nothing_while_a_watch_is_open_is_shown_until_it_answers() {
+    let mut fixture = fixture(Script::default(), Scope::default());
+    fixture.until(|set| set.listings.is_settled()).await;
+    for (code, shown) in [(503, 1), (403, 0)] {
+        fixture.script.lock().unwrap().version_code = code;
+        tokio::time::sleep(Duration::from_secs(25)).await;
+        assert_eq!(failures(&fixture).0.len(), shown, "{code}");
+    }
+    assert_eq!(
+        (fixture.times(true).len(), fixture.times(false).len()),
+        (1, 1),
+        "the watch goes on"
+    );
 }
 
 #[tokio::test(start_paused = true)]

@@ -5,6 +5,7 @@
 
 mod access;
 mod client;
+mod clients;
 mod connect;
 mod convert;
 mod discover;
@@ -15,6 +16,9 @@ mod logs;
 mod operation;
 mod pod_cache;
 mod pool;
+mod renewal;
+#[cfg(test)]
+mod scripted_server;
 mod select;
 mod speaker;
 mod stream_limits;

@@ -48,6 +48,12 @@ impl PodCache {
         self.changed.notify_one();
     }
 
+    /// The API server answers again, and the pods of a namespace that was listed before are known.
+    pub(super) fn on_answered(&self, namespace: Option<&str>) {
+        lock(&self.state).listings.on_listed(namespace);
+        self.changed.notify_one();
+    }
+
     /// Adds or updates a pod.
     pub(super) fn put(&self, pod: Pod) {
         if insert(&mut lock(&self.state), pod) {

@@ -29,8 +29,12 @@ const LIST_DEADLINE: Duration = Duration::from_secs(30);
 /// The longest time that the server keeps a watch open, in seconds; up to a fifth is subtracted at random. kube allows
 /// at most 295.
 const WATCH_SECONDS: u32 = 290;
-/// A watch without any event for this long is dead. Bookmarks come about once a minute, so that is 2.5 missed ones.
+/// The longest time without any event, over one watch or several. Bookmarks come about once a minute, so that is 2.5
+/// missed ones.
 const SILENCE: Duration = Duration::from_secs(150);
+/// After this time without an event the API server is asked for its version: a watch without events does not show whether
+/// the server answers. HTTP/2 has pings, but HTTP/1.1 has none, and a proxy may answer them itself.
+const ASK_AFTER: Duration = Duration::from_secs(20);
 /// The wait after the first failure. It doubles up to the poll interval.
 const FIRST_WAIT: Duration = Duration::from_secs(1);
 /// A watch that was open this long counts as working, whatever ended it.
@@ -48,7 +52,7 @@ enum WatchEnd {
 enum ReadEnd {
     /// The server ended it in order.
     Ended,
-    /// It was silent for too long. The server may not know the resource version at all, as after it was restored from a
+    /// There was no event for too long. The server may not know the resource version at all, as after it was restored from a
     /// backup, so only a list shows what there is.
     Silent,
     Failed(ApiError),
@@ -76,6 +80,10 @@ pub(super) struct Watcher<'a> {
     warned: Option<String>,
     /// Whether it was checked that the namespace exists.
     namespace_checked: bool,
+    /// Whether `/status` and the metrics show that the pods cannot be listed.
+    failure_shown: bool,
+    /// When the server last sent a list or an event.
+    last_news: Instant,
 }
 
 impl<'a> Watcher<'a> {
@@ -89,6 +97,8 @@ impl<'a> Watcher<'a> {
             backoff: Backoff::new(FIRST_WAIT.min(scope.poll_interval), scope.poll_interval),
             warned: None,
             namespace_checked: false,
+            failure_shown: false,
+            last_news: Instant::now(),
         }
     }
 
@@ -114,16 +124,17 @@ impl<'a> Watcher<'a> {
     }
 
     /// Lets `/status` and the metrics show why the pods cannot be listed.
-    fn show_failure(&self, error: &ApiError) {
+    fn show_failure(&mut self, error: &ApiError) {
         let failure = ListFailure {
             forbidden: matches!(error, ApiError::Forbidden(_)),
             message: error.message(),
             since: clock::wall(),
         };
         self.cache.on_list_failed(self.namespace, failure);
+        self.failure_shown = true;
     }
 
-    async fn pause(&mut self, error: &ApiError) {
+    fn warn_once(&mut self, error: &ApiError) {
         let text = error.to_string();
         let namespace = self.namespace.unwrap_or("(all)");
         if self.warned.as_ref() == Some(&text) {
@@ -132,6 +143,10 @@ impl<'a> Watcher<'a> {
             tracing::warn!(namespace, error = %text, "the pods cannot be watched; trying again");
             self.warned = Some(text);
         }
+    }
+
+    async fn pause(&mut self, error: &ApiError) {
+        self.warn_once(error);
         let mut wait = self.backoff.next_wait(fastrand::f64());
         if let ApiError::Throttled { after } = error {
             wait = wait.max(*after);
@@ -139,8 +154,13 @@ impl<'a> Watcher<'a> {
         tokio::time::sleep(wait).await;
     }
 
+    /// The watch works: there was an event, or the server answered.
     fn record_success(&mut self) {
         self.backoff.reset();
+        if self.failure_shown {
+            self.failure_shown = false;
+            self.cache.on_answered(self.namespace);
+        }
         if self.warned.take().is_some() {
             tracing::info!(
                 namespace = self.namespace.unwrap_or("(all)"),
@@ -169,6 +189,8 @@ impl<'a> Watcher<'a> {
             self.check_namespace().await;
         }
         self.cache.replace(self.namespace, pods);
+        self.failure_shown = false;
+        self.last_news = Instant::now();
         Ok(version)
     }
 
@@ -247,11 +269,20 @@ impl<'a> Watcher<'a> {
     ) -> (ReadEnd, bool) {
         let mut stream = std::pin::pin!(stream);
         let mut had_event = false;
+        let mut ask_at = Instant::now() + ASK_AFTER;
         loop {
-            let event = match tokio::time::timeout(SILENCE, stream.next()).await {
-                Ok(Some(event)) => event,
-                Ok(None) => return (ReadEnd::Ended, had_event),
-                Err(_) => return (ReadEnd::Silent, had_event),
+            let event = tokio::select! {
+                biased;
+                event = stream.next() => event,
+                () = tokio::time::sleep_until(self.last_news + SILENCE) => return (ReadEnd::Silent, had_event),
+                () = tokio::time::sleep_until(ask_at) => {
+                    self.ask_server().await;
+                    ask_at = Instant::now() + ASK_AFTER;
+                    continue;
+                }
+            };
+            let Some(event) = event else {
+                return (ReadEnd::Ended, had_event);
             };
             let applied = match event {
                 Ok(event) => self.apply(event, version),
@@ -261,7 +292,22 @@ impl<'a> Watcher<'a> {
                 return (ReadEnd::Failed(error), had_event);
             }
             had_event = true;
+            self.last_news = Instant::now();
+            ask_at = self.last_news + ASK_AFTER;
             self.record_success();
+        }
+    }
+
+    /// Shows whether the server answers at all. The watch goes on either way: more lists would not help a server that is
+    /// overloaded.
+    async fn ask_server(&mut self) {
+        match self.cluster.version().await {
+            Err(error @ ApiError::Unavailable(_)) => {
+                self.show_failure(&error);
+                self.warn_once(&error);
+            }
+            // A refusal is an answer too.
+            _ => self.record_success(),
         }
     }
 

@@ -101,6 +101,17 @@ impl Condition {
     }
 }
 
+/// Why a replica is not ready whose oldest lines have waited for the sink for this time.
+#[must_use]
+pub fn not_stored(waited: Duration) -> Option<String> {
+    (waited >= PATIENCE).then(|| {
+        format!(
+            "nothing was stored for {} s; podlog's log has the cause",
+            waited.as_secs()
+        )
+    })
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

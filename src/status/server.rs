@@ -15,6 +15,7 @@ use axum::response::{IntoResponse, Json, Response};
 use axum::routing::get;
 use prometheus_client::encoding::text::encode;
 use prometheus_client::registry::Registry;
+use serde::Serialize;
 use tokio::net::TcpListener;
 use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
@@ -108,11 +109,17 @@ async fn healthz(State(state): State<ServerState>) -> Response {
     (StatusCode::SERVICE_UNAVAILABLE, text).into_response()
 }
 
-async fn readyz(State(state): State<ServerState>) -> Response {
+/// Why the replica is not ready.
+fn not_ready(state: &ServerState) -> Vec<String> {
     let mut missing = state.readiness.missing();
     if state.stopping.is_cancelled() {
         missing.push("not stopping".to_owned());
     }
+    missing
+}
+
+async fn readyz(State(state): State<ServerState>) -> Response {
+    let missing = not_ready(&state);
     if missing.is_empty() {
         return "ok\n".into_response();
     }
@@ -128,8 +135,20 @@ async fn metrics(State(state): State<ServerState>) -> Response {
     }
 }
 
-async fn status(State(state): State<ServerState>) -> Json<Arc<Status>> {
-    Json(state.status.borrow().clone())
+/// The answer to `/status`.
+#[derive(Debug, Serialize)]
+struct StatusAnswer {
+    /// What `/readyz` says is missing.
+    not_ready: Vec<String>,
+    #[serde(flatten)]
+    status: Arc<Status>,
+}
+
+async fn status(State(state): State<ServerState>) -> Json<StatusAnswer> {
+    Json(StatusAnswer {
+        not_ready: not_ready(&state),
+        status: state.status.borrow().clone(),
+    })
 }
 
 #[cfg(test)]
@@ -203,6 +222,8 @@ mod tests {
         let served = served().await;
         let list = served.readiness.condition("first list done");
         assert_eq!(served.get("/readyz").await, (503, "missing: first list done\n".into()));
+        let shown: serde_json::Value = serde_json::from_str(&served.get("/status").await.1).unwrap();
+        assert_eq!(shown["not_ready"], serde_json::json!(["first list done"]));
         list.set();
         assert_eq!(served.get("/readyz").await, (200, "ok\n".into()));
         served.stopping.cancel();

@@ -61,7 +61,7 @@ fn a_namespace_that_may_not_be_listed_keeps_no_replica_from_being_ready_and_no_p
             harness.sim.revoke("list", "pods", Some("b"));
         }
         harness.add_replica();
-        harness.wait_until(5, "ready", |harness| harness.replicas[0].readiness.missing().is_empty());
+        harness.wait_until(5, "ready", |harness| harness.replicas[0].not_ready().is_empty());
         let first = harness.create(pod("a", "first"));
         harness.write_each_second(3);
         harness.change_cluster(|_| first.remove().unwrap());

@@ -3,13 +3,14 @@
 
 use std::time::Duration;
 
+use podlog::lab::simulate::sink::SinkFaults;
 use podlog::lab::simulate::store::StoreFaults;
 
 use crate::harness::Harness;
 
 /// What keeps a replica from being ready.
 fn missing(harness: &Harness) -> String {
-    harness.replicas[0].readiness.missing().join(", ")
+    harness.replicas[0].not_ready().join(", ")
 }
 
 fn assert_healthy(harness: &Harness) {
@@ -67,8 +68,8 @@ fn an_outage_of_the_lock_store_shows_in_readiness_and_not_in_health() {
 fn an_outage_of_the_api_server_shows_in_readiness_and_not_in_health() {
     let mut harness = collecting();
     harness.replicas[0].api.set(false);
-    // The gate drops every packet and answers no ping, so only the silence of the watch shows it (150 s).
-    harness.wait_until(150 + 45, "not ready", |harness| {
+    // The gate drops every packet: the watch stays open, and only the question for the version shows it.
+    harness.wait_until(60, "not ready", |harness| {
         missing(harness).starts_with("list (not for ")
     });
     for _ in 0..20 {
@@ -76,6 +77,29 @@ fn an_outage_of_the_api_server_shows_in_readiness_and_not_in_health() {
         assert_healthy(&harness);
     }
     harness.replicas[0].api.set(true);
+    assert_comes_back(harness);
+}
+
+#[test]
+fn an_outage_of_the_sink_shows_in_readiness_and_not_in_health() {
+    let mut harness = collecting();
+    harness.replicas[0].sink.set(SinkFaults {
+        down: true,
+        ..SinkFaults::default()
+    });
+    harness.write_all();
+    let took = harness.wait_until(45, "not ready", |harness| {
+        missing(harness).starts_with("sink (nothing was stored for ")
+    });
+    assert!(
+        took >= Duration::from_secs(15),
+        "what passes within seconds is not shown: {took:?}"
+    );
+    for _ in 0..20 {
+        harness.pass(30);
+        assert_healthy(&harness);
+    }
+    harness.replicas[0].sink.set(SinkFaults::default());
     assert_comes_back(harness);
 }
 

@@ -41,7 +41,7 @@ impl Authority {
     }
 
     /// A server with a certificate of this authority, which demands one of `clients` if there is such.
-    fn server(&self, clients: Option<&Self>) -> Arc<ServerConfig> {
+    fn server(&self, clients: Option<&Self>, protocol: &str) -> Arc<ServerConfig> {
         let (certificate, key) = self.issue();
         let builder = match clients {
             Some(clients) => {
@@ -51,7 +51,9 @@ impl Authority {
             None => ServerConfig::builder().with_no_client_auth(),
         };
         let key = PrivateKeyDer::try_from(key.serialize_der()).unwrap();
-        Arc::new(builder.with_single_cert(vec![certificate.der().clone()], key).unwrap())
+        let mut config = builder.with_single_cert(vec![certificate.der().clone()], key).unwrap();
+        config.alpn_protocols = vec![protocol.as_bytes().to_vec()];
+        Arc::new(config)
     }
 }
 
@@ -62,7 +64,7 @@ struct TlsServer {
     connections: Arc<Mutex<JoinSet<()>>>,
     folder: tempfile::TempDir,
     stop: CancellationToken,
-    _tasks: JoinSet<()>,
+    tasks: Mutex<JoinSet<()>>,
 }
 
 impl TlsServer {
@@ -95,13 +97,19 @@ impl TlsServer {
             connections,
             folder: tempfile::tempdir().unwrap(),
             stop,
-            _tasks: tasks,
+            tasks: tasks.into(),
         }
     }
 
     /// Serves with other certificates from now on, and ends all connections.
     fn replace(&self, config: Arc<ServerConfig>) {
         *self.config.lock().unwrap() = config;
+        *self.connections.lock().unwrap() = JoinSet::new();
+    }
+
+    /// Accepts no connection any more, and ends all.
+    fn close(&self) {
+        *self.tasks.lock().unwrap() = JoinSet::new();
         *self.connections.lock().unwrap() = JoinSet::new();
     }
 
@@ -157,52 +165,77 @@ async fn failures(cluster: &Cluster, within: Duration) -> Vec<String> {
     }
 }
 
+/// API servers speak HTTP/2; some proxies before them do not.
+const PROTOCOLS: [&str; 2] = ["h2", "http/1.1"];
+
 #[tokio::test]
 async fn a_ca_that_is_replaced_with_the_certificate_of_the_server_is_read_again() {
-    let (old, new) = (Authority::new(), Authority::new());
-    let server = TlsServer::start(old.server(None)).await;
-    let ca = server.write("ca.crt", &old.0.pem());
-    let cluster = server.cluster(server.kubeconfig(&ca, &json!({"token": "t"}))).await;
-    // The file first.
-    server.write("ca.crt", &new.0.pem());
-    server.replace(new.server(None));
-    let failed = failures(&cluster, Duration::from_secs(5)).await;
-    assert!(failed.len() <= 2, "{failed:?}");
-    assert!(failed[0].contains("not trusted"), "{failed:?}");
-    // The server first: podlog goes on reading the file.
-    server.replace(old.server(None));
-    assert!(cluster.version().await.unwrap_err().to_string().contains("not trusted"));
-    server.write("ca.crt", &old.0.pem());
-    failures(&cluster, Duration::from_secs(20)).await;
+    for protocol in PROTOCOLS {
+        let (old, new) = (Authority::new(), Authority::new());
+        let server = TlsServer::start(old.server(None, protocol)).await;
+        let ca = server.write("ca.crt", &old.0.pem());
+        let cluster = server.cluster(server.kubeconfig(&ca, &json!({"token": "t"}))).await;
+        // The file first.
+        server.write("ca.crt", &new.0.pem());
+        server.replace(new.server(None, protocol));
+        let failed = failures(&cluster, Duration::from_secs(5)).await;
+        assert!((1..=2).contains(&failed.len()), "{protocol}: {failed:?}");
+        assert!(failed.last().unwrap().contains("not trusted"), "{protocol}: {failed:?}");
+        // The server first: podlog goes on reading the file.
+        server.replace(old.server(None, protocol));
+        assert!(cluster.version().await.is_err());
+        server.write("ca.crt", &old.0.pem());
+        failures(&cluster, Duration::from_secs(20)).await;
+    }
 }
 
 #[tokio::test]
 async fn a_client_certificate_that_the_server_does_not_trust_any_more_is_read_again() {
-    let (ca, old, new) = (Authority::new(), Authority::new(), Authority::new());
-    let server = TlsServer::start(ca.server(Some(&old))).await;
-    let file = server.write("ca.crt", &ca.0.pem());
-    let write_client = |authority: &Authority| {
-        let (certificate, key) = authority.issue();
-        server.write("client.crt", &certificate.pem());
-        server.write("client.key", &key.serialize_pem());
-    };
-    write_client(&old);
-    let user = json!({"client-certificate": server.file("client.crt"), "client-key": server.file("client.key")});
-    let cluster = server.cluster(server.kubeconfig(&file, &user)).await;
-    write_client(&new);
-    server.replace(ca.server(Some(&new)));
-    let failed = failures(&cluster, Duration::from_secs(5)).await;
-    assert!((1..=2).contains(&failed.len()), "{failed:?}");
+    for protocol in PROTOCOLS {
+        let (ca, old, new) = (Authority::new(), Authority::new(), Authority::new());
+        let server = TlsServer::start(ca.server(Some(&old), protocol)).await;
+        let file = server.write("ca.crt", &ca.0.pem());
+        let write_client = |authority: &Authority| {
+            let (certificate, key) = authority.issue();
+            server.write("client.crt", &certificate.pem());
+            server.write("client.key", &key.serialize_pem());
+        };
+        write_client(&old);
+        let user = json!({"client-certificate": server.file("client.crt"), "client-key": server.file("client.key")});
+        let cluster = server.cluster(server.kubeconfig(&file, &user)).await;
+        write_client(&new);
+        server.replace(ca.server(Some(&new), protocol));
+        let failed = failures(&cluster, Duration::from_secs(5)).await;
+        assert!((1..=2).contains(&failed.len()), "{protocol}: {failed:?}");
+        assert!(
+            failed[0].contains("client certificate is valid"),
+            "{protocol}: {failed:?}"
+        );
+    }
 }
 
 #[tokio::test]
 async fn a_kubeconfig_that_is_replaced_is_read_again() {
     let (old, new) = (Authority::new(), Authority::new());
-    let server = TlsServer::start(old.server(None)).await;
+    let server = TlsServer::start(old.server(None, "h2")).await;
     let (first, second) = (server.write("a.crt", &old.0.pem()), server.write("b.crt", &new.0.pem()));
     let cluster = server.cluster(server.kubeconfig(&first, &json!({"token": "t"}))).await;
-    server.replace(new.server(None));
+    server.replace(new.server(None, "h2"));
     server.kubeconfig(&second, &json!({"token": "t"}));
     let failed = failures(&cluster, Duration::from_secs(5)).await;
     assert!((1..=2).contains(&failed.len()), "{failed:?}");
+}
+
+#[tokio::test]
+async fn a_server_that_moves_is_found_by_its_new_address_in_the_kubeconfig() {
+    let authority = Authority::new();
+    let old = TlsServer::start(authority.server(None, "h2")).await;
+    let new = TlsServer::start(authority.server(None, "h2")).await;
+    let ca = old.write("ca.crt", &authority.0.pem());
+    let user = json!({"token": "t"});
+    let path = old.kubeconfig(&ca, &user);
+    let cluster = old.cluster(path.clone()).await;
+    std::fs::copy(new.kubeconfig(&ca, &user), &path).unwrap();
+    old.close();
+    failures(&cluster, Duration::from_secs(15)).await;
 }

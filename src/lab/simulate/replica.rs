@@ -30,7 +30,7 @@ use crate::sinks::group::{self, grouped};
 use crate::sinks::retry::Retrying;
 use crate::status::Status;
 use crate::status::health::Health;
-use crate::status::ready::Readiness;
+use crate::status::ready::{Readiness, not_stored};
 use crate::unread::UnreadLogs;
 use kube_sim::SimCluster;
 
@@ -62,8 +62,7 @@ pub struct SimReplica {
     pub metrics: Metrics,
     /// Shows whether a loop is stuck.
     pub health: Health,
-    /// Shows what it waits for before it is ready.
-    pub readiness: Readiness,
+    readiness: Readiness,
 }
 
 /// The options of a replica.
@@ -117,6 +116,14 @@ impl SimReplica {
         }
     }
 
+    /// Why it is not ready.
+    #[must_use]
+    pub fn not_ready(&self) -> Vec<String> {
+        // Inside, time is that of the replica.
+        let _inside = self.runtime.enter();
+        self.readiness.missing()
+    }
+
     /// How many calls of this operation have succeeded.
     #[must_use]
     pub fn lock_calls(&self, operation: &'static str) -> u64 {
@@ -143,6 +150,8 @@ impl SimReplica {
         let (renewer, driver) = renewer(LEASE, clock, metrics.clone(), heartbeat);
         let me = ReplicaId::from(self.name.as_str());
         let (sink, writing) = self.sink(options);
+        let unstored = metrics.unstored.clone();
+        self.readiness.ask("sink", move || not_stored(unstored.longest()));
         let collector = Collector::new(Deps {
             me: me.clone(),
             store: store.clone(),
