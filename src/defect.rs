@@ -27,6 +27,8 @@ pub enum Defect {
     PreviousNotRead,
     /// A stream that ends without an error counts as the end of its instance.
     CleanEndProves,
+    /// A pause of the process counts as silence of its streams.
+    SleepForSilence,
     /// Lines that the API no longer serves are not reported as a gap.
     GapForgotten,
     /// Every reopening of a log reports a gap.
@@ -37,11 +39,13 @@ pub enum Defect {
     RepeatStored,
     /// The final checkpoint is not stored when the claim is released.
     FinalCheckpointForgotten,
+    /// All tasks are ended at once when the replica is asked to stop, also those that are writing.
+    AbortsAtStop,
 }
 
 impl Defect {
     /// All defects.
-    pub const ALL: [Self; 15] = [
+    pub const ALL: [Self; 17] = [
         Self::DeadlineAfterReply,
         Self::CheckpointBeforeWrite,
         Self::NoFenceCheck,
@@ -52,11 +56,13 @@ impl Defect {
         Self::HalfLineTaken,
         Self::PreviousNotRead,
         Self::CleanEndProves,
+        Self::SleepForSilence,
         Self::GapForgotten,
         Self::GapForNothing,
         Self::IdentityUnchecked,
         Self::RepeatStored,
         Self::FinalCheckpointForgotten,
+        Self::AbortsAtStop,
     ];
 }
 

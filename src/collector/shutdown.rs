@@ -3,6 +3,7 @@
 
 use std::time::Duration;
 
+use crate::defect::{self, Defect};
 use crate::domain::{AfterRelease, LockKey, Release};
 
 use super::claims::Claims;
@@ -17,6 +18,9 @@ pub(super) async fn shut_down(mut claims: Claims, members: &Members, grace: Dura
     tracing::info!(pods = claims.tasks.len(), "stopping");
     // The tasks write what they have read while this replica's own row is released.
     claims.tasks.stop_all();
+    if defect::on(Defect::AbortsAtStop) {
+        claims.tasks.abort_all();
+    }
     let own = claims.renewer.remove(&LockKey::Replica(members.me().clone())).await;
     let release = own.claim.map(|claim| Release {
         claim,

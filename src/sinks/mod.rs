@@ -13,7 +13,7 @@ pub(crate) mod schema;
 mod sink;
 mod sql;
 mod stdout;
-mod unacked;
+pub(crate) mod unacked;
 mod url;
 
 pub use crate::db::database::DiagnoseOptions;

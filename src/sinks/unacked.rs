@@ -10,12 +10,12 @@ use crate::domain::{Chunk, Deadline, Gap, Position, StreamId};
 
 /// The encoded records of a chunk, and what is needed to write them without the chunk.
 #[derive(Debug)]
-pub(super) struct EncodedChunk {
-    pub(super) stream: StreamId,
-    pub(super) deadline: Deadline,
+pub(crate) struct EncodedChunk {
+    pub(crate) stream: StreamId,
+    pub(crate) deadline: Deadline,
     /// Its records are `buffer[start..end]`.
-    pub(super) start: usize,
-    pub(super) end: usize,
+    pub(crate) start: usize,
+    pub(crate) end: usize,
     key: ChunkKey,
 }
 
@@ -29,7 +29,7 @@ struct ChunkKey {
 }
 
 impl EncodedChunk {
-    pub(super) fn new(chunk: &Chunk, start: usize, end: usize) -> Self {
+    pub(crate) fn new(chunk: &Chunk, start: usize, end: usize) -> Self {
         let key = ChunkKey {
             begin: chunk.begin,
             end: chunk.end,
@@ -48,21 +48,21 @@ impl EncodedChunk {
 
 /// Of each stream the last chunk that was written, until its result is received.
 #[derive(Debug, Default)]
-pub(super) struct Unacked(HashMap<StreamId, ChunkKey>);
+pub(crate) struct Unacked(HashMap<StreamId, ChunkKey>);
 
 impl Unacked {
     /// Whether an earlier attempt has written this chunk.
-    pub(super) fn contains(&self, chunk: &EncodedChunk) -> bool {
+    pub(crate) fn contains(&self, chunk: &EncodedChunk) -> bool {
         self.0.get(&chunk.stream) == Some(&chunk.key)
     }
 
     /// Remembers that a chunk was written.
-    pub(super) fn insert(&mut self, chunk: &EncodedChunk) {
+    pub(crate) fn insert(&mut self, chunk: &EncodedChunk) {
         self.0.insert(chunk.stream.clone(), chunk.key.clone());
     }
 
     /// Forgets chunks whose results are received: they are not tried again.
-    pub(super) fn acknowledge<'a>(&mut self, chunks: impl IntoIterator<Item = &'a EncodedChunk>) {
+    pub(crate) fn acknowledge<'a>(&mut self, chunks: impl IntoIterator<Item = &'a EncodedChunk>) {
         for chunk in chunks {
             self.0.remove(&chunk.stream);
         }

@@ -17,6 +17,7 @@ use tokio::task::JoinSet;
 
 use crate::harness::Harness;
 use podlog::lab::simulate::LEASE;
+use podlog::lab::simulate::repeats::Repeats;
 use podlog::lab::simulate::rule::Breaches;
 use podlog::lab::simulate::store::{FaultyLocks, Fences, StoreControl, StoreFaults};
 
@@ -286,6 +287,7 @@ async fn kept(lease: Lease, clock: Clock, tasks: &mut JoinSet<()>) -> (Grant, St
         control: control.clone(),
         fences: Fences::default(),
         calls: Arc::default(),
+        repeats: Repeats::default(),
         breaches: Breaches::default(),
     };
     let heartbeat = Health::new(clock).register("renewal", lease.ttl);

@@ -8,7 +8,7 @@ use tokio::time::Instant;
 
 use super::fleet::{Fleet, pod_key};
 use super::history::{Action, ApiFault, SinkFault, StoreFault};
-use super::replica::LEASE;
+use super::lease::LEASE;
 use super::rule::Breach;
 use super::sink::SinkFaults;
 use super::store::StoreFaults;
@@ -95,6 +95,10 @@ impl ActionRunner {
                 if let Some(at) = choose_index(*replica, self.fleet.replicas.len()) {
                     self.run_on_replica(action, at);
                 }
+            }
+            Action::Pause(replica, millis) => {
+                let at = choose_index(*replica, self.fleet.replicas.len())?;
+                return self.pause(at, Duration::from_millis((*millis).into()));
             }
             Action::BreakHandOver(kill_requester) => return self.break_hand_over(*kill_requester),
             Action::Store(who, fault) => self.change_store(*who, *fault),
@@ -239,6 +243,29 @@ impl ActionRunner {
             }
             _ => {}
         }
+    }
+
+    /// Freezes a replica for this time, unless it is frozen already. What happens to its pods meanwhile must not look like
+    /// silence to it. Pods of other replicas are left out: a stream that ends without an error after a silence, within two
+    /// seconds of a line and a rotation, looks complete.
+    fn pause(&mut self, at: usize, time: Duration) -> Option<Breach> {
+        if self.fleet.replicas[at].frozen {
+            return None;
+        }
+        self.fleet.freeze(at);
+        let (name, holders) = (self.fleet.replicas[at].name.clone(), self.fleet.holders());
+        for number in 0..self.pods.len() {
+            let pod = self.pods[number].pod.clone();
+            if holders.get(pod.uid()) == Some(&name) {
+                self.run_on_pod(&Action::Write(0, 1), number);
+                self.run_on_pod(&Action::Rotate(0), number);
+                let (logs, how) = (Target::logs_of("shop", pod.name()), how(!self.log_streams_muted));
+                self.fleet.change_cluster(|sim| sim.cut(&logs, how));
+            }
+        }
+        let breach = self.fleet.pass_for(time).err();
+        self.fleet.thaw(at);
+        breach
     }
 
     /// Starts a replica, waits until a replica requests a pod from another, and kills one of the two.

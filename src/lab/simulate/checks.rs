@@ -6,7 +6,7 @@
 use std::time::Duration;
 
 use super::fleet::{Fleet, pod_key};
-use super::replica::LEASE;
+use super::lease::LEASE;
 use super::replica::SimReplica;
 use super::rule::{Breach, Rule};
 use super::sink::TIMER_SLACK;

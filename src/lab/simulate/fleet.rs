@@ -14,8 +14,8 @@ use std::time::Duration;
 use tokio::runtime::Runtime;
 use tokio::time::Instant;
 
+use super::lease::LEASE;
 use super::ledger_audit::{self, LedgerAudit};
-use super::replica::LEASE;
 use super::replica::{ReplicaOptions, SimReplica, catch_up, runtime};
 use super::rule::{Breach, Breaches, Rule};
 use super::sink::Ledger;
@@ -127,6 +127,7 @@ impl Fleet {
             control: control.clone(),
             fences: self.fences.clone(),
             calls: self.calls.clone(),
+            repeats: self.ledger.repeats.clone(),
             breaches: self.breaches.clone(),
         });
         let options = ReplicaOptions {

@@ -41,6 +41,9 @@ pub enum Action {
     Stop(u32),
     /// A replica is frozen. If it is frozen already, it continues.
     Freeze(u32),
+    /// A replica is frozen for this many milliseconds. Meanwhile its pods write, their logs are rotated, and its log
+    /// streams end as if they were complete.
+    Pause(u32, u32),
     /// A replica is cut off from the API server and the lock store. If it is cut off already, it is connected again.
     Partition(u32),
     /// A replica starts. As soon as a replica requests a pod from another, one of the two is killed: with `true` the
@@ -116,7 +119,7 @@ pub struct History {
     pub seed: u64,
     /// Whether the sink behaves like a database, or like a file.
     pub fencing: bool,
-    /// Whether faults concern only the API server and pods. Then no line may be stored twice, in any sink.
+    /// Whether faults concern only the API server and pods, and the sink is at most slow. Then no line may be stored twice, in any sink.
     pub calm: bool,
     /// How many replicas there are at first.
     pub replicas: u32,

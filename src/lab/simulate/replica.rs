@@ -12,13 +12,13 @@ use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
 use super::api_gate::ApiGate;
+use super::lease::LEASE;
 use super::rule::{Breaches, Rule};
 use super::sink::{Ledger, LedgerSink};
 use super::store::StoreControl;
 use crate::clock::Clock;
 use crate::cluster::{Cluster, Scope, StreamLimiter, StreamLimits, discover};
 use crate::collector::{Collector, Deps};
-use crate::domain::claim::Lease;
 use crate::domain::{PodSet, ReplicaId, Time};
 use crate::follow::stall_detector::StallDetector;
 use crate::follow::{Context, ReadSettings};
@@ -33,14 +33,6 @@ use crate::status::health::Health;
 use crate::status::ready::{Readiness, not_stored};
 use crate::unread::UnreadLogs;
 use kube_sim::SimCluster;
-
-/// The times of claims, with their default values.
-pub const LEASE: Lease = Lease {
-    ttl: Duration::from_secs(20),
-    renew: Duration::from_secs(5),
-    margin: Duration::from_secs(5),
-    takeover_grace: Duration::from_secs(1),
-};
 
 /// One running collector.
 #[derive(Debug)]

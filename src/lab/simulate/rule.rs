@@ -22,6 +22,8 @@ pub enum Rule {
     Order,
     /// Nothing is stored twice where that is promised.
     Once,
+    /// A sink that does not fence stores a line again only under another claim, if the checkpoint with the line was lost.
+    Repeats,
     /// Nothing is stored that the stream's container did not write.
     Foreign,
     /// What was written is stored, or a gap record covers it.
@@ -52,6 +54,7 @@ impl Rule {
             Self::StaleFence => "nothing is written under a stale fence",
             Self::Order => "lines keep their order",
             Self::Once => "nothing is stored twice",
+            Self::Repeats => "only lines after the checkpoint come again",
             Self::Foreign => "nothing is stored that was not written",
             Self::Complete => "every line is stored or in a gap",
             Self::GapHasCause => "a gap has a cause",

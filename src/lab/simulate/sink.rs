@@ -2,7 +2,8 @@
 //! old fence, and two replicas that may write the same pod.
 //!
 //! It behaves like a database or like a file. A database uses the code of the SQL sinks to decide which lines of a
-//! chunk are new. A file stores every line that it gets. It never repairs anything.
+//! chunk are new. A file stores every line that it gets, and uses the code of the file sink to recognise a write that is
+//! sent again because it was not answered in time. It never repairs anything.
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::sync::{Arc, Mutex};
@@ -10,10 +11,12 @@ use std::time::Duration;
 
 use async_trait::async_trait;
 
+use super::repeats::Repeats;
 use super::rule::{Breaches, Rule};
 use crate::clock::Clock;
 use crate::domain::{Chunk, Deadline, Fence, Gap, Origin, PodUid, Position, StreamId};
 use crate::sinks::dedup::{StreamRow, plan};
+use crate::sinks::unacked::{EncodedChunk, Unacked};
 use crate::sinks::{Sink, SinkError};
 use crate::sync::lock;
 use kube_sim::WrittenLog;
@@ -58,6 +61,8 @@ struct LedgerState {
 pub struct Ledger {
     state: Arc<Mutex<LedgerState>>,
     fencing: bool,
+    /// Which lines may be stored again if the ledger behaves like a file.
+    pub(super) repeats: Repeats,
     breaches: Breaches,
 }
 
@@ -90,6 +95,7 @@ pub struct LedgerSink {
     ledger: Ledger,
     name: String,
     faults: Arc<Mutex<SinkFaults>>,
+    unacked: Arc<Mutex<Unacked>>,
 }
 
 impl Ledger {
@@ -100,6 +106,7 @@ impl Ledger {
         Self {
             state,
             fencing,
+            repeats: Repeats::default(),
             breaches,
         }
     }
@@ -111,6 +118,7 @@ impl Ledger {
             ledger: self.clone(),
             name: name.to_owned(),
             faults: Arc::default(),
+            unacked: Arc::default(),
         }
     }
 
@@ -267,10 +275,15 @@ impl LedgerSink {
             return Err(SinkError::Rejected("told to".into()));
         }
         let seen = stream.fence;
+        let again = EncodedChunk::new(chunk, 0, 0);
         if ledger.fencing {
             stream.store_new(chunk)?;
-        } else {
+        } else if !lock(&self.unacked).contains(&again) {
+            lock(&self.unacked).insert(&again);
             stream.store_as_sent(chunk);
+            if let Some(what) = ledger.repeats.stored(chunk) {
+                ledger.breaches.record(Rule::Repeats, what);
+            }
         }
         if chunk.fence < seen {
             let what = format!("{} wrote {id:?} under {}, seen {seen}", self.name, chunk.fence);
@@ -344,6 +357,11 @@ impl Sink for LedgerSink {
         tokio::time::sleep(if early { Duration::ZERO } else { write_duration }).await;
         let answers = self.store_all(chunks, &in_time);
         tokio::time::sleep(if early { write_duration } else { Duration::ZERO }).await;
+        let now = Clock::tokio().now();
+        for chunk in chunks {
+            self.ledger.repeats.answered(chunk, now);
+            lock(&self.unacked).acknowledge([&EncodedChunk::new(chunk, 0, 0)]);
+        }
         answers
     }
 }

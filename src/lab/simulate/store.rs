@@ -9,7 +9,9 @@ use std::time::Duration;
 
 use async_trait::async_trait;
 
+use super::repeats::Repeats;
 use super::rule::{Breaches, Rule};
+use crate::clock::Clock;
 use crate::domain::{AcquireRequest, BackendError, Claim, Fence, LockKey, LockTable, Release, Renewal, RenewalOutcome};
 use crate::lab::memory::MemoryLocks;
 use crate::locks::LockStore;
@@ -97,6 +99,8 @@ pub struct FaultyLocks {
     pub fences: Fences,
     /// The number of calls of all replicas.
     pub calls: Arc<AtomicU64>,
+    /// Learns when checkpoints are stored.
+    pub repeats: Repeats,
     /// Where breaches are recorded.
     pub breaches: Breaches,
 }
@@ -133,9 +137,10 @@ impl FaultyLocks {
         answer
     }
 
-    fn record(&self, claims: &[Claim]) {
+    fn record(&self, claims: &[Claim], sent: Duration) {
         let mut fences = lock(&self.fences);
         for claim in claims {
+            self.repeats.acquired(&claim.key, claim.fence, sent);
             let before = fences.insert(claim.key.clone(), claim.fence);
             if before.is_some_and(|before| before >= claim.fence) {
                 let what = format!("the fence of {} did not grow: {}", claim.key, claim.fence);
@@ -148,9 +153,10 @@ impl FaultyLocks {
 #[async_trait]
 impl LockStore for FaultyLocks {
     async fn acquire(&self, requests: &[AcquireRequest]) -> Result<Vec<Claim>, BackendError> {
+        let sent = Clock::tokio().now();
         let statement = async {
             let claims = self.inner.acquire(requests).await?;
-            self.record(&claims);
+            self.record(&claims, sent);
             let mut tally = lock(&self.control.tally);
             tally.requested += requests.len();
             tally.acquired += claims.len();
@@ -160,11 +166,29 @@ impl LockStore for FaultyLocks {
     }
 
     async fn renew(&self, renewals: &[Renewal]) -> Result<Vec<RenewalOutcome>, BackendError> {
-        self.forward("renew", self.inner.renew(renewals)).await
+        let sent = Clock::tokio().now();
+        let statement = async {
+            let outcomes = self.inner.renew(renewals).await?;
+            for (renewal, outcome) in renewals.iter().zip(&outcomes) {
+                if *outcome == RenewalOutcome::Held {
+                    self.repeats.saved(&renewal.key, renewal.fence, sent);
+                }
+            }
+            Ok(outcomes)
+        };
+        self.forward("renew", statement).await
     }
 
     async fn release(&self, releases: &[Release]) -> Result<(), BackendError> {
-        self.forward("release", self.inner.release(releases)).await
+        let sent = Clock::tokio().now();
+        let statement = async {
+            self.inner.release(releases).await?;
+            for Release { claim, .. } in releases {
+                self.repeats.saved(&claim.key, claim.fence, sent);
+            }
+            Ok(())
+        };
+        self.forward("release", statement).await
     }
 
     async fn request_handover(&self, rows: &[(LockKey, Fence)]) -> Result<(), BackendError> {
