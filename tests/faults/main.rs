@@ -60,3 +60,6 @@ mod chunks;
 #[path = "../support/servers.rs"]
 #[allow(dead_code, reason = "shared with another test binary")]
 mod servers;
+#[path = "../support/tls.rs"]
+#[allow(dead_code, reason = "shared with another test binary")]
+mod tls;

@@ -1,17 +1,20 @@
-//! Passwords and certificates of the lock store and the sink that are replaced under running replicas: first on the
-//! server, which ends all connections, and seconds later in the files of the replicas, as in life.
+//! Passwords, tokens and certificates of the lock store, the sink and the API server that are replaced under running
+//! replicas: first on the server, which ends all connections, and seconds later in the files of the replicas, as in life.
 
-use std::path::Path;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use rcgen::{BasicConstraints, CertificateParams, CertifiedIssuer, DnType, IsCa, KeyPair};
+use rustls::ServerConfig;
+use serde_json::json;
 use sqlx::Row as _;
 use url::Url;
 
-use crate::database::Database;
+use crate::database::{Database, on_both};
 use crate::fixture::Fixture;
 use crate::replica::{Replica, ReplicaSettings};
 use crate::server::{Server, on_each, on_own};
+use crate::tls::{Authority, TlsFront};
 
 /// How long the files are behind the server. Claims last longer.
 const BEHIND: Duration = Duration::from_secs(3);
@@ -120,26 +123,34 @@ pub(crate) fn a_password_that_is_changed_costs_no_claim_and_no_line() {
     );
 }
 
-/// Writes a new authority, and a certificate of it for the server.
-fn certificates(folder: &Path) {
-    let mut params = CertificateParams::new(Vec::new()).unwrap();
-    params.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
-    // MySQL takes no certificate whose issuer has the same name.
-    params.distinguished_name.push(DnType::CommonName, "authority");
-    let authority = CertifiedIssuer::self_signed(params, KeyPair::generate().unwrap()).unwrap();
-    let key = KeyPair::generate().unwrap();
-    let params = CertificateParams::new(vec!["127.0.0.1".to_owned()]).unwrap();
-    let certificate = params.signed_by(&key, &authority).unwrap();
+/// Writes a new authority, and a certificate of it. A server trusts both authorities: MySQL must trust its own certificate.
+fn write_certificates(folder: &Path, authority: &str, holder: &str) {
+    let new = Authority::new();
+    let (certificate, key) = new.issue();
     for (name, text) in [
-        ("ca.pem", authority.pem()),
-        ("server.pem", certificate.pem()),
-        ("server.key", key.serialize_pem()),
+        (format!("{authority}.pem"), new.pem()),
+        (format!("{holder}.pem"), certificate.pem()),
+        (format!("{holder}.key"), key.serialize_pem()),
     ] {
         std::fs::write(folder.join(name), text).unwrap();
     }
+    let authorities =
+        ["ca.pem", "clients.pem"].map(|name| std::fs::read_to_string(folder.join(name)).unwrap_or_default());
+    std::fs::write(folder.join("trusted.pem"), authorities.concat()).unwrap();
 }
 
-pub(crate) fn a_ca_that_is_replaced_with_the_certificate_of_the_server_costs_no_claim_and_no_line() {
+/// The authority of the servers, and the certificate of each.
+fn write_server_certificates(folder: &Path) {
+    write_certificates(folder, "ca", "server");
+}
+
+/// The authority of the clients, and their certificate.
+fn write_client_certificates(folder: &Path) {
+    write_certificates(folder, "clients", "client");
+}
+
+/// Replaces certificates on servers that demand one of their clients, and then in the files of the replicas.
+fn rotate_certificates(what: &str, says: &str, write: fn(&Path)) {
     let [mariadb, mysql] = [(); 2].map(|()| tempfile::tempdir().unwrap());
     let folder = |name: &str| {
         if name == "mariadb" {
@@ -148,9 +159,11 @@ pub(crate) fn a_ca_that_is_replaced_with_the_certificate_of_the_server_costs_no_
             mysql.path()
         }
     };
-    certificates(mariadb.path());
-    certificates(mysql.path());
-    let files = [("ca", "ca.pem"), ("cert", "server.pem"), ("key", "server.key")];
+    for folder in [mariadb.path(), mysql.path()] {
+        write_server_certificates(folder);
+        write_client_certificates(folder);
+    }
+    let files = [("ca", "trusted.pem"), ("cert", "server.pem"), ("key", "server.key")];
     let options = |name: &str| {
         let option = |(option, file)| format!("--ssl-{option}={}", folder(name).join(file).display());
         files.map(option).to_vec()
@@ -159,10 +172,22 @@ pub(crate) fn a_ca_that_is_replaced_with_the_certificate_of_the_server_costs_no_
         let name = server.name();
         let database = Database::new(&server.url()).await;
         create_user(server, &database).await;
+        server.execute(&format!("ALTER USER '{NAME}'@'%' REQUIRE X509")).await;
         let mut fixture = Fixture::new(&database, 8).await;
-        let (current, trusted) = (folder(name).join("ca.pem"), fixture.dir.path().join("trusted.pem"));
-        std::fs::copy(&current, &trusted).unwrap();
-        let query = format!("ssl-mode=VERIFY_IDENTITY&ssl-ca={}", trusted.display());
+        let own = fixture.dir.path().to_owned();
+        let in_files = || {
+            for file in ["ca.pem", "client.pem", "client.key"] {
+                std::fs::copy(folder(name).join(file), own.join(file)).unwrap();
+            }
+        };
+        in_files();
+        let file = |name: &str| own.join(name).display().to_string();
+        let query = format!(
+            "ssl-mode=VERIFY_IDENTITY&ssl-ca={}&ssl-cert={}&ssl-key={}",
+            file("ca.pem"),
+            file("client.pem"),
+            file("client.key")
+        );
         let change = |settings: &mut ReplicaSettings| {
             for url in [&mut settings.lock, &mut settings.sink] {
                 *url = as_user(url, Some("first"), &query);
@@ -174,21 +199,112 @@ pub(crate) fn a_ca_that_is_replaced_with_the_certificate_of_the_server_costs_no_
             "ALTER INSTANCE RELOAD TLS"
         };
         let on_server = async || {
-            certificates(folder(name));
+            write(folder(name));
             server.execute(reload).await;
         };
-        let in_files = || assert!(std::fs::copy(&current, &trusted).unwrap() > 0);
-        let what = "CA replaced";
-        rotate(
-            server,
-            &mut fixture,
-            what,
-            "did not agree on TLS",
-            change,
-            on_server,
-            in_files,
-        )
-        .await;
+        rotate(server, &mut fixture, what, says, change, on_server, in_files).await;
     };
     on_each(options, |_| Vec::new(), test);
+}
+
+pub(crate) fn a_ca_that_is_replaced_with_the_certificate_of_the_server_costs_no_claim_and_no_line() {
+    rotate_certificates("CA replaced", "did not agree on TLS", write_server_certificates);
+}
+
+pub(crate) fn a_client_certificate_that_is_replaced_costs_no_claim_and_no_line() {
+    rotate_certificates("client certificate replaced", "TLS", write_client_certificates);
+}
+
+/// How the API server authenticates itself and its clients.
+struct ApiCredentials<'a> {
+    server: Authority,
+    clients: Authority,
+    token: &'static str,
+    files: &'a Path,
+}
+
+impl ApiCredentials<'_> {
+    fn server_config(&self) -> Arc<ServerConfig> {
+        self.server.server(Some(&self.clients), "h2")
+    }
+
+    /// Writes what the replicas know.
+    fn write(&self) {
+        let (certificate, key) = self.clients.issue();
+        for (name, text) in [
+            ("api-ca.pem", self.server.pem()),
+            ("api-client.pem", certificate.pem()),
+            ("api-client.key", key.serialize_pem()),
+            ("api-token", self.token.to_owned()),
+        ] {
+            std::fs::write(self.files.join("new"), text).unwrap();
+            std::fs::rename(self.files.join("new"), self.files.join(name)).unwrap();
+        }
+    }
+}
+
+/// A kubeconfig for the API server at this port, with all credentials in files.
+fn kubeconfig(folder: &Path, port: u16) -> PathBuf {
+    let file = |name: &str| folder.join(name);
+    let config = json!({
+        "apiVersion": "v1", "kind": "Config", "current-context": "t",
+        "clusters": [{"name": "t", "cluster": {
+            "server": format!("https://127.0.0.1:{port}"), "certificate-authority": file("api-ca.pem")}}],
+        "contexts": [{"name": "t", "context": {"cluster": "t", "user": "t"}}],
+        "users": [{"name": "t", "user": {
+            "client-certificate": file("api-client.pem"), "client-key": file("api-client.key"),
+            "tokenFile": file("api-token")}}],
+    });
+    std::fs::write(file("kubeconfig-tls"), config.to_string()).unwrap();
+    file("kubeconfig-tls")
+}
+
+pub(crate) fn credentials_of_the_api_server_that_are_replaced_cost_no_claim_and_no_line() {
+    on_both(async |database| {
+        let mut fixture = Fixture::new(database, 8).await;
+        let files = fixture.dir.path().to_owned();
+        let mut credentials = ApiCredentials {
+            server: Authority::new(),
+            clients: Authority::new(),
+            token: "first",
+            files: &files,
+        };
+        credentials.write();
+        fixture.sim.require_token(credentials.token);
+        let front = TlsFront::to(format!("127.0.0.1:{}", fixture.api.port), credentials.server_config()).await;
+        let path = kubeconfig(&files, front.port);
+        let start = |name| {
+            let path = path.clone();
+            fixture.replica_with(name, |settings| settings.kubeconfig = path)
+        };
+        let names = ["a", "b"];
+        let all = futures::future::join_all(names.map(start)).await;
+        fixture.begin(names.len()).await;
+        fixture.all_held_by(&names).await;
+        fixture.progress(2).await;
+        let before = database.claims().await;
+        for what in ["CA", "client certificate", "token"] {
+            match what {
+                "CA" => credentials.server = Authority::new(),
+                "client certificate" => credentials.clients = Authority::new(),
+                _ => credentials.token = "second",
+            }
+            fixture.sim.require_token(credentials.token);
+            front.replace(credentials.server_config());
+            tokio::time::sleep(BEHIND).await;
+            credentials.write();
+            let changed = Instant::now();
+            fixture.progress(2).await;
+            println!(
+                "{what} of the API server replaced: all streams continued {:?} after the change",
+                changed.elapsed()
+            );
+            assert_eq!(database.claims().await, before, "claims have moved");
+        }
+        for replica in &all {
+            let said = replica.said("podlog reads the configuration of the cluster again");
+            assert!(said > 0, "{} does not say why", replica.name);
+        }
+        fixture.finish_exactly("credentials of the API server replaced").await;
+    });
 }

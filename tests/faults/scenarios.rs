@@ -39,6 +39,8 @@ scenarios! {
     rotation takes ONE {
         a_password_that_is_changed_costs_no_claim_and_no_line,
         a_ca_that_is_replaced_with_the_certificate_of_the_server_costs_no_claim_and_no_line,
+        a_client_certificate_that_is_replaced_costs_no_claim_and_no_line,
+        credentials_of_the_api_server_that_are_replaced_cost_no_claim_and_no_line,
     }
     signals takes ONE {
         the_pods_of_a_killed_process_are_taken_over_within_a_ttl,

@@ -76,3 +76,5 @@ mod upgrade;
 mod chunks;
 #[path = "../support/servers.rs"]
 mod servers;
+#[path = "../support/tls.rs"]
+mod tls;

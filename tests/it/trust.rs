@@ -1,116 +1,41 @@
 //! The certificates and the configuration of the API server are replaced under a running replica.
 
 use std::path::{Path, PathBuf};
-use std::sync::{Arc, Mutex};
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use kube_sim::SimCluster;
 use podlog::cluster::{Access, Cluster};
 use podlog::metrics::Metrics;
-use rcgen::{BasicConstraints, CertificateParams, CertifiedIssuer, IsCa, KeyPair};
-use rustls::pki_types::PrivateKeyDer;
-use rustls::server::WebPkiClientVerifier;
-use rustls::{RootCertStore, ServerConfig};
+use rustls::ServerConfig;
 use serde_json::json;
-use tokio::net::{TcpListener, TcpStream};
+use tokio::net::TcpListener;
 use tokio::task::JoinSet;
-use tokio_rustls::TlsAcceptor;
 use tokio_util::sync::CancellationToken;
 
-/// A certificate authority.
-struct Authority(CertifiedIssuer<'static, KeyPair>);
-
-impl Authority {
-    fn new() -> Self {
-        let mut params = CertificateParams::new(Vec::new()).unwrap();
-        params.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
-        Self(CertifiedIssuer::self_signed(params, KeyPair::generate().unwrap()).unwrap())
-    }
-
-    /// A certificate for `localhost`, and its key.
-    fn issue(&self) -> (rcgen::Certificate, KeyPair) {
-        let key = KeyPair::generate().unwrap();
-        let params = CertificateParams::new(vec!["localhost".to_owned()]).unwrap();
-        (params.signed_by(&key, &self.0).unwrap(), key)
-    }
-
-    fn roots(&self) -> RootCertStore {
-        let mut roots = RootCertStore::empty();
-        roots.add(self.0.der().clone()).unwrap();
-        roots
-    }
-
-    /// A server with a certificate of this authority, which demands one of `clients` if there is such.
-    fn server(&self, clients: Option<&Self>, protocol: &str) -> Arc<ServerConfig> {
-        let (certificate, key) = self.issue();
-        let builder = match clients {
-            Some(clients) => {
-                let verifier = WebPkiClientVerifier::builder(clients.roots().into()).build().unwrap();
-                ServerConfig::builder().with_client_cert_verifier(verifier)
-            }
-            None => ServerConfig::builder().with_no_client_auth(),
-        };
-        let key = PrivateKeyDer::try_from(key.serialize_der()).unwrap();
-        let mut config = builder.with_single_cert(vec![certificate.der().clone()], key).unwrap();
-        config.alpn_protocols = vec![protocol.as_bytes().to_vec()];
-        Arc::new(config)
-    }
-}
+use crate::tls::{Authority, TlsFront};
 
 /// A simulated API server behind TLS.
 struct TlsServer {
-    port: u16,
-    config: Arc<Mutex<Arc<ServerConfig>>>,
-    connections: Arc<Mutex<JoinSet<()>>>,
+    front: TlsFront,
     folder: tempfile::TempDir,
     stop: CancellationToken,
-    tasks: Mutex<JoinSet<()>>,
+    _serving: JoinSet<()>,
 }
 
 impl TlsServer {
     async fn start(config: Arc<ServerConfig>) -> Self {
-        let (mut tasks, stop) = (JoinSet::new(), CancellationToken::new());
+        let (mut serving, stop) = (JoinSet::new(), CancellationToken::new());
         let plain = TcpListener::bind("127.0.0.1:0").await.unwrap();
-        let server = plain.local_addr().unwrap();
+        let server = plain.local_addr().unwrap().to_string();
         let (sim, stopping) = (SimCluster::default(), stop.clone());
-        tasks.spawn(async move { sim.serve(plain, stopping).await });
-        let front = TcpListener::bind("127.0.0.1:0").await.unwrap();
-        let port = front.local_addr().unwrap().port();
-        let config = Arc::new(Mutex::new(config));
-        let connections = Arc::new(Mutex::new(JoinSet::new()));
-        let (current, open) = (config.clone(), connections.clone());
-        tasks.spawn(async move {
-            while let Ok((client, _)) = front.accept().await {
-                let acceptor = TlsAcceptor::from(current.lock().unwrap().clone());
-                open.lock().unwrap().spawn(async move {
-                    let Ok(mut client) = acceptor.accept(client).await else {
-                        return;
-                    };
-                    let mut server = TcpStream::connect(server).await.unwrap();
-                    tokio::io::copy_bidirectional(&mut client, &mut server).await.ok();
-                });
-            }
-        });
+        serving.spawn(async move { sim.serve(plain, stopping).await });
         Self {
-            port,
-            config,
-            connections,
+            front: TlsFront::to(server, config).await,
             folder: tempfile::tempdir().unwrap(),
             stop,
-            tasks: tasks.into(),
+            _serving: serving,
         }
-    }
-
-    /// Serves with other certificates from now on, and ends all connections.
-    fn replace(&self, config: Arc<ServerConfig>) {
-        *self.config.lock().unwrap() = config;
-        *self.connections.lock().unwrap() = JoinSet::new();
-    }
-
-    /// Accepts no connection any more, and ends all.
-    fn close(&self) {
-        *self.tasks.lock().unwrap() = JoinSet::new();
-        *self.connections.lock().unwrap() = JoinSet::new();
     }
 
     fn file(&self, name: &str) -> PathBuf {
@@ -125,7 +50,7 @@ impl TlsServer {
     }
 
     fn kubeconfig(&self, ca: &Path, user: &serde_json::Value) -> PathBuf {
-        let server = format!("https://localhost:{}", self.port);
+        let server = format!("https://localhost:{}", self.front.port);
         let config = json!({
             "apiVersion": "v1", "kind": "Config", "current-context": "c",
             "clusters": [{"name": "c", "cluster": {"server": server, "certificate-authority": ca}}],
@@ -173,18 +98,18 @@ async fn a_ca_that_is_replaced_with_the_certificate_of_the_server_is_read_again(
     for protocol in PROTOCOLS {
         let (old, new) = (Authority::new(), Authority::new());
         let server = TlsServer::start(old.server(None, protocol)).await;
-        let ca = server.write("ca.crt", &old.0.pem());
+        let ca = server.write("ca.crt", &old.pem());
         let cluster = server.cluster(server.kubeconfig(&ca, &json!({"token": "t"}))).await;
         // The file first.
-        server.write("ca.crt", &new.0.pem());
-        server.replace(new.server(None, protocol));
+        server.write("ca.crt", &new.pem());
+        server.front.replace(new.server(None, protocol));
         let failed = failures(&cluster, Duration::from_secs(5)).await;
         assert!((1..=2).contains(&failed.len()), "{protocol}: {failed:?}");
         assert!(failed.last().unwrap().contains("not trusted"), "{protocol}: {failed:?}");
         // The server first: podlog goes on reading the file.
-        server.replace(old.server(None, protocol));
+        server.front.replace(old.server(None, protocol));
         assert!(cluster.version().await.is_err());
-        server.write("ca.crt", &old.0.pem());
+        server.write("ca.crt", &old.pem());
         failures(&cluster, Duration::from_secs(20)).await;
     }
 }
@@ -194,7 +119,7 @@ async fn a_client_certificate_that_the_server_does_not_trust_any_more_is_read_ag
     for protocol in PROTOCOLS {
         let (ca, old, new) = (Authority::new(), Authority::new(), Authority::new());
         let server = TlsServer::start(ca.server(Some(&old), protocol)).await;
-        let file = server.write("ca.crt", &ca.0.pem());
+        let file = server.write("ca.crt", &ca.pem());
         let write_client = |authority: &Authority| {
             let (certificate, key) = authority.issue();
             server.write("client.crt", &certificate.pem());
@@ -204,7 +129,7 @@ async fn a_client_certificate_that_the_server_does_not_trust_any_more_is_read_ag
         let user = json!({"client-certificate": server.file("client.crt"), "client-key": server.file("client.key")});
         let cluster = server.cluster(server.kubeconfig(&file, &user)).await;
         write_client(&new);
-        server.replace(ca.server(Some(&new), protocol));
+        server.front.replace(ca.server(Some(&new), protocol));
         let failed = failures(&cluster, Duration::from_secs(5)).await;
         assert!((1..=2).contains(&failed.len()), "{protocol}: {failed:?}");
         assert!(
@@ -218,9 +143,9 @@ async fn a_client_certificate_that_the_server_does_not_trust_any_more_is_read_ag
 async fn a_kubeconfig_that_is_replaced_is_read_again() {
     let (old, new) = (Authority::new(), Authority::new());
     let server = TlsServer::start(old.server(None, "h2")).await;
-    let (first, second) = (server.write("a.crt", &old.0.pem()), server.write("b.crt", &new.0.pem()));
+    let (first, second) = (server.write("a.crt", &old.pem()), server.write("b.crt", &new.pem()));
     let cluster = server.cluster(server.kubeconfig(&first, &json!({"token": "t"}))).await;
-    server.replace(new.server(None, "h2"));
+    server.front.replace(new.server(None, "h2"));
     server.kubeconfig(&second, &json!({"token": "t"}));
     let failed = failures(&cluster, Duration::from_secs(5)).await;
     assert!((1..=2).contains(&failed.len()), "{failed:?}");
@@ -231,11 +156,11 @@ async fn a_server_that_moves_is_found_by_its_new_address_in_the_kubeconfig() {
     let authority = Authority::new();
     let old = TlsServer::start(authority.server(None, "h2")).await;
     let new = TlsServer::start(authority.server(None, "h2")).await;
-    let ca = old.write("ca.crt", &authority.0.pem());
+    let ca = old.write("ca.crt", &authority.pem());
     let user = json!({"token": "t"});
     let path = old.kubeconfig(&ca, &user);
     let cluster = old.cluster(path.clone()).await;
     std::fs::copy(new.kubeconfig(&ca, &user), &path).unwrap();
-    old.close();
+    old.front.close();
     failures(&cluster, Duration::from_secs(15)).await;
 }

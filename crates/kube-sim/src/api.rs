@@ -66,6 +66,9 @@ where
                     Fault::Cut { .. } | Fault::Mute { .. } | Fault::KubeletMessage { .. } => {}
                 }
             }
+            if let Err(refusal) = shared.rights.authenticate(&call.parts.headers) {
+                return Ok(refusal.response());
+            }
             let answer = match call.route {
                 Some(ApiRoute::Review) if call.has_right_method() => review(&shared, body, call.is_json()).await,
                 _ => shared

@@ -112,6 +112,11 @@ impl SimCluster {
         logs.iter().map(|log| log.count()).sum()
     }
 
+    /// Refuses requests without this token from now on.
+    pub fn require_token(&self, token: &str) {
+        self.shared.rights.require_token(token);
+    }
+
     /// Applies `fault` to the next `times` requests that `target` matches. `u32::MAX` means all of them.
     pub fn inject(&self, target: Target, fault: Fault, times: u32) {
         self.shared.faults.add(target, fault, times);

@@ -1,10 +1,11 @@
-//! The permissions of the caller. The caller has every permission that is not revoked. Requests without permission are
-//! refused, and access reviews say so.
+//! The token and the permissions of the caller. The caller has every permission that is not revoked. Requests with another
+//! token or without permission are refused, and access reviews say which permissions there are.
 
 use std::collections::BTreeSet;
 use std::sync::Mutex;
 
-use http::StatusCode;
+use http::header::AUTHORIZATION;
+use http::{HeaderMap, StatusCode};
 use serde_json::Value;
 
 use super::answer::Refusal;
@@ -15,11 +16,31 @@ use super::sync::lock;
 type Right = (String, String, Option<String>);
 
 #[derive(Debug, Default)]
-pub(super) struct Rights(Mutex<BTreeSet<Right>>);
+pub(super) struct Rights {
+    taken: Mutex<BTreeSet<Right>>,
+    /// The token that every request must have; `None` lets any request pass.
+    token: Mutex<Option<String>>,
+}
 
 impl Rights {
+    pub(super) fn require_token(&self, token: &str) {
+        *lock(&self.token) = Some(token.to_owned());
+    }
+
+    /// Refuses a request without the token.
+    pub(super) fn authenticate(&self, headers: &HeaderMap) -> Result<(), Refusal> {
+        let token = lock(&self.token);
+        let sent = headers.get(AUTHORIZATION).and_then(|value| value.to_str().ok());
+        match &*token {
+            Some(token) if sent != Some(&format!("Bearer {token}")) => {
+                Err(Refusal::new(StatusCode::UNAUTHORIZED, "Unauthorized"))
+            }
+            _ => Ok(()),
+        }
+    }
+
     pub(super) fn change(&self, right: Right, taken: bool) {
-        let mut all = lock(&self.0);
+        let mut all = lock(&self.taken);
         if taken {
             all.insert(right);
         } else {
@@ -28,7 +49,7 @@ impl Rights {
     }
 
     fn has(&self, verb: &str, resource: &str, namespace: Option<&str>) -> bool {
-        let taken = lock(&self.0);
+        let taken = lock(&self.taken);
         let meant = |(v, r, n): &Right| v == verb && r == resource && (n.is_none() || n.as_deref() == namespace);
         !taken.iter().any(meant)
     }

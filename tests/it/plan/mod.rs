@@ -97,3 +97,28 @@ fn the_pods_of_a_replica_that_shuts_down_wait_at_most_one_round() {
     assert_eq!(model.loads(), [150, 150]);
     assert!(model.longest <= 1000, "{} ms", model.longest);
 }
+
+#[test]
+fn a_pod_that_is_handed_over_to_a_replica_that_shuts_down_waits_as_for_one_that_dies() {
+    let mut model = TableModel::new(true);
+    model.apply(&Event::Join);
+    model.apply(&Event::Start(258));
+    for (event, rounds) in [
+        (Event::Drain(2160), 4),
+        (Event::Join, 4),
+        (Event::Start(1), 3),
+        (Event::Finish(10_829_832_258_738_823_495), 4),
+        (Event::Start(26), 4),
+        (Event::Drain(5_033_939_120_650_217_945), 5),
+    ] {
+        model.apply(&event);
+        model.rounds(rounds);
+    }
+    model.rounds(30);
+    assert!(
+        model.moved > 0 && model.longest >= 21_000,
+        "{} moved, {} ms",
+        model.moved,
+        model.longest
+    );
+}

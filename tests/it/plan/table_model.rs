@@ -151,10 +151,11 @@ impl TableModel {
     pub(crate) fn round(&mut self) {
         self.now += ROUND;
         self.before = self.table.clone();
-        for row in self.table.rows.values_mut() {
-            let renewed = row.owner.as_ref().is_some_and(|id| self.replicas.contains_key(id));
-            let held = row.owner.is_some() && renewed;
-            row.expires_in = if held { TTL } else { row.expires_in - ROUND };
+        for (key, row) in &mut self.table.rows {
+            // A replica renews what it knows that it holds. It does not know yet what was handed over to it.
+            let owner = row.owner.as_ref().and_then(|id| self.replicas.get(id));
+            let renewed = owner.is_some_and(|owner| key.pod().is_none_or(|uid| owner.held.contains_key(uid)));
+            row.expires_in = if renewed { TTL } else { row.expires_in - ROUND };
         }
         let ids: Vec<_> = self.replicas.keys().cloned().collect();
         for id in ids {
