@@ -1,15 +1,16 @@
-//! TCP connections to a host by its name. Every address of the name is tried, and the first that answers is taken.
+//! Connections to a host by its name. Every address of the name is tried, and the first that answers is taken.
 //!
 //! An address that does not answer takes no time from the others, and what failed is said by step: the look-up of the
 //! name, or the connection. Nothing here tries again; callers do.
 
-use std::future::Future;
+use std::future::{Future, ready};
 use std::io;
 use std::net::SocketAddr;
 use std::time::Duration;
 
-use futures::StreamExt;
+use futures::future::BoxFuture;
 use futures::stream::FuturesUnordered;
+use futures::{FutureExt, StreamExt};
 use socket2::{SockRef, TcpKeepalive};
 use tokio::net::{TcpStream, lookup_host};
 use tokio::time::{Instant, sleep, timeout_at};
@@ -36,7 +37,7 @@ pub(crate) enum NetError {
     /// No name server answered in time.
     #[error("no name server has told the address of {host} within {} s", limit.as_secs())]
     LookUpTooSlow { host: String, limit: Duration },
-    /// No address took the connection. This is what the last one said.
+    /// No address took the connection, or none let it start. This is what the last one said.
     #[error("{address}: {cause}")]
     Refused { address: SocketAddr, cause: io::Error },
     /// No address answered in time.
@@ -65,6 +66,16 @@ pub(crate) fn bare(host: &str) -> &str {
 
 /// Connects to a host within `limit`.
 pub(crate) async fn connect(host: &str, port: u16, limit: Duration) -> Result<TcpStream, NetError> {
+    connect_and_start(host, port, limit, |tcp| ready(Ok(tcp)).boxed()).await
+}
+
+/// The same, where an address has answered only when `start` succeeds on the connection to it, such as a TLS handshake.
+pub(crate) async fn connect_and_start<S>(
+    host: &str,
+    port: u16,
+    limit: Duration,
+    start: impl Fn(TcpStream) -> BoxFuture<'static, io::Result<S>>,
+) -> Result<S, NetError> {
     let (host, deadline) = (bare(host), Instant::now() + limit);
     let no_address = |cause| NetError::NoAddress {
         host: host.into(),
@@ -76,20 +87,23 @@ pub(crate) async fn connect(host: &str, port: u16, limit: Duration) -> Result<Tc
         limit,
     })?;
     let addresses: Vec<SocketAddr> = found.map_err(no_address)?.collect();
-    let Ok(connected) = timeout_at(deadline, connect_any(&addresses, TcpStream::connect)).await else {
+    let Ok(connected) = timeout_at(deadline, connect_any(&addresses, |address| dial(address, &start))).await else {
         let addresses: Vec<String> = addresses.iter().map(ToString::to_string).collect();
         let addresses = addresses.join(" and ");
         return Err(NetError::NoAnswer { addresses, limit });
     };
-    let (address, stream) = match connected {
-        Ok(connected) => connected,
-        Err(Some((address, cause))) => return Err(NetError::Refused { address, cause }),
-        Err(None) => return Err(no_address(io::ErrorKind::AddrNotAvailable.into())),
-    };
-    match set_options(&stream) {
-        Ok(()) => Ok(stream),
-        Err(cause) => Err(NetError::Refused { address, cause }),
+    match connected {
+        Ok((_, stream)) => Ok(stream),
+        Err(Some((address, cause))) => Err(NetError::Refused { address, cause }),
+        Err(None) => Err(no_address(io::ErrorKind::AddrNotAvailable.into())),
     }
+}
+
+/// Connects to one address.
+async fn dial<S>(address: SocketAddr, start: impl Fn(TcpStream) -> BoxFuture<'static, io::Result<S>>) -> io::Result<S> {
+    let tcp = TcpStream::connect(address).await?;
+    set_options(&tcp)?;
+    start(tcp).await
 }
 
 fn set_options(stream: &TcpStream) -> io::Result<()> {
@@ -139,7 +153,7 @@ mod tests {
     }
 
     /// Port 1 never answers, port 2 refuses after a second, port 3 accepts after a second, port 4 refuses at once.
-    async fn dial(address: SocketAddr) -> io::Result<u16> {
+    async fn dial_port(address: SocketAddr) -> io::Result<u16> {
         match address.port() {
             1 => pending().await,
             4 => Err(io::ErrorKind::ConnectionRefused.into()),
@@ -164,16 +178,35 @@ mod tests {
             (&[4, 3], 1000),
         ] {
             let begun = Instant::now();
-            let (address, _) = connect_any(&addresses(ports), dial).await.unwrap();
+            let (address, _) = connect_any(&addresses(ports), dial_port).await.unwrap();
             assert_eq!((address.port(), begun.elapsed().as_millis()), (3, millis), "{ports:?}");
         }
     }
 
     #[tokio::test(start_paused = true)]
     async fn addresses_that_all_refuse_are_an_error_at_once_and_none_is_a_name_without_address() {
-        let (address, cause) = connect_any(&addresses(&[2, 2]), dial).await.unwrap_err().unwrap();
+        let (address, cause) = connect_any(&addresses(&[2, 2]), dial_port).await.unwrap_err().unwrap();
         assert_eq!((address.port(), cause.kind()), (2, io::ErrorKind::ConnectionRefused));
-        assert!(connect_any(&[], dial).await.unwrap_err().is_none());
+        assert!(connect_any(&[], dial_port).await.unwrap_err().is_none());
+    }
+
+    #[tokio::test]
+    async fn an_address_that_accepts_and_says_nothing_takes_no_time_from_the_others() {
+        use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
+        let (silent, speaking) = tokio::join!(listen(), listen());
+        let addresses = [&silent, &speaking].map(|listener| listener.local_addr().unwrap());
+        let first_byte = |mut tcp: TcpStream| async move { tcp.read_u8().await }.boxed();
+        let speak = async {
+            let (mut client, _) = speaking.accept().await.unwrap();
+            client.write_u8(7).await.unwrap();
+            client
+        };
+        let (answered, _client) = tokio::join!(connect_any(&addresses, |address| dial(address, first_byte)), speak);
+        assert_eq!(answered.unwrap(), (addresses[1], 7));
+    }
+
+    async fn listen() -> tokio::net::TcpListener {
+        tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap()
     }
 
     #[tokio::test]
@@ -181,7 +214,7 @@ mod tests {
         let limit = Duration::from_secs(5);
         let unknown = connect("no-such-host.invalid", 1, limit).await.unwrap_err();
         assert!(matches!(unknown, NetError::NoAddress { .. }), "{unknown}");
-        let free = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let free = listen().await;
         let port = free.local_addr().unwrap().port();
         assert!(connect("127.0.0.1", port, limit).await.is_ok());
         drop(free);

@@ -89,8 +89,8 @@ pub struct RenewalLoop {
     metrics: Metrics,
     heartbeat: Heartbeat,
     claims: BTreeMap<LockKey, RenewedClaim>,
-    /// Whether the latest renewal failed. A failure is logged when it begins, not at each renewal.
-    failing: bool,
+    /// Since when renewals fail. A failure is logged when it begins, not at each renewal.
+    failing_since: Option<Duration>,
 }
 
 /// A handle, and the loop that does the work once it is run.
@@ -106,7 +106,7 @@ pub fn renewer(lease: Lease, clock: Clock, metrics: Metrics, heartbeat: Heartbea
             metrics,
             heartbeat,
             claims: BTreeMap::new(),
-            failing: false,
+            failing_since: None,
         },
     )
 }
@@ -233,14 +233,16 @@ impl RenewalLoop {
     }
 
     fn record_success(&mut self) {
-        if std::mem::take(&mut self.failing) {
-            tracing::info!("claims are renewed again");
+        if let Some(since) = self.failing_since.take() {
+            let seconds = self.clock.now().saturating_sub(since).as_secs();
+            tracing::info!(seconds, "claims are renewed again");
         }
         self.record_deadline();
     }
 
     fn record_failure(&mut self, error: &BackendError) {
-        if !std::mem::replace(&mut self.failing, true) {
+        if self.failing_since.is_none() {
+            self.failing_since = Some(self.clock.now());
             tracing::error!(%error, claims = self.claims.len(), "claims cannot be renewed; if this lasts, collecting stops when the claims' deadlines pass; see the error");
         }
         self.record_deadline();

@@ -121,6 +121,9 @@ impl fmt::Display for ConnectError {
 
 impl Error for ConnectError {}
 
+/// The settings of TLS, and the name that the certificate must have.
+type Tls = (Arc<rustls::ClientConfig>, ServerName<'static>);
+
 /// Where to connect and how.
 #[derive(Clone)]
 pub(super) struct Connector {
@@ -128,8 +131,8 @@ pub(super) struct Connector {
     pub(super) host: String,
     /// The port.
     pub(super) port: u16,
-    /// TLS, with the name that the certificate must have; `None` is plain TCP.
-    pub(super) tls: Option<(Arc<rustls::ClientConfig>, ServerName<'static>)>,
+    /// `None` is plain TCP.
+    pub(super) tls: Option<Tls>,
     /// Flow control.
     pub(super) windows: Windows,
     /// Pings of HTTP/2.
@@ -169,17 +172,12 @@ impl Connector {
     }
 
     async fn connect_tls(&self, tasks: &DriverTasks) -> Result<Connection, ConnectError> {
-        let tcp = self.tcp().await?;
-        let Some((config, name)) = &self.tls else {
-            // The HTTP version is negotiated by TLS, so without TLS it is HTTP/1.1.
-            return self.start_http(Box::new(tcp), false, tasks).await;
-        };
-        let tls = tokio_rustls::TlsConnector::from(Arc::clone(config))
-            .connect(name.clone(), tcp)
-            .await
-            .map_err(|error| self.failed(&error))?;
-        let is_http2 = tls.get_ref().1.alpn_protocol() == Some(b"h2");
-        self.start_http(Box::new(tls), is_http2, tasks).await
+        let tls = self.tls.clone();
+        // An address that accepts a connection and does not answer in TLS takes no time from the others.
+        let start = move |tcp| start_tls(tcp, tls.clone()).boxed();
+        let started = net::connect_and_start(&self.host, self.port, CONNECT_DEADLINE, start).await;
+        let (stream, is_http2) = started.map_err(|error| self.not_connected(error))?;
+        self.start_http(stream, is_http2, tasks).await
     }
 
     fn broken(&self, cause: String) -> ConnectError {
@@ -187,26 +185,23 @@ impl Connector {
         ConnectError::Broken { address, cause }
     }
 
-    async fn tcp(&self) -> Result<TcpStream, ConnectError> {
-        let connected = net::connect(&self.host, self.port, CONNECT_DEADLINE).await;
-        connected.map_err(|error| {
-            let (host, address) = (self.host.clone(), self.address());
-            match error {
-                NetError::NoAddress { cause, .. } => {
-                    let cause = cause.to_string();
-                    ConnectError::Lookup { host, cause }
-                }
-                NetError::LookUpTooSlow { .. } => {
-                    let cause = error.to_string();
-                    ConnectError::Lookup { host, cause }
-                }
-                NetError::Refused { cause, .. } if cause.kind() == io::ErrorKind::ConnectionRefused => {
-                    ConnectError::Refused { address }
-                }
-                NetError::Refused { cause, .. } => self.broken(cause.to_string()),
-                NetError::NoAnswer { .. } => ConnectError::TimedOut { address },
+    fn not_connected(&self, error: NetError) -> ConnectError {
+        let (host, address) = (self.host.clone(), self.address());
+        match error {
+            NetError::NoAddress { cause, .. } => {
+                let cause = cause.to_string();
+                ConnectError::Lookup { host, cause }
             }
-        })
+            NetError::LookUpTooSlow { .. } => {
+                let cause = error.to_string();
+                ConnectError::Lookup { host, cause }
+            }
+            NetError::Refused { cause, .. } if cause.kind() == io::ErrorKind::ConnectionRefused => {
+                ConnectError::Refused { address }
+            }
+            NetError::Refused { cause, .. } => self.failed(&cause),
+            NetError::NoAnswer { .. } => ConnectError::TimedOut { address },
+        }
     }
 
     /// The error of a connection. With TLS 1.3 a server refuses a client's certificate only after the handshake, so that over
@@ -262,6 +257,17 @@ impl Connector {
         settings.map_err(|cause| ConnectError::Tls { address, cause })?;
         Ok(Connection::Http2(sender, driver))
     }
+}
+
+/// Encrypts a connection, if it is to be encrypted. Returns whether it is for HTTP/2: that is negotiated by TLS, so without
+/// TLS it is for HTTP/1.1.
+async fn start_tls(tcp: TcpStream, tls: Option<Tls>) -> io::Result<(Box<dyn ByteStream>, bool)> {
+    let Some((config, name)) = tls else {
+        return Ok((Box::new(tcp), false));
+    };
+    let tls = tokio_rustls::TlsConnector::from(config).connect(name, tcp).await?;
+    let is_http2 = tls.get_ref().1.alpn_protocol() == Some(b"h2");
+    Ok((Box::new(tls), is_http2))
 }
 
 /// The error of TLS that is the cause of this one.

@@ -31,8 +31,8 @@ struct State {
     /// Of the configuration in use.
     fingerprint: u64,
     look_at: Instant,
-    /// Whether the latest look could not read the files.
-    unreadable: bool,
+    /// Since when the files cannot be read.
+    unreadable_since: Option<Instant>,
     not_before: Option<Instant>,
     backoff: Backoff,
 }
@@ -47,7 +47,7 @@ impl Renewal {
         let state = State {
             fingerprint: read.fingerprint,
             look_at: Instant::now() + LOOK_EVERY,
-            unreadable: false,
+            unreadable_since: None,
             not_before: None,
             backoff: Backoff::new(PAUSES.0, PAUSES.1),
         };
@@ -72,8 +72,9 @@ impl Renewal {
         state.look_at = Instant::now() + LOOK_EVERY;
         match changed {
             Ok(changed) => {
-                if std::mem::take(&mut state.unreadable) {
-                    tracing::info!("the configuration of the cluster can be read again");
+                if let Some(since) = state.unreadable_since.take() {
+                    let seconds = since.elapsed().as_secs();
+                    tracing::info!(seconds, "the configuration of the cluster can be read again");
                 }
                 let (fingerprint, clients) = changed?;
                 tracing::info!("the configuration of the cluster has changed; podlog uses the new one");
@@ -81,7 +82,8 @@ impl Renewal {
                 Some(clients)
             }
             Err(error) => {
-                if !std::mem::replace(&mut state.unreadable, true) {
+                if state.unreadable_since.is_none() {
+                    state.unreadable_since = Some(Instant::now());
                     tracing::warn!(%error, "the configuration of the cluster cannot be read; podlog goes on with the one it has and tries again");
                 }
                 None

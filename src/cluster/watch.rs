@@ -76,8 +76,8 @@ pub(super) struct Watcher<'a> {
     namespace: Option<&'a str>,
     names: SharedNames,
     backoff: Backoff,
-    /// The error that was logged last, so that it is logged once.
-    warned: Option<String>,
+    /// Since when the pods cannot be watched, and the error that was logged last, so that it is logged once.
+    failing: Option<(Instant, String)>,
     /// Whether it was checked that the namespace exists.
     namespace_checked: bool,
     /// Whether `/status` and the metrics show that the pods cannot be listed.
@@ -95,7 +95,7 @@ impl<'a> Watcher<'a> {
             namespace,
             names: SharedNames::default(),
             backoff: Backoff::new(FIRST_WAIT.min(scope.poll_interval), scope.poll_interval),
-            warned: None,
+            failing: None,
             namespace_checked: false,
             failure_shown: false,
             last_news: Instant::now(),
@@ -137,11 +137,12 @@ impl<'a> Watcher<'a> {
     fn warn_once(&mut self, error: &ApiError) {
         let text = error.to_string();
         let namespace = self.namespace.unwrap_or("(all)");
-        if self.warned.as_ref() == Some(&text) {
+        if self.failing.as_ref().is_some_and(|(_, logged)| *logged == text) {
             tracing::debug!(namespace, error = %text, "the pods still cannot be watched");
         } else {
             tracing::warn!(namespace, error = %text, "the pods cannot be watched; trying again");
-            self.warned = Some(text);
+            let since = self.failing.take().map_or_else(Instant::now, |(since, _)| since);
+            self.failing = Some((since, text));
         }
     }
 
@@ -161,11 +162,10 @@ impl<'a> Watcher<'a> {
             self.failure_shown = false;
             self.cache.on_answered(self.namespace);
         }
-        if self.warned.take().is_some() {
-            tracing::info!(
-                namespace = self.namespace.unwrap_or("(all)"),
-                "the pods are watched again"
-            );
+        if let Some((since, _)) = self.failing.take() {
+            let seconds = since.elapsed().as_secs();
+            let namespace = self.namespace.unwrap_or("(all)");
+            tracing::info!(namespace, seconds, "the pods are watched again");
         }
     }
 

@@ -89,22 +89,25 @@ impl FileSink {
         if self.options.fsync != Fsync::Interval {
             std::future::pending::<()>().await;
         }
-        // Whether the last flush failed. A failure is said when it begins.
-        let mut failing = false;
+        // A failure is said when it begins.
+        let mut failing_since = None;
         loop {
             tokio::time::sleep(SYNC_INTERVAL).await;
             let done = self.sync().await;
             if let Err(why) = &done
-                && !failing
+                && failing_since.is_none()
             {
+                failing_since = Some(self.clock.now());
                 warn!(
                     why,
                     "log files cannot be flushed to the disk; a crash of the machine would lose their last lines; podlog goes on trying"
                 );
-            } else if done.is_ok() && failing {
-                info!("log files are flushed to the disk again");
+            } else if done.is_ok()
+                && let Some(since) = failing_since.take()
+            {
+                let seconds = self.clock.now().saturating_sub(since).as_secs();
+                info!(seconds, "log files are flushed to the disk again");
             }
-            failing = done.is_err();
         }
     }
 
