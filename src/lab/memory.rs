@@ -70,6 +70,15 @@ impl MemoryTable {
         }
     }
 
+    /// The checkpoint in the row of a pod; empty if there is none.
+    #[must_use]
+    pub fn checkpoint(&self, key: &LockKey) -> Vec<u8> {
+        let state = lock(&self.state);
+        let mut rows = state.rows.iter();
+        let row = rows.find(|((_, of), _)| of == key);
+        row.map_or_else(Vec::new, |(_, row)| row.checkpoint.clone())
+    }
+
     /// Moves the table's clock by this many milliseconds, like a failover to a server with another clock.
     pub fn skew(&self, millis: i64) {
         lock(&self.state).skew += millis;

@@ -6,14 +6,15 @@ use std::time::Duration;
 
 use tokio::time::Instant;
 
-use super::fleet::{Fleet, pod_key};
+use super::fleet::{CONTAINERS, Fleet};
+use super::guards;
 use super::history::{Action, ApiFault, SinkFault, StoreFault};
 use super::lease::LEASE;
 use super::rule::Breach;
 use super::sink::SinkFaults;
 use super::store::StoreFaults;
-use crate::domain::{Checkpoint, LockKey};
-use kube_sim::{Cut, Fault, PodSpec, RestartPolicy, SimCluster, SimPod, Target, Verb, WrittenLog};
+use crate::domain::LockKey;
+use kube_sim::{Cut, Fault, PodSpec, RestartPolicy, SimCluster, SimPod, Target, Verb};
 
 /// The most replicas at a time.
 const REPLICAS: usize = 5;
@@ -28,6 +29,10 @@ const HANDOVER_TIMEOUT_SECONDS: u32 = 26;
 /// How long a status is delayed. A reader gets the pod of a log twice within half a second, so it cannot notice a
 /// longer delay.
 const STATUS_DELAY: Duration = Duration::from_millis(300);
+
+/// How long the sink takes for a write during which a replica is asked to stop. Twice the longest time until a line is
+/// written.
+const SLOW_WRITE: Duration = Duration::from_millis(800);
 
 /// A fleet and the pods that were created in it.
 pub(super) struct ActionRunner {
@@ -45,6 +50,7 @@ pub(super) struct ActionRunner {
 #[derive(Clone)]
 struct CreatedPod {
     pod: SimPod,
+    containers: &'static [&'static str],
     /// Whether its containers are never restarted.
     never_restarts: bool,
 }
@@ -74,14 +80,17 @@ impl ActionRunner {
             Action::Write(pod, _)
             | Action::WriteHalfLine(pod)
             | Action::Rotate(pod)
+            | Action::RotateWithinLine(pod)
             | Action::Exit(pod, _)
             | Action::Restart(pod)
             | Action::Terminate(pod)
             | Action::Remove(pod)
+            | Action::RemoveAfterRestart(pod)
             | Action::Recreate(pod) => {
-                if let Some(at) = choose_index(*pod, self.pods.len()) {
-                    self.run_on_pod(action, at);
-                }
+                let (pod, count) = (*pod as usize, self.pods.len());
+                let at = pod.checked_rem(count)?;
+                let containers = self.pods[at].containers;
+                self.run_on_pod(action, at, containers[pod / count % containers.len()]);
             }
             Action::LateRestart(pod) => {
                 self.fleet.change_cluster(|sim| sim.delay_status(true));
@@ -100,6 +109,10 @@ impl ActionRunner {
                 let at = choose_index(*replica, self.fleet.replicas.len())?;
                 return self.pause(at, Duration::from_millis((*millis).into()));
             }
+            Action::StopWhileWriting(replica) => {
+                let at = choose_index(*replica, self.fleet.replicas.len())?;
+                return self.stop_while_writing(at);
+            }
             Action::BreakHandOver(kill_requester) => return self.break_hand_over(*kill_requester),
             Action::Store(who, fault) => self.change_store(*who, *fault),
             Action::Jump(millis) => self.jump(*millis),
@@ -117,44 +130,61 @@ impl ActionRunner {
     }
 
     fn create_with_name(&mut self, name: String, never_restarts: bool) {
-        let spec = PodSpec::new("shop", name).node("n1").app("app");
+        // Every third pod has a second container.
+        let count = if self.pods_created.is_multiple_of(3) { 2 } else { 1 };
+        let containers = &CONTAINERS[..count];
+        let spec = PodSpec::new("shop", name).node("n1");
+        let spec = containers.iter().fold(spec, |spec, container| spec.app(*container));
         let policy = if never_restarts {
             RestartPolicy::Never
         } else {
             RestartPolicy::Always
         };
         let pod = self.fleet.create(spec.restart_policy(policy));
-        self.pods.push(CreatedPod { pod, never_restarts });
+        self.pods.push(CreatedPod {
+            pod,
+            containers,
+            never_restarts,
+        });
     }
 
-    fn run_on_pod(&mut self, action: &Action, at: usize) {
-        let CreatedPod { pod, never_restarts } = self.pods[at].clone();
+    fn run_on_pod(&mut self, action: &Action, at: usize, container: &str) {
+        let CreatedPod {
+            pod, never_restarts, ..
+        } = self.pods[at].clone();
+        let fleet = &self.fleet;
         match action {
-            Action::Write(_, lines) => self.fleet.write_burst(&pod, *lines),
-            Action::WriteHalfLine(_) => self.fleet.write_half_line(&pod),
-            Action::Rotate(_) if self.may_rotate(&pod) => {
-                self.fleet.change_cluster(|_| pod.rotate("app").ok());
+            Action::Write(_, lines) => self.fleet.write_burst(&pod, container, *lines),
+            Action::WriteHalfLine(_) => self.fleet.write_half_line(&pod, container),
+            Action::Rotate(_) if guards::may_rotate(fleet, &pod, container, self.fencing) => {
+                fleet.change_cluster(|_| pod.rotate(container).ok());
             }
-            Action::Exit(_, code) => drop(self.fleet.change_cluster(|_| pod.exit("app", *code))),
-            // The kubelet keeps the log of one previous instance. Nothing shows that the log of an earlier one was
-            // lost.
-            Action::Restart(_) if !never_restarts && self.are_earlier_instances_stored(&pod) => {
-                self.fleet.change_cluster(|_| {
-                    pod.exit("app", 1).ok();
-                    pod.start("app").ok()
-                });
-                self.fleet.write(&pod);
+            Action::RotateWithinLine(_) => {
+                self.fleet.write_half_line(&pod, container);
+                self.run_on_pod(&Action::Rotate(0), at, container);
+                self.fleet.write_burst(&pod, container, 1);
+            }
+            Action::Exit(_, code) => drop(fleet.change_cluster(|_| pod.exit(container, *code))),
+            Action::Restart(_) if !never_restarts && guards::may_restart(fleet, &pod, container) => {
+                self.restart(&pod, container);
+                self.fleet.write_burst(&pod, container, 1);
+            }
+            Action::RemoveAfterRestart(_)
+                if !never_restarts
+                    && guards::may_restart(fleet, &pod, container)
+                    && guards::may_delete(fleet, &pod) =>
+            {
+                self.restart(&pod, container);
+                self.fleet.change_cluster(|_| pod.remove().ok());
+                self.pods.remove(at);
             }
             // The kubelet restarts no container of a pod that is being deleted.
             Action::Terminate(_) => {
                 self.pods[at].never_restarts = true;
-                self.fleet
-                    .change_cluster(|_| pod.terminate().and_then(|()| pod.exit_all(143)).ok());
+                fleet.change_cluster(|_| pod.terminate().and_then(|()| pod.exit_all(143)).ok());
             }
-            // If no checkpoint contains the instance, podlog cannot know the containers of a deleted pod, and stores no
-            // gap.
-            Action::Remove(_) | Action::Recreate(_) if self.has_checkpoint(&pod) => {
-                self.fleet.change_cluster(|_| pod.remove().ok());
+            Action::Remove(_) | Action::Recreate(_) if guards::may_delete(fleet, &pod) => {
+                fleet.change_cluster(|_| pod.remove().ok());
                 self.pods.remove(at);
                 if matches!(action, Action::Recreate(_)) {
                     self.create_with_name(pod.name().to_owned(), never_restarts);
@@ -164,53 +194,12 @@ impl ActionRunner {
         }
     }
 
-    /// The logs of all container instances of the pod.
-    fn instances(&self, pod: &SimPod) -> Vec<WrittenLog> {
-        let mut logs = self.fleet.sim.written();
-        logs.retain(|log| log.instance.uid == pod.uid());
-        logs
-    }
-
-    fn is_stored(&self, log: &WrittenLog) -> bool {
-        self.fleet.ledger.missing(log) == 0
-    }
-
-    /// Whether the logs of all instances are stored, and the present instance has written something.
-    fn are_all_instances_stored(&self, pod: &SimPod) -> bool {
-        let logs = self.instances(pod);
-        logs.last().is_some_and(|log| !log.lines.is_empty()) && logs.iter().all(|log| self.is_stored(log))
-    }
-
-    /// Whether the logs of all instances before the present one are stored.
-    fn are_earlier_instances_stored(&self, pod: &SimPod) -> bool {
-        let logs = self.instances(pod);
-        logs.iter().rev().skip(1).all(|log| self.is_stored(log))
-    }
-
-    /// Whether the pod has had one instance, and its row has a checkpoint that contains it.
-    fn has_checkpoint(&self, pod: &SimPod) -> bool {
-        let table = self.fleet.lock_table();
-        let row = table.rows.get(&pod_key(pod));
-        row.is_some_and(|row| row.checkpoint_len as usize > Checkpoint::default().encode().len())
-            && self.instances(pod).len() == 1
-    }
-
-    /// Whether podlog can detect that lines are lost if the log is rotated now. It cannot before the first line is
-    /// stored.
-    fn may_rotate(&self, pod: &SimPod) -> bool {
-        let logs = self.instances(pod);
-        let has_position = logs.last().is_some_and(|log| self.fleet.ledger.has_position(log));
-        has_position && (self.are_all_instances_stored(pod) || self.fencing && self.is_partly_stored(pod))
-    }
-
-    /// Whether a line of the present instance is stored, and its last line is complete. The beginning of an incomplete
-    /// line could not be read after a rotation.
-    fn is_partly_stored(&self, pod: &SimPod) -> bool {
-        let logs = self.instances(pod);
-        logs.last().is_some_and(|log| {
-            let half = log.lines.last().is_some_and(|line| line.message.ends_with(b" "));
-            !half && self.fleet.ledger.missing(log) < log.lines.len()
-        })
+    /// Ends a container, if it runs, and starts it again.
+    fn restart(&self, pod: &SimPod, container: &str) {
+        self.fleet.change_cluster(|_| {
+            pod.exit(container, 1).ok();
+            pod.start(container).ok()
+        });
     }
 
     /// Starts a replica, unless the store's clock has just jumped. A replica that starts after a jump cannot notice it,
@@ -245,6 +234,26 @@ impl ActionRunner {
         }
     }
 
+    /// The indexes of the pods that a replica holds.
+    fn pods_held_by(&self, at: usize) -> Vec<usize> {
+        let (name, holders) = (&self.fleet.replicas[at].name, self.fleet.holders());
+        let held = |number: &usize| holders.get(self.pods[*number].pod.uid()) == Some(name);
+        (0..self.pods.len()).filter(held).collect()
+    }
+
+    /// Lets the pods of a replica write, and asks the replica to stop while its sink stores what they have written. It may
+    /// not be the last one.
+    fn stop_while_writing(&mut self, at: usize) -> Option<Breach> {
+        self.fleet.replicas[at].sink.set_write_duration(SLOW_WRITE);
+        for number in self.pods_held_by(at) {
+            let pod = self.pods[number].pod.clone();
+            self.fleet.write(&pod);
+        }
+        let breach = self.fleet.pass_for(SLOW_WRITE / 2).err();
+        self.run_on_replica(&Action::Stop(0), at);
+        breach
+    }
+
     /// Freezes a replica for this time, unless it is frozen already. What happens to its pods meanwhile must not look like
     /// silence to it. Pods of other replicas are left out: a stream that ends without an error after a silence, within two
     /// seconds of a line and a rotation, looks complete.
@@ -253,15 +262,14 @@ impl ActionRunner {
             return None;
         }
         self.fleet.freeze(at);
-        let (name, holders) = (self.fleet.replicas[at].name.clone(), self.fleet.holders());
-        for number in 0..self.pods.len() {
-            let pod = self.pods[number].pod.clone();
-            if holders.get(pod.uid()) == Some(&name) {
-                self.run_on_pod(&Action::Write(0, 1), number);
-                self.run_on_pod(&Action::Rotate(0), number);
-                let (logs, how) = (Target::logs_of("shop", pod.name()), how(!self.log_streams_muted));
-                self.fleet.change_cluster(|sim| sim.cut(&logs, how));
+        for number in self.pods_held_by(at) {
+            let CreatedPod { pod, containers, .. } = self.pods[number].clone();
+            for container in containers {
+                self.run_on_pod(&Action::Write(0, 1), number, container);
+                self.run_on_pod(&Action::Rotate(0), number, container);
             }
+            let (logs, how) = (Target::logs_of("shop", pod.name()), how(!self.log_streams_muted));
+            self.fleet.change_cluster(|sim| sim.cut(&logs, how));
         }
         let breach = self.fleet.pass_for(time).err();
         self.fleet.thaw(at);

@@ -5,7 +5,7 @@
 
 use std::time::Duration;
 
-use super::fleet::{Fleet, pod_key};
+use super::fleet::{CONTAINERS, Fleet, pod_key};
 use super::lease::LEASE;
 use super::replica::SimReplica;
 use super::rule::{Breach, Rule};
@@ -40,7 +40,7 @@ pub(super) fn find_unheld_pod(fleet: &Fleet) -> Option<Breach> {
     let (pods, table) = (fleet.sim.pods(), fleet.lock_table());
     for pod in &pods {
         let row = table.rows.get(&pod_key(pod));
-        let over = |row: &LockRow| row.finished && !pod.is_running("app");
+        let over = |row: &LockRow| row.finished && !CONTAINERS.iter().any(|container| pod.is_running(container));
         if !row.is_some_and(|row| over(row) || row.expires_in > 0 && row.owner.is_some()) {
             return Some(Breach::new(
                 Rule::Held,

@@ -29,6 +29,9 @@ use kube_sim::{PodSpec, SimCluster, SimPod, Text};
 /// The largest difference between the clocks of two replicas.
 const STEP: Duration = Duration::from_millis(20);
 
+/// The names of containers. The pods of most tests have only the first.
+pub(super) const CONTAINERS: [&str; 2] = ["app", "proxy"];
+
 /// By how much a long line is longer than others: it needs two records of the runtime, which have 16 KiB.
 const LONG_LINE: usize = 20_000;
 
@@ -229,7 +232,7 @@ impl Fleet {
         self.create(spec)
     }
 
-    /// Creates a pod and starts its container `app`.
+    /// Creates a pod and starts its containers.
     ///
     /// # Panics
     /// If a pod of that name exists, or the pod has no such container.
@@ -237,7 +240,9 @@ impl Fleet {
     pub fn create(&mut self, spec: PodSpec) -> SimPod {
         let _inside = self.main.enter();
         let pod = self.sim.create(spec).expect("a new name");
-        pod.start("app").expect("a container app");
+        pod.start(CONTAINERS[0]).expect("a container app");
+        // Most pods have no second container.
+        pod.start(CONTAINERS[1]).ok();
         pod
     }
 
@@ -254,48 +259,52 @@ impl Fleet {
         }
     }
 
-    /// Lets a pod write a line, if it runs.
+    /// Lets each running container of a pod write a line.
     pub fn write(&mut self, pod: &SimPod) {
         let _inside = self.main.enter();
-        self.lines += 1;
-        pod.line("app", format!("line {}", self.lines)).ok();
+        for container in CONTAINERS.iter().filter(|container| pod.is_running(container)) {
+            self.lines += 1;
+            pod.line(container, format!("line {}", self.lines)).ok();
+        }
     }
 
-    /// Lets a pod write this many lines, if it runs. Every third is on stderr, every 50th is longer than a record of the
-    /// runtime. An even number of lines has one timestamp.
-    pub(super) fn write_burst(&mut self, pod: &SimPod, lines: u32) {
+    /// Lets a container write this many lines, if it runs. Every third is on stderr, every 50th is longer than a record of
+    /// the runtime. An even number of lines has one timestamp.
+    pub(super) fn write_burst(&mut self, pod: &SimPod, container: &str, lines: u32) {
         let last = |sim: &SimCluster| {
             let mut logs = sim.written();
-            logs.retain(|log| log.instance.uid == pod.uid());
+            logs.retain(|log| log.instance.uid == pod.uid() && log.instance.container == container);
             logs.pop().and_then(|mut log| log.lines.pop())
         };
         // A line on stderr would be served in the middle of an unfinished one.
         let half = last(&self.sim).is_some_and(|line| line.message.ends_with(b" "));
-        self.write(pod);
-        let stamp = last(&self.sim)
-            .filter(|_| lines.is_multiple_of(2))
-            .map(|line| line.time);
         let _inside = self.main.enter();
-        for _ in 1..lines {
+        let mut stamp = None;
+        for number in 0..lines {
             self.lines += 1;
             let more = if self.lines.is_multiple_of(50) { LONG_LINE } else { 0 };
             let message = format!("line {}{}", self.lines, ".".repeat(more));
-            let text = if self.lines.is_multiple_of(3) && !half {
+            let text = if number > 0 && self.lines.is_multiple_of(3) && !half {
                 Text::err(message)
             } else {
                 Text::out(message)
             };
-            pod.write("app", &stamp.map_or(text.clone(), |stamp| text.at(stamp)))
+            pod.write(container, &stamp.map_or(text.clone(), |stamp| text.at(stamp)))
                 .ok();
+            if number == 0 && lines.is_multiple_of(2) {
+                stamp = last(&self.sim).map(|line| line.time);
+            }
         }
     }
 
-    /// Lets a pod write an incomplete line, if it runs. The line ends with a space.
-    pub fn write_half_line(&mut self, pod: &SimPod) {
+    /// Lets a container write an incomplete line, if it runs. The line ends with a space. Every fourth is longer than a
+    /// record of the runtime.
+    pub(super) fn write_half_line(&mut self, pod: &SimPod, container: &str) {
         let _inside = self.main.enter();
         self.lines += 1;
-        let half = Text::out(format!("half {} ", self.lines)).partial();
-        pod.write("app", &half).ok();
+        let more = if self.lines.is_multiple_of(4) { LONG_LINE } else { 0 };
+        let half = Text::out(format!("half {}{} ", self.lines, ".".repeat(more))).partial();
+        pod.write(container, &half).ok();
     }
 
     /// Calls a lock store on the table, without faults.

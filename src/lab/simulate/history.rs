@@ -7,7 +7,8 @@ use std::fmt;
 
 use kube_sim::Verb;
 
-/// One action. The number of a pod or a replica is taken modulo the count of those that exist. `None` means all
+/// One action. The number of a pod or a replica is taken modulo the count of those that exist. The number of a pod also
+/// stands for one of its containers: it is divided by the count of pods, modulo the count of containers. `None` means all
 /// replicas.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Action {
@@ -21,6 +22,8 @@ pub enum Action {
     Create(bool),
     /// The log of a pod is rotated.
     Rotate(u32),
+    /// A pod writes a line, and its log is rotated within the line.
+    RotateWithinLine(u32),
     /// The container of a pod ends with this exit code.
     Exit(u32, i32),
     /// The container of a pod ends, if it runs, and starts again.
@@ -29,6 +32,8 @@ pub enum Action {
     Terminate(u32),
     /// A pod is deleted at once.
     Remove(u32),
+    /// The container of a pod ends and starts again, and the pod is deleted before the new instance writes anything.
+    RemoveAfterRestart(u32),
     /// A pod is deleted at once, and another pod of its name is created.
     Recreate(u32),
     /// The container of a pod ends and starts again, and the API shows it some hundred milliseconds later.
@@ -39,6 +44,8 @@ pub enum Action {
     Kill(u32),
     /// A replica is asked to stop.
     Stop(u32),
+    /// A replica is asked to stop while its sink stores lines.
+    StopWhileWriting(u32),
     /// A replica is frozen. If it is frozen already, it continues.
     Freeze(u32),
     /// A replica is frozen for this many milliseconds. Meanwhile its pods write, their logs are rotated, and its log

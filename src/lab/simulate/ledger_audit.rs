@@ -1,11 +1,11 @@
 //! Compares the stored lines with the lines that containers wrote, at the end of a history or during it. It only
 //! compares values.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::ops::Range;
 
 use super::rule::{Breach, Rule};
-use super::sink::{Ledger, LedgerEntry, is_stream_of};
+use super::sink::{Ledger, LedgerEntry, is_end_of, is_stream_of};
 use crate::domain::{Gap, GapReason, Time};
 use kube_sim::WrittenLog;
 
@@ -26,6 +26,8 @@ pub struct LedgerAudit {
     pub gaps_without_cause: usize,
     /// Stored lines, including duplicates.
     pub stored: usize,
+    /// Stored ends of lines whose beginnings were rotated away.
+    pub ends: usize,
     /// Lines that are stored in a stream whose container did not write them.
     pub foreign: usize,
 }
@@ -81,12 +83,21 @@ fn missed(log: &WrittenLog, lines: Range<usize>, gaps: &[&Gap]) -> usize {
     lines.filter(|at| !covered(*at)).count()
 }
 
+/// The index of the line that this message is the end of. The line began in a file that was rotated away.
+fn find_end(log: &WrittenLog, message: &[u8]) -> Option<usize> {
+    let rotated = log.lines.iter().take(log.first_served);
+    rotated
+        .enumerate()
+        .find(|(_, line)| is_end_of(message, line))
+        .map(|(at, _)| at)
+}
+
 fn audit_stream(log: &WrittenLog, entries: &[LedgerEntry], over: bool, all: &mut LedgerAudit) {
     let lines = log.lines.iter().enumerate();
     let places: BTreeMap<&[u8], usize> = lines.map(|(at, line)| (&line.message[..], at)).collect();
     let mut seen = vec![false; log.lines.len()];
     let mut rejected = seen.clone();
-    let (mut next, mut gaps) = (0, Vec::new());
+    let (mut next, mut gaps, mut ends) = (0, Vec::new(), BTreeSet::new());
     for entry in entries {
         let message = match entry {
             LedgerEntry::Gap(gap) => {
@@ -99,11 +110,23 @@ fn audit_stream(log: &WrittenLog, entries: &[LedgerEntry], over: bool, all: &mut
             }
             LedgerEntry::Line(message) | LedgerEntry::Rejected(message) => message,
         };
+        let stored = matches!(entry, LedgerEntry::Line(_));
         let Some(&at) = places.get(message.as_bytes()) else {
-            all.foreign += 1;
+            match find_end(log, message.as_bytes()) {
+                Some(at) => {
+                    all.ends += 1;
+                    // A gap must cover the beginning, unless the line was stored as a whole before it was rotated away.
+                    if !seen[at] && !rejected[at] {
+                        all.lost += missed(log, next..at + 1, &gaps);
+                    }
+                    all.duplicated += usize::from(stored && !ends.insert(message));
+                    next = next.max(at + 1);
+                    gaps.clear();
+                }
+                None => all.foreign += 1,
+            }
             continue;
         };
-        let stored = matches!(entry, LedgerEntry::Line(_));
         all.stored += usize::from(stored);
         if seen[at] {
             all.duplicated += usize::from(stored);
@@ -201,6 +224,27 @@ mod tests {
         // The gap begins or ends at a line that is not stored.
         assert_eq!(lost([1, 2, 2, 4, 5], 2, 4), 2);
         assert_eq!(lost([1, 2, 3, 4, 5], 1, 3), 1);
+    }
+
+    #[test]
+    fn the_end_of_a_line_may_be_stored_once_after_a_gap_or_after_the_whole_line() {
+        let found = |first_served: usize, entries: &[LedgerEntry]| {
+            let mut log = log(first_served);
+            log.lines[2].message = "half c".into();
+            let mut all = LedgerAudit::default();
+            audit_stream(&log, &[&[line("a"), line("b")], entries].concat(), true, &mut all);
+            (all.lost, all.ends, all.duplicated, all.foreign)
+        };
+        let rest = [line("c"), line("d"), line("e")];
+        assert_eq!(found(3, &[&[gap(Some(2), Some(4))], &rest[..]].concat()), (0, 1, 0, 0));
+        assert_eq!(found(3, &[&[line("half c")], &rest[..]].concat()), (0, 1, 0, 0));
+        assert_eq!(
+            found(3, &[&[line("half c"), line("c")], &rest[..]].concat()),
+            (0, 2, 1, 0)
+        );
+        assert_eq!(found(3, &rest), (1, 1, 0, 0));
+        // The line is still served.
+        assert_eq!(found(2, &[&[line("half c")], &rest[..]].concat()), (0, 0, 0, 1));
     }
 
     #[test]

@@ -13,6 +13,7 @@ pub mod api_gate;
 mod checks;
 mod command;
 mod fleet;
+mod guards;
 pub mod history;
 mod lease;
 mod ledger_audit;

@@ -96,8 +96,10 @@ fn one_or_all(rng: &mut Rng) -> Option<u32> {
 
 fn pod_action(rng: &mut Rng) -> Action {
     let pod = rng.u32(..);
-    match rng.u32(0..14) {
+    match rng.u32(0..17) {
         0..3 => Action::Rotate(pod),
+        14 => Action::RemoveAfterRestart(pod),
+        15 | 16 => Action::RotateWithinLine(pod),
         3..5 => Action::Exit(pod, rng.i32(0..2)),
         5..9 => Action::Restart(pod),
         9 => Action::Terminate(pod),
@@ -109,12 +111,13 @@ fn pod_action(rng: &mut Rng) -> Action {
 
 fn replica_action(rng: &mut Rng) -> Action {
     let at = rng.u32(..);
-    match rng.u32(0..13) {
+    match rng.u32(0..14) {
         0..4 => Action::StartReplica,
         4..6 => Action::Kill(at),
         6..8 => Action::Stop(at),
         8..10 => Action::Freeze(at),
         10 => Action::Partition(at),
+        12 => Action::StopWhileWriting(at),
         11 => Action::Pause(at, rng.u32(2_500..9_000)),
         _ => Action::BreakHandOver(rng.bool()),
     }

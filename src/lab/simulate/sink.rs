@@ -19,7 +19,7 @@ use crate::sinks::dedup::{StreamRow, plan};
 use crate::sinks::unacked::{EncodedChunk, Unacked};
 use crate::sinks::{Sink, SinkError};
 use crate::sync::lock;
-use kube_sim::WrittenLog;
+use kube_sim::{WrittenLine, WrittenLog};
 
 /// Timers fire up to a millisecond late.
 pub(super) const TIMER_SLACK: Duration = Duration::from_millis(2);
@@ -167,7 +167,8 @@ impl Ledger {
             .sum()
     }
 
-    /// How many lines of this log are neither stored nor rejected.
+    /// How many lines of this log are neither stored nor rejected. Of a line that began in a file which was rotated away,
+    /// the end suffices.
     #[must_use]
     pub fn missing(&self, log: &WrittenLog) -> usize {
         let state = lock(&self.state);
@@ -180,8 +181,11 @@ impl Ledger {
                 LedgerEntry::Gap(_) => None,
             })
             .collect();
-        let missing = log.lines.iter().filter(|line| !seen.contains(&line.message[..]));
-        missing.count()
+        let is_seen = |line: &WrittenLine| {
+            let end = |message: &&[u8]| is_end_of(message, line);
+            seen.contains(&line.message[..]) || seen.iter().any(end)
+        };
+        log.lines.iter().filter(|line| !is_seen(line)).count()
     }
 
     /// Whether a line of this log is stored, so that the next holder finds a position. Rejected lines have no position
@@ -209,6 +213,12 @@ pub(super) fn is_stream_of(id: &StreamId, log: &WrittenLog) -> bool {
     let of = &log.instance;
     let bare = of.container_id.rsplit_once("//").map_or("", |(_, id)| id);
     id.uid.as_str() == of.uid && *id.container == *of.container && id.container_id.as_str() == bare
+}
+
+/// Whether a message is the end of this line, after a beginning that was written separately.
+pub(super) fn is_end_of(message: &[u8], line: &WrittenLine) -> bool {
+    let begin = line.message.strip_suffix(message);
+    !message.is_empty() && begin.is_some_and(|begin| begin.ends_with(b" "))
 }
 
 impl LedgerStream {
