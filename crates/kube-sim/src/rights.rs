@@ -101,4 +101,16 @@ mod tests {
         rights.change(right(), false);
         assert!(rights.is_allowed(&review));
     }
+
+    #[test]
+    fn a_request_without_the_token_is_refused() {
+        let rights = Rights::default();
+        let sent = |token: &str| HeaderMap::from_iter([(AUTHORIZATION, format!("Bearer {token}").parse().unwrap())]);
+        assert!(rights.authenticate(&HeaderMap::new()).is_ok(), "none is required");
+        rights.require_token("second");
+        assert!(rights.authenticate(&sent("second")).is_ok());
+        for headers in [sent("first"), HeaderMap::new()] {
+            assert!(rights.authenticate(&headers).is_err(), "{headers:?}");
+        }
+    }
 }
