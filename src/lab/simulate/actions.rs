@@ -34,6 +34,9 @@ const STATUS_DELAY: Duration = Duration::from_millis(300);
 /// written.
 const SLOW_WRITE: Duration = Duration::from_millis(800);
 
+/// After this time a stream that has ended is read again.
+const BEFORE_NEXT_READ: Duration = Duration::from_secs(2);
+
 /// A fleet and the pods that were created in it.
 pub(super) struct ActionRunner {
     pub(super) fleet: Fleet,
@@ -42,6 +45,8 @@ pub(super) struct ActionRunner {
     pods_created: usize,
     /// Whether log streams have been muted since they were last cut.
     log_streams_muted: bool,
+    /// When log streams were last ended without an error.
+    log_streams_ended_at: Option<Instant>,
     /// When the store's clock last jumped.
     clock_jumped_at: Option<Instant>,
 }
@@ -68,6 +73,7 @@ impl ActionRunner {
             pods: Vec::new(),
             pods_created: 0,
             log_streams_muted: false,
+            log_streams_ended_at: None,
             clock_jumped_at: None,
         }
     }
@@ -159,7 +165,8 @@ impl ActionRunner {
             Action::Rotate(_) if guards::may_rotate(fleet, &pod, container, self.fencing) => {
                 fleet.change_cluster(|_| pod.rotate(container).ok());
             }
-            Action::RotateWithinLine(_) => {
+            // A rotation after the end of a silent stream, and before the next read, is not noticed.
+            Action::RotateWithinLine(_) if !self.have_log_streams_just_ended() => {
                 self.fleet.write_half_line(&pod, container);
                 self.run_on_pod(&Action::Rotate(0), at, container);
                 self.fleet.write_burst(&pod, container, 1);
@@ -212,6 +219,11 @@ impl ActionRunner {
     pub(super) fn has_recent_clock_jump(&self) -> bool {
         self.clock_jumped_at
             .is_some_and(|at| self.fleet.now() <= at + LEASE.ttl)
+    }
+
+    fn have_log_streams_just_ended(&self) -> bool {
+        self.log_streams_ended_at
+            .is_some_and(|at| self.fleet.now() <= at + BEFORE_NEXT_READ)
     }
 
     fn run_on_replica(&mut self, action: &Action, at: usize) {
@@ -356,6 +368,9 @@ impl ActionRunner {
                 // If a muted stream ends without an error just before its pod is deleted, it looks like one that was
                 // read to its end, and no log is left to compare it with.
                 let clean = clean && !(verb == Verb::Log && std::mem::take(&mut self.log_streams_muted));
+                if clean && verb == Verb::Log {
+                    self.log_streams_ended_at = Some(self.fleet.now());
+                }
                 fleet.change_cluster(|sim| sim.cut(&Target::verb(verb), how(clean)));
             }
             ApiFault::Compact => fleet.change_cluster(SimCluster::compact),
